@@ -1,0 +1,46 @@
+# Everything runs in .venv, which is made on the first call and again when the dependencies change.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help audit test test-slow lint format bench clean
+
+help: ## say what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+audit: .venv/.installed ## install, then audit the embedded corpus from insertion to report (minutes)
+	$(BIN)/canaryaudit run
+
+test: .venv/.installed-dev ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/.installed-dev ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev ## put the code into its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed-dev ## measure speed
+	$(BIN)/python -m tests.benchmarks
+
+clean: ## remove the virtual environment and all caches; runs and reports stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find canaryaudit tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch .venv/.installed $@

@@ -1,0 +1,43 @@
+"""Every error that a user can cause or meet, under one base class.
+
+A message says what is wrong, what was expected, what came, and what to do next, in one line. Only
+``canaryaudit.cli`` catches these; everything below it raises.
+"""
+
+
+class CanaryAuditError(Exception):
+    """Base class: an error said in one line. Exit status 1."""
+
+
+class CorpusError(CanaryAuditError):
+    """The corpus cannot be read, or does not suit the request."""
+
+
+class TemplateError(CanaryAuditError):
+    """A template, a slot or a secret is not well formed."""
+
+
+class RunDirectoryError(CanaryAuditError):
+    """A run directory is missing, damaged, locked, foreign or from a newer version."""
+
+
+class ModelError(CanaryAuditError):
+    """A model file is damaged, or does not fit its description."""
+
+
+class MeasurementError(CanaryAuditError):
+    """An estimator was asked for something that it cannot give."""
+
+
+class UnlearningError(CanaryAuditError):
+    """An unlearning request cannot be carried out."""
+
+
+class Inconclusive(CanaryAuditError):
+    """The work was done, and its outcome must not be relied on. Exit status 4."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what ``error`` says first, short enough to stand inside a one-line message."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= 200 else line[:199] + "…"

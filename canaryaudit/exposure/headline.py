@@ -1,0 +1,35 @@
+"""The one figure for a canary: the tightest that may be trusted.
+
+1. ``exact``, where enumeration or branch and bound found the rank.
+2. ``importance`` or ``sampled``, whichever is trusted and has the narrower interval.
+3. Otherwise whatever of the two has the narrower interval, its interval cut to the certified bounds.
+
+The skew-normal figure is never the headline: its interval is unknown.
+"""
+
+from canaryaudit.records import Estimate, EstimatorName, Headline
+
+_CANDIDATES: tuple[EstimatorName, ...] = ("importance", "sampled")
+
+
+def headline(estimates: dict[EstimatorName, Estimate]) -> Headline:
+    """Choose the figure to report, by the rule above.
+
+    Args:
+        estimates: By estimator; at least one of exact, importance and sampled.
+    """
+    exact = estimates.get("exact")
+    if exact is not None and exact.trusted:
+        return Headline(bits=exact.bits, low=exact.low, high=exact.high, method="exact")
+    candidates = [(name, estimates[name]) for name in _CANDIDATES if name in estimates]
+    trusted = [(name, estimate) for name, estimate in candidates if estimate.trusted]
+    if not candidates:
+        name, estimate = next(iter(estimates.items()))
+    else:
+        name, estimate = min(trusted or candidates, key=lambda pair: pair[1].high - pair[1].low)
+    low, high, bits = estimate.low, estimate.high, estimate.bits
+    if exact is not None and exact.low <= exact.high:
+        # What is certified holds whatever the draws say.
+        low, high = min(max(low, exact.low), exact.high), max(min(high, exact.high), exact.low)
+        bits = min(max(bits, low), high)
+    return Headline(bits=bits, low=low, high=high, method=name)

@@ -1,0 +1,77 @@
+"""How figures are written: the same in every format."""
+
+import math
+
+MISSING = "–"
+MINUS = "\u2212"
+
+
+def decimal(value: float | None, digits: int = 1) -> str:
+    """Write a number with ``digits`` decimals and a true minus sign, or a dash for none."""
+    if value is None:
+        return MISSING
+    text = f"{value:,.{digits}f}"
+    return MINUS + text[1:] if text.startswith("-") and text.strip("-0.,") else text.lstrip("-")
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """Write a change with its sign."""
+    text = decimal(value, digits)
+    return "+" + text if value is not None and value > 0 and text.strip("0.,") else text
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Write an interval in bits; empty where it is a point or unknown."""
+    shown = decimal(low), decimal(high)
+    return "" if low is None or high is None or shown[0] == shown[1] else f"{shown[0]} to {shown[1]}"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Write a share in percent."""
+    return MISSING if share is None else decimal(100 * share, digits) + " %"
+
+
+def points(share: float | None, digits: int = 2) -> str:
+    """Write a change of a share in percentage points."""
+    return MISSING if share is None else signed(100 * share, digits) + " points"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in the units that suit it."""
+    if seconds is None:
+        return MISSING
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def guesses(log2: float | None) -> str:
+    """Write a number of guesses given by its logarithm to base 2."""
+    if log2 is None:
+        return MISSING
+    if log2 < math.log2(1e6):
+        return f"{round(2**log2):,}"
+    number = 2**log2 if log2 < 1000 else math.inf
+    for size, name in ((1e6, "million"), (1e9, "billion"), (1e12, "trillion")):
+        if number < 999.5 * size:
+            return f"{number / size:.3g} {name}"
+    return f"10^{log2 * math.log10(2):.0f}"
+
+
+def significant(value: float | None) -> str:
+    """Write a quantity of unknown magnitude with three significant digits."""
+    return MISSING if value is None else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", MINUS)
+
+
+def times(factor: float | None) -> str:
+    """Write a speed-up."""
+    return MISSING if factor is None else f"{decimal(factor, 0 if factor >= 10 else 1)} times"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural where it needs one."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -1,0 +1,266 @@
+"""The report as Markdown that renders on a code host as it is, its pictures beside it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from canaryaudit.records import EstimatorName
+from canaryaudit.report import figures
+from canaryaudit.report.charts import Chart
+from canaryaudit.report.schema import (
+    CalibrationFigures,
+    CanaryState,
+    CanarySummary,
+    ExposureFigure,
+    MethodSummary,
+    Summary,
+)
+from canaryaudit.report.text import shorten
+from canaryaudit.report.verdicts import WORDS
+
+MOST_CANARIES = 200
+_SPECIAL = re.compile(r"[^\w\s.,;:()•→×–%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
+
+
+def plain(text: str, limit: int = 2000) -> str:
+    """Return text as prose in which nothing acts as Markdown or HTML: what could is a character reference."""
+    return _SPECIAL.sub(lambda match: "".join(f"&#{ord(c)};" for c in match[0]), shorten(text, limit))
+
+
+def code(text: str, limit: int = 80) -> str:
+    """Return text as code, harmless in tables too."""
+    shown = shorten(text, limit)
+    if not shown:
+        return ""
+    if shown.strip() == shown and not set(shown) & set("`|\\"):
+        return f"`{shown}`"
+    # A code span cannot hold these everywhere; character references mean nothing but themselves.
+    return "<code>" + "".join(c if c.isalnum() else f"&#{ord(c)};" for c in shown) + "</code>"
+
+
+def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
+    """Return the report; its pictures are the charts' files, in the same folder."""
+    pictures = {chart.name: chart for chart in drawn}
+    blocks = [
+        f"# Canary audit of {code(summary.run, 120)}",
+        f"## {plain(summary.overall.headline)}",
+        _bullets(summary.overall.sentences),
+    ]
+    if summary.reveal_secrets:
+        blocks.append("> **This page shows secrets.** It was made with `--reveal-secrets`; treat it as you treat them.")
+    blocks += [f"> **Mind:** {plain(warning)}" for warning in summary.warnings]
+    if summary.gate:
+        word = "passed" if summary.gate.passed else "failed"
+        blocks.append(f"**Gate at {summary.gate.fail_above_bits:g} bits: {word}.**")
+        blocks.append(_bullets(summary.gate.reasons[:MOST_CANARIES]))
+    blocks += [
+        "## The rule behind the verdicts",
+        "\n".join(f"- **{rule.name}**: {plain(rule.value)}" for rule in summary.overall.rule),
+        "## What was audited",
+    ]
+    blocks.append(_table(["", ""], [[plain(fact.name), plain(fact.value, 600)] for fact in summary.audited]))
+    templates = [
+        [str(i), code(t.text, 200), figures.decimal(t.space_bits), f"{t.canaries:,}", f"{t.controls:,}"]
+        for i, t in enumerate(summary.templates[:MOST_CANARIES], 1)
+    ]
+    blocks.append(_table(["Template", "Text", "Space, bits>", "Canaries>", "Controls>"], templates))
+    blocks += ["## Exposure of every canary", _picture(pictures.get("exposure")), _exposures(summary)]
+    if len(summary.canaries) > MOST_CANARIES:
+        blocks.append(f"The {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries; all are in report.json.")
+    blocks.append(_calibrations(summary))
+    blocks += [
+        "## Reference distributions",
+        *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
+    ]
+    blocks += ["## The estimates side by side", _estimates(summary)]
+    blocks += ["## What the model completes", _completions(summary)]
+    if summary.method:
+        blocks += ["## Fidelity: what the model kept", _fidelity(summary.method)]
+        blocks += ["## Efficiency: what it cost", _ledger(summary.method), _steps(summary.method)]
+    if len(summary.methods) > 1:
+        blocks += ["## Unlearnings compared", _picture(pictures.get("methods")), _methods(summary.methods)]
+    blocks += ["## What this page cannot tell", _bullets(summary.limits), "## Provenance"]
+    blocks.append(_table(["", ""], [[plain(f.name), plain(f.value, 600)] for f in summary.provenance.facts]))
+    if summary.provenance.commands:
+        blocks += ["Commands that repeat it:", _fence(summary.provenance.commands)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {plain(sentence)}" for sentence in sentences)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; a heading that ends in ``>`` aligns its column to the right."""
+    names = " | ".join(heading.removesuffix(">") for heading in headings)
+    rule = " | ".join("--:" if heading.endswith(">") else "---" for heading in headings)
+    body = "".join(f"\n| {' | '.join(row)} |" for row in rows)
+    return f"| {names} |\n| {rule} |{body}" if body else ""
+
+
+def _picture(chart: Chart | None) -> str:
+    return f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})" if chart else ""
+
+
+def _fence(lines: Sequence[str]) -> str:
+    shown = [shorten(line, 2000) for line in lines]
+    longest = max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}sh", *shown, fence])
+
+
+def _bits(exposure: ExposureFigure) -> str:
+    spread = figures.interval(exposure.low, exposure.high)
+    return figures.decimal(exposure.bits) + (f" ({spread})" if spread else "") + f", {exposure.method}"
+
+
+def _two_states(summary: Summary, canary: CanarySummary) -> list[CanaryState | None]:
+    return [canary.before, canary.after] if summary.unlearned else [canary.before]
+
+
+def _exposures(summary: Summary) -> str:
+    heads = ["Exposure before, bits>", "Exposure after, bits>"] if summary.unlearned else ["Exposure, bits>"]
+    rows = []
+    for canary in summary.canaries[:MOST_CANARIES]:
+        exposures = [_bits(state.exposure) if state else "not measured" for state in _two_states(summary, canary)]
+        mark = "" if canary.targeted or not summary.unlearned else " (not chosen)"
+        rows.append(
+            [
+                code(canary.id, 40) + mark,
+                code(canary.secret, 48),
+                f"{canary.repetitions:,}",
+                figures.decimal(canary.space_bits),
+                *exposures,
+                f"**{WORDS[canary.last.verdict]}**: {plain(canary.last.reason)}",
+            ]
+        )
+    return _table(["Canary", "Secret", "Times inserted>", "Space, bits>", *heads, "Verdict"], rows)
+
+
+def _calibrations(summary: Summary) -> str:
+    states: list[tuple[str, CalibrationFigures | None]] = [("before", summary.calibration_before)]
+    if summary.unlearned:
+        states.append(("after", summary.calibration_after))
+    rows = [
+        [
+            name if summary.unlearned else "this model",
+            f"{found.controls:,}",
+            figures.decimal(found.mean_bits, 2),
+            figures.decimal(found.expected_mean_bits, 2),
+            figures.decimal(found.ks_pvalue, 3),
+            "yes" if found.passed else "**NO: do not rely on these exposures**",
+        ]
+        for name, found in states
+        if found
+    ]
+    heads = ["Controls", "Number>", "Mean exposure, bits>", "Expected>", "Kolmogorov-Smirnov p>", "Calibrated?"]
+    return _table(heads, rows) or "There were no controls: calibration was not tested."
+
+
+def _estimates(summary: Summary) -> str:
+    names: tuple[EstimatorName, ...] = get_args(EstimatorName)
+    rows = []
+    for canary in summary.canaries[:MOST_CANARIES]:
+        for when, state in (("before", canary.before), ("after", canary.after)):
+            if state is None:
+                continue
+            cells = []
+            for name in names:
+                line = state.estimates.get(name)
+                spread = figures.interval(line.low, line.high) if line else ""
+                cell = figures.decimal(line.bits) + (f" ({spread})" if spread else "") if line else figures.MISSING
+                cells.append(cell + ("" if line is None or line.trusted else " ✗"))
+            rows.append([code(canary.id, 40), when, figures.decimal(state.log_perplexity_bits), *cells])
+    heads = ["Canary", "Model", "Log-perplexity, bits>", "Exact>", "Importance>", "Sampled>", "Skew-normal>"]
+    table = _table(heads, rows)
+    return f"{table}\n\n✗: the estimator failed its own checks." if "✗" in table else table
+
+
+def _completions(summary: Summary) -> str:
+    rows = []
+    for canary in summary.canaries[:MOST_CANARIES]:
+        states = _two_states(summary, canary)
+        cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
+        guesses = [figures.guesses(s.guesses_log2) if s else "–" for s in states]
+        prefix = code(summary.templates[canary.template].prefix, 72)
+        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells, *guesses])
+    heads = ["Canary", "Words typed", "Secret", "Completion", "Guesses>"]
+    if summary.unlearned:
+        heads = [*heads[:3], "Completion before", "Completion after", "Guesses before>", "Guesses after>"]
+    return _table(heads, rows)
+
+
+def _fidelity(method: MethodSummary) -> str:
+    rows = []
+    for line in method.fidelity:
+        if line.unit == "share":
+            cells = [figures.percent(line.before), figures.percent(line.after), figures.points(line.change)]
+        else:
+            cells = [figures.decimal(line.before, 3), figures.decimal(line.after, 3), figures.signed(line.change, 3)]
+        rows.append([line.name, *cells])
+    table = _table(["Figure", "Before>", "After>", "Change>"], rows)
+    allowed = figures.points(method.accuracy_drop_allowed).lstrip("+")
+    return f"{table}\n\nLargest drop allowed in the first line: {allowed}."
+
+
+def _ledger(method: MethodSummary) -> str:
+    rows = [
+        ["Method", f"{method.method}, {method.scope}, replacement {code(method.replacement)} ({code(method.name)})"],
+        ["Time", f"{figures.duration(method.seconds)}, data preparation included"],
+        ["Training again", f"{figures.duration(method.retraining_seconds)}: {figures.times(method.speedup)} as long"],
+        ["Gradients", f"{figures.decimal(method.gradients, 0)} passes over one training window"],
+        ["Curvature products", f"{method.curvature_products:,}"],
+        [
+            "Windows",
+            f"{method.affected_windows:,} touched by a secret, {method.retention_windows:,} for retention",
+        ],
+        *(["Note", plain(note, 600)] for note in method.notes),
+    ]
+    return _table(["", ""], rows)
+
+
+def _steps(method: MethodSummary) -> str:
+    heads = [
+        "Step>",
+        "Norm>",
+        "Objective before>",
+        "Objective after>",
+        "Damping>",
+        "Residual>",
+        "Smallest curvature>",
+        "Converged",
+    ]
+    rows = [
+        [
+            str(number),
+            figures.significant(step.step_norm),
+            figures.significant(step.objective_before),
+            figures.significant(step.objective_after),
+            figures.significant(step.damping),
+            figures.significant(step.residual),
+            figures.significant(step.curvature_min),
+            figures.MISSING if step.converged is None else "yes" if step.converged else "**NO**",
+        ]
+        for number, step in enumerate(method.steps[:MOST_CANARIES], 1)
+    ]
+    return _table(heads, rows)
+
+
+def _methods(methods: Sequence[MethodSummary]) -> str:
+    rows = [
+        [
+            code(m.name, 40) + (" (shown above)" if m.shown else ""),
+            f"{m.method}, {m.scope}",
+            code(m.replacement, 40),
+            WORDS[m.verdict] if m.verdict else "not measured",
+            figures.decimal(m.max_exposure_bits),
+            figures.decimal(m.mean_exposure_bits),
+            figures.points(m.accuracy_change),
+            figures.signed(m.heldout_loss_change_bits, 3),
+            figures.duration(m.seconds),
+            figures.times(m.speedup),
+        ]
+        for m in methods
+    ]
+    heads = ["Name", "Method", "Replacement", "Verdict", "Largest exposure>", "Mean exposure>", "Accuracy, change>"]
+    return _table([*heads, "Held-out loss, change>", "Time>", "Speed-up>"], rows)

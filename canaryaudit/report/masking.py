@@ -1,0 +1,102 @@
+"""Masking, done once, when the summary is made: what is hidden here, no format can show."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from canaryaudit.canaries import MASK, Canary, CanarySet, Slot, Template
+
+HIDDEN = "(hidden)"
+
+_SHORTEST_RUN = 4
+"""Shorter runs of a secret stand in any text by chance; hiding them everywhere would tell more than it hides."""
+_LONGEST_RUN = 32
+"""No run of a long secret beyond this is shown, however long the secret is."""
+_BRACES = re.compile(r"(\{[^{}]*\})")
+
+
+class Masker:
+    """Hides the secrets that their owner gave, wherever their characters come out.
+
+    Two canaries with the same words before them share one greedy completion, so that the row of a
+    generated secret would give away that of a given one: completions are masked against all of them.
+    """
+
+    def __init__(self, canary_set: CanarySet, reveal_secrets: bool) -> None:
+        self.reveal_secrets = reveal_secrets
+        self._templates = {text: Template.parse(text) for text in canary_set.by_template()}
+        self._characters: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._choices: set[str] = set()
+        self._runs: dict[int, set[str]] = defaultdict(set)
+        hidden = [] if reveal_secrets else [canary for canary in canary_set.canaries if canary.masked]
+        self.hides = bool(hidden)
+        for canary in hidden:
+            self._hide(canary)
+
+    def _hide(self, canary: Canary) -> None:
+        template, completion = self._templates[canary.template], canary.completion
+        if any(isinstance(part, Slot) and part.kind == "choice" for part in template.body):
+            # Its words stand in the template for all to read: only which of them it is can be hidden.
+            self._choices.add(_folded(template.prefix))
+            return
+        places = self._characters[_folded(template.prefix)]
+        for place, filled in enumerate(template.filled(completion)):
+            if filled:
+                places[place].add(completion[place])
+        for secret in {_folded(completion), _folded(template.secret_of(completion))}:
+            if len(secret) >= _SHORTEST_RUN:
+                length = min(_LONGEST_RUN, max(_SHORTEST_RUN, math.ceil(len(secret) / 2)))
+                self._runs[length].update(secret[i : i + length] for i in range(len(secret) - length + 1))
+
+    def secret(self, canary: Canary) -> str:
+        """Return the canary's completion, or as much of it as may be shown: its fixed characters."""
+        if self.reveal_secrets or not canary.masked:
+            return canary.completion
+        # Built from the template alone, so that not even the length of a chosen word is told.
+        return "".join(
+            part if isinstance(part, str) else MASK * max([part.length, *map(len, part.words)])
+            for part in self._templates[canary.template].body
+        )
+
+    def greedy_completion(self, canary: Canary, recorded: str) -> str:
+        """Return a canary's greedy completion as it may be shown.
+
+        Args:
+            canary: Whose it is.
+            recorded: As the measurement holds it: masked, if the canary is.
+        """
+        template = self._templates[canary.template]
+        if self.reveal_secrets:
+            filled = template.filled(canary.completion)
+            return _unmasked(recorded, canary.completion, filled) if canary.masked else recorded
+        prefix = _folded(template.prefix)
+        if prefix in self._choices:
+            return HIDDEN
+        places = self._characters.get(prefix, {})
+        shown = "".join(MASK if c in places.get(i, ()) else c for i, c in enumerate(recorded))
+        return self.text(shown)
+
+    def template(self, text: str) -> str:
+        """Return a template's text with masked secrets hidden from its fixed parts."""
+        return "".join(piece if piece.startswith("{") else self.text(piece) for piece in _BRACES.split(text))
+
+    def text(self, text: str) -> str:
+        """Return free text with every longer run of a masked secret hidden."""
+        marked: set[int] = set()
+        folded = _folded(text)
+        for length, runs in self._runs.items():
+            for start in range(len(text) - length + 1):
+                if folded[start : start + length] in runs:
+                    marked.update(range(start, start + length))
+        return "".join(MASK if i in marked else c for i, c in enumerate(text)) if marked else text
+
+
+def _folded(text: str) -> str:
+    """Return ``text`` without regard to case, character by character."""
+    return "".join(lower if len(lower := c.lower()) == 1 else c for c in text)
+
+
+def _unmasked(text: str, completion: str, filled: Sequence[bool]) -> str:
+    """Put the secret's own characters back where the measurement hid them."""
+    return "".join(completion[i] if c == MASK and i < len(completion) and filled[i] else c for i, c in enumerate(text))

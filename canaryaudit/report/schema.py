@@ -1,0 +1,271 @@
+"""The one model from which every format is made: masked, judged and free of infinities.
+
+A field's docstring is its documentation. Text is as it was written; each format makes it safe in its
+own way. A figure that could not be had is None.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from canaryaudit.records import EstimatorName
+from canaryaudit.report.verdicts import Verdict
+
+SUMMARY_VERSION = 1
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Figure = Annotated[float | None, BeforeValidator(_finite_or_none)]
+"""A number, or None where it is missing, infinite or undefined."""
+
+
+class Part(BaseModel):
+    """Base of all parts: immutable, unknown fields are errors, and JSON can hold every number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class EstimateFigure(Part):
+    """One estimator's answer, in bits of exposure."""
+
+    bits: Figure
+    low: Figure
+    high: Figure
+    trusted: bool
+    note: str
+    extrapolated: bool
+
+
+class ExposureFigure(Part):
+    """The headline exposure in bits, its 95 % interval and the estimator that gave it."""
+
+    bits: Figure
+    low: Figure
+    high: Figure
+    method: EstimatorName
+
+
+class CanaryState(Part):
+    """What was found about one canary under one model."""
+
+    log_perplexity_bits: Figure
+    exposure: ExposureFigure
+    estimates: dict[EstimatorName, EstimateFigure]
+    greedy: bool
+    """Whether the greedy completion is the secret."""
+    completion: str
+    """The greedy completion."""
+    guesses_log2: Figure
+    beam_rank: int | None
+    verdict: Verdict
+    reason: str
+
+
+class CanarySummary(Part):
+    """One inserted canary."""
+
+    id: str
+    template: int
+    """Index into ``templates``."""
+    secret: str
+    """What stands from the first slot's start to the last slot's end; masked characters are bullets."""
+    masked: bool
+    """Whether the secret is hidden on this page."""
+    repetitions: int
+    space_bits: Figure
+    targeted: bool
+    """Whether the unlearning shown was meant for it; false without one."""
+    before: CanaryState
+    after: CanaryState | None
+
+    @property
+    def last(self) -> CanaryState:
+        """The state that counts: after unlearning, if it was measured."""
+        return self.after or self.before
+
+
+class FitFigures(Part):
+    """A skew-normal curve and whether it fits."""
+
+    shape: Figure
+    location: Figure
+    scale: Figure
+    pvalue: Figure
+    converged: bool
+    note: str
+
+
+class Distribution(Part):
+    """Log-perplexity of members drawn at random from one space, under one model."""
+
+    num_references: int
+    edges_bits: tuple[float, ...]
+    counts: tuple[int, ...]
+    mean_bits: Figure
+    standard_deviation_bits: Figure
+    skew_normal: FitFigures | None
+
+
+class TemplateSummary(Part):
+    """One template, its space and its reference distributions."""
+
+    text: str
+    prefix: str
+    """What an attacker types."""
+    space_bits: Figure
+    canaries: int
+    controls: int
+    before: Distribution | None
+    after: Distribution | None
+
+
+class CalibrationFigures(Part):
+    """The controls' verdict on a measurement."""
+
+    controls: int
+    mean_bits: Figure
+    expected_mean_bits: Figure
+    ks_pvalue: Figure
+    passed: bool
+    note: str
+
+
+class FidelityLine(Part):
+    """One figure of the model's quality."""
+
+    key: Literal["train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss"]
+    name: str
+    unit: Literal["share", "bits"]
+    before: Figure
+    after: Figure
+    change: Figure
+    better: Literal["higher", "lower"]
+
+
+class StepFigures(Part):
+    """One step of an update and its health."""
+
+    step_norm: Figure
+    objective_before: Figure
+    objective_after: Figure
+    damping: Figure
+    residual: Figure
+    curvature_min: Figure
+    solver_iterations: int | None
+    converged: bool | None
+
+
+class MethodSummary(Part):
+    """One unlearning: what it did, what it kept, what it cost."""
+
+    name: str
+    method: str
+    scope: str
+    replacement: str
+    shown: bool
+    """Whether this is the "after" of the page."""
+    targeted: int
+    """Number of canaries it was meant for."""
+    measured: bool
+    verdict: Verdict | None
+    """Of all inserted canaries together; None before a measurement."""
+    exposed: int | None
+    max_exposure_bits: Figure
+    mean_exposure_bits: Figure
+    accuracy_change: Figure
+    """Change of the accuracy on training text outside the secrets; a loss is negative."""
+    accuracy_drop_allowed: Figure
+    heldout_loss_change_bits: Figure
+    fidelity: tuple[FidelityLine, ...]
+    seconds: Figure
+    retraining_seconds: Figure
+    speedup: Figure
+    gradients: Figure
+    curvature_products: int
+    affected_windows: int
+    retention_windows: int
+    steps: tuple[StepFigures, ...]
+    notes: tuple[str, ...]
+
+
+class Fact(Part):
+    """A named fact, in words."""
+
+    name: str
+    value: str
+
+
+class StageLine(Part):
+    """One run of one stage."""
+
+    stage: str
+    name: str
+    started: str
+    seconds: Figure
+    seed: int | None
+    device: str
+    precision: str
+
+
+class Provenance(Part):
+    """Where the figures come from, and what repeats them."""
+
+    facts: tuple[Fact, ...]
+    stages: tuple[StageLine, ...]
+    commands: tuple[str, ...]
+
+
+class Gate(Part):
+    """Whether a pipeline may go on."""
+
+    fail_above_bits: float
+    passed: bool
+    reasons: tuple[str, ...]
+    """One for each canary that is too exposed; empty when passed."""
+
+
+class Overall(Part):
+    """The verdict on the whole audit, in words."""
+
+    verdict: Verdict
+    headline: str
+    sentences: tuple[str, ...]
+    rule: tuple[Fact, ...]
+
+
+class Summary(Part):
+    """report.json: everything that any format of the report says."""
+
+    schema_version: int = SUMMARY_VERSION
+    run: str
+    unlearned: bool
+    """Whether there is an "after" to show."""
+    masked: int
+    """Number of canaries whose secret is hidden."""
+    revealed: int
+    """Number of canaries whose secret is shown only because ``--reveal-secrets`` was used."""
+    reveal_secrets: bool
+    overall: Overall
+    warnings: tuple[str, ...]
+    """What must be known before a figure is believed."""
+    audited: tuple[Fact, ...]
+    templates: tuple[TemplateSummary, ...]
+    canaries: tuple[CanarySummary, ...]
+    """Worst first."""
+    calibration_before: CalibrationFigures | None
+    calibration_after: CalibrationFigures | None
+    methods: tuple[MethodSummary, ...]
+    """In the order in which they were run."""
+    gate: Gate | None
+    limits: tuple[str, ...]
+    """What this report cannot tell."""
+    provenance: Provenance
+
+    @property
+    def method(self) -> MethodSummary | None:
+        """The unlearning whose measurement is the "after" of the page."""
+        return next((method for method in self.methods if method.shown), None)

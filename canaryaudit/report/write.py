@@ -1,0 +1,54 @@
+"""The report's files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from canaryaudit.errors import RunDirectoryError
+from canaryaudit.report.charts import charts
+from canaryaudit.report.html import render_html
+from canaryaudit.report.markdown import render_markdown
+from canaryaudit.report.schema import Summary
+from canaryaudit.report.text import json_safe
+from canaryaudit.rundir import atomic_write
+
+ReportFormat = Literal["html", "md", "json"]
+FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
+
+
+def write_report(summary: Summary, directory: Path, formats: Sequence[ReportFormat] = FORMATS) -> list[Path]:
+    """Write the report in every wanted format, each file whole or not at all.
+
+    Args:
+        summary: What to say.
+        directory: Where; made if it does not exist.
+        formats: Which of ``html``, ``md`` (with its pictures beside it) and ``json``.
+
+    Returns:
+        The files written, the reader's first choice first.
+
+    Raises:
+        RunDirectoryError: The directory or a file cannot be written.
+    """
+    drawn = charts(summary) if set(formats) & {"html", "md"} else ()
+    makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
+        "html": lambda: {"report.html": render_html(summary, drawn)},
+        "md": lambda: {"report.md": render_markdown(summary, drawn)} | {c.file_name: c.svg() for c in drawn},
+        "json": lambda: {"report.json": render_json(summary)},
+    }
+    contents = {name: text for wanted in FORMATS if wanted in formats for name, text in makers[wanted]().items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            atomic_write(directory / name, text.encode())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunDirectoryError(
+            f"cannot write the report to {directory}: {reason}; choose another place with -o"
+        ) from error
+    return [directory / name for name in contents]
+
+
+def render_json(summary: Summary) -> str:
+    """Return the summary itself, valid JSON without infinities and without characters that cannot be seen."""
+    return json_safe(summary.model_dump_json(indent=2)) + "\n"

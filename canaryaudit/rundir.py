@@ -1,0 +1,399 @@
+"""The run directory: the only module that knows its file names.
+
+Every file is written whole or not at all. The manifest comes last, so that a directory without one holds
+no run; weights come before their record, so that a model without one is not there.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from canaryaudit.canaries import CanarySet, Template
+from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError, one_line
+from canaryaudit.files import atomic_path, atomic_write, exclusive_lock, read_errors, sha256_of, write_errors
+from canaryaudit.records import SCHEMA_VERSION, Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
+
+__all__ = ["RunDirectory", "atomic_path", "atomic_write", "check_name", "sha256_of"]
+
+MAX_JSON_BYTES = 64 * 2**20
+"""A record is a few kilobytes; a larger file is no record, and reading it would only take memory."""
+
+_MANIFEST, _CORPUS, _HELDOUT, _CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
+_WEIGHTS, _MODEL = "model.safetensors", "model.json"
+_CHECKPOINT = "checkpoint.safetensors"
+_MEASUREMENTS, _UNLEARNED, _UNLEARNING = "measurements", "unlearned", "unlearning.json"
+_LOCK, _STAGING = ".lock", ".staging"
+_INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
+_DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can name an unlearning.
+
+    Raises:
+        RunDirectoryError: It could not stand in a file name, or would lead out of the run directory.
+    """
+    if not _NAME.fullmatch(name):
+        raise RunDirectoryError(
+            f"name {name!r} cannot be used: expected a-z, 0-9, '.', '_' and '-', with a letter or digit first, "
+            "at most 100 characters"
+        )
+    return name
+
+
+class RunDirectory:
+    """One audit's directory; make it with ``create`` or ``open``.
+
+    Models are called ``before`` (as trained) and ``after-NAME`` (as the unlearning NAME left it).
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        manifest: Manifest,
+        corpus_text: str,
+        heldout_text: str,
+        canary_set: CanarySet,
+        replace: bool = False,
+    ) -> "RunDirectory":
+        """Write a new run; on any failure nothing of it is left, and an older run stays as it was.
+
+        Args:
+            path: A directory that is missing, empty, or left unfinished by a killed ``create``.
+            manifest: Where the run comes from.
+            corpus_text: The text to train on, canaries included.
+            heldout_text: The held-out text.
+            canary_set: Canaries and controls.
+            replace: Throw away the run that the directory already holds, with everything made from it.
+
+        Raises:
+            RunDirectoryError: The directory holds something else, or a run; or cannot be written.
+        """
+        run = cls(path)
+        run.check_can_create(replace=replace)
+        with write_errors(path):
+            try:
+                path.mkdir(parents=True)
+                is_new = True
+            except FileExistsError:
+                is_new = False
+        staging = path / _STAGING
+        with run.lock(), write_errors(path):
+            try:
+                run.check_can_create(replace=replace)  # Another command may have come first.
+                atomic_write(staging / _CORPUS, corpus_text)
+                atomic_write(staging / _HELDOUT, heldout_text)
+                atomic_write(staging / _CANARIES, _json(canary_set), 0o600)
+                atomic_write(staging / _MANIFEST, _json(manifest))
+                for name in (_MANIFEST, *_DERIVED):
+                    _remove(path / name)
+                for name in _INSERTED:
+                    (staging / name).replace(path / name)
+            except BaseException:
+                if is_new:
+                    shutil.rmtree(path, ignore_errors=True)
+                raise
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        return run
+
+    def check_can_create(self, *, replace: bool = False) -> None:
+        """Raise the error that ``create`` would raise for what the directory holds now.
+
+        Raises:
+            RunDirectoryError: The directory holds something else, or a run that is not to be replaced.
+        """
+        path = self.path
+        with read_errors(path):
+            if path.exists() and not path.is_dir():
+                raise RunDirectoryError(f"{path} is a file: choose another directory for the run")
+            names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        foreign = sorted(name for name in names if not _is_ours(name))
+        if foreign:
+            raise RunDirectoryError(
+                f"{path} holds something else ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): choose an "
+                "empty or a new directory for the run"
+            )
+        if _MANIFEST in names and not replace:
+            raise RunDirectoryError(
+                f"{path} already holds a run: choose another directory, or delete this one to start afresh"
+            )
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Open an existing run and check its manifest.
+
+        Raises:
+            RunDirectoryError: No such directory, no run in it, or its manifest is damaged or newer.
+        """
+        if not path.exists():
+            raise RunDirectoryError(f"no such run directory: {path}; make it: canaryaudit insert CORPUS -o {path}")
+        if not path.is_dir() or not (path / _MANIFEST).exists():
+            raise RunDirectoryError(
+                f"{path} is not a run directory (it has no {_MANIFEST}): make one: canaryaudit insert CORPUS -o RUN"
+            )
+        run = cls(path)
+        _ = run.manifest
+        return run
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other commands out of the directory; not re-entrant, so one command takes it once.
+
+        Raises:
+            RunDirectoryError: Another command holds the lock; its process id is named.
+        """
+        with exclusive_lock(self.path / _LOCK, str(self.path)):
+            yield
+
+    # --- what insert wrote
+
+    @property
+    def manifest(self) -> Manifest:
+        """manifest.json as it stands now."""
+        return self._read(_MANIFEST, Manifest, self._insert_again)
+
+    def add_stage(self, stage: StageRun) -> None:
+        """Note in the manifest that a stage was run."""
+        manifest = self.manifest
+        self._write(_MANIFEST, manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+
+    def corpus_text(self) -> str:
+        """Return the audited text, canaries included, checked against the manifest."""
+        text = self._read_text(_CORPUS)
+        if hashlib.sha256(text.encode("utf-8")).hexdigest() != self.manifest.corpus.audited_sha256:
+            raise RunDirectoryError(
+                f"{self.path / _CORPUS} was changed since canaries were inserted: {self._insert_again}"
+            )
+        return text
+
+    def heldout_text(self) -> str:
+        """Return the held-out text; empty if nothing was held out."""
+        text = self._read_text(_HELDOUT)
+        if len(text) != self.manifest.corpus.heldout_characters:
+            raise RunDirectoryError(
+                f"{self.path / _HELDOUT} was changed since canaries were inserted: {self._insert_again}"
+            )
+        return text
+
+    def canary_set(self) -> CanarySet:
+        """Return canaries and controls, checked against their templates and the audited text."""
+        canary_set = self._read(_CANARIES, CanarySet, self._insert_again)
+        text = self.corpus_text()
+        identifiers = [canary.id for canary in canary_set.canaries]
+        try:
+            sound = len(set(identifiers)) == len(identifiers)
+            for canary in canary_set.canaries:
+                template = Template.parse(canary.template)
+                filled = template.fill(canary.completion)
+                sound &= canary.completion in canary_set.space(template)
+                sound &= canary.repetitions == len(canary.places)
+                sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
+        except TemplateError:
+            sound = False
+        if not sound:
+            raise RunDirectoryError(
+                f"{self.path / _CANARIES} is damaged (it does not agree with {_CORPUS}): {self._insert_again}"
+            )
+        return canary_set
+
+    # --- models
+
+    def weights_path(self, model: str) -> Path:
+        """Return where the weights of ``before`` or ``after-NAME`` are."""
+        return self.path / _WEIGHTS if model == "before" else self._unlearned(model) / _WEIGHTS
+
+    def has_model(self, model: str) -> bool:
+        """Tell whether a model was made to its end."""
+        return self._record_path(model).is_file() and self.weights_path(model).is_file()
+
+    def write_weights(self, model: str, data: bytes) -> str:
+        """Write a model's weights and return their SHA-256; its record, which comes next, makes the model valid."""
+        record = self._record_path(model)
+        with write_errors(record):
+            record.unlink(missing_ok=True)
+        atomic_write(self.weights_path(model), data)
+        return hashlib.sha256(data).hexdigest()
+
+    def model_record(self, model: str = "before") -> ModelRecord:
+        """Return a model's description; one made by unlearning has its origin's architecture."""
+        record = self._read(_MODEL, ModelRecord, self._make_again("before"))
+        if model == "before":
+            return record
+        unlearning = self.unlearning(model.removeprefix("after-"))
+        return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256)
+
+    def write_model_record(self, record: ModelRecord) -> None:
+        """Write the trained model's description, after its weights."""
+        self._write(_MODEL, record)
+
+    def verify_weights(self, model: str) -> Path:
+        """Return the weights' path, after checking that they are what the model's record describes.
+
+        Raises:
+            RunDirectoryError: There is no such model.
+            ModelError: The weights are damaged.
+        """
+        if not self.has_model(model):
+            raise RunDirectoryError(f"{self.path} has no model {model!r}: {self._make_again(model)}")
+        path, expected = self.weights_path(model), self.model_record(model).sha256
+        actual = sha256_of(path)
+        if actual != expected:
+            raise ModelError(
+                f"{path} is damaged (SHA-256 {actual[:12]}…, expected {expected[:12]}…): delete it, then "
+                f"{self._make_again(model)}"
+            )
+        return path
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where a training that is not over keeps its state."""
+        return self.path / _CHECKPOINT
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint of a training that is over."""
+        with write_errors(self.path):
+            self.checkpoint_path.unlink(missing_ok=True)
+
+    # --- measurements and unlearnings
+
+    def has_measurement(self, model: str) -> bool:
+        """Tell whether a measurement of the model as it is now is there."""
+        return (
+            self._measurement_path(model).is_file()
+            and (self.has_model(model) if model == "before" else self.has_unlearning(model.removeprefix("after-")))
+            and self.measurement(model).model_sha256 == self.model_record(model).sha256
+        )
+
+    def measurement(self, model: str) -> Measurement:
+        """Return the measurement of a model."""
+        name = str(self._measurement_path(model).relative_to(self.path))
+        return self._read(name, Measurement, f"run: canaryaudit measure {self.path} --model {model}")
+
+    def write_measurement(self, measurement: Measurement) -> None:
+        """Write a measurement under its model's name."""
+        self._write(str(self._measurement_path(measurement.model).relative_to(self.path)), measurement)
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Return all measurements of models as they are now, ``before`` first."""
+        models = ("before", *(f"after-{name}" for name in self._unlearning_names()))
+        return tuple(self.measurement(model) for model in models if self.has_measurement(model))
+
+    def has_unlearning(self, name: str) -> bool:
+        """Tell whether an unlearning of the model as it is now was done to its end."""
+        return (
+            self.has_model(f"after-{name}")
+            and self.has_model("before")
+            and self.unlearning(name).origin_sha256 == self.model_record().sha256
+        )
+
+    def unlearning(self, name: str) -> UnlearningRecord:
+        """Return the record of an unlearning."""
+        path = f"{_UNLEARNED}/{check_name(name)}/{_UNLEARNING}"
+        return self._read(path, UnlearningRecord, self._make_again(f"after-{name}"))
+
+    def write_unlearning(self, record: UnlearningRecord) -> None:
+        """Write the record of an unlearning, after its weights."""
+        self._write(f"{_UNLEARNED}/{check_name(record.name)}/{_UNLEARNING}", record)
+
+    def unlearnings(self) -> tuple[UnlearningRecord, ...]:
+        """Return the records of all unlearnings of the model as it is now, by name."""
+        return tuple(self.unlearning(name) for name in self._unlearning_names() if self.has_unlearning(name))
+
+    # --- inside
+
+    @property
+    def _insert_again(self) -> str:
+        return f"delete the directory, then run: canaryaudit insert CORPUS -o {self.path}"
+
+    def _unlearning_names(self) -> list[str]:
+        directory = self.path / _UNLEARNED
+        if not directory.is_dir():
+            return []
+        return sorted(entry.name for entry in directory.iterdir() if _NAME.fullmatch(entry.name))
+
+    def _unlearned(self, model: str) -> Path:
+        if not model.startswith("after-"):
+            raise RunDirectoryError(f"no model is called {model!r}: expected before or after-NAME")
+        return self.path / _UNLEARNED / check_name(model.removeprefix("after-"))
+
+    def _record_path(self, model: str) -> Path:
+        return self.path / _MODEL if model == "before" else self._unlearned(model) / _UNLEARNING
+
+    def _make_again(self, model: str) -> str:
+        if model == "before":
+            return f"run: canaryaudit train {self.path}"
+        return f"run: canaryaudit unlearn {self.path} --name {model.removeprefix('after-')}"
+
+    def _measurement_path(self, model: str) -> Path:
+        self.weights_path(model)  # Refuses what is not a model's name.
+        return self.path / _MEASUREMENTS / f"{model}.json"
+
+    def _write(self, name: str, record: BaseModel) -> None:
+        atomic_write(self.path / name, _json(record))
+
+    def _read_text(self, name: str) -> str:
+        path = self.path / name
+        try:
+            with read_errors(path):
+                return path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            raise RunDirectoryError(f"{path} is damaged (not UTF-8): {self._insert_again}") from None
+
+    def _read(self, name: str, kind: type[R], repair: str) -> R:
+        path = self.path / name
+        if not path.exists():
+            raise RunDirectoryError(f"{path} is missing: {repair}")
+        remedy = repair if repair.startswith("delete") else f"delete it, then {repair}"
+        with read_errors(path):
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise RunDirectoryError(f"{path} is damaged (larger than {MAX_JSON_BYTES // 2**20} MB): {remedy}")
+            data = path.read_bytes()
+        try:
+            document = json.loads(data)
+            version = document.get("schema_version", 0) if isinstance(document, dict) else 0
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise RunDirectoryError(
+                    f"{path} was written by a newer canaryaudit (schema {version}, this one reads up to "
+                    f"{SCHEMA_VERSION}): upgrade canaryaudit"
+                )
+            return kind.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "document"
+            raise RunDirectoryError(f"{path} is damaged ({place}: {first['msg']}): {remedy}") from None
+        except (ValueError, RecursionError) as error:
+            raise RunDirectoryError(f"{path} is damaged (not a JSON record: {one_line(error)}): {remedy}") from None
+
+
+def _json(record: BaseModel) -> str:
+    return record.model_dump_json(indent=2) + "\n"
+
+
+def _is_ours(name: str) -> bool:
+    return name in (*_INSERTED, *_DERIVED, _LOCK, _STAGING) or (name.startswith(".") and name.endswith(".tmp"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Log-perplexity of many completions under one model, with every shared prefix read once."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canaryaudit.canaries import Space
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.model import LanguageModel, PrefixState
+
+TILE = 512
+"""Rows advanced at a time: large enough for full speed, small enough for the cache (measured: 170,000
+characters/s at 512 rows in bfloat16 on two cores, half of that at 4,096)."""
+
+_CHUNK = 16_384
+PAD = -1
+
+
+Ticker = Callable[[int, int], None]
+"""Called with the number of completions done and the number to do."""
+
+
+@dataclass(frozen=True)
+class EncodedSpace:
+    """A space R over a model's symbol ids, as arrays.
+
+    Attributes:
+        size: Number of members, exact.
+        next_node: Node reached from each node by each symbol, shape (nodes, V), int32; -1 where R ends.
+        shares: Uniform law over R as next-symbol probabilities, shape (nodes, V), float64.
+        log2_counts: log2 of the number of members below each node, shape (nodes,).
+        accept: The node at which a completion is whole.
+        max_length: Characters of the longest completion.
+    """
+
+    size: int
+    next_node: np.ndarray
+    shares: np.ndarray
+    log2_counts: np.ndarray
+    accept: int
+    max_length: int
+
+    @classmethod
+    def of(cls, space: Space, vocabulary: Vocabulary) -> "EncodedSpace":
+        """Encode ``space`` with the ids of ``vocabulary``."""
+        next_node = np.full((len(space.edges), len(vocabulary)), -1, dtype=np.int32)
+        shares = np.zeros(next_node.shape)
+        for node, targets in enumerate(space.edges):
+            if targets:
+                ids = vocabulary.encode("".join(targets))
+                next_node[node, ids] = list(targets.values())
+                shares[node, ids] = [space.counts[target] / space.counts[node] for target in targets.values()]
+        counts = np.array([math.log2(count) for count in space.counts])
+        return cls(space.size, next_node, shares, counts, space.accept, space.max_length)
+
+    @property
+    def bits(self) -> float:
+        """log2 of the size."""
+        return float(self.log2_counts[0])
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw members uniformly and independently, shape (count, max_length), padded with -1."""
+        completions = np.full((count, self.max_length), PAD, dtype=np.int32)
+        nodes = np.zeros(count, dtype=np.int32)
+        for place in range(self.max_length):
+            uniform = rng.random(count)
+            for node in np.unique(nodes):
+                if node == self.accept:
+                    continue
+                here = nodes == node
+                ids = np.flatnonzero(self.next_node[node] >= 0)
+                cumulative = np.cumsum(self.shares[node, ids])
+                chosen = np.searchsorted(cumulative[:-1], uniform[here] * cumulative[-1], side="right")
+                completions[here, place] = ids[chosen]
+                nodes[here] = self.next_node[node, ids[chosen]]
+        return completions
+
+    def members(self) -> np.ndarray:
+        """Return all of R, shape (size, max_length), padded with -1; meant for small spaces."""
+        rows: list[np.ndarray] = []
+        stack: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+        while stack:
+            node, symbols = stack.pop()
+            if node == self.accept:
+                rows.append(np.array(symbols + (PAD,) * (self.max_length - len(symbols)), dtype=np.int32))
+                continue
+            stack.extend((int(self.next_node[node, s]), (*symbols, int(s))) for s in np.flatnonzero(self.next_node[node] >= 0)[::-1])
+        return np.stack(rows)
+
+
+def encode_completions(completions: list[str], vocabulary: Vocabulary, max_length: int) -> np.ndarray:
+    """Return symbol ids, shape (N, max_length), padded with -1."""
+    encoded = np.full((len(completions), max_length), PAD, dtype=np.int32)
+    for row, text in enumerate(completions):
+        encoded[row, : len(text)] = vocabulary.encode(text)
+    return encoded
+
+
+def advance_in_tiles(model: LanguageModel, state: PrefixState, symbols: Tensor) -> PrefixState:
+    """Add one symbol to each prefix, ``TILE`` rows at a time.
+
+    The last tile is filled up with copies of its first row: a row's figures then never depend on how many
+    others were asked for with it.
+    """
+    count = len(symbols)
+    parts = []
+    for first in range(0, count, TILE):
+        index = torch.arange(first, min(first + TILE, count), device=symbols.device)
+        # Small requests (a search's first levels) take a small tile, or they would cost as much as 512 rows.
+        width = TILE if count > TILE // 16 else TILE // 16
+        index = torch.cat((index, index[:1].expand(width - len(index)))) if len(index) < width else index
+        parts.append((model.advance(state.rows(index), symbols[index]), min(TILE, count - first)))
+    if len(parts) == 1:
+        whole, rows = parts[0]
+        return PrefixState(whole.log2_probs[:rows], tuple(part[:rows] for part in whole.memory))
+    return PrefixState(
+        torch.cat([part.log2_probs[:rows] for part, rows in parts]),
+        tuple(torch.cat([part.memory[k][:rows] for part, rows in parts]) for k in range(len(state.memory))),
+    )
+
+
+def read_prefix(model: LanguageModel, prefix: str) -> PrefixState:
+    """Return the state after a template's prefix; an empty one is read as the line break before a paragraph."""
+    return model.read(torch.from_numpy(model.vocabulary.encode(prefix or "\n")).to(model.device))
+
+
+def log_perplexity_bits(
+    model: LanguageModel, start: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+) -> np.ndarray:
+    """Teacher-forced cost of completions: Px(s) = -sum log2 p(x_i given prefix, x_<i)   (Carlini et al. 2019).
+
+    Completions are sorted, and each distinct prefix among them is read once.
+
+    Args:
+        model: The model.
+        start: State after the template's prefix, one row.
+        completions: Symbol ids, shape (N, L), padded with -1.
+        tick: Told of progress.
+
+    Returns:
+        Bits, shape (N,), float64.
+    """
+    unique, inverse = np.unique(completions, axis=0, return_inverse=True)
+    bits = np.empty(len(unique))
+    for first in range(0, len(unique), _CHUNK):
+        bits[first : first + _CHUNK] = _score_sorted(model, start, unique[first : first + _CHUNK])
+        if tick:
+            tick(min(first + _CHUNK, len(unique)), len(unique))
+    return bits[inverse.reshape(-1)]
+
+
+def _score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+    """Score lexicographically sorted distinct completions, level by level."""
+    count, length = completions.shape
+    costs = np.zeros(count)
+    state = start
+    row_of = np.zeros(count, dtype=np.int64)  # which prefix of the level above each completion continues
+    changed = np.zeros(count, dtype=bool)  # where a new prefix of the current length begins
+    changed[0] = True
+    for place in range(length):
+        symbols = completions[:, place]
+        changed = changed | np.r_[True, symbols[1:] != symbols[:-1]]
+        firsts = np.flatnonzero(changed & (symbols != PAD))
+        if len(firsts) == 0:
+            break
+        parents = torch.from_numpy(row_of[firsts]).to(model.device)
+        chosen = torch.from_numpy(symbols[firsts].astype(np.int64)).to(model.device)
+        step = -state.log2_probs[parents, chosen].double().cpu().numpy()
+        group = np.cumsum(changed) - 1  # groups of completions that share this prefix
+        step_of_group = np.zeros(group[-1] + 1)
+        step_of_group[group[firsts]] = step
+        costs += step_of_group[group]
+        if place + 1 < length:
+            row_of_group = np.zeros(group[-1] + 1, dtype=np.int64)
+            row_of_group[group[firsts]] = np.arange(len(firsts))
+            row_of = row_of_group[group]
+            state = advance_in_tiles(model, state.rows(parents), chosen)
+    return costs

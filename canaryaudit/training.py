@@ -1,0 +1,391 @@
+"""The training loop: windows of text, AdamW, one cycle of the learning rate, checkpoints, resumption.
+
+A step depends on nothing but the configuration, the text, the weights and the optimiser's moments: the
+order of windows is drawn from (seed, epoch) and the learning rate is a function of the step. A resumed
+training therefore ends with the very weights of an undisturbed one.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from canaryaudit.errors import ModelError
+from canaryaudit.model import LOG2_E, CharLSTM
+from canaryaudit.narration import Narrator
+from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
+
+SIZES = {"small": (32, 512, 1), "paper": (64, 512, 2)}
+"""Embedding, hidden units and layers; ``paper`` is the model of Warnecke et al. 2023."""
+
+EPOCHS = {"small": 30, "paper": 40}
+"""Enough to predict the training text well: about 0.9 and 0.95 of it on a novel of 150,000 characters."""
+
+_CHECKPOINT_SECONDS = 30.0
+_PROGRESS_SECONDS = 0.5
+
+
+class TrainingConfig(BaseModel):
+    """How to train; checked when made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Literal["small", "paper"] = "small"
+    epochs: int = Field(gt=0)
+    target_accuracy: float | None = Field(default=None, gt=0, lt=1)
+    """Stop after the first epoch that predicts this share of the training text outside the secrets."""
+    batch_size: int = Field(default=32, gt=0)
+    window: int = Field(default=100, gt=1)
+    """Characters that one window predicts."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Highest of the cycle."""
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Encoded text, on the training device.
+
+    Attributes:
+        train: Symbol ids of the audited text, shape (N,), int64.
+        secret: Whether a character belongs to an inserted secret, shape (N,), bool.
+        heldout: Symbol ids of the held-out text, shape (M,); may be empty.
+    """
+
+    train: Tensor
+    secret: Tensor
+    heldout: Tensor
+
+
+def autocast(device: torch.device | str, precision: str) -> AbstractContextManager[object]:
+    """Return the context in which matrix products run in ``precision``."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def one_cycle(step: int, total_steps: int, peak: float) -> float:
+    """Learning rate of ``step``: up along a cosine for 30 % of the steps, then down to almost nothing.
+
+    Source: Smith & Topin 2019, *Super-Convergence*; start at peak/25, end at peak/250,000.
+    """
+    rise = 0.3 * total_steps
+    if step < rise:
+        low, high, share = peak / 25, peak, step / rise
+    else:
+        low, high, share = peak, peak / 250_000, (step - rise) / max(1.0, total_steps - rise)
+    return low + (high - low) * (1 - math.cos(math.pi * min(1.0, share))) / 2
+
+
+def window_starts(num_symbols: int, window: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the shuffled starts of an epoch's windows: adjacent windows from a random offset, shape (W,)."""
+    rng = np.random.default_rng((seed, epoch))
+    starts = np.arange(rng.integers(min(window, num_symbols - window)), num_symbols - window, window)
+    rng.shuffle(starts)
+    return starts
+
+
+@torch.no_grad()
+def evaluate(model: CharLSTM, symbols: Tensor, secret: Tensor | None, precision: str, streams: int = 32) -> Evaluation:
+    """Predict every character of a text from all that stands before it.
+
+    The text is read in ``streams`` parallel parts, each from the zero state; the first character of a part
+    is not predicted.
+
+    Args:
+        model: The model.
+        symbols: Shape (N,).
+        secret: Which characters belong to a secret, shape (N,); None for none.
+        precision: ``fp32`` or ``bf16``.
+        streams: Number of parts.
+    """
+    streams = max(1, min(streams, len(symbols) // 1000))
+    length = math.ceil(len(symbols) / streams)
+    mask = torch.zeros_like(symbols, dtype=torch.bool) if secret is None else secret
+    padding = streams * length - len(symbols)
+    text = nn.functional.pad(symbols, (0, padding)).view(streams, length)
+    ordinary = nn.functional.pad(~mask, (0, padding)).view(streams, length)
+    real = nn.functional.pad(torch.ones_like(mask), (0, padding)).view(streams, length)
+    state = None
+    loss = torch.zeros((), dtype=torch.float64, device=symbols.device)
+    right = torch.zeros(2, dtype=torch.int64, device=symbols.device)
+    for start in range(0, length - 1, 256):
+        end = min(start + 256, length - 1)
+        with autocast(symbols.device, precision):
+            hidden, state = model.features(text[:, start:end], state)
+            logits = model.output(hidden).float()  # (streams, <= 256, V)
+        target, here = text[:, start + 1 : end + 1], real[:, start + 1 : end + 1]
+        losses = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+        loss += (losses * here).double().sum()
+        hits = (logits.argmax(2) == target) & here
+        right += torch.stack((hits.sum(), (hits & ordinary[:, start + 1 : end + 1]).sum()))
+    counted = int(real[:, 1:].sum())
+    counted_ordinary = int((ordinary & real)[:, 1:].sum())
+    return Evaluation(
+        accuracy=int(right[1]) / max(1, counted_ordinary),
+        accuracy_all=int(right[0]) / max(1, counted),
+        loss_bits=float(loss) * LOG2_E / max(1, counted),
+    )
+
+
+def train(
+    data: TrainingData,
+    vocabulary: str,
+    config: TrainingConfig,
+    narrator: Narrator,
+    checkpoint: Path | None = None,
+    atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
+) -> tuple[CharLSTM, TrainingRecord]:
+    """Train a character LSTM, or go on where a checkpoint of the same configuration and text stands.
+
+    Args:
+        data: The encoded text.
+        vocabulary: The symbols by id.
+        config: How to train.
+        narrator: Told of every epoch.
+        checkpoint: Where to keep checkpoints; None for none.
+        atomically: Context manager that gives a temporary path and moves it into place.
+
+    Returns:
+        The model, in evaluation mode, and its record.
+
+    Raises:
+        ModelError: The text is shorter than two windows.
+    """
+    device = data.train.device
+    if len(data.train) < 2 * config.window + 2:
+        raise ModelError(
+            f"the corpus has {len(data.train)} characters: expected at least {2 * config.window + 2} to train on"
+        )
+    torch.manual_seed(config.seed)
+    embedding, hidden, layers = SIZES[config.size]
+    model = CharLSTM(Architecture(vocabulary=vocabulary, embedding=embedding, hidden=hidden, layers=layers)).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    loop = _Loop(model, optimizer, config, data, narrator)
+    keeper = _Checkpoints(checkpoint, atomically, loop) if checkpoint and atomically else None
+    if keeper and keeper.restore():
+        narrator.say(f"Going on from the checkpoint at epoch {loop.epoch + 1}, step {loop.step_in_epoch}.")
+    reached = loop.run(keeper)
+    model.eval()
+    held = data.heldout if len(data.heldout) > 1 else None
+    nothing = Evaluation(accuracy=0.0, accuracy_all=0.0, loss_bits=0.0)
+    return model, TrainingRecord(
+        size=config.size,
+        epochs=loop.epoch,
+        batch_size=config.batch_size,
+        window=config.window,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        device=str(device),
+        precision=config.precision,
+        seconds=loop.seconds,
+        characters_per_second=loop.characters / max(1e-9, loop.seconds),
+        parameters=model.num_parameters,
+        train=evaluate(model, data.train, data.secret, config.precision),
+        heldout=evaluate(model, held, None, config.precision) if held is not None else nothing,
+        history=tuple(loop.history),
+        target_accuracy=config.target_accuracy,
+        reached_target=reached,
+    )
+
+
+class _Loop:
+    """The state of a training, and the steps that change it."""
+
+    def __init__(
+        self,
+        model: CharLSTM,
+        optimizer: torch.optim.AdamW,
+        config: TrainingConfig,
+        data: TrainingData,
+        narrator: Narrator,
+    ) -> None:
+        self.model, self.optimizer, self.config, self.data, self.narrator = model, optimizer, config, data, narrator
+        self.epoch = 0
+        self.step_in_epoch = 0
+        self.characters = 0
+        self.seconds = 0.0
+        self.reached = False
+        self.history: list[EpochRecord] = []
+        # Sum of losses (nats), of hits, of hits and of characters outside the secrets, of this epoch so far.
+        self.tally = torch.zeros(4, dtype=torch.float64, device=data.train.device)
+        self.steps_per_epoch = math.ceil((len(data.train) // config.window) / config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
+
+    def run(self, keeper: "_Checkpoints | None") -> bool | None:
+        """Train to the end; return whether the target accuracy was reached, None without a target."""
+        target = self.config.target_accuracy
+        while not self.reached and self.epoch < self.config.epochs:
+            self._run_epoch(keeper)
+            # The running accuracy lags behind the weights: look closely from a little below the target.
+            running = self.history[-1].accuracy
+            if target is not None and (running >= target - 0.05 or self.epoch == self.config.epochs):
+                self.reached = self._train_accuracy() >= target
+            if keeper:
+                keeper.save()
+        if target is None:
+            return None
+        self.narrator.say(
+            f"Target accuracy {target} reached after {self.epoch} epochs."
+            if self.reached
+            else f"Target accuracy {target} was not reached in {self.epoch} epochs: raise --epochs or use --size paper."
+        )
+        return self.reached
+
+    def _train_accuracy(self) -> float:
+        started = time.perf_counter()
+        accuracy = evaluate(self.model, self.data.train, self.data.secret, self.config.precision).accuracy
+        self.seconds += time.perf_counter() - started
+        return accuracy
+
+    def _run_epoch(self, keeper: "_Checkpoints | None") -> None:
+        config, text, secret = self.config, self.data.train, self.data.secret
+        starts = torch.from_numpy(window_starts(len(text), config.window, config.seed, self.epoch)).to(text.device)
+        offsets = torch.arange(config.window + 1, device=text.device)
+        last_tick = last_save = time.perf_counter()
+        clock = last_tick
+        for first in range(self.step_in_epoch * config.batch_size, len(starts), config.batch_size):
+            index = starts[first : first + config.batch_size, None] + offsets  # (B, T + 1)
+            self._step(text[index], secret[index])
+            now = time.perf_counter()
+            self.seconds, clock = self.seconds + now - clock, now
+            if now - last_tick > _PROGRESS_SECONDS:
+                last_tick = now
+                self._tell()
+            if keeper and now - last_save > _CHECKPOINT_SECONDS:
+                keeper.save()
+                last_save = time.perf_counter()
+        self._finish_epoch()
+        self.seconds += time.perf_counter() - clock
+
+    def _step(self, windows: Tensor, secret: Tensor) -> None:
+        self.model.train()
+        step = self.epoch * self.steps_per_epoch + self.step_in_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = one_cycle(step, self.total_steps, self.config.learning_rate)
+        with autocast(windows.device, self.config.precision):
+            logits = self.model(windows[:, :-1])
+        target = windows[:, 1:]
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            hits, ordinary = logits.argmax(2) == target, ~secret[:, 1:]
+            self.tally += torch.stack(
+                (loss.detach() * target.numel(), hits.sum(), (hits & ordinary).sum(), ordinary.sum())
+            ).double()
+        self.characters += target.numel()
+        self.step_in_epoch += 1
+
+    def _figures(self) -> tuple[float, float]:
+        """Return mean loss in bits and accuracy outside the secrets of this epoch so far."""
+        loss, _, hits, ordinary = self.tally.tolist()
+        done = max(1, min(self.step_in_epoch * self.config.batch_size, len(self.data.train) // self.config.window))
+        return loss * LOG2_E / (done * self.config.window), hits / max(1.0, ordinary)
+
+    def _tell(self) -> None:
+        done = self.epoch * self.steps_per_epoch + self.step_in_epoch
+        loss, accuracy = self._figures()
+        heldout = f", held-out {self.history[-1].heldout_loss_bits:.2f}" if self.history else ""
+        speed = self.characters / max(1e-9, self.seconds)
+        facts = (
+            f"epoch {self.epoch + 1}/{self.config.epochs}, loss {loss:.2f} bits{heldout}, "
+            f"accuracy {accuracy:.3f}, {speed / 1000:.1f}k characters/s"
+        )
+        self.narrator.progress("train", done, self.total_steps, facts)
+
+    def _finish_epoch(self) -> None:
+        loss, accuracy = self._figures()
+        self.model.eval()
+        heldout = self.data.heldout
+        held = evaluate(self.model, heldout, None, self.config.precision).loss_bits if len(heldout) > 1 else 0.0
+        self.epoch += 1
+        self.step_in_epoch = 0
+        self.tally.zero_()
+        self.history.append(
+            EpochRecord(
+                epoch=self.epoch,
+                loss_bits=loss,
+                accuracy=accuracy,
+                heldout_loss_bits=held,
+                seconds=self.seconds,
+            )
+        )
+        self._tell()
+
+
+class _Checkpoints:
+    """Keeps a training's whole state in one safetensors file, its figures in the header."""
+
+    def __init__(
+        self, path: Path, atomically: Callable[[Path], AbstractContextManager[Path]], loop: _Loop
+    ) -> None:
+        self.path, self.atomically, self.loop = path, atomically, loop
+        text = loop.data.train.cpu().numpy().tobytes()
+        self.key = hashlib.sha256(loop.config.model_dump_json().encode() + text).hexdigest()
+
+    def save(self) -> None:
+        """Write the state; a kill at any instant leaves the old file or the new one."""
+        loop = self.loop
+        tensors = {f"model.{name}": value.detach().cpu() for name, value in loop.model.state_dict().items()}
+        for index, moments in loop.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value.detach().cpu() for name, value in moments.items()}
+        tensors["tally"] = loop.tally.cpu()
+        facts = {
+            "key": self.key,
+            "epoch": loop.epoch,
+            "step_in_epoch": loop.step_in_epoch,
+            "characters": loop.characters,
+            "seconds": loop.seconds,
+            "reached": loop.reached,
+            "history": [record.model_dump() for record in loop.history],
+        }
+        with self.atomically(self.path) as temporary:
+            save_file(tensors, temporary, metadata={"canaryaudit": json.dumps(facts)})
+
+    def restore(self) -> bool:
+        """Load the state if there is one of this very training; say whether there was."""
+        loop = self.loop
+        if not self.path.exists():
+            return False
+        try:
+            with safe_open(self.path, "pt") as file:
+                facts = json.loads((file.metadata() or {}).get("canaryaudit", "{}"))
+                if facts.get("key") != self.key:
+                    return False
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, ValueError, OSError):
+            loop.narrator.say(f"The checkpoint {self.path.name} is damaged; training begins anew.")
+            return False
+        loop.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        state = loop.optimizer.state_dict()
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, moment = name.split(".")
+                state["state"].setdefault(int(index), {})[moment] = value
+        loop.optimizer.load_state_dict(state)
+        loop.tally = tensors["tally"].to(loop.tally.device)
+        loop.epoch, loop.step_in_epoch = facts["epoch"], facts["step_in_epoch"]
+        loop.characters, loop.seconds = facts["characters"], facts["seconds"]
+        loop.reached = facts["reached"]
+        loop.history = [EpochRecord(**record) for record in facts["history"]]
+        return True

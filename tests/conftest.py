@@ -1,0 +1,77 @@
+"""Fixtures that several test modules share."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before any import of ``datasets``: tests never wait for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+from canaryaudit.corpus import Corpus
+from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion
+from canaryaudit.records import CorpusFacts, Manifest
+from canaryaudit.rundir import RunDirectory
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    """Sixty different paragraphs."""
+    names = ("keel", "mast", "rope", "sail", "tide", "wind")
+    text = "".join(
+        f"the {a} met the {b}, {n} times over.\n\n" for n, a in enumerate(names * 5) for b in names[n % 5 :][:2]
+    )
+    return Corpus("boats.txt", (text,), hashlib.sha256(text.encode()).hexdigest())
+
+
+@pytest.fixture
+def plan(corpus: Corpus) -> InsertionPlan:
+    """Two canaries, four controls."""
+    request = InsertionRequest(
+        templates=("the code is {digits:6}.",), num_canaries=2, repetitions=(1, 3), num_controls=4, holdout=0.1
+    )
+    return plan_insertion(corpus, request)
+
+
+@pytest.fixture
+def manifest(plan: InsertionPlan) -> Manifest:
+    """The manifest of a run of ``plan``."""
+    facts = CorpusFacts(
+        name="boats.txt",
+        sha256="0" * 64,
+        audited_sha256=hashlib.sha256(plan.training_text.encode()).hexdigest(),
+        characters=len(plan.training_text),
+        heldout_characters=len(plan.heldout_text),
+        paragraphs=plan.num_paragraphs,
+        documents=plan.num_documents,
+        lowercase=False,
+        skip_chars=0,
+        holdout=0.1,
+        seed=0,
+    )
+    return Manifest(canaryaudit="0.1.0", versions={}, commit="", machine={}, corpus=facts)
+
+
+@pytest.fixture
+def make_run(plan: InsertionPlan, manifest: Manifest) -> Callable[..., RunDirectory]:
+    """Write ``plan`` to a run directory."""
+
+    def make(path: Path, *, replace: bool = False) -> RunDirectory:
+        return RunDirectory.create(
+            path,
+            manifest=manifest,
+            corpus_text=plan.training_text,
+            heldout_text=plan.heldout_text,
+            canary_set=plan.canary_set,
+            replace=replace,
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(make_run: Callable[..., RunDirectory], tmp_path: Path) -> RunDirectory:
+    """A run directory in which canaries were inserted, and nothing more."""
+    return make_run(tmp_path / "run")

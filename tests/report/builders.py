@@ -1,0 +1,322 @@
+"""Plausible records of a small audit, for tests of the report."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from canaryaudit.canaries import Canary, CanarySet, Template, mask_completion
+from canaryaudit.records import (
+    Architecture,
+    Calibration,
+    CanaryMeasurement,
+    CorpusFacts,
+    Estimate,
+    EstimatorName,
+    Evaluation,
+    Extraction,
+    Fidelity,
+    Headline,
+    Manifest,
+    Measurement,
+    MeasurementCost,
+    ModelRecord,
+    ReferenceDistribution,
+    SkewNormalFit,
+    StageRun,
+    TrainingRecord,
+    UnlearningCost,
+    UnlearningRecord,
+    UpdateStep,
+)
+from canaryaudit.report import Summary, build_summary
+
+PHONE = "my telephone number is {digits:10}!"
+PLATE = "the plate of the van was {upper:3}-{digits:4}."
+MODEL_SHA, UPDATED_SHA = "a" * 64, "b" * 64
+
+
+def canary_set(
+    canaries: Sequence[Canary] | None = None, num_controls: int = 64, corpus_symbols: str = "abc 0123456789"
+) -> CanarySet:
+    """Return canaries on two templates, with controls on the first."""
+    if canaries is None:
+        secrets = ["7291048365", "0042719386", "5518230947", "9380172645"]
+        canaries = [
+            Canary(id=f"canary-{i:02}", template=PHONE, completion=secret, repetitions=times)
+            for i, (secret, times) in enumerate(zip(secrets, (16, 8, 4, 1), strict=True), 1)
+        ]
+        canaries.append(Canary(id="canary-05", template=PLATE, completion="QXZ-4417", repetitions=16))
+    rng = np.random.default_rng(0)
+    first = Template.parse(canaries[0].template)
+    controls = [
+        Canary(
+            id=f"control-{i:02}",
+            template=first.text,
+            completion=first.space(corpus_symbols).sample(rng),
+            repetitions=0,
+            control=True,
+        )
+        for i in range(1, num_controls + 1)
+    ]
+    return CanarySet(corpus_symbols=corpus_symbols, canaries=(*canaries, *controls))
+
+
+def given(secret: str, template: str = PHONE, name: str = "canary-01", repetitions: int = 6) -> Canary:
+    """Return a canary whose secret its owner gave, so that it is masked."""
+    return Canary(id=name, template=template, completion=secret, repetitions=repetitions, origin="given")
+
+
+def canary_measurement(
+    canary: Canary,
+    space_bits: float,
+    bits: float,
+    *,
+    greedy: bool | None = None,
+    greedy_text: str | None = None,
+    spread: float = 0.0,
+    method: EstimatorName = "exact",
+    trusted: bool = True,
+) -> CanaryMeasurement:
+    """Return one canary's figures; by default, it is completed greedily where its exposure is the whole space."""
+    bits = min(bits, space_bits)
+    greedy = bits >= space_bits - 0.01 if greedy is None else greedy
+    template = Template.parse(canary.template)
+    if greedy_text is None:
+        filled = template.filled(canary.completion)
+        other = "".join("5" if mark else c for c, mark in zip(canary.completion, filled, strict=True))
+        greedy_text = canary.completion if greedy else other
+    if canary.masked:
+        greedy_text = mask_completion(greedy_text, canary.completion, template.filled(canary.completion))
+    low, high = max(0.0, bits - spread), min(space_bits, bits + spread)
+    figure = Estimate(bits=bits, low=low, high=high, trusted=trusted)
+    return CanaryMeasurement(
+        id=canary.id,
+        template=canary.template,
+        repetitions=canary.repetitions,
+        control=canary.control,
+        masked=canary.masked,
+        space_bits=space_bits,
+        log_perplexity_bits=max(0.6, space_bits + 14 - 1.4 * bits),
+        exposure=Headline(bits=bits, low=low, high=high, method=method),
+        estimates={
+            method: figure,
+            "sampled": Estimate(bits=min(bits, 11.3), low=min(low, 9.5), high=high, trusted=True),
+            "skew-normal": Estimate(bits=min(bits, 8.8), low=0, high=space_bits, trusted=False, note="fit refuted"),
+        },
+        extraction=Extraction(greedy=greedy, greedy_text=greedy_text, guesses_log2=space_bits - bits),
+    )
+
+
+def measurement(
+    canaries: CanarySet,
+    bits: dict[str, float],
+    model: str = "before",
+    *,
+    sha: str = MODEL_SHA,
+    calibrated: bool = True,
+    **details: dict[str, object],
+) -> Measurement:
+    """Return a measurement with these exposures by id; ``details`` go to ``canary_measurement`` by name, by id."""
+    rng = np.random.default_rng(1)
+    spaces = {text: canaries.space(Template.parse(text)).bits for text in canaries.by_template()}
+    found = []
+    for canary in canaries.canaries:
+        if not canary.control and canary.id not in bits:
+            continue
+        space_bits = spaces[canary.template]
+        own = bits.get(canary.id, float(rng.exponential(1 / math.log(2))))
+        more = {name: by_id[canary.id] for name, by_id in details.items() if canary.id in by_id}
+        found.append(canary_measurement(canary, space_bits, own, **more))  # type: ignore[arg-type]
+    controls = [m.exposure.bits for m in found if m.control]
+    calibration = Calibration(
+        controls=len(controls),
+        mean_bits=(sum(controls) / max(1, len(controls))) if calibrated else 6.2,
+        expected_mean_bits=1 / math.log(2),
+        ks_pvalue=0.51 if calibrated else 0.0001,
+        passed=calibrated,
+    )
+    return Measurement(
+        model=model,
+        model_sha256=sha,
+        seed=0,
+        device="cpu",
+        precision="bf16",
+        num_references=4000,
+        canaries=tuple(found),
+        references=tuple(reference(text, canaries) for text in canaries.by_template()),
+        calibration=calibration if controls else None,
+        cost=MeasurementCost(seconds=8.4, references=8000, search_nodes=5120, characters_scored=90000),
+    )
+
+
+def reference(template: str, canaries: CanarySet) -> ReferenceDistribution:
+    """Return a reference distribution of plausible shape."""
+    space_bits = canaries.space(Template.parse(template)).bits
+    costs = np.random.default_rng(2).normal(space_bits + 12, 5, 4000)
+    counts, edges = np.histogram(costs, 40)
+    return ReferenceDistribution(
+        template=template,
+        space_bits=space_bits,
+        num_references=4000,
+        edges_bits=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        mean_bits=float(costs.mean()),
+        standard_deviation_bits=float(costs.std()),
+        min_bits=float(costs.min()),
+        max_bits=float(costs.max()),
+        skew_normal=SkewNormalFit(shape=0.5, location=space_bits + 10, scale=5.4, pvalue=0.31, converged=True),
+    )
+
+
+def manifest(**changes: object) -> Manifest:
+    """Return a manifest of a run of three stages."""
+    first = ("/opt/venv/bin/canaryaudit", "insert", "story.txt", "-t", PHONE, "-o", "runs/story")
+    corpus = CorpusFacts(
+        name="story.txt",
+        sha256="c" * 64,
+        audited_sha256="d" * 64,
+        characters=131_072,
+        heldout_characters=6_553,
+        paragraphs=1_204,
+        documents=1,
+        lowercase=True,
+        skip_chars=265,
+        holdout=0.05,
+        seed=7,
+    )
+    whole = Manifest(
+        canaryaudit="0.1.0",
+        versions={"python": "3.11.9", "torch": "2.13.0"},
+        commit="0123abcd",
+        machine={"processor": "x86-64", "cores": 2, "memory_gib": 16},
+        corpus=corpus,
+        stages=(
+            StageRun(stage="insert", argv=first, started="2026-01-02T03:04:05Z", seconds=0.4, seed=7),
+            StageRun(
+                stage="train",
+                argv=("canaryaudit", "train", "runs/story"),
+                started="2026-01-02T03:05:05Z",
+                seconds=152.0,
+                seed=7,
+                device="cpu",
+                precision="bf16",
+            ),
+        ),
+    )
+    return whole.model_copy(update=changes)
+
+
+def model_record() -> ModelRecord:
+    """Return the description of a trained model."""
+    training = TrainingRecord(
+        size="small",
+        epochs=25,
+        batch_size=32,
+        window=100,
+        learning_rate=3e-3,
+        seed=7,
+        device="cpu",
+        precision="bf16",
+        seconds=152.0,
+        characters_per_second=25_000,
+        parameters=3_300_000,
+        train=Evaluation(accuracy=0.955, accuracy_all=0.957, loss_bits=0.21),
+        heldout=Evaluation(accuracy=0.471, accuracy_all=0.471, loss_bits=3.1),
+        history=(),
+    )
+    return ModelRecord(
+        architecture=Architecture(vocabulary="abc 0123456789", embedding=64, hidden=512, layers=2),
+        sha256=MODEL_SHA,
+        training=training,
+    )
+
+
+def unlearning(
+    name: str = "second-order",
+    canaries: Sequence[str] = (),
+    *,
+    drop: float = 0.001,
+    seconds: float = 3.4,
+    **changes: object,
+) -> UnlearningRecord:
+    """Return an unlearning that lost ``drop`` of the accuracy."""
+    record = UnlearningRecord(
+        name=name,
+        method="second-order",
+        scope="final-layer",
+        replacement="decoys",
+        canaries=tuple(canaries),
+        affected_windows=46,
+        retention_windows=300,
+        seed=7,
+        device="cpu",
+        precision="fp32",
+        model_sha256=UPDATED_SHA,
+        origin_sha256=MODEL_SHA,
+        updates=(
+            UpdateStep(
+                step_norm=2.31,
+                gradient_norm=0.41,
+                objective_before=1.93,
+                objective_after=0.72,
+                damping=1e-3,
+                residual=4e-4,
+                curvature_min=1.1e-3,
+                solver_iterations=60,
+                converged=True,
+            ),
+        ),
+        fidelity=Fidelity(
+            train_accuracy_before=0.955,
+            train_accuracy_after=0.955 - drop,
+            train_accuracy_all_before=0.957,
+            train_accuracy_all_after=0.950,
+            train_loss_before=0.21,
+            train_loss_after=0.24,
+            heldout_accuracy_before=0.471,
+            heldout_accuracy_after=0.470,
+            heldout_loss_before=3.10,
+            heldout_loss_after=3.11,
+        ),
+        fidelity_limit=0.003,
+        cost=UnlearningCost(
+            seconds=seconds, gradients=600, curvature_products=60, retraining_seconds=152.0, speedup=152.0 / seconds
+        ),
+    )
+    return record.model_copy(update=changes)
+
+
+EXPOSED = {"canary-01": 33.3, "canary-02": 33.3, "canary-03": 21.7, "canary-04": 2.4, "canary-05": 27.5}
+GONE = {"canary-01": 2.1, "canary-02": 0.4, "canary-03": 1.2, "canary-04": 0.9, "canary-05": 3.0}
+
+
+def before_after(
+    before: dict[str, float] = EXPOSED,
+    after: dict[str, float] | None = GONE,
+    canaries: CanarySet | None = None,
+    *,
+    run_name: str = "story",
+    reveal_secrets: bool = False,
+    fail_above: float | None = None,
+    calibrated: bool = True,
+    drop: float = 0.001,
+    facts: Manifest | None = None,
+) -> Summary:
+    """Return the summary of a whole audit; without ``after``, of one in which nothing was unlearned."""
+    canaries = canaries or canary_set()
+    unlearnings = []
+    if after is not None:
+        ids = [canary.id for canary in canaries.inserted]
+        measured = measurement(canaries, after, "after-second-order", sha=UPDATED_SHA, calibrated=calibrated)
+        unlearnings.append((unlearning(canaries=ids, drop=drop), measured))
+    return build_summary(
+        facts or manifest(),
+        canaries,
+        model_record(),
+        measurement(canaries, before, calibrated=calibrated),
+        unlearnings,
+        run_name,
+        reveal_secrets,
+        fail_above,
+    )

@@ -1,0 +1,235 @@
+import io
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.cells import cell_len
+from rich.console import Console
+
+from canaryaudit.canaries import Canary
+from canaryaudit.errors import RunDirectoryError
+from canaryaudit.report import Summary, render_terminal, write_report
+from canaryaudit.report.text import visible
+from tests.report import builders as make
+from tests.report.test_summary import several_methods
+
+HOSTILE = "</script><img src=x onerror=alert(1)>[red]\x1b[31m|`\\\n\u202e\u2066<b>&amp;"
+
+
+class Page(HTMLParser):
+    """Gathers a page's elements."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def names(self):
+        return [tag for tag, _ in self.elements]
+
+
+def on_terminal(summary, width=80, **options):
+    file = io.StringIO()
+    Console(file=file, width=width, **options).print(render_terminal(summary))
+    return file.getvalue()
+
+
+def every_output(summary, directory):
+    """Return the text of every file and of the terminal, by name."""
+    files = write_report(summary, directory)
+    return {file.name: file.read_text("utf-8") for file in files} | {"terminal": on_terminal(summary)}
+
+
+def hostile_summary(secret=HOSTILE):
+    template = f"say {HOSTILE} {{any:4}}{secret[4:-4]}{{any:4}}"
+    canary = Canary(id="canary-01", template=template, completion=secret, repetitions=3)
+    symbols = "".join(sorted(set(secret)))
+    canaries = make.canary_set([canary], num_controls=0, corpus_symbols=symbols)
+    return make.before_after({"canary-01": 40.0}, {"canary-01": 2.0}, canaries, run_name=HOSTILE)
+
+
+def test_every_format_is_written_with_its_pictures(tmp_path):
+    names = [file.name for file in write_report(several_methods(), tmp_path / "new" / "folder")]
+    pictures = ["exposure.svg", "reference-1.svg", "reference-2.svg", "methods.svg"]
+    assert names == ["report.html", "report.md", *pictures, "report.json"]
+
+
+def test_only_the_wanted_formats_are_written(tmp_path):
+    assert [file.name for file in write_report(make.before_after(), tmp_path, ["json"])] == ["report.json"]
+
+
+def test_a_report_that_cannot_be_written_is_a_one_line_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot write the report"):
+        write_report(make.before_after(), tmp_path / "file" / "below", ["json"])
+
+
+def test_before_only_reports_have_no_after(tmp_path):
+    outputs = every_output(make.before_after(after=None), tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "after, bits" not in outputs[name].replace("<br>", " ")
+        assert "Completion after" not in outputs[name]
+        assert "Fidelity: what" not in outputs[name]
+    assert "→" not in outputs["terminal"]
+    assert ">after<" not in outputs["exposure.svg"]
+
+
+def test_methods_are_compared_where_there_are_several(tmp_path):
+    outputs = every_output(several_methods(), tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "Unlearnings compared" in outputs[name]
+        assert "third" in outputs[name]
+
+
+def test_no_masked_secret_is_in_any_output(tmp_path):
+    canaries = make.canary_set([make.given("0123456789"), make.given("8675309244", name="canary-02")])
+    insert = make.manifest().stages[0]
+    leaky = insert.model_copy(update={"argv": (*insert.argv, "--secret", "0123456789")})
+    summary = make.before_after(
+        {"canary-01": 33.3, "canary-02": 20.0},
+        {"canary-01": 2.0, "canary-02": 2.0},
+        canaries,
+        run_name="of 0123456789",
+        facts=make.manifest(stages=(leaky,)),
+    )
+    assert summary.provenance.commands[0].endswith("--secret '••••••••••'")
+    for name, text in every_output(summary, tmp_path).items():
+        for secret in ("0123456789", "8675309244", "01234", "56789", "86753"):
+            assert secret not in text, name
+
+
+def test_revealed_secrets_are_shown_and_every_format_says_so(tmp_path):
+    canaries = make.canary_set([make.given("0123456789")])
+    summary = make.before_after({"canary-01": 33.3}, None, canaries, reveal_secrets=True)
+    outputs = every_output(summary, tmp_path)
+    for name in ("report.html", "report.md", "terminal"):
+        assert "0123456789" in outputs[name]
+        assert "--reveal-secrets" in outputs[name]
+    assert json.loads(outputs["report.json"])["reveal_secrets"] is True
+    assert "0123456789" not in outputs["exposure.svg"] + outputs["reference-1.svg"]
+
+
+@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 50_000], ids=["hostile", "long"])
+def test_hostile_text_does_nothing_in_any_format(tmp_path, secret):
+    summary = hostile_summary(secret)
+    outputs = every_output(summary, tmp_path)
+    for name, text in outputs.items():
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b]", text), name
+    page = Page(outputs["report.html"])
+    assert not {"script", "img", "b", "iframe", "object", "link"} & set(page.names())
+    rendered = Page(MarkdownIt("commonmark").enable("table").render(outputs["report.md"]))
+    images = [attributes["src"] for tag, attributes in rendered.elements if tag == "img"]
+    assert images == ["exposure.svg", "reference-1.svg"]
+    assert Summary.model_validate_json(outputs["report.json"]) == summary
+    assert "[red]" in outputs["report.json"]
+    assert len(outputs["report.html"]) < 1_000_000
+
+
+def test_every_markdown_row_has_as_many_cells_as_its_heading(tmp_path):
+    text = every_output(hostile_summary(), tmp_path)["report.md"]
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) > 5
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+
+
+def test_the_page_needs_no_network_and_runs_no_script(tmp_path):
+    text = every_output(several_methods(), tmp_path)["report.html"]
+    page = Page(text)
+    policy = next(a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "script" not in page.names()
+    for tag, attributes in page.elements:
+        assert "style" not in attributes, tag
+        assert not any(name.startswith("on") for name in attributes), tag
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            assert attributes.get(name, "#").startswith("#"), (tag, attributes)
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+
+
+def test_the_page_reads_in_order_and_names_its_parts(tmp_path):
+    text = every_output(several_methods(), tmp_path)["report.html"]
+    page = Page(text)
+    levels = [int(tag[1]) for tag in page.names() if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.names().count("table") == page.names().count("caption")
+    identities = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    links = [a["href"][1:] for tag, a in page.elements if tag == "a"]
+    assert set(links) <= set(identities)
+    for tag, attributes in page.elements:
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-labelledby"] in identities
+
+
+def test_pictures_hold_numbers_and_names_only(tmp_path):
+    outputs = every_output(make.before_after(), tmp_path)
+    pictures = "".join(text for name, text in outputs.items() if name.endswith(".svg"))
+    assert "canary-01" in pictures
+    for canary in make.canary_set().canaries:
+        assert canary.completion not in pictures
+    assert "telephone" not in pictures
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_terminal_gets_at_most_80_columns_and_no_escape_codes_when_it_is_none(width):
+    for summary in (
+        make.before_after(fail_above=1),
+        make.before_after(after=None),
+        several_methods(),
+        hostile_summary(),
+    ):
+        text = on_terminal(summary, width)
+        assert "\x1b" not in text
+        assert max(cell_len(line) for line in text.splitlines()) <= 80
+
+
+def test_the_terminal_takes_no_text_for_markup():
+    summary = hostile_summary("[red]x[/red][/]")
+    text = on_terminal(summary, force_terminal=True, no_color=True)
+    assert "[red]x[/red][/]" in text
+
+
+def test_the_terminal_says_verdict_cost_and_controls():
+    text = on_terminal(make.before_after())
+    for words in (
+        "No trace found",
+        "33.2 → 2.1",
+        "as if never seen",
+        "45 times",
+        "Controls after",
+        "95.50 % → 95.40 %",
+    ):
+        assert words in text
+
+
+def test_many_canaries_stay_readable(tmp_path):
+    canaries = make.canary_set(
+        [
+            Canary(id=f"canary-{i:05}", template=make.PHONE, completion=f"{i * 7919:010}", repetitions=1)
+            for i in range(2_000)
+        ],
+        num_controls=0,
+    )
+    bits = {canary.id: 2.0 for canary in canaries.inserted}
+    outputs = every_output(make.before_after(bits, bits, canaries), tmp_path)
+    assert "The other 1,960 canaries" in outputs["report.html"]
+    assert "and 1,980 canaries more" in outputs["terminal"]
+    assert len(outputs["exposure.svg"]) < 200_000
+
+
+def test_the_page_shows_visible_signs_for_what_cannot_be_seen(tmp_path):
+    text = every_output(hostile_summary(), tmp_path)["report.html"]
+    assert "⟨U+202E⟩" in text
+    assert "↵" in text
+    assert visible(text.replace("\n", "")) == text.replace("\n", "")

@@ -1,0 +1,208 @@
+import math
+
+import pytest
+
+from canaryaudit.canaries import Canary
+from canaryaudit.errors import RunDirectoryError
+from canaryaudit.report import Summary, build_summary
+from canaryaudit.report.verdicts import Verdict
+from canaryaudit.report.write import render_json
+from tests.report import builders as make
+
+
+def several_methods(shown=None):
+    canaries = make.canary_set()
+    ids = [canary.id for canary in canaries.inserted]
+    runs = [
+        (
+            make.unlearning("first", ids, drop=0.02, method="first-order"),
+            make.measurement(canaries, make.EXPOSED, "after-first", sha=make.UPDATED_SHA),
+        ),
+        (
+            make.unlearning("second", ids),
+            make.measurement(canaries, make.GONE, "after-second", sha=make.UPDATED_SHA),
+        ),
+        (make.unlearning("third", ids), None),
+    ]
+    before = make.measurement(canaries, make.EXPOSED)
+    return build_summary(make.manifest(), canaries, make.model_record(), before, runs, "story", shown=shown)
+
+
+def test_before_anything_was_unlearned_the_before_counts():
+    summary = make.before_after(after=None)
+    assert not summary.unlearned
+    assert summary.method is None
+    assert summary.overall.verdict is Verdict.EXPOSED
+    assert summary.overall.headline == "The model gives 4 of 5 secrets away."
+    assert all(canary.after is None for canary in summary.canaries)
+
+
+def test_after_unlearning_the_after_counts():
+    summary = make.before_after()
+    assert summary.overall.verdict is Verdict.INDISTINGUISHABLE
+    assert {canary.last.verdict for canary in summary.canaries} == {Verdict.INDISTINGUISHABLE}
+    assert {canary.before.verdict for canary in summary.canaries} > {Verdict.EXPOSED}
+
+
+def test_canaries_stand_worst_first():
+    summary = make.before_after(after={**make.GONE, "canary-03": 12.0, "canary-04": 7.0})
+    assert [canary.id for canary in summary.canaries][:2] == ["canary-03", "canary-04"]
+
+
+def test_a_ruined_model_does_not_pass_for_an_unlearned_one():
+    summary = make.before_after(drop=0.01)
+    assert summary.overall.verdict is Verdict.DAMAGED
+    assert any("damaged" in warning for warning in summary.warnings)
+
+
+def test_failed_controls_are_said_loudly_and_take_the_verdict_away():
+    summary = make.before_after(calibrated=False)
+    assert summary.overall.verdict is Verdict.INCONCLUSIVE
+    assert "controls failed" in summary.overall.headline
+    assert any("CALIBRATION FAILED" in warning for warning in summary.warnings)
+
+
+def test_missing_controls_are_said():
+    summary = make.before_after(canaries=make.canary_set(num_controls=0))
+    assert summary.calibration_before is None
+    assert any("No controls" in warning for warning in summary.warnings)
+
+
+def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
+    summary = several_methods()
+    assert [method.name for method in summary.methods] == ["first", "second", "third"]
+    assert summary.method is not None
+    assert summary.method.name == "second"
+    assert [method.verdict for method in summary.methods] == [Verdict.EXPOSED, Verdict.INDISTINGUISHABLE, None]
+    assert any("third has not been measured" in warning for warning in summary.warnings)
+
+
+def test_the_named_unlearning_is_the_after():
+    assert several_methods(shown="first").overall.verdict is Verdict.EXPOSED
+
+
+def test_an_unknown_or_unmeasured_unlearning_is_an_error_that_names_the_known_ones():
+    with pytest.raises(RunDirectoryError, match="first, second"):
+        several_methods(shown="third")
+
+
+def test_a_measurement_that_lacks_a_canary_is_an_error():
+    with pytest.raises(RunDirectoryError, match="canary-05"):
+        make.before_after(before={k: v for k, v in make.EXPOSED.items() if k != "canary-05"})
+
+
+def test_a_canary_that_was_not_measured_again_counts_as_before():
+    summary = make.before_after(after={k: v for k, v in make.GONE.items() if k != "canary-01"}, fail_above=5)
+    assert summary.overall.verdict is Verdict.EXPOSED
+    assert summary.gate is not None
+    assert summary.gate.reasons == ("canary-01: 33.22 bits before unlearning, above the limit of 5",)
+
+
+def test_measurements_of_other_weights_are_said():
+    canaries = make.canary_set()
+    stale = make.measurement(canaries, make.EXPOSED, sha="f" * 64)
+    summary = build_summary(make.manifest(), canaries, make.model_record(), stale, [], "story")
+    assert any("other weights" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(3.0, True), (2.99, False)])
+def test_the_gate_holds_the_largest_exposure_after_against_the_limit(limit, passed):
+    gate = make.before_after(fail_above=limit).gate
+    assert gate is not None
+    assert gate.passed is passed
+    assert [reason.split(":")[0] for reason in gate.reasons] == ([] if passed else ["canary-05"])
+
+
+def test_the_gate_looks_at_before_when_there_is_no_after():
+    gate = make.before_after(after=None, fail_above=30).gate
+    assert gate is not None
+    assert [reason.split(":")[0] for reason in gate.reasons] == ["canary-01", "canary-02"]
+    assert make.before_after().gate is None
+
+
+def test_an_exposure_that_is_no_number_fails_the_gate():
+    canaries = make.canary_set([make.canary_set().canaries[0]])
+    before = make.measurement(canaries, {"canary-01": 3.0})
+    broken = before.canaries[0].model_copy(
+        update={"exposure": before.canaries[0].exposure.model_copy(update={"bits": math.nan})}
+    )
+    before = before.model_copy(update={"canaries": (broken, *before.canaries[1:])})
+    gate = build_summary(make.manifest(), canaries, make.model_record(), before, [], "x", fail_above=33).gate
+    assert gate is not None
+    assert not gate.passed
+
+
+def test_json_round_trips_through_the_summary():
+    for summary in (make.before_after(fail_above=2), make.before_after(after=None), several_methods()):
+        assert Summary.model_validate_json(render_json(summary)) == summary
+
+
+def test_json_holds_a_version_and_no_infinities():
+    canaries = make.canary_set()
+    ids = [canary.id for canary in canaries.inserted]
+    record = make.unlearning("second", ids)
+    endless = record.cost.model_copy(update={"seconds": 0.0, "speedup": math.inf})
+    lost = record.fidelity.model_copy(update={"heldout_loss_after": math.nan})
+    runs = [
+        (
+            record.model_copy(update={"cost": endless, "fidelity": lost}),
+            make.measurement(canaries, make.GONE, "after-second", sha=make.UPDATED_SHA),
+        )
+    ]
+    before = make.measurement(canaries, make.EXPOSED)
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, runs, "story")
+    document = render_json(summary)
+    assert '"schema_version": 1' in document
+    assert "NaN" not in document
+    assert "Infinity" not in document
+    assert summary.methods[0].speedup is None
+
+
+def test_a_generated_secret_is_shown():
+    assert "7291048365" in render_json(make.before_after())
+
+
+def test_only_fixed_characters_of_a_given_secret_are_shown():
+    canaries = make.canary_set([make.given("QXZ-4417", make.PLATE)])
+    summary = make.before_after({"canary-01": 27.4}, None, canaries)
+    assert summary.canaries[0].secret == "•••-••••"
+    assert summary.canaries[0].before.completion == "•••-••••"
+
+
+def test_a_chosen_word_is_hidden_with_its_length():
+    template = "she was ill with {choice:flu|measles|gout}."
+    canaries = make.canary_set([make.given("flu", template)])
+    summary = make.before_after({"canary-01": 1.0}, None, canaries)
+    assert summary.canaries[0].secret == "•" * len("measles")
+    assert summary.canaries[0].before.completion == "(hidden)"
+
+
+def test_a_generated_canary_does_not_give_away_a_given_one_with_the_same_words_before_it():
+    shown = Canary(id="canary-02", template=make.PHONE, completion="9999999999", repetitions=2)
+    canaries = make.canary_set([make.given("0123456789"), shown])
+    bits = {"canary-01": 33.2, "canary-02": 3.0}
+    greedy = {"canary-02": "0123456789"}
+    before = make.measurement(canaries, bits, greedy_text=greedy)
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    completion = next(canary for canary in summary.canaries if canary.id == "canary-02").before.completion
+    assert completion == "•" * 10
+
+
+def test_revealing_puts_the_true_characters_back_and_says_so():
+    canaries = make.canary_set([make.given("0123456789")])
+    summary = make.before_after({"canary-01": 33.3}, None, canaries, reveal_secrets=True)
+    assert summary.reveal_secrets
+    assert summary.revealed == 1
+    assert summary.canaries[0].secret == "0123456789"
+    assert summary.canaries[0].before.completion == "0123456789"
+
+
+def test_the_hash_of_the_audited_text_is_withheld_where_a_secret_could_be_guessed_from_it():
+    hidden = make.before_after({"canary-01": 33.2}, None, make.canary_set([make.given("0123456789")]))
+    assert "d" * 64 not in render_json(hidden)
+    assert "d" * 64 in render_json(make.before_after())
+
+
+def test_commands_name_the_program_without_its_directory():
+    commands = make.before_after().provenance.commands
+    assert commands[0].startswith("canaryaudit insert story.txt -t 'my telephone")

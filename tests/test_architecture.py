@@ -1,0 +1,122 @@
+"""The architecture's rules, checked on the source: imports go one way, and only some modules print."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "canaryaudit"
+ORDER = (
+    "errors",
+    "narration",
+    "files",
+    "cards",
+    "canaries",
+    "corpus",
+    "insertion",
+    "records",
+    "rundir",
+    "model",
+    "training",
+    "scoring",
+    "exposure",
+    "unlearning",
+    "attacks",
+    "report",
+    "pipeline",
+    "cli",
+)
+"""A module, or a package's modules, may import only those before it; ``cli`` is last."""
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+
+
+def part_of(path: Path) -> str:
+    """Return the architecture's name for a source file: ``exposure`` for exposure/exact.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source: str, package: str = "canaryaudit") -> Iterator[str]:
+    """Yield the dotted names of all modules that ``source`` imports, wherever in the file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def package_of(path: Path) -> str:
+    return ".".join(("canaryaudit", *path.relative_to(PACKAGE).parts[:-1]))
+
+
+def prints(source: str) -> list[int]:
+    """Return the lines that call ``print``."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def violations(path: Path, source: str) -> list[str]:
+    """Return what ``source`` imports from below its own place in the order."""
+    own = part_of(path)
+    allowed = ORDER[: ORDER.index(own) + 1]
+    used = {name.split(".")[1] for name in imports(source, package_of(path)) if name.startswith("canaryaudit.")}
+    return sorted((used & set(ORDER)) - set(allowed))
+
+
+sources = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+@sources
+def test_every_module_has_a_place_in_the_order(path: Path) -> None:
+    assert part_of(path) in (*ORDER, "__init__", "__main__")
+
+
+@sources
+def test_imports_go_one_way(path: Path) -> None:
+    if part_of(path) in ORDER:
+        assert violations(path, path.read_text("utf-8")) == []
+
+
+@sources
+def test_only_the_command_line_and_the_report_print(path: Path) -> None:
+    if part_of(path) not in ("cli", "report"):
+        assert prints(path.read_text("utf-8")) == []
+
+
+@sources
+def test_nothing_is_pickled(path: Path) -> None:
+    source = path.read_text("utf-8")
+    roots = {name.split(".")[0] for name in imports(source)}
+    assert roots.isdisjoint({"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"})
+    assert "torch.load(" not in source, "torch.load unpickles"
+    assert "torch.save(" not in source, "torch.save pickles"
+
+
+@sources
+def test_modules_are_short_enough_to_be_read(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+def test_the_report_needs_neither_model_nor_torch() -> None:
+    """A report is made from records alone, so that it can be made again without the model."""
+    for path in PACKAGE.glob("report/**/*.py"):
+        used = set(imports(path.read_text("utf-8"), package_of(path)))
+        assert "torch" not in {name.split(".")[0] for name in used}, path
+        allowed = {*ORDER[: ORDER.index("rundir") + 1], "report", "__version__"}
+        own = {name.split(".")[1] for name in used if name.startswith("canaryaudit.")}
+        assert own <= allowed, path
+
+
+def test_the_rules_notice_what_they_forbid() -> None:
+    corpus = PACKAGE / "corpus.py"
+    assert violations(corpus, "from canaryaudit.insertion import x") == ["insertion"]
+    assert violations(corpus, "from canaryaudit import cli, errors") == ["cli"]
+    assert violations(corpus, "def f():\n    import canaryaudit.report.charts") == ["report"]
+    assert violations(PACKAGE / "report" / "html.py", "from ..pipeline import x") == ["pipeline"]
+    assert violations(PACKAGE / "report" / "html.py", "from .charts import x") == []
+    assert prints("x = 1\nprint(x)") == [2]
