@@ -62,7 +62,9 @@ def _parse_slot(body: str, template: str) -> Slot:
         return Slot(kind, words=words)
     # Counting fillings takes memory that grows with the square of the length.
     if not re.fullmatch(r"0*[1-9][0-9]{0,2}", argument):
-        raise TemplateError(f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, got {argument!r}")
+        raise TemplateError(
+            f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, got {argument!r}"
+        )
     return Slot(kind, int(argument))
 
 

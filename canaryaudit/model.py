@@ -13,14 +13,15 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from canaryaudit.corpus import Vocabulary
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import ModelError, one_line
 from canaryaudit.records import Architecture
 
 LOG2_E = 1.4426950408889634
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class PrefixState:
     """What a model knows after reading N prefixes.
 
     Attributes:
-        log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2.
+        log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
         memory: The model's own state; every tensor has N rows.
     """
 
@@ -96,27 +97,33 @@ class LSTMReader:
 
     The first layer's input map is folded into a table by symbol, and the others' input and recurrent maps
     into one matrix: three to seven times as fast as ``nn.LSTM`` on single steps, and a small batch costs
-    little. Matrix products run in ``precision``; gates, cell state and log-probabilities in float32.
+    little. The LSTM's matrix products run in ``precision``; everything else, the final layer included, in
+    float32: of bfloat16's error in a log-probability that layer would make the largest part, and it is small work.
+
+    Raises:
+        ModelError: An unknown precision.
     """
 
     def __init__(self, model: CharLSTM, precision: str = "fp32") -> None:
         self.vocabulary = Vocabulary(model.architecture.vocabulary)
         self.device = model.output.weight.device
         self.hidden, self.layers = model.architecture.hidden, model.architecture.layers
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.dtype = dtype
+        if precision not in PRECISIONS:
+            raise ModelError(f"unknown precision {precision!r}: expected fp32 or bf16")
+        self.dtype = dtype = PRECISIONS[precision]
         with torch.no_grad():
             weight = {name: value.detach().float() for name, value in model.lstm.named_parameters()}
             bias = [weight[f"bias_ih_l{k}"] + weight[f"bias_hh_l{k}"] for k in range(self.layers)]
-            self._table = model.embedding.weight.float() @ weight["weight_ih_l0"].T + bias[0]  # (V, 4H)
+            # What each gate gets besides the matrix product: by symbol in the first layer, (V, 4H); else (4H,).
+            self._table = model.embedding.weight.float() @ weight["weight_ih_l0"].T + bias[0]
+            self._biases = bias
             inputs = [weight["weight_hh_l0"]]
             inputs += [
                 torch.cat((weight[f"weight_ih_l{k}"], weight[f"weight_hh_l{k}"]), 1) for k in range(1, self.layers)
             ]
             self._matrices = [matrix.T.contiguous().to(dtype) for matrix in inputs]  # (H or 2H, 4H)
-            self._biases = [part.to(dtype) for part in bias]
-            self._output = model.output.weight.detach().float().T.contiguous().to(dtype)  # (H, V)
-            self._output_bias = model.output.bias.detach().to(dtype)
+            self._output = model.output.weight.detach().float().T.contiguous()  # (H, V)
+            self._output_bias = model.output.bias.detach().float().clone()
 
     @property
     def state_bytes(self) -> int:
@@ -140,57 +147,69 @@ class LSTMReader:
         hidden, cell = state.memory  # (N, layers, H) each
         new_hidden, new_cell = torch.empty_like(hidden), torch.empty_like(cell)
         for layer in range(self.layers):
-            own = hidden[:, layer].to(self.dtype)
-            if layer == 0:
-                gates = (own @ self._matrices[0]).float() + self._table[symbols]
-            else:
-                below = new_hidden[:, layer - 1].to(self.dtype)
-                gates = torch.addmm(self._biases[layer], torch.cat((below, own), 1), self._matrices[layer]).float()
+            seen = hidden[:, layer] if layer == 0 else torch.cat((new_hidden[:, layer - 1], hidden[:, layer]), 1)
+            rest = self._table[symbols] if layer == 0 else self._biases[layer]
+            gates = (seen.to(self.dtype) @ self._matrices[layer]).float() + rest
             to_keep, forget, candidate, to_show = gates.chunk(4, 1)  # (N, H) each
             memory = torch.sigmoid(forget) * cell[:, layer] + torch.sigmoid(to_keep) * torch.tanh(candidate)
             new_cell[:, layer] = memory
             new_hidden[:, layer] = torch.sigmoid(to_show) * torch.tanh(memory)
-        logits = torch.addmm(self._output_bias, new_hidden[:, -1].to(self.dtype), self._output).float()
+        logits = torch.addmm(self._output_bias, new_hidden[:, -1], self._output)
         return PrefixState(torch.log_softmax(logits, 1) * LOG2_E, (new_hidden, new_cell))
 
 
-def save_weights(model: CharLSTM, path: Path) -> None:
-    """Write the weights to ``path`` as safetensors, in float32 on the processor."""
-    save_file({name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+def weights_bytes(model: CharLSTM) -> bytes:
+    """Return the weights as the contents of a safetensors file, in float32."""
+    return save({name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()})
 
 
 def load_weights(architecture: Architecture, path: Path, device: torch.device) -> CharLSTM:
-    """Read a model from safetensors; names and shapes are checked before anything is allocated.
+    """Read a model from safetensors; names, types and shapes are checked before anything is allocated.
 
     Raises:
-        ModelError: The file is no safetensors file, or does not hold this architecture's weights.
+        ModelError: The file is no safetensors file, or does not hold this architecture's weights, all finite.
     """
     with torch.device("meta"):
         model = CharLSTM(architecture)
-    expected = {name: list(value.shape) for name, value in model.state_dict().items()}
+    expected = {name: ("F32", list(value.shape)) for name, value in model.state_dict().items()}
     try:
         with safe_open(path, "pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: (own.get_dtype(), own.get_shape()) for name, own in slices.items()}
             if found != expected:
-                raise ModelError(f"{path}: weights do not fit model.json: {_difference(found, expected)}")
-            tensors = {name: file.get_tensor(name).float() for name in expected}
+                raise ModelError(
+                    f"{path}: the weights do not fit model.json ({_difference(found, expected)}); "
+                    "run the command that made them again"
+                )
+            # Cloned: the file's own memory is a map of the file.
+            tensors = {name: file.get_tensor(name).clone() for name in expected}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: cannot read the weights ({error}); run the command that made it again") from error
+        raise ModelError(
+            f"{path}: cannot read the weights ({one_line(error)}); run the command that made them again"
+        ) from error
+    broken = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+    if broken is not None:
+        raise ModelError(f"{path}: {broken} holds numbers that are not finite; run the command that made them again")
     model.load_state_dict(tensors, assign=True)
     return model.to(device).eval()
 
 
-def _difference(found: dict[str, list[int]], expected: dict[str, list[int]]) -> str:
+def _difference(found: dict[str, tuple[str, list[int]]], expected: dict[str, tuple[str, list[int]]]) -> str:
+    def shown(own: dict[str, tuple[str, list[int]]]) -> str:
+        return f"{own[name][0]} {own[name][1]}" if name in own else "nothing"
+
     name = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
-    return f"{name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
+    return f"{name[:100]!r}: expected {shown(expected)}, got {shown(found)}"
 
 
 def resolve_device(device: str) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
 
     Raises:
-        ModelError: ``cuda`` was asked for and is not there.
+        ModelError: ``cuda`` was asked for and is not there, or the name is unknown.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"unknown device {device!r}: expected auto, cpu or cuda")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
@@ -199,9 +218,15 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn ``auto`` into ``bf16`` where matrix products in bfloat16 are clearly faster here, else ``fp32``."""
-    if precision != "auto":
+    """Turn ``auto`` into ``bf16`` where matrix products in bfloat16 are clearly faster here, else ``fp32``.
+
+    Raises:
+        ModelError: An unknown precision.
+    """
+    if precision in PRECISIONS:
         return precision
+    if precision != "auto":
+        raise ModelError(f"unknown precision {precision!r}: expected auto, fp32 or bf16")
 
     def seconds(dtype: torch.dtype) -> float:
         left, right = (torch.ones(512, 1024, device=device, dtype=dtype) for _ in range(2))

@@ -154,6 +154,11 @@ class RunDirectory:
         _ = run.manifest
         return run
 
+    @staticmethod
+    def holds_run(path: Path) -> bool:
+        """Tell whether a run was inserted into this directory."""
+        return (path / _MANIFEST).exists()
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other commands out of the directory; not re-entrant, so one command takes it once.

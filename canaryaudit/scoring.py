@@ -80,16 +80,17 @@ class EncodedSpace:
         return completions
 
     def members(self) -> np.ndarray:
-        """Return all of R, shape (size, max_length), padded with -1; meant for small spaces."""
-        rows: list[np.ndarray] = []
-        stack: list[tuple[int, tuple[int, ...]]] = [(0, ())]
-        while stack:
-            node, symbols = stack.pop()
-            if node == self.accept:
-                rows.append(np.array(symbols + (PAD,) * (self.max_length - len(symbols)), dtype=np.int32))
-                continue
-            stack.extend((int(self.next_node[node, s]), (*symbols, int(s))) for s in np.flatnonzero(self.next_node[node] >= 0)[::-1])
-        return np.stack(rows)
+        """Return all of R in order of symbol ids, shape (size, max_length), padded with -1; meant for small spaces."""
+        # Column s + 1 belongs to symbol s, column 0 to the padding that follows a whole completion.
+        padded = np.concatenate((np.full((len(self.next_node), 1), -1, dtype=np.int32), self.next_node), axis=1)
+        padded[self.accept, 0] = self.accept
+        completions = np.empty((1, 0), dtype=np.int32)
+        nodes = np.zeros(1, dtype=np.int32)
+        for _ in range(self.max_length):
+            rows, columns = np.nonzero(padded[nodes] >= 0)
+            completions = np.concatenate((completions[rows], columns[:, None].astype(np.int32) - 1), axis=1)
+            nodes = padded[nodes[rows], columns]
+        return completions
 
 
 def encode_completions(completions: list[str], vocabulary: Vocabulary, max_length: int) -> np.ndarray:
@@ -103,16 +104,15 @@ def encode_completions(completions: list[str], vocabulary: Vocabulary, max_lengt
 def advance_in_tiles(model: LanguageModel, state: PrefixState, symbols: Tensor) -> PrefixState:
     """Add one symbol to each prefix, ``TILE`` rows at a time.
 
-    The last tile is filled up with copies of its first row: a row's figures then never depend on how many
-    others were asked for with it.
+    The last tile is filled up with copies of its first row: matrix products sum in another order for another
+    number of rows, and a row's figures must not depend on what else was asked for with it. So scoring,
+    sampling and search give a completion the same log-perplexity, to the last bit.
     """
     count = len(symbols)
     parts = []
     for first in range(0, count, TILE):
         index = torch.arange(first, min(first + TILE, count), device=symbols.device)
-        # Small requests (a search's first levels) take a small tile, or they would cost as much as 512 rows.
-        width = TILE if count > TILE // 16 else TILE // 16
-        index = torch.cat((index, index[:1].expand(width - len(index)))) if len(index) < width else index
+        index = torch.cat((index, index[:1].expand(TILE - len(index))))
         parts.append((model.advance(state.rows(index), symbols[index]), min(TILE, count - first)))
     if len(parts) == 1:
         whole, rows = parts[0]
@@ -142,7 +142,7 @@ def log_perplexity_bits(
         tick: Told of progress.
 
     Returns:
-        Bits, shape (N,), float64.
+        Bits, shape (N,), float64; a completion's figure does not depend on the others.
     """
     unique, inverse = np.unique(completions, axis=0, return_inverse=True)
     bits = np.empty(len(unique))

@@ -18,6 +18,7 @@ ORDER = (
     "records",
     "rundir",
     "model",
+    "checkpoint",
     "training",
     "scoring",
     "exposure",

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import gamma
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.model import LanguageModel, PrefixState
 from canaryaudit.records import Estimate
-from canaryaudit.scoring import EncodedSpace, Ticker, advance_in_tiles
+from canaryaudit.scoring import PAD, EncodedSpace, Ticker, advance_in_tiles
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 ENOUGH_EFFECTIVE = 100.0
 """Effective sample size below which an estimate is not to be believed."""
+NEIGHBOURS = 10
+"""Draws just costlier than the secret that tell how much a likelier member that was not drawn may weigh."""
 
 
 @dataclass(frozen=True)
@@ -52,47 +55,50 @@ def draw_members(
     A proposal of temperature T continues a prefix by symbol a with probability proportional to
     p(a)^(1/T) u(a)^(1 - 1/T), u the uniform law over R.
     """
-    inverse = 1 / np.array(TEMPERATURES)  # (K,)
     strata = np.repeat(np.arange(len(TEMPERATURES)), per_temperature)
     count = len(strata)
-    completions = np.full((count, space.max_length), -1, dtype=np.int32)
+    completions = np.full((count, space.max_length), PAD, dtype=np.int32)
     bits = np.zeros(count)
     log2_proposals = np.zeros((count, len(TEMPERATURES)))
-    nodes = np.zeros(count, dtype=np.int64)
-    with np.errstate(divide="ignore"):
-        log2_shares = np.log2(space.shares)
-    state = start.rows(torch.zeros(count, dtype=torch.long, device=model.device))
-    alive = np.arange(count)
+    alive = np.arange(count)  # draws that are not whole yet, A of them
+    state, nodes = start, np.zeros(1, dtype=np.int64)  # of each distinct prefix, U of them
+    row_of = np.zeros(count, dtype=np.int64)  # which distinct prefix each living draw stands at
     for place in range(space.max_length):
         uniform = rng.random(count)[alive]
-        log2_probs = state.log2_probs.double().cpu().numpy()
-        here = log2_shares[nodes[alive]]  # (A, V), -inf outside the space
-        allowed = np.isfinite(here)
-        tempered = np.empty((len(alive), len(TEMPERATURES), here.shape[1]))
-        for k, weight in enumerate(inverse):
-            mixed = np.where(allowed, weight * log2_probs + (1 - weight) * np.where(allowed, here, 0.0), -np.inf)
-            mixed -= mixed.max(1, keepdims=True)
-            tempered[:, k] = mixed - np.log2(np.exp2(mixed).sum(1, keepdims=True))
-        own = np.exp2(tempered[np.arange(len(alive)), strata[alive]])
-        cumulative = own.cumsum(1)
-        chosen = (cumulative < (uniform * cumulative[:, -1])[:, None]).sum(1)
-        chosen = np.minimum(chosen, own.shape[1] - 1)
-        completions[alive, place] = chosen
-        bits[alive] -= log2_probs[np.arange(len(alive)), chosen]
-        log2_proposals[alive] += tempered[np.arange(len(alive)), :, chosen]
-        nodes[alive] = space.next_node[nodes[alive], chosen]
-        going_on = nodes[alive] != space.accept
-        if place + 1 < space.max_length and going_on.any():
-            rows = torch.from_numpy(np.flatnonzero(going_on)).to(model.device)
-            symbols = torch.from_numpy(chosen[going_on].astype(np.int64)).to(model.device)
-            state = advance_in_tiles(model, state.rows(rows), symbols)
-        alive = alive[going_on]
+        symbols = np.flatnonzero((space.next_node[nodes] >= 0).any(0))  # (C,)
+        log2_probs = state.log2_probs.double().cpu().numpy()[:, symbols]
+        proposals = _tempered(log2_probs, space.shares[nodes][:, symbols])  # (K, U, C)
+        cumulative = np.exp2(proposals).cumsum(2)[strata[alive], row_of]  # (A, C)
+        limits = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
+        chosen = (cumulative <= limits[:, None]).sum(1)  # the first symbol whose interval ends beyond the limit
+        completions[alive, place] = symbols[chosen]
+        bits[alive] -= log2_probs[row_of, chosen]
+        log2_proposals[alive] += proposals[:, row_of, chosen].T
         if tick:
             tick(place + 1, space.max_length)
+        reached = space.next_node[nodes[row_of], symbols[chosen]]
+        going_on = reached != space.accept
+        alive = alive[going_on]
         if len(alive) == 0:
             break
+        # Prefixes that several draws share are read once.
+        keys, firsts, row_of = np.unique(
+            (row_of * len(symbols) + chosen)[going_on], return_index=True, return_inverse=True
+        )
+        nodes = reached[going_on][firsts].astype(np.int64)
+        parents, added = torch.from_numpy(keys // len(symbols)), torch.from_numpy(symbols[keys % len(symbols)])
+        state = advance_in_tiles(model, state.rows(parents.to(model.device)), added.to(model.device))
     log2_mixture = np.logaddexp2.reduce(log2_proposals - math.log2(len(TEMPERATURES)), axis=1)
     return WeightedDraws(completions, bits, -log2_mixture, strata)
+
+
+def _tempered(log2_probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return log2 of each proposal's next-symbol probabilities: (U, C) and (U, C) -> (K, U, C); -inf outside R."""
+    inverse = 1 / np.array(TEMPERATURES)[:, None, None]
+    with np.errstate(divide="ignore"):
+        mixed = inverse * log2_probs + (1 - inverse) * np.log2(np.where(shares > 0, shares, 1))
+        mixed = np.where(shares > 0, mixed, -np.inf)
+    return mixed - np.logaddexp2.reduce(mixed, axis=2, keepdims=True)
 
 
 def importance_exposure(
@@ -104,39 +110,71 @@ def importance_exposure(
 ) -> Estimate:
     """Estimate exposure from weighted members of R.
 
+    The interval is a gamma distribution's, as for a weighted sum of Poisson counts (Fay & Feuer 1997,
+    *Confidence intervals for directly standardized rates*), with the variance taken within strata: the lower
+    end is the 2.5 % quantile of a gamma law with the estimate's mean and variance; for the upper end, one more
+    draw of the largest weight met up to the secret's cost, or just beyond, is added. It is Clopper and
+    Pearson's where all weights are equal and the counts small, a normal one where they are large, and it does
+    not shrink to nothing where no draw is likelier.
+
     Args:
         log_perplexity_bits: Cost of the secret.
-        draw_bits: Costs of the draws, the inserted secrets not among them, shape (n,).
+        draw_bits: Costs of the draws, infinite for those that are no reference (inserted secrets, and the
+            secret itself), shape (n,).
         log2_weights: log2 of each draw's weight 1 / q(x), shape (n,).
         strata: Which proposal each draw came from, shape (n,); a fixed number was drawn from each.
         space_bits: log2 of the size of R.
 
     Returns:
-        The estimate, with a normal interval for the rank from the variance within strata. It is trusted
-        when the effective number of likelier draws is at least ``ENOUGH_EFFECTIVE``.
+        The estimate. It is trusted when the effective number of likelier draws is at least
+        ``ENOUGH_EFFECTIVE``.
 
     Raises:
         MeasurementError: Fewer than two draws.
     """
-    if len(draw_bits) < 2:
-        raise MeasurementError(f"expected at least 2 draws, got {len(draw_bits)}: raise --samples")
+    count = len(draw_bits)
+    if count < 2:
+        raise MeasurementError(f"expected at least 2 draws, got {count}: raise --samples")
     likelier = (draw_bits < log_perplexity_bits) + 0.5 * (draw_bits == log_perplexity_bits)
-    # Divided by |R|: a term is then this draw's share of the space, and nothing overflows.
-    terms = likelier * np.exp2(log2_weights - space_bits)
-    share = terms.mean()
+    unit = _largest_log2_weight(log_perplexity_bits, draw_bits, log2_weights)
+    # In units of the largest weight that matters, so that nothing overflows.
+    terms = likelier * np.exp2(np.where(likelier > 0, log2_weights - unit, 0.0))
+    mean = float(terms.mean())
     variance = 0.0
     for stratum in np.unique(strata):
         own = terms[strata == stratum]
-        variance += len(own) * own.var(ddof=1) if len(own) > 1 else 0.0
-    error = math.sqrt(variance) / len(terms)
-    effective = float(terms.sum() ** 2 / (terms**2).sum()) if share > 0 else 0.0
-    one = 2.0**-space_bits
-    middle, low, high = (min(1.0, max(one, one + value)) for value in (share, share - 1.96 * error, share + 1.96 * error))
+        variance += len(own) * (float(own.var(ddof=1)) if len(own) > 1 else float(own[0]) ** 2)
+    variance /= count**2
+    low = _gamma_quantile(0.025, mean, variance)
+    high = _gamma_quantile(0.975, mean + 1 / count, variance + 1 / count**2)
+    effective = float(terms.sum() ** 2 / (terms**2).sum()) if mean > 0 else 0.0
     trusted = effective >= ENOUGH_EFFECTIVE
     return Estimate(
-        bits=-math.log2(middle) + 0.0,
-        low=-math.log2(high) + 0.0,
-        high=min(space_bits, -math.log2(low)),
+        bits=_exposure_at(mean, unit, space_bits),
+        low=_exposure_at(high, unit, space_bits),
+        high=_exposure_at(low, unit, space_bits),
         trusted=trusted,
         note="" if trusted else f"effective sample size {effective:.0f}, expected at least {ENOUGH_EFFECTIVE:.0f}",
     )
+
+
+def _largest_log2_weight(cost: float, draw_bits: np.ndarray, log2_weights: np.ndarray) -> float:
+    """Return the largest weight of the draws up to the secret's cost and of the few that come next."""
+    up_to = draw_bits <= cost
+    beyond = np.flatnonzero(~up_to & np.isfinite(draw_bits))
+    if len(beyond) > NEIGHBOURS:
+        beyond = beyond[np.argpartition(draw_bits[beyond], NEIGHBOURS - 1)[:NEIGHBOURS]]
+    near = np.concatenate((log2_weights[up_to], log2_weights[beyond]))
+    return float(near.max()) if len(near) else float(log2_weights.max())
+
+
+def _gamma_quantile(share: float, mean: float, variance: float) -> float:
+    if variance <= 0:
+        return mean
+    return float(gamma.ppf(share, mean**2 / variance, scale=variance / mean))
+
+
+def _exposure_at(others: float, unit: float, space_bits: float) -> float:
+    """Exposure of a secret, given the number of likelier members in units of 2^unit."""
+    log2_rank = float(np.logaddexp2(0.0, math.log2(others) + unit)) if others > 0 else 0.0
+    return min(max(0.0, space_bits - log2_rank), space_bits)

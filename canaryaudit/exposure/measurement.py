@@ -112,7 +112,9 @@ def measure(
         undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
         if "importance" in config.estimators and undecided:
             tick = _ticker(narrator, stage, "importance sampling")
-            for k, estimate in zip(undecided, _importance_estimates(model, group, undecided, config, rng, tick), strict=True):
+            for k, estimate in zip(
+                undecided, _importance_estimates(model, group, undecided, config, rng, tick), strict=True
+            ):
                 estimates[k]["importance"] = estimate
             scored += config.draws_per_temperature * len(TEMPERATURES) * group.space.max_length
         for k, own in enumerate(estimates):
@@ -226,9 +228,7 @@ def _importance_estimates(
     # A draw of an inserted secret keeps its place among the n draws and counts for nothing.
     references = np.where(group.without_inserted(draws.completions), draws.bits, np.inf)
     return [
-        importance_exposure(
-            float(group.costs_bits[k]), references, draws.log2_weights, draws.strata, group.space.bits
-        )
+        importance_exposure(float(group.costs_bits[k]), references, draws.log2_weights, draws.strata, group.space.bits)
         for k in wanted
     ]
 

@@ -13,15 +13,17 @@ ENOUGH_LIKELIER = 10
 
 
 def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, space_bits: float) -> Estimate:
-    """Estimate exposure(s) = -log2 P(Px(r) < Px(s)) over r uniform in R   (Carlini et al. 2019, section 4.3).
+    """Estimate exposure(s) = -log2 P(Px(r) <= Px(s)) over r uniform in R   (Carlini et al. 2019, section 4.3).
 
     With k of n references likelier (ties count half) the estimate is -log2((k + 1/2) / (n + 1)), whose mean
-    over secrets that are themselves uniform draws is that of the true exposure; the interval is that of
-    Clopper & Pearson 1934. With k = 0 the interval's lower end is the bound that the sample gives.
+    over secrets that are themselves uniform draws is that of the true exposure. The interval is that of
+    Clopper & Pearson 1934 for the share p of likelier members: rank / |R| = 1 / |R| + p (1 - 1 / |R|). With
+    k = 0 its lower end is the bound that the sample gives.
 
     Args:
         log_perplexity_bits: Cost of the secret.
-        reference_bits: Costs of members drawn uniformly, the inserted secrets not among them, shape (n,).
+        reference_bits: Costs of members drawn uniformly, the inserted secrets and the secret itself not among
+            them, shape (n,).
         space_bits: log2 of the size of R, at which exposure is capped.
 
     Raises:
@@ -36,8 +38,6 @@ def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, spa
     bits = -math.log2((likelier + 0.5) / (count + 1))
     share_high = float(beta.ppf(0.975, likelier + 1, count - likelier)) if likelier < count else 1.0
     share_low = float(beta.ppf(0.025, likelier, count - likelier + 1)) if likelier > 0 else 0.0
-    low = -math.log2(share_high)
-    high = -math.log2(share_low) if share_low > 0 else space_bits
     none = likelier < 1
     note = (
         f"none of {count} references is likelier: only the lower bound is known"
@@ -48,12 +48,20 @@ def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, spa
     )
     return Estimate(
         bits=_clip(bits, space_bits),
-        low=_clip(low, space_bits),
-        high=_clip(high, space_bits),
+        low=_exposure_at(share_high, space_bits),
+        high=_exposure_at(share_low, space_bits),
         trusted=likelier >= ENOUGH_LIKELIER,
         note=note,
     )
 
 
+def _exposure_at(share: float, space_bits: float) -> float:
+    """Exposure of a secret, given the share of the other members that are likelier."""
+    if share <= 0 or space_bits == 0:
+        return space_bits
+    log2_rank = np.logaddexp2(0.0, space_bits + math.log2(share) + math.log1p(-(2.0**-space_bits)) / math.log(2))
+    return _clip(space_bits - float(log2_rank), space_bits)
+
+
 def _clip(bits: float, space_bits: float) -> float:
-    return min(max(bits, 0.0), space_bits)
+    return min(max(0.0, bits), space_bits)

@@ -49,12 +49,12 @@ def fit_skew_normal(reference_bits: np.ndarray, rng: np.random.Generator, refits
     note = "" if converged else "the likelihood's maximum was not found"
     if pvalue < 0.05:
         note = "the references are not skew-normal: do not rely on the extrapolation"
-    return SkewNormalFit(
-        shape=shape, location=location, scale=scale, pvalue=pvalue, converged=converged, note=note
-    )
+    return SkewNormalFit(shape=shape, location=location, scale=scale, pvalue=pvalue, converged=converged, note=note)
 
 
-def skew_normal_exposure(log_perplexity_bits: float, fit: SkewNormalFit, min_reference_bits: float, space_bits: float) -> Estimate:
+def skew_normal_exposure(
+    log_perplexity_bits: float, fit: SkewNormalFit, min_reference_bits: float, space_bits: float
+) -> Estimate:
     """Exposure as the fit has it: -log2 F(Px(s)), capped at ``space_bits``   (Carlini et al. 2019, section 4.4).
 
     Args:
@@ -102,7 +102,9 @@ def _maximum_likelihood(values: np.ndarray) -> tuple[float, float, float, bool]:
     root = abs(skew) ** (2 / 3)
     delta = math.copysign(math.sqrt(math.pi / 2 * root / (root + ((4 - math.pi) / 2) ** (2 / 3))), skew)
     scale = deviation / math.sqrt(1 - 2 * delta**2 / math.pi)
-    begin = np.array([delta / math.sqrt(1 - delta**2), (mean - scale * delta * math.sqrt(2 / math.pi)), math.log(scale)])
+    begin = np.array(
+        [delta / math.sqrt(1 - delta**2), (mean - scale * delta * math.sqrt(2 / math.pi)), math.log(scale)]
+    )
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         shape, location, log_scale = parameters
@@ -111,14 +113,14 @@ def _maximum_likelihood(values: np.ndarray) -> tuple[float, float, float, bool]:
         ratio = np.exp(_log_phi(shape * z) - log_cdf)  # phi/Phi
         value = log_scale + (0.5 * z * z - log_cdf).mean()
         slope = z - shape * ratio
-        gradient = np.array(
-            [-(z * ratio).mean(), -slope.mean() * math.exp(-log_scale), 1 - (slope * z).mean()]
-        )
+        gradient = np.array([-(z * ratio).mean(), -slope.mean() * math.exp(-log_scale), 1 - (slope * z).mean()])
         return float(value), gradient
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        result = optimize.minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=[(-50, 50), (None, None), (-20, 20)])
+        result = optimize.minimize(
+            loss, begin, jac=True, method="L-BFGS-B", bounds=[(-50, 50), (None, None), (-20, 20)]
+        )
     shape, location, log_scale = result.x
     return float(shape), float(location), math.exp(float(log_scale)), bool(result.success)
 

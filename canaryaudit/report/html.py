@@ -33,6 +33,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
     style = loader.get_source(environment, "report.css")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     for function in (
+        figures.counted,
         figures.decimal,
         figures.signed,
         figures.percent,

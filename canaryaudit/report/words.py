@@ -185,8 +185,6 @@ def audited(
     origin = f"{drawn:,} drawn at random by this tool" if drawn else ""
     owners = "its owner" if given == 1 else "their owners"
     origin += (", " if drawn and given else "") + (f"{given:,} given by {owners}" if given else "")
-        f"{given:,} given by {'its owner' if given == 1 else 'their owners'}" if given else ""
-    )
     facts = [
         ("Corpus", masker.text(corpus.name)),
         (

@@ -1,0 +1,77 @@
+"""A training's checkpoint: tensors and facts in one safetensors file that proves itself whole.
+
+The file's header holds what the checkpoint belongs to and a SHA-256 over all of its contents, since
+safetensors itself would not notice a changed weight.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from canaryaudit.errors import ModelError
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where the state of one training is kept.
+
+    Attributes:
+        path: The file.
+        atomically: Context manager that gives a temporary path and moves it into place.
+        key: Says which training the state belongs to; a state of another one is not loaded.
+    """
+
+    path: Path
+    atomically: Callable[[Path], AbstractContextManager[Path]]
+    key: str
+
+    def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write a state; a kill at any instant leaves the old file or the new one.
+
+        Args:
+            tensors: By name.
+            facts: What JSON can hold.
+        """
+        local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        text = json.dumps(facts)
+        header = {"key": self.key, "facts": text, "sha256": _digest(local, text)}
+        with self.atomically(self.path) as temporary:
+            save_file(local, temporary, metadata=header)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and facts, or None where there is no state of this training.
+
+        Raises:
+            ModelError: The file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                header = file.metadata() or {}
+                # Cloned: the file's own memory is a map of the file, which the next checkpoint replaces.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{self.path}: not a checkpoint that can be read; remove it") from error
+        if header.get("sha256") != _digest(tensors, header.get("facts", "")):
+            raise ModelError(f"{self.path}: the checkpoint's contents were changed; remove it")
+        if header.get("key") != self.key:
+            return None
+        return tensors, json.loads(header["facts"])
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,409 @@
+"""The only orchestrator: which stage needs which, and what of a run is there already.
+
+Every function works on a run directory whose lock the caller holds. A stage that a later one needs and
+that has not run yet is run with its defaults, and the narrator says so.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import canaryaudit
+from canaryaudit import environment
+from canaryaudit.canaries import MASK, Canary
+from canaryaudit.corpus import read_corpus
+from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.files import atomic_path
+from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion, run_vocabulary, secret_mask
+from canaryaudit.model import CharLSTM, LSTMReader, load_weights, resolve_device, resolve_precision, weights_bytes
+from canaryaudit.narration import Narrator
+from canaryaudit.plan import InsertOptions, MeasureOptions, Plan, ReportOptions, TrainOptions, UnlearnOptions
+from canaryaudit.records import CorpusFacts, Manifest, Measurement, ModelRecord, Stage, StageRun, UnlearningRecord
+from canaryaudit.report import Summary, build_summary, write_report
+from canaryaudit.rundir import RunDirectory, check_name
+from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
+from canaryaudit.unlearning import UnlearningConfig, unlearn
+
+DEFAULT_REPORTS = Path("reports")
+
+
+class Pipeline:
+    """The stages of one run.
+
+    Attributes:
+        run: The run directory.
+    """
+
+    def __init__(self, run: RunDirectory, argv: Sequence[str], narrator: Narrator) -> None:
+        self.run, self.argv, self.narrator = run, tuple(argv), narrator
+
+    # --- train
+
+    def train(self, options: TrainOptions, *, anew: bool = False) -> ModelRecord:
+        """Train the model, go on with an interrupted training, or say that it is trained.
+
+        Args:
+            options: How to train.
+            anew: Train again although there is a model; everything made from the old one is then stale.
+        """
+        if self.run.has_model("before") and not anew:
+            self.run.verify_weights("before")
+            record = self.run.model_record()
+            self.narrator.say(f"Trained already: {_quality(record)}. Use train --force to train anew.")
+            return record
+        device = resolve_device(options.device)
+        config = TrainingConfig(
+            size=options.size,
+            epochs=options.epochs or EPOCHS[options.size],
+            target_accuracy=options.target_accuracy,
+            seed=options.seed,
+            device=device.type,
+            precision=resolve_precision(options.precision, device),
+        )
+        data, vocabulary = self._data(device)
+        with self._stage("train", seed=config.seed, device=config.device, precision=config.precision):
+            model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
+            sha256 = self.run.write_weights("before", weights_bytes(model))
+            record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
+            self.run.write_model_record(record)
+            self.run.remove_checkpoint()
+        self.narrator.say(f"Trained in {training.seconds:.0f} s: {_quality(record)}.")
+        return record
+
+    # --- measure
+
+    def measure(self, name: str, options: MeasureOptions) -> Measurement:
+        """Measure ``before`` or ``after-NAME`` afresh."""
+        if name == "before":
+            self._need_model()
+        device = resolve_device(options.device)
+        record = self.run.model_record(name)
+        reader = LSTMReader(self._model(name, device))
+        config = MeasurementConfig(
+            num_references=options.samples,
+            estimators=options.estimators,
+            search_budget=options.budget,
+            seed=options.seed,
+        )
+        with self._stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
+            measurement = measure(
+                reader,
+                self.run.canary_set(),
+                config,
+                name=name,
+                model_sha256=record.sha256,
+                precision="fp32",
+                narrator=self.narrator,
+            )
+            self.run.write_measurement(measurement)
+        self._tell_exposure(measurement)
+        return measurement
+
+    def models(self) -> list[str]:
+        """Return the names of all models that can be measured."""
+        return ["before", *(f"after-{record.name}" for record in self._unlearnings())]
+
+    # --- unlearn
+
+    def unlearn(
+        self, options: UnlearnOptions, measure_options: MeasureOptions, *, anew: bool = False
+    ) -> UnlearningRecord:
+        """Unlearn canaries and measure again; a finished unlearning of that name is an error unless ``anew``.
+
+        Raises:
+            UnlearningError: The name is taken, or an id is not that of an inserted canary.
+            Inconclusive: Nothing can be forgotten within the fidelity limit.
+        """
+        name = check_name(options.resolved_name)
+        chosen = self._chosen(options.canary)
+        if self.run.has_unlearning(name) and not anew:
+            if self.run.has_measurement(f"after-{name}"):
+                raise UnlearningError(
+                    f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
+                )
+            self.narrator.say(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
+            self.measure(f"after-{name}", measure_options)
+            return self.run.unlearning(name)
+        self._need_model()
+        if not self.run.has_measurement("before"):
+            self.narrator.say("Not measured yet: measuring before anything is unlearned.")
+            self.measure("before", measure_options)
+        origin = self.run.model_record()
+        device = resolve_device(options.device)
+        precision = resolve_precision("auto", device)
+        model, (data, _) = self._model("before", device), self._data(device)
+        training = origin.training
+        config = UnlearningConfig(
+            method=options.method,
+            scope=options.scope,
+            replacement=options.replacement,
+            retain_windows=options.retain_windows,
+            max_fidelity_drop=options.max_fidelity_drop,
+            tau=options.tau,
+            window=training.window if training else 100,
+            seed=options.seed,
+            precision=precision,
+        )
+        with self._stage("unlearn", name, seed=config.seed, device=device.type, precision=precision):
+            result = unlearn(
+                model,
+                data,
+                chosen,
+                self.run.canary_set().corpus_symbols,
+                config,
+                training.seconds if training else 0.0,
+                self.narrator,
+            )
+            record = UnlearningRecord(
+                name=name,
+                method=config.method,
+                scope=config.resolved_scope,
+                replacement=config.replacement,
+                canaries=tuple(canary.id for canary in chosen),
+                affected_windows=result.affected_windows,
+                retention_windows=result.retention_windows,
+                seed=config.seed,
+                device=device.type,
+                precision=precision,
+                model_sha256=self.run.write_weights(f"after-{name}", weights_bytes(result.model)),
+                origin_sha256=origin.sha256,
+                updates=result.updates,
+                fidelity=result.fidelity,
+                fidelity_limit=config.max_fidelity_drop,
+                cost=result.cost,
+                notes=result.notes,
+            )
+            self.run.write_unlearning(record)
+        lost = record.fidelity.train_accuracy_before - record.fidelity.train_accuracy_after
+        self.narrator.say(
+            f"Unlearned {len(chosen)} canar{'y' if len(chosen) == 1 else 'ies'} in {record.cost.seconds:.1f} s, "
+            f"{record.cost.speedup:.0f} times faster than training; accuracy outside the secrets changed by "
+            f"{-100 * lost:+.2f} points."
+        )
+        self.measure(f"after-{name}", measure_options)
+        return record
+
+    # --- report
+
+    def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
+        """Write the report; what it needs and is not there yet is trained and measured first."""
+        self._need_model()
+        if not self.run.has_measurement("before"):
+            self.narrator.say("Not measured yet: measuring first.")
+            self.measure("before", measure_options)
+        for record in self._unlearnings():
+            if not self.run.has_measurement(f"after-{record.name}"):
+                self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
+                self.measure(f"after-{record.name}", measure_options)
+        name = self.run.path.resolve().name
+        with self._stage("report"):
+            summary = build_summary(
+                self.run.manifest,
+                self.run.canary_set(),
+                self.run.model_record(),
+                self.run.measurement("before"),
+                [(record, self.run.measurement(f"after-{record.name}")) for record in self._unlearnings()],
+                name,
+                reveal_secrets=options.reveal_secrets,
+                fail_above=options.fail_above,
+            )
+            written = write_report(summary, options.output or DEFAULT_REPORTS / name, options.formats)
+        return summary, written
+
+    # --- inside
+
+    def _need_model(self) -> None:
+        if not self.run.has_model("before"):
+            self.narrator.say("Not trained yet: training first, with the defaults of `canaryaudit train`.")
+            self.train(TrainOptions())
+
+    def _chosen(self, identifiers: Sequence[str]) -> list[Canary]:
+        inserted = {canary.id: canary for canary in self.run.canary_set().inserted}
+        for identifier in identifiers:
+            if identifier not in inserted:
+                known = ", ".join(list(inserted)[:10]) + (", …" if len(inserted) > 10 else "")
+                raise UnlearningError(f"no inserted canary is called {identifier!r}: this run has {known}")
+        return [inserted[identifier] for identifier in dict.fromkeys(identifiers or inserted)]
+
+    def _unlearnings(self) -> list[UnlearningRecord]:
+        """Return the unlearnings in the order in which they were run."""
+        order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
+        return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
+
+    def _model(self, name: str, device: torch.device) -> CharLSTM:
+        return load_weights(self.run.model_record(name).architecture, self.run.verify_weights(name), device)
+
+    def _data(self, device: torch.device) -> tuple[TrainingData, str]:
+        text, heldout, canary_set = self.run.corpus_text(), self.run.heldout_text(), self.run.canary_set()
+        vocabulary = run_vocabulary(text, heldout, canary_set)
+        data = TrainingData(
+            train=torch.from_numpy(vocabulary.encode(text)).to(device),
+            secret=torch.from_numpy(secret_mask(len(text), canary_set.canaries)).to(device),
+            heldout=torch.from_numpy(vocabulary.encode(heldout)).to(device),
+        )
+        return data, vocabulary.symbols
+
+    def _tell_exposure(self, measurement: Measurement) -> None:
+        inserted = [canary for canary in measurement.canaries if not canary.control]
+        exposures = [canary.exposure.bits for canary in inserted]
+        calibration = measurement.calibration
+        controls = f"; controls average {calibration.mean_bits:.2f} bits (expected 1.44)" if calibration else ""
+        greedy = sum(canary.extraction.greedy for canary in inserted)
+        self.narrator.say(
+            f"Measured {measurement.model}: exposure {min(exposures):.1f} to {max(exposures):.1f} bits, "
+            f"{greedy} of {len(inserted)} secrets completed greedily{controls}."
+        )
+        if calibration and not calibration.passed:
+            self.narrator.say(f"WARNING: {calibration.note} (p = {calibration.ks_pvalue:.2g}).")
+
+    @contextmanager
+    def _stage(
+        self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
+    ) -> Iterator[None]:
+        """Note a stage in the manifest when it is done."""
+        started, clock = environment.utc_now(), time.perf_counter()
+        yield
+        self.run.add_stage(
+            StageRun(
+                stage=stage,
+                name=name,
+                argv=self.argv,
+                started=started,
+                seconds=time.perf_counter() - clock,
+                seed=seed,
+                device=device,
+                precision=precision,
+            )
+        )
+
+
+def plan(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
+    """Read the corpus and plan the insertion; nothing is written."""
+    corpus = read_corpus(
+        options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
+    )
+    canaries = options.canaries if options.canaries is not None else (0 if options.secrets else 6)
+    made = plan_insertion(
+        corpus,
+        InsertionRequest(
+            templates=options.templates,
+            num_canaries=canaries,
+            repetitions=options.repetitions,
+            secrets=options.secrets,
+            num_controls=options.controls,
+            wider_space=options.space,
+            lowercase=options.lowercase,
+            holdout=options.holdout,
+            seed=options.seed,
+        ),
+    )
+    return made, CorpusFacts(
+        name=corpus.name,
+        sha256=corpus.sha256,
+        audited_sha256=hashlib.sha256(made.training_text.encode("utf-8")).hexdigest(),
+        characters=len(made.training_text),
+        heldout_characters=len(made.heldout_text),
+        paragraphs=made.num_paragraphs,
+        documents=made.num_documents,
+        lowercase=options.lowercase,
+        skip_chars=options.skip_chars,
+        holdout=options.holdout,
+        seed=options.seed,
+    )
+
+
+def insert(path: Path, options: InsertOptions, argv: Sequence[str]) -> tuple[RunDirectory, InsertionPlan]:
+    """Plan the insertion and write the run directory."""
+    RunDirectory(path).check_can_create()
+    started, clock = environment.utc_now(), time.perf_counter()
+    made, facts = plan(options)
+    stage = StageRun(
+        stage="insert",
+        argv=mask_arguments(argv, options.secrets),
+        started=started,
+        seconds=time.perf_counter() - clock,
+        seed=options.seed,
+    )
+    manifest = Manifest(
+        canaryaudit=canaryaudit.__version__,
+        versions=environment.versions(),
+        commit=environment.commit(),
+        machine=environment.machine(),
+        corpus=facts,
+        stages=(stage,),
+    )
+    run = RunDirectory.create(
+        path,
+        manifest=manifest,
+        corpus_text=made.training_text,
+        heldout_text=made.heldout_text,
+        canary_set=made.canary_set,
+    )
+    return run, made
+
+
+def training_seconds(made: InsertionPlan, options: TrainOptions) -> float:
+    """Estimate what training on a plan's text would take here, from a few steps."""
+    device = resolve_device(options.device)
+    config = TrainingConfig(
+        size=options.size,
+        epochs=options.epochs or EPOCHS[options.size],
+        device=device.type,
+        precision=resolve_precision(options.precision, device),
+    )
+    steps = config.epochs * len(made.training_text) / (config.batch_size * config.window)
+    return steps * seconds_per_step(len(made.vocabulary), config)
+
+
+def run_plan(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path]]:
+    """Run a whole audit, or go on with what is there of it."""
+    if RunDirectory.holds_run(audit.run):
+        run = RunDirectory.open(audit.run)
+        narrator.say(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
+    else:
+        run, made = insert(audit.run, audit.insert, argv)
+        inserted, controls = made.canary_set.inserted, made.canary_set.controls
+        narrator.say(
+            f"Inserted {len(inserted)} canaries ({sum(c.repetitions for c in inserted)} times in all) into "
+            f"{len(made.training_text):,} characters; {len(controls)} controls are kept out."
+        )
+    with run.lock():
+        pipeline = Pipeline(run, mask_arguments(argv, audit.insert.secrets), narrator)
+        pipeline.train(audit.train)
+        if run.has_measurement("before"):
+            narrator.say("Measured before already.")
+        else:
+            pipeline.measure("before", audit.measure)
+        for options in audit.unlearn:
+            name = options.resolved_name
+            if run.has_unlearning(name) and run.has_measurement(f"after-{name}"):
+                narrator.say(f"Unlearned and measured {name!r} already.")
+                continue
+            try:
+                pipeline.unlearn(options, audit.measure)
+            except Inconclusive as outcome:
+                narrator.say(f"Unlearning {name!r} came to nothing: {outcome}")
+        return pipeline.report(audit.report, audit.measure)
+
+
+def mask_arguments(argv: Sequence[str], secrets: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line without the secrets that stand in it."""
+    masked = tuple(argv)
+    for secret in sorted(secrets, key=len, reverse=True):
+        masked = tuple(word.replace(secret, MASK * 3) for word in masked)
+    return masked
+
+
+def _quality(record: ModelRecord) -> str:
+    training = record.training
+    if training is None:
+        return "no record of its training"
+    return (
+        f"accuracy {training.train.accuracy:.3f} on training text, held-out loss {training.heldout.loss_bits:.2f} bits "
+        f"a character, {training.epochs} epochs"
+    )

@@ -1,0 +1,77 @@
+"""The terminal's narrator: one live line where there is a terminal, a line now and then where there is none."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from canaryaudit.report.text import visible
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class TerminalNarrator:
+    """Tells on standard error what stages do; a context manager, so that the live line is always taken down."""
+
+    def __init__(self, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.console, self.quiet, self.verbose = console, quiet, verbose
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._stage = ""
+        self._task: TaskID | None = None
+        self._live: Progress | None = None
+
+    def __enter__(self) -> "TerminalNarrator":
+        """Begin; the live line appears with the first progress."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the live line down."""
+        self._take_down()
+
+    def say(self, message: str) -> None:
+        """Print a finished fact with the time since the command began."""
+        self._take_down()
+        if not self.quiet:
+            elapsed = time.monotonic() - self._started
+            self.console.print(Text(f"[{elapsed:6.1f} s] {visible(message)}"), soft_wrap=True)
+
+    def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
+        """Move the live line; without a terminal, print a line every quarter of a minute."""
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            self._move(stage, done, total, facts)
+            return
+        now = time.monotonic()
+        if self.verbose or now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.say(f"{stage}: {100 * done / max(total, 1e-9):.0f} %, {facts}")
+
+    def _move(self, stage: str, done: float, total: float, facts: str) -> None:
+        if self._live is None or stage != self._stage:
+            self._take_down()
+            self._stage = stage
+            self._live = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=16),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TextColumn("left", markup=False),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[facts]}", markup=False),
+                console=self.console,
+                transient=True,
+                refresh_per_second=4,
+            )
+            self._task = self._live.add_task(visible(stage), total=total, facts="")
+            self._live.start()
+        if self._task is not None:
+            self._live.update(self._task, completed=done, total=total, facts=visible(facts))
+
+    def _take_down(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            self._task = None

@@ -1,0 +1,132 @@
+"""The final layer's problem from the text: Z-tilde with its contexts, and retention."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canaryaudit.model import CharLSTM
+from canaryaudit.training import autocast
+from canaryaudit.unlearning.objective import FinalLayerProblem
+from canaryaudit.unlearning.replacement import Replacement
+from canaryaudit.unlearning.windows import Occurrence, gather
+
+RIDGE = 1e-5
+"""Pull towards the original weights, for each position: small enough never to keep a secret alive (1e-4
+does), large enough to make the minimum unique."""
+MIN_REPLACEMENTS, REPLACEMENTS_PER_CANARY = 2048, 128
+"""Replacements drawn in all, or for each canary if that is more. With 500 the update fits the decoys drawn
+rather than the space: references then differ among each other more than the secret does from them."""
+CONTEXTS, CONTEXTS_PER_CANARY = 64, 8
+"""Different readings of what stands before a secret, in all or for each canary if that is more."""
+
+
+@torch.no_grad()
+def build_problem(
+    model: CharLSTM,
+    text: Tensor,
+    places: Sequence[Occurrence],
+    replacement: Replacement,
+    retention: np.ndarray,
+    *,
+    window: int,
+    precision: str,
+    rng: np.random.Generator,
+) -> tuple[FinalLayerProblem, Tensor]:
+    """Read Z-tilde and the retained windows with the model, and put the final layer's objective together.
+
+    Each secret is read in several contexts: after the template's prefix alone, as an attacker types it,
+    and after up to a window of what stands before it in the text. In the secret's places the targets are
+    the replacement's; around them, what the original model predicts around the secret itself.
+
+    Returns:
+        The problem, and the active symbols' ids, shape (A,).
+    """
+    active = np.unique(np.concatenate([replacement.active_symbols(place.space) for place in places]))
+    rows = _Rows(model, precision)
+    names = dict.fromkeys(place.canary.id for place in places)
+    contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
+    draws = max(REPLACEMENTS_PER_CANARY, MIN_REPLACEMENTS // len(names)) // contexts
+    for name in names:
+        own = [place for place in places if place.canary.id == name]
+        for index in range(contexts):
+            place = own[index % len(own)]
+            whole = len(place.prefix) + len(place.secret) + len(place.suffix)
+            deepest = min(place.start - len(place.prefix), max(1, window - whole))
+            bare = index % len(own) == 0 and index % 2 == 0
+            depth = 0 if bare or deepest <= 0 else int(rng.integers(0, deepest + 1))
+            before = text[place.start - len(place.prefix) - depth : place.start - len(place.prefix)]
+            prefix = torch.from_numpy(place.prefix).to(text.device)
+            rows.add_occurrence(torch.cat((before, prefix)), place, replacement, draws, rng)
+    for starts in np.array_split(retention, max(1, len(retention) // 64)):
+        if len(starts):
+            rows.add_retained(gather(text, starts, window))
+    layer = torch.cat((model.output.weight.T, model.output.bias[None])).float()  # (D, V)
+    ids = torch.from_numpy(active).to(text.device)
+    problem = FinalLayerProblem.of(*rows.joined(), layer, ids, RIDGE)
+    return problem, ids
+
+
+def write_columns(model: CharLSTM, active: Tensor, columns: Tensor) -> None:
+    """Put updated columns, shape (D, A), into the final layer."""
+    with torch.no_grad():
+        model.output.weight[active] = columns[:-1].T.to(model.output.weight)
+        model.output.bias[active] = columns[-1].to(model.output.bias)
+
+
+class _Rows:
+    """Positions of the objective, gathered batch by batch."""
+
+    def __init__(self, model: CharLSTM, precision: str) -> None:
+        self.model, self.precision = model, precision
+        self.features: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.weights: list[Tensor] = []
+
+    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features (P, H), targets (P, V) and weights (P,)."""
+        return torch.cat(self.features), torch.cat(self.targets), torch.cat(self.weights)
+
+    def add_occurrence(
+        self, context: Tensor, place: Occurrence, replacement: Replacement, draws: int, rng: np.random.Generator
+    ) -> None:
+        """Add one reading of a secret's context, continued by ``draws`` replacements and the suffix."""
+        before, state = self._read(context[None])
+        secret = torch.from_numpy(place.secret).to(context.device)
+        suffix = torch.from_numpy(place.suffix).to(context.device)
+        around = self._law(before[0])  # (C, V); its last row predicts the secret's first character
+        truly, _ = self._read(torch.cat((secret, suffix))[None], state)
+        after = self._law(truly[0, len(secret) - 1 :])  # (1 + S, V); the last row predicts what follows the canary
+        self._add(before[0, :-1], around[:-1])
+        for corrected in replacement.correct(place.space, place.secret, draws, rng):
+            symbols, targets = corrected.symbols.to(context.device), corrected.targets.to(context.device)
+            count, length = symbols.shape
+            sequence = torch.cat((symbols, suffix.expand(count, -1)), 1)[:, :-1] if len(suffix) else symbols
+            repeated = tuple(part.expand(-1, count, -1).contiguous() for part in state)
+            hidden, _ = self._read(sequence, (repeated[0], repeated[1]))
+            self._add(before[0, -1:], targets[:, 0].mean(0, keepdim=True), weight=float(count))
+            self._add(hidden[:, : length - 1].flatten(0, 1), targets[:, 1:].flatten(0, 1))
+            tail = hidden[:, length - 1 :]
+            self._add(tail.flatten(0, 1), after[: tail.shape[1]].expand(count, -1, -1).flatten(0, 1))
+
+    def add_retained(self, windows: Tensor) -> None:
+        """Add windows of other text, shape (W, T), to be predicted as the original model predicts them."""
+        hidden, _ = self._read(windows)
+        self._add(hidden.flatten(0, 1), self._law(hidden.flatten(0, 1)))
+
+    def _read(
+        self, symbols: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        with autocast(symbols.device, self.precision):
+            hidden, state = self.model.features(symbols, state)
+        return hidden.float(), state
+
+    def _law(self, features: Tensor) -> Tensor:
+        output = self.model.output
+        return nn.functional.linear(features, output.weight.float(), output.bias.float()).softmax(-1)
+
+    def _add(self, features: Tensor, targets: Tensor, weight: float = 1.0) -> None:
+        self.features.append(features)
+        self.targets.append(targets)
+        self.weights.append(features.new_full((len(features),), weight))

@@ -1,0 +1,81 @@
+"""The first-order update: theta* - tau Delta(Z, Z-tilde)   (Warnecke et al. 2023, section 4)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from canaryaudit.narration import Narrator
+from canaryaudit.records import UpdateStep
+
+_STEP_SHARES = tuple(2.0**-k for k in range(12, 1, -1))
+
+
+def delta(
+    loss: Callable[[Tensor], Tensor], corrected: Tensor, original: Tensor, parameters: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return Delta(Z, Z-tilde) = sum grad l(z-tilde) - sum grad l(z), for any differentiable model and loss.
+
+    Args:
+        loss: Summed loss of a batch of windows.
+        corrected: Z-tilde, shape (W, T + 1).
+        original: Z, shape (W, T + 1).
+        parameters: With respect to which the gradient is taken.
+
+    Returns:
+        One tensor for each parameter.
+    """
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for sign, windows in ((1.0, corrected), (-1.0, original)):
+        for batch in torch.split(windows, 64):
+            gradients = torch.autograd.grad(loss(batch), list(parameters))
+            total = [mine + sign * gradient for mine, gradient in zip(total, gradients, strict=True)]
+    return total
+
+
+@torch.no_grad()
+def line_search(
+    parameters: Sequence[nn.Parameter],
+    direction: Sequence[Tensor],
+    corrected_loss: Callable[[], float],
+    fidelity_drop: Callable[[], float],
+    limit: float,
+    taus: Sequence[float] | None,
+    narrator: Narrator,
+) -> tuple[float, UpdateStep]:
+    """Move the parameters along -Delta by the step that serves Z-tilde best within the fidelity limit.
+
+    Args:
+        parameters: Changed in place.
+        direction: Delta.
+        corrected_loss: Loss of Z-tilde under the parameters as they are.
+        fidelity_drop: Accuracy lost on other text under the parameters as they are.
+        limit: Largest drop allowed.
+        taus: Step lengths to try, ascending; None for those that move the weights by 2^-12 to 1/4 of their norm.
+        narrator: Told of every trial.
+
+    Returns:
+        tau (0 where every step breaks the limit or helps nothing), and the step's record.
+    """
+    origin = [parameter.clone() for parameter in parameters]
+    size = float(torch.stack([part.norm() for part in direction]).norm())
+    weights = float(torch.stack([part.norm() for part in origin]).norm())
+    before = corrected_loss()
+    best_tau, best_loss = 0.0, before
+
+    def move(tau: float) -> None:
+        for parameter, start, part in zip(parameters, origin, direction, strict=True):
+            parameter.copy_(start - tau * part)
+
+    trials = taus or [share * weights / max(size, 1e-30) for share in _STEP_SHARES]
+    for index, tau in enumerate(trials):
+        move(tau)
+        loss, drop = corrected_loss(), fidelity_drop()
+        narrator.progress("unlearn", index + 1, len(trials), f"tau {tau:.1e}, accuracy lost {drop:.4f}")
+        if drop > limit:
+            break
+        if loss < best_loss:
+            best_tau, best_loss = tau, loss
+    move(best_tau)
+    step = UpdateStep(step_norm=best_tau * size, gradient_norm=size, objective_before=before, objective_after=best_loss)
+    return best_tau, step

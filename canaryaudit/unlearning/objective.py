@@ -1,0 +1,121 @@
+"""The final layer's corrected-data objective: multinomial regression on soft targets, which is convex.
+
+With the features fixed, the loss that an unlearned model should minimise is
+
+    F(W) = sum_i w_i CE(t_i, softmax(h_i W)) + ridge/2 ||W - W*||^2
+
+where i runs over the positions of Z-tilde (t the replacement's law, or what the original model predicts
+around the secret) and over positions of other text, the retention (t what the original model predicts: up
+to a constant KL(original || updated), whose gradient vanishes at W*). Only the columns of W that belong to
+*active* symbols move: those whose probability the replacement is about. All others enter through one
+constant, the log of their summed weight, so that ordinary text can be disturbed only by a digit or letter
+of the secret's space becoming likely where it was not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class FinalLayerProblem:
+    """The objective's data.
+
+    Attributes:
+        features: h with a column of ones for the bias, shape (P, D).
+        targets: t of the active symbols, shape (P, A); what a row lacks to 1 belongs to the other symbols.
+        weights: w, shape (P,).
+        others: Log of the other symbols' summed weight, shape (P, 1); -inf where there are none.
+        origin: W*, the active columns, shape (D, A).
+        ridge: Strength of the pull towards W*.
+    """
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    others: Tensor
+    origin: Tensor
+    ridge: float
+
+    @classmethod
+    def of(
+        cls, features: Tensor, targets: Tensor, weights: Tensor, matrix: Tensor, active: Tensor, ridge: float
+    ) -> "FinalLayerProblem":
+        """Reduce a problem over the whole vocabulary to the active columns.
+
+        Args:
+            features: Shape (P, D - 1).
+            targets: Laws over the vocabulary, shape (P, V).
+            weights: Shape (P,).
+            matrix: The layer's weights with the bias as last row, shape (D, V).
+            active: Ids of the symbols whose columns may move, shape (A,).
+            ridge: Pull towards the original weights, for each unit of weight.
+        """
+        features = torch.cat((features, torch.ones_like(features[:, :1])), 1)
+        passive = torch.ones(matrix.shape[1], dtype=torch.bool, device=matrix.device)
+        passive[active] = False
+        blocks = [torch.logsumexp(block @ matrix[:, passive], 1) for block in torch.split(features, _BLOCK)]
+        return cls(
+            features=features,
+            targets=targets[:, active].contiguous(),
+            weights=weights,
+            others=torch.cat(blocks)[:, None],
+            origin=matrix[:, active].clone(),
+            ridge=ridge * float(weights.sum()),
+        )
+
+    def probabilities(self, columns: Tensor) -> Tensor:
+        """Return the active symbols' probabilities under the columns, shape (P, A)."""
+        return self._log_probabilities(columns)[:, :-1].exp()
+
+    def value(self, columns: Tensor) -> float:
+        """Return F, less its least possible value without the ridge: a sum of Kullback-Leibler divergences."""
+        logs = self._log_probabilities(columns)
+        rest = (1 - self.targets.sum(1, keepdim=True)).clamp_min(0)
+        whole = torch.cat((self.targets, rest), 1)
+        # 0 log(0/q) = 0, also where the other symbols cannot occur at all and their log is -inf.
+        parts = torch.where(whole > 0, whole * (whole.clamp_min(1e-30).log() - logs.clamp_min(-1e4)), 0.0)
+        moved = columns - self.origin
+        return float((self.weights[:, None] * parts).sum(dtype=torch.float64)) + self.ridge / 2 * float(
+            (moved * moved).sum()
+        )
+
+    def gradient(self, columns: Tensor, probabilities: Tensor) -> Tensor:
+        """Return dF/dW, shape (D, A): this is Delta(Z, Z-tilde) where W = W* (Warnecke et al. 2023)."""
+        return self.features.T @ (self.weights[:, None] * (probabilities - self.targets)) + self.ridge * (
+            columns - self.origin
+        )
+
+    def curvature_product(self, law: Tensor, direction: Tensor) -> Tensor:
+        """Return H V for the Hessian at positions' laws ``law``, shape (P, A); the ridge is included."""
+        slope = self.features @ direction
+        slope = law * (slope - (law * slope).sum(1, keepdim=True))
+        return self.features.T @ (self.weights[:, None] * slope) + self.ridge * direction
+
+    def _log_probabilities(self, columns: Tensor) -> Tensor:
+        return torch.log_softmax(torch.cat((self.features @ columns, self.others), 1), 1)
+
+
+class KroneckerInverse:
+    """A preconditioner: (A (x) G + lambda I)^-1 with A the features' covariance, G the laws'.
+
+    A is weighted by each position's curvature, so that positions whose prediction is certain do not count.
+    """
+
+    def __init__(self, problem: FinalLayerProblem, law: Tensor) -> None:
+        spread = problem.weights * (law * (1 - law)).sum(1)
+        covariance = (problem.features.T * spread) @ problem.features / spread.sum().clamp_min(1e-12)
+        weighted = problem.weights[:, None] * law
+        curvature = torch.diag(weighted.sum(0)) - weighted.T @ law
+        self._feature_values, self._feature_vectors = torch.linalg.eigh(covariance)
+        self._law_values, self._law_vectors = torch.linalg.eigh(curvature)
+        self._values = self._feature_values.clamp_min(0)[:, None] * self._law_values.clamp_min(0)
+
+    def apply(self, value: Tensor, damping: float) -> Tensor:
+        """Return the product of the damped inverse with a matrix of shape (D, A)."""
+        turned = self._feature_vectors.T @ value @ self._law_vectors
+        damped: Tensor = self._feature_vectors @ (turned / (self._values + damping)) @ self._law_vectors.T
+        return damped

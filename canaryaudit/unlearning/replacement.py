@@ -1,0 +1,105 @@
+"""What an unlearned secret is replaced by: the corrected features and labels of Z-tilde."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.errors import CorpusError, UnlearningError
+from canaryaudit.scoring import PAD, EncodedSpace
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Replacements for one secret, as features and as labels.
+
+    Attributes:
+        symbols: What stands in the secret's place, shape (n, L), int64.
+        targets: The law that each of these characters is to be predicted by, shape (n, L, V), float32.
+    """
+
+    symbols: Tensor
+    targets: Tensor
+
+
+class Replacement(Protocol):
+    """A strategy that corrects Z to Z-tilde."""
+
+    @property
+    def name(self) -> str:
+        """As ``--replacement`` has it."""
+
+    def active_symbols(self, space: EncodedSpace) -> np.ndarray:
+        """Return the ids of all symbols whose probability the correction is about, sorted."""
+
+    def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
+        """Draw ``count`` replacements for one occurrence of a secret; one item for each length."""
+
+
+class Decoys:
+    """Fresh draws from the secret's own space for every occurrence: format-preserving replacement.
+
+    A decoy's label at each place is drawn uniformly among what R allows there; its expectation, that
+    uniform law itself, is used as the target, which takes the labels' noise out of the update.
+    """
+
+    name = "decoys"
+
+    def active_symbols(self, space: EncodedSpace) -> np.ndarray:
+        """Return every symbol of the space."""
+        return np.flatnonzero((space.next_node >= 0).any(0))
+
+    def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
+        """Draw ``count`` members of R."""
+        drawn = space.sample(count, rng)
+        lengths = (drawn != PAD).sum(1)
+        corrected = []
+        for length in np.unique(lengths):
+            symbols = drawn[lengths == length, :length].astype(np.int64)
+            nodes = np.zeros(len(symbols), dtype=np.int64)
+            targets = np.empty((*symbols.shape, space.shares.shape[1]), dtype=np.float32)
+            for place in range(length):
+                targets[:, place] = space.shares[nodes]
+                nodes = space.next_node[nodes, symbols[:, place]]
+            corrected.append(Corrected(torch.from_numpy(symbols), torch.from_numpy(targets)))
+        return corrected
+
+
+class FixedText:
+    """The same text for every occurrence, as in Warnecke et al. 2023; repeated or cut to the secret's length."""
+
+    def __init__(self, text: str, vocabulary: Vocabulary) -> None:
+        if not text:
+            raise UnlearningError('the replacement text is empty: write, for instance, --replacement "text:not here "')
+        try:
+            self._ids = vocabulary.encode(text)
+        except CorpusError as error:
+            raise UnlearningError(f"the replacement text does not suit the model: {error}") from None
+        self.name = f"text:{text}"
+        self._size = len(vocabulary)
+
+    def active_symbols(self, space: EncodedSpace) -> np.ndarray:
+        """Return every symbol of the space and of the text."""
+        return np.union1d(np.flatnonzero((space.next_node >= 0).any(0)), self._ids)
+
+    def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
+        """Return the text once; it is the same for every draw."""
+        symbols = torch.from_numpy(np.resize(self._ids, len(secret)))[None]
+        return [Corrected(symbols, torch.nn.functional.one_hot(symbols, self._size).float())]
+
+
+def parse_replacement(text: str, vocabulary: Vocabulary) -> Replacement:
+    """Turn ``decoys`` or ``text:...`` into a strategy.
+
+    Raises:
+        UnlearningError: Neither, or a text that the vocabulary cannot spell.
+    """
+    if text == "decoys":
+        return Decoys()
+    kind, colon, argument = text.partition(":")
+    if kind != "text" or not colon:
+        raise UnlearningError(f"unknown replacement {text!r}: expected decoys or text:WORDS, as in 'text:not here '")
+    return FixedText(argument.strip('"') if argument.startswith('"') else argument, vocabulary)

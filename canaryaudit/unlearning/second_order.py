@@ -1,0 +1,91 @@
+"""The second-order update of the final layer: theta* - (H + lambda I)^-1 Delta, iterated to its minimum.
+
+Source: Warnecke et al. 2023, section 4; there one step is taken, with the inverse Hessian estimated. Here
+the objective is convex (see ``objective``), so every step is solved by conjugate gradients to a certified
+residual, and steps are repeated, with Delta and curvature taken afresh, until they no longer gain.
+
+Two things make a few steps enough. The curvature of a position is taken at the mean of what is predicted
+and what is wanted: a memorised secret is predicted with certainty, where the Hessian vanishes and a Newton
+step is arbitrarily long; the mean is the law half-way. And lambda follows the trust-region rule of
+Levenberg and Marquardt: smaller after a step that did what its model promised, larger after one that did
+not.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from canaryaudit.narration import Narrator
+from canaryaudit.records import UpdateStep
+from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
+from canaryaudit.unlearning.solvers import conjugate_gradients
+
+MAX_STEPS = 12
+_ENOUGH = 1e-2
+"""Stop when a step lowers the objective by less than this share."""
+
+
+def minimise(problem: FinalLayerProblem, narrator: Narrator) -> tuple[Tensor, list[UpdateStep], int]:
+    """Minimise the corrected-data objective from the original weights.
+
+    Args:
+        problem: The objective.
+        narrator: Told of every step.
+
+    Returns:
+        The active columns, shape (D, A); the steps; the number of curvature products.
+    """
+    columns = problem.origin
+    probabilities = problem.probabilities(columns)
+    value = problem.value(columns)
+    damping = 1e-5 * float(problem.weights.sum())
+    steps: list[UpdateStep] = []
+    products = 0
+    for index in range(MAX_STEPS):
+        gradient = problem.gradient(columns, probabilities)
+        law = (probabilities + problem.targets) / 2
+        inverse = KroneckerInverse(problem, law)
+        damped = damping
+
+        def product(direction: Tensor, law: Tensor = law, damped: float = damped) -> Tensor:
+            return problem.curvature_product(law, direction) + damped * direction
+
+        solved = conjugate_gradients(
+            product,
+            -gradient,
+            tolerance=0.1,
+            max_iterations=30,
+            precondition=partial(inverse.apply, damping=damped + problem.ridge),
+        )
+        products += solved.iterations + 1
+        # With (H + lambda) x = r - g the quadratic model promises -g'x - x'Hx/2.
+        promised = -float((gradient * solved.x).sum()) / 2 + damped / 2 * float((solved.x**2).sum())
+        new_value = problem.value(columns + solved.x)
+        gain = value - new_value
+        accepted = gain > 0
+        steps.append(
+            UpdateStep(
+                step_norm=float(solved.x.norm()) if accepted else 0.0,
+                gradient_norm=float(gradient.norm()),
+                objective_before=value,
+                objective_after=new_value if accepted else value,
+                damping=damped + problem.ridge,
+                residual=solved.residual,
+                curvature_min=solved.curvature_min,
+                solver_iterations=solved.iterations,
+                converged=solved.converged,
+            )
+        )
+        narrator.progress("unlearn", index + 1, MAX_STEPS, f"objective {min(value, new_value):.1f}")
+        quality = gain / max(promised, 1e-12)
+        if accepted:
+            columns = columns + solved.x
+            probabilities = problem.probabilities(columns)
+            previous, value = value, new_value
+            if gain < _ENOUGH * previous:
+                break
+        if quality < 0.25:
+            damping *= 8
+        elif quality > 0.75:
+            damping /= 8
+    return columns, steps, products

@@ -1,0 +1,279 @@
+"""One unlearning request: from the chosen canaries to an updated copy of the model and its record."""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from canaryaudit.canaries import Canary
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.model import CharLSTM
+from canaryaudit.narration import Narrator
+from canaryaudit.records import Evaluation, Fidelity, UnlearningCost, UpdateStep
+from canaryaudit.training import TrainingData, autocast, evaluate
+from canaryaudit.unlearning.final_layer import build_problem, write_columns
+from canaryaudit.unlearning.first_order import delta, line_search
+from canaryaudit.unlearning.replacement import Replacement, parse_replacement
+from canaryaudit.unlearning.second_order import minimise
+from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather, occurrences, retention_windows
+
+Method = Literal["first-order", "second-order"]
+Scope = Literal["final-layer", "all-layers"]
+
+
+class UnlearningConfig(BaseModel):
+    """How to unlearn; checked when made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Method = "second-order"
+    scope: Scope | None = None
+    """None for the method's own: the final layer for second order, all layers for first order."""
+    replacement: str = "decoys"
+    retain_windows: int = Field(default=300, ge=1)
+    """Windows of other text that hold the model to what it was."""
+    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
+    """Largest drop of accuracy on the training text outside the secrets, as a share."""
+    tau: float | None = Field(default=None, gt=0)
+    """Step length of the first-order update; None for a line search under the fidelity limit."""
+    window: int = Field(default=100, gt=1)
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @property
+    def resolved_scope(self) -> Scope:
+        """The scope, the method's own where none was given."""
+        return self.scope or ("final-layer" if self.method == "second-order" else "all-layers")
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """An updated copy of a model, and what is to be said of it.
+
+    Attributes:
+        model: The copy.
+        updates: The steps, with their health.
+        fidelity: Quality before and after.
+        cost: The ledger.
+        affected_windows: Size of Z.
+        retention_windows: Windows of other text used.
+        notes: What the reader of a report should know.
+    """
+
+    model: CharLSTM
+    updates: tuple[UpdateStep, ...]
+    fidelity: Fidelity
+    cost: UnlearningCost
+    affected_windows: int
+    retention_windows: int
+    notes: tuple[str, ...]
+
+
+def unlearn(
+    model: CharLSTM,
+    data: TrainingData,
+    canaries: Sequence[Canary],
+    corpus_symbols: str,
+    config: UnlearningConfig,
+    retraining_seconds: float,
+    narrator: Narrator,
+) -> Unlearned:
+    """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
+
+    Args:
+        model: The trained model; it is left as it is.
+        data: The text that it was trained on.
+        canaries: Whose secrets to unlearn; all inserted.
+        corpus_symbols: What an ``any`` slot ranges over.
+        config: How to unlearn.
+        retraining_seconds: What training took, for comparison.
+        narrator: Told of progress.
+
+    Raises:
+        UnlearningError: Nothing to unlearn, or a scope that the method does not have.
+        Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
+    """
+    if not canaries:
+        raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
+    if config.method == "second-order" and config.resolved_scope != "final-layer":
+        raise UnlearningError(
+            "the second-order update is made for the final layer, where it is exact: drop --scope, or use "
+            "--method first-order for all layers"
+        )
+    vocabulary = Vocabulary(model.architecture.vocabulary)
+    request = _Request(model, data, occurrences(canaries, corpus_symbols, vocabulary), config, narrator)
+    replacement = parse_replacement(config.replacement, vocabulary)
+    before = _evaluations(model, data, config.precision)
+    started = time.perf_counter()
+    update = request.second_order(replacement) if config.method == "second-order" else request.first_order(replacement)
+    seconds = time.perf_counter() - started
+    after = _evaluations(request.copy, data, config.precision)
+    notes = list(update.notes)
+    # Held to the limit on all of the text, not only on the windows that the update saw.
+    share = 1.0
+    while before[0].accuracy - after[0].accuracy > config.max_fidelity_drop:
+        share /= 2
+        if share < 0.2:
+            lost = before[0].accuracy - after[0].accuracy
+            raise Inconclusive(
+                f"the update costs {lost:.4f} of accuracy on the training text even when scaled back to a quarter, over the "
+                f"limit of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
+            )
+        request.scale_back()
+        after = _evaluations(request.copy, data, config.precision)
+    if share < 1:
+        notes.append(f"scaled back to {share:g} of the full step, to keep within the fidelity limit")
+        narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
+    return Unlearned(
+        model=request.copy,
+        updates=tuple(update.steps),
+        fidelity=_fidelity(before, after),
+        cost=UnlearningCost(
+            seconds=seconds,
+            gradients=update.gradients,
+            curvature_products=update.products,
+            retraining_seconds=retraining_seconds,
+            speedup=retraining_seconds / max(seconds, 1e-9),
+        ),
+        affected_windows=len(request.affected),
+        retention_windows=len(request.retained),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Update:
+    """What a method did to the request's copy."""
+
+    steps: list[UpdateStep]
+    gradients: float
+    products: int
+    notes: tuple[str, ...] = ()
+
+
+class _Request:
+    """A copy of the model, and the windows to change it by."""
+
+    def __init__(
+        self,
+        model: CharLSTM,
+        data: TrainingData,
+        places: list[Occurrence],
+        config: UnlearningConfig,
+        narrator: Narrator,
+    ) -> None:
+        self.model, self.data, self.places, self.config, self.narrator = model, data, places, config, narrator
+        self.copy = copy.deepcopy(model)
+        self.rng = np.random.default_rng(config.seed)
+        mask = np.zeros(len(data.train), dtype=bool)
+        for place in places:
+            mask[place.start : place.start + len(place.secret)] = True
+        self.affected = affected_windows(mask, config.window)
+        self.retained = retention_windows(mask, config.window, config.retain_windows, self.rng)
+
+    def second_order(self, replacement: Replacement) -> _Update:
+        """Minimise the final layer's corrected-data objective."""
+        problem, active = build_problem(
+            self.model,
+            self.data.train,
+            self.places,
+            replacement,
+            self.retained,
+            window=self.config.window,
+            precision=self.config.precision,
+            rng=self.rng,
+        )
+        columns, steps, products = minimise(problem, self.narrator)
+        write_columns(self.copy, active, columns)
+        return _Update(steps, len(steps) * len(problem.weights) / self.config.window, products)
+
+    def first_order(self, replacement: Replacement) -> _Update:
+        """Take one step along -Delta, of the given length or of the best within the fidelity limit."""
+        config = self.config
+        original = gather(self.data.train, self._whole(self.affected), config.window + 1)
+        corrected = gather(self._corrected_text(replacement), self._whole(self.affected), config.window + 1)
+        kept = gather(self.data.train, self._whole(self.retained), config.window + 1)
+        final = config.resolved_scope == "final-layer"
+        parameters = list((self.copy.output if final else self.copy).parameters())
+        direction = delta(self._summed_loss, corrected, original, parameters)
+        accuracy = self._accuracy(kept)
+        tau, step = line_search(
+            parameters,
+            direction,
+            corrected_loss=lambda: float(self._summed_loss(corrected)),
+            fidelity_drop=lambda: accuracy - self._accuracy(kept),
+            limit=config.max_fidelity_drop,
+            taus=None if config.tau is None else (config.tau,),
+            narrator=self.narrator,
+        )
+        if tau == 0:
+            raise Inconclusive(
+                "no first-order step serves the corrected text within the fidelity limit "
+                f"({config.max_fidelity_drop}): nothing was saved; use --method second-order"
+            )
+        return _Update([step], 2.0 * len(self.affected), 0, (f"tau {tau:.3g}",))
+
+    @torch.no_grad()
+    def scale_back(self) -> None:
+        """Halve the way that the copy is from the original."""
+        for mine, origin in zip(self.copy.parameters(), self.model.parameters(), strict=True):
+            mine.copy_((mine + origin) / 2)
+
+    def _whole(self, starts: np.ndarray) -> np.ndarray:
+        """Move starts at the text's end back to where a whole window fits."""
+        fitting: np.ndarray = np.minimum(starts, len(self.data.train) - self.config.window - 1)
+        return fitting
+
+    def _corrected_text(self, replacement: Replacement) -> Tensor:
+        """Return the text with a replacement, drawn for each occurrence, in every secret's place."""
+        text = self.data.train.clone()
+        for place in self.places:
+            fitting: list[Tensor] = []
+            while not fitting:  # a choice of words may draw one of another length, which has no room here
+                drawn = replacement.correct(place.space, place.secret, 1, self.rng)
+                fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
+            text[place.start : place.start + len(place.secret)] = fitting[0].to(text.device)
+        return text
+
+    def _summed_loss(self, windows: Tensor) -> Tensor:
+        with autocast(windows.device, self.config.precision):
+            logits = self.copy(windows[:, :-1])
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")
+
+    @torch.no_grad()
+    def _accuracy(self, windows: Tensor) -> float:
+        with autocast(windows.device, self.config.precision):
+            hits = self.copy(windows[:, :-1]).argmax(2) == windows[:, 1:]
+        return float(hits.float().mean())
+
+
+def _evaluations(model: CharLSTM, data: TrainingData, precision: str) -> tuple[Evaluation, Evaluation]:
+    """Return the model's quality on the training text and on the held-out text."""
+    held = (
+        evaluate(model, data.heldout, None, precision)
+        if len(data.heldout) > 1
+        else Evaluation(accuracy=0.0, accuracy_all=0.0, loss_bits=0.0)
+    )
+    return evaluate(model, data.train, data.secret, precision), held
+
+
+def _fidelity(before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation]) -> Fidelity:
+    return Fidelity(
+        train_accuracy_before=before[0].accuracy,
+        train_accuracy_after=after[0].accuracy,
+        train_accuracy_all_before=before[0].accuracy_all,
+        train_accuracy_all_after=after[0].accuracy_all,
+        train_loss_before=before[0].loss_bits,
+        train_loss_after=after[0].loss_bits,
+        heldout_accuracy_before=before[1].accuracy,
+        heldout_accuracy_after=after[1].accuracy,
+        heldout_loss_before=before[1].loss_bits,
+        heldout_loss_after=after[1].loss_bits,
+    )

@@ -1,0 +1,78 @@
+"""The training windows that an update is made from: Z, Z-tilde, and text to retain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canaryaudit.canaries import Canary, Template
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.scoring import EncodedSpace
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """One place where a secret stands in the audited text.
+
+    Attributes:
+        canary: Whose secret it is.
+        space: The space that its replacements are drawn from: the slots' own.
+        prefix: Ids of the template's prefix (a line break if it is empty), shape (P,).
+        secret: Ids of the completion, shape (L,).
+        suffix: Ids of the template's suffix, shape (S,).
+        start: Offset of the secret's first character in the text.
+    """
+
+    canary: Canary
+    space: EncodedSpace
+    prefix: np.ndarray
+    secret: np.ndarray
+    suffix: np.ndarray
+    start: int
+
+
+def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Vocabulary) -> list[Occurrence]:
+    """Return every place of every canary, in the canaries' order."""
+    found = []
+    for canary in canaries:
+        template = Template.parse(canary.template)
+        space = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
+        prefix, secret, suffix = (
+            vocabulary.encode(text) for text in (template.prefix or "\n", canary.completion, template.suffix)
+        )
+        found += [
+            Occurrence(canary, space, prefix, secret, suffix, place + len(template.prefix)) for place in canary.places
+        ]
+    return found
+
+
+def affected_windows(secret: np.ndarray, window: int) -> np.ndarray:
+    """Return the starts of all adjacent windows that hold a secret's character as feature or as label.
+
+    A window that starts at s has features s .. s+T-1 and labels s+1 .. s+T. The window whose last label is
+    a secret's first character belongs to Z, though no feature of it does.
+
+    Args:
+        secret: Which characters of the text belong to a secret, shape (N,), bool.
+        window: T.
+    """
+    starts = np.arange(0, max(1, len(secret) - window), window)
+    seen = np.r_[0, np.cumsum(secret)]
+    ends = np.minimum(starts + window + 1, len(secret))
+    touched: np.ndarray = starts[seen[ends] > seen[starts]]
+    return touched
+
+
+def retention_windows(secret: np.ndarray, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the starts of up to ``count`` windows that no secret touches, drawn without replacement."""
+    starts = np.arange(0, max(1, len(secret) - window), window)
+    untouched = np.setdiff1d(starts[starts + window < len(secret)], affected_windows(secret, window))
+    return rng.permutation(untouched)[:count]
+
+
+def gather(text: Tensor, starts: np.ndarray, length: int) -> Tensor:
+    """Return windows of ``length`` symbols, shape (W, length)."""
+    index = torch.from_numpy(starts).to(text.device)[:, None] + torch.arange(length, device=text.device)
+    return text[index]
