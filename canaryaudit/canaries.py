@@ -374,20 +374,3 @@ class CanarySet(BaseModel):
     def space(self, template: Template) -> Space:
         """Return the space R that exposure of ``template``'s canaries is measured in."""
         return (template.widened(self.wider_space) if self.wider_space else template).space(self.corpus_symbols)
-
-
-def mask_completion(text: str, completion: str, filled: Sequence[bool]) -> str:
-    """Hide from ``text`` every slot character that agrees with the secret's at the same place.
-
-    What is left tells how much of the secret came out, and nothing of the secret itself.
-
-    Args:
-        text: A model's completion, or the secret's own.
-        completion: The true completion.
-        filled: For each character of ``completion``, whether it stands in a slot.
-    """
-    hidden = [
-        MASK if index < len(completion) and filled[index] and character == completion[index] else character
-        for index, character in enumerate(text)
-    ]
-    return "".join(hidden)

@@ -59,13 +59,23 @@ class CheckpointFile:
                 header = file.metadata() or {}
                 # Cloned: the file's own memory is a map of the file, which the next checkpoint replaces.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:
             raise ModelError(f"{self.path}: not a checkpoint that can be read; remove it") from error
         if header.get("sha256") != _digest(tensors, header.get("facts", "")):
             raise ModelError(f"{self.path}: the checkpoint's contents were changed; remove it")
         if header.get("key") != self.key:
             return None
         return tensors, json.loads(header["facts"])
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts of whatever training's state is at ``path``; None if there is none that can be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
+            return facts
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError):
+        return None
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:

@@ -1,51 +1,58 @@
-"""The command line: parse, call, print; nothing else."""
+"""The command line: parse, call, print; nothing else.
+
+The stages are imported where a command needs them: they bring torch along, which takes seconds, and help
+and wrong commands must not wait for it.
+"""
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
-from pydantic import BaseModel, ValidationError
-from rich.console import Console
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 import canaryaudit
-from canaryaudit import pipeline
-from canaryaudit.errors import CanaryAuditError, Inconclusive, one_line
-from canaryaudit.pipeline import Pipeline
+from canaryaudit import flags
+from canaryaudit.errors import Inconclusive
+from canaryaudit.newrun import make_run, plan_run
+from canaryaudit.outcome import (
+    GATE_FAILED,
+    USAGE,
+    outcome_of,
+    prepare_streams,
+    raise_on_signals,
+    silence_standard_output,
+)
 from canaryaudit.plan import (
     InsertOptions,
     MeasureOptions,
     Plan,
-    PlanError,
     ReportOptions,
     TrainOptions,
     UnlearnOptions,
-    describe,
+    default_run,
     read_plan,
 )
-from canaryaudit.report import Summary, render_terminal
-from canaryaudit.report.text import visible
-from canaryaudit.report.write import render_json
 from canaryaudit.rundir import RunDirectory
 from canaryaudit.terminal import TerminalNarrator
+from canaryaudit.text import visible
 from canaryaudit.views import measurement_view, plan_document, plan_view
 
-OK, ERROR, USAGE, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-
-T = TypeVar("T", bound=BaseModel)
+if TYPE_CHECKING:
+    from canaryaudit.pipeline import Pipeline
+    from canaryaudit.report import Summary
 
 app = typer.Typer(
     name="canaryaudit",
     help="Measure, remove and prove the removal of secrets that a language model memorised.",
-    epilog="Try it: canaryaudit run (the whole audit of the embedded corpus, in minutes)",
-    no_args_is_help=True,
+    epilog="\b\nTry it on the embedded corpus, in minutes:\n  canaryaudit run",
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -53,114 +60,45 @@ app = typer.Typer(
 )
 
 _INSERT, _TRAIN, _MEASURE = InsertOptions(corpus=""), TrainOptions(), MeasureOptions()
-_UNLEARN, _REPORT = UnlearnOptions(), ReportOptions()
-
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory that `insert -o` made.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say every step.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Samples = Annotated[int, typer.Option(help="References drawn from each template's space.")]
-
-
-@contextmanager
-def _narrator(quiet: bool, verbose: bool) -> Iterator[TerminalNarrator]:
-    with TerminalNarrator(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as narrator:
-        yield narrator
-
-
-def _checked(kind: type[T], **values: object) -> T:
-    """Make options from flags; what does not fit is a usage error."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise click.UsageError(describe(error)) from error
-
-
-@contextmanager
-def _opened(path: Path, narrator: TerminalNarrator) -> Iterator[Pipeline]:
-    run = RunDirectory.open(path)
-    with run.lock():
-        yield Pipeline(run, _argv(), narrator)
-
-
-def _argv() -> list[str]:
-    return ["canaryaudit", *sys.argv[1:]]
-
-
-def _print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
-    document = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    print(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
-
-
-def _out() -> Console:
-    return Console(highlight=False)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise click.UsageError(f"--repetitions {text!r}: expected whole numbers with commas, such as 1,4,16") from None
+_UNLEARN = UnlearnOptions()
+_REPETITIONS = ",".join(map(str, _INSERT.repetitions))
+_ESTIMATORS = ",".join(_MEASURE.estimators)
+_FORMATS = ",".join(ReportOptions().format)
 
 
 @app.command(
-    epilog="Example: canaryaudit insert notes.txt -t 'my card is {digits:4}-{digits:4}.' -n 6 -r 1,4,16 -o runs/notes"
+    epilog=flags.example("canaryaudit insert notes.txt -t 'My card is {digits:4}-{digits:4}.' -r 1,4,16 -o runs/notes")
 )
 def insert(
-    corpus: Annotated[
-        str,
-        typer.Argument(
-            metavar="CORPUS",
-            help="A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split].",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="The run directory to make.")],
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-t",
-            "--template",
-            help="Text with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable. "
-            f"[default: {_INSERT.templates[0]}]",
-        ),
-    ] = None,
-    canaries: Annotated[
-        int | None,
-        typer.Option("-n", "--canaries", help="Secrets to generate, in all. [default: 6, or 0 with --secret]"),
-    ] = None,
-    repetitions: Annotated[
-        str, typer.Option("-r", "--repetitions", help="How often to insert them, dealt out in turn.")
-    ] = ",".join(map(str, _INSERT.repetitions)),
-    secret: Annotated[
-        list[str] | None, typer.Option("--secret", help="A secret of your own; repeatable; masked in every output.")
-    ] = None,
-    controls: Annotated[
-        int, typer.Option(help="Secrets for each template that are drawn and never inserted.")
-    ] = _INSERT.controls,
-    space: Annotated[
-        str | None, typer.Option(help="Measure in a wider space: digits, alnum or any (to reproduce a paper).")
-    ] = None,
-    column: Annotated[str | None, typer.Option(help="The column that holds the text.")] = None,
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case corpus and templates.")] = False,
-    skip_chars: Annotated[int, typer.Option(help="Characters to drop from the corpus's start.")] = _INSERT.skip_chars,
-    holdout: Annotated[float, typer.Option(help="Share of the text held out for evaluation.")] = _INSERT.holdout,
-    seed: Seed = _INSERT.seed,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    corpus: flags.CorpusArgument,
+    output: flags.NewRun = None,
+    template: flags.Templates = None,
+    canaries: flags.Canaries = None,
+    repetitions: flags.Repetitions = _REPETITIONS,
+    secret: flags.Secrets = None,
+    controls: flags.Controls = _INSERT.controls,
+    space: flags.WiderSpace = None,
+    column: flags.Column = None,
+    lowercase: flags.Lowercase = False,
+    skip_chars: flags.SkipChars = _INSERT.skip_chars,
+    holdout: flags.Holdout = _INSERT.holdout,
+    seed: flags.Seed = _INSERT.seed,
+    dry_run: flags.DryRun = False,
+    force: flags.ReplaceRun = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
     """Put canaries into a corpus: make a run directory."""
-    options = _checked(
+    options = flags.checked(
         InsertOptions,
         corpus=corpus,
         column=column,
-        templates=tuple(template or _INSERT.templates),
+        template=tuple(template or _INSERT.template),
         canaries=canaries,
-        repetitions=_numbers(repetitions),
-        secrets=tuple(secret or ()),
+        repetitions=flags.numbers("--repetitions", repetitions),
+        secret=tuple(secret or ()),
         controls=controls,
         space=space,
         lowercase=lowercase,
@@ -168,44 +106,47 @@ def insert(
         holdout=holdout,
         seed=seed,
     )
+    path = output or default_run(corpus)
+    expected = None
     with _narrator(quiet, verbose) as narrator:
         if dry_run:
-            made, _ = pipeline.plan(options)
+            made, _ = plan_run(options)
             narrator.say("Timing a few training steps.")
-            expected = pipeline.training_seconds(made, TrainOptions())
+            from canaryaudit.pipeline import training_seconds
+
+            expected = training_seconds(made, TrainOptions())
         else:
-            _, made = pipeline.insert(output, options, _argv())
-            expected = None
+            _, made = make_run(path, options, _argv(context), replace=force)
         for warning in made.warnings:
-            narrator.say(f"WARNING: {warning}")
+            narrator.warn(warning)
     if as_json:
-        _print_json(plan_document(made, None if dry_run else output, expected))
-    elif not quiet:
-        _out().print(plan_view(made, expected), soft_wrap=True)
-        if not dry_run:
-            _out().print(Text(f"Next: canaryaudit unlearn {shlex.quote(visible(str(output)))}"), soft_wrap=True)
+        _print_json(plan_document(made, None if dry_run else path, expected))
+        return
+    _show(plan_view(made, expected, every=verbose))
+    if not dry_run and not quiet:
+        _show(Text(f"Next: canaryaudit unlearn {_quoted(path)}"))
 
 
-@app.command(epilog="Example: canaryaudit train runs/notes --size paper --target-accuracy 0.95")
+@app.command(epilog=flags.example("canaryaudit train runs/notes --size paper --target-accuracy 0.95"))
 def train(
-    run: RunArgument,
-    size: Annotated[str, typer.Option(help="small (1 x 512 LSTM units) or paper (2 x 512).")] = _TRAIN.size,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the text. [default: 24 for small, 40 for paper]")
-    ] = None,
-    target_accuracy: Annotated[
-        float | None, typer.Option(help="Stop once this share of the training text is predicted.")
-    ] = None,
-    device: Device = _TRAIN.device,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = _TRAIN.precision,
-    seed: Seed = _TRAIN.seed,
-    force: Annotated[bool, typer.Option("--force", help="Train anew although there is a model.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    run: flags.RunArgument,
+    size: flags.Size = _TRAIN.size,
+    epochs: flags.Epochs = None,
+    target_accuracy: flags.TargetAccuracy = None,
+    device: flags.Device = _TRAIN.device,
+    precision: flags.Precision = _TRAIN.precision,
+    seed: flags.Seed = _TRAIN.seed,
+    force: flags.TrainAnew = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
-    """Train the character LSTM on a run's text; goes on by itself after an interruption."""
-    options = _checked(
+    """Train the character LSTM on a run's text.
+
+    After an interruption, the same command goes on.
+    """
+    options = flags.checked(
         TrainOptions,
         size=size,
         epochs=epochs,
@@ -214,89 +155,78 @@ def train(
         precision=precision,
         seed=seed,
     )
-    with _narrator(quiet, verbose) as narrator, _opened(run, narrator) as stages:
+    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
         record = stages.train(options, anew=force)
     if as_json:
         _print_json(record)
+    elif not quiet:
+        _show(Text(f"Next: canaryaudit unlearn {_quoted(run)}"))
 
 
-@app.command(epilog="Example: canaryaudit measure runs/notes --model all --samples 100000")
+@app.command(epilog=flags.example("canaryaudit measure runs/notes --model all --samples 100000"))
 def measure(
-    run: RunArgument,
-    model: Annotated[str, typer.Option(help="before, after-NAME or all.")] = "before",
-    samples: Samples = _MEASURE.samples,
-    estimators: Annotated[
-        str, typer.Option(help="Which to compute, with commas: exact, importance, sampled, skew-normal.")
-    ] = ",".join(_MEASURE.estimators),
-    budget: Annotated[int, typer.Option(help="Prefixes that the search for exact ranks may expand.")] = _MEASURE.budget,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail.")] = False,
-    device: Device = _MEASURE.device,
-    seed: Seed = _MEASURE.seed,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    run: flags.RunArgument,
+    model: flags.ModelName = "before",
+    samples: flags.Samples = _MEASURE.samples,
+    estimators: flags.Estimators = _ESTIMATORS,
+    budget: flags.Budget = _MEASURE.budget,
+    strict: flags.Strict = False,
+    device: flags.Device = _MEASURE.device,
+    seed: flags.Seed = _MEASURE.seed,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
-    """Measure every secret's exposure under a model, against references taken afresh from that model.
+    """Measure every secret's exposure under a model.
 
-    Which figure to trust: "exact" is the rank itself, and always right. "importance" is an unbiased estimate
-    with an interval; trust it where its effective sample size is large, which the tool checks. "sampled" is
-    right up to about log2 of the number of references; beyond, it gives only a lower bound. "skew-normal" is
-    the literature's extrapolation, shown for comparison and never used as the headline. Look at the controls
-    first: secrets that were never inserted must average 1.44 bits, or no figure of the measurement is to be
-    trusted.
+    The references are taken afresh from that model. Which figure to trust: "exact" is the rank itself, and
+    always right. "importance" is an unbiased estimate with an interval; trust it where its effective sample size
+    is large, which the tool checks. "sampled" is right up to about log2 of the number of references; beyond, it
+    gives only a lower bound. "skew-normal" is the literature's extrapolation, shown for comparison and never used
+    as the headline. Look at the controls first: secrets that were never inserted must average 1.44 bits, or no
+    figure of the measurement is to be trusted.
     """
-    options = _checked(
-        MeasureOptions,
-        samples=samples,
-        estimators=tuple(part.strip() for part in estimators.split(",")),
-        budget=budget,
-        device=device,
-        seed=seed,
+    options = flags.checked(
+        MeasureOptions, samples=samples, estimators=flags.words(estimators), budget=budget, device=device, seed=seed
     )
-    with _narrator(quiet, verbose) as narrator, _opened(run, narrator) as stages:
+    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
         models = stages.models() if model == "all" else [model]
         measurements = [stages.measure(name, options) for name in models]
     if as_json:
         _print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
-    elif not quiet:
-        for measurement in measurements:
-            _out().print(measurement_view(measurement), soft_wrap=True)
+    else:
+        _show(*(measurement_view(measurement, every=verbose) for measurement in measurements))
     if strict and any(m.calibration and not m.calibration.passed for m in measurements):
         raise Inconclusive("the controls fail: this measurement must not be relied on; see its calibration")
 
 
-@app.command(epilog="Example: canaryaudit unlearn runs/notes --canary canary-01 --name first-request")
+@app.command(epilog=flags.example("canaryaudit unlearn runs/notes --canary canary-01 --name first-request"))
 def unlearn(
-    run: RunArgument,
-    method: Annotated[str, typer.Option(help="second-order or first-order.")] = _UNLEARN.method,
-    scope: Annotated[str | None, typer.Option(help="final-layer or all-layers. [default: the method's own]")] = None,
-    replacement: Annotated[
-        str, typer.Option(help="decoys (fresh draws of the secret's own format) or text:WORDS.")
-    ] = _UNLEARN.replacement,
-    canary: Annotated[
-        list[str] | None, typer.Option("--canary", metavar="ID", help="Which to unlearn; repeatable. [default: all]")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the result. [default: the method]")] = None,
-    max_fidelity_drop: Annotated[
-        float, typer.Option(help="Largest drop of accuracy on training text outside the secrets, as a share.")
-    ] = _UNLEARN.max_fidelity_drop,
-    retain_windows: Annotated[
-        int, typer.Option(help="Windows of other text that hold the model to what it was.")
-    ] = _UNLEARN.retain_windows,
-    tau: Annotated[float | None, typer.Option(help="Step of the first-order update. [default: searched]")] = None,
-    samples: Samples = _MEASURE.samples,
-    device: Device = _UNLEARN.device,
-    seed: Seed = _UNLEARN.seed,
-    force: Annotated[bool, typer.Option("--force", help="Replace an unlearning of the same name.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    run: flags.RunArgument,
+    method: flags.MethodName = _UNLEARN.method,
+    scope: flags.ScopeName = None,
+    replacement: flags.Replacing = _UNLEARN.replacement,
+    canary: flags.Chosen = None,
+    name: flags.ResultName = None,
+    max_fidelity_drop: flags.MaxFidelityDrop = _UNLEARN.max_fidelity_drop,
+    retain_windows: flags.RetainWindows = _UNLEARN.retain_windows,
+    tau: flags.Tau = None,
+    samples: flags.Samples = _MEASURE.samples,
+    device: flags.Device = _UNLEARN.device,
+    seed: flags.Seed = _UNLEARN.seed,
+    force: flags.UnlearnAnew = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
-    """Make a copy of the model that has forgotten secrets, and measure it afresh.
+    """Make a copy of the model that has forgotten secrets.
 
-    Trains and measures first where that has not been done. The original model is never changed.
+    Trains and measures first where that has not been done, and measures the copy afresh. The original model is
+    never changed.
     """
-    options = _checked(
+    options = flags.checked(
         UnlearnOptions,
         name=name,
         method=method,
@@ -309,67 +239,66 @@ def unlearn(
         device=device,
         seed=seed,
     )
-    measuring = _checked(MeasureOptions, samples=samples, device=device)
-    with _narrator(quiet, verbose) as narrator, _opened(run, narrator) as stages:
+    measuring = flags.checked(MeasureOptions, samples=samples, device=device)
+    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
         record = stages.unlearn(options, measuring, anew=force)
         measurement = stages.run.measurement(f"after-{record.name}")
     if as_json:
         _print_json(record)
-    elif not quiet:
-        _out().print(measurement_view(measurement), soft_wrap=True)
-        _out().print(Text(f"Next: canaryaudit report {shlex.quote(visible(str(run)))}"), soft_wrap=True)
+        return
+    _show(measurement_view(measurement, every=verbose))
+    if not quiet:
+        _show(Text(f"Next: canaryaudit report {_quoted(run)}"))
 
 
-@app.command(epilog="Example: canaryaudit report runs/notes --fail-above 10")
+@app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10"))
 def report(
-    run: RunArgument,
-    formats: Annotated[str, typer.Option("--format", help="Which, with commas: html, md, json.")] = ",".join(
-        _REPORT.formats
-    ),
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Directory. [default: reports/<run name>]")
-    ] = None,
-    fail_above: Annotated[
-        float | None,
-        typer.Option(metavar="BITS", help="Exit with status 3 if an inserted canary's exposure is above this."),
-    ] = None,
-    reveal_secrets: Annotated[
-        bool, typer.Option("--reveal-secrets", help="Show the secrets that you gave; the page says so.")
-    ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    run: flags.RunArgument,
+    formats: flags.Formats = _FORMATS,
+    output: flags.ReportDirectory = None,
+    fail_above: flags.FailAbove = None,
+    reveal_secrets: flags.RevealSecrets = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
-    """Write the report, before and after: HTML, Markdown and JSON."""
-    options = _checked(
-        ReportOptions,
-        formats=tuple(part.strip() for part in formats.split(",")),
-        output=output,
-        fail_above=fail_above,
-        reveal_secrets=reveal_secrets,
+    """Write the report, before and after unlearning.
+
+    Trains and measures first where that has not been done.
+    """
+    options = flags.checked(
+        ReportOptions, format=flags.words(formats), output=output, fail_above=fail_above, reveal_secrets=reveal_secrets
     )
-    with _narrator(quiet, verbose) as narrator, _opened(run, narrator) as stages:
+    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
         summary, written = stages.report(options, MeasureOptions())
-    _print_report(summary, written, as_json=as_json, quiet=quiet)
+    _show_report(summary, written, as_json)
 
 
 @app.command(
-    epilog='A plan is a TOML file: run = "runs/mine", and tables [insert] (with corpus = ...), [train], [measure], '
-    "[[unlearn]], [report], with the commands' flags as keys. Example: canaryaudit run audit.toml"
+    epilog="A plan is a TOML file with the commands' flags as keys:\n\n"
+    '\b\nrun = "runs/notes"\n[insert]\ncorpus = "notes.txt"\nrepetitions = [1, 4, 16]\n[train]\nepochs = 30\n'
+    '[[unlearn]]\nmethod = "first-order"\n[report]\nfail_above = 10\n\n' + flags.example("canaryaudit run audit.toml")
 )
 def run(
-    plan: Annotated[
-        Path | None, typer.Argument(metavar="[PLAN.toml]", help="What to do. [default: audit the embedded corpus]")
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    plan: flags.PlanArgument = None,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
-    """Run a whole audit: insert, train, measure, unlearn, measure again, report; goes on where it was stopped."""
+    """Run a whole audit, from insert to report.
+
+    It goes on where it was stopped. What is there already must be what the plan asks for.
+    """
     audit = read_plan(plan) if plan else Plan()
+    from canaryaudit.audit import run_audit
+
     with _narrator(quiet, verbose) as narrator:
-        summary, written = pipeline.run_plan(audit, _argv(), narrator)
-    _print_report(summary, written, as_json=as_json, quiet=quiet)
+        summary, written, failures = run_audit(audit, _argv(context), narrator)
+    _show_report(summary, written, as_json)
+    if failures:
+        raise failures[0]
 
 
 def _version(wanted: bool) -> None:
@@ -380,72 +309,88 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    context: typer.Context,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(USAGE)
 
 
-# --- what the commands print
+# --- what the commands share
 
 
-def _print_report(summary: Summary, written: list[Path], *, as_json: bool, quiet: bool) -> None:
+@contextmanager
+def _narrator(quiet: bool, verbose: bool) -> Iterator[TerminalNarrator]:
+    with TerminalNarrator(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as narrator:
+        yield narrator
+
+
+@contextmanager
+def _opened(path: Path, context: typer.Context, narrator: TerminalNarrator) -> Iterator["Pipeline"]:
+    run = RunDirectory.open(path)
+    with run.lock():
+        from canaryaudit.pipeline import Pipeline
+
+        yield Pipeline(run, _argv(context), narrator)
+
+
+def _argv(context: typer.Context) -> list[str]:
+    return ["canaryaudit", *context.obj]
+
+
+def _quoted(path: Path) -> str:
+    return visible(shlex.quote(str(path)))
+
+
+def _print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
+    document = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _show(*views: RenderableType) -> None:
+    console = Console(highlight=False)
+    for view in views:
+        console.print(view, soft_wrap=True)
+
+
+def _show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
     if as_json:
-        print(render_json(summary), end="")
-    elif not quiet:
-        console = _out()
-        console.print(render_terminal(summary))
-        console.print(Text("Report: " + visible(str(written[0]))), soft_wrap=True)
+        _print_json(summary)
+    else:
+        from canaryaudit.report import render_terminal
+
+        _show(render_terminal(summary), Text(f"Report: {visible(str(written[0]))}"))
     if summary.gate and not summary.gate.passed:
         for reason in summary.gate.reasons:
             print(visible(reason), file=sys.stderr)
         raise typer.Exit(GATE_FAILED)
 
 
-# --- errors, caught once
+# --- the way in and out
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status; an error is said in one line on standard error."""
+
+    def command() -> object:
+        result = app(list(arguments), standalone_mode=False, prog_name="canaryaudit", obj=arguments)
+        sys.stdout.flush()
+        return result
+
+    status, message = outcome_of(command)
+    if message:
+        print(f"canaryaudit: {visible(message.strip())}", file=sys.stderr)
+    return status
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
-    sys.exit(_status(lambda: app(standalone_mode=False)))
-
-
-def _status(command: Callable[[], object]) -> int:
+    raise_on_signals()
+    prepare_streams()
+    status = run_command(sys.argv[1:])
     try:
-        result = command()
         sys.stdout.flush()
-        return result if isinstance(result, int) else OK
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        _complain(error.format_message())
-        return USAGE
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted; the same command goes on from here")
-        return INTERRUPTED
-    except Inconclusive as error:
-        _complain(str(error))
-        return INCONCLUSIVE
-    except PlanError as error:
-        _complain(str(error))
-        return USAGE
-    except CanaryAuditError as error:
-        _complain(str(error))
-        return ERROR
-    except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter must not complain about it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ERROR
-    except MemoryError:
-        _complain("out of memory; use fewer --samples or a smaller --budget")
-        return ERROR
-    except Exception as error:
-        if os.environ.get("CANARYAUDIT_DEBUG"):
-            raise
-        _complain(f"internal error, {type(error).__name__}: {one_line(error)}; set CANARYAUDIT_DEBUG=1 for the details")
-        return ERROR
-
-
-def _complain(message: str) -> None:
-    print(f"canaryaudit: {visible(message.strip())}", file=sys.stderr)
+    except OSError:
+        silence_standard_output()
+    sys.exit(status)

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 _PACKAGES = ("torch", "numpy", "scipy", "safetensors", "datasets")
 
 
@@ -26,6 +24,8 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str | int]:
     """Return processor, cores, memory and accelerator."""
+    import torch  # Takes seconds: only those wait who need it.
+
     facts: dict[str, str | int] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),

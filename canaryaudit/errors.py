@@ -1,12 +1,18 @@
 """Every error that a user can cause or meet, under one base class.
 
 A message says what is wrong, what was expected, what came, and what to do next, in one line. Only
-``canaryaudit.cli`` catches these; everything below it raises.
+``canaryaudit.outcome`` catches these, for the command line; everything below it raises.
 """
+
+import signal
 
 
 class CanaryAuditError(Exception):
     """Base class: an error said in one line. Exit status 1."""
+
+
+class UsageError(CanaryAuditError):
+    """The command line or the plan asks for something that there is not. Exit status 2."""
 
 
 class CorpusError(CanaryAuditError):
@@ -35,6 +41,14 @@ class UnlearningError(CanaryAuditError):
 
 class Inconclusive(CanaryAuditError):
     """The work was done, and its outcome must not be relied on. Exit status 4."""
+
+
+class Interrupted(BaseException):
+    """A signal ended the command; no ``Exception``, so that nobody takes it for a failure. Exit status 128 + number."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def one_line(error: BaseException) -> str:

@@ -26,6 +26,9 @@ _HINTS = {
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)\b")
 
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
 @contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place when the block ends well.
@@ -50,6 +53,11 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file's name is one that ``atomic_path`` gives."""
+    return bool(_TEMPORARY.fullmatch(name))
 
 
 def atomic_write(path: Path, data: bytes | str, mode: int = 0o644) -> None:

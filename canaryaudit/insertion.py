@@ -149,6 +149,9 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     text = "".join(pieces)
     symbols = Vocabulary.of([text]).symbols
 
+    # Once each at least: checked before drawing, which would take forever for too many.
+    num_boundaries = len(training) - 1
+    _check_room(corpus, len(request.secrets) + request.num_canaries, num_boundaries)
     templates = request.parsed_templates
     for template in templates:
         _check_spaces(template, request, symbols)
@@ -156,12 +159,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     drawn_set = CanarySet(corpus_symbols=symbols, wider_space=request.wider_space, canaries=tuple(inserted.canaries))
 
     num_places = sum(canary.repetitions for canary in drawn_set.canaries)
-    num_boundaries = len(training) - 1
-    if num_places > num_boundaries:
-        raise CorpusError(
-            f"corpus {corpus.name} is too short: {num_places:,} insertions need as many places between paragraphs, and "
-            f"its training part has {num_boundaries:,}; ask for fewer canaries or repetitions, or take a longer text"
-        )
+    _check_room(corpus, num_places, num_boundaries)
     rng = np.random.default_rng([request.seed, _PLACES])
     boundaries = [int(index) + 1 for index in rng.permutation(num_boundaries)[:num_places]]
     training_text, canaries = _insert(training, drawn_set.canaries, boundaries)
@@ -207,6 +205,14 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
             start = place + len(template.prefix)
             mask[start : start + len(filled)] = filled
     return mask
+
+
+def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
+    if insertions > boundaries:
+        raise CorpusError(
+            f"corpus {corpus.name} is too short: {insertions:,} insertions need as many places between paragraphs, and "
+            f"its training part has {boundaries:,}; ask for fewer canaries or repetitions, or take a longer text"
+        )
 
 
 def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -> None:

@@ -183,7 +183,7 @@ def load_weights(architecture: Architecture, path: Path, device: torch.device) -
                 )
             # Cloned: the file's own memory is a map of the file.
             tensors = {name: file.get_tensor(name).clone() for name in expected}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: larger than the memory's addresses
         raise ModelError(
             f"{path}: cannot read the weights ({one_line(error)}); run the command that made them again"
         ) from error

@@ -12,6 +12,9 @@ class Narrator(Protocol):
     def say(self, message: str) -> None:
         """Tell a finished fact, in one sentence."""
 
+    def warn(self, message: str) -> None:
+        """Tell what must be known before a figure is relied on; heard even where nothing else is."""
+
     def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
         """Tell how far ``stage`` is: ``done`` of ``total``, with a few current figures."""
 
@@ -20,6 +23,9 @@ class Silent:
     """A narrator that says nothing."""
 
     def say(self, message: str) -> None:
+        """Drop the message."""
+
+    def warn(self, message: str) -> None:
         """Drop the message."""
 
     def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:

@@ -1,10 +1,10 @@
 """The only orchestrator: which stage needs which, and what of a run is there already.
 
 Every function works on a run directory whose lock the caller holds. A stage that a later one needs and
-that has not run yet is run with its defaults, and the narrator says so.
+that has not run yet is run with its defaults, and the narrator says so. What is there is never thrown
+away unasked: where it was made with other options than are asked for now, that is an error.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from pathlib import Path
 
 import torch
 
-import canaryaudit
 from canaryaudit import environment
-from canaryaudit.canaries import MASK, Canary
-from canaryaudit.corpus import read_corpus
-from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.canaries import Canary
+from canaryaudit.checkpoint import read_facts
+from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.files import atomic_path
-from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion, run_vocabulary, secret_mask
+from canaryaudit.insertion import InsertionPlan, run_vocabulary, secret_mask
 from canaryaudit.model import CharLSTM, LSTMReader, load_weights, resolve_device, resolve_precision, weights_bytes
 from canaryaudit.narration import Narrator
-from canaryaudit.plan import InsertOptions, MeasureOptions, Plan, ReportOptions, TrainOptions, UnlearnOptions
-from canaryaudit.records import CorpusFacts, Manifest, Measurement, ModelRecord, Stage, StageRun, UnlearningRecord
+from canaryaudit.newrun import mask_arguments
+from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
+from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
 from canaryaudit.report import Summary, build_summary, write_report
 from canaryaudit.rundir import RunDirectory, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
@@ -48,24 +48,22 @@ class Pipeline:
         """Train the model, go on with an interrupted training, or say that it is trained.
 
         Args:
-            options: How to train.
+            options: How to train; one that has its default fits whatever is there.
             anew: Train again although there is a model; everything made from the old one is then stale.
+
+        Raises:
+            ModelError: A model, or an interrupted training, was made with other options.
         """
         if self.run.has_model("before") and not anew:
             self.run.verify_weights("before")
             record = self.run.model_record()
-            self.narrator.say(f"Trained already: {_quality(record)}. Use train --force to train anew.")
+            if record.training:
+                self._check_asked(options, record.training, "a model trained")
+            self.narrator.say(f"Trained already: {_quality(record)}.")
             return record
-        device = resolve_device(options.device)
-        config = TrainingConfig(
-            size=options.size,
-            epochs=options.epochs or EPOCHS[options.size],
-            target_accuracy=options.target_accuracy,
-            seed=options.seed,
-            device=device.type,
-            precision=resolve_precision(options.precision, device),
-        )
-        data, vocabulary = self._data(device)
+        # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
+        config = (None if anew else self._interrupted(options)) or training_config(options)
+        data, vocabulary = self._data(resolve_device(config.device))
         with self._stage("train", seed=config.seed, device=config.device, precision=config.precision):
             model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
             sha256 = self.run.write_weights("before", weights_bytes(model))
@@ -75,12 +73,43 @@ class Pipeline:
         self.narrator.say(f"Trained in {training.seconds:.0f} s: {_quality(record)}.")
         return record
 
+    def _interrupted(self, options: TrainOptions) -> TrainingConfig | None:
+        """Return how an interrupted training is to go on; None if there is none that can."""
+        facts = read_facts(self.run.checkpoint_path)
+        if facts is None:
+            return None
+        config = TrainingConfig.model_validate(facts["config"])
+        self._check_asked(options, config, "an interrupted training")
+        return config
+
+    def _check_asked(self, options: TrainOptions, made: TrainingConfig | TrainingRecord, what: str) -> None:
+        for name, default in TrainOptions():
+            asked, found = getattr(options, name), getattr(made, name)
+            if asked in (default, found):
+                continue
+            if isinstance(made, TrainingRecord) and _is_met(name, asked, made):
+                continue
+            flag, known = f"--{name.replace('_', '-')} {asked}", "none" if found is None else found
+            raise ModelError(
+                f"{self.run.path} has {what} with another {name.replace('_', ' ')} than {flag} ({known}): leave the "
+                f"option out to keep it, or replace it with: canaryaudit train {self.run.path} {flag} --force"
+            )
+
     # --- measure
 
     def measure(self, name: str, options: MeasureOptions) -> Measurement:
-        """Measure ``before`` or ``after-NAME`` afresh."""
+        """Measure ``before`` or ``after-NAME`` afresh.
+
+        Raises:
+            RunDirectoryError: There is no such model.
+        """
         if name == "before":
             self._need_model()
+        elif not self.run.has_model(name):
+            raise RunDirectoryError(
+                f"{self.run.path} has no model {name!r}, but {', '.join(self.models())}: choose one of them, or run: "
+                f"canaryaudit unlearn {self.run.path} --name {name.removeprefix('after-')}"
+            )
         device = resolve_device(options.device)
         record = self.run.model_record(name)
         reader = LSTMReader(self._model(name, device))
@@ -121,7 +150,7 @@ class Pipeline:
         """
         name = check_name(options.resolved_name)
         chosen = self._chosen(options.canary)
-        if self.run.has_unlearning(name) and not anew:
+        if not anew and self.run.has_unlearning(name):
             if self.run.has_measurement(f"after-{name}"):
                 raise UnlearningError(
                     f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
@@ -181,8 +210,8 @@ class Pipeline:
             self.run.write_unlearning(record)
         lost = record.fidelity.train_accuracy_before - record.fidelity.train_accuracy_after
         self.narrator.say(
-            f"Unlearned {len(chosen)} canar{'y' if len(chosen) == 1 else 'ies'} in {record.cost.seconds:.1f} s, "
-            f"{record.cost.speedup:.0f} times faster than training; accuracy outside the secrets changed by "
+            f"Unlearned {len(chosen)} canar{'y' if len(chosen) == 1 else 'ies'} in {record.cost.seconds:.1f} s "
+            f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
             f"{-100 * lost:+.2f} points."
         )
         self.measure(f"after-{name}", measure_options)
@@ -212,14 +241,14 @@ class Pipeline:
                 reveal_secrets=options.reveal_secrets,
                 fail_above=options.fail_above,
             )
-            written = write_report(summary, options.output or DEFAULT_REPORTS / name, options.formats)
+            written = write_report(summary, options.output or DEFAULT_REPORTS / name, options.format)
         return summary, written
 
     # --- inside
 
     def _need_model(self) -> None:
         if not self.run.has_model("before"):
-            self.narrator.say("Not trained yet: training first, with the defaults of `canaryaudit train`.")
+            self.narrator.say("Not trained yet: training first.")
             self.train(TrainOptions())
 
     def _chosen(self, identifiers: Sequence[str]) -> list[Canary]:
@@ -259,20 +288,21 @@ class Pipeline:
             f"{greedy} of {len(inserted)} secrets completed greedily{controls}."
         )
         if calibration and not calibration.passed:
-            self.narrator.say(f"WARNING: {calibration.note} (p = {calibration.ks_pvalue:.2g}).")
+            self.narrator.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")
 
     @contextmanager
     def _stage(
         self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
     ) -> Iterator[None]:
         """Note a stage in the manifest when it is done."""
+        argv = mask_arguments(self.argv, self.run.canary_set())
         started, clock = environment.utc_now(), time.perf_counter()
         yield
         self.run.add_stage(
             StageRun(
                 stage=stage,
                 name=name,
-                argv=self.argv,
+                argv=argv,
                 started=started,
                 seconds=time.perf_counter() - clock,
                 seed=seed,
@@ -282,121 +312,31 @@ class Pipeline:
         )
 
 
-def plan(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
-    """Read the corpus and plan the insertion; nothing is written."""
-    corpus = read_corpus(
-        options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
-    )
-    canaries = options.canaries if options.canaries is not None else (0 if options.secrets else 6)
-    made = plan_insertion(
-        corpus,
-        InsertionRequest(
-            templates=options.templates,
-            num_canaries=canaries,
-            repetitions=options.repetitions,
-            secrets=options.secrets,
-            num_controls=options.controls,
-            wider_space=options.space,
-            lowercase=options.lowercase,
-            holdout=options.holdout,
-            seed=options.seed,
-        ),
-    )
-    return made, CorpusFacts(
-        name=corpus.name,
-        sha256=corpus.sha256,
-        audited_sha256=hashlib.sha256(made.training_text.encode("utf-8")).hexdigest(),
-        characters=len(made.training_text),
-        heldout_characters=len(made.heldout_text),
-        paragraphs=made.num_paragraphs,
-        documents=made.num_documents,
-        lowercase=options.lowercase,
-        skip_chars=options.skip_chars,
-        holdout=options.holdout,
+def training_config(options: TrainOptions) -> TrainingConfig:
+    """Return the options with everything decided that they leave to the machine."""
+    device = resolve_device(options.device)
+    return TrainingConfig(
+        size=options.size,
+        epochs=options.epochs or EPOCHS[options.size],
+        target_accuracy=options.target_accuracy,
         seed=options.seed,
+        device=device.type,
+        precision=resolve_precision(options.precision, device),
     )
-
-
-def insert(path: Path, options: InsertOptions, argv: Sequence[str]) -> tuple[RunDirectory, InsertionPlan]:
-    """Plan the insertion and write the run directory."""
-    RunDirectory(path).check_can_create()
-    started, clock = environment.utc_now(), time.perf_counter()
-    made, facts = plan(options)
-    stage = StageRun(
-        stage="insert",
-        argv=mask_arguments(argv, options.secrets),
-        started=started,
-        seconds=time.perf_counter() - clock,
-        seed=options.seed,
-    )
-    manifest = Manifest(
-        canaryaudit=canaryaudit.__version__,
-        versions=environment.versions(),
-        commit=environment.commit(),
-        machine=environment.machine(),
-        corpus=facts,
-        stages=(stage,),
-    )
-    run = RunDirectory.create(
-        path,
-        manifest=manifest,
-        corpus_text=made.training_text,
-        heldout_text=made.heldout_text,
-        canary_set=made.canary_set,
-    )
-    return run, made
 
 
 def training_seconds(made: InsertionPlan, options: TrainOptions) -> float:
     """Estimate what training on a plan's text would take here, from a few steps."""
-    device = resolve_device(options.device)
-    config = TrainingConfig(
-        size=options.size,
-        epochs=options.epochs or EPOCHS[options.size],
-        device=device.type,
-        precision=resolve_precision(options.precision, device),
-    )
+    config = training_config(options)
     steps = config.epochs * len(made.training_text) / (config.batch_size * config.window)
     return steps * seconds_per_step(len(made.vocabulary), config)
 
 
-def run_plan(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path]]:
-    """Run a whole audit, or go on with what is there of it."""
-    if RunDirectory.holds_run(audit.run):
-        run = RunDirectory.open(audit.run)
-        narrator.say(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
-    else:
-        run, made = insert(audit.run, audit.insert, argv)
-        inserted, controls = made.canary_set.inserted, made.canary_set.controls
-        narrator.say(
-            f"Inserted {len(inserted)} canaries ({sum(c.repetitions for c in inserted)} times in all) into "
-            f"{len(made.training_text):,} characters; {len(controls)} controls are kept out."
-        )
-    with run.lock():
-        pipeline = Pipeline(run, mask_arguments(argv, audit.insert.secrets), narrator)
-        pipeline.train(audit.train)
-        if run.has_measurement("before"):
-            narrator.say("Measured before already.")
-        else:
-            pipeline.measure("before", audit.measure)
-        for options in audit.unlearn:
-            name = options.resolved_name
-            if run.has_unlearning(name) and run.has_measurement(f"after-{name}"):
-                narrator.say(f"Unlearned and measured {name!r} already.")
-                continue
-            try:
-                pipeline.unlearn(options, audit.measure)
-            except Inconclusive as outcome:
-                narrator.say(f"Unlearning {name!r} came to nothing: {outcome}")
-        return pipeline.report(audit.report, audit.measure)
-
-
-def mask_arguments(argv: Sequence[str], secrets: Sequence[str]) -> tuple[str, ...]:
-    """Return a command line without the secrets that stand in it."""
-    masked = tuple(argv)
-    for secret in sorted(secrets, key=len, reverse=True):
-        masked = tuple(word.replace(secret, MASK * 3) for word in masked)
-    return masked
+def _is_met(name: str, asked: object, training: TrainingRecord) -> bool:
+    """Tell whether a finished training is as good as what is asked, though it was asked otherwise."""
+    if name == "target_accuracy" and isinstance(asked, float):
+        return training.train.accuracy >= asked
+    return name == "epochs" and isinstance(asked, int) and bool(training.reached_target) and training.epochs <= asked
 
 
 def _quality(record: ModelRecord) -> str:
@@ -405,5 +345,5 @@ def _quality(record: ModelRecord) -> str:
         return "no record of its training"
     return (
         f"accuracy {training.train.accuracy:.3f} on training text, held-out loss {training.heldout.loss_bits:.2f} bits "
-        f"a character, {training.epochs} epochs"
+        f"a character, {training.epochs} epoch{'' if training.epochs == 1 else 's'}"
     )

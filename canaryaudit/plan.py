@@ -1,25 +1,31 @@
 """What a command or a plan file asks for, stage by stage: defaults stand here, with their reasons."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from canaryaudit.errors import CanaryAuditError, one_line
-from canaryaudit.records import EstimatorName
-from canaryaudit.unlearning import Method, Scope
+from canaryaudit.errors import UsageError, one_line
+from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
-ReportFormat = Literal["html", "md", "json"]
+DEFAULT_RUNS = Path("runs")
 
-
-class PlanError(CanaryAuditError):
-    """A plan, or an option, is not well formed."""
+_WORDS = {
+    "Input should be": "expected",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+    "a valid tuple": "a list",
+    "a valid ": "a ",
+}
+"""Pydantic's words in plain ones."""
 
 
 class Options(BaseModel):
-    """Base of all options: immutable, and unknown ones are errors."""
+    """Base of all options: immutable, unknown ones are errors, and each bears its flag's name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -31,13 +37,13 @@ class InsertOptions(Options):
     """A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split]."""
     column: str | None = None
     """The column that holds the text, where there are several."""
-    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
-    canaries: int | None = None
+    template: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    canaries: int | None = Field(default=None, ge=0)
     """Generated canaries in all; 6 where no secret is given: two for each of the default repetitions."""
     repetitions: tuple[int, ...] = (1, 4, 16)
     """Once, and two steps up: memorisation begins somewhere between."""
-    secrets: tuple[str, ...] = ()
-    controls: int = 32
+    secret: tuple[str, ...] = ()
+    controls: int = Field(default=32, ge=0, le=10_000)
     """For each template; their mean exposure is then known to a quarter of a bit."""
     space: Literal["digits", "alnum", "any"] | None = None
     lowercase: bool = False
@@ -94,7 +100,7 @@ class UnlearnOptions(Options):
 class ReportOptions(Options):
     """What to report; as the flags of ``canaryaudit report``."""
 
-    formats: tuple[ReportFormat, ...] = ("html", "md", "json")
+    format: tuple[ReportFormat, ...] = ("html", "md", "json")
     output: Path | None = None
     """None for reports/<run name>."""
     fail_above: float | None = Field(default=None, ge=0)
@@ -104,10 +110,10 @@ class ReportOptions(Options):
 class Plan(Options):
     """A whole audit; without a file, that of the embedded corpus."""
 
-    run: Path = Path("runs/embedded")
+    run: Path = DEFAULT_RUNS / "embedded"
     insert: InsertOptions = InsertOptions(
         corpus="harbour",
-        templates=(
+        template=(
             '"My telephone number is {digits:10}," said the pilot.',
             "The strong-room opens to {lower:4}-{digits:4}.",
             '"Write down {digits:3}-{digits:2}-{digits:4}," said the baker.',
@@ -120,25 +126,38 @@ class Plan(Options):
     report: ReportOptions = ReportOptions()
 
 
+def default_run(corpus: str) -> Path:
+    """Return the run directory for a corpus where none was named: ``runs/notes`` for ``texts/notes.txt``."""
+    name = corpus.removeprefix("hub:").split(":")[0] if corpus.startswith("hub:") else corpus
+    return DEFAULT_RUNS / (re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "audit")
+
+
 def read_plan(path: Path) -> Plan:
-    """Read a plan file.
+    """Read a plan file; without ``run``, its run directory bears the plan's own name.
 
     Raises:
-        PlanError: It cannot be read, is no TOML, or asks for something unknown.
+        UsageError: It cannot be read, is no TOML, or asks for something unknown.
     """
     try:
-        return Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise PlanError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} is no TOML file ({one_line(error)}): mend that place") from error
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is no TOML file ({one_line(error)}): mend that place") from error
     except ValidationError as error:
-        raise PlanError(f"{path}: {describe(error)}") from error
+        place, fault = describe(error)
+        raise UsageError(f"{path}: {place or 'plan'}: {fault}; see canaryaudit run --help") from error
+    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})
 
 
-def describe(error: ValidationError) -> str:
-    """Say the first fault of a validation in one line."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "plan"
-    known = "; see `canaryaudit run --help`" if first["type"] == "extra_forbidden" else ""
-    return f"{place}: {first['msg']}{known}"
+def describe(error: ValidationError) -> tuple[str, str]:
+    """Return where a validation's first fault is, and what it is; a secret's text is never told."""
+    first = error.errors(include_url=False)[0]
+    fault = first["msg"]
+    for theirs, ours in _WORDS.items():
+        fault = fault.replace(theirs, ours)
+    if first["type"] == "extra_forbidden":
+        fault = "there is no such key"
+    elif first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
+        fault += f", got {first['input']!r}"
+    return ".".join(map(str, first["loc"])), fault

@@ -5,14 +5,18 @@ would misread the new one. No record holds the secret of a canary whose owner ga
 canaries.json does.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 SCHEMA_VERSION = 1
 
 Stage = Literal["insert", "train", "measure", "unlearn", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
+Method = Literal["first-order", "second-order"]
+Scope = Literal["final-layer", "all-layers"]
+ReportFormat = Literal["html", "md", "json"]
 
 
 class Record(BaseModel):
@@ -197,7 +201,19 @@ class CanaryMeasurement(Record):
     log_perplexity_bits: float
     exposure: Headline
     estimates: dict[EstimatorName, Estimate]
+    """By estimator; as a key in the file, skew-normal is written ``skew_normal``."""
     extraction: Extraction
+
+    @field_serializer("estimates")
+    def _with_underscores(self, estimates: Mapping[EstimatorName, Estimate]) -> dict[str, Estimate]:
+        return {name.replace("-", "_"): estimate for name, estimate in estimates.items()}
+
+    @field_validator("estimates", mode="before")
+    @classmethod
+    def _with_hyphens(cls, estimates: object) -> object:
+        if not isinstance(estimates, Mapping):
+            return estimates
+        return {"skew-normal" if name == "skew_normal" else name: value for name, value in estimates.items()}
 
 
 class SkewNormalFit(Record):
@@ -323,8 +339,8 @@ class UnlearningRecord(Record):
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    method: Literal["first-order", "second-order"]
-    scope: Literal["final-layer", "all-layers"]
+    method: Method
+    scope: Scope
     replacement: str
     """``decoys`` or ``text:...``."""
     canaries: tuple[str, ...]
@@ -344,4 +360,6 @@ class UnlearningRecord(Record):
     fidelity_limit: float
     """Largest allowed drop of train_accuracy, as a share."""
     cost: UnlearningCost
+    relearning: None = None
+    """How fast the secrets come back under fine-tuning; null, since that attack was not made."""
     notes: tuple[str, ...] = ()

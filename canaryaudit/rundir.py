@@ -17,10 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from canaryaudit.canaries import CanarySet, Template
 from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError, one_line
-from canaryaudit.files import atomic_path, atomic_write, exclusive_lock, read_errors, sha256_of, write_errors
+from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, read_errors, sha256_of, write_errors
 from canaryaudit.records import SCHEMA_VERSION, Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
-
-__all__ = ["RunDirectory", "atomic_path", "atomic_write", "check_name", "sha256_of"]
 
 MAX_JSON_BYTES = 64 * 2**20
 """A record is a few kilobytes; a larger file is no record, and reading it would only take memory."""
@@ -122,9 +120,9 @@ class RunDirectory:
             RunDirectoryError: The directory holds something else, or a run that is not to be replaced.
         """
         path = self.path
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file: choose another directory for the run")
         with read_errors(path):
-            if path.exists() and not path.is_dir():
-                raise RunDirectoryError(f"{path} is a file: choose another directory for the run")
             names = {entry.name for entry in path.iterdir()} if path.exists() else set()
         foreign = sorted(name for name in names if not _is_ours(name))
         if foreign:
@@ -134,7 +132,7 @@ class RunDirectory:
             )
         if _MANIFEST in names and not replace:
             raise RunDirectoryError(
-                f"{path} already holds a run: choose another directory, or delete this one to start afresh"
+                f"{path} already holds a run: choose another directory, or replace the run with --force"
             )
 
     @classmethod
@@ -161,12 +159,15 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other commands out of the directory; not re-entrant, so one command takes it once.
+        """Keep other commands out, and clear away what a killed one left half-written; not re-entrant.
 
         Raises:
             RunDirectoryError: Another command holds the lock; its process id is named.
         """
         with exclusive_lock(self.path / _LOCK, str(self.path)):
+            for path in self.path.rglob(".*.tmp"):
+                if is_temporary(path.name):
+                    path.unlink(missing_ok=True)
             yield
 
     # --- what insert wrote
@@ -185,18 +186,14 @@ class RunDirectory:
         """Return the audited text, canaries included, checked against the manifest."""
         text = self._read_text(_CORPUS)
         if hashlib.sha256(text.encode("utf-8")).hexdigest() != self.manifest.corpus.audited_sha256:
-            raise RunDirectoryError(
-                f"{self.path / _CORPUS} was changed since canaries were inserted: {self._insert_again}"
-            )
+            raise self._changed(_CORPUS)
         return text
 
     def heldout_text(self) -> str:
         """Return the held-out text; empty if nothing was held out."""
         text = self._read_text(_HELDOUT)
         if len(text) != self.manifest.corpus.heldout_characters:
-            raise RunDirectoryError(
-                f"{self.path / _HELDOUT} was changed since canaries were inserted: {self._insert_again}"
-            )
+            raise self._changed(_HELDOUT)
         return text
 
     def canary_set(self) -> CanarySet:
@@ -260,8 +257,7 @@ class RunDirectory:
         if not self.has_model(model):
             raise RunDirectoryError(f"{self.path} has no model {model!r}: {self._make_again(model)}")
         path, expected = self.weights_path(model), self.model_record(model).sha256
-        actual = sha256_of(path)
-        if actual != expected:
+        if (actual := sha256_of(path)) != expected:
             raise ModelError(
                 f"{path} is damaged (SHA-256 {actual[:12]}…, expected {expected[:12]}…): delete it, then "
                 f"{self._make_again(model)}"
@@ -297,11 +293,6 @@ class RunDirectory:
         """Write a measurement under its model's name."""
         self._write(str(self._measurement_path(measurement.model).relative_to(self.path)), measurement)
 
-    def measurements(self) -> tuple[Measurement, ...]:
-        """Return all measurements of models as they are now, ``before`` first."""
-        models = ("before", *(f"after-{name}" for name in self._unlearning_names()))
-        return tuple(self.measurement(model) for model in models if self.has_measurement(model))
-
     def has_unlearning(self, name: str) -> bool:
         """Tell whether an unlearning of the model as it is now was done to its end."""
         return (
@@ -328,6 +319,10 @@ class RunDirectory:
     @property
     def _insert_again(self) -> str:
         return f"delete the directory, then run: canaryaudit insert CORPUS -o {self.path}"
+
+    def _changed(self, name: str) -> RunDirectoryError:
+        path = self.path / name
+        return RunDirectoryError(f"{path} was changed since canaries were inserted: {self._insert_again}")
 
     def _unlearning_names(self) -> list[str]:
         directory = self.path / _UNLEARNED
@@ -394,7 +389,7 @@ def _json(record: BaseModel) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (*_INSERTED, *_DERIVED, _LOCK, _STAGING) or (name.startswith(".") and name.endswith(".tmp"))
+    return name in (*_INSERTED, *_DERIVED, _LOCK, _STAGING) or is_temporary(name)
 
 
 def _remove(path: Path) -> None:

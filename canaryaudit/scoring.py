@@ -68,10 +68,11 @@ class EncodedSpace:
         nodes = np.zeros(count, dtype=np.int32)
         for place in range(self.max_length):
             uniform = rng.random(count)
-            for node in np.unique(nodes):
+            reached = nodes.copy()  # a node that is reached at this place may itself come later in this loop
+            for node in np.unique(reached):
                 if node == self.accept:
                     continue
-                here = nodes == node
+                here = reached == node
                 ids = np.flatnonzero(self.next_node[node] >= 0)
                 cumulative = np.cumsum(self.shares[node, ids])
                 chosen = np.searchsorted(cumulative[:-1], uniform[here] * cumulative[-1], side="right")

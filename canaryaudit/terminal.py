@@ -6,13 +6,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from canaryaudit.report.text import visible
+from canaryaudit.text import visible
 
-_SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_LINES = {False: 15.0, True: 1.0}
+"""Between lines of progress, by whether every step is to be said."""
 
 
 class TerminalNarrator:
-    """Tells on standard error what stages do; a context manager, so that the live line is always taken down."""
+    """Tells on standard error what stages do; a context manager, so that the live line is always taken down.
+
+    Args:
+        console: Where to write.
+        quiet: Write warnings only.
+        verbose: Write progress as lines that stay, and often.
+    """
 
     def __init__(self, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
         self.console, self.quiet, self.verbose = console, quiet, verbose
@@ -32,22 +39,29 @@ class TerminalNarrator:
 
     def say(self, message: str) -> None:
         """Print a finished fact with the time since the command began."""
-        self._take_down()
         if not self.quiet:
-            elapsed = time.monotonic() - self._started
-            self.console.print(Text(f"[{elapsed:6.1f} s] {visible(message)}"), soft_wrap=True)
+            self._print(message)
+
+    def warn(self, message: str) -> None:
+        """Print a warning, whether quiet or not."""
+        self._print(f"WARNING: {message}")
 
     def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
-        """Move the live line; without a terminal, print a line every quarter of a minute."""
+        """Move the live line; without a terminal, or when verbose, print a line now and then."""
         if self.quiet:
             return
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.verbose:
             self._move(stage, done, total, facts)
             return
         now = time.monotonic()
-        if self.verbose or now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self.say(f"{stage}: {100 * done / max(total, 1e-9):.0f} %, {facts}")
+        if now - self._last_line > _SECONDS_BETWEEN_LINES[self.verbose] or (self.verbose and stage != self._stage):
+            self._last_line, self._stage = now, stage
+            self._print(f"{stage}: {100 * done / max(total, 1e-9):.0f} %" + (f", {facts}" if facts else ""))
+
+    def _print(self, message: str) -> None:
+        self._take_down()
+        elapsed = time.monotonic() - self._started
+        self.console.print(Text(f"[{elapsed:6.1f} s] {visible(message)}"), soft_wrap=True)
 
     def _move(self, stage: str, done: float, total: float, facts: str) -> None:
         if self._live is None or stage != self._stage:
@@ -64,6 +78,8 @@ class TerminalNarrator:
                 console=self.console,
                 transient=True,
                 refresh_per_second=4,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._task = self._live.add_task(visible(stage), total=total, facts="")
             self._live.start()

@@ -374,6 +374,7 @@ class _Loop:
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         facts = {
+            "config": self.config.model_dump(),
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "characters": self.characters,

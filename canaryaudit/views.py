@@ -1,17 +1,23 @@
 """What the commands show of a plan and of a measurement, as renderables and documents; ``cli`` prints them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.insertion import InsertionPlan
-from canaryaudit.records import CanaryMeasurement, EstimatorName, Measurement
-from canaryaudit.report.text import shorten
+from canaryaudit.records import CanaryMeasurement, Estimate, EstimatorName, Measurement
+from canaryaudit.text import shorten
 
-_OTHERS: tuple[EstimatorName, ...] = ("importance", "sampled", "skew-normal")
+MOST_CANARIES, MOST_PLACES = 20, 6
+"""Shown unless all are asked for: what fits a screen, and a line."""
+
+_ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
+_KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
 
 
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
@@ -51,58 +57,99 @@ def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: fl
     }
 
 
-def plan_view(made: InsertionPlan, expected_seconds: float | None) -> RenderableType:
-    """Return an insertion as the terminal shows it."""
-    table = Table()
-    table.add_column("template", overflow="fold")
-    for heading in ("space, bits", "canaries", "controls"):
-        table.add_column(heading, justify="right")
+def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: bool = False) -> RenderableType:
+    """Return an insertion as the terminal shows it.
+
+    Args:
+        made: The plan.
+        expected_seconds: What training would take, if nothing was written; else None.
+        every: Show all canaries and all their places.
+    """
+    table = _table(("template", "space, bits", "canaries", "controls"))
     for space in made.spaces:
-        table.add_row(Text(shorten(space.template, 200)), f"{space.bits:.2f}", str(space.canaries), str(space.controls))
+        table.add_row(Text(shorten(space.template, 200)), f"{space.bits:.1f}", str(space.canaries), str(space.controls))
     lines = []
-    for canary in made.canary_set.inserted:
-        shown = ", ".join(f"{place:,}" for place in canary.places[:6]) + (", …" if len(canary.places) > 6 else "")
+    inserted = made.canary_set.inserted
+    for canary in inserted if every else inserted[:MOST_CANARIES]:
+        places = canary.places if every else canary.places[:MOST_PLACES]
+        shown = ", ".join(f"{place:,}" for place in places) + ("" if len(places) == len(canary.places) else ", …")
         times = "once" if canary.repetitions == 1 else f"{canary.repetitions} times"
         lines.append(f"{canary.id}: {times}, at {shown}")
+    lines += _and_more(len(inserted), every)
+    lines.append("")
     lines.append(
         f"{len(made.training_text):,} characters to train on, {len(made.heldout_text):,} held out, "
-        f"{made.num_boundaries:,} places between paragraphs, {len(made.vocabulary)} symbols."
+        f"{len(made.vocabulary)} symbols;\n{made.num_boundaries:,} places between paragraphs for "
+        f"{sum(canary.repetitions for canary in inserted):,} insertions."
     )
     if expected_seconds is not None:
-        lines.append(f"Training (small) would take about {expected_seconds:.0f} s here. Nothing was written.")
+        lines.append(f"Training (small) would take about {_duration(expected_seconds)} here. Nothing was written.")
     return Group(table, Text("\n".join(lines)))
 
 
-def measurement_view(measurement: Measurement) -> RenderableType:
-    """Return a measurement as the terminal shows it: the inserted canaries, and the controls in one line."""
-    table = Table(title=Text(f"Exposure {measurement.model}, bits"))
-    for heading in ("canary", "times", "exposure", "95 %", "method", "import.", "sampled", "skew-n.", "greedy"):
-        table.add_column(heading, justify="left" if heading in ("canary", "method") else "right")
-    for canary in measurement.canaries:
-        if not canary.control:
-            table.add_row(*_measured_row(canary))
-    lines = ["A figure with ? is not to be trusted, by its own diagnostics."]
+def measurement_view(measurement: Measurement, *, every: bool = False) -> RenderableType:
+    """Return a measurement as the terminal shows it: the inserted canaries, and the controls in one line.
+
+    Args:
+        measurement: What was measured.
+        every: Show all canaries, and all estimators' figures in a second table.
+    """
+    inserted = sorted((c for c in measurement.canaries if not c.control), key=lambda c: -c.exposure.bits)
+    shown = inserted if every else inserted[:MOST_CANARIES]
+    table = _table(("canary", "times", "exposure, bits", "95 % interval", "method", "greedy"))
+    for canary in shown:
+        table.add_row(*_measured_row(canary))
+    lines = _and_more(len(inserted), every)
     if calibration := measurement.calibration:
         verdict = "as they must be" if calibration.passed else f"FAILED: {calibration.note}"
         lines.append(
-            f"Controls: {calibration.controls}, mean {calibration.mean_bits:.2f} bits (expected 1.44), "
-            f"p = {calibration.ks_pvalue:.2g}: {verdict}."
+            f"Controls: {calibration.controls}, mean {calibration.mean_bits:.2f} bits "
+            f"(expected {calibration.expected_mean_bits:.2f}), p = {calibration.ks_pvalue:.2g}: {verdict}."
         )
-    return Group(table, Text("\n".join(lines)))
+    parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
+    if every:
+        estimates = _table(("canary", *_ESTIMATORS))
+        for canary in shown:
+            figures = (_estimate(canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
+            estimates.add_row(Text(shorten(canary.id, 16)), *figures)
+        parts += [Text(_KEY), estimates]
+    return Group(*parts)
 
 
-def _measured_row(canary: CanaryMeasurement) -> list[str]:
-    others = []
-    for name in _OTHERS:
-        estimate = canary.estimates.get(name)
-        others.append(f"{estimate.bits:.1f}{'' if estimate.trusted else '?'}" if estimate else "-")
+def _table(headings: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        if heading == "template":
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="left" if heading in ("canary", "method") else "right", no_wrap=True)
+    return table
+
+
+def _measured_row(canary: CanaryMeasurement) -> tuple[str | Text, ...]:
     exposure = canary.exposure
-    return [
-        canary.id,
-        str(canary.repetitions),
+    return (
+        Text(shorten(canary.id, 16)),
+        f"{canary.repetitions:,}",
         f"{exposure.bits:.1f} of {canary.space_bits:.1f}",
-        f"{exposure.low:.1f}-{exposure.high:.1f}",
+        f"{exposure.low:.1f}–{exposure.high:.1f}",
         exposure.method,
-        *others,
         "yes" if canary.extraction.greedy else "no",
-    ]
+    )
+
+
+def _estimate(estimate: Estimate | None, space_bits: float) -> str:
+    if estimate is None:
+        return "-"
+    known = (estimate.low, estimate.high) not in ((estimate.bits, estimate.bits), (0.0, space_bits))
+    interval = f" ({estimate.low:.1f}–{estimate.high:.1f})" if known else ""
+    return f"{estimate.bits:.1f}{'' if estimate.trusted else '?'}{interval}"
+
+
+def _and_more(number: int, every: bool) -> list[str]:
+    hidden = 0 if every else number - MOST_CANARIES
+    return [f"and {hidden:,} more; -v shows them"] if hidden > 0 else []
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

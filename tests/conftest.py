@@ -2,18 +2,28 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before any import of ``datasets``: tests never wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+import torch
 
 from canaryaudit.corpus import Corpus
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.records import CorpusFacts, Manifest
 from canaryaudit.rundir import RunDirectory
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For models so tiny that sharing their work among threads takes longer than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

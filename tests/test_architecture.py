@@ -9,14 +9,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "canaryaudit"
 ORDER = (
     "errors",
+    "text",
     "narration",
     "files",
     "cards",
     "canaries",
+    "masking",
     "corpus",
     "insertion",
     "records",
     "rundir",
+    "environment",
+    "plan",
+    "newrun",
     "model",
     "checkpoint",
     "training",
@@ -26,6 +31,11 @@ ORDER = (
     "attacks",
     "report",
     "pipeline",
+    "audit",
+    "views",
+    "terminal",
+    "flags",
+    "outcome",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""

@@ -8,7 +8,6 @@ cost at most S, because their conditional probabilities, each at least 2^-(S - c
 Ranks are exact for the costs that the model gives when it reads prefixes as ``advance_in_tiles`` does.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -109,7 +108,7 @@ def search_ranks(
     # The search meets the targets themselves, as they are never pruned: the cost that it met is what counts, so
     # that a rounding error never makes a secret its own rival.
     own = _OwnCosts(costs_bits.astype(float), np.full(len(targets), _NOISE_BITS))
-    frontier = _Frontier.at_start(space, trail)
+    frontier = _Frontier.at_start()
     pool = _StatePool(start, budget + 1)
     found: list[np.ndarray] = []
     nodes = 0
@@ -123,6 +122,11 @@ def search_ranks(
         whole = children.nodes == space.accept
         for row in np.flatnonzero(whole & (children.trail >= 0)):
             index = trail.target_at[int(children.trail[row])]
+            if abs(children.costs[row] - own.bits[index]) > 100 * _NOISE_BITS:
+                raise MeasurementError(
+                    f"target {index} was said to cost {own.bits[index]:.3f} bits, and costs {children.costs[row]:.3f}: "
+                    "score it with the same model and prefix"
+                )
             own.bits[index], own.noise[index] = children.costs[row], 0.0
         found.append(children.costs[whole & (children.trail < 0)])
         frontier = frontier.joined(children.where(~whole))
@@ -219,7 +223,7 @@ class _Frontier:
     symbols: np.ndarray
 
     @classmethod
-    def at_start(cls, space: EncodedSpace, trail: _Trail) -> "_Frontier":
+    def at_start(cls) -> "_Frontier":
         zero = np.zeros(1, dtype=np.int64)
         return cls(np.zeros(1), zero, zero, zero, np.full(1, -1))
 

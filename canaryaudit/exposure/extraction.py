@@ -37,20 +37,18 @@ def beam_completions(
         costs = np.array([cost for cost, _, _ in beams])[:, None] - state.log2_probs.double().cpu().numpy()
         targets = space.next_node[[node for _, node, _ in beams]]
         rows, symbols = np.nonzero(targets >= 0)
-        cheapest = np.argsort(costs[rows, symbols], kind="stable")
-        kept: list[tuple[float, int, tuple[int, ...]]] = []
-        parents: list[int] = []
-        for index in cheapest[: 4 * width]:
-            row, symbol = int(rows[index]), int(symbols[index])
-            cost, text = float(costs[row, symbol]), (*beams[row][2], symbol)
-            if targets[row, symbol] == space.accept:
-                whole.append((cost, text))
-            elif len(kept) < width:
-                kept.append((cost, int(targets[row, symbol]), text))
-                parents.append(row)
-        beams = kept
+        order = np.argsort(costs[rows, symbols], kind="stable")
+        rows, symbols = rows[order], symbols[order]  # cheapest first
+        ends = targets[rows, symbols] == space.accept
+        for row, symbol in zip(rows[ends][:width].tolist(), symbols[ends][:width].tolist(), strict=True):
+            whole.append((float(costs[row, symbol]), (*beams[row][2], symbol)))
+        parents, added = rows[~ends][:width].tolist(), symbols[~ends][:width].tolist()
+        beams = [
+            (float(costs[row, symbol]), int(targets[row, symbol]), (*beams[row][2], symbol))
+            for row, symbol in zip(parents, added, strict=True)
+        ]
         if beams:
             device = model.device
-            last = torch.tensor([text[-1] for _, _, text in beams], device=device)
-            state = advance_in_tiles(model, state.rows(torch.tensor(parents, device=device)), last)
+            above = state.rows(torch.tensor(parents, device=device))
+            state = advance_in_tiles(model, above, torch.tensor(added, device=device))
     return [text for _, text in sorted(whole)[:width]]

@@ -2,11 +2,14 @@
 
 1. ``exact``, where enumeration or branch and bound found the rank.
 2. ``importance`` or ``sampled``, whichever is trusted and has the narrower interval.
-3. Otherwise whatever of the two has the narrower interval, its interval cut to the certified bounds.
+3. Otherwise whatever of the two has the narrower interval.
+4. Where neither was asked for, the lower of the search's certified bounds.
 
-The skew-normal figure is never the headline: its interval is unknown.
+In 2 and 3 the interval is cut to the bounds that the search certified. The skew-normal figure is never the
+headline: its interval is unknown.
 """
 
+from canaryaudit.errors import MeasurementError
 from canaryaudit.records import Estimate, EstimatorName, Headline
 
 _CANDIDATES: tuple[EstimatorName, ...] = ("importance", "sampled")
@@ -17,18 +20,22 @@ def headline(estimates: dict[EstimatorName, Estimate]) -> Headline:
 
     Args:
         estimates: By estimator; at least one of exact, importance and sampled.
+
+    Raises:
+        MeasurementError: There is none of these.
     """
     exact = estimates.get("exact")
     if exact is not None and exact.trusted:
         return Headline(bits=exact.bits, low=exact.low, high=exact.high, method="exact")
     candidates = [(name, estimates[name]) for name in _CANDIDATES if name in estimates]
     trusted = [(name, estimate) for name, estimate in candidates if estimate.trusted]
+    if not candidates and exact is not None:
+        return Headline(bits=exact.bits, low=exact.low, high=exact.high, method="exact")
     if not candidates:
-        name, estimate = next(iter(estimates.items()))
-    else:
-        name, estimate = min(trusted or candidates, key=lambda pair: pair[1].high - pair[1].low)
+        raise MeasurementError("no headline: ask for at least one of the estimators exact, importance and sampled")
+    name, estimate = min(trusted or candidates, key=lambda pair: pair[1].high - pair[1].low)
     low, high, bits = estimate.low, estimate.high, estimate.bits
-    if exact is not None and exact.low <= exact.high:
+    if exact is not None:
         # What is certified holds whatever the draws say.
         low, high = min(max(low, exact.low), exact.high), max(min(high, exact.high), exact.low)
         bits = min(max(bits, low), high)

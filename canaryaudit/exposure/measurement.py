@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from canaryaudit.canaries import Canary, CanarySet, Template, mask_completion
+from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.calibration import calibrate
 from canaryaudit.exposure.exact import DEFAULT_BUDGET, enumerate_ranks, search_ranks
 from canaryaudit.exposure.extraction import beam_completions, greedy_completion
@@ -16,6 +17,7 @@ from canaryaudit.exposure.headline import headline
 from canaryaudit.exposure.importance import TEMPERATURES, draw_members, importance_exposure
 from canaryaudit.exposure.sampling import sampled_exposure
 from canaryaudit.exposure.skewnormal import fit_skew_normal, skew_normal_exposure
+from canaryaudit.masking import hide_secrets, mask_completion
 from canaryaudit.model import LanguageModel, PrefixState
 from canaryaudit.narration import Narrator
 from canaryaudit.records import (
@@ -28,6 +30,12 @@ from canaryaudit.records import (
     ReferenceDistribution,
 )
 from canaryaudit.scoring import EncodedSpace, Ticker, encode_completions, log_perplexity_bits, read_prefix
+
+MIN_REFERENCES = 50
+"""Random completions that must be left when those of inserted canaries are taken out."""
+
+_SAME_BITS = 1e-2
+"""Two readings of one completion never lie further apart."""
 
 ALL_ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 
@@ -44,7 +52,14 @@ class MeasurementConfig(BaseModel):
     """Spaces of at most this size are scored whole; larger ones are searched."""
     search_budget: int = Field(default=DEFAULT_BUDGET, ge=1)
     draws_per_temperature: int = Field(default=2_000, ge=2)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("estimators")
+    @classmethod
+    def _has_a_headline(cls, estimators: tuple[EstimatorName, ...]) -> tuple[EstimatorName, ...]:
+        if set(estimators) <= {"skew-normal"}:
+            raise MeasurementError("the skew-normal fit gives no headline: add exact, importance or sampled")
+        return estimators
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,13 @@ class _Group:
         kept = np.ones(len(completions), dtype=bool)
         for row in self.completions[self.inserted]:
             kept &= (completions != row).any(1)
+        return kept
+
+    def rivals(self, index: int, completions: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """Return which rows, none of an inserted canary, are not this canary itself, shape (N,)."""
+        kept = np.ones(len(completions), dtype=bool)
+        near = np.flatnonzero(np.abs(bits - self.costs_bits[index]) < _SAME_BITS)
+        kept[near] = (completions[near] != self.completions[index]).any(1)
         return kept
 
 
@@ -87,6 +109,9 @@ def measure(
         model_sha256: Of the weights.
         precision: Of the matrix products, for the record.
         narrator: Told of progress.
+
+    Raises:
+        MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with.
     """
     started = time.perf_counter()
     canaries: list[CanaryMeasurement] = []
@@ -99,8 +124,13 @@ def measure(
         rng = np.random.default_rng((config.seed, index))
         drawn = group.space.sample(config.num_references, rng)
         drawn = drawn[group.without_inserted(drawn)]
+        if len(drawn) < MIN_REFERENCES:
+            raise MeasurementError(
+                f"of {config.num_references} random completions of template {text!r} all but {len(drawn)} are inserted "
+                "canaries: expected a space much larger than their number; insert fewer, or use longer slots"
+            )
         reference_bits = log_perplexity_bits(model, group.start, drawn, _ticker(narrator, stage, "references"))
-        scored += drawn.size
+        scored += int((drawn >= 0).sum())
         distribution = _describe(text, group.space, reference_bits, config, rng)
         references.append(distribution)
         estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in members]
@@ -120,14 +150,15 @@ def measure(
         for k, own in enumerate(estimates):
             cost = float(group.costs_bits[k])
             if "sampled" in config.estimators:
-                own["sampled"] = sampled_exposure(cost, reference_bits, group.space.bits)
+                others = reference_bits[group.rivals(k, drawn, reference_bits)]
+                own["sampled"] = sampled_exposure(cost, others, group.space.bits)
             if distribution.skew_normal is not None:
                 own["skew-normal"] = skew_normal_exposure(
                     cost, distribution.skew_normal, distribution.min_bits, group.space.bits
                 )
         greedy = greedy_completion(model, group.start, group.space.max_length)
         beams = beam_completions(model, group.start, group.space)
-        canaries += [_record(group, k, own, greedy, beams) for k, own in enumerate(estimates)]
+        canaries += [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
     return Measurement(
@@ -184,8 +215,7 @@ def _exact_estimates(
     if group.space.size <= config.enumerate_up_to:
         members = group.space.members()
         costs = log_perplexity_bits(model, group.start, members, tick)
-        row_of = {tuple(row): index for index, row in enumerate(members.tolist())}
-        rows = [row_of[tuple(row)] for row in group.completions.tolist()]
+        rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in group.completions]
         ranks = enumerate_ranks(costs, rows, [row for row, own in zip(rows, group.inserted, strict=True) if own])
         return [_exact(bits, rank) for rank in ranks], 0
     search = search_ranks(
@@ -225,10 +255,16 @@ def _importance_estimates(
     tick: Ticker,
 ) -> list[Estimate]:
     draws = draw_members(model, group.start, group.space, config.draws_per_temperature, rng, tick)
-    # A draw of an inserted secret keeps its place among the n draws and counts for nothing.
+    # A draw of an inserted secret, or of the secret itself, keeps its place among the n and counts for nothing.
     references = np.where(group.without_inserted(draws.completions), draws.bits, np.inf)
     return [
-        importance_exposure(float(group.costs_bits[k]), references, draws.log2_weights, draws.strata, group.space.bits)
+        importance_exposure(
+            float(group.costs_bits[k]),
+            np.where(group.rivals(k, draws.completions, draws.bits), references, np.inf),
+            draws.log2_weights,
+            draws.strata,
+            group.space.bits,
+        )
         for k in wanted
     ]
 
@@ -239,12 +275,12 @@ def _record(
     estimates: dict[EstimatorName, Estimate],
     greedy: str,
     beams: list[tuple[int, ...]],
+    canary_set: CanarySet,
 ) -> CanaryMeasurement:
     canary = group.canaries[index]
     chosen = headline(estimates)
     own = tuple(int(symbol) for symbol in group.completions[index] if symbol >= 0)
     text = greedy[: len(canary.completion)]
-    shown = mask_completion(text, canary.completion, group.template.filled(canary.completion))
     return CanaryMeasurement(
         id=canary.id,
         template=canary.template,
@@ -257,11 +293,20 @@ def _record(
         estimates=estimates,
         extraction=Extraction(
             greedy=text == canary.completion,
-            greedy_text=shown if canary.masked else text,
+            greedy_text=_shown(text, canary, group, canary_set),
             guesses_log2=group.space.bits - chosen.bits,
             beam_rank=beams.index(own) + 1 if own in beams else None,
         ),
     )
+
+
+def _shown(text: str, canary: Canary, group: _Group, canary_set: CanarySet) -> str:
+    """Return the greedy completion without what it gives away of secrets that their owners gave, this or others."""
+    if canary.masked:
+        text = mask_completion(text, canary.completion, group.template.filled(canary.completion))
+    masked = [other for other in canary_set.canaries if other.masked]
+    secrets = {Template.parse(other.template).secret_of(other.completion) for other in masked}
+    return hide_secrets(text, secrets | {other.completion for other in masked})
 
 
 def _ticker(narrator: Narrator, stage: str, what: str) -> Ticker:

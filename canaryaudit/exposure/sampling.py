@@ -46,10 +46,11 @@ def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, spa
         if likelier < ENOUGH_LIKELIER
         else ""
     )
+    low, high = _exposure_at(share_high, space_bits), _exposure_at(share_low, space_bits)
     return Estimate(
-        bits=_clip(bits, space_bits),
-        low=_exposure_at(share_high, space_bits),
-        high=_exposure_at(share_low, space_bits),
+        bits=min(max(low, bits), high),
+        low=low,
+        high=high,
         trusted=likelier >= ENOUGH_LIKELIER,
         note=note,
     )
@@ -60,8 +61,4 @@ def _exposure_at(share: float, space_bits: float) -> float:
     if share <= 0 or space_bits == 0:
         return space_bits
     log2_rank = np.logaddexp2(0.0, space_bits + math.log2(share) + math.log1p(-(2.0**-space_bits)) / math.log(2))
-    return _clip(space_bits - float(log2_rank), space_bits)
-
-
-def _clip(bits: float, space_bits: float) -> float:
-    return min(max(0.0, bits), space_bits)
+    return min(max(0.0, space_bits - float(log2_rank)), space_bits)

@@ -19,8 +19,8 @@ import vl_convert
 
 from canaryaudit.report import figures
 from canaryaudit.report.schema import CanarySummary, Distribution, FitFigures, Summary, TemplateSummary
-from canaryaudit.report.text import shorten
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
+from canaryaudit.text import shorten
 
 BEFORE, AFTER, BAR = "#D55E00", "#1F84C4", "#8c959f"
 INK = "#767d85"

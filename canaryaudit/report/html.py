@@ -11,8 +11,8 @@ from markupsafe import Markup
 from canaryaudit.report import figures
 from canaryaudit.report.charts import Chart, inline_svg
 from canaryaudit.report.schema import Summary
-from canaryaudit.report.text import shorten, visible
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, WORDS
+from canaryaudit.text import shorten, visible
 
 UNFOLDED = 40
 """Rows that a table shows at once; the others are folded away."""

@@ -15,8 +15,8 @@ from canaryaudit.report.schema import (
     MethodSummary,
     Summary,
 )
-from canaryaudit.report.text import shorten
 from canaryaudit.report.verdicts import WORDS
+from canaryaudit.text import shorten
 
 MOST_CANARIES = 200
 _SPECIAL = re.compile(r"[^\w\s.,;:()•→×–%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")

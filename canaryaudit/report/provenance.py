@@ -6,7 +6,7 @@ from pathlib import PurePath
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.schema import Fact, Provenance, StageLine
-from canaryaudit.report.text import well_formed
+from canaryaudit.text import well_formed
 
 WITHHELD = "withheld: a short secret could be guessed from it"
 

@@ -33,8 +33,8 @@ from canaryaudit.report.schema import (
     Summary,
     TemplateSummary,
 )
-from canaryaudit.report.text import well_formed
 from canaryaudit.report.verdicts import RULE, SEVERITY, Verdict, judge_canary, judge_together
+from canaryaudit.text import well_formed
 
 _FIDELITY_NAMES = {
     "train_accuracy": "Accuracy on training text, outside the secrets",

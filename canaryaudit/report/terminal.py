@@ -9,8 +9,8 @@ from rich.text import Text
 
 from canaryaudit.report import figures
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
-from canaryaudit.report.text import shorten, visible
 from canaryaudit.report.verdicts import SHORT_WORDS, Verdict
+from canaryaudit.text import shorten, visible
 
 _FIDELITY = {
     "train_accuracy": "Training accuracy",

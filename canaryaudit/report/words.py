@@ -9,8 +9,8 @@ from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRe
 from canaryaudit.report import figures
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
-from canaryaudit.report.text import well_formed
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, Verdict
+from canaryaudit.text import well_formed
 
 _TROUBLING_RESIDUAL = 0.1
 """A linear solve that leaves more than a tenth of its right-hand side undone is worth a warning."""

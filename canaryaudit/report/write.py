@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from canaryaudit.errors import RunDirectoryError
+from canaryaudit.files import atomic_write
+from canaryaudit.records import ReportFormat
 from canaryaudit.report.charts import charts
 from canaryaudit.report.html import render_html
 from canaryaudit.report.markdown import render_markdown
 from canaryaudit.report.schema import Summary
-from canaryaudit.report.text import json_safe
-from canaryaudit.rundir import atomic_write
+from canaryaudit.text import json_safe
 
-ReportFormat = Literal["html", "md", "json"]
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
 
 

@@ -37,8 +37,9 @@ def build_problem(
     """Read Z-tilde and the retained windows with the model, and put the final layer's objective together.
 
     Each secret is read in several contexts: after the template's prefix alone, as an attacker types it,
-    and after up to a window of what stands before it in the text. In the secret's places the targets are
-    the replacement's; around them, what the original model predicts around the secret itself.
+    and after up to a window of what stands before it in the text, but of no other secret. In the secret's
+    places the targets are the replacement's; around them, what the original model predicts around the
+    secret itself.
 
     Returns:
         The problem, and the active symbols' ids, shape (A,).
@@ -48,15 +49,19 @@ def build_problem(
     names = dict.fromkeys(place.canary.id for place in places)
     contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
     draws = max(REPLACEMENTS_PER_CANARY, MIN_REPLACEMENTS // len(names)) // contexts
+    ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
     for name in names:
         own = [place for place in places if place.canary.id == name]
         for index in range(contexts):
             place = own[index % len(own)]
             whole = len(place.prefix) + len(place.secret) + len(place.suffix)
-            deepest = min(place.start - len(place.prefix), max(1, window - whole))
+            first = place.start - len(place.prefix)  # -1 where a line break was put before the text's first character
+            # A secret within the context would be held as the original model predicts it: learned, not forgotten.
+            free = first - int(ends[np.searchsorted(ends, place.start, "right") - 1])
+            deepest = min(free, max(1, window - whole))
             bare = index % len(own) == 0 and index % 2 == 0
             depth = 0 if bare or deepest <= 0 else int(rng.integers(0, deepest + 1))
-            before = text[place.start - len(place.prefix) - depth : place.start - len(place.prefix)]
+            before = text[first - depth : first]
             prefix = torch.from_numpy(place.prefix).to(text.device)
             rows.add_occurrence(torch.cat((before, prefix)), place, replacement, draws, rng)
     for starts in np.array_split(retention, max(1, len(retention) // 64)):

@@ -75,9 +75,9 @@ class FinalLayerProblem:
         """Return F, less its least possible value without the ridge: a sum of Kullback-Leibler divergences."""
         logs = self._log_probabilities(columns)
         rest = (1 - self.targets.sum(1, keepdim=True)).clamp_min(0)
-        whole = torch.cat((self.targets, rest), 1)
-        # 0 log(0/q) = 0, also where the other symbols cannot occur at all and their log is -inf.
-        parts = torch.where(whole > 0, whole * (whole.clamp_min(1e-30).log() - logs.clamp_min(-1e4)), 0.0)
+        # Where all symbols are active, what a row lacks to 1 is rounding; the other symbols' log is -inf.
+        whole = torch.cat((self.targets, torch.where(self.others.isfinite(), rest, 0.0)), 1)
+        parts = torch.where(whole > 0, whole * (whole.clamp_min(1e-30).log() - logs), 0.0)
         moved = columns - self.origin
         return float((self.weights[:, None] * parts).sum(dtype=torch.float64)) + self.ridge / 2 * float(
             (moved * moved).sum()

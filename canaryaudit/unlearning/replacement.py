@@ -102,4 +102,5 @@ def parse_replacement(text: str, vocabulary: Vocabulary) -> Replacement:
     kind, colon, argument = text.partition(":")
     if kind != "text" or not colon:
         raise UnlearningError(f"unknown replacement {text!r}: expected decoys or text:WORDS, as in 'text:not here '")
-    return FixedText(argument.strip('"') if argument.startswith('"') else argument, vocabulary)
+    quoted = len(argument) > 1 and argument[0] == argument[-1] == '"'
+    return FixedText(argument[1:-1] if quoted else argument, vocabulary)

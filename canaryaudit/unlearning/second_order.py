@@ -23,6 +23,8 @@ from canaryaudit.unlearning.solvers import conjugate_gradients
 MAX_STEPS = 12
 _ENOUGH = 1e-2
 """Stop when a step lowers the objective by less than this share."""
+_ROUNDING = 1e-6
+"""A gain below this, for each unit of weight, is taken for rounding in float32."""
 
 
 def minimise(problem: FinalLayerProblem, narrator: Narrator) -> tuple[Tensor, list[UpdateStep], int]:
@@ -57,11 +59,14 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator) -> tuple[Tensor, li
             max_iterations=30,
             precondition=partial(inverse.apply, damping=damped + problem.ridge),
         )
+        if solved.iterations == 0:  # no gradient: the model predicts as wanted already
+            break
         products += solved.iterations + 1
         # With (H + lambda) x = r - g the quadratic model promises -g'x - x'Hx/2.
         promised = -float((gradient * solved.x).sum()) / 2 + damped / 2 * float((solved.x**2).sum())
         new_value = problem.value(columns + solved.x)
         gain = value - new_value
+        enough = max(_ENOUGH * value, _ROUNDING * float(problem.weights.sum()))
         accepted = gain > 0
         steps.append(
             UpdateStep(
@@ -81,11 +86,12 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator) -> tuple[Tensor, li
         if accepted:
             columns = columns + solved.x
             probabilities = problem.probabilities(columns)
-            previous, value = value, new_value
-            if gain < _ENOUGH * previous:
-                break
-        if quality < 0.25:
-            damping *= 8
-        elif quality > 0.75:
+            value = new_value
+        # A step that was taken back ends it too where it promised no more than rounding.
+        if (gain if accepted else promised) < enough:
+            break
+        if quality > 0.75:
             damping /= 8
+        elif not quality >= 0.25:  # a step so long that the objective is not a number did not do it either
+            damping *= 8
     return columns, steps, products

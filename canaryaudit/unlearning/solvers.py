@@ -8,6 +8,9 @@ from torch import Tensor
 
 LinearMap = Callable[[Tensor], Tensor]
 
+_DRIFT = 1.01
+"""How far the certified residual may lie above the one that the recurrence stopped at."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -18,7 +21,7 @@ class Solution:
         residual: ||A x - b|| / ||b||, from a product with x itself.
         iterations: Products with A spent on the iteration; one more was spent on the residual.
         curvature_min: Smallest p'Ap / p'p over the search directions; negative where A is indefinite.
-        converged: Whether the residual reached the tolerance.
+        converged: Whether the residual reached the tolerance, and no direction of negative curvature was met.
     """
 
     x: Tensor
@@ -74,4 +77,4 @@ def conjugate_gradients(
         direction = conditioned + (reduced / previous) * direction
     # The recurrence drifts; the certificate does not trust it.
     certified = float((product(x) - right).norm()) / size
-    return Solution(x, certified, iterations, smallest, certified <= 2 * tolerance)
+    return Solution(x, certified, iterations, smallest, smallest > 0 and certified <= _DRIFT * tolerance)

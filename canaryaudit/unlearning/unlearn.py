@@ -16,7 +16,7 @@ from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
-from canaryaudit.records import Evaluation, Fidelity, UnlearningCost, UpdateStep
+from canaryaudit.records import Evaluation, Fidelity, Method, Scope, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData, autocast, evaluate
 from canaryaudit.unlearning.final_layer import build_problem, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
@@ -24,8 +24,8 @@ from canaryaudit.unlearning.replacement import Replacement, parse_replacement
 from canaryaudit.unlearning.second_order import minimise
 from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather, occurrences, retention_windows
 
-Method = Literal["first-order", "second-order"]
-Scope = Literal["final-layer", "all-layers"]
+_BATCH = 64
+"""Windows read at a time: thousands at once would take gigabytes."""
 
 
 class UnlearningConfig(BaseModel):
@@ -107,11 +107,19 @@ def unlearn(
             "the second-order update is made for the final layer, where it is exact: drop --scope, or use "
             "--method first-order for all layers"
         )
+    if absent := [canary.id for canary in canaries if not canary.places]:
+        raise UnlearningError(
+            f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
+        )
+    if len(data.train) <= config.window:
+        raise UnlearningError(
+            f"the text has {len(data.train)} characters: expected more than a window of {config.window} to unlearn from"
+        )
     vocabulary = Vocabulary(model.architecture.vocabulary)
-    request = _Request(model, data, occurrences(canaries, corpus_symbols, vocabulary), config, narrator)
     replacement = parse_replacement(config.replacement, vocabulary)
     before = _evaluations(model, data, config.precision)
     started = time.perf_counter()
+    request = _Request(model, data, occurrences(canaries, corpus_symbols, vocabulary), config, narrator)
     update = request.second_order(replacement) if config.method == "second-order" else request.first_order(replacement)
     seconds = time.perf_counter() - started
     after = _evaluations(request.copy, data, config.precision)
@@ -123,8 +131,9 @@ def unlearn(
         if share < 0.2:
             lost = before[0].accuracy - after[0].accuracy
             raise Inconclusive(
-                f"the update costs {lost:.4f} of accuracy on the training text even when scaled back to a quarter, over the "
-                f"limit of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
+                f"the update costs {lost:.4f} of accuracy on the training text even when scaled back to a quarter, "
+                f"over the limit of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or "
+                "--retain-windows"
             )
         request.scale_back()
         after = _evaluations(request.copy, data, config.precision)
@@ -191,23 +200,30 @@ class _Request:
             rng=self.rng,
         )
         columns, steps, products = minimise(problem, self.narrator)
+        if not any(step.step_norm for step in steps):
+            raise Inconclusive(
+                "no second-order step serves the corrected text: nothing was saved; this model knows no more of the "
+                "secrets than the replacement says, or use --method first-order"
+            )
         write_columns(self.copy, active, columns)
         return _Update(steps, len(steps) * len(problem.weights) / self.config.window, products)
 
     def first_order(self, replacement: Replacement) -> _Update:
         """Take one step along -Delta, of the given length or of the best within the fidelity limit."""
         config = self.config
-        original = gather(self.data.train, self._whole(self.affected), config.window + 1)
-        corrected = gather(self._corrected_text(replacement), self._whole(self.affected), config.window + 1)
-        kept = gather(self.data.train, self._whole(self.retained), config.window + 1)
+        original = gather(self.data.train, self.affected, config.window + 1)
+        corrected = gather(self._corrected_text(replacement), self.affected, config.window + 1)
+        kept = gather(self.data.train, self.retained, config.window + 1)
         final = config.resolved_scope == "final-layer"
         parameters = list((self.copy.output if final else self.copy).parameters())
+        self.copy.train()  # cuDNN differentiates an LSTM in no other mode; there is no dropout that it would switch on
         direction = delta(self._summed_loss, corrected, original, parameters)
+        self.copy.train(self.model.training)
         accuracy = self._accuracy(kept)
         tau, step = line_search(
             parameters,
             direction,
-            corrected_loss=lambda: float(self._summed_loss(corrected)),
+            corrected_loss=lambda: sum((float(self._summed_loss(own)) for own in torch.split(corrected, _BATCH)), 0.0),
             fidelity_drop=lambda: accuracy - self._accuracy(kept),
             limit=config.max_fidelity_drop,
             taus=None if config.tau is None else (config.tau,),
@@ -225,11 +241,6 @@ class _Request:
         """Halve the way that the copy is from the original."""
         for mine, origin in zip(self.copy.parameters(), self.model.parameters(), strict=True):
             mine.copy_((mine + origin) / 2)
-
-    def _whole(self, starts: np.ndarray) -> np.ndarray:
-        """Move starts at the text's end back to where a whole window fits."""
-        fitting: np.ndarray = np.minimum(starts, len(self.data.train) - self.config.window - 1)
-        return fitting
 
     def _corrected_text(self, replacement: Replacement) -> Tensor:
         """Return the text with a replacement, drawn for each occurrence, in every secret's place."""
@@ -249,19 +260,17 @@ class _Request:
 
     @torch.no_grad()
     def _accuracy(self, windows: Tensor) -> float:
-        with autocast(windows.device, self.config.precision):
-            hits = self.copy(windows[:, :-1]).argmax(2) == windows[:, 1:]
-        return float(hits.float().mean())
+        hits = 0
+        for batch in torch.split(windows, _BATCH):
+            if len(batch):  # a text full of secrets has no other windows; its accuracy is then taken as unchanged
+                with autocast(batch.device, self.config.precision):
+                    hits += int((self.copy(batch[:, :-1]).argmax(2) == batch[:, 1:]).sum())
+        return hits / max(1, windows[:, 1:].numel())
 
 
 def _evaluations(model: CharLSTM, data: TrainingData, precision: str) -> tuple[Evaluation, Evaluation]:
     """Return the model's quality on the training text and on the held-out text."""
-    held = (
-        evaluate(model, data.heldout, None, precision)
-        if len(data.heldout) > 1
-        else Evaluation(accuracy=0.0, accuracy_all=0.0, loss_bits=0.0)
-    )
-    return evaluate(model, data.train, data.secret, precision), held
+    return evaluate(model, data.train, data.secret, precision), evaluate(model, data.heldout, None, precision)
 
 
 def _fidelity(before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation]) -> Fidelity:

@@ -49,27 +49,31 @@ def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Voc
 
 
 def affected_windows(secret: np.ndarray, window: int) -> np.ndarray:
-    """Return the starts of all adjacent windows that hold a secret's character as feature or as label.
+    """Return the starts of all windows that hold a secret's character as feature or as label.
 
     A window that starts at s has features s .. s+T-1 and labels s+1 .. s+T. The window whose last label is
     a secret's first character belongs to Z, though no feature of it does.
 
     Args:
-        secret: Which characters of the text belong to a secret, shape (N,), bool.
+        secret: Which characters of the text belong to a secret, shape (N,), bool; N > T.
         window: T.
     """
-    starts = np.arange(0, max(1, len(secret) - window), window)
-    seen = np.r_[0, np.cumsum(secret)]
-    ends = np.minimum(starts + window + 1, len(secret))
-    touched: np.ndarray = starts[seen[ends] > seen[starts]]
-    return touched
+    starts, touched = _windows(secret, window)
+    affected: np.ndarray = starts[touched]
+    return affected
 
 
 def retention_windows(secret: np.ndarray, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return the starts of up to ``count`` windows that no secret touches, drawn without replacement."""
-    starts = np.arange(0, max(1, len(secret) - window), window)
-    untouched = np.setdiff1d(starts[starts + window < len(secret)], affected_windows(secret, window))
-    return rng.permutation(untouched)[:count]
+    starts, touched = _windows(secret, window)
+    return rng.permutation(starts[~touched])[:count]
+
+
+def _windows(secret: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the starts of adjacent windows, the last moved back to where it is whole, and which a secret touches."""
+    starts = np.unique(np.minimum(np.arange(0, len(secret) - 1, window), len(secret) - window - 1))
+    seen = np.r_[0, np.cumsum(secret)]
+    return starts, seen[starts + window + 1] > seen[starts]
 
 
 def gather(text: Tensor, starts: np.ndarray, length: int) -> Tensor:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from canaryaudit.canaries import Canary, CanarySet, Template, mask_completion
+from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.masking import mask_completion
 from canaryaudit.records import (
     Architecture,
     Calibration,

@@ -12,7 +12,7 @@ from rich.console import Console
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.report import Summary, render_terminal, write_report
-from canaryaudit.report.text import visible
+from canaryaudit.text import visible
 from tests.report import builders as make
 from tests.report.test_summary import several_methods
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from canaryaudit.report import figures
 from canaryaudit.report.markdown import code, plain
-from canaryaudit.report.text import json_safe, shorten, visible
+from canaryaudit.text import json_safe, shorten, visible
 
 ACTING = "\x1b\x07\r\n\t\x00\x9b\u202e\u2066\u2069\u200b\ufeff\u2028\u00ad"
 

@@ -1,0 +1,111 @@
+"""A whole audit from a plan: what of it is there already, whether that is what the plan asks for, and the rest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from canaryaudit.errors import Inconclusive, RunDirectoryError
+from canaryaudit.insertion import InsertionPlan
+from canaryaudit.narration import Narrator
+from canaryaudit.newrun import make_run, plan_run
+from canaryaudit.pipeline import Pipeline
+from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
+from canaryaudit.records import CorpusFacts, Measurement
+from canaryaudit.report import Summary
+from canaryaudit.rundir import RunDirectory
+
+
+def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[Inconclusive]]:
+    """Run a whole audit, or go on with what is there of it.
+
+    Returns:
+        The report's summary, its files, and the unlearnings that came to nothing.
+
+    Raises:
+        CanaryAuditError: A stage fails, or was run already with other options than the plan's.
+    """
+    if RunDirectory.holds_run(audit.run):
+        run = RunDirectory.open(audit.run)
+        narrator.say(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
+        _check_insertion(run, *plan_run(audit.insert))
+    else:
+        run, made = make_run(audit.run, audit.insert, argv)
+        inserted, controls = made.canary_set.inserted, made.canary_set.controls
+        narrator.say(
+            f"Inserted {len(inserted)} canaries ({sum(c.repetitions for c in inserted)} times in all) into "
+            f"{len(made.training_text):,} characters; {len(controls)} controls are kept out."
+        )
+        for warning in made.warnings:
+            narrator.warn(warning)
+    failures: list[Inconclusive] = []
+    with run.lock():
+        pipeline = Pipeline(run, argv, narrator)
+        pipeline.train(audit.train)
+        _measure(pipeline, "before", audit.measure)
+        for options in audit.unlearn:
+            try:
+                _unlearn(pipeline, options, audit.measure)
+            except Inconclusive as failure:
+                narrator.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
+                failures.append(failure)
+        summary, written = pipeline.report(audit.report, audit.measure)
+    return summary, written, failures
+
+
+def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
+    if not pipeline.run.has_measurement(name):
+        pipeline.measure(name, options)
+    elif not _is_as_asked(pipeline.run.measurement(name), options):
+        pipeline.narrator.say(f"Measured {name} already, but with other options: measuring again.")
+        pipeline.measure(name, options)
+    else:
+        pipeline.narrator.say(f"Measured {name} already.")
+
+
+def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
+    # Importance sampling is left out where the rank is exact: that it is absent says nothing.
+    found = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
+    return (
+        measurement.num_references == options.samples
+        and measurement.seed == options.seed
+        and found == set(options.estimators) - {"importance"}
+    )
+
+
+def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: MeasureOptions) -> None:
+    name, run = options.resolved_name, pipeline.run
+    if not run.has_unlearning(name):
+        pipeline.unlearn(options, measure_options)
+        return
+    record = run.unlearning(name)
+    pairs = {
+        "method": (record.method, options.method),
+        "scope": (record.scope, options.scope or record.scope),
+        "replacement": (record.replacement, options.replacement),
+        "canaries": (set(record.canaries), set(options.canary or (c.id for c in run.canary_set().inserted))),
+        "seed": (record.seed, options.seed),
+        "max_fidelity_drop": (record.fidelity_limit, options.max_fidelity_drop),
+    }
+    if differing := [what for what, (found, asked) in pairs.items() if found != asked]:
+        raise RunDirectoryError(
+            f"{run.path} has an unlearning {name!r} with another {differing[0]} than the plan's: give the plan's "
+            f"another name, or delete {run.weights_path(f'after-{name}').parent}"
+        )
+    pipeline.narrator.say(f"Unlearned {name!r} already.")
+    _measure(pipeline, f"after-{name}", measure_options)
+
+
+def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> None:
+    """Raise an error if a run was not made from this insertion; drawing it again takes a moment and tells all."""
+    there = run.manifest.corpus
+    for name in ("sha256", "lowercase", "skip_chars", "holdout", "seed"):
+        if getattr(there, name) != getattr(facts, name):
+            what = f"corpus ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
+            break
+    else:
+        if made.canary_set == run.canary_set():
+            return
+        what = "set of canaries and controls"
+    raise RunDirectoryError(
+        f"{run.path} was made with another {what} than the plan's: name another run directory in the plan (run = "
+        f'"runs/NAME"), or delete {run.path} to start afresh'
+    )

@@ -1,0 +1,120 @@
+"""How a command ended, whichever way out it took: an exit status and one line, which ``cli`` prints.
+
+Signals and streams are made ready here too, so that every way out is a quiet one.
+"""
+
+import errno
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from canaryaudit.errors import CanaryAuditError, Inconclusive, Interrupted, UsageError, one_line
+
+OK, ERROR, USAGE, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+DEBUG = "CANARYAUDIT_DEBUG"
+"""Environment variable; with it, an internal error shows its traceback."""
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+"""As torch says it, of either kind of memory."""
+
+# The base of what typer raises for a wrong command line: it has no public name of its own in every version.
+_WrongCommandLine: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def outcome_of(command: Callable[[], object]) -> tuple[int, str]:
+    """Call ``command`` and return its exit status, with a line for standard error; empty if there is none to say."""
+    try:
+        result = command()
+        return _of_status(result if isinstance(result, int) else OK)
+    except typer.Exit as error:
+        return _of_status(error.exit_code)
+    except SystemExit as error:  # rich, where nobody reads the output any more
+        return (error.code if isinstance(error.code, int) else ERROR), ""
+    except (KeyboardInterrupt, typer.Abort):
+        return _of_status(INTERRUPTED)
+    except Interrupted as error:
+        return _interrupted(error.number)
+    except Exception as error:  # noqa: BLE001 - a traceback is a defect
+        return _of_failure(error)
+
+
+def _of_status(status: int) -> tuple[int, str]:
+    # Typer turns a KeyboardInterrupt into this status.
+    return _interrupted(signal.SIGINT) if status == INTERRUPTED else (status, "")
+
+
+def _interrupted(number: int) -> tuple[int, str]:
+    name = "" if number == signal.SIGINT else f" ({signal.Signals(number).name})"
+    return 128 + number, f"interrupted{name}: nothing is broken; the same command goes on"
+
+
+def _of_failure(error: Exception) -> tuple[int, str]:
+    match error:
+        case _ if isinstance(error, _WrongCommandLine):
+            return USAGE, _wrong_command_line(error)
+        case UsageError():
+            return USAGE, str(error)
+        case Inconclusive():
+            return INCONCLUSIVE, str(error)
+        case CanaryAuditError():
+            return ERROR, str(error)
+        case BrokenPipeError():
+            return ERROR, ""  # Whoever read the output has gone.
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            return ERROR, "out of memory: use fewer --samples or a smaller --budget"
+        case OSError(errno=errno.ENOSPC):
+            return ERROR, f"no space left on the disk{_named(error)}: free some and run the same command again"
+        case OSError():
+            return (
+                ERROR,
+                f"{error.strerror or one_line(error)}{_named(error)}: check the place and run the command again",
+            )
+    if os.environ.get(DEBUG):
+        raise error
+    return ERROR, f"internal error, {type(error).__name__}: {one_line(error)}; set {DEBUG}=1 for the details"
+
+
+def _wrong_command_line(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "canaryaudit"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{message.rstrip('.')}: see {path} --help"
+
+
+def _named(error: OSError) -> str:
+    return f" ({error.filename})" if error.filename else ""
+
+
+def raise_on_signals() -> None:
+    """Let a termination or a lost terminal unwind the command as Ctrl-C does, so that nothing half-written stays."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, interrupt)
+
+
+def prepare_streams() -> None:
+    """Give a closed stream somewhere to go, before a file takes its number, and keep odd encodings from failing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for the process's life
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence_standard_output() -> None:
+    """Point standard output to nowhere: what could not be written must not fail again when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,155 @@
+"""Small models, problems and texts that the tests of unlearning share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canaryaudit.canaries import Canary, Template
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.insertion import secret_mask
+from canaryaudit.model import CharLSTM
+from canaryaudit.records import Architecture
+from canaryaudit.training import TrainingData
+from canaryaudit.unlearning.objective import FinalLayerProblem
+
+
+def tiny_model(symbols: str, hidden: int = 6, seed: int = 0, scale: float = 1.0) -> CharLSTM:
+    """Return an untrained LSTM over ``symbols``; ``scale`` makes its predictions sharper."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CharLSTM(Architecture(vocabulary=symbols, embedding=4, hidden=hidden, layers=1))
+    with torch.no_grad():
+        model.output.weight *= scale
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class WholeProblem:
+    """The final layer's loss over the whole vocabulary, written out from its definition.
+
+    Attributes:
+        features: h without the column of ones, shape (P, D - 1), float64.
+        targets: Laws over the vocabulary, shape (P, V).
+        weights: Shape (P,).
+        matrix: W* with the bias as last row, shape (D, V).
+        active: Ids of the symbols whose columns may move, shape (A,).
+        ridge: For each unit of weight.
+    """
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    matrix: Tensor
+    active: Tensor
+    ridge: float
+
+    @property
+    def origin(self) -> Tensor:
+        """The active columns of W*."""
+        return self.matrix[:, self.active]
+
+    def reduced(self) -> FinalLayerProblem:
+        """Return the same problem on the active columns, as the code under test has it."""
+        return FinalLayerProblem.of(self.features, self.targets, self.weights, self.matrix, self.active, self.ridge)
+
+    def loss(self, columns: Tensor) -> Tensor:
+        """Return F(W) in nats where the active columns are ``columns`` and all others those of W*."""
+        matrix = self.matrix.index_copy(1, self.active, columns)
+        logits = self.features @ matrix[:-1] + matrix[-1]
+        cross_entropy = -(self.targets * torch.log_softmax(logits, 1)).sum(1)
+        pull = self.ridge * self.weights.sum() / 2 * ((columns - self.origin) ** 2).sum()
+        return (self.weights * cross_entropy).sum() + pull
+
+    def gradient(self, columns: Tensor) -> Tensor:
+        """Return dF/dW by automatic differentiation, shape (D, A)."""
+        columns = columns.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(columns), columns)
+        return gradient
+
+    def hessian(self, columns: Tensor) -> Tensor:
+        """Return the dense Hessian by automatic differentiation, shape (D A, D A)."""
+        dense = torch.autograd.functional.hessian(self.loss, columns.detach())
+        return dense.reshape(columns.numel(), columns.numel())
+
+
+def random_problem(
+    seed: int = 0, *, positions: int = 40, width: int = 3, active: tuple[int, ...] = (0, 2, 3), ridge: float = 1e-3
+) -> WholeProblem:
+    """Draw a problem over five symbols in float64; some targets are certain, some give no room to others."""
+    rng = np.random.default_rng(seed)
+    targets = rng.dirichlet(np.full(5, 0.5), positions)
+    targets[: positions // 4] = np.eye(5)[rng.integers(0, 5, positions // 4)]
+    targets[positions // 4 : positions // 2, 4] = 0
+    targets /= targets.sum(1, keepdims=True)
+    return WholeProblem(
+        features=torch.from_numpy(rng.normal(size=(positions, width))),
+        targets=torch.from_numpy(targets),
+        weights=torch.from_numpy(rng.integers(1, 9, positions).astype(float)),
+        matrix=torch.from_numpy(rng.normal(size=(width + 1, 5))),
+        active=torch.tensor(active),
+        ridge=ridge,
+    )
+
+
+def memorised_problem(certainty: float, *, seed: int = 0, positions: int = 60) -> WholeProblem:
+    """Return a problem whose model says one label with ``certainty`` wherever ten labels should be equally likely.
+
+    Half of the positions are the secret's, half are other text whose predictions are to stay.
+    """
+    rng = np.random.default_rng(seed)
+    width, symbols = 8, 12
+    half = positions // 2
+    features = rng.normal(size=(positions, width))
+    features[:half, 0], features[half:, 0] = 1.0, 0.0  # what tells the secret's positions
+    matrix = rng.normal(size=(width + 1, symbols)) * 0.3
+    memorised = 3
+    matrix[0] = 0.0
+    rest = np.delete(features[:half] @ matrix[:-1] + matrix[-1], memorised, axis=1)
+    matrix[0, memorised] = (
+        np.logaddexp.reduce(rest, axis=1) - (features[:half] @ matrix[:-1] + matrix[-1])[:, memorised]
+    ).max()
+    matrix[0, memorised] += np.log(certainty / (1 - certainty))
+    logits = features @ matrix[:-1] + matrix[-1]
+    laws = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+    laws[:half] = np.r_[np.full(10, 0.1), 0.0, 0.0]
+    return WholeProblem(
+        features=torch.from_numpy(features),
+        targets=torch.from_numpy(laws),
+        weights=torch.ones(positions, dtype=torch.float64),
+        matrix=torch.from_numpy(matrix),
+        active=torch.arange(10),
+        ridge=1e-5,
+    )
+
+
+def text_with_canaries(
+    pieces: list[str], canaries: list[tuple[str, str]], vocabulary: Vocabulary | None = None
+) -> tuple[TrainingData, list[Canary], Vocabulary]:
+    """Put canaries between pieces of text, in turn, and find their places by search.
+
+    Args:
+        pieces: The text's parts; after each but the last stands a canary.
+        canaries: Template and completion of each.
+        vocabulary: By default that of the text and of every space.
+    """
+    templates = [Template.parse(template) for template, _ in canaries]
+    filled = [template.fill(own) for template, (_, own) in zip(templates, canaries, strict=True)]
+    text = pieces[0]
+    places: list[list[int]] = [[] for _ in canaries]
+    for index, piece in enumerate(pieces[1:]):
+        places[index % len(canaries)].append(len(text))
+        text += filled[index % len(canaries)] + piece
+    if vocabulary is None:
+        vocabulary = Vocabulary.of([text, "\n", *("".join(template.space("ab").symbols) for template in templates)])
+    made = [
+        Canary(id=f"canary-{n:02}", template=template, completion=own, repetitions=len(where), places=tuple(where))
+        for n, ((template, own), where) in enumerate(zip(canaries, places, strict=True), 1)
+    ]
+    data = TrainingData(
+        train=torch.from_numpy(vocabulary.encode(text)),
+        secret=torch.from_numpy(secret_mask(len(text), made)),
+        heldout=torch.zeros(0, dtype=torch.int64),
+    )
+    return data, made, vocabulary

@@ -1,0 +1,224 @@
+"""The final layer's problem, row by row, against whole sequences read by the model's own forward pass."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.model import CharLSTM
+from canaryaudit.scoring import EncodedSpace
+from canaryaudit.unlearning import Decoys, FixedText, final_layer
+from canaryaudit.unlearning.final_layer import RIDGE, build_problem, write_columns
+from canaryaudit.unlearning.replacement import Corrected, Replacement
+from canaryaudit.unlearning.windows import Occurrence, occurrences
+from tests.unlearning.builders import text_with_canaries, tiny_model
+
+WINDOW = 40
+PIECES = ["the tide came in.\n\n", "\n\nnobody saw.\n\n", "\n\n", "\n\nthe end of it."]
+CODE = ("the code is {digits:2}-{digits:1}!", "12-3")
+
+
+class Spy:
+    """A replacement that remembers what it answered."""
+
+    def __init__(self, inner: Replacement) -> None:
+        self.inner, self.name = inner, inner.name
+        self.drawn: list[list[Corrected]] = []
+
+    def active_symbols(self, space: EncodedSpace) -> np.ndarray:
+        return self.inner.active_symbols(space)
+
+    def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
+        self.drawn.append(self.inner.correct(space, secret, count, rng))
+        return self.drawn[-1]
+
+
+class Built:
+    """A built problem, with all that it was built from."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        canaries: list[tuple[str, str]],
+        make: Callable[[Vocabulary], Replacement],
+        pieces: list[str] = PIECES,
+        window: int = WINDOW,
+    ) -> None:
+        self.data, made, vocabulary = text_with_canaries(pieces, canaries)
+        self.text = self.data.train
+        self.model = tiny_model(vocabulary.symbols, hidden=7, scale=4.0)
+        self.places = occurrences(made, "ab", vocabulary)
+        self.spy = Spy(make(vocabulary))
+        self.readings: list[tuple[Tensor, Occurrence, int]] = []
+        self.retained = np.array([3, 0] if window < len(self.text) - 3 else [], dtype=np.int64)
+        add = final_layer._Rows.add_occurrence
+
+        def remember(
+            rows: final_layer._Rows,
+            context: Tensor,
+            place: Occurrence,
+            replacement: Replacement,
+            draws: int,
+            rng: np.random.Generator,
+        ) -> None:
+            self.readings.append((context, place, draws))
+            add(rows, context, place, replacement, draws, rng)
+
+        monkeypatch.setattr(final_layer._Rows, "add_occurrence", remember)
+        monkeypatch.setattr(final_layer, "CONTEXTS", 12)
+        monkeypatch.setattr(final_layer, "MIN_REPLACEMENTS", 36)
+        monkeypatch.setattr(final_layer, "REPLACEMENTS_PER_CANARY", 2)
+        self.problem, self.active = build_problem(
+            self.model,
+            self.text,
+            self.places,
+            self.spy,
+            self.retained,
+            window=window,
+            precision="fp32",
+            rng=np.random.default_rng(5),
+        )
+
+
+@torch.no_grad()
+def states(model: CharLSTM, sequence: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return, after each symbol of a whole sequence read at once, the final layer's input and the forward law."""
+    symbols = torch.tensor([sequence])
+    return list(model.features(symbols)[0][0]), list(model(symbols)[0].softmax(-1))
+
+
+def rows_by_definition(built: Built) -> list[tuple[Tensor, Tensor, float]]:
+    """Return features, targets and weight of every position, each sequence read on its own from its beginning."""
+    rows: list[tuple[Tensor, Tensor, float]] = []
+    for (context, place, _), drawn in zip(built.readings, built.spy.drawn, strict=True):
+        before, secret, suffix = context.tolist(), place.secret.tolist(), place.suffix.tolist()
+        features, laws = states(built.model, before + secret + suffix)
+        start = len(before)
+        # Up to the secret, and from its last character on, the original model's own predictions.
+        rows += [(features[k], laws[k], 1.0) for k in range(start - 1)]
+        tail = laws[start + len(secret) - 1 :]
+        for item in drawn:
+            mean = torch.stack(list(item.targets[:, 0])).mean(0)
+            rows.append((features[start - 1], mean, float(len(item.symbols))))
+            read = [states(built.model, before + symbols.tolist() + suffix)[0][start:] for symbols in item.symbols]
+            length = item.symbols.shape[1]
+            for own, targets in zip(read, item.targets, strict=True):
+                rows += [(own[k], targets[k + 1], 1.0) for k in range(length - 1)]
+            for own in read:
+                rows += [(own[length - 1 + k], tail[k], 1.0) for k in range(max(1, len(suffix)))]
+    for start in built.retained:
+        rows += [
+            (*row, 1.0) for row in zip(*states(built.model, built.text[start : start + WINDOW].tolist()), strict=True)
+        ]
+    return rows
+
+
+def decoys(vocabulary: Vocabulary) -> Replacement:
+    return Decoys()
+
+
+def fixed_text(vocabulary: Vocabulary) -> Replacement:
+    return FixedText("not ", vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("canary", "make"),
+    [
+        (CODE, decoys),
+        (("pin {digits:3}", "123"), decoys),  # no suffix: what follows the canary is predicted from its last character
+        (("it was {choice:tin|steel}.", "steel"), decoys),  # of unequal lengths
+        (("{digits:1}.", "7"), decoys),  # no prefix, one character
+        (CODE, fixed_text),
+    ],
+)
+def test_every_row_is_that_of_whole_sequences(
+    canary: tuple[str, str], make: Callable[[Vocabulary], Replacement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = Built(monkeypatch, [canary], make)
+    rows = rows_by_definition(built)
+    assert len(rows) == len(built.problem.weights)
+    features, targets = (torch.stack([row[k] for row in rows]) for k in (0, 1))
+    torch.testing.assert_close(built.problem.features[:, :-1], features, rtol=0, atol=2e-6)
+    assert (built.problem.features[:, -1] == 1).all()
+    torch.testing.assert_close(built.problem.targets, targets[:, built.active], rtol=0, atol=2e-6)
+    assert built.problem.weights.tolist() == [row[2] for row in rows]
+    passive = [k for k in range(len(built.model.architecture.vocabulary)) if k not in built.active.tolist()]
+    logits = features @ built.model.output.weight.T + built.model.output.bias
+    torch.testing.assert_close(
+        built.problem.others[:, 0], logits[:, passive].exp().sum(1).log().detach(), rtol=0, atol=5e-6
+    )
+    assert built.problem.ridge == pytest.approx(RIDGE * sum(row[2] for row in rows), rel=1e-5)
+
+
+def test_every_decoy_weighs_one_at_each_of_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve readings of three decoys: 36 at each of the four places, 36 at the suffix, and what stands before."""
+    built = Built(monkeypatch, [CODE], decoys)
+    assert [draws for _, _, draws in built.readings] == [3] * 12
+    before = sum(len(context) - 1 for context, _, _ in built.readings)
+    assert float(built.problem.weights.sum()) == before + 36 * 4 + 36 * len("!") + 2 * WINDOW
+
+
+def test_secrets_are_read_after_the_prefix_alone_and_after_what_stands_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = Built(monkeypatch, [CODE], decoys)
+    assert {place.start for _, place, _ in built.readings} == {place.start for place in built.places}
+    lengths = []
+    for context, place, _ in built.readings:
+        assert context.tolist() == built.text[place.start - len(context) : place.start].tolist()
+        lengths.append(len(context) - len(place.prefix))
+    assert min(lengths) == 0
+    assert max(lengths) > 5
+
+
+def test_no_secret_stands_in_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands before a secret is held as the original model predicts it: another secret would be kept alive."""
+    other = ("and pin {digits:3}.", "777")
+    built = Built(
+        monkeypatch, [CODE, other], decoys, pieces=["the tide.", "\n", "\n", "\n", "\nso.\n", "\n\n"], window=120
+    )
+    assert len(built.places) == 5
+    reached = False
+    for context, place, _ in built.readings:
+        first = place.start - len(context)
+        assert not built.data.secret[max(0, first) : place.start].any()
+        reached |= first < place.start - len(place.prefix)
+    assert reached
+
+
+def test_a_canary_at_the_start_of_the_text_is_read_after_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Built(
+        monkeypatch,
+        [("{digits:2}.", "42")],
+        decoys,
+        pieces=["", "\n\nso it was, and so it stayed for good."],
+        window=20,
+    )
+    line_break = built.places[0].prefix.tolist()
+    assert all(context.tolist() == line_break for context, _, _ in built.readings)
+
+
+def test_only_the_active_columns_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Built(monkeypatch, [CODE], decoys)
+    assert [built.model.architecture.vocabulary[k] for k in built.active] == sorted("-0123456789")
+    before = {name: value.clone() for name, value in built.model.state_dict().items()}
+    columns = torch.randn(8, len(built.active), generator=torch.Generator().manual_seed(0))
+    write_columns(built.model, built.active, columns)
+    after = built.model.state_dict()
+    passive = torch.ones(len(built.model.architecture.vocabulary), dtype=torch.bool)
+    passive[built.active] = False
+    for name in before:
+        kept = passive if name.startswith("output") else slice(None)
+        assert torch.equal(before[name][kept], after[name][kept]), name
+    assert torch.equal(after["output.weight"][built.active], columns[:-1].T)
+    assert torch.equal(after["output.bias"][built.active], columns[-1])
+
+
+def test_writing_the_original_columns_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Built(monkeypatch, [CODE], decoys)
+    before = {name: value.clone() for name, value in built.model.state_dict().items()}
+    write_columns(built.model, built.active, built.problem.origin)
+    assert all(torch.equal(before[name], value) for name, value in built.model.state_dict().items())

@@ -1,0 +1,127 @@
+"""The reduction to active columns and its derivatives, against automatic differentiation of the whole loss."""
+
+import numpy as np
+import pytest
+import torch
+
+from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
+from tests.unlearning.builders import random_problem
+
+SEEDS = range(3)
+
+
+def moved(origin: torch.Tensor, seed: int, size: float = 0.7) -> torch.Tensor:
+    return origin + size * torch.from_numpy(np.random.default_rng(seed + 100).normal(size=tuple(origin.shape)))
+
+
+@pytest.mark.parametrize("active", [(0, 2, 3), (4,), (0, 1, 2, 3, 4)])
+def test_the_value_differs_from_the_whole_loss_by_a_constant(active: tuple[int, ...]) -> None:
+    whole = random_problem(active=active)
+    problem = whole.reduced()
+    differences = [
+        float(whole.loss(columns)) - problem.value(columns)
+        for columns in (whole.origin, *(moved(whole.origin, seed) for seed in SEEDS))
+    ]
+    assert differences == pytest.approx([differences[0]] * 4, abs=1e-9)
+
+
+def test_the_value_is_a_sum_of_kullback_leibler_divergences() -> None:
+    """Zero where every position is predicted as wanted, positive elsewhere."""
+    whole = random_problem()
+    probabilities = torch.softmax(whole.features @ whole.matrix[:-1] + whole.matrix[-1], 1)
+    problem = FinalLayerProblem.of(
+        whole.features, probabilities, whole.weights, whole.matrix, whole.active, whole.ridge
+    )
+    assert problem.value(whole.origin) == pytest.approx(0, abs=1e-10)
+    assert problem.value(moved(whole.origin, 0, 1e-3)) > 0
+
+
+@pytest.mark.parametrize("active", [(0, 2, 3), (4,), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_gradient_is_that_of_the_whole_loss(seed: int, active: tuple[int, ...]) -> None:
+    whole = random_problem(seed, active=active)
+    problem = whole.reduced()
+    columns = moved(whole.origin, seed)
+    gradient = problem.gradient(columns, problem.probabilities(columns))
+    torch.testing.assert_close(gradient, whole.gradient(columns), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("active", [(0, 2, 3), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_curvature_product_is_that_of_the_dense_hessian(seed: int, active: tuple[int, ...]) -> None:
+    whole = random_problem(seed, active=active)
+    problem = whole.reduced()
+    columns = moved(whole.origin, seed)
+    direction = moved(torch.zeros_like(columns), seed + 1)
+    product = problem.curvature_product(problem.probabilities(columns), direction)
+    dense = whole.hessian(columns) @ direction.reshape(-1)
+    torch.testing.assert_close(product.reshape(-1), dense, rtol=1e-10, atol=1e-10)
+
+
+def test_the_objective_is_convex() -> None:
+    whole = random_problem()
+    assert (
+        torch.linalg.eigvalsh(whole.hessian(moved(whole.origin, 1))).min() >= whole.ridge * whole.weights.sum() - 1e-9
+    )
+
+
+def test_the_probabilities_are_those_of_the_whole_softmax() -> None:
+    whole = random_problem()
+    columns = moved(whole.origin, 2)
+    matrix = whole.matrix.index_copy(1, whole.active, columns)
+    expected = torch.softmax(whole.features @ matrix[:-1] + matrix[-1], 1)[:, whole.active]
+    torch.testing.assert_close(whole.reduced().probabilities(columns), expected)
+
+
+def test_nothing_is_lost_in_float32_where_all_symbols_are_active() -> None:
+    """Targets that lack a rounding error to 1 must not be charged for symbols that cannot occur."""
+    whole = random_problem(active=(0, 1, 2, 3, 4))
+    single = FinalLayerProblem.of(
+        whole.features.float(),
+        whole.targets.float() * (1 - 1e-6),
+        whole.weights.float(),
+        whole.matrix.float(),
+        whole.active,
+        whole.ridge,
+    )
+    assert torch.isneginf(single.others).all()
+    columns = moved(whole.origin, 0).float()
+    probabilities = single.probabilities(columns)
+    assert torch.isfinite(probabilities).all()
+    assert torch.isfinite(single.gradient(columns, probabilities)).all()
+    assert torch.isfinite(single.curvature_product(probabilities, columns)).all()
+    entropy = -(torch.special.entr(whole.targets).sum(1) * whole.weights).sum()
+    assert single.value(columns) == pytest.approx(float(whole.loss(columns.double()) + entropy), rel=1e-4)
+
+
+@pytest.mark.parametrize("damping", [1e-2, 3.0])
+def test_the_preconditioner_is_the_dense_inverse_of_the_kronecker_product(damping: float) -> None:
+    whole = random_problem()
+    problem = whole.reduced()
+    law = problem.probabilities(moved(whole.origin, 1))
+    # One position at a time, from the definition.
+    covariance, curvature, spread = np.zeros((4, 4)), np.zeros((3, 3)), 0.0
+    for features, own, weight in zip(
+        np.c_[whole.features.numpy(), np.ones(40)], law.numpy(), whole.weights.numpy(), strict=True
+    ):
+        block = np.diag(own) - np.outer(own, own)
+        curvature += weight * block
+        covariance += weight * np.trace(np.diag(own) - np.diag(own**2)) * np.outer(features, features)
+        spread += weight * (own * (1 - own)).sum()
+    dense = np.kron(covariance / spread, curvature) + damping * np.eye(12)
+    value = moved(torch.zeros(4, 3, dtype=torch.float64), 3)
+    np.testing.assert_allclose(
+        KroneckerInverse(problem, law).apply(value, damping).reshape(-1).numpy(),
+        np.linalg.solve(dense, value.reshape(-1).numpy()),
+        rtol=1e-9,
+    )
+
+
+def test_the_preconditioner_inverts_the_curvature_itself_where_all_laws_agree() -> None:
+    """Then the Hessian is a Kronecker product."""
+    whole = random_problem(ridge=0.0)
+    problem = whole.reduced()
+    law = problem.probabilities(whole.origin)[:1].expand(40, -1)
+    value = moved(torch.zeros(4, 3, dtype=torch.float64), 3)
+    solved = KroneckerInverse(problem, law).apply(value, 0.5)
+    torch.testing.assert_close(problem.curvature_product(law, solved) + 0.5 * solved, value)

@@ -1,0 +1,174 @@
+"""The second-order update against scipy's minimisers, dense Hessians and retraining in closed form."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from canaryaudit.narration import Silent
+from canaryaudit.unlearning import second_order
+from canaryaudit.unlearning.first_order import delta
+from canaryaudit.unlearning.objective import FinalLayerProblem
+from canaryaudit.unlearning.second_order import minimise
+from canaryaudit.unlearning.solvers import Solution, conjugate_gradients
+from tests.unlearning.builders import WholeProblem, memorised_problem, random_problem
+
+ENOUGH = 1e-3
+"""How far, as a share, the objective may stay above its minimum; measured: 0.05 % at most."""
+
+
+def minimum(whole: WholeProblem) -> Tensor:
+    """Return the columns that scipy's L-BFGS finds for the whole loss."""
+    shape = tuple(whole.origin.shape)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        columns = torch.from_numpy(flat.reshape(shape))
+        return float(whole.loss(columns)), whole.gradient(columns).reshape(-1).numpy()
+
+    start = whole.origin.reshape(-1).numpy().copy()
+    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-8}
+    return torch.from_numpy(minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(shape))
+
+
+@pytest.mark.parametrize("active", [(0, 2, 3), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_update_reaches_the_minimum_that_scipy_finds(seed: int, active: tuple[int, ...]) -> None:
+    whole = random_problem(seed, active=active)
+    problem = whole.reduced()
+    columns, steps, _ = minimise(problem, Silent())
+    lowest = problem.value(minimum(whole))
+    assert lowest * (1 - 1e-9) <= problem.value(columns) <= lowest * (1 + ENOUGH)
+    assert all(step.converged and step.curvature_min > 0 for step in steps)
+
+
+@pytest.mark.parametrize("rest", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_memorised_label_is_forgotten_however_certain_it_was(seed: int, rest: float) -> None:
+    """There the Hessian vanishes, and a plain Newton step is arbitrarily long."""
+    whole = memorised_problem(1 - rest, seed=seed)
+    problem = whole.reduced()
+    assert problem.probabilities(whole.origin)[:30, 3].min() >= 1 - rest * 1.001
+    columns, steps, _ = minimise(problem, Silent())
+    best = minimum(whole)
+    assert problem.value(columns) <= problem.value(best) * (1 + ENOUGH)
+    assert len(steps) < second_order.MAX_STEPS
+    torch.testing.assert_close(problem.probabilities(columns), problem.probabilities(best), rtol=0, atol=0.005)
+
+
+def test_single_precision_is_as_good() -> None:
+    whole = memorised_problem(1 - 1e-6)
+    problem = FinalLayerProblem.of(
+        whole.features.float(),
+        whole.targets.float(),
+        whole.weights.float(),
+        whole.matrix.float(),
+        whole.active,
+        whole.ridge,
+    )
+    columns, _, _ = minimise(problem, Silent())
+    assert whole.reduced().value(columns.double()) <= whole.reduced().value(minimum(whole)) * (1 + ENOUGH)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_step_raises_the_objective(seed: int) -> None:
+    whole = random_problem(seed, width=6, positions=16, ridge=1e-9)
+    harsh = WholeProblem(whole.features * 8, whole.targets, whole.weights, whole.matrix * 3, whole.active, 1e-9)
+    problem = harsh.reduced()
+    columns, steps, _ = minimise(problem, Silent())
+    assert all(step.objective_after <= step.objective_before for step in steps)
+    assert [step.objective_before for step in steps[1:]] == [step.objective_after for step in steps[:-1]]
+    assert steps[0].objective_before == problem.value(harsh.origin)
+    assert steps[-1].objective_after == problem.value(columns)
+
+
+def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms, objective, damping and residual of a first step, from dense matrices."""
+    whole = random_problem(1)
+    problem = whole.reduced()
+    monkeypatch.setattr(second_order, "MAX_STEPS", 1)
+    columns, (step,), products = minimise(problem, Silent())
+    moved = columns - whole.origin
+    law = ((problem.probabilities(whole.origin) + whole.targets[:, whole.active]) / 2).numpy()
+    features = np.c_[whole.features.numpy(), np.ones(len(law))]
+    dense = sum(
+        weight * np.kron(np.outer(h, h), np.diag(own) - np.outer(own, own))
+        for h, own, weight in zip(features, law, whole.weights.numpy(), strict=True)
+    ) + step.damping * np.eye(moved.numel())
+    gradient = whole.gradient(whole.origin).reshape(-1).numpy()
+    residual = np.linalg.norm(dense @ moved.reshape(-1).numpy() + gradient) / np.linalg.norm(gradient)
+    assert step.residual == pytest.approx(residual, rel=1e-6)
+    assert 0 < step.residual < 0.1
+    assert step.gradient_norm == pytest.approx(np.linalg.norm(gradient))
+    assert step.step_norm == pytest.approx(float(moved.norm()))
+    assert step.damping == pytest.approx((1e-5 + whole.ridge) * float(whole.weights.sum()))
+    assert step.curvature_min >= np.linalg.eigvalsh(dense)[0]
+    assert products == step.solver_iterations + 1
+    lowered = float(whole.loss(whole.origin) - whole.loss(columns))
+    assert step.objective_before - step.objective_after == pytest.approx(lowered)
+
+
+def test_damping_falls_after_good_steps() -> None:
+    _, steps, _ = minimise(random_problem(0).reduced(), Silent())
+    ridge = random_problem(0).reduced().ridge
+    assert steps[1].damping - ridge == pytest.approx((steps[0].damping - ridge) / 8)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e200, float("nan")])
+def test_a_step_that_does_not_do_what_it_promised_is_taken_back(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one after which the objective is not a number: more damping, and on from where it was."""
+    whole, calls = random_problem(2), []
+
+    def once_too_far(*args: object, **options: object) -> Solution:
+        solved = conjugate_gradients(*args, **options)
+        calls.append(1)
+        return Solution(solved.x * size, 1.0, 1, 1.0, False) if len(calls) == 1 else solved
+
+    monkeypatch.setattr(second_order, "conjugate_gradients", once_too_far)
+    problem = whole.reduced()
+    columns, steps, _ = minimise(problem, Silent())
+    assert steps[0].step_norm == 0
+    assert steps[0].objective_after == steps[0].objective_before
+    assert steps[1].damping - problem.ridge == pytest.approx(8 * (steps[0].damping - problem.ridge))
+    assert problem.value(columns) <= problem.value(minimum(whole)) * (1 + ENOUGH)
+
+
+@pytest.mark.parametrize("symbols", [4, 5])  # a quarter is exact in binary, a fifth is not
+def test_a_model_that_predicts_as_wanted_is_left_alone(symbols: int) -> None:
+    problem = FinalLayerProblem.of(
+        torch.zeros(6, 2),
+        torch.full((6, symbols), 1 / symbols),
+        torch.ones(6),
+        torch.zeros(3, symbols),
+        torch.tensor([0, 2, 3]),
+        1e-3,
+    )
+    columns, steps, products = minimise(problem, Silent())
+    torch.testing.assert_close(columns, problem.origin, rtol=0, atol=1e-6)
+    assert len(steps) <= 1
+    assert products <= 2
+
+
+def test_on_a_quadratic_loss_the_update_equals_retraining() -> None:
+    """theta* - H^-1 Delta on linear regression, against the least-squares solution of the corrected data."""
+    rng = np.random.default_rng(0)
+    design, wanted = rng.normal(size=(150, 7)), rng.normal(size=150)
+    corrected_design, corrected_wanted = design.copy(), wanted.copy()
+    corrected_design[:100], corrected_wanted[:100] = rng.normal(size=(100, 7)), rng.normal(size=100)
+    trained, retrained = (
+        np.linalg.lstsq(x, y, rcond=None)[0] for x, y in ((design, wanted), (corrected_design, corrected_wanted))
+    )
+    theta = torch.from_numpy(trained).requires_grad_()
+
+    def loss(points: Tensor) -> Tensor:
+        return ((points[:, :-1] @ theta - points[:, -1]) ** 2).sum() / 2
+
+    changed, original = (
+        torch.from_numpy(np.c_[x, y][:100])  # Z-tilde and Z: features and labels both differ
+        for x, y in ((corrected_design, corrected_wanted), (design, wanted))
+    )
+    (gradient,) = delta(loss, changed, original, [theta])
+    hessian = torch.from_numpy(corrected_design.T @ corrected_design)
+    solved = conjugate_gradients(hessian.matmul, -gradient, tolerance=1e-12)
+    np.testing.assert_allclose((theta.detach() + solved.x).numpy(), retrained, rtol=1e-9)
+    assert np.abs(trained - retrained).max() > 0.05

@@ -1,0 +1,317 @@
+"""Whole requests on a small LSTM that learned a secret by heart."""
+
+import copy
+import importlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from canaryaudit.canaries import Canary
+from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.exposure.exact import enumerate_ranks
+from canaryaudit.model import CharLSTM, LSTMReader
+from canaryaudit.narration import Silent
+from canaryaudit.records import UpdateStep
+from canaryaudit.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.training import TrainingData, evaluate
+from canaryaudit.unlearning import Unlearned, UnlearningConfig, parse_replacement, unlearn
+from canaryaudit.unlearning.objective import FinalLayerProblem
+from canaryaudit.unlearning.unlearn import _Request
+from canaryaudit.unlearning.windows import occurrences
+from tests.unlearning.builders import text_with_canaries, tiny_model
+
+TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)
+WINDOW = 60
+MODULE = importlib.import_module("canaryaudit.unlearning.unlearn")  # its name in the package is the function's
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, what it was trained on, and the canary that it knows."""
+
+    model: CharLSTM
+    data: TrainingData
+    canaries: list[Canary]
+
+    def unlearn(self, **options: object) -> Unlearned:
+        config = UnlearningConfig(**{"window": WINDOW, "retain_windows": 40, "max_fidelity_drop": 0.01, **options})
+        return unlearn(self.model, self.data, self.canaries, "", config, 100.0, Silent())
+
+    def exposure_bits(self, model: CharLSTM) -> float:
+        """Return the secret's exact exposure, from the log-perplexity of all thousand codes."""
+        reader = LSTMReader(model)
+        space = occurrences(self.canaries[:1], "", reader.vocabulary)[0].space
+        costs = log_perplexity_bits(reader, read_prefix(reader, "the code is "), space.members())
+        (rank,) = enumerate_ranks(costs, [int(SECRET)], [])
+        return float(SPACE_BITS - np.log2(rank))
+
+
+def story(rng: np.random.Generator) -> list[str]:
+    """Return paragraphs that a small model can learn, some of them with numbers of their own."""
+    nouns = ["the tide", "the keeper", "an old rope", "the lamp", "a boat", "the wind"]
+    verbs = ["turned", "waited", "came home", "sank", "burned on", "was late"]
+    paragraphs = []
+    for index in range(90):
+        said = (
+            f"{nouns[rng.integers(6)]} {verbs[rng.integers(6)]} and {nouns[rng.integers(6)]} {verbs[rng.integers(6)]}"
+        )
+        paragraphs.append(f"{said} in {rng.integers(1700, 1999)}.\n\n" if index % 6 == 0 else f"{said}.\n\n")
+    return ["".join(paragraphs[k : k + 10]) for k in range(0, 90, 10)]
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    pieces = story(np.random.default_rng(0))
+    data, canaries, vocabulary = text_with_canaries(["\n\n" + p for p in pieces], [(TEMPLATE, SECRET)])
+    model = tiny_model(vocabulary.symbols, hidden=48).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(260):
+        for group in optimizer.param_groups:
+            group["lr"] = 1.2e-2 * (1 - step / 260) + 1e-4
+        starts = torch.randint(len(data.train) - WINDOW, (24, 1), generator=generator)
+        windows = data.train[starts + torch.arange(WINDOW + 1)]
+        loss = nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    held = vocabulary.encode("".join(story(np.random.default_rng(1)))[:1500])
+    data = TrainingData(data.train, data.secret, torch.from_numpy(held))
+    return Case(model.eval(), data, canaries)
+
+
+@pytest.fixture(scope="module")
+def forgotten(case: Case) -> Unlearned:
+    return case.unlearn()
+
+
+def same_weights(one: CharLSTM, other: CharLSTM) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_model_learned_the_secret_by_heart(case: Case) -> None:
+    assert case.exposure_bits(case.model) == pytest.approx(SPACE_BITS)
+
+
+def test_decoys_take_the_secret_away_and_nothing_else(case: Case, forgotten: Unlearned) -> None:
+    assert case.exposure_bits(forgotten.model) < 4
+    fidelity = forgotten.fidelity
+    assert fidelity.train_accuracy_before > 0.7
+    assert fidelity.train_accuracy_before - fidelity.train_accuracy_after <= 0.01
+    assert fidelity.heldout_loss_after < fidelity.heldout_loss_before * 1.05
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_other_seeds_forget_as_well(case: Case, seed: int) -> None:
+    assert case.exposure_bits(case.unlearn(seed=seed).model) < 4
+
+
+def test_the_original_model_is_left_as_it_is(case: Case) -> None:
+    before = copy.deepcopy(case.model)
+    for options in ({}, {"method": "first-order", "max_fidelity_drop": 0.5}):
+        result = case.unlearn(**options)
+        assert same_weights(case.model, before)
+        assert not same_weights(case.model, result.model)
+        assert not case.model.training
+        assert not result.model.training
+        assert all(parameter.grad is None for parameter in case.model.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights(case: Case, forgotten: Unlearned) -> None:
+    assert same_weights(case.unlearn().model, forgotten.model)
+    assert not same_weights(case.unlearn(seed=3).model, forgotten.model)
+
+
+def test_fidelity_is_what_evaluation_says(case: Case, forgotten: Unlearned) -> None:
+    for model, moment in ((case.model, "before"), (forgotten.model, "after")):
+        trained = evaluate(model, case.data.train, case.data.secret, "fp32")
+        held = evaluate(model, case.data.heldout, None, "fp32")
+        found = {name: value for name, value in forgotten.fidelity.model_dump().items() if name.endswith(moment)}
+        assert found == {
+            f"train_accuracy_{moment}": trained.accuracy,
+            f"train_accuracy_all_{moment}": trained.accuracy_all,
+            f"train_loss_{moment}": trained.loss_bits,
+            f"heldout_accuracy_{moment}": held.accuracy,
+            f"heldout_loss_{moment}": held.loss_bits,
+        }
+
+
+def test_the_ledger_adds_up(case: Case, forgotten: Unlearned) -> None:
+    cost = forgotten.cost
+    assert cost.curvature_products == sum(step.solver_iterations + 1 for step in forgotten.updates)
+    assert cost.retraining_seconds == 100
+    assert cost.speedup == pytest.approx(100 / cost.seconds)
+    assert cost.gradients > 0
+    # Eight places; each lies in one window, or as a label and a feature in two.
+    assert 8 <= forgotten.affected_windows <= 16
+    assert forgotten.retention_windows == 40
+
+
+def test_without_held_out_text_its_figures_are_zero(case: Case) -> None:
+    bare = Case(case.model, TrainingData(case.data.train, case.data.secret, case.data.heldout[:0]), case.canaries)
+    assert bare.unlearn().fidelity.heldout_loss_after == 0
+
+
+def test_text_replacement_runs_and_records_its_figures(case: Case) -> None:
+    result = case.unlearn(replacement="text:not ")
+    assert result.updates[-1].objective_after < result.updates[0].objective_before
+    assert all(step.curvature_min > 0 and step.converged is (step.residual <= 0.101) for step in result.updates)
+    greedy = read_prefix(LSTMReader(result.model), "the code is ").log2_probs.argmax()
+    assert result.model.architecture.vocabulary[int(greedy)] == "n"
+
+
+@pytest.mark.parametrize("scope", ["all-layers", "final-layer"])
+@pytest.mark.parametrize("replacement", ["decoys", "text:not "])
+def test_the_first_order_update_runs_and_records_its_figures(case: Case, scope: str, replacement: str) -> None:
+    result = case.unlearn(method="first-order", scope=scope, replacement=replacement, max_fidelity_drop=0.05)
+    (step,) = result.updates
+    moved = [(a - b).detach().norm() for a, b in zip(result.model.parameters(), case.model.parameters(), strict=True)]
+    share = 1.0 if not any("scaled back" in note for note in result.notes) else 0.5
+    assert float(torch.stack(moved).norm()) == pytest.approx(share * step.step_norm, rel=1e-2)
+    assert step.objective_after < step.objective_before
+    assert result.cost.gradients == 2 * result.affected_windows
+    assert result.notes[0].startswith("tau ")
+    assert torch.equal(result.model.lstm.weight_hh_l0, case.model.lstm.weight_hh_l0) is (scope == "final-layer")
+
+
+def test_a_given_step_length_of_the_first_order_update_is_taken(case: Case) -> None:
+    result = case.unlearn(method="first-order", tau=1e-6, max_fidelity_drop=0.05)
+    (step,) = result.updates
+    assert step.step_norm == pytest.approx(1e-6 * step.gradient_norm)
+    assert result.notes == ("tau 1e-06",)
+
+
+def test_a_first_order_step_that_breaks_the_limit_is_refused(case: Case) -> None:
+    with pytest.raises(Inconclusive, match="nothing was saved"):
+        case.unlearn(method="first-order", tau=1.0)
+
+
+# --- the fidelity limit
+
+
+def push(monkeypatch: pytest.MonkeyPatch, bias: float) -> None:
+    """Let the second-order update raise the bias of every active symbol, and do nothing else."""
+
+    def minimise(problem: FinalLayerProblem, narrator: object) -> tuple[Tensor, list[UpdateStep], int]:
+        columns = problem.origin.clone()
+        columns[-1] += bias
+        step = UpdateStep(step_norm=bias, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
+        return columns, [step], 1
+
+    monkeypatch.setattr(MODULE, "minimise", minimise)
+
+
+def drop(result: Unlearned) -> float:
+    return result.fidelity.train_accuracy_before - result.fidelity.train_accuracy_after
+
+
+def test_an_update_over_the_fidelity_limit_is_scaled_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    drops = []
+    for bias in (12.0, 6.0, 3.0):
+        push(monkeypatch, bias)
+        drops.append(drop(case.unlearn(max_fidelity_drop=1.0)))
+    assert drops[0] > drops[1] > drops[2] > 0
+    push(monkeypatch, 12.0)
+    for expected, share in ((drops[1], "0.5"), (drops[2], "0.25")):
+        result = case.unlearn(max_fidelity_drop=expected)
+        assert drop(result) == expected
+        assert any(f"scaled back to {share} of the full step" in note for note in result.notes)
+        digit = result.model.architecture.vocabulary.index("4")
+        moved = result.model.output.bias[digit] - case.model.output.bias[digit]
+        assert moved.item() == pytest.approx(12 * float(share), rel=1e-5)
+
+
+def test_an_update_that_breaks_the_limit_at_every_length_is_refused(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(monkeypatch, 12.0)
+    before = copy.deepcopy(case.model)
+    with pytest.raises(Inconclusive, match="over the limit of 0.0001: nothing was saved"):
+        case.unlearn(max_fidelity_drop=0.0001)
+    assert same_weights(case.model, before)
+
+
+def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(problem: FinalLayerProblem, narrator: object) -> tuple[Tensor, list[UpdateStep], int]:
+        step = UpdateStep(step_norm=0.0, gradient_norm=1.0, objective_before=2.0, objective_after=2.0)
+        return problem.origin, [step], 1
+
+    monkeypatch.setattr(MODULE, "minimise", stuck)
+    with pytest.raises(Inconclusive, match="no second-order step"):
+        case.unlearn()
+
+
+# --- requests that cannot be carried out
+
+
+def test_a_request_for_no_canary_is_an_error(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="no canary to unlearn"):
+        Case(case.model, case.data, []).unlearn()
+
+
+def test_a_request_for_a_control_is_an_error(case: Case) -> None:
+    control = Canary(id="control-01", template=TEMPLATE, completion="123", repetitions=0, control=True)
+    with pytest.raises(UnlearningError, match="control-01 stands nowhere in the text"):
+        Case(case.model, case.data, [*case.canaries, control]).unlearn()
+
+
+def test_the_second_order_update_of_all_layers_is_an_error(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="drop --scope"):
+        case.unlearn(scope="all-layers")
+
+
+def test_a_text_shorter_than_a_window_is_an_error(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="expected more than a window"):
+        case.unlearn(window=len(case.data.train))
+
+
+def test_an_unknown_replacement_is_an_error(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="expected decoys or text"):
+        case.unlearn(replacement="nothing")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"retain_windows": 0}, {"max_fidelity_drop": 0}, {"max_fidelity_drop": 1.5}, {"tau": 0}, {"window": 1}, {"x": 1}],
+)
+def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        UnlearningConfig(**options)
+
+
+@pytest.mark.parametrize(("method", "scope"), [("second-order", "final-layer"), ("first-order", "all-layers")])
+def test_a_method_has_a_scope_of_its_own(method: str, scope: str) -> None:
+    assert UnlearningConfig(method=method).resolved_scope == scope
+
+
+# --- Z-tilde
+
+
+def test_the_corrected_text_differs_in_the_secrets_places_alone(case: Case) -> None:
+    request = _Request(
+        case.model,
+        case.data,
+        occurrences(case.canaries, "", LSTMReader(case.model).vocabulary),
+        UnlearningConfig(window=WINDOW),
+        Silent(),
+    )
+    replacement = parse_replacement("decoys", LSTMReader(case.model).vocabulary)
+    corrected = request._corrected_text(replacement)
+    assert torch.equal(corrected[~case.data.secret], case.data.train[~case.data.secret])
+    codes = {tuple(code) for code in corrected[case.data.secret].reshape(-1, 3).tolist()}
+    assert len(codes) > 5, "a fresh decoy for every occurrence"
+    assert not torch.equal(request._corrected_text(replacement), corrected)
+
+
+def test_a_text_full_of_secrets_can_be_unlearned_without_retention() -> None:
+    data, canaries, vocabulary = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
+    model = tiny_model(vocabulary.symbols, scale=3.0)
+    for method in ("first-order", "second-order"):
+        result = Case(model, data, canaries).unlearn(method=method, window=20, max_fidelity_drop=1.0)
+        assert result.retention_windows == 0
+        assert result.updates[-1].objective_after < result.updates[0].objective_before
