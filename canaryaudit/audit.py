@@ -14,11 +14,11 @@ from canaryaudit.report import Summary
 from canaryaudit.rundir import RunDirectory
 
 
-def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[Inconclusive]]:
+def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[str]]:
     """Run a whole audit, or go on with what is there of it.
 
     Returns:
-        The report's summary, its files, and the unlearnings that came to nothing.
+        The report's summary, its files, and the names of the unlearnings that came to nothing.
 
     Raises:
         CanaryAuditError: A stage fails, or was run already with other options than the plan's.
@@ -36,7 +36,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
         )
         for warning in made.warnings:
             narrator.warn(warning)
-    failures: list[Inconclusive] = []
+    failures: list[str] = []
     with run.lock():
         pipeline = Pipeline(run, argv, narrator)
         pipeline.train(audit.train)
@@ -46,7 +46,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
                 _unlearn(pipeline, options, audit.measure)
             except Inconclusive as failure:
                 narrator.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
-                failures.append(failure)
+                failures.append(options.resolved_name)
         summary, written = pipeline.report(audit.report, audit.measure)
     return summary, written, failures
 

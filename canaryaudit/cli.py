@@ -298,7 +298,7 @@ def run(
         summary, written, failures = run_audit(audit, _argv(context), narrator)
     _show_report(summary, written, as_json)
     if failures:
-        raise failures[0]
+        raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")
 
 
 def _version(wanted: bool) -> None:

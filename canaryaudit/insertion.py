@@ -148,22 +148,19 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     training, heldout = hold_out(pieces, request.holdout, request.seed)
     text = "".join(pieces)
     symbols = Vocabulary.of([text]).symbols
-
-    # Once each at least: checked before drawing, which would take forever for too many.
     num_boundaries = len(training) - 1
-    _check_room(corpus, len(request.secrets) + request.num_canaries, num_boundaries)
+    _check_room(corpus, request.num_canaries, num_boundaries)  # First, since drawing too many would take forever.
     templates = request.parsed_templates
     for template in templates:
         _check_spaces(template, request, symbols)
     inserted = _Secrets(text, symbols).draw_canaries(templates, request)
-    drawn_set = CanarySet(corpus_symbols=symbols, wider_space=request.wider_space, canaries=tuple(inserted.canaries))
-
-    num_places = sum(canary.repetitions for canary in drawn_set.canaries)
+    num_places = sum(canary.repetitions for canary in inserted.canaries)
     _check_room(corpus, num_places, num_boundaries)
     rng = np.random.default_rng([request.seed, _PLACES])
     boundaries = [int(index) + 1 for index in rng.permutation(num_boundaries)[:num_places]]
-    training_text, canaries = _insert(training, drawn_set.canaries, boundaries)
-    canary_set = drawn_set.model_copy(update={"canaries": (*canaries, *inserted.draw_controls(templates, request))})
+    training_text, canaries = _insert(training, inserted.canaries, boundaries)
+    controls = inserted.draw_controls(templates, request)
+    canary_set = CanarySet(corpus_symbols=symbols, wider_space=request.wider_space, canaries=(*canaries, *controls))
 
     return InsertionPlan(
         training_text=training_text,

@@ -67,9 +67,9 @@ class Pipeline:
         with self._stage("train", seed=config.seed, device=config.device, precision=config.precision):
             model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
             sha256 = self.run.write_weights("before", weights_bytes(model))
-            record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
-            self.run.write_model_record(record)
-            self.run.remove_checkpoint()
+        record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
+        self.run.write_model_record(record)
+        self.run.remove_checkpoint()
         self.narrator.say(f"Trained in {training.seconds:.0f} s: {_quality(record)}.")
         return record
 
@@ -129,7 +129,7 @@ class Pipeline:
                 precision="fp32",
                 narrator=self.narrator,
             )
-            self.run.write_measurement(measurement)
+        self.run.write_measurement(measurement)
         self._tell_exposure(measurement)
         return measurement
 
@@ -188,26 +188,27 @@ class Pipeline:
                 training.seconds if training else 0.0,
                 self.narrator,
             )
-            record = UnlearningRecord(
-                name=name,
-                method=config.method,
-                scope=config.resolved_scope,
-                replacement=config.replacement,
-                canaries=tuple(canary.id for canary in chosen),
-                affected_windows=result.affected_windows,
-                retention_windows=result.retention_windows,
-                seed=config.seed,
-                device=device.type,
-                precision=precision,
-                model_sha256=self.run.write_weights(f"after-{name}", weights_bytes(result.model)),
-                origin_sha256=origin.sha256,
-                updates=result.updates,
-                fidelity=result.fidelity,
-                fidelity_limit=config.max_fidelity_drop,
-                cost=result.cost,
-                notes=result.notes,
-            )
-            self.run.write_unlearning(record)
+            sha256 = self.run.write_weights(f"after-{name}", weights_bytes(result.model))
+        record = UnlearningRecord(
+            name=name,
+            method=config.method,
+            scope=config.resolved_scope,
+            replacement=config.replacement,
+            canaries=tuple(canary.id for canary in chosen),
+            affected_windows=result.affected_windows,
+            retention_windows=result.retention_windows,
+            seed=config.seed,
+            device=device.type,
+            precision=precision,
+            model_sha256=sha256,
+            origin_sha256=origin.sha256,
+            updates=result.updates,
+            fidelity=result.fidelity,
+            fidelity_limit=config.max_fidelity_drop,
+            cost=result.cost,
+            notes=result.notes,
+        )
+        self.run.write_unlearning(record)
         lost = record.fidelity.train_accuracy_before - record.fidelity.train_accuracy_after
         self.narrator.say(
             f"Unlearned {len(chosen)} canar{'y' if len(chosen) == 1 else 'ies'} in {record.cost.seconds:.1f} s "
@@ -226,6 +227,7 @@ class Pipeline:
             self.narrator.say("Not measured yet: measuring first.")
             self.measure("before", measure_options)
         for record in self._unlearnings():
+            self.run.verify_weights(f"after-{record.name}")
             if not self.run.has_measurement(f"after-{record.name}"):
                 self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
                 self.measure(f"after-{record.name}", measure_options)
@@ -250,6 +252,7 @@ class Pipeline:
         if not self.run.has_model("before"):
             self.narrator.say("Not trained yet: training first.")
             self.train(TrainOptions())
+        self.run.verify_weights("before")
 
     def _chosen(self, identifiers: Sequence[str]) -> list[Canary]:
         inserted = {canary.id: canary for canary in self.run.canary_set().inserted}
@@ -294,7 +297,7 @@ class Pipeline:
     def _stage(
         self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
     ) -> Iterator[None]:
-        """Note a stage in the manifest when it is done."""
+        """Note a stage in the manifest when its work is done, before the record that makes it count."""
         argv = mask_arguments(self.argv, self.run.canary_set())
         started, clock = environment.utc_now(), time.perf_counter()
         yield

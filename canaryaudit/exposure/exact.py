@@ -105,8 +105,8 @@ def search_ranks(
         MeasurementError: A target is no member of the space, or is given twice.
     """
     trail = _Trail(targets, space)
-    # The search meets the targets themselves, as they are never pruned: the cost that it met is what counts, so
-    # that a rounding error never makes a secret its own rival.
+    # The search meets the targets themselves: the cost that it met is what counts, so that a rounding error never
+    # makes a secret its own rival.
     own = _OwnCosts(costs_bits.astype(float), np.full(len(targets), _NOISE_BITS))
     frontier = _Frontier.at_start()
     pool = _StatePool(start, budget + 1)
@@ -274,10 +274,9 @@ class _StatePool:
 def _children(
     chosen: _Frontier, slots: np.ndarray, step_bits: np.ndarray, space: EncodedSpace, trail: _Trail, highest: float
 ) -> _Frontier:
-    """Return all one-symbol continuations inside the space that cost at most ``highest`` or lead to a target."""
+    """Return all one-symbol continuations inside the space that cost at most ``highest``."""
     costs = chosen.costs[:, None] + step_bits  # (B, V)
-    wanted = (costs <= highest) | (trail.next[chosen.trail] >= 0)
-    rows, symbols = np.nonzero((space.next_node[chosen.nodes] >= 0) & wanted)
+    rows, symbols = np.nonzero((space.next_node[chosen.nodes] >= 0) & (costs <= highest))
     return _Frontier(
         costs[rows, symbols],
         space.next_node[chosen.nodes[rows], symbols].astype(np.int64),

@@ -1,6 +1,7 @@
 """The final layer's problem from the text: Z-tilde with its contexts, and retention."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,24 @@ MIN_REPLACEMENTS, REPLACEMENTS_PER_CANARY = 2048, 128
 rather than the space: references then differ among each other more than the secret does from them."""
 CONTEXTS, CONTEXTS_PER_CANARY = 64, 8
 """Different readings of what stands before a secret, in all or for each canary if that is more."""
+FORGET_WEIGHT = 0.25
+"""Weight of a replacement's position beside 1 for a position to retain: a quarter forgets as well as 1 and costs half
+of the accuracy, where a secret's symbols are those of ordinary text."""
+
+
+@dataclass(frozen=True)
+class SecretReading:
+    """The model's state before one reading of a secret.
+
+    Attributes:
+        place: Which secret.
+        state: The LSTM's state after the context.
+        weight: What the reading's replacements weigh at each position.
+    """
+
+    place: Occurrence
+    state: tuple[Tensor, Tensor]
+    weight: float
 
 
 @torch.no_grad()
@@ -33,7 +52,7 @@ def build_problem(
     window: int,
     precision: str,
     rng: np.random.Generator,
-) -> tuple[FinalLayerProblem, Tensor]:
+) -> tuple[FinalLayerProblem, Tensor, list[SecretReading]]:
     """Read Z-tilde and the retained windows with the model, and put the final layer's objective together.
 
     Each secret is read in several contexts: after the template's prefix alone, as an attacker types it,
@@ -42,10 +61,11 @@ def build_problem(
     secret itself.
 
     Returns:
-        The problem, and the active symbols' ids, shape (A,).
+        The problem, the active symbols' ids, shape (A,), and the secrets' readings.
     """
     active = np.unique(np.concatenate([replacement.active_symbols(place.space) for place in places]))
     rows = _Rows(model, precision)
+    readings: list[SecretReading] = []
     names = dict.fromkeys(place.canary.id for place in places)
     contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
     draws = max(REPLACEMENTS_PER_CANARY, MIN_REPLACEMENTS // len(names)) // contexts
@@ -63,14 +83,73 @@ def build_problem(
             depth = 0 if bare or deepest <= 0 else int(rng.integers(0, deepest + 1))
             before = text[first - depth : first]
             prefix = torch.from_numpy(place.prefix).to(text.device)
-            rows.add_occurrence(torch.cat((before, prefix)), place, replacement, draws, rng)
+            readings.append(rows.add_occurrence(torch.cat((before, prefix)), place, replacement, draws, rng))
     for starts in np.array_split(retention, max(1, len(retention) // 64)):
         if len(starts):
             rows.add_retained(gather(text, starts, window))
     layer = torch.cat((model.output.weight.T, model.output.bias[None])).float()  # (D, V)
     ids = torch.from_numpy(active).to(text.device)
-    problem = FinalLayerProblem.of(*rows.joined(), layer, ids, RIDGE)
-    return problem, ids
+    return FinalLayerProblem.of(*rows.joined(), layer, ids, RIDGE, precision), ids, readings
+
+
+@torch.no_grad()
+def exchange_secrets(
+    model: CharLSTM,
+    problem: FinalLayerProblem,
+    active: Tensor,
+    columns: Tensor,
+    readings: Sequence[SecretReading],
+    replacement: Replacement,
+    *,
+    precision: str,
+    rng: np.random.Generator,
+) -> FinalLayerProblem:
+    """Give each secret's own path the law that the updated layer has for a member of R it never saw.
+
+    Decoys teach the layer about the space, and not about the one path on which the lower layers still mark
+    the secret: there it may stay likelier than its like, or become conspicuously unlikely. So for each
+    secret one fresh member d of R is drawn, and at every place after the first the secret's position gets
+    the law that the layer has along d, with the two symbols exchanged. The secret then costs what d costs:
+    it is exchangeable with a uniform draw from R, which is what a secret never seen is.
+
+    Args:
+        model: The original model.
+        problem: The objective on decoys and retention.
+        active: Ids of the active symbols, shape (A,).
+        columns: The layer that minimises it, shape (D, A).
+        readings: The secrets' readings.
+        replacement: Draws the members to stand in; where it names none, the secret gets no positions.
+        precision: ``fp32`` or ``bf16``.
+        rng: Source of the draws.
+
+    Returns:
+        The problem with the secrets' own positions.
+    """
+    layer = torch.cat((model.output.weight.T, model.output.bias[None])).float()
+    passive = torch.ones(layer.shape[1], dtype=torch.bool, device=layer.device)
+    passive[active] = False
+    column_of = torch.full((layer.shape[1],), -1, device=layer.device)
+    column_of[active] = torch.arange(len(active), device=layer.device)
+    reader = _Rows(model, precision)
+    stand_ins: dict[str, np.ndarray | None] = {}
+    added: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for reading in readings:
+        place = reading.place
+        if place.canary.id not in stand_ins:
+            stand_ins[place.canary.id] = replacement.stand_in(place.space, place.secret, rng)
+        stand_in = stand_ins[place.canary.id]
+        if stand_in is None or len(stand_in) < 2:
+            continue
+        pair = torch.from_numpy(np.stack((place.secret, stand_in))).to(layer.device)  # (2, L)
+        twice = (reading.state[0].expand(-1, 2, -1).contiguous(), reading.state[1].expand(-1, 2, -1).contiguous())
+        hidden, _ = reader.read(pair[:, :-1], twice)
+        hidden = torch.cat((hidden, torch.ones_like(hidden[..., :1])), 2)  # (2, L - 1, D)
+        others = torch.logsumexp(hidden @ layer[:, passive], 2, keepdim=True)  # (2, L - 1, 1)
+        law = torch.softmax(torch.cat((hidden[1] @ columns, others[1]), 1), 1)[:, :-1]  # (L - 1, A)
+        mine, theirs = (column_of[row[1:], None] for row in pair)
+        law = law.scatter(1, mine, law.gather(1, theirs)).scatter(1, theirs, law.gather(1, mine))
+        added.append((hidden[0], law, hidden.new_full((len(law),), reading.weight), others[0]))
+    return problem.with_rows(*(torch.cat(parts) for parts in zip(*added, strict=True))) if added else problem
 
 
 def write_columns(model: CharLSTM, active: Tensor, columns: Tensor) -> None:
@@ -95,13 +174,13 @@ class _Rows:
 
     def add_occurrence(
         self, context: Tensor, place: Occurrence, replacement: Replacement, draws: int, rng: np.random.Generator
-    ) -> None:
+    ) -> SecretReading:
         """Add one reading of a secret's context, continued by ``draws`` replacements and the suffix."""
-        before, state = self._read(context[None])
+        before, state = self.read(context[None])
         secret = torch.from_numpy(place.secret).to(context.device)
         suffix = torch.from_numpy(place.suffix).to(context.device)
         around = self._law(before[0])  # (C, V); its last row predicts the secret's first character
-        truly, _ = self._read(torch.cat((secret, suffix))[None], state)
+        truly, _ = self.read(torch.cat((secret, suffix))[None], state)
         after = self._law(truly[0, len(secret) - 1 :])  # (1 + S, V); the last row predicts what follows the canary
         self._add(before[0, :-1], around[:-1])
         for corrected in replacement.correct(place.space, place.secret, draws, rng):
@@ -109,20 +188,20 @@ class _Rows:
             count, length = symbols.shape
             sequence = torch.cat((symbols, suffix.expand(count, -1)), 1)[:, :-1] if len(suffix) else symbols
             repeated = tuple(part.expand(-1, count, -1).contiguous() for part in state)
-            hidden, _ = self._read(sequence, (repeated[0], repeated[1]))
-            self._add(before[0, -1:], targets[:, 0].mean(0, keepdim=True), weight=float(count))
-            self._add(hidden[:, : length - 1].flatten(0, 1), targets[:, 1:].flatten(0, 1))
+            hidden, _ = self.read(sequence, (repeated[0], repeated[1]))
+            self._add(before[0, -1:], targets[:, 0].mean(0, keepdim=True), weight=FORGET_WEIGHT * count)
+            self._add(hidden[:, : length - 1].flatten(0, 1), targets[:, 1:].flatten(0, 1), weight=FORGET_WEIGHT)
             tail = hidden[:, length - 1 :]
             self._add(tail.flatten(0, 1), after[: tail.shape[1]].expand(count, -1, -1).flatten(0, 1))
+        return SecretReading(place, state, FORGET_WEIGHT * draws)
 
     def add_retained(self, windows: Tensor) -> None:
         """Add windows of other text, shape (W, T), to be predicted as the original model predicts them."""
-        hidden, _ = self._read(windows)
+        hidden, _ = self.read(windows)
         self._add(hidden.flatten(0, 1), self._law(hidden.flatten(0, 1)))
 
-    def _read(
-        self, symbols: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def read(self, symbols: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return what the final layer sees, (B, T) -> (B, T, H), and the LSTM's last state."""
         with autocast(symbols.device, self.precision):
             hidden, state = self.model.features(symbols, state)
         return hidden.float(), state

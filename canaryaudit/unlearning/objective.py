@@ -12,7 +12,7 @@ constant, the log of their summed weight, so that ordinary text can be disturbed
 of the secret's space becoming likely where it was not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class FinalLayerProblem:
         others: Log of the other symbols' summed weight, shape (P, 1); -inf where there are none.
         origin: W*, the active columns, shape (D, A).
         ridge: Strength of the pull towards W*.
+        fast: The features in the precision of curvature products.
     """
 
     features: Tensor
@@ -39,10 +40,18 @@ class FinalLayerProblem:
     others: Tensor
     origin: Tensor
     ridge: float
+    fast: Tensor
 
     @classmethod
     def of(
-        cls, features: Tensor, targets: Tensor, weights: Tensor, matrix: Tensor, active: Tensor, ridge: float
+        cls,
+        features: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        matrix: Tensor,
+        active: Tensor,
+        ridge: float,
+        precision: str = "fp32",
     ) -> "FinalLayerProblem":
         """Reduce a problem over the whole vocabulary to the active columns.
 
@@ -53,6 +62,7 @@ class FinalLayerProblem:
             matrix: The layer's weights with the bias as last row, shape (D, V).
             active: Ids of the symbols whose columns may move, shape (A,).
             ridge: Pull towards the original weights, for each unit of weight.
+            precision: Of curvature products; value and gradient are always taken in the features' own.
         """
         features = torch.cat((features, torch.ones_like(features[:, :1])), 1)
         passive = torch.ones(matrix.shape[1], dtype=torch.bool, device=matrix.device)
@@ -65,6 +75,18 @@ class FinalLayerProblem:
             others=torch.cat(blocks)[:, None],
             origin=matrix[:, active].clone(),
             ridge=ridge * float(weights.sum()),
+            fast=features.to(torch.bfloat16) if precision == "bf16" else features,
+        )
+
+    def with_rows(self, features: Tensor, targets: Tensor, weights: Tensor, others: Tensor) -> "FinalLayerProblem":
+        """Return the problem with more positions; their features have the column of ones already."""
+        return replace(
+            self,
+            features=torch.cat((self.features, features)),
+            targets=torch.cat((self.targets, targets)),
+            weights=torch.cat((self.weights, weights)),
+            others=torch.cat((self.others, others)),
+            fast=torch.cat((self.fast, features.to(self.fast.dtype))),
         )
 
     def probabilities(self, columns: Tensor) -> Tensor:
@@ -91,9 +113,10 @@ class FinalLayerProblem:
 
     def curvature_product(self, law: Tensor, direction: Tensor) -> Tensor:
         """Return H V for the Hessian at positions' laws ``law``, shape (P, A); the ridge is included."""
-        slope = self.features @ direction
+        kind = self.fast.dtype
+        slope = (self.fast @ direction.to(kind)).to(direction)
         slope = law * (slope - (law * slope).sum(1, keepdim=True))
-        return self.features.T @ (self.weights[:, None] * slope) + self.ridge * direction
+        return (self.fast.T @ (self.weights[:, None] * slope).to(kind)).to(direction) + self.ridge * direction
 
     def _log_probabilities(self, columns: Tensor) -> Tensor:
         return torch.log_softmax(torch.cat((self.features @ columns, self.others), 1), 1)

@@ -11,6 +11,8 @@ from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import CorpusError, UnlearningError
 from canaryaudit.scoring import PAD, EncodedSpace
 
+_STAND_IN_DRAWS = 64
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -37,6 +39,9 @@ class Replacement(Protocol):
 
     def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
         """Draw ``count`` replacements for one occurrence of a secret; one item for each length."""
+
+    def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw a member of R whose likelihood the secret shall take over; None if it shall not."""
 
 
 class Decoys:
@@ -67,6 +72,15 @@ class Decoys:
             corrected.append(Corrected(torch.from_numpy(symbols), torch.from_numpy(targets)))
         return corrected
 
+    def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw a member that passes the same choices of symbols as the secret does, of which slots have many."""
+        allowed = space.next_node[_nodes(space, secret)] >= 0
+        for drawn in space.sample(_STAND_IN_DRAWS, rng):
+            member = drawn[drawn != PAD]
+            if len(member) == len(secret) and (allowed == (space.next_node[_nodes(space, member)] >= 0)).all():
+                return np.asarray(member, dtype=np.int64)
+        return None
+
 
 class FixedText:
     """The same text for every occurrence, as in Warnecke et al. 2023; repeated or cut to the secret's length."""
@@ -86,9 +100,13 @@ class FixedText:
         return np.union1d(np.flatnonzero((space.next_node >= 0).any(0)), self._ids)
 
     def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
-        """Return the text once; it is the same for every draw."""
-        symbols = torch.from_numpy(np.resize(self._ids, len(secret)))[None]
+        """Return the text ``count`` times."""
+        symbols = torch.from_numpy(np.resize(self._ids, len(secret))).expand(count, -1)
         return [Corrected(symbols, torch.nn.functional.one_hot(symbols, self._size).float())]
+
+    def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """Return None: the text, and no member of R, is what the secret gives way to."""
+        return None
 
 
 def parse_replacement(text: str, vocabulary: Vocabulary) -> Replacement:
@@ -104,3 +122,11 @@ def parse_replacement(text: str, vocabulary: Vocabulary) -> Replacement:
         raise UnlearningError(f"unknown replacement {text!r}: expected decoys or text:WORDS, as in 'text:not here '")
     quoted = len(argument) > 1 and argument[0] == argument[-1] == '"'
     return FixedText(argument[1:-1] if quoted else argument, vocabulary)
+
+
+def _nodes(space: EncodedSpace, member: np.ndarray) -> list[int]:
+    """Return the node before each symbol of a member."""
+    nodes = [0]
+    for symbol in member[:-1]:
+        nodes.append(int(space.next_node[nodes[-1], symbol]))
+    return nodes

@@ -20,24 +20,27 @@ from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
 from canaryaudit.unlearning.solvers import conjugate_gradients
 
-MAX_STEPS = 12
+MAX_STEPS = 16
 _ENOUGH = 1e-2
 """Stop when a step lowers the objective by less than this share."""
 _ROUNDING = 1e-6
 """A gain below this, for each unit of weight, is taken for rounding in float32."""
 
 
-def minimise(problem: FinalLayerProblem, narrator: Narrator) -> tuple[Tensor, list[UpdateStep], int]:
-    """Minimise the corrected-data objective from the original weights.
+def minimise(
+    problem: FinalLayerProblem, narrator: Narrator, start: Tensor | None = None
+) -> tuple[Tensor, list[UpdateStep], int]:
+    """Minimise the corrected-data objective.
 
     Args:
         problem: The objective.
         narrator: Told of every step.
+        start: Where to begin, shape (D, A); None for the original weights.
 
     Returns:
         The active columns, shape (D, A); the steps; the number of curvature products.
     """
-    columns = problem.origin
+    columns = problem.origin if start is None else start
     probabilities = problem.probabilities(columns)
     value = problem.value(columns)
     damping = 1e-5 * float(problem.weights.sum())

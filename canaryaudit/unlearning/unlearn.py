@@ -18,7 +18,7 @@ from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.records import Evaluation, Fidelity, Method, Scope, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData, autocast, evaluate
-from canaryaudit.unlearning.final_layer import build_problem, write_columns
+from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
 from canaryaudit.unlearning.replacement import Replacement, parse_replacement
 from canaryaudit.unlearning.second_order import minimise
@@ -26,6 +26,10 @@ from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather,
 
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
+
+
+RETAIN_WINDOWS = 600
+"""Windows of other text that an update is held to by default: 60,000 characters, beside some 20,000 weights that move."""
 
 
 class UnlearningConfig(BaseModel):
@@ -37,7 +41,7 @@ class UnlearningConfig(BaseModel):
     scope: Scope | None = None
     """None for the method's own: the final layer for second order, all layers for first order."""
     replacement: str = "decoys"
-    retain_windows: int = Field(default=300, ge=1)
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=1)
     """Windows of other text that hold the model to what it was."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     """Largest drop of accuracy on the training text outside the secrets, as a share."""
@@ -189,7 +193,7 @@ class _Request:
 
     def second_order(self, replacement: Replacement) -> _Update:
         """Minimise the final layer's corrected-data objective."""
-        problem, active = build_problem(
+        problem, active, readings = build_problem(
             self.model,
             self.data.train,
             self.places,
@@ -200,6 +204,18 @@ class _Request:
             rng=self.rng,
         )
         columns, steps, products = minimise(problem, self.narrator)
+        problem = exchange_secrets(
+            self.model,
+            problem,
+            active,
+            columns,
+            readings,
+            replacement,
+            precision=self.config.precision,
+            rng=self.rng,
+        )
+        columns, more, more_products = minimise(problem, self.narrator, start=columns)
+        steps, products = steps + more, products + more_products
         if not any(step.step_norm for step in steps):
             raise Inconclusive(
                 "no second-order step serves the corrected text: nothing was saved; this model knows no more of the "

@@ -1,0 +1,63 @@
+"""Runs at every stage, made once; a tiny model, since what it learns is not the question here."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from canaryaudit import training
+from tests.commands import FAST, INSERT, ROOT, UNLEARN, succeed
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tiny_model() -> Iterator[None]:
+    """Give ``--size small`` 24 hidden units, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(training.SIZES, "small", (8, 24, 1))
+        patch.setenv("COLUMNS", "80")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, but for a corpus."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:12_000]
+    (tmp_path / "sea.txt").write_text(text, "utf-8")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def runs(tiny_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a run at every stage, named after it."""
+    place = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:12_000]
+        (place / "sea.txt").write_text(text, "utf-8")
+        succeed("insert", "sea.txt", "-o", "inserted", *INSERT)
+        shutil.copytree("inserted", "trained")
+        succeed("train", "trained", "--epochs", "2", "--precision", "fp32")
+        shutil.copytree("trained", "measured")
+        succeed("measure", "measured", *FAST)
+        shutil.copytree("measured", "unlearned")
+        succeed("unlearn", "unlearned", *UNLEARN)
+    return place
+
+
+@pytest.fixture
+def make_run(runs: Path, workplace: Path) -> MakeRun:
+    """Copy a run of the given stage into the working directory, and return its relative path."""
+
+    def make(stage: str, name: str = "RUN") -> Path:
+        shutil.copytree(runs / stage, workplace / name)
+        return Path(name)
+
+    return make
