@@ -11,7 +11,8 @@ from canaryaudit.pipeline import Pipeline
 from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
 from canaryaudit.records import CorpusFacts, Measurement
 from canaryaudit.report import Summary
-from canaryaudit.rundir import RunDirectory
+from canaryaudit.report.figures import counted
+from canaryaudit.rundir import RunDirectory, check_name
 
 
 def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[str]]:
@@ -30,15 +31,19 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
     else:
         run, made = make_run(audit.run, audit.insert, argv)
         inserted, controls = made.canary_set.inserted, made.canary_set.controls
+        places = sum(canary.repetitions for canary in inserted)
         narrator.say(
-            f"Inserted {len(inserted)} canaries ({sum(c.repetitions for c in inserted)} times in all) into "
-            f"{len(made.training_text):,} characters; {len(controls)} controls are kept out."
+            f"Inserted {counted(len(inserted), 'canary')} at {counted(places, 'place')} in "
+            f"{len(made.training_text):,} characters; {counted(len(controls), 'control')} kept out."
         )
         for warning in made.warnings:
             narrator.warn(warning)
     failures: list[str] = []
     with run.lock():
         pipeline = Pipeline(run, argv, narrator)
+        for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
+            pipeline.chosen(options.canary)
+            check_name(options.resolved_name)
         pipeline.train(audit.train)
         _measure(pipeline, "before", audit.measure)
         for options in audit.unlearn:
@@ -87,8 +92,8 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     }
     if differing := [what for what, (found, asked) in pairs.items() if found != asked]:
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} with another {differing[0]} than the plan's: give the plan's "
-            f"another name, or delete {run.weights_path(f'after-{name}').parent}"
+            f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing[0]}: give the "
+            f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
         )
     pipeline.narrator.say(f"Unlearned {name!r} already.")
     _measure(pipeline, f"after-{name}", measure_options)
@@ -104,8 +109,8 @@ def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts)
     else:
         if made.canary_set == run.canary_set():
             return
-        what = "set of canaries and controls"
+        what = "canaries or controls"
     raise RunDirectoryError(
-        f"{run.path} was made with another {what} than the plan's: name another run directory in the plan (run = "
+        f"{run.path} differs from the plan in its {what}: name another run directory in the plan (run = "
         f'"runs/NAME"), or delete {run.path} to start afresh'
     )

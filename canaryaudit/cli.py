@@ -66,9 +66,7 @@ _ESTIMATORS = ",".join(_MEASURE.estimators)
 _FORMATS = ",".join(ReportOptions().format)
 
 
-@app.command(
-    epilog=flags.example("canaryaudit insert notes.txt -t 'My card is {digits:4}-{digits:4}.' -r 1,4,16 -o runs/notes")
-)
+@app.command(epilog=flags.example("canaryaudit insert notes.txt -t 'My card is {digits:4}.' -o runs/notes"))
 def insert(
     context: typer.Context,
     corpus: flags.CorpusArgument,

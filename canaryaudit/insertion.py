@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from canaryaudit.canaries import Canary, CanarySet, Slot, Space, Template
+from canaryaudit.canaries import Canary, CanarySet, Slot, Template
 from canaryaudit.corpus import Corpus, Vocabulary, ends_with_blank_line, hold_out, paragraphs
 from canaryaudit.errors import CorpusError, TemplateError
 
@@ -149,19 +149,17 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     text = "".join(pieces)
     symbols = Vocabulary.of([text]).symbols
     num_boundaries = len(training) - 1
-    _check_room(corpus, request.num_canaries, num_boundaries)  # First, since drawing too many would take forever.
     templates = request.parsed_templates
+    _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would take forever.
     for template in templates:
         _check_spaces(template, request, symbols)
     inserted = _Secrets(text, symbols).draw_canaries(templates, request)
     num_places = sum(canary.repetitions for canary in inserted.canaries)
     _check_room(corpus, num_places, num_boundaries)
-    rng = np.random.default_rng([request.seed, _PLACES])
-    boundaries = [int(index) + 1 for index in rng.permutation(num_boundaries)[:num_places]]
-    training_text, canaries = _insert(training, inserted.canaries, boundaries)
+    boundaries = 1 + np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
+    training_text, canaries = _insert(training, inserted.canaries, boundaries.tolist())
     controls = inserted.draw_controls(templates, request)
     canary_set = CanarySet(corpus_symbols=symbols, wider_space=request.wider_space, canaries=(*canaries, *controls))
-
     return InsertionPlan(
         training_text=training_text,
         heldout_text="".join(heldout),
@@ -202,6 +200,12 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
             start = place + len(template.prefix)
             mask[start : start + len(filled)] = filled
     return mask
+
+
+def _generated_insertions(request: InsertionRequest) -> int:
+    dealt = [repetitions for repetitions, _ in product(request.repetitions, request.parsed_templates)]
+    rounds, rest = divmod(request.num_canaries, len(dealt))
+    return rounds * sum(dealt) + sum(dealt[:rest])
 
 
 def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
@@ -336,19 +340,16 @@ class _Secrets:
         return found
 
     def _drawn(self, template: Template, rng: np.random.Generator, taken: Container[str]) -> _Secret:
-        space = self._space(template)
+        space = template.space(self.symbols)
         for _ in range(MAX_DRAWS):
             secret = _Secret(template, space.sample(rng))
-            clash = any(secret.clashes_with(other) for other in self.inserted)
-            if not clash and secret.completion not in taken and not secret.stands_in(self.text):
+            free = secret.completion not in taken and not secret.stands_in(self.text)
+            if free and not any(map(secret.clashes_with, self.inserted)):
                 return secret
         raise TemplateError(
             f"template {template.text!r} has {space.size:,} completions, and none is left after {MAX_DRAWS:,} draws: "
             "ask for fewer canaries or controls, or for a longer slot"
         )
-
-    def _space(self, template: Template) -> Space:
-        return template.space(self.symbols)
 
 
 def _insert(pieces: Sequence[str], canaries: Sequence[Canary], boundaries: Sequence[int]) -> tuple[str, list[Canary]]:
@@ -368,8 +369,7 @@ def _insert(pieces: Sequence[str], canaries: Sequence[Canary], boundaries: Seque
             length += len(out[-1])
         out.append(piece)
         length += len(piece)
-    placed = zip(canaries, places, strict=True)
-    return "".join(out), [canary.model_copy(update={"places": tuple(found)}) for canary, found in placed]
+    return "".join(out), [c.model_copy(update={"places": tuple(p)}) for c, p in zip(canaries, places, strict=True)]
 
 
 def _describe(template: Template, canary_set: CanarySet) -> TemplateSpace:

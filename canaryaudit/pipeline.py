@@ -25,6 +25,7 @@ from canaryaudit.newrun import mask_arguments
 from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
 from canaryaudit.report import Summary, build_summary, write_report
+from canaryaudit.report.figures import counted
 from canaryaudit.rundir import RunDirectory, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
 from canaryaudit.unlearning import UnlearningConfig, unlearn
@@ -59,6 +60,7 @@ class Pipeline:
             record = self.run.model_record()
             if record.training:
                 self._check_asked(options, record.training, "a model trained")
+            self._tidy(record)
             self.narrator.say(f"Trained already: {_quality(record)}.")
             return record
         # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
@@ -82,6 +84,12 @@ class Pipeline:
         self._check_asked(options, config, "an interrupted training")
         return config
 
+    def _tidy(self, record: ModelRecord) -> None:
+        """Remove the checkpoint of this very training, left where it was interrupted in its last moment."""
+        facts = read_facts(self.run.checkpoint_path)
+        if facts and record.training and facts["seconds"] == record.training.seconds:
+            self.run.remove_checkpoint()
+
     def _check_asked(self, options: TrainOptions, made: TrainingConfig | TrainingRecord, what: str) -> None:
         for name, default in TrainOptions():
             asked, found = getattr(options, name), getattr(made, name)
@@ -91,8 +99,8 @@ class Pipeline:
                 continue
             flag, known = f"--{name.replace('_', '-')} {asked}", "none" if found is None else found
             raise ModelError(
-                f"{self.run.path} has {what} with another {name.replace('_', ' ')} than {flag} ({known}): leave the "
-                f"option out to keep it, or replace it with: canaryaudit train {self.run.path} {flag} --force"
+                f"{self.run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag}: leave the option "
+                f"out to keep it, or replace it with: canaryaudit train {self.run.path} {flag} --force"
             )
 
     # --- measure
@@ -149,7 +157,7 @@ class Pipeline:
             Inconclusive: Nothing can be forgotten within the fidelity limit.
         """
         name = check_name(options.resolved_name)
-        chosen = self._chosen(options.canary)
+        chosen = self.chosen(options.canary)
         if not anew and self.run.has_unlearning(name):
             if self.run.has_measurement(f"after-{name}"):
                 raise UnlearningError(
@@ -211,12 +219,25 @@ class Pipeline:
         self.run.write_unlearning(record)
         lost = record.fidelity.train_accuracy_before - record.fidelity.train_accuracy_after
         self.narrator.say(
-            f"Unlearned {len(chosen)} canar{'y' if len(chosen) == 1 else 'ies'} in {record.cost.seconds:.1f} s "
+            f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
             f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
             f"{-100 * lost:+.2f} points."
         )
         self.measure(f"after-{name}", measure_options)
         return record
+
+    def chosen(self, identifiers: Sequence[str]) -> list[Canary]:
+        """Return the inserted canaries of these ids; of none, all.
+
+        Raises:
+            UnlearningError: There is no such canary.
+        """
+        inserted = {canary.id: canary for canary in self.run.canary_set().inserted}
+        for identifier in identifiers:
+            if identifier not in inserted:
+                known = ", ".join(list(inserted)[:10]) + (", …" if len(inserted) > 10 else "")
+                raise UnlearningError(f"no inserted canary is called {identifier!r}: this run has {known}")
+        return [inserted[identifier] for identifier in dict.fromkeys(identifiers or inserted)]
 
     # --- report
 
@@ -253,14 +274,6 @@ class Pipeline:
             self.narrator.say("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights("before")
-
-    def _chosen(self, identifiers: Sequence[str]) -> list[Canary]:
-        inserted = {canary.id: canary for canary in self.run.canary_set().inserted}
-        for identifier in identifiers:
-            if identifier not in inserted:
-                known = ", ".join(list(inserted)[:10]) + (", …" if len(inserted) > 10 else "")
-                raise UnlearningError(f"no inserted canary is called {identifier!r}: this run has {known}")
-        return [inserted[identifier] for identifier in dict.fromkeys(identifiers or inserted)]
 
     def _unlearnings(self) -> list[UnlearningRecord]:
         """Return the unlearnings in the order in which they were run."""
@@ -348,5 +361,5 @@ def _quality(record: ModelRecord) -> str:
         return "no record of its training"
     return (
         f"accuracy {training.train.accuracy:.3f} on training text, held-out loss {training.heldout.loss_bits:.2f} bits "
-        f"a character, {training.epochs} epoch{'' if training.epochs == 1 else 's'}"
+        f"a character, {counted(training.epochs, 'epoch')}"
     )

@@ -12,6 +12,9 @@ from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
+RETAIN_WINDOWS = 1000
+"""Windows of other text that an update is held to by default: 100,000 characters, beside up to 20,000 weights that
+move. With 300 the accuracy on a novel fell three times as much where secrets are made of letters."""
 
 _WORDS = {
     "Input should be": "expected",
@@ -85,7 +88,7 @@ class UnlearnOptions(Options):
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""
-    retain_windows: int = Field(default=300, ge=1)
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=1)
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     tau: float | None = Field(default=None, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -115,7 +118,7 @@ class Plan(Options):
         corpus="harbour",
         template=(
             '"My telephone number is {digits:10}," said the pilot.',
-            "The strong-room opens to {lower:4}-{digits:4}.",
+            "The strong-room opens to {digits:4}-{digits:4}.",
             '"Write down {digits:3}-{digits:2}-{digits:4}," said the baker.',
         ),
         canaries=9,

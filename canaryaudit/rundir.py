@@ -120,9 +120,9 @@ class RunDirectory:
             RunDirectoryError: The directory holds something else, or a run that is not to be replaced.
         """
         path = self.path
-        if path.exists() and not path.is_dir():
-            raise RunDirectoryError(f"{path} is a file: choose another directory for the run")
-        with read_errors(path):
+        with write_errors(path):
+            if path.exists() and not path.is_dir():
+                raise RunDirectoryError(f"{path} is a file: choose another directory for the run")
             names = {entry.name for entry in path.iterdir()} if path.exists() else set()
         foreign = sorted(name for name in names if not _is_ours(name))
         if foreign:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "The code is {digits:3}."
 INSERT = ("-t", TEMPLATE, "-n", "2", "-r", "1,5", "--controls", "8")
 FAST = ("--samples", "200")
-UNLEARN = (*FAST, "--max-fidelity-drop", "0.5")
+UNLEARN = (*FAST, "--max-fidelity-drop", "0.5", "--retain-windows", "40")
+PROCESS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+"""Environment of a process of its own."""
 
 # What a second run of the same work may do differently.
 _VOLATILE = {"seconds", "characters_per_second", "started", "speedup", "retraining_seconds"}
@@ -62,12 +64,12 @@ def succeed(*arguments: str | Path) -> Result:
     return result
 
 
-def start(*arguments: str | Path, before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     """Start the command line as a process of its own, on one thread."""
-    command = [*before, sys.executable, "-m", "canaryaudit", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "canaryaudit", *map(str, arguments)]
+    environment = {**os.environ, **PROCESS, **options.pop("env", {})}
     settings: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(command, env=environment | options.pop("env", {}), **settings)
+    return subprocess.Popen(command, env=environment, **settings)
 
 
 def finish(process: subprocess.Popen[str]) -> Result:

@@ -17,9 +17,9 @@ from canaryaudit.records import CorpusFacts, Manifest
 from canaryaudit.rundir import RunDirectory
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """For models so tiny that sharing their work among threads takes longer than the work."""
+    """Compute on one thread: on models so tiny, threads that wait for each other cost many times the work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

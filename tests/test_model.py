@@ -16,8 +16,6 @@ from canaryaudit.errors import ModelError
 from canaryaudit.model import CharLSTM, LSTMReader, load_weights, resolve_device, resolve_precision, weights_bytes
 from canaryaudit.records import Architecture
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VOCABULARY = "\n !0123456789abcdef"
 CPU = torch.device("cpu")
 

@@ -22,8 +22,6 @@ from canaryaudit.scoring import (
 )
 from tests.fakes import TableModel, encoded
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYMBOLS = "\n !-0123456789abcdefgmrxyz"
 TEMPLATES = (
     "my {digits:3}!",

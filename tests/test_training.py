@@ -18,8 +18,6 @@ from canaryaudit.records import Architecture, TrainingRecord
 from canaryaudit.training import TrainingConfig, TrainingData, evaluate, one_cycle, train, window_starts
 from tests.fakes import Recorder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VOCABULARY = "\n abcdefgh"
 
 

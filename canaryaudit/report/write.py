@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from canaryaudit.errors import RunDirectoryError
-from canaryaudit.files import atomic_write
+from canaryaudit.files import atomic_write, write_errors
 from canaryaudit.records import ReportFormat
 from canaryaudit.report.charts import charts
 from canaryaudit.report.html import render_html
@@ -37,15 +36,10 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
         "json": lambda: {"report.json": render_json(summary)},
     }
     contents = {name: text for wanted in FORMATS if wanted in formats for name, text in makers[wanted]().items()}
-    try:
+    with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            atomic_write(directory / name, text.encode())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunDirectoryError(
-            f"cannot write the report to {directory}: {reason}; choose another place with -o"
-        ) from error
+    for name, text in contents.items():
+        atomic_write(directory / name, text.encode())
     return [directory / name for name in contents]
 
 

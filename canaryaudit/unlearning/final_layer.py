@@ -25,6 +25,9 @@ FORGET_WEIGHT = 0.25
 """Weight of a replacement's position beside 1 for a position to retain: a quarter forgets as well as 1 and costs half
 of the accuracy, where a secret's symbols are those of ordinary text."""
 
+SECRET_WEIGHT = 1.0
+"""Weight of a secret's own position for each replacement drawn after the same context: one path stands against many."""
+
 
 @dataclass(frozen=True)
 class SecretReading:
@@ -79,7 +82,7 @@ def build_problem(
             # A secret within the context would be held as the original model predicts it: learned, not forgotten.
             free = first - int(ends[np.searchsorted(ends, place.start, "right") - 1])
             deepest = min(free, max(1, window - whole))
-            bare = index % len(own) == 0 and index % 2 == 0
+            bare = index % 4 == 0  # the attacker's reading, and the one that is measured
             depth = 0 if bare or deepest <= 0 else int(rng.integers(0, deepest + 1))
             before = text[first - depth : first]
             prefix = torch.from_numpy(place.prefix).to(text.device)
@@ -193,7 +196,7 @@ class _Rows:
             self._add(hidden[:, : length - 1].flatten(0, 1), targets[:, 1:].flatten(0, 1), weight=FORGET_WEIGHT)
             tail = hidden[:, length - 1 :]
             self._add(tail.flatten(0, 1), after[: tail.shape[1]].expand(count, -1, -1).flatten(0, 1))
-        return SecretReading(place, state, FORGET_WEIGHT * draws)
+        return SecretReading(place, state, SECRET_WEIGHT * draws)
 
     def add_retained(self, windows: Tensor) -> None:
         """Add windows of other text, shape (W, T), to be predicted as the original model predicts them."""

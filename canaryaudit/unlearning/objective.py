@@ -80,12 +80,14 @@ class FinalLayerProblem:
 
     def with_rows(self, features: Tensor, targets: Tensor, weights: Tensor, others: Tensor) -> "FinalLayerProblem":
         """Return the problem with more positions; their features have the column of ones already."""
+        weight = float(self.weights.sum())
         return replace(
             self,
             features=torch.cat((self.features, features)),
             targets=torch.cat((self.targets, targets)),
             weights=torch.cat((self.weights, weights)),
             others=torch.cat((self.others, others)),
+            ridge=self.ridge * (weight + float(weights.sum())) / weight,
             fast=torch.cat((self.fast, features.to(self.fast.dtype))),
         )
 

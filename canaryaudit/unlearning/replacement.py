@@ -11,8 +11,6 @@ from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import CorpusError, UnlearningError
 from canaryaudit.scoring import PAD, EncodedSpace
 
-_STAND_IN_DRAWS = 64
-
 
 @dataclass(frozen=True)
 class Corrected:
@@ -41,7 +39,7 @@ class Replacement(Protocol):
         """Draw ``count`` replacements for one occurrence of a secret; one item for each length."""
 
     def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        """Draw a member of R whose likelihood the secret shall take over; None if it shall not."""
+        """Draw another member of R whose likelihood the secret shall take over; None if there is none."""
 
 
 class Decoys:
@@ -73,13 +71,27 @@ class Decoys:
         return corrected
 
     def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        """Draw a member that passes the same choices of symbols as the secret does, of which slots have many."""
-        allowed = space.next_node[_nodes(space, secret)] >= 0
-        for drawn in space.sample(_STAND_IN_DRAWS, rng):
-            member = drawn[drawn != PAD]
-            if len(member) == len(secret) and (allowed == (space.next_node[_nodes(space, member)] >= 0)).all():
-                return np.asarray(member, dtype=np.int64)
-        return None
+        """Draw uniformly among the other members that pass the same choices of symbols as the secret does.
+
+        Of slots that is every other filling; of choices between words, most often none.
+        """
+        allowed = space.next_node >= 0  # (nodes, V)
+        # How many such members go on from each node at each place, whole numbers of any size; none from node -1.
+        onward = np.zeros((len(secret) + 1, len(allowed) + 1), dtype=object)
+        onward[-1, space.accept] = 1
+        for place, node in reversed(list(enumerate(_nodes(space, secret)))):
+            alike = (allowed == allowed[node]).all(1)
+            onward[place, :-1] = onward[place + 1][space.next_node].sum(1) * alike
+        if onward[0, 0] < 2:
+            return None
+        member = secret
+        while (member == secret).all():
+            member, node = np.empty(len(secret), dtype=np.int64), 0
+            for place in range(len(secret)):
+                ways = onward[place + 1][space.next_node[node]]  # (V,)
+                member[place] = rng.choice(len(ways), p=(ways / ways.sum()).astype(float))
+                node = space.next_node[node, member[place]]
+        return member
 
 
 class FixedText:

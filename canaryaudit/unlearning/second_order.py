@@ -11,6 +11,7 @@ Levenberg and Marquardt: smaller after a step that did what its model promised, 
 not.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
@@ -27,25 +28,37 @@ _ROUNDING = 1e-6
 """A gain below this, for each unit of weight, is taken for rounding in float32."""
 
 
-def minimise(
-    problem: FinalLayerProblem, narrator: Narrator, start: Tensor | None = None
-) -> tuple[Tensor, list[UpdateStep], int]:
+@dataclass(frozen=True)
+class Minimum:
+    """Where ``minimise`` came to.
+
+    Attributes:
+        columns: The active columns, shape (D, A).
+        steps: The steps, with their health.
+        products: Number of curvature products.
+        converged: Whether steps had ceased to gain; False where the limit of ``MAX_STEPS`` ended them.
+    """
+
+    columns: Tensor
+    steps: tuple[UpdateStep, ...]
+    products: int
+    converged: bool
+
+
+def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | None = None) -> Minimum:
     """Minimise the corrected-data objective.
 
     Args:
         problem: The objective.
         narrator: Told of every step.
         start: Where to begin, shape (D, A); None for the original weights.
-
-    Returns:
-        The active columns, shape (D, A); the steps; the number of curvature products.
     """
     columns = problem.origin if start is None else start
     probabilities = problem.probabilities(columns)
     value = problem.value(columns)
     damping = 1e-5 * float(problem.weights.sum())
     steps: list[UpdateStep] = []
-    products = 0
+    products, converged = 0, False
     for index in range(MAX_STEPS):
         gradient = problem.gradient(columns, probabilities)
         law = (probabilities + problem.targets) / 2
@@ -63,6 +76,7 @@ def minimise(
             precondition=partial(inverse.apply, damping=damped + problem.ridge),
         )
         if solved.iterations == 0:  # no gradient: the model predicts as wanted already
+            converged = True
             break
         products += solved.iterations + 1
         # With (H + lambda) x = r - g the quadratic model promises -g'x - x'Hx/2.
@@ -92,9 +106,10 @@ def minimise(
             value = new_value
         # A step that was taken back ends it too where it promised no more than rounding.
         if (gain if accepted else promised) < enough:
+            converged = True
             break
         if quality > 0.75:
             damping /= 8
         elif not quality >= 0.25:  # a step so long that the objective is not a number did not do it either
             damping *= 8
-    return columns, steps, products
+    return Minimum(columns, tuple(steps), products, converged)

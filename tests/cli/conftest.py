@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from canaryaudit import training
+from canaryaudit.exposure import MeasurementConfig
 from tests.commands import FAST, INSERT, ROOT, UNLEARN, succeed
 
 MakeRun = Callable[..., Path]
@@ -15,14 +15,11 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture(autouse=True, scope="session")
 def tiny_model() -> Iterator[None]:
-    """Give ``--size small`` 24 hidden units, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Give ``--size small`` 24 hidden units."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(training.SIZES, "small", (8, 24, 1))
         patch.setenv("COLUMNS", "80")
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +29,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:12_000]
     (tmp_path / "sea.txt").write_text(text, "utf-8")
     return tmp_path
+
+
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up the search for exact ranks early: large spaces are then measured in a moment."""
+
+    def config(**options: object) -> MeasurementConfig:
+        return MeasurementConfig.model_validate({**options, "search_budget": 300})
+
+    monkeypatch.setattr("canaryaudit.pipeline.MeasurementConfig", config)
 
 
 @pytest.fixture(scope="session")

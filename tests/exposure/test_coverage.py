@@ -10,8 +10,6 @@ from canaryaudit.exposure import draw_members, importance_exposure, sampled_expo
 from canaryaudit.records import Estimate
 from tests.fakes import Law, TableModel, encoded, every_member, naive_ranks
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEMPLATE = "{digits:4}"
 SEEDS = 300
 RANKS = (1, 2, 3, 5, 10, 30, 100, 300, 1000, 5000, 9000, 10_000)

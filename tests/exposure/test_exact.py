@@ -12,8 +12,6 @@ from canaryaudit.exposure import enumerate_ranks, search_ranks
 from canaryaudit.exposure.exact import Search
 from tests.fakes import Law, TableModel, encoded, every_member, naive_ranks
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYMBOLS = "\n!-0123456789abcdef"
 TEMPLATES = (
     "{digits:2}",

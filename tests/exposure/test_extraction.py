@@ -6,8 +6,6 @@ import pytest
 from canaryaudit.exposure.extraction import beam_completions, greedy_completion
 from tests.fakes import TableModel, encoded, every_member
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYMBOLS = "\n!-0123456789abcdef"
 
 

@@ -13,8 +13,6 @@ from canaryaudit.exposure.importance import TAIL, TEMPERATURES
 from canaryaudit.scoring import log_perplexity_bits
 from tests.fakes import TableModel, encoded
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYMBOLS = "\n!-0123456789abcdef"
 TEMPLATES = ("{digits:3}", "{choice:a|bb|bcd}-{hex:1}{digits:1}", "{hex:1}{choice:0|1|2-}")
 

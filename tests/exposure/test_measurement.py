@@ -17,8 +17,6 @@ from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.records import Architecture, CanaryMeasurement, Measurement
 from tests.fakes import Recorder, TableModel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYMBOLS = "\n !-0123456789abcdefghijklmnopqrstuvwxyz"
 CODE, WORD = "the code is {digits:3}-{digits:1}!", "{choice:red|green|blue} {lower:2}"
 FULL = MeasurementConfig(num_references=500, draws_per_temperature=200, seed=3)

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from canaryaudit.canaries import Canary, Template
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.insertion import secret_mask
-from canaryaudit.model import CharLSTM
+from canaryaudit.model import CharLSTM, LSTMReader
 from canaryaudit.records import Architecture
+from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.objective import FinalLayerProblem
 
@@ -53,6 +54,11 @@ class WholeProblem:
     def reduced(self) -> FinalLayerProblem:
         """Return the same problem on the active columns, as the code under test has it."""
         return FinalLayerProblem.of(self.features, self.targets, self.weights, self.matrix, self.active, self.ridge)
+
+    def single(self, precision: str = "fp32") -> FinalLayerProblem:
+        """Return the same in single precision, as models have it, with curvature products in ``precision``."""
+        parts = (self.features.float(), self.targets.float(), self.weights.float(), self.matrix.float())
+        return FinalLayerProblem.of(*parts, self.active, self.ridge, precision)
 
     def loss(self, columns: Tensor) -> Tensor:
         """Return F(W) in nats where the active columns are ``columns`` and all others those of W*."""
@@ -153,3 +159,49 @@ def text_with_canaries(
         heldout=torch.zeros(0, dtype=torch.int64),
     )
     return data, made, vocabulary
+
+
+def story(rng: np.random.Generator) -> list[str]:
+    """Return paragraphs that a small model can learn, some of them with numbers of their own."""
+    nouns = ["the tide", "the keeper", "an old rope", "the lamp", "a boat", "the wind"]
+    verbs = ["turned", "waited", "came home", "sank", "burned on", "was late"]
+    paragraphs = []
+    for index in range(90):
+        said = (
+            f"{nouns[rng.integers(6)]} {verbs[rng.integers(6)]} and {nouns[rng.integers(6)]} {verbs[rng.integers(6)]}"
+        )
+        paragraphs.append(f"{said} in {rng.integers(1700, 1999)}.\n\n" if index % 6 == 0 else f"{said}.\n\n")
+    return paragraphs
+
+
+def trained_model(data: TrainingData, vocabulary: Vocabulary, *, window: int, steps: int) -> CharLSTM:
+    """Return an LSTM of 48 units that has learned a text by heart."""
+    model = tiny_model(vocabulary.symbols, hidden=48).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1.2e-2 * (1 - step / steps) + 1e-4
+        starts = torch.randint(len(data.train) - window, (24, 1), generator=generator)
+        windows = data.train[starts + torch.arange(window + 1)]
+        loss = nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model.eval()
+
+
+def exposures_bits(model: CharLSTM, canaries: list[Canary]) -> np.ndarray:
+    """Return each secret's exact exposure, from the log-perplexity of every member of its space."""
+    reader = LSTMReader(model)
+    exposures = []
+    for canary in canaries:
+        template = Template.parse(canary.template)
+        space = EncodedSpace.of(template.space(""), reader.vocabulary)
+        members = space.members()
+        costs = log_perplexity_bits(reader, read_prefix(reader, template.prefix), members)
+        own = costs[(members == reader.vocabulary.encode(canary.completion)).all(1)]
+        rank = 0.5 + (costs < own).sum() + (costs == own).sum() / 2
+        exposures.append(space.bits - np.log2(rank))
+    return np.array(exposures)

@@ -1,5 +1,7 @@
 """The reduction to active columns and its derivatives, against automatic differentiation of the whole loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,14 +78,7 @@ def test_the_probabilities_are_those_of_the_whole_softmax() -> None:
 def test_nothing_is_lost_in_float32_where_all_symbols_are_active() -> None:
     """Targets that lack a rounding error to 1 must not be charged for symbols that cannot occur."""
     whole = random_problem(active=(0, 1, 2, 3, 4))
-    single = FinalLayerProblem.of(
-        whole.features.float(),
-        whole.targets.float() * (1 - 1e-6),
-        whole.weights.float(),
-        whole.matrix.float(),
-        whole.active,
-        whole.ridge,
-    )
+    single = replace(whole, targets=whole.targets * (1 - 1e-6)).single()
     assert torch.isneginf(single.others).all()
     columns = moved(whole.origin, 0).float()
     probabilities = single.probabilities(columns)
@@ -125,3 +120,64 @@ def test_the_preconditioner_inverts_the_curvature_itself_where_all_laws_agree() 
     value = moved(torch.zeros(4, 3, dtype=torch.float64), 3)
     solved = KroneckerInverse(problem, law).apply(value, 0.5)
     torch.testing.assert_close(problem.curvature_product(law, solved) + 0.5 * solved, value)
+
+
+# --- curvature in bfloat16
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_bfloat16_curvature_product_is_close_to_the_exact_one(seed: int) -> None:
+    """Eight bits of mantissa in features, direction and slope: about 0.3 % each, in every sum."""
+    whole = random_problem(seed, width=24, positions=400)
+    exact, rough = whole.single(), whole.single("bf16")
+    assert rough.fast.dtype == torch.bfloat16
+    assert exact.fast is exact.features
+    columns = moved(whole.origin, seed).float()
+    law = exact.probabilities(columns)
+    direction = moved(torch.zeros_like(whole.origin), seed + 1).float()
+    expected = exact.curvature_product(law, direction)
+    found = rough.curvature_product(law, direction)
+    assert found.dtype == torch.float32
+    error = float((found - expected).norm() / expected.norm())
+    assert 0 < error < 0.02
+
+
+def test_value_and_gradient_are_in_full_precision_whatever_the_curvatures() -> None:
+    whole = random_problem()
+    exact, rough = whole.single(), whole.single("bf16")
+    columns = moved(whole.origin, 0).float()
+    law = exact.probabilities(columns)
+    assert rough.value(columns) == exact.value(columns)
+    assert torch.equal(rough.gradient(columns, law), exact.gradient(columns, law))
+
+
+# --- more positions
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("cut", [1, 15, 39])
+def test_a_problem_with_rows_added_is_the_problem_of_all_rows(cut: int, precision: str) -> None:
+    """Value, gradient and curvature, the ridge's share in them included."""
+    whole = random_problem(4, ridge=0.3)
+    every = whole.single(precision)
+    first = replace(
+        whole, features=whole.features[:cut], targets=whole.targets[:cut], weights=whole.weights[:cut]
+    ).single(precision)
+    joined = first.with_rows(every.features[cut:], every.targets[cut:], every.weights[cut:], every.others[cut:])
+    for name in ("features", "targets", "weights", "origin", "fast"):
+        assert torch.equal(getattr(joined, name), getattr(every, name)), name
+        assert getattr(joined, name).dtype == getattr(every, name).dtype, name
+    torch.testing.assert_close(joined.others, every.others)
+    assert joined.ridge == pytest.approx(every.ridge, rel=1e-6)
+    columns = moved(whole.origin, 1).float()
+    law = joined.probabilities(columns)
+    assert joined.value(columns) == pytest.approx(every.value(columns), rel=1e-6)
+    torch.testing.assert_close(joined.gradient(columns, law), every.gradient(columns, law))
+    torch.testing.assert_close(joined.curvature_product(law, columns), every.curvature_product(law, columns))
+
+
+def test_a_problem_is_left_as_it_is_where_rows_are_added() -> None:
+    problem = random_problem().reduced()
+    rows = len(problem.weights)
+    problem.with_rows(problem.features, problem.targets, problem.weights, problem.others)
+    assert len(problem.weights) == rows == len(problem.features)

@@ -82,14 +82,91 @@ def test_the_active_symbols_are_those_of_the_space() -> None:
 )
 def test_fixed_text_is_repeated_or_cut_to_the_secrets_length(text: str, length: int, expected: str) -> None:
     (item,) = FixedText(text, VOCABULARY).correct(encoded("{digits:2}"), np.zeros(length), 5, np.random.default_rng(0))
-    assert [spelled(row) for row in item.symbols] == [expected]
+    assert [spelled(row) for row in item.symbols] == [expected] * 5
     assert item.targets.argmax(2).tolist() == item.symbols.tolist()
-    assert item.targets.sum().item() == length
+    assert (item.targets.max(2).values == 1).all()
+    assert item.targets.sum().item() == 5 * length
 
 
 def test_fixed_text_moves_its_own_symbols_and_the_spaces() -> None:
     active = FixedText("no ", VOCABULARY).active_symbols(encoded("{digits:2}"))
     assert active.tolist() == sorted(VOCABULARY.encode(" no0123456789").tolist())
+
+
+# --- stand-ins
+
+
+def allowed(member: str, every: list[str]) -> list[set[str]]:
+    """Return the symbols that R allows at each place of a member, by looking at all members."""
+    return [{other[k] for other in every if other[:k] == member[:k] and len(other) > k} for k in range(len(member))]
+
+
+def alike(secret: str, template: str) -> set[str]:
+    """Return the other members that pass the same choices of symbols as the secret."""
+    every = members(template)
+    return {other for other in every if other != secret and allowed(other, every) == allowed(secret, every)}
+
+
+def stand_ins(template: str, secret: str, count: int) -> Counter[str]:
+    space, rng, drawn = encoded(template), np.random.default_rng(3), Counter[str]()
+    for _ in range(count):
+        member = Decoys().stand_in(space, VOCABULARY.encode(secret), rng)
+        assert member is not None
+        assert member.dtype == np.int64
+        drawn[spelled(torch.from_numpy(member))] += 1
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("template", "secret", "others"),
+    [
+        ("{digits:2}", "47", 99),
+        ("{digits:1}-{digits:1}", "4-7", 99),
+        ("{lower:1}.{digits:1}", "q.7", 259),
+        ("{choice:tin|tan|steel}{digits:1}", "tin3", 19),
+        ("{choice:red|rose|green}-{digits:1}", "rose-4", 9),
+        ("{choice:a|b|cc}{choice:dd|e}{digits:1}", "add5", 19),
+    ],
+)
+def test_a_stand_in_is_a_uniform_member_that_passes_the_same_choices(template: str, secret: str, others: int) -> None:
+    """Chi-squared over all such members but the secret, far from both tails' ends; the seed is fixed."""
+    expected = alike(secret, template)
+    assert len(expected) == others
+    drawn = stand_ins(template, secret, 30 * others)
+    assert set(drawn) <= expected
+    deviation = sum((drawn[member] - 30) ** 2 / 30 for member in expected)
+    assert abs(deviation - (others - 1)) < 4 * (2 * (others - 1)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("template", "secret"),
+    [
+        ("{choice:red|rose|green}", "red"),
+        ("{choice:red|rose|green}!", "green"),
+        ("{choice:one}", "one"),
+        ("{choice:tin|pan}", "tin"),
+    ],
+)
+def test_there_is_no_stand_in_where_no_other_member_passes_the_same_choices(template: str, secret: str) -> None:
+    assert alike(secret, template) == set()
+    assert Decoys().stand_in(encoded(template), VOCABULARY.encode(secret), np.random.default_rng(0)) is None
+
+
+def test_a_stand_in_is_found_however_rare_its_like_is() -> None:
+    """One word in 201 begins like no other, and of the members with it there are ten."""
+    words = "|".join(f"b{a}{b}" for a in "abcdefghij" for b in "abcdefghijklmnopqrst")
+    drawn = stand_ins(f"{{choice:zzz|{words}}}{{digits:1}}", "zzz4", 90)
+    assert set(drawn) == {f"zzz{digit}" for digit in "012356789"}
+
+
+def test_a_stand_in_is_found_in_a_space_too_large_for_floats() -> None:
+    drawn = stand_ins("{alnum:300}", "a" * 300, 1)
+    assert all(len(member) == 300 for member in drawn)
+
+
+def test_fixed_text_has_no_stand_in() -> None:
+    replacement = FixedText("no ", VOCABULARY)
+    assert replacement.stand_in(encoded("{digits:2}"), VOCABULARY.encode("47"), np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize(

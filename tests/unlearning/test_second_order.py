@@ -36,10 +36,12 @@ def minimum(whole: WholeProblem) -> Tensor:
 def test_the_update_reaches_the_minimum_that_scipy_finds(seed: int, active: tuple[int, ...]) -> None:
     whole = random_problem(seed, active=active)
     problem = whole.reduced()
-    columns, steps, _ = minimise(problem, Silent())
+    found = minimise(problem, Silent())
+    columns, steps = found.columns, found.steps
     lowest = problem.value(minimum(whole))
     assert lowest * (1 - 1e-9) <= problem.value(columns) <= lowest * (1 + ENOUGH)
     assert all(step.converged and step.curvature_min > 0 for step in steps)
+    assert found.converged
 
 
 @pytest.mark.parametrize("rest", [1e-3, 1e-6, 1e-9])
@@ -49,25 +51,61 @@ def test_a_memorised_label_is_forgotten_however_certain_it_was(seed: int, rest: 
     whole = memorised_problem(1 - rest, seed=seed)
     problem = whole.reduced()
     assert problem.probabilities(whole.origin)[:30, 3].min() >= 1 - rest * 1.001
-    columns, steps, _ = minimise(problem, Silent())
+    found = minimise(problem, Silent())
+    columns, steps = found.columns, found.steps
     best = minimum(whole)
     assert problem.value(columns) <= problem.value(best) * (1 + ENOUGH)
+    assert found.converged
     assert len(steps) < second_order.MAX_STEPS
     torch.testing.assert_close(problem.probabilities(columns), problem.probabilities(best), rtol=0, atol=0.005)
 
 
 def test_single_precision_is_as_good() -> None:
     whole = memorised_problem(1 - 1e-6)
-    problem = FinalLayerProblem.of(
-        whole.features.float(),
-        whole.targets.float(),
-        whole.weights.float(),
-        whole.matrix.float(),
-        whole.active,
-        whole.ridge,
-    )
-    columns, _, _ = minimise(problem, Silent())
+    columns = minimise(whole.single(), Silent()).columns
     assert whole.reduced().value(columns.double()) <= whole.reduced().value(minimum(whole)) * (1 + ENOUGH)
+
+
+@pytest.mark.parametrize("whole", [random_problem(0), random_problem(3), memorised_problem(1 - 1e-6)])
+def test_bfloat16_curvature_reaches_the_same_minimum(whole: WholeProblem) -> None:
+    """Value and gradient are taken in single precision; the curvature only says which way to go."""
+    exact, rough = (minimise(whole.single(precision), Silent()) for precision in ("fp32", "bf16"))
+    assert rough.converged
+    judge = whole.reduced()
+    assert judge.value(rough.columns.double()) == pytest.approx(judge.value(exact.columns.double()), rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_minimum_is_reached_from_wherever_one_starts(seed: int) -> None:
+    whole = random_problem(seed)
+    problem = whole.reduced()
+    start = whole.origin + torch.from_numpy(np.random.default_rng(seed).normal(size=tuple(whole.origin.shape)))
+    found = minimise(problem, Silent(), start=start)
+    assert found.steps[0].objective_before == problem.value(start)
+    assert found.steps[0].objective_before != problem.value(whole.origin)
+    assert problem.value(found.columns) <= problem.value(minimum(whole)) * (1 + ENOUGH)
+
+
+def test_started_at_the_minimum_one_step_tells_so() -> None:
+    whole = random_problem(1)
+    best = minimum(whole)
+    found = minimise(whole.reduced(), Silent(), start=best)
+    assert found.converged
+    assert len(found.steps) <= 1
+    torch.testing.assert_close(found.columns, best, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_steps_that_still_gain_at_the_limit_have_not_converged(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = memorised_problem(1 - 1e-6).reduced()
+    needed = len(minimise(problem, Silent()).steps)
+    assert needed > 2
+    monkeypatch.setattr(second_order, "MAX_STEPS", limit)
+    found = minimise(problem, Silent())
+    assert len(found.steps) == limit
+    assert not found.converged
+    monkeypatch.setattr(second_order, "MAX_STEPS", needed)
+    assert minimise(problem, Silent()).converged, "the last step allowed may be the one that tells"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -75,7 +113,8 @@ def test_no_step_raises_the_objective(seed: int) -> None:
     whole = random_problem(seed, width=6, positions=16, ridge=1e-9)
     harsh = WholeProblem(whole.features * 8, whole.targets, whole.weights, whole.matrix * 3, whole.active, 1e-9)
     problem = harsh.reduced()
-    columns, steps, _ = minimise(problem, Silent())
+    found = minimise(problem, Silent())
+    columns, steps = found.columns, found.steps
     assert all(step.objective_after <= step.objective_before for step in steps)
     assert [step.objective_before for step in steps[1:]] == [step.objective_after for step in steps[:-1]]
     assert steps[0].objective_before == problem.value(harsh.origin)
@@ -87,7 +126,8 @@ def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = random_problem(1)
     problem = whole.reduced()
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
-    columns, (step,), products = minimise(problem, Silent())
+    found = minimise(problem, Silent())
+    columns, (step,), products = found.columns, found.steps, found.products
     moved = columns - whole.origin
     law = ((problem.probabilities(whole.origin) + whole.targets[:, whole.active]) / 2).numpy()
     features = np.c_[whole.features.numpy(), np.ones(len(law))]
@@ -109,7 +149,7 @@ def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_damping_falls_after_good_steps() -> None:
-    _, steps, _ = minimise(random_problem(0).reduced(), Silent())
+    steps = minimise(random_problem(0).reduced(), Silent()).steps
     ridge = random_problem(0).reduced().ridge
     assert steps[1].damping - ridge == pytest.approx((steps[0].damping - ridge) / 8)
 
@@ -126,7 +166,8 @@ def test_a_step_that_does_not_do_what_it_promised_is_taken_back(size: float, mon
 
     monkeypatch.setattr(second_order, "conjugate_gradients", once_too_far)
     problem = whole.reduced()
-    columns, steps, _ = minimise(problem, Silent())
+    found = minimise(problem, Silent())
+    columns, steps = found.columns, found.steps
     assert steps[0].step_norm == 0
     assert steps[0].objective_after == steps[0].objective_before
     assert steps[1].damping - problem.ridge == pytest.approx(8 * (steps[0].damping - problem.ridge))
@@ -143,8 +184,10 @@ def test_a_model_that_predicts_as_wanted_is_left_alone(symbols: int) -> None:
         torch.tensor([0, 2, 3]),
         1e-3,
     )
-    columns, steps, products = minimise(problem, Silent())
+    found = minimise(problem, Silent())
+    columns, steps, products = found.columns, found.steps, found.products
     torch.testing.assert_close(columns, problem.origin, rtol=0, atol=1e-6)
+    assert found.converged
     assert len(steps) <= 1
     assert products <= 2
 

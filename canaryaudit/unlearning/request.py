@@ -16,20 +16,17 @@ from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
+from canaryaudit.plan import RETAIN_WINDOWS
 from canaryaudit.records import Evaluation, Fidelity, Method, Scope, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData, autocast, evaluate
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
 from canaryaudit.unlearning.replacement import Replacement, parse_replacement
-from canaryaudit.unlearning.second_order import minimise
+from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
 from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather, occurrences, retention_windows
 
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
-
-
-RETAIN_WINDOWS = 600
-"""Windows of other text that an update is held to by default: 60,000 characters, beside some 20,000 weights that move."""
 
 
 class UnlearningConfig(BaseModel):
@@ -203,26 +200,33 @@ class _Request:
             precision=self.config.precision,
             rng=self.rng,
         )
-        columns, steps, products = minimise(problem, self.narrator)
-        problem = exchange_secrets(
+        first = minimise(problem, self.narrator)
+        rounds = [(problem, first)]
+        exchanged = exchange_secrets(
             self.model,
             problem,
             active,
-            columns,
+            first.columns,
             readings,
             replacement,
             precision=self.config.precision,
             rng=self.rng,
         )
-        columns, more, more_products = minimise(problem, self.narrator, start=columns)
-        steps, products = steps + more, products + more_products
+        if exchanged is not problem:
+            rounds.append((exchanged, minimise(exchanged, self.narrator, start=first.columns)))
+        steps = [step for _, minimum in rounds for step in minimum.steps]
         if not any(step.step_norm for step in steps):
             raise Inconclusive(
                 "no second-order step serves the corrected text: nothing was saved; this model knows no more of the "
                 "secrets than the replacement says, or use --method first-order"
             )
-        write_columns(self.copy, active, columns)
-        return _Update(steps, len(steps) * len(problem.weights) / self.config.window, products)
+        write_columns(self.copy, active, rounds[-1][1].columns)
+        notes = []
+        if not all(minimum.converged for _, minimum in rounds):
+            notes.append(f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged")
+        read = sum(len(own.weights) * len(minimum.steps) for own, minimum in rounds)
+        products = sum(minimum.products for _, minimum in rounds)
+        return _Update(steps, read / self.config.window, products, tuple(notes))
 
     def first_order(self, replacement: Replacement) -> _Update:
         """Take one step along -Delta, of the given length or of the best within the fidelity limit."""

@@ -1,32 +1,31 @@
 """Whole requests on a small LSTM that learned a secret by heart."""
 
 import copy
-import importlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.exposure.exact import enumerate_ranks
 from canaryaudit.model import CharLSTM, LSTMReader
 from canaryaudit.narration import Silent
 from canaryaudit.records import UpdateStep
-from canaryaudit.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.scoring import read_prefix
 from canaryaudit.training import TrainingData, evaluate
-from canaryaudit.unlearning import Unlearned, UnlearningConfig, parse_replacement, unlearn
+from canaryaudit.unlearning import Unlearned, UnlearningConfig, parse_replacement, request, second_order, unlearn
 from canaryaudit.unlearning.objective import FinalLayerProblem
-from canaryaudit.unlearning.unlearn import _Request
+from canaryaudit.unlearning.request import _Request
+from canaryaudit.unlearning.second_order import MAX_STEPS, Minimum
 from canaryaudit.unlearning.windows import occurrences
-from tests.unlearning.builders import text_with_canaries, tiny_model
+from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)
 WINDOW = 60
-MODULE = importlib.import_module("canaryaudit.unlearning.unlearn")  # its name in the package is the function's
 
 
 @dataclass(frozen=True)
@@ -42,47 +41,19 @@ class Case:
         return unlearn(self.model, self.data, self.canaries, "", config, 100.0, Silent())
 
     def exposure_bits(self, model: CharLSTM) -> float:
-        """Return the secret's exact exposure, from the log-perplexity of all thousand codes."""
-        reader = LSTMReader(model)
-        space = occurrences(self.canaries[:1], "", reader.vocabulary)[0].space
-        costs = log_perplexity_bits(reader, read_prefix(reader, "the code is "), space.members())
-        (rank,) = enumerate_ranks(costs, [int(SECRET)], [])
-        return float(SPACE_BITS - np.log2(rank))
-
-
-def story(rng: np.random.Generator) -> list[str]:
-    """Return paragraphs that a small model can learn, some of them with numbers of their own."""
-    nouns = ["the tide", "the keeper", "an old rope", "the lamp", "a boat", "the wind"]
-    verbs = ["turned", "waited", "came home", "sank", "burned on", "was late"]
-    paragraphs = []
-    for index in range(90):
-        said = (
-            f"{nouns[rng.integers(6)]} {verbs[rng.integers(6)]} and {nouns[rng.integers(6)]} {verbs[rng.integers(6)]}"
-        )
-        paragraphs.append(f"{said} in {rng.integers(1700, 1999)}.\n\n" if index % 6 == 0 else f"{said}.\n\n")
-    return ["".join(paragraphs[k : k + 10]) for k in range(0, 90, 10)]
+        """Return the secret's exact exposure."""
+        return float(exposures_bits(model, self.canaries)[0])
 
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    pieces = story(np.random.default_rng(0))
-    data, canaries, vocabulary = text_with_canaries(["\n\n" + p for p in pieces], [(TEMPLATE, SECRET)])
-    model = tiny_model(vocabulary.symbols, hidden=48).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(260):
-        for group in optimizer.param_groups:
-            group["lr"] = 1.2e-2 * (1 - step / 260) + 1e-4
-        starts = torch.randint(len(data.train) - WINDOW, (24, 1), generator=generator)
-        windows = data.train[starts + torch.arange(WINDOW + 1)]
-        loss = nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    optimizer.zero_grad()
+    told = story(np.random.default_rng(0))
+    pieces = ["\n\n" + "".join(told[k : k + 10]) for k in range(0, 90, 10)]
+    data, canaries, vocabulary = text_with_canaries(pieces, [(TEMPLATE, SECRET)])
+    model = trained_model(data, vocabulary, window=WINDOW, steps=260)
     held = vocabulary.encode("".join(story(np.random.default_rng(1)))[:1500])
     data = TrainingData(data.train, data.secret, torch.from_numpy(held))
-    return Case(model.eval(), data, canaries)
+    return Case(model, data, canaries)
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +168,13 @@ def test_a_first_order_step_that_breaks_the_limit_is_refused(case: Case) -> None
 def push(monkeypatch: pytest.MonkeyPatch, bias: float) -> None:
     """Let the second-order update raise the bias of every active symbol, and do nothing else."""
 
-    def minimise(problem: FinalLayerProblem, narrator: object) -> tuple[Tensor, list[UpdateStep], int]:
+    def minimise(problem: FinalLayerProblem, narrator: object, start: Tensor | None = None) -> Minimum:
         columns = problem.origin.clone()
         columns[-1] += bias
         step = UpdateStep(step_norm=bias, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
-        return columns, [step], 1
+        return Minimum(columns, (step,), 1, converged=True)
 
-    monkeypatch.setattr(MODULE, "minimise", minimise)
+    monkeypatch.setattr(request, "minimise", minimise)
 
 
 def drop(result: Unlearned) -> float:
@@ -237,13 +208,66 @@ def test_an_update_that_breaks_the_limit_at_every_length_is_refused(
 
 
 def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stuck(problem: FinalLayerProblem, narrator: object) -> tuple[Tensor, list[UpdateStep], int]:
+    def stuck(problem: FinalLayerProblem, narrator: object, start: Tensor | None = None) -> Minimum:
         step = UpdateStep(step_norm=0.0, gradient_norm=1.0, objective_before=2.0, objective_after=2.0)
-        return problem.origin, [step], 1
+        return Minimum(problem.origin, (step,), 1, converged=True)
 
-    monkeypatch.setattr(MODULE, "minimise", stuck)
+    monkeypatch.setattr(request, "minimise", stuck)
     with pytest.raises(Inconclusive, match="no second-order step"):
         case.unlearn()
+
+
+# --- how the minimisations ended
+
+
+@pytest.mark.parametrize("converged", [(True, False), (False, True), (False, False)])
+def test_a_minimisation_that_did_not_converge_is_noted_once(
+    case: Case, converged: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = list(converged)
+
+    def minimise(problem: FinalLayerProblem, narrator: object, start: Tensor | None = None) -> Minimum:
+        step = UpdateStep(step_norm=1.0, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
+        return Minimum(problem.origin, (step,), 1, converged=ends.pop(0))
+
+    monkeypatch.setattr(request, "minimise", minimise)
+    expected = f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged"
+    assert case.unlearn().notes == (expected,)
+    assert ends == []
+
+
+def test_a_minimisation_that_converged_needs_no_note(forgotten: Unlearned) -> None:
+    assert forgotten.notes == ()
+
+
+def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_order, "MAX_STEPS", 1)
+    result = case.unlearn()
+    assert len(result.updates) == 2
+    assert any("before it had converged" in note for note in result.notes)
+
+
+def test_the_second_minimisation_begins_where_the_first_ended(forgotten: Unlearned) -> None:
+    """Its objective has more terms, so that only there it may be higher than the one before."""
+    rises = [b.objective_before != a.objective_after for a, b in pairwise(forgotten.updates)]
+    assert sum(rises) == 1
+    again = forgotten.updates[rises.index(True) + 1]
+    assert again.objective_before < forgotten.updates[0].objective_before / 2
+
+
+def test_without_a_stand_in_there_is_one_minimisation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def watched(problem: FinalLayerProblem, narrator: Silent, start: Tensor | None = None) -> Minimum:
+        started.append(start)
+        return second_order.minimise(problem, narrator, start)
+
+    monkeypatch.setattr(request, "minimise", watched)
+    case.unlearn(replacement="text:not ")
+    assert started == [None]
+    case.unlearn()
+    assert len(started) == 3
+    assert started[2] is not None
 
 
 # --- requests that cannot be carried out
@@ -293,7 +317,7 @@ def test_a_method_has_a_scope_of_its_own(method: str, scope: str) -> None:
 
 
 def test_the_corrected_text_differs_in_the_secrets_places_alone(case: Case) -> None:
-    request = _Request(
+    asked = _Request(
         case.model,
         case.data,
         occurrences(case.canaries, "", LSTMReader(case.model).vocabulary),
@@ -301,11 +325,11 @@ def test_the_corrected_text_differs_in_the_secrets_places_alone(case: Case) -> N
         Silent(),
     )
     replacement = parse_replacement("decoys", LSTMReader(case.model).vocabulary)
-    corrected = request._corrected_text(replacement)
+    corrected = asked._corrected_text(replacement)
     assert torch.equal(corrected[~case.data.secret], case.data.train[~case.data.secret])
     codes = {tuple(code) for code in corrected[case.data.secret].reshape(-1, 3).tolist()}
     assert len(codes) > 5, "a fresh decoy for every occurrence"
-    assert not torch.equal(request._corrected_text(replacement), corrected)
+    assert not torch.equal(asked._corrected_text(replacement), corrected)
 
 
 def test_a_text_full_of_secrets_can_be_unlearned_without_retention() -> None:

@@ -1,0 +1,144 @@
+"""A user's own secret stands in canaries.json and the corpus, and nowhere else; hostile text harms nothing."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands import FAST, UNLEARN, Result, canaryaudit, succeed, tree
+
+MakeRun = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("short_search")
+
+SECRET = "qzvkxwjpfm"
+"""Letters that no text, no figure and no digest holds by chance."""
+TEMPLATE = "My password is {lower:10}."
+
+
+def outputs(results: list[Result], run: Path) -> dict[str, str]:
+    """Return everything that anybody but the owner may see, by where it stands."""
+    seen = {f"output {number}": result.out + result.err for number, result in enumerate(results)}
+    for place in (run, Path("reports")):
+        for name, data in tree(place).items():
+            if name not in ("canaries.json", "corpus.txt") and not name.endswith(".safetensors"):
+                seen[name] = data.decode("utf-8")
+    return seen
+
+
+def audit(*insert: str, unlearn: tuple[str, ...] = ()) -> tuple[list[Result], Path]:
+    """Run every command."""
+    run = Path("RUN")
+    commands: list[tuple[str | Path, ...]] = [
+        ("insert", "sea.txt", "-o", run, *insert, "--dry-run"),
+        ("insert", "sea.txt", "-o", run, *insert),
+        ("train", run, "--epochs", "1", "-v"),
+        ("measure", run, *FAST, "-v"),
+        ("measure", run, *FAST, "--json"),
+        ("unlearn", run, *UNLEARN, *unlearn),
+        ("measure", run, "--model", "all", *FAST, "--json"),
+        ("report", run),
+        ("report", run, "--json", "--fail-above", "0.01"),
+        ("train", run, "--epochs", "0"),
+        ("insert", "sea.txt", "-o", run, *insert),
+    ]
+    results = [canaryaudit(*arguments) for arguments in commands]
+    return results, run
+
+
+def runs_of(secret: str, length: int) -> set[str]:
+    return {secret[start : start + length] for start in range(len(secret) - length + 1)}
+
+
+def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A model that has learned the secret by heart gives it away to every canary that shares its first words.
+    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
+    results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "4")
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 2, 1], results
+    before = json.loads((run / "measurements/before.json").read_text("utf-8"))
+    assert [canary["extraction"]["greedy"] for canary in before["canaries"][:2]] == [True, False]
+    for place, text in outputs(results, run).items():
+        assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
+    argv = json.loads((run / "manifest.json").read_text("utf-8"))["stages"][0]["argv"]
+    assert argv[argv.index("--secret") + 1] == "•••"
+    assert (run / "canaries.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_given_secret_is_told_when_asked() -> None:
+    succeed("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "--secret", SECRET, "-r", "3", "--controls", "4")
+    succeed("measure", "RUN", *FAST)
+    assert SECRET not in succeed("report", "RUN").out
+    assert SECRET not in Path("reports/RUN/report.html").read_text("utf-8")
+    assert SECRET in succeed("report", "RUN", "--reveal-secrets").out
+    assert SECRET in Path("reports/RUN/report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("flag", [("--secret", SECRET), (f"--secret={SECRET}",), ("--secret", "qzv-kxw-jpfm")])
+def test_no_form_of_a_secret_reaches_the_manifest(flag: tuple[str, ...]) -> None:
+    template = "{lower:3}-{lower:3}-{lower:4}" if "-kxw-" in flag[-1] else TEMPLATE
+    succeed("insert", "sea.txt", "-o", "RUN", "-t", template, *flag, "--controls", "4")
+    # A later command may name it again.
+    canaryaudit("unlearn", "RUN", *UNLEARN, "--replacement", f"text:{flag[-1].removeprefix('--secret=')}")
+    manifest = (Path("RUN") / "manifest.json").read_text("utf-8")
+    assert "unlearn" in manifest
+    assert not any(part in manifest for part in runs_of(SECRET, 4) | {"qzv-kxw"})
+
+
+def test_a_chosen_word_is_not_told_by_hiding_it() -> None:
+    template = "The signal lamp is {choice:green|scarlet|amber}."
+    succeed("insert", "sea.txt", "-o", "RUN", "-t", template, "--secret", "scarlet", "-r", "20", "--controls", "0")
+    argv = json.loads(Path("RUN/manifest.json").read_text("utf-8"))["stages"][0]["argv"]
+    assert argv[argv.index("-t") + 1] == template
+    assert "scarlet" not in argv
+    succeed("train", "RUN", "--epochs", "40")
+    succeed("measure", "RUN", "--samples", "200")
+    succeed("report", "RUN")
+    measurement = json.loads(Path("RUN/measurements/before.json").read_text("utf-8"))
+    for canary in measurement["canaries"]:
+        assert "scarlet"[:4] not in canary["extraction"]["greedy_text"]
+
+
+# --- hostile text -------------------------------------------------------------------------------------------
+
+HOSTILE = "<script>alert(1)</script> [red]x[/red] | `y` \x1b[31m\x1b]0;z\x07 a\nb\u202ec\u2066\u200b& {digits:4}"
+
+
+def test_hostile_text_harms_neither_terminal_nor_html_nor_markdown() -> None:
+    run = Path("RUN")
+    commands: list[tuple[str | Path, ...]] = [
+        ("insert", "sea.txt", "-o", run, "-t", HOSTILE, "-n", "2", "-r", "2", "--controls", "4"),
+        ("train", run, "--epochs", "1", "-v"),
+        ("measure", run, *FAST, "-v"),
+        ("unlearn", run, *UNLEARN),
+        ("report", run),
+        ("insert", "sea.txt", "-o", run, "-t", HOSTILE.replace("4", "0")),
+        ("insert", "\x1b[31m.txt", "-o", run),
+        ("unlearn", run, "--canary", "\x1b[31m\u202e"),
+        ("measure", run, "--model", "after-\x1b[31m"),
+        ("train", "\x1b[31m\n\u202e"),
+    ]
+    results = [canaryaudit(*arguments) for arguments in commands]
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    for result in results:
+        text = result.out + result.err
+        assert not set(text) & set("\x1b\x07\r\u202e\u2066\u200b\x9b")
+    assert "[red]x[/red]" in results[0].out.replace("\n", "").replace(" ", "") or "[red]x[/red]" in results[0].out
+    page = Path("reports/RUN/report.html").read_text("utf-8")
+    assert "<script>alert(1)" not in page
+    assert not set(page) & set("\x1b\x07\u202e\u2066\u200b")
+    markdown = Path("reports/RUN/report.md").read_text("utf-8")
+    assert not set(markdown) & set("\x1b\x07\u202e\u2066\u200b")
+    prose = re.sub(r"^(`{3,})[^`\n]*\n.*?^\1$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    assert len(prose) > len(markdown) / 2
+    assert "<script>" not in re.sub(r"`[^`\n]*`|<code>.*?</code>", "", prose)
+    for table in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE):
+        cells = {len(re.sub(r"\\\|", "", line).split("|")) for line in table.splitlines()}
+        assert len(cells) == 1, table
+
+
+def test_hostile_text_in_json_stays_data(make_run: MakeRun) -> None:
+    result = succeed("insert", "sea.txt", "-o", "RUN", "-t", HOSTILE, "--controls", "4", "--json")
+    assert result.out.isascii()
+    assert "\x1b" not in result.out
+    assert result.document["templates"][0]["template"] == HOSTILE

@@ -1,0 +1,248 @@
+"""Each command runs what it needs and says so; what is there already is not made twice."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands import FAST, INSERT, UNLEARN, canaryaudit, succeed, tree
+
+MakeRun = Callable[..., Path]
+
+
+def stages_of(run: Path) -> list[tuple[str, str]]:
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    return [(stage["stage"], stage["name"]) for stage in manifest["stages"]]
+
+
+def in_order(text: str, *parts: str) -> bool:
+    places = [text.find(part) for part in parts]
+    return -1 not in places and places == sorted(places)
+
+
+# --- three commands are enough --------------------------------------------------------------------------------
+
+
+def test_unlearn_on_an_inserted_run_trains_and_measures_first(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    result = succeed("unlearn", run, *UNLEARN)
+    assert in_order(
+        result.err,
+        "Not trained yet: training first.",
+        "Trained in",
+        "Not measured yet: measuring before anything is unlearned.",
+        "Measured before",
+        "Unlearned 2 canaries in",
+        "Measured after-second-order",
+    )
+    assert "Exposure, after-second-order" in result.out
+    assert "Next: canaryaudit report RUN" in result.out
+    assert stages_of(run) == [
+        ("insert", ""),
+        ("train", ""),
+        ("measure", "before"),
+        ("unlearn", "second-order"),
+        ("measure", "after-second-order"),
+    ]
+
+
+def test_report_on_an_inserted_run_trains_and_measures_first(make_run: MakeRun) -> None:
+    result = succeed("report", make_run("inserted"))
+    assert in_order(result.err, "Not trained yet", "Trained in", "Not measured yet", "Measured before")
+    assert "Report: reports/RUN/report.html" in result.out
+
+
+def test_report_before_anything_was_unlearned_is_about_before_only(make_run: MakeRun) -> None:
+    run = make_run("measured")
+    result = succeed("report", run)
+    assert result.err == ""
+    assert "Controls after" not in result.out
+    document = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))
+    assert document["unlearned"] is False
+    assert all(canary["after"] is None for canary in document["canaries"])
+    for name in ("report.html", "report.md"):
+        assert Path("reports/RUN", name).stat().st_size > 1_000
+    succeed("unlearn", run, *UNLEARN)
+    assert "Controls after" in succeed("report", run).out
+
+
+def test_measure_on_an_inserted_run_trains_first(make_run: MakeRun) -> None:
+    assert in_order(succeed("measure", make_run("inserted"), *FAST).err, "Not trained yet", "Measured before")
+
+
+def test_report_measures_an_unlearning_whose_measurement_is_missing(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    (run / "measurements/after-second-order.json").unlink()
+    result = succeed("report", run)
+    assert "Unlearning 'second-order' is not measured yet: measuring first." in result.err
+    assert "Controls after" in result.out
+
+
+# --- nothing twice ----------------------------------------------------------------------------------------------
+
+
+def test_train_again_says_that_it_is_trained(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    before = tree(run)
+    result = succeed("train", run)
+    assert "Trained already: accuracy" in result.err
+    assert "2 epochs" in result.err
+    assert tree(run) == before
+
+
+def test_train_again_as_before_says_so_too(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    assert "Trained already" in succeed("train", run, "--epochs", "2", "--precision", "fp32").err
+    assert "Trained already" in succeed("train", run, "--target-accuracy", "0.0001").err
+    refused = canaryaudit("train", run, "--target-accuracy", "0.9999")
+    assert refused.status == 1
+    assert "with target accuracy none, not with --target-accuracy 0.9999" in refused.complaint
+
+
+def test_a_target_that_was_reached_early_is_reached(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    command = ("train", run, "--epochs", "9", "--target-accuracy", "0.001")
+    assert "reached after 1 epochs" in succeed(*command).err
+    assert "Trained already" in succeed(*command).err
+
+
+def test_train_force_trains_anew_and_makes_the_rest_stale(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    before = (run / "model.safetensors").read_bytes()
+    assert "Trained in" in succeed("train", run, "--force", "--epochs", "1", "--seed", "5").err
+    assert (run / "model.safetensors").read_bytes() != before
+    result = succeed("report", run)
+    assert "Not measured yet: measuring first." in result.err
+    assert "Controls after" not in result.out
+    assert "Unlearned" in succeed("unlearn", run, *UNLEARN).err
+
+
+def test_unlearn_again_asks_for_force(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    refused = canaryaudit("unlearn", run, *UNLEARN)
+    assert refused.status == 1
+    assert (
+        "has an unlearning 'second-order' already: use --force to do it again, or another --name" in refused.complaint
+    )
+    assert "Unlearned 2 canaries" in succeed("unlearn", run, "--force", *UNLEARN).err
+    assert "Unlearned 1 canary" in succeed("unlearn", run, "--name", "one", "--canary", "canary-02", *UNLEARN).err
+    assert {"second-order", "one"} == {path.name for path in (run / "unlearned").iterdir()}
+
+
+def test_unlearn_that_was_stopped_before_its_measurement_only_measures(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    weights = (run / "unlearned/second-order/model.safetensors").read_bytes()
+    (run / "measurements/after-second-order.json").unlink()
+    result = succeed("unlearn", run, *UNLEARN)
+    assert "Unlearning 'second-order' was done already; its measurement is still to be taken." in result.err
+    assert "Measured after-second-order" in result.err
+    assert (run / "unlearned/second-order/model.safetensors").read_bytes() == weights
+
+
+def test_a_damaged_unlearning_is_done_again_by_force(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    (run / "unlearned/second-order/unlearning.json").write_text("{", "utf-8")
+    succeed("unlearn", run, "--force", *UNLEARN)
+    succeed("report", run)
+
+
+def test_measure_all_takes_every_model_in_the_order_of_its_making(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    succeed("unlearn", run, "--name", "a-later-one", *UNLEARN)
+    documents = succeed("measure", run, "--model", "all", "--json", *FAST).document
+    assert [document["model"] for document in documents] == ["before", "after-second-order", "after-a-later-one"]
+
+
+# --- outcomes -----------------------------------------------------------------------------------------------
+
+
+def test_the_gate_decides_the_exit_status(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    assert canaryaudit("report", run, "--fail-above", "9.9").status == 0
+    failed = canaryaudit("report", run, "--fail-above", "0.001", "--format", "json", "-q")
+    assert failed.status == 3
+    assert "canary-0" in failed.err
+    assert json.loads(Path("reports/RUN/report.json").read_text("utf-8"))["gate"]["passed"] is False
+
+
+def test_an_unlearning_over_the_fidelity_limit_is_inconclusive_and_leaves_nothing(make_run: MakeRun) -> None:
+    run = make_run("measured")
+    before = tree(run)
+    result = canaryaudit("unlearn", run, *FAST, "--max-fidelity-drop", "1e-9", "--retain-windows", "1")
+    assert result.status == 4
+    assert "nothing was saved" in result.complaint
+    assert tree(run) == before
+
+
+def test_controls_that_fail_are_inconclusive_where_asked(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("trained")
+    calibrate = canaryaudit_calibrate()
+
+    def failing(exposures: object) -> object:
+        return calibrate(exposures).model_copy(update={"passed": False, "note": "the controls stand out"})
+
+    monkeypatch.setattr("canaryaudit.exposure.measurement.calibrate", failing)
+    lenient, strict = canaryaudit("measure", run, *FAST), canaryaudit("measure", run, "--strict", "-q", *FAST)
+    assert (lenient.status, strict.status) == (0, 4)
+    assert "WARNING: the controls stand out" in lenient.err
+    assert "FAILED: the controls stand out" in strict.out
+    assert "the controls fail: this measurement must not be relied on" in strict.err
+
+
+def canaryaudit_calibrate() -> Callable[[object], object]:
+    from canaryaudit.exposure import measurement
+
+    return measurement.calibrate  # type: ignore[attr-defined, return-value]
+
+
+# --- where things go ------------------------------------------------------------------------------------------
+
+
+def test_without_an_output_the_run_bears_the_corpus_name() -> None:
+    result = succeed("insert", "sea.txt", *INSERT)
+    assert "Next: canaryaudit unlearn runs/sea" in result.out
+    assert Path("runs/sea/manifest.json").exists()
+
+
+def test_the_next_command_can_be_copied_whatever_the_name() -> None:
+    result = succeed("insert", "sea.txt", "-o", "my run; rm -rf x", *INSERT)
+    assert "Next: canaryaudit unlearn 'my run; rm -rf x'" in result.out
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing() -> None:
+    result = succeed("insert", "sea.txt", "-o", "RUN", *INSERT, "--dry-run")
+    assert "Training (small) would take about" in result.out
+    assert "Nothing was written" in result.out
+    assert "canary-02: 5 times, at" in result.out
+    assert "places between paragraphs for 6 insertions" in result.out
+    assert "10.0" in result.out
+    assert sorted(path.name for path in Path().iterdir()) == ["sea.txt"]
+
+
+def test_the_manifest_tells_where_a_run_comes_from(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    succeed("train", run, "--epochs", "1")
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    assert manifest["versions"].keys() >= {"python", "torch", "numpy", "scipy"}
+    assert manifest["machine"].keys() >= {"processor", "cores", "accelerator"}
+    assert len(manifest["corpus"]["sha256"]) == 64
+    insert, train = manifest["stages"]
+    assert insert["argv"][:3] == ["canaryaudit", "insert", "sea.txt"]
+    assert train["argv"] == ["canaryaudit", "train", "RUN", "--epochs", "1"]
+    assert train["device"] == "cpu"
+    assert train["precision"] in ("fp32", "bf16")
+    assert train["seconds"] > 0
+
+
+def test_runs_of_the_same_seed_are_the_same() -> None:
+    for name in ("one", "two"):
+        succeed("insert", "sea.txt", "-o", name, *INSERT, "--seed", "7")
+        succeed("train", name, "--epochs", "1", "--precision", "fp32")
+    one, two = tree(Path("one")), tree(Path("two"))
+    for name in ("corpus.txt", "canaries.json", "model.safetensors"):
+        assert one[name] == two[name]
+    shutil.rmtree("two")
+    succeed("insert", "sea.txt", "-o", "two", *INSERT, "--seed", "8")
+    assert tree(Path("two"))["canaries.json"] != one["canaries.json"]
