@@ -41,7 +41,7 @@ from canaryaudit.plan import (
 )
 from canaryaudit.rundir import RunDirectory
 from canaryaudit.terminal import TerminalNarrator
-from canaryaudit.text import visible
+from canaryaudit.text import finite, visible
 from canaryaudit.views import measurement_view, plan_document, plan_view
 
 if TYPE_CHECKING:
@@ -343,7 +343,7 @@ def _quoted(path: Path) -> str:
 
 def _print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
     document = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    print(json.dumps(document, indent=2, allow_nan=False))
+    print(json.dumps(finite(document), indent=2, allow_nan=False))
 
 
 def _show(*views: RenderableType) -> None:

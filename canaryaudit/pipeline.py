@@ -25,7 +25,7 @@ from canaryaudit.newrun import mask_arguments
 from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
 from canaryaudit.report import Summary, build_summary, write_report
-from canaryaudit.report.figures import counted
+from canaryaudit.report.figures import counted, points
 from canaryaudit.rundir import RunDirectory, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
 from canaryaudit.unlearning import UnlearningConfig, unlearn
@@ -217,11 +217,11 @@ class Pipeline:
             notes=result.notes,
         )
         self.run.write_unlearning(record)
-        lost = record.fidelity.train_accuracy_before - record.fidelity.train_accuracy_after
+        change = record.fidelity.train_accuracy_after - record.fidelity.train_accuracy_before
         self.narrator.say(
             f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
             f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
-            f"{-100 * lost:+.2f} points."
+            f"{points(change)}."
         )
         self.measure(f"after-{name}", measure_options)
         return record

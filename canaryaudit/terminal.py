@@ -1,8 +1,9 @@
-"""The terminal's narrator: one live line where there is a terminal, a line now and then where there is none."""
+"""The terminal's narrator: a live bar where there is a terminal, a line now and then where there is none."""
 
 import time
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -10,6 +11,17 @@ from canaryaudit.text import visible
 
 _SECONDS_BETWEEN_LINES = {False: 15.0, True: 1.0}
 """Between lines of progress, by whether every step is to be said."""
+
+
+class _LiveLines(Progress):
+    """A bar with the time left, and below it the current figures, which have a line's width to themselves."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bar and the figures."""
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if task.fields["facts"]:
+                yield Text(task.fields["facts"], no_wrap=True, overflow="ellipsis")
 
 
 class TerminalNarrator:
@@ -67,14 +79,13 @@ class TerminalNarrator:
         if self._live is None or stage != self._stage:
             self._take_down()
             self._stage = stage
-            self._live = Progress(
+            self._live = _LiveLines(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=16),
+                BarColumn(bar_width=24),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
                 TextColumn("left", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[facts]}", markup=False),
                 console=self.console,
                 transient=True,
                 refresh_per_second=4,

@@ -5,8 +5,11 @@ sequences, characters that reverse the reading direction or that cannot be seen.
 all of them are shown.
 """
 
+import math
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 _NAMELESS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0}
 """Characters that print nothing, and that Unicode nevertheless counts as letters or marks."""
@@ -64,3 +67,12 @@ def json_safe(document: str) -> str:
         return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
     return re.sub(r"[^\n\x20-\x7e]", escaped, document)
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with null in place of numbers that JSON has no word for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value

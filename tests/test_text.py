@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from canaryaudit.report import figures
 from canaryaudit.report.markdown import code, plain
-from canaryaudit.text import json_safe, shorten, visible
+from canaryaudit.text import finite, json_safe, shorten, visible
 
 ACTING = "\x1b\x07\r\n\t\x00\x9b\u202e\u2066\u2069\u200b\ufeff\u2028\u00ad"
 
@@ -61,3 +61,9 @@ def test_figures_are_written_alike_everywhere():
     assert figures.guesses(5000) == "10^1505"
     assert figures.duration(152) == "2 min 32 s"
     assert figures.interval(2.0, 2.0) == ""
+
+
+def test_what_json_has_no_word_for_becomes_null():
+    value = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": "inf", "d": None, "e": 3}
+    assert finite(value) == {"a": [1.5, None, {"b": None}], "c": "inf", "d": None, "e": 3}
+    assert json.loads(json.dumps(finite(value), allow_nan=False)) == finite(value)

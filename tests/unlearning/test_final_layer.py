@@ -11,7 +11,16 @@ from canaryaudit.corpus import Vocabulary
 from canaryaudit.model import CharLSTM
 from canaryaudit.scoring import EncodedSpace
 from canaryaudit.unlearning import Decoys, FixedText, final_layer
-from canaryaudit.unlearning.final_layer import RIDGE, build_problem, write_columns
+from canaryaudit.unlearning.final_layer import (
+    FORGET_WEIGHT,
+    RIDGE,
+    SECRET_WEIGHT,
+    SecretReading,
+    build_problem,
+    exchange_secrets,
+    write_columns,
+)
+from canaryaudit.unlearning.objective import FinalLayerProblem
 from canaryaudit.unlearning.replacement import Corrected, Replacement
 from canaryaudit.unlearning.windows import Occurrence, occurrences
 from tests.unlearning.builders import text_with_canaries, tiny_model
@@ -27,6 +36,7 @@ class Spy:
     def __init__(self, inner: Replacement) -> None:
         self.inner, self.name = inner, inner.name
         self.drawn: list[list[Corrected]] = []
+        self.stand_ins: list[tuple[list[int], list[int] | None]] = []
 
     def active_symbols(self, space: EncodedSpace) -> np.ndarray:
         return self.inner.active_symbols(space)
@@ -34,6 +44,11 @@ class Spy:
     def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
         self.drawn.append(self.inner.correct(space, secret, count, rng))
         return self.drawn[-1]
+
+    def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        member = self.inner.stand_in(space, secret, rng)
+        self.stand_ins.append((secret.tolist(), None if member is None else member.tolist()))
+        return member
 
 
 class Built:
@@ -52,7 +67,7 @@ class Built:
         self.model = tiny_model(vocabulary.symbols, hidden=7, scale=4.0)
         self.places = occurrences(made, "ab", vocabulary)
         self.spy = Spy(make(vocabulary))
-        self.readings: list[tuple[Tensor, Occurrence, int]] = []
+        self.contexts: list[tuple[Tensor, Occurrence, int]] = []
         self.retained = np.array([3, 0] if window < len(self.text) - 3 else [], dtype=np.int64)
         add = final_layer._Rows.add_occurrence
 
@@ -63,15 +78,15 @@ class Built:
             replacement: Replacement,
             draws: int,
             rng: np.random.Generator,
-        ) -> None:
-            self.readings.append((context, place, draws))
-            add(rows, context, place, replacement, draws, rng)
+        ) -> SecretReading:
+            self.contexts.append((context, place, draws))
+            return add(rows, context, place, replacement, draws, rng)
 
         monkeypatch.setattr(final_layer._Rows, "add_occurrence", remember)
         monkeypatch.setattr(final_layer, "CONTEXTS", 12)
         monkeypatch.setattr(final_layer, "MIN_REPLACEMENTS", 36)
         monkeypatch.setattr(final_layer, "REPLACEMENTS_PER_CANARY", 2)
-        self.problem, self.active = build_problem(
+        self.problem, self.active, self.readings = build_problem(
             self.model,
             self.text,
             self.places,
@@ -81,6 +96,11 @@ class Built:
             precision="fp32",
             rng=np.random.default_rng(5),
         )
+
+    def exchanged(self, columns: Tensor) -> FinalLayerProblem:
+        """Return the problem with the secrets' own rows, where ``columns`` are the layer's."""
+        arguments = (self.model, self.problem, self.active, columns, self.readings, self.spy)
+        return exchange_secrets(*arguments, precision="fp32", rng=np.random.default_rng(6))
 
 
 @torch.no_grad()
@@ -93,7 +113,7 @@ def states(model: CharLSTM, sequence: list[int]) -> tuple[list[Tensor], list[Ten
 def rows_by_definition(built: Built) -> list[tuple[Tensor, Tensor, float]]:
     """Return features, targets and weight of every position, each sequence read on its own from its beginning."""
     rows: list[tuple[Tensor, Tensor, float]] = []
-    for (context, place, _), drawn in zip(built.readings, built.spy.drawn, strict=True):
+    for (context, place, _), drawn in zip(built.contexts, built.spy.drawn, strict=True):
         before, secret, suffix = context.tolist(), place.secret.tolist(), place.suffix.tolist()
         features, laws = states(built.model, before + secret + suffix)
         start = len(before)
@@ -102,11 +122,11 @@ def rows_by_definition(built: Built) -> list[tuple[Tensor, Tensor, float]]:
         tail = laws[start + len(secret) - 1 :]
         for item in drawn:
             mean = torch.stack(list(item.targets[:, 0])).mean(0)
-            rows.append((features[start - 1], mean, float(len(item.symbols))))
+            rows.append((features[start - 1], mean, 0.25 * len(item.symbols)))
             read = [states(built.model, before + symbols.tolist() + suffix)[0][start:] for symbols in item.symbols]
             length = item.symbols.shape[1]
             for own, targets in zip(read, item.targets, strict=True):
-                rows += [(own[k], targets[k + 1], 1.0) for k in range(length - 1)]
+                rows += [(own[k], targets[k + 1], 0.25) for k in range(length - 1)]
             for own in read:
                 rows += [(own[length - 1 + k], tail[k], 1.0) for k in range(max(1, len(suffix)))]
     for start in built.retained:
@@ -153,24 +173,25 @@ def test_every_row_is_that_of_whole_sequences(
     assert built.problem.ridge == pytest.approx(RIDGE * sum(row[2] for row in rows), rel=1e-5)
 
 
-def test_every_decoy_weighs_one_at_each_of_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve readings of three decoys: 36 at each of the four places, 36 at the suffix, and what stands before."""
+def test_every_decoy_weighs_a_quarter_at_each_of_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve readings of three decoys: 36 at each of the four places; 36 whole at the suffix and before."""
     built = Built(monkeypatch, [CODE], decoys)
-    assert [draws for _, _, draws in built.readings] == [3] * 12
-    before = sum(len(context) - 1 for context, _, _ in built.readings)
-    assert float(built.problem.weights.sum()) == before + 36 * 4 + 36 * len("!") + 2 * WINDOW
+    assert FORGET_WEIGHT == 0.25
+    assert [draws for _, _, draws in built.contexts] == [3] * 12
+    before = sum(len(context) - 1 for context, _, _ in built.contexts)
+    assert float(built.problem.weights.sum()) == before + 36 * 4 / 4 + 36 * len("!") + 2 * WINDOW
 
 
 def test_secrets_are_read_after_the_prefix_alone_and_after_what_stands_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built = Built(monkeypatch, [CODE], decoys)
-    assert {place.start for _, place, _ in built.readings} == {place.start for place in built.places}
+    assert {place.start for _, place, _ in built.contexts} == {place.start for place in built.places}
     lengths = []
-    for context, place, _ in built.readings:
+    for context, place, _ in built.contexts:
         assert context.tolist() == built.text[place.start - len(context) : place.start].tolist()
         lengths.append(len(context) - len(place.prefix))
-    assert min(lengths) == 0
+    assert lengths[::4] == [0, 0, 0], "as an attacker types it: every fourth"
     assert max(lengths) > 5
 
 
@@ -182,7 +203,7 @@ def test_no_secret_stands_in_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert len(built.places) == 5
     reached = False
-    for context, place, _ in built.readings:
+    for context, place, _ in built.contexts:
         first = place.start - len(context)
         assert not built.data.secret[max(0, first) : place.start].any()
         reached |= first < place.start - len(place.prefix)
@@ -198,7 +219,7 @@ def test_a_canary_at_the_start_of_the_text_is_read_after_a_line_break(monkeypatc
         window=20,
     )
     line_break = built.places[0].prefix.tolist()
-    assert all(context.tolist() == line_break for context, _, _ in built.readings)
+    assert all(context.tolist() == line_break for context, _, _ in built.contexts)
 
 
 def test_only_the_active_columns_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,4 +242,88 @@ def test_writing_the_original_columns_changes_nothing(monkeypatch: pytest.Monkey
     built = Built(monkeypatch, [CODE], decoys)
     before = {name: value.clone() for name, value in built.model.state_dict().items()}
     write_columns(built.model, built.active, built.problem.origin)
+    assert all(torch.equal(before[name], value) for name, value in built.model.state_dict().items())
+
+
+# --- the secrets' own rows
+
+
+@pytest.mark.parametrize(
+    "canaries",
+    [
+        [CODE],  # the separator agrees with every stand-in's
+        [("pin {digits:3}", "123"), ("{digits:4}.", "7777")],
+        [("it was {choice:tin|tan|steel}{digits:2}.", "tin42")],
+        [("it was {choice:red|rose|green}.", "rose"), CODE],  # the first has no like
+        [("one {digits:1}.", "7"), CODE],  # the first has no place after the first
+    ],
+)
+def test_a_secrets_row_has_the_law_along_its_stand_in_with_two_symbols_exchanged(
+    canaries: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = Built(monkeypatch, canaries, decoys)
+    generator = torch.Generator().manual_seed(1)
+    columns = built.problem.origin + torch.randn(built.problem.origin.shape, generator=generator)
+    joined = built.exchanged(columns)
+    # Each canary has one stand-in, the same in all of its readings.
+    stand_in_of = {tuple(secret): member for secret, member in built.spy.stand_ins}
+    assert len(built.spy.stand_ins) == len(canaries) == len(stand_in_of)
+    layer = torch.cat((built.model.output.weight.T, built.model.output.bias[None])).detach()
+    updated = layer.index_copy(1, built.active, columns)
+    passive = [k for k in range(layer.shape[1]) if k not in built.active.tolist()]
+    rows, exchanged, agreeing = [], 0, 0
+    for context, place, draws in built.contexts:
+        secret, stand_in = place.secret.tolist(), stand_in_of[tuple(place.secret.tolist())]
+        if stand_in is None:
+            continue
+        assert len(stand_in) == len(secret)
+        assert stand_in != secret
+        own, theirs = (
+            states(built.model, context.tolist() + member)[0][len(context) :] for member in (secret, stand_in)
+        )
+        for k in range(len(secret) - 1):
+            law = torch.softmax(theirs[k] @ updated[:-1] + updated[-1], 0)
+            mine, other = secret[k + 1], stand_in[k + 1]
+            swapped = law.clone()
+            swapped[mine], swapped[other] = law[other], law[mine]
+            assert int((swapped != law).sum()) == (0 if mine == other else 2)
+            exchanged, agreeing = exchanged + (mine != other), agreeing + (mine == other)
+            others = torch.logsumexp(own[k] @ layer[:-1, passive] + layer[-1, passive], 0)
+            rows.append((own[k], swapped[built.active], SECRET_WEIGHT * draws, others))
+    count = len(built.problem.weights)
+    assert len(joined.weights) == count + len(rows)
+    features, targets, others = (torch.stack([row[k] for row in rows]).detach() for k in (0, 1, 3))
+    torch.testing.assert_close(joined.features[count:, :-1], features, rtol=0, atol=2e-6)
+    assert (joined.features[count:, -1] == 1).all()
+    torch.testing.assert_close(joined.targets[count:], targets, rtol=0, atol=5e-6)
+    assert joined.weights[count:].tolist() == [row[2] for row in rows]
+    torch.testing.assert_close(joined.others[count:, 0], others, rtol=0, atol=5e-6)
+    assert exchanged > 0
+    assert agreeing > 0 or "-" not in canaries[0][1]
+    # The rows before are as they were.
+    for name in ("features", "targets", "weights", "others", "fast"):
+        assert torch.equal(getattr(joined, name)[:count], getattr(built.problem, name)), name
+
+
+@pytest.mark.parametrize(
+    ("canary", "make"),
+    [
+        (CODE, fixed_text),
+        (("it was {choice:tin|steel}.", "steel"), decoys),
+        (("one {digits:1}.", "7"), decoys),
+    ],
+)
+def test_without_a_stand_in_or_a_second_place_the_problem_is_the_same(
+    canary: tuple[str, str], make: Callable[[Vocabulary], Replacement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = Built(monkeypatch, [canary], make)
+    assert built.exchanged(built.problem.origin + 1) is built.problem
+
+
+def test_exchanging_changes_neither_the_model_nor_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Built(monkeypatch, [CODE], decoys)
+    before = {name: value.clone() for name, value in built.model.state_dict().items()}
+    columns = built.problem.origin + 1
+    built.exchanged(columns)
+    assert torch.equal(columns, built.problem.origin + 1)
     assert all(torch.equal(before[name], value) for name, value in built.model.state_dict().items())

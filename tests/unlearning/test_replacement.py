@@ -143,7 +143,6 @@ def test_a_stand_in_is_a_uniform_member_that_passes_the_same_choices(template: s
     [
         ("{choice:red|rose|green}", "red"),
         ("{choice:red|rose|green}!", "green"),
-        ("{choice:one}", "one"),
         ("{choice:tin|pan}", "tin"),
     ],
 )
