@@ -19,7 +19,7 @@ does), large enough to make the minimum unique."""
 MIN_REPLACEMENTS, REPLACEMENTS_PER_CANARY = 2048, 128
 """Replacements drawn in all, or for each canary if that is more. With 500 the update fits the decoys drawn
 rather than the space: references then differ among each other more than the secret does from them."""
-CONTEXTS, CONTEXTS_PER_CANARY = 64, 8
+CONTEXTS, CONTEXTS_PER_CANARY = 32, 8
 """Different readings of what stands before a secret, in all or for each canary if that is more."""
 FORGET_WEIGHT = 0.25
 """Weight of a replacement's position beside 1 for a position to retain: a quarter forgets as well as 1 and costs half
@@ -27,6 +27,9 @@ of the accuracy, where a secret's symbols are those of ordinary text."""
 
 SECRET_WEIGHT = 1.0
 """Weight of a secret's own position for each replacement drawn after the same context: one path stands against many."""
+STAND_INS = 8
+"""Members drawn for a secret to take after; the likeliest of them is put back, and one of the others is taken. A secret
+then does not come to stand, by mere chance, among the likeliest eighth of its like."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def build_problem(
     ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
     for name in names:
         own = [place for place in places if place.canary.id == name]
+        draws_after: dict[tuple[int, int], int] = {}
         for index in range(contexts):
             place = own[index % len(own)]
             whole = len(place.prefix) + len(place.secret) + len(place.suffix)
@@ -84,9 +88,15 @@ def build_problem(
             deepest = min(free, max(1, window - whole))
             bare = index % 4 == 0  # the attacker's reading, and the one that is measured
             depth = 0 if bare or deepest <= 0 else int(rng.integers(0, deepest + 1))
-            before = text[first - depth : first]
+            # After the prefix alone all occurrences read alike: they are one reading.
+            reading = (index % len(own), depth) if depth else (0, 0)
+            draws_after[reading] = draws_after.get(reading, 0) + draws
+        for (occurrence, depth), count in draws_after.items():
+            place = own[occurrence]
+            first = place.start - len(place.prefix)
             prefix = torch.from_numpy(place.prefix).to(text.device)
-            readings.append(rows.add_occurrence(torch.cat((before, prefix)), place, replacement, draws, rng))
+            context = torch.cat((text[first - depth : first], prefix))
+            readings.append(rows.add_occurrence(context, place, replacement, count, rng))
     for starts in np.array_split(retention, max(1, len(retention) // 64)):
         if len(starts):
             rows.add_retained(gather(text, starts, window))
@@ -134,25 +144,47 @@ def exchange_secrets(
     column_of = torch.full((layer.shape[1],), -1, device=layer.device)
     column_of[active] = torch.arange(len(active), device=layer.device)
     reader = _Rows(model, precision)
+
+    def along(members: Tensor, reading: SecretReading) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features (n, L - 1, D), the others' log weight and the active symbols' law after each first place."""
+        state = tuple(part.expand(-1, len(members), -1).contiguous() for part in reading.state)
+        hidden, _ = reader.read(members[:, :-1], (state[0], state[1]))
+        hidden = torch.cat((hidden, torch.ones_like(hidden[..., :1])), 2)
+        others = torch.logsumexp(hidden @ layer[:, passive], 2, keepdim=True)
+        return hidden, others, torch.softmax(torch.cat((hidden @ columns, others), 2), 2)[..., :-1]
+
+    def log_likelihood(members: Tensor, reading: SecretReading) -> Tensor:
+        """Return the log-likelihood of members, shape (n, L) -> (n,), after their first place."""
+        _, _, laws = along(members, reading)
+        return laws.gather(2, column_of[members[:, 1:], None]).clamp_min(1e-30).log().sum((1, 2))
+
     stand_ins: dict[str, np.ndarray | None] = {}
     added: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for reading in readings:
         place = reading.place
         if place.canary.id not in stand_ins:
-            stand_ins[place.canary.id] = replacement.stand_in(place.space, place.secret, rng)
+            drawn = [replacement.stand_in(place.space, place.secret, rng) for _ in range(STAND_INS)]
+            members = [member for member in drawn if member is not None and len(member) > 1]
+            symbols = torch.from_numpy(np.stack(members)).to(layer.device) if members else None
+            stand_ins[place.canary.id] = (
+                None if symbols is None else members[choose_stand_in(log_likelihood(symbols, reading), rng)]
+            )
         stand_in = stand_ins[place.canary.id]
-        if stand_in is None or len(stand_in) < 2:
+        if stand_in is None:
             continue
         pair = torch.from_numpy(np.stack((place.secret, stand_in))).to(layer.device)  # (2, L)
-        twice = (reading.state[0].expand(-1, 2, -1).contiguous(), reading.state[1].expand(-1, 2, -1).contiguous())
-        hidden, _ = reader.read(pair[:, :-1], twice)
-        hidden = torch.cat((hidden, torch.ones_like(hidden[..., :1])), 2)  # (2, L - 1, D)
-        others = torch.logsumexp(hidden @ layer[:, passive], 2, keepdim=True)  # (2, L - 1, 1)
-        law = torch.softmax(torch.cat((hidden[1] @ columns, others[1]), 1), 1)[:, :-1]  # (L - 1, A)
+        hidden, others, laws = along(pair, reading)
+        law = laws[1]  # (L - 1, A)
         mine, theirs = (column_of[row[1:], None] for row in pair)
         law = law.scatter(1, mine, law.gather(1, theirs)).scatter(1, theirs, law.gather(1, mine))
         added.append((hidden[0], law, hidden.new_full((len(law),), reading.weight), others[0]))
     return problem.with_rows(*(torch.cat(parts) for parts in zip(*added, strict=True))) if added else problem
+
+
+def choose_stand_in(log_likelihoods: Tensor, rng: np.random.Generator) -> int:
+    """Return the index of one member, uniformly among all but the likeliest; of the only one if there is one."""
+    fit = torch.argsort(log_likelihoods)[: max(1, len(log_likelihoods) - 1)]
+    return int(fit[int(rng.integers(len(fit)))])
 
 
 def write_columns(model: CharLSTM, active: Tensor, columns: Tensor) -> None:

@@ -86,6 +86,7 @@ class Built:
         monkeypatch.setattr(final_layer, "CONTEXTS", 12)
         monkeypatch.setattr(final_layer, "MIN_REPLACEMENTS", 36)
         monkeypatch.setattr(final_layer, "REPLACEMENTS_PER_CANARY", 2)
+        monkeypatch.setattr(final_layer, "STAND_INS", 1)
         self.problem, self.active, self.readings = build_problem(
             self.model,
             self.text,
@@ -174,10 +175,13 @@ def test_every_row_is_that_of_whole_sequences(
 
 
 def test_every_decoy_weighs_a_quarter_at_each_of_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve readings of three decoys: 36 at each of the four places; 36 whole at the suffix and before."""
+    """Twelve readings of three decoys, those after the prefix alone as one: 36 decoys at each of the four places."""
     built = Built(monkeypatch, [CODE], decoys)
     assert FORGET_WEIGHT == 0.25
-    assert [draws for _, _, draws in built.contexts] == [3] * 12
+    draws = [draws for _, _, draws in built.contexts]
+    assert draws[0] >= 9, "every fourth of twelve is read as an attacker types it"
+    assert sum(draws) == 36
+    assert all(count % 3 == 0 for count in draws)
     before = sum(len(context) - 1 for context, _, _ in built.contexts)
     assert float(built.problem.weights.sum()) == before + 36 * 4 / 4 + 36 * len("!") + 2 * WINDOW
 
@@ -191,8 +195,16 @@ def test_secrets_are_read_after_the_prefix_alone_and_after_what_stands_before_it
     for context, place, _ in built.contexts:
         assert context.tolist() == built.text[place.start - len(context) : place.start].tolist()
         lengths.append(len(context) - len(place.prefix))
-    assert lengths[::4] == [0, 0, 0], "as an attacker types it: every fourth"
+    assert lengths[0] == 0, "as an attacker types it, once"
+    assert min(lengths[1:]) > 0
     assert max(lengths) > 5
+
+
+def test_no_stand_in_is_the_likeliest_of_those_drawn() -> None:
+    likelihoods = torch.tensor([-3.0, -1.0, -2.0, -9.0])
+    chosen = {final_layer.choose_stand_in(likelihoods, np.random.default_rng(seed)) for seed in range(200)}
+    assert chosen == {0, 2, 3}
+    assert final_layer.choose_stand_in(likelihoods[:1], np.random.default_rng(0)) == 0
 
 
 def test_no_secret_stands_in_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
