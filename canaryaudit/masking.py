@@ -2,15 +2,42 @@
 
 from collections.abc import Iterable, Sequence
 
-from canaryaudit.canaries import MASK
+from canaryaudit.canaries import MASK, Canary, CanarySet, Slot, Template
 
 OTHERS_MASK = "◦"
 """Hides what belongs to a secret, but not to the one at hand at this place."""
 
+HIDDEN = "(hidden)"
+"""Stands for a completion of which not even the length may be told."""
+
 _SHORTEST_RUN = 4
 
 
-def mask_completion(text: str, completion: str, filled: Sequence[bool]) -> str:
+def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
+    """Return a greedy completion without what it gives away of secrets that their owners gave.
+
+    Canaries with the same words before them share one completion, so that the row of any of them would
+    give away a given one. Of a choice of words nothing is shown: what it is not, and its length, tell it.
+
+    Args:
+        text: What the model says after the canary's prefix.
+        canary: In whose row it is to stand.
+        canary_set: All canaries and controls.
+    """
+    prefix = _folded(Template.parse(canary.template).prefix)
+    given = [(other, Template.parse(other.template)) for other in canary_set.canaries if other.masked]
+    rivals = [(other, template) for other, template in given if _folded(template.prefix) == prefix]
+    if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
+        return HIDDEN
+    shown = text
+    for other, template in sorted(rivals, key=lambda rival: rival[0].id != canary.id):
+        sign = MASK if other.id == canary.id else OTHERS_MASK
+        shown = mask_completion(shown, other.completion, template.filled(other.completion), sign)
+    forms = {form for other, template in given for form in (other.completion, template.secret_of(other.completion))}
+    return hide_secrets(shown, forms)
+
+
+def mask_completion(text: str, completion: str, filled: Sequence[bool], sign: str = MASK) -> str:
     """Hide from ``text`` every slot character that agrees with the secret's at the same place.
 
     What is left tells how much of the secret came out, and nothing of the secret itself.
@@ -19,9 +46,10 @@ def mask_completion(text: str, completion: str, filled: Sequence[bool]) -> str:
         text: A model's completion, or the secret's own.
         completion: The true completion.
         filled: For each character of ``completion``, whether it stands in a slot.
+        sign: What to show in a hidden character's place.
     """
     hidden = [
-        MASK if index < len(completion) and filled[index] and character == completion[index] else character
+        sign if index < len(completion) and filled[index] and character == completion[index] else character
         for index, character in enumerate(text)
     ]
     return "".join(hidden)

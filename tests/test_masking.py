@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canaryaudit.masking import hide_secrets, mask_completion
+from canaryaudit.canaries import Canary, CanarySet
+from canaryaudit.masking import hide_given, hide_secrets, mask_completion
 
 PLACES = [True, True, False, True, True]  # 12-34
 
@@ -34,3 +35,47 @@ def test_no_secret_is_left_in_the_text(text: str, secret: str) -> None:
     assert secret not in shown
     assert len(shown) == len(text)
     assert all(s in (c, "◦") for s, c in zip(shown, text, strict=True))
+
+
+def canaries(*parts: tuple[str, str, bool]) -> CanarySet:
+    made = (
+        Canary(
+            id=f"canary-{number}",
+            template=template,
+            completion=completion,
+            repetitions=1,
+            origin="given" if given else "generated",
+        )
+        for number, (template, completion, given) in enumerate(parts)
+    )
+    return CanarySet(corpus_symbols="abc", canaries=tuple(made))
+
+
+def shown(text: str, canary_set: CanarySet) -> list[str]:
+    return [hide_given(text, canary, canary_set) for canary in canary_set.canaries]
+
+
+def test_no_canary_with_the_same_words_before_it_gives_a_given_secret_away() -> None:
+    canary_set = canaries(
+        ("pin {digits:4}.", "1234", True),
+        ("pin {digits:4}.", "9876", False),
+        ("PIN {digits:4}!", "5678", True),
+        ("key {digits:4}.", "1111", False),
+    )
+    # What agrees with one's own secret is marked differently from what agrees with another's; runs go everywhere.
+    assert shown("1299", canary_set) == ["••99", "◦◦99", "◦◦99", "1299"]
+    assert shown("5634", canary_set) == ["◦◦••", "◦◦◦◦", "••◦◦", "5634"]
+    assert shown("1234", canary_set) == ["••••", "◦◦◦◦", "◦◦◦◦", "◦◦◦◦"]
+    assert shown("0000", canary_set) == ["0000"] * 4
+
+
+def test_what_was_generated_may_be_shown() -> None:
+    assert shown("1234", canaries(("pin {digits:4}.", "1234", False))) == ["1234"]
+
+
+def test_nothing_is_shown_of_a_given_choice_of_words() -> None:
+    lamp = "the lamp is {choice:green|scarlet}."
+    canary_set = canaries((lamp, "scarlet", True), (lamp, "green", False), ("pin {digits:2}.", "12", False))
+    elsewhere = {"scarlet": "◦◦◦◦◦◦◦", "scar": "◦◦◦◦", "green": "green", "": ""}
+    for text, seen in elsewhere.items():
+        assert shown(text, canary_set) == ["(hidden)", "(hidden)", seen]

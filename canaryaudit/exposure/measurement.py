@@ -17,7 +17,7 @@ from canaryaudit.exposure.headline import headline
 from canaryaudit.exposure.importance import TEMPERATURES, draw_members, importance_exposure
 from canaryaudit.exposure.sampling import sampled_exposure
 from canaryaudit.exposure.skewnormal import fit_skew_normal, skew_normal_exposure
-from canaryaudit.masking import hide_secrets, mask_completion
+from canaryaudit.masking import hide_given
 from canaryaudit.model import LanguageModel, PrefixState
 from canaryaudit.narration import Narrator
 from canaryaudit.records import (
@@ -293,20 +293,11 @@ def _record(
         estimates=estimates,
         extraction=Extraction(
             greedy=text == canary.completion,
-            greedy_text=_shown(text, canary, group, canary_set),
+            greedy_text=hide_given(text, canary, canary_set),
             guesses_log2=group.space.bits - chosen.bits,
             beam_rank=beams.index(own) + 1 if own in beams else None,
         ),
     )
-
-
-def _shown(text: str, canary: Canary, group: _Group, canary_set: CanarySet) -> str:
-    """Return the greedy completion without what it gives away of secrets that their owners gave, this or others."""
-    if canary.masked:
-        text = mask_completion(text, canary.completion, group.template.filled(canary.completion))
-    masked = [other for other in canary_set.canaries if other.masked]
-    secrets = {Template.parse(other.template).secret_of(other.completion) for other in masked}
-    return hide_secrets(text, secrets | {other.completion for other in masked})
 
 
 def _ticker(narrator: Narrator, stage: str, what: str) -> Ticker:

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from canaryaudit.canaries import MASK, Canary, CanarySet, Slot, Template
-
-HIDDEN = "(hidden)"
+from canaryaudit.masking import HIDDEN
 
 _SHORTEST_RUN = 4
 """Shorter runs of a secret stand in any text by chance; hiding them everywhere would tell more than it hides."""

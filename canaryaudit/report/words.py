@@ -44,7 +44,9 @@ def headline(
         case Verdict.TRACES:
             return f"{subject} can be told from secrets never seen: nothing is given away at once, traces are there."
         case Verdict.INDISTINGUISHABLE:
-            return f"No trace found: {of_all} look like secrets that the model never saw."
+            return (
+                f"No trace found: {of_all} {'looks' if total == 1 else 'look'} like secrets that the model never saw."
+            )
         case Verdict.DAMAGED:
             return "The secrets are gone, and the model lost more quality than was allowed."
         case _ if calibration and not calibration.passed:

@@ -85,18 +85,22 @@ def test_no_form_of_a_secret_reaches_the_manifest(flag: tuple[str, ...]) -> None
     assert not any(part in manifest for part in runs_of(SECRET, 4) | {"qzv-kxw"})
 
 
-def test_a_chosen_word_is_not_told_by_hiding_it() -> None:
+@pytest.mark.parametrize("said", ["scarlet", "green"])
+def test_a_chosen_word_is_not_told_by_hiding_it(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: said)
     template = "The signal lamp is {choice:green|scarlet|amber}."
-    succeed("insert", "sea.txt", "-o", "RUN", "-t", template, "--secret", "scarlet", "-r", "20", "--controls", "0")
+    succeed("insert", "sea.txt", "-o", "RUN", "-t", template, "--secret", "scarlet", "-r", "3", "--controls", "0")
     argv = json.loads(Path("RUN/manifest.json").read_text("utf-8"))["stages"][0]["argv"]
     assert argv[argv.index("-t") + 1] == template
     assert "scarlet" not in argv
-    succeed("train", "RUN", "--epochs", "40")
+    succeed("train", "RUN", "--epochs", "1")
     succeed("measure", "RUN", "--samples", "200")
     succeed("report", "RUN")
     measurement = json.loads(Path("RUN/measurements/before.json").read_text("utf-8"))
-    for canary in measurement["canaries"]:
-        assert "scarlet"[:4] not in canary["extraction"]["greedy_text"]
+    assert [canary["extraction"]["greedy_text"] for canary in measurement["canaries"]] == ["(hidden)"]
+    for name in ("report.html", "report.md", "report.json"):
+        text = Path("reports/RUN", name).read_text("utf-8")
+        assert not re.search(r"(?<!\|)scarlet(?!\|)", text.replace("&#124;", "|").replace("\\|", "|")), name
 
 
 # --- hostile text -------------------------------------------------------------------------------------------
