@@ -45,9 +45,10 @@ def headline(
         case Verdict.TRACES:
             return f"{subject} can be told from secrets never seen: nothing is given away at once, traces are there."
         case Verdict.INDISTINGUISHABLE:
-            return (
-                f"No trace found: {of_all} {'looks' if total == 1 else 'look'} like secrets that the model never saw."
-            )
+            # A few may lie above the border where chance puts one in twenty: the rows say which.
+            together = "taken together, " if unclear else ""
+            look = "looks" if total == 1 else "look"
+            return f"No trace found: {together}{of_all} {look} like secrets that the model never saw."
         case Verdict.DAMAGED:
             return "The secrets are gone, and the model lost more quality than was allowed."
         case _ if calibration and not calibration.passed:
