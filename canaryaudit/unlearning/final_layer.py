@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from canaryaudit.model import CharLSTM
 from canaryaudit.training import autocast
-from canaryaudit.unlearning.objective import FinalLayerProblem
+from canaryaudit.unlearning.objective import FinalLayerProblem, log_weight_of_others, with_bias
 from canaryaudit.unlearning.replacement import Replacement
 from canaryaudit.unlearning.windows import Occurrence, gather
 
@@ -39,7 +39,7 @@ class SecretReading:
     Attributes:
         place: Which secret.
         state: The LSTM's state after the context.
-        weight: What the reading's replacements weigh at each position.
+        weight: What the secret's own position weighs after this reading.
     """
 
     place: Occurrence
@@ -100,9 +100,8 @@ def build_problem(
     for starts in np.array_split(retention, max(1, len(retention) // 64)):
         if len(starts):
             rows.add_retained(gather(text, starts, window))
-    layer = torch.cat((model.output.weight.T, model.output.bias[None])).float()  # (D, V)
     ids = torch.from_numpy(active).to(text.device)
-    return FinalLayerProblem.of(*rows.joined(), layer, ids, RIDGE, precision), ids, readings
+    return FinalLayerProblem.of(*rows.joined(), _layer(model), ids, RIDGE, precision), ids, readings
 
 
 @torch.no_grad()
@@ -122,8 +121,9 @@ def exchange_secrets(
     Decoys teach the layer about the space, and not about the one path on which the lower layers still mark
     the secret: there it may stay likelier than its like, or become conspicuously unlikely. So for each
     secret one fresh member d of R is drawn, and at every place after the first the secret's position gets
-    the law that the layer has along d, with the two symbols exchanged. The secret then costs what d costs:
-    it is exchangeable with a uniform draw from R, which is what a secret never seen is.
+    the law that the layer has along d, with the two symbols exchanged. The secret then costs about what d
+    costs: it stands like a uniform draw from R, which is what a secret never seen is, save that the
+    likeliest of ``STAND_INS`` draws is never taken.
 
     Args:
         model: The original model.
@@ -138,9 +138,7 @@ def exchange_secrets(
     Returns:
         The problem with the secrets' own positions.
     """
-    layer = torch.cat((model.output.weight.T, model.output.bias[None])).float()
-    passive = torch.ones(layer.shape[1], dtype=torch.bool, device=layer.device)
-    passive[active] = False
+    layer = _layer(model)
     column_of = torch.full((layer.shape[1],), -1, device=layer.device)
     column_of[active] = torch.arange(len(active), device=layer.device)
     reader = _Rows(model, precision)
@@ -149,8 +147,8 @@ def exchange_secrets(
         """Return features (n, L - 1, D), the others' log weight and the active symbols' law after each first place."""
         state = tuple(part.expand(-1, len(members), -1).contiguous() for part in reading.state)
         hidden, _ = reader.read(members[:, :-1], (state[0], state[1]))
-        hidden = torch.cat((hidden, torch.ones_like(hidden[..., :1])), 2)
-        others = torch.logsumexp(hidden @ layer[:, passive], 2, keepdim=True)
+        hidden = with_bias(hidden)
+        others = log_weight_of_others(hidden, layer, active)
         return hidden, others, torch.softmax(torch.cat((hidden @ columns, others), 2), 2)[..., :-1]
 
     def log_likelihood(members: Tensor, reading: SecretReading) -> Tensor:
@@ -179,6 +177,11 @@ def exchange_secrets(
         law = law.scatter(1, mine, law.gather(1, theirs)).scatter(1, theirs, law.gather(1, mine))
         added.append((hidden[0], law, hidden.new_full((len(law),), reading.weight), others[0]))
     return problem.with_rows(*(torch.cat(parts) for parts in zip(*added, strict=True))) if added else problem
+
+
+def _layer(model: CharLSTM) -> Tensor:
+    """Return the final layer's weights with the bias as last row, shape (D, V)."""
+    return torch.cat((model.output.weight.T, model.output.bias[None])).float()
 
 
 def choose_stand_in(log_likelihoods: Tensor, rng: np.random.Generator) -> int:

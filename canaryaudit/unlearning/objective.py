@@ -65,15 +65,13 @@ class FinalLayerProblem:
             ridge: Pull towards the original weights, for each unit of weight.
             precision: Of curvature products; value and gradient are always taken in the features' own.
         """
-        features = torch.cat((features, torch.ones_like(features[:, :1])), 1)
-        passive = torch.ones(matrix.shape[1], dtype=torch.bool, device=matrix.device)
-        passive[active] = False
-        blocks = [torch.logsumexp(block @ matrix[:, passive], 1) for block in torch.split(features, _BLOCK)]
+        features = with_bias(features)
+        blocks = [log_weight_of_others(block, matrix, active) for block in torch.split(features, _BLOCK)]
         return cls(
             features=features,
             targets=targets[:, active].contiguous(),
             weights=weights,
-            others=torch.cat(blocks)[:, None],
+            others=torch.cat(blocks),
             origin=matrix[:, active].clone(),
             ridge=ridge * float(weights.sum()),
             fast=features.to(torch.bfloat16) if precision == "bf16" else features,
@@ -123,6 +121,18 @@ class FinalLayerProblem:
 
     def _log_probabilities(self, columns: Tensor) -> Tensor:
         return torch.log_softmax(torch.cat((self.features @ columns, self.others), 1), 1)
+
+
+def with_bias(features: Tensor) -> Tensor:
+    """Append a column of ones, for the bias: (..., H) -> (..., D)."""
+    return torch.cat((features, torch.ones_like(features[..., :1])), -1)
+
+
+def log_weight_of_others(features: Tensor, matrix: Tensor, active: Tensor) -> Tensor:
+    """Return the log of the summed weight of all symbols that are not active: (..., D) -> (..., 1)."""
+    passive = torch.ones(matrix.shape[1], dtype=torch.bool, device=matrix.device)
+    passive[active] = False
+    return torch.logsumexp(features @ matrix[:, passive], -1, keepdim=True)
 
 
 class KroneckerInverse:
