@@ -52,10 +52,6 @@ class LanguageModel(Protocol):
     def device(self) -> torch.device:
         """Where symbols must be, and log-probabilities will be."""
 
-    @property
-    def state_bytes(self) -> int:
-        """Memory that one prefix's state takes."""
-
     def read(self, symbols: Tensor) -> PrefixState:
         """Read one prefix, shape (T,), from the beginning; the state has one row."""
 
@@ -124,11 +120,6 @@ class LSTMReader:
             self._matrices = [matrix.T.contiguous().to(dtype) for matrix in inputs]  # (H or 2H, 4H)
             self._output = model.output.weight.detach().float().T.contiguous()  # (H, V)
             self._output_bias = model.output.bias.detach().float().clone()
-
-    @property
-    def state_bytes(self) -> int:
-        """Memory that one prefix's state takes: hidden and cell of each layer, and the log-probabilities."""
-        return 8 * self.layers * self.hidden + 4 * len(self.vocabulary)
 
     @torch.no_grad()
     def read(self, symbols: Tensor) -> PrefixState:

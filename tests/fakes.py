@@ -41,7 +41,6 @@ class TableModel:
     ) -> None:
         self.vocabulary = Vocabulary(vocabulary)
         self.device = torch.device("cpu")
-        self.state_bytes = 16
         self.law, self.certainty, self.noise_bits = law, certainty, noise_bits
         rng = np.random.default_rng(seed)
         size = len(vocabulary)
