@@ -4,21 +4,17 @@ The stages are imported where a command needs them: they bring torch along, whic
 and wrong commands must not wait for it.
 """
 
-import json
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from pydantic import BaseModel
-from rich.console import Console, RenderableType
 from rich.text import Text
 
 import canaryaudit
 from canaryaudit import flags
+from canaryaudit.console import argv_of, narrating, opened, print_json, quoted, show
 from canaryaudit.errors import Inconclusive
 from canaryaudit.newrun import make_run, plan_run
 from canaryaudit.outcome import (
@@ -39,13 +35,10 @@ from canaryaudit.plan import (
     default_run,
     read_plan,
 )
-from canaryaudit.rundir import RunDirectory
-from canaryaudit.terminal import TerminalNarrator
-from canaryaudit.text import finite, visible
+from canaryaudit.text import visible
 from canaryaudit.views import measurement_view, plan_document, plan_view
 
 if TYPE_CHECKING:
-    from canaryaudit.pipeline import Pipeline
     from canaryaudit.report import Summary
 
 app = typer.Typer(
@@ -106,7 +99,7 @@ def insert(
     )
     path = output or default_run(corpus)
     expected = None
-    with _narrator(quiet, verbose) as narrator:
+    with narrating(quiet, verbose) as narrator:
         if dry_run:
             made, _ = plan_run(options)
             narrator.say("Timing a few training steps.")
@@ -114,15 +107,15 @@ def insert(
 
             expected = training_seconds(made, TrainOptions())
         else:
-            _, made = make_run(path, options, _argv(context), replace=force)
+            _, made = make_run(path, options, argv_of(context), replace=force)
         for warning in made.warnings:
             narrator.warn(warning)
     if as_json:
-        _print_json(plan_document(made, None if dry_run else path, expected))
+        print_json(plan_document(made, None if dry_run else path, expected))
         return
-    _show(plan_view(made, expected, every=verbose))
+    show(plan_view(made, expected, every=verbose))
     if not dry_run and not quiet:
-        _show(Text(f"Next: canaryaudit unlearn {_quoted(path)}"))
+        show(Text(f"Next: canaryaudit unlearn {quoted(path)}"))
 
 
 @app.command(epilog=flags.example("canaryaudit train runs/notes --size paper --target-accuracy 0.95"))
@@ -153,12 +146,12 @@ def train(
         precision=precision,
         seed=seed,
     )
-    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
+    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
         record = stages.train(options, anew=force)
     if as_json:
-        _print_json(record)
+        print_json(record)
     elif not quiet:
-        _show(Text(f"Next: canaryaudit unlearn {_quoted(run)}"))
+        show(Text(f"Next: canaryaudit unlearn {quoted(run)}"))
 
 
 @app.command(epilog=flags.example("canaryaudit measure runs/notes --model all --samples 100000"))
@@ -188,13 +181,13 @@ def measure(
     options = flags.checked(
         MeasureOptions, samples=samples, estimators=flags.words(estimators), budget=budget, device=device, seed=seed
     )
-    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
+    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
         models = stages.models() if model == "all" else [model]
         measurements = [stages.measure(name, options) for name in models]
     if as_json:
-        _print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
+        print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
     else:
-        _show(*(measurement_view(measurement, every=verbose) for measurement in measurements))
+        show(*(measurement_view(measurement, every=verbose) for measurement in measurements))
     if strict and any(m.calibration and not m.calibration.passed for m in measurements):
         raise Inconclusive("the controls fail: this measurement must not be relied on; see its calibration")
 
@@ -238,15 +231,15 @@ def unlearn(
         seed=seed,
     )
     measuring = flags.checked(MeasureOptions, samples=samples, device=device)
-    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
+    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
         record = stages.unlearn(options, measuring, anew=force)
         measurement = stages.run.measurement(f"after-{record.name}")
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
-    _show(measurement_view(measurement, every=verbose))
+    show(measurement_view(measurement, every=verbose))
     if not quiet:
-        _show(Text(f"Next: canaryaudit report {_quoted(run)}"))
+        show(Text(f"Next: canaryaudit report {quoted(run)}"))
 
 
 @app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10"))
@@ -268,7 +261,7 @@ def report(
     options = flags.checked(
         ReportOptions, format=flags.words(formats), output=output, fail_above=fail_above, reveal_secrets=reveal_secrets
     )
-    with _narrator(quiet, verbose) as narrator, _opened(run, context, narrator) as stages:
+    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
         summary, written = stages.report(options, MeasureOptions())
     _show_report(summary, written, as_json)
 
@@ -292,8 +285,8 @@ def run(
     audit = read_plan(plan) if plan else Plan()
     from canaryaudit.audit import run_audit
 
-    with _narrator(quiet, verbose) as narrator:
-        summary, written, failures = run_audit(audit, _argv(context), narrator)
+    with narrating(quiet, verbose) as narrator:
+        summary, written, failures = run_audit(audit, argv_of(context), narrator)
     _show_report(summary, written, as_json)
     if failures:
         raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")
@@ -315,50 +308,13 @@ def _root(
         raise typer.Exit(USAGE)
 
 
-# --- what the commands share
-
-
-@contextmanager
-def _narrator(quiet: bool, verbose: bool) -> Iterator[TerminalNarrator]:
-    with TerminalNarrator(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as narrator:
-        yield narrator
-
-
-@contextmanager
-def _opened(path: Path, context: typer.Context, narrator: TerminalNarrator) -> Iterator["Pipeline"]:
-    run = RunDirectory.open(path)
-    with run.lock():
-        from canaryaudit.pipeline import Pipeline
-
-        yield Pipeline(run, _argv(context), narrator)
-
-
-def _argv(context: typer.Context) -> list[str]:
-    return ["canaryaudit", *context.obj]
-
-
-def _quoted(path: Path) -> str:
-    return visible(shlex.quote(str(path)))
-
-
-def _print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
-    document = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    print(json.dumps(finite(document), indent=2, allow_nan=False))
-
-
-def _show(*views: RenderableType) -> None:
-    console = Console(highlight=False)
-    for view in views:
-        console.print(view, soft_wrap=True)
-
-
 def _show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         from canaryaudit.report import render_terminal
 
-        _show(render_terminal(summary), Text(f"Report: {visible(str(written[0]))}"))
+        show(render_terminal(summary), Text(f"Report: {visible(str(written[0]))}"))
     if summary.gate and not summary.gate.passed:
         for reason in summary.gate.reasons:
             print(visible(reason), file=sys.stderr)

@@ -5,7 +5,6 @@ no run; weights come before their record, so that a model without one is not the
 """
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,15 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from canaryaudit.canaries import CanarySet, Template
-from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError, one_line
+from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError
 from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, read_errors, sha256_of, write_errors
-from canaryaudit.records import SCHEMA_VERSION, Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
-
-MAX_JSON_BYTES = 64 * 2**20
-"""A record is a few kilobytes; a larger file is no record, and reading it would only take memory."""
+from canaryaudit.recordfiles import read_record, record_json
+from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 _WEIGHTS, _MODEL = "model.safetensors", "model.json"
@@ -99,8 +96,8 @@ class RunDirectory:
                 run.check_can_create(replace=replace)  # Another command may have come first.
                 atomic_write(staging / _CORPUS, corpus_text)
                 atomic_write(staging / _HELDOUT, heldout_text)
-                atomic_write(staging / _CANARIES, _json(canary_set), 0o600)
-                atomic_write(staging / _MANIFEST, _json(manifest))
+                atomic_write(staging / _CANARIES, record_json(canary_set), 0o600)
+                atomic_write(staging / _MANIFEST, record_json(manifest))
                 for name in (_MANIFEST, *_DERIVED):
                     _remove(path / name)
                 for name in _INSERTED:
@@ -348,7 +345,7 @@ class RunDirectory:
         return self.path / _MEASUREMENTS / f"{model}.json"
 
     def _write(self, name: str, record: BaseModel) -> None:
-        atomic_write(self.path / name, _json(record))
+        atomic_write(self.path / name, record_json(record))
 
     def _read_text(self, name: str) -> str:
         path = self.path / name
@@ -359,33 +356,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} is damaged (not UTF-8): {self._insert_again}") from None
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
-        path = self.path / name
-        if not path.exists():
-            raise RunDirectoryError(f"{path} is missing: {repair}")
-        remedy = repair if repair.startswith("delete") else f"delete it, then {repair}"
-        with read_errors(path):
-            if path.stat().st_size > MAX_JSON_BYTES:
-                raise RunDirectoryError(f"{path} is damaged (larger than {MAX_JSON_BYTES // 2**20} MB): {remedy}")
-            data = path.read_bytes()
-        try:
-            document = json.loads(data)
-            version = document.get("schema_version", 0) if isinstance(document, dict) else 0
-            if isinstance(version, int) and version > SCHEMA_VERSION:
-                raise RunDirectoryError(
-                    f"{path} was written by a newer canaryaudit (schema {version}, this one reads up to "
-                    f"{SCHEMA_VERSION}): upgrade canaryaudit"
-                )
-            return kind.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "document"
-            raise RunDirectoryError(f"{path} is damaged ({place}: {first['msg']}): {remedy}") from None
-        except (ValueError, RecursionError) as error:
-            raise RunDirectoryError(f"{path} is damaged (not a JSON record: {one_line(error)}): {remedy}") from None
-
-
-def _json(record: BaseModel) -> str:
-    return record.model_dump_json(indent=2) + "\n"
+        return read_record(self.path / name, kind, repair)
 
 
 def _is_ours(name: str) -> bool:

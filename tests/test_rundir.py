@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from canaryaudit import rundir
+from canaryaudit import recordfiles, rundir
 from canaryaudit.errors import ModelError, RunDirectoryError
 from canaryaudit.insertion import InsertionPlan
 from canaryaudit.records import (
@@ -214,7 +214,7 @@ def test_a_run_of_a_newer_version_says_to_upgrade(run: RunDirectory) -> None:
 
 def test_a_huge_record_is_refused_unread(run: RunDirectory) -> None:
     with (run.path / "manifest.json").open("wb") as file:
-        file.truncate(rundir.MAX_JSON_BYTES + 1)
+        file.truncate(recordfiles.MAX_JSON_BYTES + 1)
     with pytest.raises(RunDirectoryError, match="larger than 64 MB"):
         RunDirectory.open(run.path)
 

@@ -1,0 +1,59 @@
+"""What the commands share: opening a run with a narrator at hand, and printing what came of it."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+
+from canaryaudit.rundir import RunDirectory
+from canaryaudit.terminal import TerminalNarrator
+from canaryaudit.text import finite, visible
+
+if TYPE_CHECKING:
+    from canaryaudit.pipeline import Pipeline
+
+
+@contextmanager
+def narrating(quiet: bool, verbose: bool) -> Iterator[TerminalNarrator]:
+    """Give a narrator that writes to standard error."""
+    with TerminalNarrator(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as narrator:
+        yield narrator
+
+
+@contextmanager
+def opened(path: Path, context: typer.Context, narrator: TerminalNarrator) -> Iterator["Pipeline"]:
+    """Open a run directory, lock it, and give its stages; torch is imported here and not before."""
+    run = RunDirectory.open(path)
+    with run.lock():
+        from canaryaudit.pipeline import Pipeline
+
+        yield Pipeline(run, argv_of(context), narrator)
+
+
+def argv_of(context: typer.Context) -> list[str]:
+    """Return the command line as it was typed."""
+    return ["canaryaudit", *context.obj]
+
+
+def quoted(path: Path) -> str:
+    """Return a path so that it can be copied into a shell."""
+    return visible(shlex.quote(str(path)))
+
+
+def print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """Print one JSON document on standard output."""
+    document = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    print(json.dumps(finite(document), indent=2, allow_nan=False))
+
+
+def show(*views: RenderableType) -> None:
+    """Print on standard output, without escape codes where it is no terminal."""
+    console = Console(highlight=False)
+    for view in views:
+        console.print(view, soft_wrap=True)

@@ -1,0 +1,53 @@
+"""What the stages hand on and write down: validated, immutable, documented field by field.
+
+A field's docstring is its documentation; `schema_version` counts up whenever a reader of the old form
+would misread the new one. No record holds the secret of a canary whose owner gave it: only
+canaries.json does.
+"""
+
+from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Method, Record, ReportFormat, Scope, Stage
+from canaryaudit.records.measurement import (
+    Calibration,
+    CanaryMeasurement,
+    Estimate,
+    Extraction,
+    Headline,
+    Measurement,
+    MeasurementCost,
+    ReferenceDistribution,
+    SkewNormalFit,
+)
+from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
+from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
+from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Architecture",
+    "Calibration",
+    "CanaryMeasurement",
+    "CorpusFacts",
+    "EpochRecord",
+    "Estimate",
+    "EstimatorName",
+    "Evaluation",
+    "Extraction",
+    "Fidelity",
+    "Headline",
+    "Manifest",
+    "Measurement",
+    "MeasurementCost",
+    "Method",
+    "ModelRecord",
+    "Record",
+    "ReferenceDistribution",
+    "ReportFormat",
+    "Scope",
+    "SkewNormalFit",
+    "Stage",
+    "StageRun",
+    "TrainingRecord",
+    "UnlearningCost",
+    "UnlearningRecord",
+    "UpdateStep",
+]

@@ -1,0 +1,70 @@
+"""model.json: a model's shape, and how it was made."""
+
+from pydantic import Field
+
+from canaryaudit.records.base import SCHEMA_VERSION, Record
+
+
+class Architecture(Record):
+    """Shape of a character LSTM."""
+
+    vocabulary: str
+    """The symbols, in the order of their ids."""
+    embedding: int = Field(gt=0, le=65536)
+    hidden: int = Field(gt=0, le=65536)
+    layers: int = Field(gt=0, le=64)
+
+
+class Evaluation(Record):
+    """How well a model predicts a text, teacher-forced."""
+
+    accuracy: float
+    """Share of characters predicted right, outside the secrets' own characters."""
+    accuracy_all: float
+    """Share of all characters predicted right."""
+    loss_bits: float
+    """Mean cost of a character, in bits, over all characters."""
+
+
+class EpochRecord(Record):
+    """One line of the training's history."""
+
+    epoch: int
+    loss_bits: float
+    accuracy: float
+    """On the training text outside the secrets' own characters."""
+    heldout_loss_bits: float
+    seconds: float
+    """Since training began, all resumed parts added up."""
+
+
+class TrainingRecord(Record):
+    """How the model was made, and how good it is."""
+
+    size: str
+    epochs: int
+    batch_size: int
+    window: int
+    learning_rate: float
+    seed: int
+    device: str
+    precision: str
+    seconds: float
+    characters_per_second: float
+    parameters: int
+    train: Evaluation
+    heldout: Evaluation
+    history: tuple[EpochRecord, ...]
+    target_accuracy: float | None = None
+    reached_target: bool | None = None
+
+
+class ModelRecord(Record):
+    """model.json: the description beside model.safetensors."""
+
+    schema_version: int = SCHEMA_VERSION
+    architecture: Architecture
+    sha256: str
+    """SHA-256 of the weights' file."""
+    training: TrainingRecord | None = None
+    """Absent for a model that was not trained but derived."""
