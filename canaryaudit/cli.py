@@ -162,6 +162,9 @@ def measure(
     samples: flags.Samples = _MEASURE.samples,
     estimators: flags.Estimators = _ESTIMATORS,
     budget: flags.Budget = _MEASURE.budget,
+    precision_bits: flags.PrecisionBits = _MEASURE.precision_bits,
+    max_draws: flags.MaxDraws = _MEASURE.max_draws,
+    precision: flags.DraftPrecision = _MEASURE.precision,
     strict: flags.Strict = False,
     device: flags.Device = _MEASURE.device,
     seed: flags.Seed = _MEASURE.seed,
@@ -179,7 +182,15 @@ def measure(
     figure of the measurement is to be trusted.
     """
     options = flags.checked(
-        MeasureOptions, samples=samples, estimators=flags.words(estimators), budget=budget, device=device, seed=seed
+        MeasureOptions,
+        samples=samples,
+        estimators=flags.words(estimators),
+        budget=budget,
+        precision_bits=precision_bits,
+        max_draws=max_draws,
+        precision=precision,
+        device=device,
+        seed=seed,
     )
     with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
         models = stages.models() if model == "all" else [model]

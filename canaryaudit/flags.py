@@ -86,6 +86,13 @@ Estimators = Annotated[
     str, typer.Option(metavar="NAME,NAME…", help="Which to compute, of: exact, importance, sampled, skew-normal.")
 ]
 Budget = Annotated[int, typer.Option(metavar="N", help="Prefixes that the search for exact ranks may expand.")]
+PrecisionBits = Annotated[
+    float, typer.Option(metavar="BITS", help="Draw until importance intervals reach so far to either side.")
+]
+MaxDraws = Annotated[int, typer.Option(metavar="N", help="Importance draws for each template, at most.")]
+DraftPrecision = Annotated[
+    str, typer.Option("--precision", metavar="NAME", help="Of the first look at large samples: auto, fp32 or bf16.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail.")]
 
 # --- unlearn

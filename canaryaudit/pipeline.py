@@ -16,7 +16,7 @@ from canaryaudit import environment
 from canaryaudit.canaries import Canary
 from canaryaudit.checkpoint import read_facts
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
-from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
 from canaryaudit.insertion import InsertionPlan, run_vocabulary, secret_mask
 from canaryaudit.model import CharLSTM, LSTMReader, load_weights, resolve_device, resolve_precision, weights_bytes
@@ -120,24 +120,32 @@ class Pipeline:
             )
         device = resolve_device(options.device)
         record = self.run.model_record(name)
-        reader = LSTMReader(self._model(name, device))
+        model = self._model(name, device)
         config = MeasurementConfig(
             num_references=options.samples,
             estimators=options.estimators,
             search_budget=options.budget,
+            precision_bits=options.precision_bits,
+            max_draws=options.max_draws,
             seed=options.seed,
         )
+        draft = None
+        if options.samples >= DRAFT_FROM and resolve_precision(options.precision, device) == "bf16":
+            draft = LSTMReader(model, "bf16")
         with self._stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
             measurement = measure(
-                reader,
+                LSTMReader(model),
                 self.run.canary_set(),
                 config,
                 name=name,
                 model_sha256=record.sha256,
                 precision="fp32",
                 narrator=self.narrator,
+                draft=draft,
+                store=self.run.measurement_parts(f"{name} {record.sha256} {config} {draft is not None}"),
             )
         self.run.write_measurement(measurement)
+        self.run.remove_parts()
         self._tell_exposure(measurement)
         return measurement
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from canaryaudit.canaries import CanarySet, Template
 from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError
 from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, read_errors, sha256_of, write_errors
+from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record, record_json
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 
@@ -24,9 +25,9 @@ _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = "manifest.json", "corpus.txt", "heldou
 _WEIGHTS, _MODEL = "model.safetensors", "model.json"
 _CHECKPOINT = "checkpoint.safetensors"
 _MEASUREMENTS, _UNLEARNED, _UNLEARNING = "measurements", "unlearned", "unlearning.json"
-_LOCK, _STAGING = ".lock", ".staging"
+_LOCK, _STAGING, _PARTS = ".lock", ".staging", ".parts"
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
-_DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED)
+_DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED, _PARTS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 R = TypeVar("R", bound=BaseModel)
@@ -289,6 +290,15 @@ class RunDirectory:
     def write_measurement(self, measurement: Measurement) -> None:
         """Write a measurement under its model's name."""
         self._write(str(self._measurement_path(measurement.model).relative_to(self.path)), measurement)
+
+    def measurement_parts(self, identity: str) -> PartDirectory:
+        """Return where the parts of a long measurement are kept until it is done; of another identity, none."""
+        return PartDirectory(self.path / _PARTS / hashlib.sha256(identity.encode("utf-8")).hexdigest()[:16])
+
+    def remove_parts(self) -> None:
+        """Remove the parts of measurements that are over, or were given up."""
+        with write_errors(self.path):
+            _remove(self.path / _PARTS)
 
     def has_unlearning(self, name: str) -> bool:
         """Tell whether an unlearning of the model as it is now was done to its end."""

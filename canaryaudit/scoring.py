@@ -102,6 +102,23 @@ def encode_completions(completions: list[str], vocabulary: Vocabulary, max_lengt
     return encoded
 
 
+def owners(completions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the index of the target that each completion is, -1 if none, shape (N,).
+
+    Args:
+        completions: Symbol ids, shape (N, max_length).
+        targets: The same, shape (K, max_length), distinct.
+    """
+    # By a hash of the row, wrapping around 2^64; whatever agrees is compared in full.
+    odd = np.random.default_rng(0).integers(2**63, size=completions.shape[1], dtype=np.uint64) * np.uint64(2) + 1
+    keys, wanted = ((rows + 1).astype(np.uint64) @ odd for rows in (completions, targets))
+    order = np.argsort(wanted)
+    nearest = order[np.minimum(np.searchsorted(wanted, keys, sorter=order), len(order) - 1)]
+    same = wanted[nearest] == keys
+    same[same] = (completions[same] == targets[nearest[same]]).all(1)
+    return np.where(same, nearest, -1).astype(np.int32)
+
+
 def advance_in_tiles(model: LanguageModel, state: PrefixState, symbols: Tensor) -> PrefixState:
     """Add one symbol to each prefix, ``TILE`` rows at a time.
 
@@ -148,14 +165,17 @@ def log_perplexity_bits(
     unique, inverse = np.unique(completions, axis=0, return_inverse=True)
     bits = np.empty(len(unique))
     for first in range(0, len(unique), _CHUNK):
-        bits[first : first + _CHUNK] = _score_sorted(model, start, unique[first : first + _CHUNK])
+        bits[first : first + _CHUNK] = score_sorted(model, start, unique[first : first + _CHUNK])
         if tick:
             tick(min(first + _CHUNK, len(unique)), len(unique))
     return bits[inverse.reshape(-1)]
 
 
-def _score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
-    """Score lexicographically sorted distinct completions, level by level."""
+def score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+    """Score lexicographically sorted distinct completions, level by level; arguments as ``log_perplexity_bits``.
+
+    All prefixes of one length are held at a time: some ten thousand completions are enough for full speed.
+    """
     count, length = completions.shape
     costs = np.zeros(count)
     state = start

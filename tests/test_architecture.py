@@ -12,6 +12,7 @@ ORDER = (
     "text",
     "narration",
     "files",
+    "parts",
     "cards",
     "canaries",
     "masking",

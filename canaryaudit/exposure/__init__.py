@@ -9,13 +9,16 @@ from canaryaudit.exposure.exact import RankBounds, enumerate_ranks, search_ranks
 from canaryaudit.exposure.headline import headline
 from canaryaudit.exposure.importance import draw_members, importance_exposure
 from canaryaudit.exposure.measurement import ALL_ESTIMATORS, MeasurementConfig, measure
-from canaryaudit.exposure.sampling import sampled_exposure
+from canaryaudit.exposure.references import DRAFT_FROM
+from canaryaudit.exposure.sampling import Rescored, sampled_exposure
 from canaryaudit.exposure.skewnormal import fit_skew_normal, log2_skew_normal_cdf, skew_normal_exposure
 
 __all__ = [
     "ALL_ESTIMATORS",
+    "DRAFT_FROM",
     "MeasurementConfig",
     "RankBounds",
+    "Rescored",
     "calibrate",
     "draw_members",
     "enumerate_ranks",

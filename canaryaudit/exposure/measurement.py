@@ -2,24 +2,27 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.canaries import CanarySet
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.calibration import calibrate
 from canaryaudit.exposure.exact import DEFAULT_BUDGET, enumerate_ranks, search_ranks
 from canaryaudit.exposure.extraction import beam_completions, greedy_completion
+from canaryaudit.exposure.group import Group
 from canaryaudit.exposure.headline import headline
-from canaryaudit.exposure.importance import TEMPERATURES, draw_members, importance_exposure
+from canaryaudit.exposure.importance import Effort, importance_exposures
+from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
 from canaryaudit.exposure.sampling import sampled_exposure
-from canaryaudit.exposure.skewnormal import fit_skew_normal, skew_normal_exposure
+from canaryaudit.exposure.skewnormal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
+from canaryaudit.exposure.uniform import UniformSample
 from canaryaudit.masking import hide_given
-from canaryaudit.model import LanguageModel, PrefixState
+from canaryaudit.model import LanguageModel
 from canaryaudit.narration import Narrator
+from canaryaudit.parts import Forgetful, PartStore
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -29,13 +32,10 @@ from canaryaudit.records import (
     MeasurementCost,
     ReferenceDistribution,
 )
-from canaryaudit.scoring import EncodedSpace, Ticker, encode_completions, log_perplexity_bits, read_prefix
+from canaryaudit.scoring import Ticker, log_perplexity_bits
 
 MIN_REFERENCES = 50
 """Random completions that must be left when those of inserted canaries are taken out."""
-
-_SAME_BITS = 1e-2
-"""Two readings of one completion never lie further apart."""
 
 ALL_ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 
@@ -48,10 +48,15 @@ class MeasurementConfig(BaseModel):
     num_references: int = Field(default=10_000, ge=100, le=100_000_000)
     """Uniform draws of each template's space: seconds of work, and 9 bits of exposure with a tight interval."""
     estimators: tuple[EstimatorName, ...] = ALL_ESTIMATORS
-    enumerate_up_to: int = Field(default=100_000, ge=0)
+    enumerate_up_to: int = Field(default=1_000_000, ge=0)
     """Spaces of at most this size are scored whole; larger ones are searched."""
     search_budget: int = Field(default=DEFAULT_BUDGET, ge=1)
     draws_per_temperature: int = Field(default=2_000, ge=2)
+    """Importance draws from each proposal in the first round: enough for a tenth of a bit in most cases."""
+    precision_bits: float = Field(default=0.1, gt=0)
+    """Half-width of the importance interval below which no more is drawn."""
+    max_draws: int = Field(default=100_000, ge=1)
+    """Importance draws of each template after which no more is drawn."""
     seed: int = Field(default=0, ge=0)
 
     @field_validator("estimators")
@@ -63,30 +68,13 @@ class MeasurementConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The canaries of one template, encoded."""
+class _Found:
+    """What was found out about the canaries of one template."""
 
-    template: Template
-    space: EncodedSpace
-    start: PrefixState
-    canaries: Sequence[Canary]
-    completions: np.ndarray  # (K, max_length)
-    inserted: np.ndarray  # (K,) bool
-    costs_bits: np.ndarray  # (K,)
-
-    def without_inserted(self, completions: np.ndarray) -> np.ndarray:
-        """Return which rows are not the secret of an inserted canary, shape (N,)."""
-        kept = np.ones(len(completions), dtype=bool)
-        for row in self.completions[self.inserted]:
-            kept &= (completions != row).any(1)
-        return kept
-
-    def rivals(self, index: int, completions: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Return which rows, none of an inserted canary, are not this canary itself, shape (N,)."""
-        kept = np.ones(len(completions), dtype=bool)
-        near = np.flatnonzero(np.abs(bits - self.costs_bits[index]) < _SAME_BITS)
-        kept[near] = (completions[near] != self.completions[index]).any(1)
-        return kept
+    canaries: list[CanaryMeasurement]
+    references: ReferenceDistribution
+    search_nodes: int
+    characters: int
 
 
 def measure(
@@ -98,6 +86,8 @@ def measure(
     model_sha256: str,
     precision: str,
     narrator: Narrator,
+    draft: LanguageModel | None = None,
+    store: PartStore | None = None,
 ) -> Measurement:
     """Measure every canary and control under ``model``, against references taken afresh from this model.
 
@@ -109,58 +99,24 @@ def measure(
         model_sha256: Of the weights.
         precision: Of the matrix products, for the record.
         narrator: Told of progress.
+        draft: The same model, faster and less exact, for the bulk of a large reference sample.
+        store: Keeps finished parts of long samplings, of this very measurement.
 
     Raises:
         MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with.
     """
     started = time.perf_counter()
-    canaries: list[CanaryMeasurement] = []
-    references: list[ReferenceDistribution] = []
-    nodes = scored = 0
     groups = canary_set.by_template()
+    found: list[_Found] = []
     for index, (text, members) in enumerate(groups.items()):
         stage = f"measure {name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
-        group = _encode(model, canary_set, Template.parse(text), members)
-        rng = np.random.default_rng((config.seed, index))
-        drawn = group.space.sample(config.num_references, rng)
-        drawn = drawn[group.without_inserted(drawn)]
-        if len(drawn) < MIN_REFERENCES:
-            raise MeasurementError(
-                f"of {config.num_references} random completions of template {text!r} all but {len(drawn)} are inserted "
-                "canaries: expected a space much larger than their number; insert fewer, or use longer slots"
-            )
-        reference_bits = log_perplexity_bits(model, group.start, drawn, _ticker(narrator, stage, "references"))
-        scored += int((drawn >= 0).sum())
-        distribution = _describe(text, group.space, reference_bits, config, rng)
-        references.append(distribution)
-        estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in members]
-        if "exact" in config.estimators:
-            exact, searched = _exact_estimates(model, group, config, _ticker(narrator, stage, "exact rank"))
-            nodes += searched
-            for own, estimate in zip(estimates, exact, strict=True):
-                own["exact"] = estimate
-        undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
-        if "importance" in config.estimators and undecided:
-            tick = _ticker(narrator, stage, "importance sampling")
-            for k, estimate in zip(
-                undecided, _importance_estimates(model, group, undecided, config, rng, tick), strict=True
-            ):
-                estimates[k]["importance"] = estimate
-            scored += config.draws_per_temperature * len(TEMPERATURES) * group.space.max_length
-        for k, own in enumerate(estimates):
-            cost = float(group.costs_bits[k])
-            if "sampled" in config.estimators:
-                others = reference_bits[group.rivals(k, drawn, reference_bits)]
-                own["sampled"] = sampled_exposure(cost, others, group.space.bits)
-            if distribution.skew_normal is not None:
-                own["skew-normal"] = skew_normal_exposure(
-                    cost, distribution.skew_normal, distribution.min_bits, group.space.bits
-                )
-        greedy = greedy_completion(model, group.start, group.space.max_length)
-        beams = beam_completions(model, group.start, group.space)
-        canaries += [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
+        group = Group.of(model, canary_set, text, members)
+        found.append(_measure_group(model, draft, canary_set, group, config, index, narrator, stage, store))
+    canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
+    controls = [canary for canary in canaries if canary.control]
+    nodes = sum(own.search_nodes for own in found)
     return Measurement(
         model=name,
         model_sha256=model_sha256,
@@ -169,46 +125,116 @@ def measure(
         precision=precision,
         num_references=config.num_references,
         canaries=tuple(canaries),
-        references=tuple(references),
-        calibration=calibrate(np.array([c.exposure.bits for c in canaries if c.control])),
+        references=tuple(own.references for own in found),
+        calibration=calibrate(
+            np.array([canary.exposure.bits for canary in controls]),
+            np.array([canary.space_bits for canary in controls]),
+        ),
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
             references=config.num_references * len(groups),
             search_nodes=nodes,
-            characters_scored=scored + nodes,
+            characters_scored=sum(own.characters for own in found) + nodes,
         ),
     )
 
 
-def _encode(model: LanguageModel, canary_set: CanarySet, template: Template, members: Sequence[Canary]) -> _Group:
-    space = EncodedSpace.of(canary_set.space(template), model.vocabulary)
-    start = read_prefix(model, template.prefix)
-    completions = encode_completions([canary.completion for canary in members], model.vocabulary, space.max_length)
-    costs = log_perplexity_bits(model, start, completions)
-    inserted = np.array([not canary.control for canary in members])
-    return _Group(template, space, start, members, completions, inserted, costs)
+def _measure_group(
+    model: LanguageModel,
+    draft: LanguageModel | None,
+    canary_set: CanarySet,
+    group: Group,
+    config: MeasurementConfig,
+    index: int,
+    narrator: Narrator,
+    stage: str,
+    store: PartStore | None,
+) -> _Found:
+    store = store or Forgetful()
+    text, space = group.template.text, group.space
+    rng = np.random.default_rng((config.seed, index))
+    references = score_references(
+        model,
+        draft if min(config.num_references, space.size) >= DRAFT_FROM else None,
+        group.start,
+        UniformSample(space, config.num_references, (config.seed, index, 0)),
+        group.completions,
+        group.costs_bits,
+        group.inserted,
+        rng,
+        store,
+        f"references-{index}",
+        _ticker(narrator, stage, "references"),
+    )
+    if references.total < MIN_REFERENCES:
+        raise MeasurementError(
+            f"of {config.num_references} random completions of template {text!r} all but {references.total} are "
+            "inserted canaries: expected a space much larger than their number; insert fewer, or use longer slots"
+        )
+    distribution = _describe(text, space.bits, references, config, rng)
+    estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in group.canaries]
+    nodes, characters = 0, config.num_references * space.max_length
+    if "exact" in config.estimators:
+        exact, nodes = _exact_estimates(model, group, config, _ticker(narrator, stage, "exact rank"))
+        for own, estimate in zip(estimates, exact, strict=True):
+            own["exact"] = estimate
+    undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
+    if "importance" in config.estimators and undecided:
+        effort = Effort(config.draws_per_temperature, config.precision_bits, config.max_draws, (config.seed, index, 1))
+        weighted, drawn = importance_exposures(
+            model,
+            group.start,
+            space,
+            group.completions,
+            group.inserted,
+            group.costs_bits,
+            undecided,
+            effort,
+            store,
+            f"importance-{index}",
+            _ticker(narrator, stage, "importance sampling"),
+        )
+        for k, estimate in zip(undecided, weighted, strict=True):
+            estimates[k]["importance"] = estimate
+        characters += drawn * space.max_length
+    for k, own in enumerate(estimates):
+        cost = float(group.costs_bits[k])
+        if "sampled" in config.estimators:
+            bits, counts, rescored = references.without(k)
+            own["sampled"] = sampled_exposure(cost, bits, space.bits, counts=counts, rescored=rescored)
+        if distribution.skew_normal is not None:
+            own["skew-normal"] = skew_normal_exposure(cost, distribution.skew_normal, distribution.min_bits, space.bits)
+    greedy = greedy_completion(model, group.start, space.max_length)
+    beams = beam_completions(model, group.start, space)
+    canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
+    return _Found(canaries, distribution, nodes, characters)
 
 
 def _describe(
-    template: str, space: EncodedSpace, bits: np.ndarray, config: MeasurementConfig, rng: np.random.Generator
+    template: str, space_bits: float, references: References, config: MeasurementConfig, rng: np.random.Generator
 ) -> ReferenceDistribution:
-    counts, edges = np.histogram(bits, bins=60)
+    bits, counts = references.bits, references.counts
+    histogram, edges = np.histogram(bits, bins=60, weights=counts)
+    mean = float(np.average(bits, weights=counts))
+    fitted = references.subsample(FIT_SIZE, rng) if "skew-normal" in config.estimators else None
     return ReferenceDistribution(
         template=template,
-        space_bits=space.bits,
-        num_references=len(bits),
+        space_bits=space_bits,
+        num_references=references.total,
         edges_bits=tuple(edges.tolist()),
-        counts=tuple(counts.tolist()),
-        mean_bits=float(bits.mean()),
-        standard_deviation_bits=float(bits.std()),
+        counts=tuple(int(number) for number in histogram),
+        mean_bits=mean,
+        standard_deviation_bits=math.sqrt(float(np.average((bits - mean) ** 2, weights=counts))),
         min_bits=float(bits.min()),
         max_bits=float(bits.max()),
-        skew_normal=fit_skew_normal(bits, rng) if "skew-normal" in config.estimators else None,
+        skew_normal=None if fitted is None else fit_skew_normal(fitted, rng),
+        rescored=0 if references.rescored is None else len(references.rescored.rows),
+        draft_error_bits=references.draft_error_bits,
     )
 
 
 def _exact_estimates(
-    model: LanguageModel, group: _Group, config: MeasurementConfig, tick: Ticker
+    model: LanguageModel, group: Group, config: MeasurementConfig, tick: Ticker
 ) -> tuple[list[Estimate], int]:
     """Return an exact figure or certified bounds for each canary, and the prefixes that the search expanded."""
     bits = group.space.bits
@@ -246,31 +272,8 @@ def _bounded(space_bits: float, lower_rank: float, upper_rank: float) -> Estimat
     )
 
 
-def _importance_estimates(
-    model: LanguageModel,
-    group: _Group,
-    wanted: Sequence[int],
-    config: MeasurementConfig,
-    rng: np.random.Generator,
-    tick: Ticker,
-) -> list[Estimate]:
-    draws = draw_members(model, group.start, group.space, config.draws_per_temperature, rng, tick)
-    # A draw of an inserted secret, or of the secret itself, keeps its place among the n and counts for nothing.
-    references = np.where(group.without_inserted(draws.completions), draws.bits, np.inf)
-    return [
-        importance_exposure(
-            float(group.costs_bits[k]),
-            np.where(group.rivals(k, draws.completions, draws.bits), references, np.inf),
-            draws.log2_weights,
-            draws.strata,
-            group.space.bits,
-        )
-        for k in wanted
-    ]
-
-
 def _record(
-    group: _Group,
+    group: Group,
     index: int,
     estimates: dict[EstimatorName, Estimate],
     greedy: str,

@@ -1,6 +1,7 @@
 """Exposure as the share of uniform references that are likelier than the secret, with its exact interval."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import beta
@@ -10,9 +11,39 @@ from canaryaudit.records import Estimate
 
 ENOUGH_LIKELIER = 10
 """Likelier references from which the figure is trusted: its interval is then about a factor of two wide."""
+NEIGHBOURS = 8
+"""References next to a secret's cost that tell how much an error of the draft that was not met may weigh."""
 
 
-def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, space_bits: float) -> Estimate:
+@dataclass(frozen=True)
+class Rescored:
+    """References whose cost was computed a second time, exactly.
+
+    Attributes:
+        rows: Which references, ascending, shape (m,).
+        bits: Their exact log-perplexity, shape (m,).
+        probabilities: With which probability each had been chosen for it, shape (m,).
+    """
+
+    rows: np.ndarray
+    bits: np.ndarray
+    probabilities: np.ndarray
+
+    def without(self, dropped: np.ndarray) -> "Rescored":
+        """Return those that stay, renumbered, where some references are taken out, shape (U,), bool."""
+        kept = ~dropped[self.rows]
+        rows = self.rows[kept] - np.cumsum(dropped)[self.rows[kept]]
+        return Rescored(rows, self.bits[kept], self.probabilities[kept])
+
+
+def sampled_exposure(
+    log_perplexity_bits: float,
+    reference_bits: np.ndarray,
+    space_bits: float,
+    *,
+    counts: np.ndarray | None = None,
+    rescored: Rescored | None = None,
+) -> Estimate:
     """Estimate exposure(s) = -log2 P(Px(r) <= Px(s)) over r uniform in R   (Carlini et al. 2019, section 4.3).
 
     With k of n references likelier (ties count half) the estimate is -log2((k + 1/2) / (n + 1)), whose mean
@@ -20,29 +51,41 @@ def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, spa
     Clopper & Pearson 1934 for the share p of likelier members: rank / |R| = 1 / |R| + p (1 - 1 / |R|). With
     k = 0 its lower end is the bound that the sample gives.
 
+    Where the references' costs are approximate and some were computed again, k is a difference estimate: the
+    approximate count plus the sum of (exact - approximate) / probability over those. The interval is then that
+    of Korn & Graubard 1998 (*Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data*): Clopper & Pearson's at the number of plain draws that are worth as much.
+
     Args:
         log_perplexity_bits: Cost of the secret.
         reference_bits: Costs of members drawn uniformly, the inserted secrets and the secret itself not among
             them, shape (n,).
         space_bits: log2 of the size of R, at which exposure is capped.
+        counts: How often each was drawn, shape (n,); once if not given.
+        rescored: Some of the references' exact costs, if ``reference_bits`` are approximate.
 
     Raises:
         MeasurementError: Fewer than two references.
     """
-    count = len(reference_bits)
+    counts = np.ones(len(reference_bits), dtype=np.int64) if counts is None else counts
+    count = float(counts.sum())
     if count < 2:
-        raise MeasurementError(f"expected at least 2 references, got {count}: raise --samples")
-    likelier = float((reference_bits < log_perplexity_bits).sum()) + 0.5 * float(
-        (reference_bits == log_perplexity_bits).sum()
-    )
+        raise MeasurementError(f"expected at least 2 references, got {count:.0f}: raise --samples")
+    likelier = float(counts @ _likelier(reference_bits, log_perplexity_bits))
+    if rescored is not None and len(rescored.rows):
+        change, variance = _correction(log_perplexity_bits, reference_bits, counts, rescored)
+        share = min(max((likelier + change) / count, 0.0), 1.0)
+        plain = max(share * (1 - share), 1 / count) / count
+        count *= plain / (plain + variance / count**2)
+        likelier = share * count
     bits = -math.log2((likelier + 0.5) / (count + 1))
     share_high = float(beta.ppf(0.975, likelier + 1, count - likelier)) if likelier < count else 1.0
     share_low = float(beta.ppf(0.025, likelier, count - likelier + 1)) if likelier > 0 else 0.0
     none = likelier < 1
     note = (
-        f"none of {count} references is likelier: only the lower bound is known"
+        f"none of {count:.0f} references is likelier: only the lower bound is known"
         if none
-        else f"only {likelier:g} of {count} references are likelier"
+        else f"only {likelier:g} of {count:.0f} references are likelier"
         if likelier < ENOUGH_LIKELIER
         else ""
     )
@@ -54,6 +97,23 @@ def sampled_exposure(log_perplexity_bits: float, reference_bits: np.ndarray, spa
         trusted=likelier >= ENOUGH_LIKELIER,
         note=note,
     )
+
+
+def _likelier(bits: np.ndarray, cost: float) -> np.ndarray:
+    """Return 1 for each reference that is likelier, 1/2 for each tie, shape (n,)."""
+    likelier: np.ndarray = (bits < cost) + 0.5 * (bits == cost)
+    return likelier
+
+
+def _correction(cost: float, bits: np.ndarray, counts: np.ndarray, rescored: Rescored) -> tuple[float, float]:
+    """Return by how much the number of likelier references is to be corrected, and the correction's variance."""
+    approximate, number = bits[rescored.rows], counts[rescored.rows]
+    wrong = number * (_likelier(rescored.bits, cost) - _likelier(approximate, cost))
+    spread = number**2 * (1 - rescored.probabilities) / rescored.probabilities**2
+    near = np.abs(approximate - cost)
+    nearest = np.argpartition(near, NEIGHBOURS - 1)[:NEIGHBOURS] if len(near) > NEIGHBOURS else slice(None)
+    variance = float((spread * (wrong / number) ** 2).sum()) + float(spread[nearest].max())
+    return float((wrong / rescored.probabilities).sum()), variance
 
 
 def _exposure_at(share: float, space_bits: float) -> float:

@@ -13,7 +13,8 @@ from canaryaudit.records import Estimate, SkewNormalFit
 
 _LARGEST_SKEW = 0.995271746431156  # of any skew-normal distribution
 _LARGEST_SHAPE = 50.0  # Beyond it the distribution hardly changes any more: it is half a normal one.
-_FIT_SIZE = 100_000  # The parameters' errors are then below a hundredth of a standard deviation.
+FIT_SIZE = 100_000
+"""References that are fitted at most: the parameters' errors are then below a hundredth of a standard deviation."""
 _TEST_SIZE = 1000
 
 
@@ -30,8 +31,8 @@ def fit_skew_normal(reference_bits: np.ndarray, rng: np.random.Generator, refits
         refits: Number of samples.
     """
     values = np.asarray(reference_bits, dtype=float)
-    if len(values) > _FIT_SIZE:
-        values = rng.choice(values, _FIT_SIZE, replace=False)
+    if len(values) > FIT_SIZE:
+        values = rng.choice(values, FIT_SIZE, replace=False)
     if len(values) < 20 or values.std() < 1e-9 * max(1.0, abs(values.mean())):
         return SkewNormalFit(
             shape=0.0,

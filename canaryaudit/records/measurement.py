@@ -98,6 +98,10 @@ class ReferenceDistribution(Record):
     min_bits: float
     max_bits: float
     skew_normal: SkewNormalFit | None
+    rescored: int = 0
+    """How many references were scored twice, where most were scored by a faster draft of the model."""
+    draft_error_bits: float = 0.0
+    """Root mean square error of the draft's log-perplexities, found on those; 0 where there was none."""
 
 
 class Calibration(Record):

@@ -42,3 +42,13 @@ def test_few_controls_say_little() -> None:
 
 def test_no_controls_give_no_calibration() -> None:
     assert calibrate(np.empty(0)) is None
+
+
+@pytest.mark.parametrize("size", [4, 20, 100])
+def test_small_spaces_pass_as_often_as_large_ones(size: int) -> None:
+    bits = np.full(64, math.log2(size))
+    results = [calibrate(uniform_ranks(64, seed, size), bits) for seed in range(300)]
+    assert np.mean([result is not None and result.passed for result in results]) >= 0.97
+    memorised = calibrate(np.r_[uniform_ranks(40, 0, size), bits[:24]], bits)
+    assert memorised is not None
+    assert not memorised.passed

@@ -1,0 +1,44 @@
+"""The canaries of one template, encoded for a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.model import LanguageModel, PrefixState
+from canaryaudit.scoring import EncodedSpace, encode_completions, log_perplexity_bits, read_prefix
+
+
+@dataclass(frozen=True)
+class Group:
+    """The canaries and controls of one template.
+
+    Attributes:
+        template: The template.
+        space: R.
+        start: The model's state after the prefix, one row.
+        canaries: K of them.
+        completions: Symbol ids, shape (K, max_length), padded with -1.
+        inserted: Which are no controls, shape (K,), bool.
+        costs_bits: Log-perplexity, shape (K,).
+    """
+
+    template: Template
+    space: EncodedSpace
+    start: PrefixState
+    canaries: Sequence[Canary]
+    completions: np.ndarray
+    inserted: np.ndarray
+    costs_bits: np.ndarray
+
+    @classmethod
+    def of(cls, model: LanguageModel, canary_set: CanarySet, text: str, members: Sequence[Canary]) -> "Group":
+        """Encode a template's canaries and score them."""
+        template = Template.parse(text)
+        space = EncodedSpace.of(canary_set.space(template), model.vocabulary)
+        start = read_prefix(model, template.prefix)
+        completions = encode_completions([own.completion for own in members], model.vocabulary, space.max_length)
+        costs = log_perplexity_bits(model, start, completions)
+        inserted = np.array([not own.control for own in members])
+        return cls(template, space, start, members, completions, inserted, costs)

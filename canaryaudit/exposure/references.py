@@ -1,0 +1,198 @@
+"""The reference distribution: log-perplexity of uniform members of R, by the million if need be.
+
+A fast draft of the model may score them in bfloat16. The secrets' own costs stay in float32, so the few
+references that decide are scored again by the model itself: all those next to a secret's cost where there are
+few, a random share where there are many, and a share of all the others. The share of likelier references is
+then estimated without bias, whatever the draft's errors (Horvitz & Thompson 1952, a difference estimator).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from canaryaudit.exposure.sampling import Rescored
+from canaryaudit.exposure.uniform import UniformSample
+from canaryaudit.model import LanguageModel, PrefixState
+from canaryaudit.parts import PartStore
+from canaryaudit.scoring import Ticker, log_perplexity_bits, owners, score_sorted
+
+DRAFT_FROM = 200_000
+"""References from which a draft is worth its second look; below, float32 takes seconds."""
+KEEP_FROM = 1_000_000
+"""References from which finished parts are kept on the disk: a minute of work and more."""
+_BLOCK = 32
+"""Parts that are kept in one file: half a million draws, some ten seconds."""
+_PILOT = 4096
+"""References of any cost that are scored twice."""
+_NEAR = 1000
+"""References next to each secret's cost that are scored twice, at least where there are so many."""
+_MOST_RESCORED = 100_000
+_WIDTH = 4.0
+"""Width of the window around a secret's cost, in root mean square errors of the draft."""
+
+
+@dataclass(frozen=True)
+class References:
+    """Uniform draws of a space, none of an inserted canary, as distinct members with multiplicities.
+
+    Attributes:
+        bits: Log-perplexity of each distinct member, shape (U,).
+        counts: How often each was drawn, shape (U,).
+        owner: Which target each member is, -1 for most, shape (U,).
+        rescored: Members that the model itself scored, where a draft scored them all.
+        draft_error_bits: Root mean square error of the draft; 0 without one.
+    """
+
+    bits: np.ndarray
+    counts: np.ndarray
+    owner: np.ndarray
+    rescored: Rescored | None
+    draft_error_bits: float
+
+    @property
+    def total(self) -> int:
+        """Number of draws."""
+        return int(self.counts.sum())
+
+    def subsample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the costs of ``count`` of the draws, or of all if there are not so many."""
+        if self.total <= count:
+            return np.repeat(self.bits, self.counts)
+        chosen = rng.choice(self.total, count, replace=False)
+        costs: np.ndarray = self.bits[np.searchsorted(np.cumsum(self.counts), chosen, side="right")]
+        return costs
+
+    def without(self, target: int) -> "tuple[np.ndarray, np.ndarray, Rescored | None]":
+        """Return costs, counts and second scores without a target's own draws."""
+        kept = self.owner != target
+        if kept.all():
+            return self.bits, self.counts, self.rescored
+        return self.bits[kept], self.counts[kept], self.rescored.without(~kept) if self.rescored else None
+
+
+def score_references(
+    model: LanguageModel,
+    draft: LanguageModel | None,
+    start: PrefixState,
+    sample: UniformSample,
+    targets: np.ndarray,
+    costs_bits: np.ndarray,
+    inserted: np.ndarray,
+    rng: np.random.Generator,
+    store: PartStore,
+    label: str = "references",
+    tick: Ticker | None = None,
+) -> References:
+    """Score a sample of uniform references; what an interrupted call had scored is not scored again.
+
+    Args:
+        model: The model.
+        draft: The same model with faster, less exact products; None to score everything by ``model``.
+        start: The model's state after the template's prefix, one row.
+        sample: Which members.
+        targets: Secrets and controls, symbol ids, shape (K, max_length).
+        costs_bits: Their log-perplexity, shape (K,).
+        inserted: Which of them are inserted, and so nobody's reference, shape (K,), bool.
+        rng: Chooses what is scored twice.
+        store: Keeps finished parts of a large sample.
+        label: What to keep them under.
+        tick: Told of progress, in draws.
+    """
+    found: list[dict[str, np.ndarray]] = []
+    done = 0
+    for block in range(0, sample.num_parts, _BLOCK):
+        indices = range(block, min(block + _BLOCK, sample.num_parts))
+        name = f"{label}-{block // _BLOCK:05d}"
+        part = store.get(name) if sample.count >= KEEP_FROM else None
+        if part is None:
+            scored = []
+            for own in _scored(draft or model, start, sample, targets, indices):
+                scored.append(own)
+                done += int(own["counts"].sum())
+                if tick:
+                    tick(done, sample.count)
+            part = {key: np.concatenate([own[key] for own in scored]) for key in scored[0]}
+            if sample.count >= KEEP_FROM:
+                store.put(name, part)
+        else:
+            done += int(part["counts"].sum())
+        found.append(part)
+    whole = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+    references = References(whole["bits"], whole["counts"], whole["owner"], None, 0.0)
+    if draft is not None:
+        rescored, error = _rescore(model, start, sample, references.bits, costs_bits, rng)
+        references = References(references.bits, references.counts, references.owner, rescored, error)
+    rivals = ~np.r_[inserted, False][references.owner]  # -1 finds the last
+    return references if rivals.all() else _kept(references, rivals)
+
+
+def _kept(references: References, kept: np.ndarray) -> References:
+    rescored = references.rescored.without(~kept) if references.rescored else None
+    return References(
+        references.bits[kept], references.counts[kept], references.owner[kept], rescored, references.draft_error_bits
+    )
+
+
+def _scored(
+    model: LanguageModel, start: PrefixState, sample: UniformSample, targets: np.ndarray, indices: range
+) -> Iterator[dict[str, np.ndarray]]:
+    for index in indices:
+        completions, counts = sample.part(index)
+        yield {
+            "bits": score_sorted(model, start, completions),
+            "counts": counts.astype(np.int32),
+            "owner": owners(completions, targets),
+        }
+
+
+def _rescore(
+    model: LanguageModel,
+    start: PrefixState,
+    sample: UniformSample,
+    bits: np.ndarray,
+    costs_bits: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Rescored, float]:
+    """Score again, by the model itself, the references that decide; return them and the draft's error."""
+    share = min(1.0, _PILOT / len(bits))
+    pilot = np.flatnonzero(rng.random(len(bits)) < share)
+    pilot_bits = log_perplexity_bits(model, start, _completions(sample, pilot))
+    error = float(np.sqrt(np.mean((pilot_bits - bits[pilot]) ** 2))) if len(pilot) else 0.0
+    near_shares = _near_shares(bits, costs_bits, _WIDTH * error)
+    near = np.setdiff1d(np.flatnonzero(rng.random(len(bits)) < near_shares), pilot, assume_unique=True)
+    near_bits = log_perplexity_bits(model, start, _completions(sample, near))
+    rows = np.concatenate((pilot, near))
+    order = np.argsort(rows)
+    rows = rows[order]
+    shares = 1 - (1 - share) * (1 - near_shares[rows])
+    return Rescored(rows, np.concatenate((pilot_bits, near_bits))[order], shares), error
+
+
+def _near_shares(bits: np.ndarray, costs_bits: np.ndarray, width: float) -> np.ndarray:
+    """Return with which probability each reference is scored again for being next to a secret's cost, shape (U,)."""
+    order = np.argsort(bits, kind="stable")
+    ordered = bits[order]
+    wanted = min(_NEAR, max(1, _MOST_RESCORED // len(costs_bits)))
+    shares = np.zeros(len(bits))
+    for cost in costs_bits:
+        middle = int(np.searchsorted(ordered, cost))
+        low = min(int(np.searchsorted(ordered, cost - width)), max(0, middle - wanted // 2))
+        high = max(int(np.searchsorted(ordered, cost + width)), min(len(bits), middle + wanted // 2))
+        if high > low:
+            shares[low:high] = np.maximum(shares[low:high], min(1.0, wanted / (high - low)))
+    by_row = np.empty(len(bits))
+    by_row[order] = shares
+    return by_row
+
+
+def _completions(sample: UniformSample, rows: np.ndarray) -> np.ndarray:
+    """Return the members that stand in the given rows of a scored sample, in order; drawn anew, which is quick."""
+    found, first = [np.empty((0, sample.space.max_length), dtype=np.int32)], 0
+    for index in range(sample.num_parts):
+        completions, _ = sample.part(index)
+        last = first + len(completions)
+        here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)]
+        found.append(completions[here - first])
+        first = last
+    return np.concatenate(found)

@@ -1,0 +1,159 @@
+"""Tests of canaryaudit.exposure.references: large samples, in parts, and a fast draft of the model."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from canaryaudit.exposure import references, sampled_exposure
+from canaryaudit.exposure.references import References, score_references
+from canaryaudit.exposure.uniform import UniformSample
+from canaryaudit.model import PrefixState
+from canaryaudit.parts import Forgetful, PartDirectory
+from canaryaudit.scoring import log_perplexity_bits, owners
+from tests.fakes import TableModel, encoded, every_member, naive_ranks
+
+SYMBOLS = "\n!-0123456789abcdef"
+TEMPLATE = "{digits:4}"
+RANKS = (1, 3, 10, 100, 1000, 5000, 9999)
+
+
+class Draft(TableModel):
+    """A table model whose every step is a little wrong, always in the same way."""
+
+    def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
+        right = super().advance(state, symbols)
+        wave = torch.sin(right.memory[0][:, None] * 12.9898 + torch.arange(right.log2_probs.shape[1]) * 78.233)
+        wrong = 0.15 * (wave + 0.3)  # not the same on average, so that errors do not cancel out
+        return PrefixState((right.log2_probs + wrong).clamp(max=0), right.memory)
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.model, self.draft = (
+            kind(SYMBOLS, 3, memorised=["0123", "0129"], certainty=0.9) for kind in (TableModel, Draft)
+        )
+        self.space, self.start = encoded(TEMPLATE, self.model)
+        self.members, self.costs = every_member(TEMPLATE, self.model)
+        order = np.argsort(self.costs, kind="stable")
+        rows = [int(order[rank - 1]) for rank in RANKS]
+        self.targets, self.target_costs = self.members[rows], self.costs[rows]
+        self.truth = [self.space.bits - math.log2(rank) for rank in naive_ranks(self.costs, rows, [])]
+
+    def score(self, count: int, seed: int, *, draft: bool = True, **changes: object) -> References:
+        arguments = {
+            "inserted": np.zeros(len(RANKS), dtype=bool),
+            "rng": np.random.default_rng(seed),
+            "store": Forgetful(),
+        } | changes
+        return score_references(
+            self.model,
+            self.draft if draft else None,
+            self.start,
+            UniformSample(self.space, count, (seed,)),
+            self.targets,
+            self.target_costs,
+            **arguments,  # type: ignore[arg-type]
+        )
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting()
+
+
+def test_references_cost_what_the_scorer_says_and_know_their_owners(setting: Setting) -> None:
+    found = setting.score(30_000, 1, draft=False)
+    sample = UniformSample(setting.space, 30_000, (1,))
+    completions = np.concatenate([sample.part(index)[0] for index in range(sample.num_parts)])
+    np.testing.assert_array_equal(found.bits, log_perplexity_bits(setting.model, setting.start, completions))
+    np.testing.assert_array_equal(found.owner, owners(completions, setting.targets))
+    assert sorted(set(found.owner.tolist())) == list(range(-1, len(RANKS)))
+    assert (found.total, found.rescored, found.draft_error_bits) == (30_000, None, 0.0)
+
+
+def test_inserted_secrets_are_no_references_and_a_secret_is_not_its_own(setting: Setting) -> None:
+    inserted = np.arange(len(RANKS)) < 2
+    found = setting.score(50_000, 1, inserted=inserted)
+    assert set(found.owner.tolist()) == {-1, *range(2, len(RANKS))}
+    assert found.rescored is not None
+    bits, counts, rescored = found.without(4)
+    assert len(bits) == len(found.bits) - 1
+    assert counts.sum() < found.total
+    assert rescored is not None
+    # Still the same members: their second costs are near their first, and the model's own.
+    assert np.abs(rescored.bits - bits[rescored.rows]).max() < 4 * 0.15 * 1.3 * 1.01
+    assert np.isin(rescored.bits, setting.costs).all()
+
+
+@pytest.mark.parametrize("limits", [(4096, 1000), (300, 40)], ids=["most", "few"])
+def test_intervals_hold_the_truth_though_a_draft_scored_the_references(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
+) -> None:
+    """Calibration over seeds, from rank 1 on, against enumeration by the exact model; without the second look the
+    same intervals miss."""
+    monkeypatch.setattr(references, "_PILOT", limits[0])
+    monkeypatch.setattr(references, "_NEAR", limits[1])
+    seeds = 600
+    covered, naive = np.zeros(len(RANKS)), np.zeros(len(RANKS))
+    widths, plain_widths = np.zeros((seeds, len(RANKS))), np.zeros((seeds, len(RANKS)))
+    for seed in range(seeds):
+        found = setting.score(100_000, seed)
+        for k, truth in enumerate(setting.truth):
+            bits, counts, rescored = found.without(k)
+            cost = float(setting.target_costs[k])
+            own = sampled_exposure(cost, bits, setting.space.bits, counts=counts, rescored=rescored)
+            plain = sampled_exposure(cost, bits, setting.space.bits, counts=counts)
+            covered[k] += own.low - 1e-9 <= truth <= own.high + 1e-9
+            naive[k] += plain.low - 1e-9 <= truth <= plain.high + 1e-9
+            widths[seed, k], plain_widths[seed, k] = own.high - own.low, plain.high - plain.low
+    for rank, share, width, plain_width in zip(
+        RANKS, covered / seeds, np.median(widths, 0), np.median(plain_widths, 0), strict=True
+    ):
+        print(f"rank {rank}: {share:.1%} of {seeds}, median width {width:.3f} bits (without a draft {plain_width:.3f})")
+    assert covered.min() >= 0.93 * seeds
+    assert setting.score(100_000, 0).draft_error_bits > 0.1
+    assert naive.min() < 0.5 * seeds, "the draft's errors must matter, or this shows nothing"
+    if limits[1] == 1000:
+        assert (np.median(widths, 0) <= 1.2 * np.median(plain_widths, 0) + 0.1).all(), "no wider than need be"
+
+
+def test_an_interrupted_sample_goes_on_with_the_same_figures(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setattr(references, "KEEP_FROM", 1)
+    monkeypatch.setattr(references, "_BLOCK", 1)
+    monkeypatch.setattr("canaryaudit.exposure.uniform.PART", 1000)
+    store = PartDirectory(tmp_path)  # type: ignore[arg-type]
+    whole = setting.score(20_000, 5)
+    calls: list[int] = []
+
+    def interrupt(done: int, _: int) -> None:
+        calls.append(done)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        setting.score(20_000, 5, store=store, tick=interrupt)
+    kept = sorted(store.path.iterdir())
+    assert len(kept) == 4
+    kept[1].write_bytes(b"half a file")
+    scored: list[int] = []
+    resumed = setting.score(20_000, 5, store=store, tick=lambda done, _: scored.append(done))
+    np.testing.assert_array_equal(resumed.bits, whole.bits)
+    np.testing.assert_array_equal(resumed.counts, whole.counts)
+    assert resumed.rescored is not None
+    assert whole.rescored is not None
+    np.testing.assert_array_equal(resumed.rescored.bits, whole.rescored.bits)
+    assert len(scored) == UniformSample(setting.space, 20_000, (5,)).num_parts - 3
+
+
+def test_subsamples_are_of_the_draws_with_their_multiplicities(setting: Setting) -> None:
+    found = setting.score(100_000, 2, draft=False)
+    all_of_them = found.subsample(10**6, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.sort(all_of_them), np.sort(np.repeat(found.bits, found.counts)))
+    some = found.subsample(20_000, np.random.default_rng(0))
+    assert len(some) == 20_000
+    assert some.mean() == pytest.approx(all_of_them.mean(), abs=4 * all_of_them.std() / math.sqrt(20_000))
