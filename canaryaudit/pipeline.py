@@ -19,7 +19,15 @@ from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
 from canaryaudit.insertion import InsertionPlan, run_vocabulary, secret_mask
-from canaryaudit.model import CharLSTM, LSTMReader, load_weights, resolve_device, resolve_precision, weights_bytes
+from canaryaudit.model import (
+    CharLSTM,
+    DraftReader,
+    LSTMReader,
+    load_weights,
+    resolve_device,
+    resolve_precision,
+    weights_bytes,
+)
 from canaryaudit.narration import Narrator
 from canaryaudit.newrun import mask_arguments
 from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
@@ -131,7 +139,7 @@ class Pipeline:
         )
         draft = None
         if options.samples >= DRAFT_FROM and resolve_precision(options.precision, device) == "bf16":
-            draft = LSTMReader(model, "bf16")
+            draft = DraftReader(model)
         with self._stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
             measurement = measure(
                 LSTMReader(model),

@@ -119,26 +119,38 @@ def owners(completions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(same, nearest, -1).astype(np.int32)
 
 
-def advance_in_tiles(model: LanguageModel, state: PrefixState, symbols: Tensor) -> PrefixState:
+def advance_in_tiles(
+    model: LanguageModel, state: PrefixState, symbols: Tensor, parents: Tensor | None = None
+) -> PrefixState:
     """Add one symbol to each prefix, ``TILE`` rows at a time.
 
     The last tile is filled up with copies of its first row: matrix products sum in another order for another
     number of rows, and a row's figures must not depend on what else was asked for with it. So scoring,
     sampling and search give a completion the same log-perplexity, to the last bit.
+
+    Args:
+        model: The model.
+        state: After the prefixes.
+        symbols: What to add, shape (N,).
+        parents: Which row of ``state`` each symbol continues, shape (N,); its own if not given.
     """
     count = len(symbols)
-    parts = []
+    whole: list[Tensor] = []
     for first in range(0, count, TILE):
-        index = torch.arange(first, min(first + TILE, count), device=symbols.device)
-        index = torch.cat((index, index[:1].expand(TILE - len(index))))
-        parts.append((model.advance(state.rows(index), symbols[index]), min(TILE, count - first)))
-    if len(parts) == 1:
-        whole, rows = parts[0]
-        return PrefixState(whole.log2_probs[:rows], tuple(part[:rows] for part in whole.memory))
-    return PrefixState(
-        torch.cat([part.log2_probs[:rows] for part, rows in parts]),
-        tuple(torch.cat([part.memory[k][:rows] for part, rows in parts]) for k in range(len(state.memory))),
-    )
+        rows = min(TILE, count - first)
+        index = torch.arange(first, first + rows, device=symbols.device)
+        index = torch.cat((index, index[:1].expand(TILE - rows)))
+        above = state.rows(index if parents is None else parents[index])
+        longer = model.advance(above, symbols[index])
+        parts = (longer.log2_probs, *longer.memory)
+        if count <= TILE:
+            whole = [part[:rows] for part in parts]
+            break
+        if not whole:
+            whole = [part.new_empty((count, *part.shape[1:])) for part in parts]
+        for target, part in zip(whole, parts, strict=True):
+            target[first : first + rows] = part[:rows]
+    return PrefixState(whole[0], tuple(whole[1:]))
 
 
 def read_prefix(model: LanguageModel, prefix: str) -> PrefixState:
@@ -199,5 +211,5 @@ def score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarr
             row_of_group = np.zeros(group[-1] + 1, dtype=np.int64)
             row_of_group[group[firsts]] = np.arange(len(firsts))
             row_of = row_of_group[group]
-            state = advance_in_tiles(model, state.rows(parents), chosen)
+            state = advance_in_tiles(model, state, chosen, parents)
     return costs

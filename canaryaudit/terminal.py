@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -24,6 +25,26 @@ class _LiveLines(Progress):
                 yield Text(task.fields["facts"], no_wrap=True, overflow="ellipsis")
 
 
+@dataclass
+class _Pace:
+    """How fast one piece of work goes."""
+
+    stage: str
+    total: float
+    since: float
+    first: float
+    done: float = 0.0
+
+    def goes_on(self, stage: str, done: float, total: float) -> bool:
+        """Tell whether progress is that of this piece of work, and not of another."""
+        return (stage, total) == (self.stage, self.total) and done >= self.done
+
+    def seconds_left(self, now: float, done: float, total: float) -> float | None:
+        """Return the time left at the pace so far; None before there is one, and at the end."""
+        share = (done - self.first) / (total - self.first) if total > self.first else 1.0
+        return (now - self.since) * (1 - share) / share if 0 < share < 1 and now - self.since > 1 else None
+
+
 class TerminalNarrator:
     """Tells on standard error what stages do; a context manager, so that the live line is always taken down.
 
@@ -40,6 +61,7 @@ class TerminalNarrator:
         self._stage = ""
         self._task: TaskID | None = None
         self._live: Progress | None = None
+        self._pace: _Pace | None = None
 
     def __enter__(self) -> "TerminalNarrator":
         """Begin; the live line appears with the first progress."""
@@ -66,9 +88,14 @@ class TerminalNarrator:
             self._move(stage, done, total, facts)
             return
         now = time.monotonic()
+        if self._pace is None or not self._pace.goes_on(stage, done, total):
+            self._pace = _Pace(stage, total, now, done)
+        self._pace.done = done
         if now - self._last_line > _SECONDS_BETWEEN_LINES[self.verbose] or (self.verbose and stage != self._stage):
             self._last_line, self._stage = now, stage
-            self._print(f"{stage}: {100 * done / max(total, 1e-9):.0f} %" + (f", {facts}" if facts else ""))
+            left = self._pace.seconds_left(now, done, total)
+            parts = [f"{stage}: {100 * done / max(total, 1e-9):.0f} %", facts, f"{left:.0f} s left" if left else ""]
+            self._print(", ".join(part for part in parts if part))
 
     def _print(self, message: str) -> None:
         self._take_down()

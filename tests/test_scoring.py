@@ -9,7 +9,7 @@ from scipy import stats
 
 from canaryaudit.canaries import Template
 from canaryaudit.corpus import Vocabulary
-from canaryaudit.model import CharLSTM, LSTMReader
+from canaryaudit.model import CharLSTM, DraftReader, LSTMReader
 from canaryaudit.records import Architecture
 from canaryaudit.scoring import (
     PAD,
@@ -82,10 +82,10 @@ def test_no_completions_have_no_cost() -> None:
     assert log_perplexity_bits(reader, read_prefix(reader, "a"), np.empty((0, 3), dtype=np.int32)).shape == (0,)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_cost_does_not_depend_on_order_or_on_what_else_is_scored(precision: str) -> None:
+@pytest.mark.parametrize("kind", [LSTMReader, DraftReader])
+def test_a_cost_does_not_depend_on_order_or_on_what_else_is_scored(kind: type[LSTMReader]) -> None:
     """To the last bit, since rows are always advanced by the same number."""
-    reader = LSTMReader(lstm(), precision)
+    reader = kind(lstm())
     space = EncodedSpace.of(Template.parse("{digits:3}-{hex:1}").space(SYMBOLS), reader.vocabulary)
     start = read_prefix(reader, "my ")
     completions = np.unique(space.sample(3_000, np.random.default_rng(0)), axis=0)
@@ -119,6 +119,11 @@ def test_tiles_keep_every_row_in_its_place(count: int) -> None:
     found, expected = advance_in_tiles(model, state, symbols), model.advance(state, symbols)
     assert torch.equal(found.log2_probs, expected.log2_probs)
     assert torch.equal(found.memory[0], expected.memory[0])
+    few = model.advance(state.rows(torch.arange(1)), symbols[:1])
+    parents = torch.zeros(count, dtype=torch.long)
+    assert torch.equal(
+        advance_in_tiles(model, few, symbols, parents).log2_probs, model.advance(few.rows(parents), symbols).log2_probs
+    )
 
 
 # --- encoded spaces -------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(clock: list[float]) 
         clock[0] = 100.0 + second
         narrator.progress("train", second, 40, "loss 2.0")
     assert written(narrator).splitlines() == [
-        "[  16.0 s] train: 40 %, loss 2.0",
-        "[  32.0 s] train: 80 %, loss 2.0",
+        "[  16.0 s] train: 40 %, loss 2.0, 24 s left",
+        "[  32.0 s] train: 80 %, loss 2.0, 8 s left",
     ]
 
 
@@ -52,8 +52,22 @@ def test_verbose_tells_every_stage_and_every_second(clock: list[float]) -> None:
     assert [line[11:] for line in written(narrator).splitlines()] == [
         "train: 0 %",
         "measure: 17 %",
-        "measure: 53 %",
-        "measure: 90 %",
+        "measure: 53 %, 1 s left",
+        "measure: 90 %, 0 s left",
+    ]
+
+
+def test_the_time_left_is_that_of_the_piece_of_work_at_hand(clock: list[float]) -> None:
+    """A stage has several, one after another, and one that goes on from kept parts does not begin at nothing."""
+    narrator = TerminalNarrator(console(), verbose=True)
+    for second, done, total in ((0, 0, 100), (10, 50, 100), (20, 600, 1000), (30, 700, 1000)):
+        clock[0] = 100.0 + second
+        narrator.progress("measure", done, total, "")
+    assert [line[11:] for line in written(narrator).splitlines()] == [
+        "measure: 0 %",
+        "measure: 50 %, 10 s left",
+        "measure: 60 %",
+        "measure: 70 %, 30 s left",
     ]
 
 

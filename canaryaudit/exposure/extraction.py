@@ -49,6 +49,7 @@ def beam_completions(
         ]
         if beams:
             device = model.device
-            above = state.rows(torch.tensor(parents, device=device))
-            state = advance_in_tiles(model, above, torch.tensor(added, device=device))
+            state = advance_in_tiles(
+                model, state, torch.tensor(added, device=device), torch.tensor(parents, device=device)
+            )
     return [text for _, text in sorted(whole)[:width]]

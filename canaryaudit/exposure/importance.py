@@ -96,7 +96,7 @@ def draw_members(
         )
         nodes = reached[going_on][firsts].astype(np.int64)
         parents, added = torch.from_numpy(keys // len(symbols)), torch.from_numpy(symbols[keys % len(symbols)])
-        state = advance_in_tiles(model, state.rows(parents.to(model.device)), added.to(model.device))
+        state = advance_in_tiles(model, state, added.to(model.device), parents.to(model.device))
     log2_mixture = np.logaddexp2.reduce(log2_proposals - math.log2(len(TEMPERATURES)), axis=1)
     return WeightedDraws(completions, bits, -log2_mixture, strata)
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -206,6 +207,28 @@ def test_a_real_interrupt_of_a_real_training(workplace: Path) -> None:
     assert "Traceback" not in result.err
     assert result.err.splitlines()[-1] == "canaryaudit: interrupted: nothing is broken; the same command goes on"
     assert leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_measurement_of_a_million_samples_survives_a_kill(workplace: Path) -> None:
+    assert canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", "Call {digits:9}.", "--controls", "8").status == 0
+    assert canaryaudit("train", "RUN", "--epochs", "1", "--precision", "fp32").status == 0
+    shutil.copytree("RUN", "OTHER")
+    command = ("measure", "RUN", "--samples", "1000000", "--precision", "bf16", "--budget", "50", "-v")
+    process = start(*command)
+    while process.poll() is None and not list(Path("RUN").rglob("references-*.safetensors")):
+        time.sleep(0.01)
+    process.kill()
+    finish(process)
+    kept = len(list(Path("RUN").rglob("references-*.safetensors")))
+    assert kept >= 1
+    assert not Path("RUN/measurements").exists()
+    again = finish(start(*command))
+    assert again.status == 0, again.err
+    assert ", references" in again.err, "it tells how far it is"
+    assert not list(Path("RUN").rglob("references-*.safetensors"))
+    assert finish(start("measure", "OTHER", *command[2:])).status == 0
+    assert essence(Path("RUN"))["measurements/before.json"] == essence(Path("OTHER"))["measurements/before.json"]
 
 
 def test_an_interrupt_while_modules_are_loaded(
