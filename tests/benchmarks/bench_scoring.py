@@ -5,48 +5,56 @@ import torch
 
 from canaryaudit.canaries import Template
 from canaryaudit.corpus import Vocabulary
-from canaryaudit.model import LOG2_E, CharLSTM, LSTMReader, resolve_precision
+from canaryaudit.model import LOG2_E, CharLSTM, DraftReader, LSTMReader, resolve_precision
 from canaryaudit.records import Architecture
 from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
 from canaryaudit.training import SIZES
 from tests.benchmarks.harness import Comparison, rates
 
-_SYMBOLS = "".join(map(chr, range(32, 123)))
-_PREFIX = "my telephone number is "
+SYMBOLS = "".join(map(chr, range(32, 123)))
+PREFIX = "my telephone number is "
+
+
+def untrained() -> tuple[CharLSTM, EncodedSpace]:
+    """Return a model of the paper's size and the space of 10-digit completions."""
+    torch.manual_seed(0)
+    embedding, hidden, layers = SIZES["paper"]
+    model = CharLSTM(Architecture(vocabulary=SYMBOLS, embedding=embedding, hidden=hidden, layers=layers)).eval()
+    space = Template.parse(PREFIX + "{digits:10}").space(SYMBOLS)
+    return model, EncodedSpace.of(space, Vocabulary(SYMBOLS))
+
+
+@torch.no_grad()
+def plain_bits(model: torch.nn.Module, completions: np.ndarray) -> np.ndarray:
+    """Score by reading prefix and completion anew for each, in fp32, as one batch."""
+    prefix = torch.from_numpy(Vocabulary(SYMBOLS).encode(PREFIX))
+    batch = torch.from_numpy(completions.astype(np.int64))
+    text = torch.cat((prefix.expand(len(batch), -1), batch), 1)
+    logs = torch.log_softmax(model(text[:, :-1]), 2)[:, len(prefix) - 1 :]
+    bits: np.ndarray = (-logs.gather(2, batch[:, :, None]).sum((1, 2)) * LOG2_E).double().numpy()
+    return bits
 
 
 def run() -> list[Comparison]:
     """Compare random 10-digit completions of one template."""
-    torch.manual_seed(0)
-    embedding, hidden, layers = SIZES["paper"]
-    model = CharLSTM(Architecture(vocabulary=_SYMBOLS, embedding=embedding, hidden=hidden, layers=layers)).eval()
-    vocabulary = Vocabulary(_SYMBOLS)
-    space = EncodedSpace.of(Template.parse(_PREFIX + "{digits:10}").space(_SYMBOLS), vocabulary)
+    model, space = untrained()
     completions = space.sample(60_000, np.random.default_rng(0))
-    prefix = torch.from_numpy(vocabulary.encode(_PREFIX))
-
-    @torch.no_grad()
-    def whole(batch: torch.Tensor) -> torch.Tensor:
-        """Score by reading prefix and completion anew for each, in fp32."""
-        text = torch.cat((prefix.expand(len(batch), -1), batch), 1)
-        logs = torch.log_softmax(model(text[:, :-1]), 2)[:, len(prefix) - 1 :]
-        return -logs.gather(2, batch[:, :, None]).sum((1, 2)) * LOG2_E
-
+    few = completions[:1024]
+    readers: dict[str, LSTMReader] = {"fp32": LSTMReader(model)}
+    if resolve_precision("auto", torch.device("cpu")) == "bf16":
+        readers["bf16"] = DraftReader(model)
     results = []
-    few = torch.from_numpy(completions[:1024].astype(np.int64))
-    reference = whole(few).double().numpy()
-    for precision in dict.fromkeys(("fp32", resolve_precision("auto", torch.device("cpu")))):
-        reader = LSTMReader(model, precision)
-        start = read_prefix(reader, _PREFIX)
-        difference = np.abs(log_perplexity_bits(reader, start, completions[:1024]) - reference).max()
+    for precision, reader in readers.items():
+        start = read_prefix(readers["fp32"], PREFIX)
+        difference = np.abs(log_perplexity_bits(reader, start, few) - plain_bits(model, few)).max()
 
         def ours(reader: LSTMReader = reader) -> int:
-            log_perplexity_bits(reader, read_prefix(reader, _PREFIX), completions)
+            log_perplexity_bits(reader, read_prefix(reader, PREFIX), completions)
             return completions.size
 
         def plain() -> int:
-            whole(few)
-            return few.numel()
+            plain_bits(model, few)
+            return few.size
 
         found = rates(ours, plain, rounds=3)
         results.append(

@@ -1,0 +1,107 @@
+"""The estimators on a trained run: how far from the truth, how wide, how fast.
+
+python -m tests.benchmarks exposure runs/alice
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from canaryaudit.canaries import Template
+from canaryaudit.exposure import enumerate_ranks, fit_skew_normal, sampled_exposure, search_ranks, skew_normal_exposure
+from canaryaudit.exposure.importance import Effort, importance_exposures
+from canaryaudit.model import LSTMReader, load_weights
+from canaryaudit.parts import Forgetful
+from canaryaudit.records import Estimate
+from canaryaudit.rundir import RunDirectory
+from canaryaudit.scoring import EncodedSpace, encode_completions, log_perplexity_bits, read_prefix
+
+_RANKS = (1, 10, 100, 1_000, 10_000, 100_000, 500_000)
+
+
+def run(path: Path) -> None:
+    """Print both comparisons for every model of a run."""
+    directory = RunDirectory.open(path)
+    for name in ("before", *(f"after-{record.name}" for record in directory.unlearnings())):
+        architecture = directory.model_record(name).architecture
+        reader = LSTMReader(load_weights(architecture, directory.verify_weights(name), torch.device("cpu")))
+        canary_set = directory.canary_set()
+        canary = canary_set.inserted[0]
+        template = Template.parse(canary.template)
+        start = read_prefix(reader, template.prefix)
+        space = EncodedSpace.of(canary_set.space(template), reader.vocabulary)
+        print(f"\n## {name}: {canary.template}\n")
+        secret = encode_completions([canary.completion], reader.vocabulary, space.max_length)
+        _search(reader, start, space, secret)
+        _hundred(reader, start, space)
+        six = Template.parse(template.prefix.replace("{", "{{").replace("}", "}}") + "{digits:6}")
+        _four(reader, start, EncodedSpace.of(six.space(canary_set.corpus_symbols), reader.vocabulary))
+
+
+def _search(reader: LSTMReader, start, space: EncodedSpace, secret: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+    started = time.perf_counter()
+    costs = log_perplexity_bits(reader, start, secret)
+    search = search_ranks(reader, start, space, secret, np.ones(1, dtype=bool), costs)
+    low, high = (space.bits - math.log2(rank) for rank in (search.ranks[0].upper, search.ranks[0].lower))
+    print(
+        f"the inserted secret: exposure {low:.2f} to {high:.2f} of {space.bits:.2f} bits, {search.nodes:,} prefixes, "
+        f"{time.perf_counter() - started:.2f} s"
+    )
+
+
+def _hundred(reader: LSTMReader, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
+    """Estimate 100 random members to a tenth of a bit."""
+    members = space.sample(100, np.random.default_rng(0))
+    started = time.perf_counter()
+    found, drawn = importance_exposures(
+        reader,
+        start,
+        space,
+        members,
+        np.zeros(100, dtype=bool),
+        log_perplexity_bits(reader, start, members),
+        range(100),
+        Effort(2_000, 0.1, 10**6, (0,)),
+        Forgetful(),
+    )
+    widths = [(own.high - own.low) / 2 for own in found]
+    print(
+        f"100 random members by importance sampling: half-widths up to {max(widths):.3f} bits (median "
+        f"{np.median(widths):.3f}), {drawn:,} draws, {time.perf_counter() - started:.1f} s"
+    )
+
+
+def _four(reader: LSTMReader, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
+    """Print all estimates of members of known rank, beside the enumerated truth."""
+    members = space.members()
+    costs = log_perplexity_bits(reader, start, members)
+    rows = np.argsort(costs, kind="stable")[np.array(_RANKS) - 1]
+    truth = [space.bits - math.log2(rank) for rank in enumerate_ranks(costs, rows.tolist(), [])]
+    targets, own_costs, none = members[rows], costs[rows], np.zeros(len(rows), dtype=bool)
+    search = search_ranks(reader, start, space, targets, none, own_costs)
+    effort = Effort(2_000, 0.1, 10**5, (0,))
+    weighted, _ = importance_exposures(
+        reader, start, space, targets, none, own_costs, range(len(rows)), effort, Forgetful()
+    )
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(costs), size=10_000)
+    fit = fit_skew_normal(costs[drawn], rng)
+    print(f"\nsix digits, 10,000 references; the skew-normal fit has p = {fit.pvalue:.2f}\n")
+    print("| rank | truth, bits | search | importance | sampled | skew-normal |\n| --- | --- | --- | --- | --- | --- |")
+    for k, rank in enumerate(_RANKS):
+        cost = float(own_costs[k])
+        sampled = sampled_exposure(cost, costs[drawn[drawn != rows[k]]], space.bits)
+        fitted = skew_normal_exposure(cost, fit, float(costs[drawn].min()), space.bits)
+        low, high = (space.bits - math.log2(end) for end in (search.ranks[k].upper, search.ranks[k].lower))
+        cells = (_cell(own, truth[k]) for own in (weighted[k], sampled))
+        print(
+            f"| {rank:,} | {truth[k]:.2f} | {low:.2f} to {high:.2f} | {' | '.join(cells)} | "
+            f"{fitted.bits:.2f} ({fitted.bits - truth[k]:+.2f}) |"
+        )
+
+
+def _cell(own: Estimate, truth: float) -> str:
+    return f"{own.bits:.2f} ({own.bits - truth:+.2f}; {own.low:.2f} to {own.high:.2f}{'' if own.trusted else ', ?'})"
