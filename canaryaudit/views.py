@@ -20,8 +20,8 @@ MOST_CANARIES, MOST_PLACES = 20, 6
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 _KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
 _ODDS = (
-    "\nGuesses in order of likelihood (log2; = marks a known rank), and the chance that the secret is\namong so many "
-    "completions sampled from the model; log2 of the number for an even chance."
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "
+    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
 )
 
 

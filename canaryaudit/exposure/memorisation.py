@@ -199,7 +199,7 @@ def _share_below(offsets: np.ndarray) -> float:
     # Over log t the integrand is smooth and dies away on both sides: the trapezoidal rule converges exponentially.
     logs = np.arange(-_LOG_REACH, _LOG_REACH + _LOG_STEP, _LOG_STEP)
     total = 0.0
-    for log in logs:
-        turned = scaled * math.exp(log)
-        total += math.sin(np.arctan(turned).sum()) * math.exp(-0.5 * np.log1p(turned * turned).sum())
+    for some in np.array_split(logs, 1 + logs.size * scaled.size // 1_000_000):  # Thousands of canaries fit too.
+        turned = np.exp(some)[:, None] * scaled  # (frequencies, n)
+        total += float(np.sum(np.sin(np.arctan(turned).sum(1)) * np.exp(-0.5 * np.log1p(turned * turned).sum(1))))
     return 0.5 - total * _LOG_STEP / math.pi

@@ -182,7 +182,7 @@ def _points_words(points: Sequence[MemorisationPoint], when: str) -> str:
     return f"{when}, {said}" if when else said
 
 
-def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> alt.LayerChart:
+def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> alt.LayerChart | alt.FacetChart:
     counts = sorted({point.repetitions for point in (*curve.before, *curve.after)})
     ceiling = math.ceil(max(p.high for p in (*curve.before, *curve.after)))
     states = ["before", "after"] if unlearned else ["before"]
