@@ -11,7 +11,6 @@ from rich.text import Text
 
 from canaryaudit.insertion import InsertionPlan
 from canaryaudit.records import CanaryMeasurement, Estimate, EstimatorName, Measurement, MemorisationCurve
-from canaryaudit.report import figures
 from canaryaudit.text import shorten
 
 MOST_CANARIES, MOST_PLACES = 20, 6
@@ -158,6 +157,8 @@ def _estimate(estimate: Estimate | None, space_bits: float) -> str:
 
 def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
     """Return the table of exposure against repetitions, and the answer."""
+    from canaryaudit.report import figures  # Not at the top: with it come modules that --help must not wait for.
+
     table = _table(("times", "canaries", "mean exposure", "95 % interval", "greedy", "told from unseen"))
     for point in curve.points:
         table.add_row(
@@ -179,6 +180,8 @@ def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
 
 
 def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
+    from canaryaudit.report import figures  # Not at the top: with it come modules that --help must not wait for.
+
     odds = [canary.extraction.sampling for canary in canaries]
     counts = next(found for found in odds if found)
     table = _table(("canary", "guesses", *(f"{odds.samples:,}" for odds in counts), "even"))
