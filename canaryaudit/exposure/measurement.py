@@ -11,10 +11,11 @@ from canaryaudit.canaries import CanarySet
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.calibration import calibrate
 from canaryaudit.exposure.exact import DEFAULT_BUDGET, enumerate_ranks, search_ranks
-from canaryaudit.exposure.extraction import beam_completions, greedy_completion
+from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
 from canaryaudit.exposure.group import Group
 from canaryaudit.exposure.headline import headline
 from canaryaudit.exposure.importance import Effort, importance_exposures
+from canaryaudit.exposure.memorisation import memorisation_curves
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
 from canaryaudit.exposure.sampling import sampled_exposure
 from canaryaudit.exposure.skewnormal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
@@ -27,7 +28,6 @@ from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
     EstimatorName,
-    Extraction,
     Measurement,
     MeasurementCost,
     ReferenceDistribution,
@@ -130,6 +130,7 @@ def measure(
             np.array([canary.exposure.bits for canary in controls]),
             np.array([canary.space_bits for canary in controls]),
         ),
+        memorisation=memorisation_curves(canaries),
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
             references=config.num_references * len(groups),
@@ -294,10 +295,12 @@ def _record(
         log_perplexity_bits=float(group.costs_bits[index]),
         exposure=chosen,
         estimates=estimates,
-        extraction=Extraction(
+        extraction=extraction(
+            float(group.costs_bits[index]),
+            chosen,
+            group.space.bits,
             greedy=text == canary.completion,
             greedy_text=hide_given(text, canary, canary_set),
-            guesses_log2=group.space.bits - chosen.bits,
             beam_rank=beams.index(own) + 1 if own in beams else None,
         ),
     )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from canaryaudit.report import figures
 from canaryaudit.report.charts import Chart, inline_svg
+from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, WORDS
 from canaryaudit.text import shorten, visible
@@ -40,6 +41,8 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         figures.points,
         figures.duration,
         figures.guesses,
+        figures.odds,
+        figures.pvalue,
         figures.significant,
         figures.times,
         shorten,
@@ -53,6 +56,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         style_hash=digest,
         words=WORDS,
         interval=figures.interval,
+        guesses_words=guesses_words,
         shorten=shorten,
         unfolded=UNFOLDED,
         most_details=MOST_DETAILS,

@@ -16,6 +16,7 @@ from canaryaudit.records import (
 )
 from canaryaudit.report import provenance, words
 from canaryaudit.report.masking import Masker
+from canaryaudit.report.memorisation import attack, memorisation
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
@@ -129,6 +130,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
+        memorisation=memorisation(before, after, list(places)),
         calibration_before=_calibration(before.calibration, masker),
         calibration_after=_calibration(after.calibration, masker) if after else None,
         methods=methods,
@@ -202,6 +204,7 @@ def _state(
         greedy=measured.extraction.greedy,
         completion=masker.greedy_completion(canary, measured.extraction.greedy_text),
         guesses_log2=measured.extraction.guesses_log2,
+        attack=attack(measured.extraction),
         beam_rank=measured.extraction.beam_rank,
         verdict=verdict,
         reason=reason,

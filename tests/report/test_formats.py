@@ -56,7 +56,7 @@ def hostile_summary(secret=HOSTILE):
 
 def test_every_format_is_written_with_its_pictures(tmp_path):
     names = [file.name for file in write_report(several_methods(), tmp_path / "new" / "folder")]
-    pictures = ["exposure.svg", "reference-1.svg", "reference-2.svg", "methods.svg"]
+    pictures = ["exposure.svg", "memorisation.svg", "reference-1.svg", "reference-2.svg", "methods.svg"]
     assert names == ["report.html", "report.md", *pictures, "report.json"]
 
 
