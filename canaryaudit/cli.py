@@ -181,7 +181,7 @@ def measure(
     as the headline. Look at the controls first: secrets that were never inserted must average 1.44 bits, or no
     figure of the measurement is to be trusted. Where canaries were inserted in several numbers of repetitions, a
     second table says how often a secret must occur to be remembered; -v adds what guessing and sampling cost an
-    attacker.
+    attacker. Large samplings keep what is done: after an interruption, the same command goes on.
     """
     options = flags.checked(
         MeasureOptions,
