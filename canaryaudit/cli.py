@@ -68,6 +68,7 @@ def insert(
     canaries: flags.Canaries = None,
     repetitions: flags.Repetitions = _REPETITIONS,
     secret: flags.Secrets = None,
+    locate: flags.Located = None,
     controls: flags.Controls = _INSERT.controls,
     space: flags.WiderSpace = None,
     column: flags.Column = None,
@@ -81,15 +82,16 @@ def insert(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Put canaries into a corpus: make a run directory."""
+    """Put canaries into a corpus, or find secrets in it."""
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
         column=column,
-        template=tuple(template or _INSERT.template),
+        template=tuple(template) if template else None,
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
+        locate=tuple(locate or ()),
         controls=controls,
         space=space,
         lowercase=lowercase,

@@ -46,7 +46,12 @@ Templates = Annotated[
 ]
 Canaries = Annotated[
     int | None,
-    typer.Option("-n", "--canaries", metavar="N", help="Secrets to generate, in all. [default: 6, or 0 with --secret]"),
+    typer.Option(
+        "-n",
+        "--canaries",
+        metavar="N",
+        help="Secrets to generate, in all. [default: 6, or 0 with --secret or --locate]",
+    ),
 ]
 Repetitions = Annotated[
     str, typer.Option("-r", "--repetitions", metavar="N,N…", help="How often to insert them, dealt out in turn.")
@@ -54,6 +59,14 @@ Repetitions = Annotated[
 Secrets = Annotated[
     list[str] | None,
     typer.Option("--secret", metavar="TEXT", help="A secret of your own; repeatable; masked in every output."),
+]
+Located = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--locate",
+        metavar="TEXT",
+        help="A template of secrets that stand in the corpus: audit them there; repeatable; masked in every output.",
+    ),
 ]
 Controls = Annotated[int, typer.Option(metavar="N", help="Secrets for each template that are drawn, never inserted.")]
 WiderSpace = Annotated[
@@ -123,7 +136,7 @@ FailAbove = Annotated[
     typer.Option(metavar="BITS", help="Exit with status 3 if an inserted canary's exposure is above this."),
 ]
 RevealSecrets = Annotated[
-    bool, typer.Option("--reveal-secrets", help="Show the secrets that you gave; the page says so.")
+    bool, typer.Option("--reveal-secrets", help="Show secrets given or located; the page says so.")
 ]
 PlanArgument = Annotated[
     Path | None, typer.Argument(metavar="PLAN.toml", help="What to do. [default: audit the embedded corpus]")

@@ -200,12 +200,14 @@ class RunDirectory:
         identifiers = [canary.id for canary in canary_set.canaries]
         try:
             sound = len(set(identifiers)) == len(identifiers)
-            for canary in canary_set.canaries:
-                template = Template.parse(canary.template)
-                filled = template.fill(canary.completion)
-                sound &= canary.completion in canary_set.space(template)
-                sound &= canary.repetitions == len(canary.places)
-                sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
+            for name, group in canary_set.by_template().items():
+                template = Template.parse(name)
+                space = canary_set.space(template)
+                for canary in group:
+                    filled = template.fill(canary.completion)
+                    sound &= canary.completion in space
+                    sound &= canary.repetitions == len(canary.places)
+                    sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
         except TemplateError:
             sound = False
         if not sound:

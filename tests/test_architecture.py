@@ -16,6 +16,8 @@ ORDER = (
     "canaries",
     "masking",
     "corpus",
+    "drawing",
+    "locating",
     "insertion",
     "records",
     "recordfiles",

@@ -134,7 +134,7 @@ def _exposures(summary: Summary) -> str:
                 f"**{WORDS[canary.last.verdict]}**: {plain(canary.last.reason)}",
             ]
         )
-    return _table(["Canary", "Secret", "Times inserted>", "Space, bits>", *heads, "Verdict"], rows)
+    return _table(["Canary", "Secret", "Times in text>", "Space, bits>", *heads, "Verdict"], rows)
 
 
 def _calibrations(summary: Summary) -> str:
