@@ -108,7 +108,12 @@ ScopeName = Annotated[
     str | None, typer.Option(metavar="NAME", help="final-layer or all-layers. [default: the method's own]")
 ]
 Replacing = Annotated[
-    str, typer.Option(metavar="WHAT", help="decoys (fresh draws of the secret's own format) or text:WORDS.")
+    str,
+    typer.Option(
+        metavar="WHAT",
+        help="decoys (fresh draws of the secret's own format), sampled (what the model would say instead), text:WORDS "
+        "(repeated or cut to the secret's length), or delete (its whole sentence; first-order only).",
+    ),
 ]
 Chosen = Annotated[
     list[str] | None, typer.Option("--canary", metavar="ID", help="Which to unlearn; repeatable. [default: all]")
@@ -118,7 +123,11 @@ MaxFidelityDrop = Annotated[
     float, typer.Option(metavar="SHARE", help="Largest drop of accuracy on training text outside the secrets.")
 ]
 RetainWindows = Annotated[
-    int, typer.Option(metavar="N", help="Windows of other text that hold the model to what it was.")
+    int,
+    typer.Option(
+        metavar="N",
+        help="Windows of other text that hold the model to what it was; 0: none, but text that the model itself says.",
+    ),
 ]
 Tau = Annotated[
     float | None, typer.Option(metavar="LENGTH", help="Step of the first-order update. [default: searched]")

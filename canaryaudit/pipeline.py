@@ -205,6 +205,7 @@ class Pipeline:
             canaries=tuple(canary.id for canary in chosen),
             affected_windows=result.affected_windows,
             retention_windows=result.retention_windows,
+            retention_source="corpus" if config.retain_windows else "model",
             seed=config.seed,
             device=device.type,
             precision=precision,

@@ -102,7 +102,8 @@ class UnlearnOptions(Options):
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=1)
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
+    """0 for none of the corpus: the model is held to text that it says itself."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     tau: float | None = Field(default=None, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,5 +1,7 @@
 """unlearned/NAME/unlearning.json: how a model was made to forget."""
 
+from typing import Literal
+
 from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope
 
 
@@ -59,12 +61,15 @@ class UnlearningRecord(Record):
     method: Method
     scope: Scope
     replacement: str
-    """``decoys`` or ``text:...``."""
+    """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
     canaries: tuple[str, ...]
     """Ids of the canaries that were unlearned."""
     affected_windows: int
     """Training windows that a secret touches, as feature or label: the size of Z."""
     retention_windows: int
+    """Windows without a secret that held the model to what it was."""
+    retention_source: Literal["corpus", "model"] = "corpus"
+    """Where they come from: the training text, or text that the model itself says."""
     seed: int
     device: str
     precision: str

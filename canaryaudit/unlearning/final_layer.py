@@ -11,7 +11,7 @@ from canaryaudit.model import CharLSTM
 from canaryaudit.training import autocast
 from canaryaudit.unlearning.objective import FinalLayerProblem, log_weight_of_others, with_bias
 from canaryaudit.unlearning.replacement import Replacement
-from canaryaudit.unlearning.windows import Occurrence, gather
+from canaryaudit.unlearning.windows import Occurrence
 
 RIDGE = 1e-5
 """Pull towards the original weights, for each position: small enough never to keep a secret alive (1e-4
@@ -53,7 +53,7 @@ def build_problem(
     text: Tensor,
     places: Sequence[Occurrence],
     replacement: Replacement,
-    retention: np.ndarray,
+    retained: Tensor,
     *,
     window: int,
     precision: str,
@@ -97,9 +97,9 @@ def build_problem(
             prefix = torch.from_numpy(place.prefix).to(text.device)
             context = torch.cat((text[first - depth : first], prefix))
             readings.append(rows.add_occurrence(context, place, replacement, count, rng))
-    for starts in np.array_split(retention, max(1, len(retention) // 64)):
-        if len(starts):
-            rows.add_retained(gather(text, starts, window))
+    for windows in torch.tensor_split(retained, max(1, len(retained) // 64)):
+        if len(windows):
+            rows.add_retained(windows[:, :-1])
     ids = torch.from_numpy(active).to(text.device)
     return FinalLayerProblem.of(*rows.joined(), _layer(model), ids, RIDGE, precision), ids, readings
 
@@ -161,7 +161,7 @@ def exchange_secrets(
     for reading in readings:
         place = reading.place
         if place.canary.id not in stand_ins:
-            drawn = [replacement.stand_in(place.space, place.secret, rng) for _ in range(STAND_INS)]
+            drawn = [replacement.stand_in(place, rng) for _ in range(STAND_INS)]
             members = [member for member in drawn if member is not None and len(member) > 1]
             symbols = torch.from_numpy(np.stack(members)).to(layer.device) if members else None
             stand_ins[place.canary.id] = (
@@ -221,7 +221,7 @@ class _Rows:
         truly, _ = self.read(torch.cat((secret, suffix))[None], state)
         after = self._law(truly[0, len(secret) - 1 :])  # (1 + S, V); the last row predicts what follows the canary
         self._add(before[0, :-1], around[:-1])
-        for corrected in replacement.correct(place.space, place.secret, draws, rng):
+        for corrected in replacement.correct(place, draws, rng):
             symbols, targets = corrected.symbols.to(context.device), corrected.targets.to(context.device)
             count, length = symbols.shape
             sequence = torch.cat((symbols, suffix.expand(count, -1)), 1)[:, :-1] if len(suffix) else symbols

@@ -22,7 +22,7 @@ from canaryaudit.unlearning.final_layer import (
 )
 from canaryaudit.unlearning.objective import FinalLayerProblem
 from canaryaudit.unlearning.replacement import Corrected, Replacement
-from canaryaudit.unlearning.windows import Occurrence, occurrences
+from canaryaudit.unlearning.windows import Occurrence, gather, occurrences
 from tests.unlearning.builders import text_with_canaries, tiny_model
 
 WINDOW = 40
@@ -41,13 +41,13 @@ class Spy:
     def active_symbols(self, space: EncodedSpace) -> np.ndarray:
         return self.inner.active_symbols(space)
 
-    def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
-        self.drawn.append(self.inner.correct(space, secret, count, rng))
+    def correct(self, place: Occurrence, count: int, rng: np.random.Generator) -> list[Corrected]:
+        self.drawn.append(self.inner.correct(place, count, rng))
         return self.drawn[-1]
 
-    def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        member = self.inner.stand_in(space, secret, rng)
-        self.stand_ins.append((secret.tolist(), None if member is None else member.tolist()))
+    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+        member = self.inner.stand_in(place, rng)
+        self.stand_ins.append((place.secret.tolist(), None if member is None else member.tolist()))
         return member
 
 
@@ -92,7 +92,7 @@ class Built:
             self.text,
             self.places,
             self.spy,
-            self.retained,
+            gather(self.text, self.retained, window + 1),
             window=window,
             precision="fp32",
             rng=np.random.default_rng(5),
