@@ -90,6 +90,7 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
         "scope": (record.scope, options.scope or record.scope),
         "replacement": (record.replacement, options.replacement),
         "canaries": (set(record.canaries), set(options.canary or (c.id for c in run.canary_set().inserted))),
+        "from": (record.origin, options.start),
         "seed": (record.seed, options.seed),
         "max_fidelity_drop": (record.fidelity_limit, options.max_fidelity_drop),
     }

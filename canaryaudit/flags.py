@@ -118,6 +118,12 @@ Replacing = Annotated[
 Chosen = Annotated[
     list[str] | None, typer.Option("--canary", metavar="ID", help="Which to unlearn; repeatable. [default: all]")
 ]
+Start = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="MODEL", help="Which model to update: before, or after-NAME to go on from an earlier request."
+    ),
+]
 ResultName = Annotated[str | None, typer.Option(metavar="NAME", help="What to call the result. [default: the method]")]
 MaxFidelityDrop = Annotated[
     float, typer.Option(metavar="SHARE", help="Largest drop of accuracy on training text outside the secrets.")

@@ -30,7 +30,7 @@ _WORDS = {
 class Options(BaseModel):
     """Base of all options: immutable, unknown ones are errors, and each bears its flag's name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
 
 
 class InsertOptions(Options):
@@ -102,6 +102,8 @@ class UnlearnOptions(Options):
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""
+    start: str = Field(default="before", alias="from")
+    """The model to update: ``before``, or ``after-NAME`` for one request after another."""
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
     """0 for none of the corpus: the model is held to text that it says itself."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)

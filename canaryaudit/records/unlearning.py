@@ -25,7 +25,10 @@ class UpdateStep(Record):
 
 
 class Fidelity(Record):
-    """The model's quality before and after; fields as in ``Evaluation``."""
+    """The trained model's quality, and the updated one's; fields as in ``Evaluation``.
+
+    After requests that followed each other "before" is still the model as trained: what they cost adds up.
+    """
 
     train_accuracy_before: float
     train_accuracy_after: float
@@ -75,6 +78,8 @@ class UnlearningRecord(Record):
     precision: str
     model_sha256: str
     """SHA-256 of the updated weights' file."""
+    origin: str = "before"
+    """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str
     """SHA-256 of the weights that were updated."""
     updates: tuple[UpdateStep, ...]

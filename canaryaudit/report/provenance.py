@@ -30,6 +30,11 @@ def provenance(
         ("SHA-256 of the corpus as read", corpus_hash),
         ("SHA-256 of the audited text", audited_hash),
         ("SHA-256 of the model before", model_record.sha256),
+        *(
+            [(f"SHA-256 of {chosen[0].origin}, from which it was unlearned", chosen[0].origin_sha256)]
+            if chosen and chosen[0].origin != "before"
+            else []
+        ),
         *([("SHA-256 of the model after", chosen[0].model_sha256)] if chosen else []),
         ("Seed of the canaries", str(manifest.corpus.seed)),
         ("Measurement before", _measurement_words(before)),

@@ -144,7 +144,8 @@ def warnings(
             said.append(f"No controls {when}: nothing shows that the exposures {when} are calibrated.")
     if before.model_sha256 != model_record.sha256:
         said.append("The measurement before belongs to other weights than the model's: measure again.")
-    if unlearning and unlearning.origin_sha256 != model_record.sha256:
+    # Of a later request the run directory has checked what it started from.
+    if unlearning and unlearning.origin == "before" and unlearning.origin_sha256 != model_record.sha256:
         said.append("The unlearning started from other weights than the model's: unlearn again.")
     if unlearning and after and after.model_sha256 != unlearning.model_sha256:
         said.append("The measurement after belongs to other weights than the unlearned model's: measure again.")

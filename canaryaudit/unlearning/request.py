@@ -87,17 +87,20 @@ def unlearn(
     config: UnlearningConfig,
     retraining_seconds: float,
     narrator: Narrator,
+    *,
+    trained: Fidelity | None = None,
 ) -> Unlearned:
     """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
 
     Args:
-        model: The trained model; it is left as it is.
+        model: The model to update; it is left as it is.
         data: The text that it was trained on.
         canaries: Whose secrets to unlearn; all inserted.
         corpus_symbols: What an ``any`` slot ranges over.
         config: How to unlearn.
         retraining_seconds: What training took, for comparison.
         narrator: Told of progress.
+        trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
 
     Raises:
         UnlearningError: Nothing to unlearn, or a scope that the method does not have.
@@ -127,7 +130,7 @@ def unlearn(
             "the second-order update of the final layer learns what is to stand in the secret's place, and after "
             "deletion nothing does: use --replacement decoys, or --method first-order"
         )
-    before = _evaluations(model, data, config.precision)
+    before = _evaluations(model, data, config.precision) if trained is None else _as_trained(trained)
     started = time.perf_counter()
     request = _Request(model, reader, data, places, replacement, config, narrator)
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
@@ -323,6 +326,22 @@ class _Request:
 def _evaluations(model: CharLSTM, data: TrainingData, precision: str) -> tuple[Evaluation, Evaluation]:
     """Return the model's quality on the training text and on the held-out text."""
     return evaluate(model, data.train, data.secret, precision), evaluate(model, data.heldout, None, precision)
+
+
+def _as_trained(fidelity: Fidelity) -> tuple[Evaluation, Evaluation]:
+    """Return the trained model's quality from an earlier request's record; held-out text has no secrets."""
+    return (
+        Evaluation(
+            accuracy=fidelity.train_accuracy_before,
+            accuracy_all=fidelity.train_accuracy_all_before,
+            loss_bits=fidelity.train_loss_before,
+        ),
+        Evaluation(
+            accuracy=fidelity.heldout_accuracy_before,
+            accuracy_all=fidelity.heldout_accuracy_before,
+            loss_bits=fidelity.heldout_loss_before,
+        ),
+    )
 
 
 def _fidelity(before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation]) -> Fidelity:
