@@ -30,12 +30,15 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
         _check_insertion(run, *plan_run(audit.insert))
     else:
         run, made = make_run(audit.run, audit.insert, argv)
-        inserted, controls = made.canary_set.inserted, made.canary_set.controls
-        places = sum(canary.repetitions for canary in inserted)
-        narrator.say(
-            f"Inserted {counted(len(inserted), 'canary')} at {counted(places, 'place')} in "
-            f"{len(made.training_text):,} characters; {counted(len(controls), 'control')} kept out."
-        )
+        for verb, located in (("Inserted", False), ("Located", True)):
+            canaries = [c for c in made.canary_set.inserted if (c.origin == "located") is located]
+            places = sum(canary.repetitions for canary in canaries)
+            if canaries:
+                narrator.say(
+                    f"{verb} {counted(len(canaries), 'canary')} at {counted(places, 'place')} in "
+                    f"{len(made.training_text):,} characters; "
+                    f"{counted(len(made.canary_set.controls), 'control')} kept out."
+                )
         for warning in made.warnings:
             narrator.warn(warning)
     failures: list[str] = []
@@ -87,6 +90,7 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
         "scope": (record.scope, options.scope or record.scope),
         "replacement": (record.replacement, options.replacement),
         "canaries": (set(record.canaries), set(options.canary or (c.id for c in run.canary_set().inserted))),
+        "from": (record.origin, options.start),
         "seed": (record.seed, options.seed),
         "max_fidelity_drop": (record.fidelity_limit, options.max_fidelity_drop),
     }

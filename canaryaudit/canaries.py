@@ -10,7 +10,7 @@ import re
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -81,6 +81,7 @@ class Template:
     parts: tuple[str | Slot, ...]
 
     @classmethod
+    @lru_cache(maxsize=1024)  # there may be thousands of canaries of one template, and each is asked for its own
     def parse(cls, text: str) -> "Template":
         """Parse ``text``; ``{{`` and ``}}`` stand for braces.
 
@@ -331,8 +332,8 @@ class Canary(BaseModel):
     repetitions: int
     """How often it stands in the corpus; 0 for a control."""
     control: bool = False
-    origin: Literal["generated", "given"] = "generated"
-    """Who chose the secret; a given one is masked in every output."""
+    origin: Literal["generated", "given", "located"] = "generated"
+    """Drawn, given by the user, or found in the corpus; all but a drawn one are masked in every output."""
     places: tuple[int, ...] = ()
     """Character offsets in the run's corpus.txt at which the canary's text begins."""
 

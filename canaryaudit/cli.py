@@ -68,6 +68,7 @@ def insert(
     canaries: flags.Canaries = None,
     repetitions: flags.Repetitions = _REPETITIONS,
     secret: flags.Secrets = None,
+    locate: flags.Located = None,
     controls: flags.Controls = _INSERT.controls,
     space: flags.WiderSpace = None,
     column: flags.Column = None,
@@ -81,15 +82,16 @@ def insert(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Put canaries into a corpus: make a run directory."""
+    """Put canaries into a corpus, or find secrets in it."""
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
         column=column,
-        template=tuple(template or _INSERT.template),
+        template=tuple(template) if template else None,
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
+        locate=tuple(locate or ()),
         controls=controls,
         space=space,
         lowercase=lowercase,
@@ -213,6 +215,7 @@ def unlearn(
     scope: flags.ScopeName = None,
     replacement: flags.Replacing = _UNLEARN.replacement,
     canary: flags.Chosen = None,
+    start: flags.Start = _UNLEARN.start,
     name: flags.ResultName = None,
     max_fidelity_drop: flags.MaxFidelityDrop = _UNLEARN.max_fidelity_drop,
     retain_windows: flags.RetainWindows = _UNLEARN.retain_windows,
@@ -237,6 +240,7 @@ def unlearn(
         scope=scope,
         replacement=replacement,
         canary=tuple(canary or ()),
+        start=start,
         retain_windows=retain_windows,
         max_fidelity_drop=max_fidelity_drop,
         tau=tau,

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -356,7 +356,9 @@ def _cut_after(separator: re.Pattern[str], text: str) -> list[str]:
     return pieces
 
 
-def hold_out(pieces: Sequence[str], share: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def hold_out(
+    pieces: Sequence[str], share: float, seed: int, keep: Container[int] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split paragraphs, by seeded chance, into training and held-out ones; both keep their order.
 
     Paragraphs are held out until ``share`` of all characters is reached. Ones longer than that share are
@@ -366,12 +368,13 @@ def hold_out(pieces: Sequence[str], share: float, seed: int) -> tuple[tuple[str,
         pieces: Paragraphs.
         share: Share of characters to hold out, at least 0 and below 1.
         seed: Seed of the choice.
+        keep: Numbers of paragraphs that must stay in the training text.
 
     Returns:
         Training paragraphs and held-out paragraphs; the former are never empty.
 
     Raises:
-        CorpusError: There is but one paragraph.
+        CorpusError: There is but one paragraph, or none may be held out.
     """
     if share == 0:
         return tuple(pieces), ()
@@ -380,7 +383,9 @@ def hold_out(pieces: Sequence[str], share: float, seed: int) -> tuple[tuple[str,
             "the corpus is one paragraph, nothing can be held out: break it with blank lines, or --holdout 0"
         )
     goal = share * sum(map(len, pieces))
-    order = [int(index) for index in np.random.default_rng(seed).permutation(len(pieces))]
+    order = [int(index) for index in np.random.default_rng(seed).permutation(len(pieces)) if index not in keep]
+    if not order:
+        raise CorpusError("every paragraph holds a located secret, nothing can be held out: use --holdout 0")
     chosen: set[int] = set()
     held = 0
     for index in order:

@@ -46,7 +46,12 @@ Templates = Annotated[
 ]
 Canaries = Annotated[
     int | None,
-    typer.Option("-n", "--canaries", metavar="N", help="Secrets to generate, in all. [default: 6, or 0 with --secret]"),
+    typer.Option(
+        "-n",
+        "--canaries",
+        metavar="N",
+        help="Secrets to generate, in all. [default: 6, or 0 with --secret or --locate]",
+    ),
 ]
 Repetitions = Annotated[
     str, typer.Option("-r", "--repetitions", metavar="N,N…", help="How often to insert them, dealt out in turn.")
@@ -54,6 +59,14 @@ Repetitions = Annotated[
 Secrets = Annotated[
     list[str] | None,
     typer.Option("--secret", metavar="TEXT", help="A secret of your own; repeatable; masked in every output."),
+]
+Located = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--locate",
+        metavar="TEXT",
+        help="A template of secrets that stand in the corpus: audit them there; repeatable; masked in every output.",
+    ),
 ]
 Controls = Annotated[int, typer.Option(metavar="N", help="Secrets for each template that are drawn, never inserted.")]
 WiderSpace = Annotated[
@@ -102,17 +115,32 @@ ScopeName = Annotated[
     str | None, typer.Option(metavar="NAME", help="final-layer or all-layers. [default: the method's own]")
 ]
 Replacing = Annotated[
-    str, typer.Option(metavar="WHAT", help="decoys (fresh draws of the secret's own format) or text:WORDS.")
+    str,
+    typer.Option(
+        metavar="WHAT",
+        help="decoys (fresh draws of the secret's own format), sampled (what the model would say instead), text:WORDS "
+        "(repeated or cut to the secret's length), or delete (its whole sentence; first-order only).",
+    ),
 ]
 Chosen = Annotated[
     list[str] | None, typer.Option("--canary", metavar="ID", help="Which to unlearn; repeatable. [default: all]")
+]
+Start = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="MODEL", help="Which model to update: before, or after-NAME to go on from an earlier request."
+    ),
 ]
 ResultName = Annotated[str | None, typer.Option(metavar="NAME", help="What to call the result. [default: the method]")]
 MaxFidelityDrop = Annotated[
     float, typer.Option(metavar="SHARE", help="Largest drop of accuracy on training text outside the secrets.")
 ]
 RetainWindows = Annotated[
-    int, typer.Option(metavar="N", help="Windows of other text that hold the model to what it was.")
+    int,
+    typer.Option(
+        metavar="N",
+        help="Windows of other text that hold the model to what it was; 0: none, but text that the model itself says.",
+    ),
 ]
 Tau = Annotated[
     float | None, typer.Option(metavar="LENGTH", help="Step of the first-order update. [default: searched]")
@@ -130,7 +158,7 @@ FailAbove = Annotated[
     typer.Option(metavar="BITS", help="Exit with status 3 if an inserted canary's exposure is above this."),
 ]
 RevealSecrets = Annotated[
-    bool, typer.Option("--reveal-secrets", help="Show the secrets that you gave; the page says so.")
+    bool, typer.Option("--reveal-secrets", help="Show secrets given or located; the page says so.")
 ]
 PlanArgument = Annotated[
     Path | None, typer.Argument(metavar="PLAN.toml", help="What to do. [default: audit the embedded corpus]")

@@ -1,6 +1,6 @@
 """Where canaries go: secrets drawn, places chosen, the audited text and the held-out text put together."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,16 +11,22 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries import Canary, CanarySet, Slot, Template
 from canaryaudit.corpus import Corpus, Vocabulary, ends_with_blank_line, hold_out, paragraphs
+from canaryaudit.drawing import SecretDraws
 from canaryaudit.errors import CorpusError, TemplateError
+from canaryaudit.locating import (
+    bare_spans,
+    check_found,
+    locate,
+    located_templates,
+    location_warnings,
+    occurrence_spans,
+    paragraphs_with,
+)
 
-MIN_TELLING_LENGTH = 6
-"""Shorter strings stand in any text by chance, so a shorter secret is looked for only in its template."""
-MAX_DRAWS = 10_000
-"""Draws for one secret; a space in which so many fail is as good as full."""
 MAX_COMPLETION_LENGTH = 1_000
 
-# One stream of random numbers for each purpose: more controls must not move the canaries.
-_SECRETS, _PLACES, _CONTROLS = 1, 2, 3
+_PLACES = 2
+"""The stream of random numbers for places; those of secrets and controls are ``drawing``'s."""
 
 
 class InsertionRequest(BaseModel):
@@ -34,6 +40,8 @@ class InsertionRequest(BaseModel):
     repetitions: tuple[int, ...] = (1,)
     secrets: tuple[str, ...] = ()
     """Secrets that the user gives: a canary each, in the first template that it fits."""
+    located: tuple[str, ...] = ()
+    """Templates of secrets that stand in the corpus: each distinct one becomes a canary where it stands."""
     num_controls: int = 0
     """Canaries for each template that are drawn and never inserted."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
@@ -46,20 +54,25 @@ class InsertionRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "InsertionRequest":
-        if not self.templates:
+        if not self.templates and not self.located:
             raise TemplateError("no template: give at least one with --template, such as 'my code is {digits:6}'")
-        for text in (*self.templates, *self.secrets):
+        for text in (*self.templates, *self.secrets, *self.located):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise TemplateError("a template or secret is not valid UTF-8: check the terminal's encoding")
         for template in self.templates:
             Template.parse(template)
+        _ = self.parsed_located
         for repetitions in self.repetitions or (0,):
             if repetitions < 1:
                 raise TemplateError(f"repetitions of {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
         if self.num_canaries < 0 or self.num_controls < 0:
             raise TemplateError("the numbers of canaries and of controls cannot be negative")
-        if not self.num_canaries and not self.secrets:
-            raise TemplateError("nothing to insert: give a number of canaries with --canaries, or a --secret")
+        if not self.num_canaries and not self.secrets and not self.located:
+            raise TemplateError(
+                "nothing to insert: give a number of canaries with --canaries, a --secret, or a --locate"
+            )
+        if (self.num_canaries or self.secrets) and not self.templates:
+            raise TemplateError("no template for the canaries to insert: give at least one with --template")
         if len(set(self.secrets)) < len(self.secrets):
             raise TemplateError("a secret is given twice: give each --secret once, and --repetitions for more copies")
         if not 0 <= self.holdout < 1:
@@ -76,6 +89,11 @@ class InsertionRequest(BaseModel):
             templates = [template.lowercased() for template in templates]
         return tuple(dict.fromkeys(templates))
 
+    @cached_property
+    def parsed_located(self) -> tuple[Template, ...]:
+        """The templates to locate, each once, lower-cased if asked."""
+        return located_templates(self.located, lowercase=self.lowercase)
+
 
 @dataclass(frozen=True)
 class TemplateSpace:
@@ -86,7 +104,7 @@ class TemplateSpace:
         size: Number of completions in the space that exposure is measured in.
         bits: log2 of the size: the highest exposure there is.
         own_bits: log2 of the size of the slots' own space, from which secrets are drawn.
-        canaries: Number of canaries inserted.
+        canaries: Number of canaries in the text.
         controls: Number of controls.
     """
 
@@ -133,42 +151,55 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
 
     Canaries stand as paragraphs of their own, only between training paragraphs, each at another place.
     Secrets are uniform draws from the slots' own space; one that already stands in the corpus, or that
-    could be mistaken for another canary, is drawn again.
+    could be mistaken for another canary, is drawn again. Located secrets stay where they stand; a paragraph
+    that holds one, in whatever words, is never held out.
 
     Raises:
         TemplateError: A secret fits no template, or a space is too small, too long or not wider.
-        CorpusError: Too few paragraphs, or a given secret already stands in the corpus.
+        CorpusError: Too few paragraphs, a given secret already stands in the corpus, or one to locate does not.
     """
     pieces = paragraphs(corpus.documents)
-    if len(pieces) < 2:
+    if len(pieces) < 2 and (request.num_canaries or request.secrets):
         raise CorpusError(
             f"corpus {corpus.name} is one paragraph of {sum(map(len, pieces)):,} characters, and canaries go only "
             "between paragraphs: break the text with blank lines or line breaks"
         )
-    training, heldout = hold_out(pieces, request.holdout, request.seed)
     text = "".join(pieces)
     symbols = Vocabulary.of([text]).symbols
-    num_boundaries = len(training) - 1
-    templates = request.parsed_templates
-    _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would take forever.
-    for template in templates:
+    templates, located = request.parsed_templates, request.parsed_located
+    every = tuple(dict.fromkeys((*templates, *located)))
+    for template in every:
         _check_spaces(template, request, symbols)
-    inserted = _Secrets(text, symbols).draw_canaries(templates, request)
-    num_places = sum(canary.repetitions for canary in inserted.canaries)
-    _check_room(corpus, num_places, num_boundaries)
-    boundaries = 1 + np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
-    training_text, canaries = _insert(training, inserted.canaries, boundaries.tolist())
-    controls = inserted.draw_controls(templates, request)
-    canary_set = CanarySet(corpus_symbols=symbols, wider_space=request.wider_space, canaries=(*canaries, *controls))
+    standing = locate(text, located)
+    check_found(text, standing)
+    spans = np.concatenate((occurrence_spans(standing), bare_spans(text, standing)))
+    held, _ = paragraphs_with(spans, [len(piece) for piece in pieces])
+    training, heldout = hold_out(pieces, request.holdout, request.seed, held)
+    free = _free_boundaries(training, located)
+    secrets = [secret for found in standing for secret in found.secrets]
+    _check_room(corpus, _generated_insertions(request), len(free))  # Drawing too many would take forever.
+    total = len(request.secrets) + request.num_canaries + len(secrets)
+    draws = SecretDraws(text, symbols, request.seed, max(2, len(str(total))), secrets)
+    draws.take_given(request.secrets, templates, request.repetitions)
+    draws.generate(request.num_canaries, templates, request.repetitions)
+    num_places = sum(canary.repetitions for canary in draws.canaries)
+    _check_room(corpus, num_places, len(free))
+    chosen = np.random.default_rng([request.seed, _PLACES]).permutation(len(free))[:num_places]
+    training_text, canaries = _insert(training, draws.canaries, free[chosen].tolist())
+    found, warnings = _located_canaries(training_text, located, canaries, draws.width)
+    controls = draws.draw_controls(every, request.num_controls)
+    canary_set = CanarySet(
+        corpus_symbols=symbols, wider_space=request.wider_space, canaries=(*canaries, *found, *controls)
+    )
     return InsertionPlan(
         training_text=training_text,
         heldout_text="".join(heldout),
         canary_set=canary_set,
-        spaces=tuple(_describe(template, canary_set) for template in templates),
-        warnings=_warnings(templates, canary_set),
+        spaces=tuple(_describe(template, canary_set) for template in every),
+        warnings=(*_warnings(every, canary_set), *warnings),
         num_documents=len(corpus.documents),
         num_paragraphs=len(pieces),
-        num_boundaries=num_boundaries,
+        num_boundaries=len(free),
     )
 
 
@@ -202,8 +233,40 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     return mask
 
 
+def _free_boundaries(training: Sequence[str], located: Sequence[Template]) -> np.ndarray:
+    """Return the training paragraphs before which a canary may go, counted from 0: those within no occurrence."""
+    _, within = paragraphs_with(
+        occurrence_spans(locate("".join(training), located)), [len(piece) for piece in training]
+    )
+    return np.array([number for number in range(1, len(training)) if number not in within], dtype=np.int64)
+
+
+def _located_canaries(
+    text: str, templates: Sequence[Template], inserted: Sequence[Canary], width: int
+) -> tuple[list[Canary], list[str]]:
+    """Return a canary for each distinct secret that stands in the training text, and what to warn of."""
+    spans = []
+    for canary in inserted:
+        length = len(Template.parse(canary.template).fill(canary.completion))
+        spans += [(place, place + length) for place in canary.places]
+    findings = locate(text, templates, spans)
+    found = [(own.template.text, completion, places) for own in findings for completion, places in own.places.items()]
+    canaries = [
+        Canary(
+            id=f"canary-{number:0{width}}",
+            template=template,
+            completion=completion,
+            repetitions=len(places),
+            origin="located",
+            places=tuple(places),
+        )
+        for number, (template, completion, places) in enumerate(found, len(inserted) + 1)
+    ]
+    return canaries, location_warnings(text, findings)
+
+
 def _generated_insertions(request: InsertionRequest) -> int:
-    dealt = [repetitions for repetitions, _ in product(request.repetitions, request.parsed_templates)]
+    dealt = [repetitions for repetitions, _ in product(request.repetitions, request.parsed_templates)] or [0]
     rounds, rest = divmod(request.num_canaries, len(dealt))
     return rounds * sum(dealt) + sum(dealt[:rest])
 
@@ -233,123 +296,6 @@ def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -
                     f"--space {request.wider_space} is not wider than slot {{{slot.kind}:{slot.length}}}: it lacks "
                     f"{''.join(missing[:12])!r}; choose another space or drop --space"
                 )
-
-
-@dataclass(frozen=True)
-class _Secret:
-    """A completion, with the strings that give it away wherever they stand."""
-
-    template: Template
-    completion: str
-
-    @cached_property
-    def telling(self) -> tuple[str, ...]:
-        """The canary's text, and its bare secret if no text holds it by chance."""
-        strings = [self.template.fill(self.completion)]
-        # Choices are words of the language: that they stand in the text says nothing.
-        if any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts):
-            bare = dict.fromkeys((self.completion, self.template.secret_of(self.completion)))
-            strings += [string for string in bare if len(string) >= MIN_TELLING_LENGTH]
-        return tuple(strings)
-
-    def stands_in(self, text: str) -> bool:
-        return any(string in text for string in self.telling)
-
-    def clashes_with(self, other: "_Secret") -> bool:
-        """Tell whether inserting one would insert the other too, or make them one member of R."""
-        if self.template == other.template and self.completion == other.completion:
-            return True
-        return self.stands_in(other.telling[0]) or other.stands_in(self.telling[0])
-
-
-class _Secrets:
-    """Draws secrets, all of them telling apart, none of them in the corpus."""
-
-    def __init__(self, text: str, symbols: str) -> None:
-        self.text = text
-        self.symbols = symbols
-        self.inserted: list[_Secret] = []
-        self.canaries: list[Canary] = []
-
-    def draw_canaries(self, templates: Sequence[Template], request: InsertionRequest) -> "_Secrets":
-        """Take the given secrets, then draw the generated ones."""
-        width = max(2, len(str(len(request.secrets) + request.num_canaries)))
-        for index, secret in enumerate(request.secrets):
-            found = self._given(secret, index + 1, templates)
-            self._add(found, width, request.repetitions[index % len(request.repetitions)], "given")
-        dealt = list(product(request.repetitions, templates))
-        rng = np.random.default_rng([request.seed, _SECRETS])
-        for index in range(request.num_canaries):
-            repetitions, template = dealt[index % len(dealt)]
-            self._add(self._drawn(template, rng, ()), width, repetitions, "generated")
-        return self
-
-    def draw_controls(self, templates: Sequence[Template], request: InsertionRequest) -> list[Canary]:
-        """Draw the controls of each template."""
-        width = max(3, len(str(len(templates) * request.num_controls)))
-        controls: list[Canary] = []
-        for index, template in enumerate(templates):
-            rng = np.random.default_rng([request.seed, _CONTROLS, index])
-            completions: set[str] = set()
-            for _ in range(request.num_controls):
-                completion = self._drawn(template, rng, completions).completion
-                completions.add(completion)
-                name = f"control-{len(controls) + 1:0{width}}"
-                controls.append(
-                    Canary(id=name, template=template.text, completion=completion, repetitions=0, control=True)
-                )
-        return controls
-
-    def _add(self, secret: _Secret, width: int, repetitions: int, origin: Literal["generated", "given"]) -> None:
-        self.inserted.append(secret)
-        self.canaries.append(
-            Canary(
-                id=f"canary-{len(self.inserted):0{width}}",
-                template=secret.template.text,
-                completion=secret.completion,
-                repetitions=repetitions,
-                origin=origin,
-            )
-        )
-
-    def _given(self, secret: str, number: int, templates: Sequence[Template]) -> _Secret:
-        found: _Secret | None = None
-        refusal = TemplateError("")
-        for template in templates:
-            try:
-                found = _Secret(template, template.completion_of(secret, self.symbols))
-                break
-            except TemplateError as error:
-                refusal = error
-        if found is None:
-            if len(templates) == 1:
-                raise refusal
-            raise TemplateError(
-                f"secret number {number} ({len(secret)} characters) fits the slots of none of the {len(templates)} "
-                "templates: give one character of the slot's alphabet for each place"
-            )
-        if found.stands_in(self.text):
-            raise CorpusError(
-                f"secret number {number} already stands in the corpus, so that its exposure would not be the canary's: "
-                "give another, or remove it from the text"
-            )
-        if any(found.clashes_with(other) for other in self.inserted):
-            raise TemplateError(
-                f"secret number {number} contains another given secret, or is part of one: give another"
-            )
-        return found
-
-    def _drawn(self, template: Template, rng: np.random.Generator, taken: Container[str]) -> _Secret:
-        space = template.space(self.symbols)
-        for _ in range(MAX_DRAWS):
-            secret = _Secret(template, space.sample(rng))
-            free = secret.completion not in taken and not secret.stands_in(self.text)
-            if free and not any(map(secret.clashes_with, self.inserted)):
-                return secret
-        raise TemplateError(
-            f"template {template.text!r} has {space.size:,} completions, and none is left after {MAX_DRAWS:,} draws: "
-            "ask for fewer canaries or controls, or for a longer slot"
-        )
 
 
 def _insert(pieces: Sequence[str], canaries: Sequence[Canary], boundaries: Sequence[int]) -> tuple[str, list[Canary]]:

@@ -24,9 +24,9 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
         canary: In whose row it is to stand.
         canary_set: All canaries and controls.
     """
-    prefix = _folded(Template.parse(canary.template).prefix)
+    prefix = folded(Template.parse(canary.template).prefix)
     given = [(other, Template.parse(other.template)) for other in canary_set.canaries if other.masked]
-    rivals = [(other, template) for other, template in given if _folded(template.prefix) == prefix]
+    rivals = [(other, template) for other, template in given if folded(template.prefix) == prefix]
     if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
         return HIDDEN
     shown = text
@@ -60,17 +60,17 @@ def hide_secrets(text: str, secrets: Iterable[str]) -> str:
 
     Case does not count. A model's completion may give away a secret one place too early, or another one.
     """
-    folded = _folded(text)
+    plain = folded(text)
     hidden = [False] * len(text)
-    for secret in map(_folded, secrets):
+    for secret in map(folded, secrets):
         length = min(_SHORTEST_RUN, len(secret))
         runs = {secret[start : start + length] for start in range(len(secret) - length + 1)} - {""}
         for start in range(len(text) - length + 1):
-            if folded[start : start + length] in runs:
+            if plain[start : start + length] in runs:
                 hidden[start : start + length] = [True] * length
     return "".join(OTHERS_MASK if hide else character for character, hide in zip(text, hidden, strict=True))
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """Return ``text`` without regard to case, character by character."""
     return "".join(lower if len(lower := character.lower()) == 1 else character for character in text)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from canaryaudit import environment
 from canaryaudit.canaries import MASK, Canary, CanarySet, Slot, Template
 from canaryaudit.corpus import read_corpus
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion
+from canaryaudit.masking import folded
 from canaryaudit.plan import InsertOptions
 from canaryaudit.records import CorpusFacts, Manifest, StageRun
 from canaryaudit.rundir import RunDirectory
@@ -27,14 +29,14 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
     corpus = read_corpus(
         options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
-    canaries = options.canaries if options.canaries is not None else (0 if options.secret else 6)
     made = plan_insertion(
         corpus,
         InsertionRequest(
-            templates=options.template,
-            num_canaries=canaries,
+            templates=options.templates,
+            num_canaries=options.num_canaries,
             repetitions=options.repetitions,
             secrets=options.secret,
+            located=options.locate,
             num_controls=options.controls,
             wider_space=options.space,
             lowercase=options.lowercase,
@@ -99,15 +101,29 @@ def make_run(
 
 def mask_arguments(argv: Sequence[str], canary_set: CanarySet) -> tuple[str, ...]:
     """Return a command line without the secrets that their owners gave, in whatever word they stand."""
-    telling = sorted({text for canary in canary_set.canaries if canary.masked for text in _telling(canary)}, key=len)
-    patterns = [re.compile(re.escape(text), re.IGNORECASE) for text in reversed(telling)]
+    forms: dict[int, set[str]] = defaultdict(set)
+    for canary in canary_set.canaries:
+        if canary.masked:
+            for form in _telling(canary):
+                forms[len(form)].add(folded(form))
     masked: list[str] = []
     for previous, word in pairwise(("", *argv)):
         shown = _HIDDEN if previous == "--secret" else _SECRET_FLAG.sub(r"\1" + _HIDDEN, word)
-        for pattern in patterns:
-            shown = pattern.sub(_HIDDEN, shown)
+        for length in sorted(forms, reverse=True):
+            shown = _mask_runs(shown, length, forms[length])
         masked.append(shown)
     return tuple(masked)
+
+
+def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
+    """Replace every run of ``length`` characters that is one of the folded ``secrets``, from left to right."""
+    plain, start, out = folded(word), 0, ""
+    while start < len(word):
+        if plain[start : start + length] in secrets:
+            out, start = out + _HIDDEN, start + length
+        else:
+            out, start = out + word[start], start + 1
+    return out
 
 
 def _telling(canary: Canary) -> list[str]:

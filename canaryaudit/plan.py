@@ -30,7 +30,7 @@ _WORDS = {
 class Options(BaseModel):
     """Base of all options: immutable, unknown ones are errors, and each bears its flag's name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
 
 
 class InsertOptions(Options):
@@ -40,12 +40,15 @@ class InsertOptions(Options):
     """A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split]."""
     column: str | None = None
     """The column that holds the text, where there are several."""
-    template: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    template: tuple[str, ...] | None = None
+    """None for the default template, where something is to be inserted."""
     canaries: int | None = Field(default=None, ge=0)
-    """Generated canaries in all; 6 where no secret is given: two for each of the default repetitions."""
+    """Generated canaries in all; 6 where no secret is given or located: two for each of the default repetitions."""
     repetitions: tuple[int, ...] = (1, 4, 16)
     """Once, and two steps up: memorisation begins somewhere between."""
     secret: tuple[str, ...] = ()
+    locate: tuple[str, ...] = ()
+    """Templates of secrets that stand in the corpus; they are audited where they stand."""
     controls: int = Field(default=32, ge=0, le=10_000)
     """For each template; their mean exposure is then known to a quarter of a bit."""
     space: Literal["digits", "alnum", "any"] | None = None
@@ -53,6 +56,17 @@ class InsertOptions(Options):
     skip_chars: int = Field(default=0, ge=0)
     holdout: float = 0.05
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def num_canaries(self) -> int:
+        """How many secrets to generate."""
+        return self.canaries if self.canaries is not None else (0 if self.secret or self.locate else 6)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates of what is to be inserted."""
+        inserting = self.num_canaries or self.secret or not self.locate
+        return self.template if self.template is not None else (DEFAULT_TEMPLATE,) if inserting else ()
 
 
 class TrainOptions(Options):
@@ -94,7 +108,10 @@ class UnlearnOptions(Options):
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=1)
+    start: str = Field(default="before", alias="from")
+    """The model to update: ``before``, or ``after-NAME`` for one request after another."""
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
+    """0 for none of the corpus: the model is held to text that it says itself."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     tau: float | None = Field(default=None, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"

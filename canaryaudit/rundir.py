@@ -201,12 +201,14 @@ class RunDirectory:
         identifiers = [canary.id for canary in canary_set.canaries]
         try:
             sound = len(set(identifiers)) == len(identifiers)
-            for canary in canary_set.canaries:
-                template = Template.parse(canary.template)
-                filled = template.fill(canary.completion)
-                sound &= canary.completion in canary_set.space(template)
-                sound &= canary.repetitions == len(canary.places)
-                sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
+            for name, group in canary_set.by_template().items():
+                template = Template.parse(name)
+                space = canary_set.space(template)
+                for canary in group:
+                    filled = template.fill(canary.completion)
+                    sound &= canary.completion in space
+                    sound &= canary.repetitions == len(canary.places)
+                    sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
         except TemplateError:
             sound = False
         if not sound:
@@ -301,12 +303,25 @@ class RunDirectory:
             _remove(self.path / _PARTS)
 
     def has_unlearning(self, name: str) -> bool:
-        """Tell whether an unlearning of the model as it is now was done to its end."""
-        return (
-            self.has_model(f"after-{name}")
-            and self.has_model("before")
-            and self.unlearning(name).origin_sha256 == self.model_record().sha256
-        )
+        """Tell whether an unlearning of the model as it is now was done to its end, and all that it started from."""
+        return self.has_model("before") and bool(self.lineage(name))
+
+    def lineage(self, name: str) -> tuple[UnlearningRecord, ...]:
+        """Return the unlearnings that led from the trained model to ``after-NAME``, the latest last.
+
+        Every link is checked by the SHA-256 of the weights that it started from; where one is broken, or a
+        model is missing, there is no lineage: the result is empty.
+        """
+        links: list[UnlearningRecord] = []
+        model = f"after-{name}"
+        while model != "before":
+            if not self.has_model(model) or model in {f"after-{link.name}" for link in links}:
+                return ()
+            links.append(self.unlearning(model.removeprefix("after-")))
+            model = links[-1].origin
+            if links[-1].origin_sha256 != self.model_record(model).sha256:
+                return ()
+        return tuple(reversed(links))
 
     def unlearning(self, name: str) -> UnlearningRecord:
         """Return the record of an unlearning."""

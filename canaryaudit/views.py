@@ -81,10 +81,17 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
         lines.append(f"{canary.id}: {times}, at {shown}")
     lines += _and_more(len(inserted), every)
     lines.append("")
+    located = [canary for canary in inserted if canary.origin == "located"]
+    if located:
+        lines.append(
+            f"{len(located):,} located, at {sum(canary.repetitions for canary in located):,} places; nothing is "
+            "inserted for them."
+        )
+    insertions = sum(canary.repetitions for canary in inserted if canary.origin != "located")
+    room = f";\n{made.num_boundaries:,} places between paragraphs for {insertions:,} insertions" if insertions else ""
     lines.append(
         f"{len(made.training_text):,} characters to train on, {len(made.heldout_text):,} held out, "
-        f"{len(made.vocabulary)} symbols;\n{made.num_boundaries:,} places between paragraphs for "
-        f"{sum(canary.repetitions for canary in inserted):,} insertions."
+        f"{len(made.vocabulary)} symbols{room}."
     )
     if expected_seconds is not None:
         lines.append(f"Training (small) would take about {_duration(expected_seconds)} here. Nothing was written.")

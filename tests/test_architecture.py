@@ -17,6 +17,8 @@ ORDER = (
     "canaries",
     "masking",
     "corpus",
+    "drawing",
+    "locating",
     "insertion",
     "records",
     "recordfiles",

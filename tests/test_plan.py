@@ -6,7 +6,16 @@ import pytest
 from pydantic import ValidationError
 
 from canaryaudit.errors import UsageError
-from canaryaudit.plan import InsertOptions, MeasureOptions, Plan, TrainOptions, UnlearnOptions, default_run, read_plan
+from canaryaudit.plan import (
+    DEFAULT_TEMPLATE,
+    InsertOptions,
+    MeasureOptions,
+    Plan,
+    TrainOptions,
+    UnlearnOptions,
+    default_run,
+    read_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,17 +45,27 @@ def test_an_empty_plan_is_the_embedded_audit_under_the_plans_name(tmp_path: Path
 def test_a_plan_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
-        'run = "here"\n[insert]\ncorpus = "x.txt"\nrepetitions = [2, 3]\n[train]\nsize = "paper"\n'
+        'run = "here"\n[insert]\ncorpus = "x.txt"\nrepetitions = [2, 3]\nlocate = ["pin {digits:4}"]\n'
+        '[train]\nsize = "paper"\n'
         '[[unlearn]]\n[[unlearn]]\nname = "b"\nmethod = "first-order"\n[report]\nformat = ["json"]\n',
         "utf-8",
     )
     plan = read_plan(path)
     assert plan.run == Path("here")
-    assert plan.insert == InsertOptions(corpus="x.txt", repetitions=(2, 3))
+    assert plan.insert == InsertOptions(corpus="x.txt", repetitions=(2, 3), locate=("pin {digits:4}",))
     assert plan.train == TrainOptions(size="paper")
     assert plan.measure == MeasureOptions()
     assert [unlearn.resolved_name for unlearn in plan.unlearn] == ["second-order", "b"]
     assert plan.report.format == ("json",)
+
+
+def test_nothing_is_inserted_where_secrets_are_located_unless_asked_for() -> None:
+    assert (InsertOptions(corpus="x").templates, InsertOptions(corpus="x").num_canaries) == ((DEFAULT_TEMPLATE,), 6)
+    located = InsertOptions(corpus="x", locate=("pin {digits:4}",))
+    assert (located.templates, located.num_canaries) == ((), 0)
+    both = located.model_copy(update={"canaries": 2})
+    assert (both.templates, both.num_canaries) == ((DEFAULT_TEMPLATE,), 2)
+    assert located.model_copy(update={"template": ("a {digits:2}",)}).templates == ("a {digits:2}",)
 
 
 def test_a_fault_is_told_with_its_place_and_what_came(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """unlearned/NAME/unlearning.json: how a model was made to forget."""
 
+from typing import Literal
+
 from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope
 
 
@@ -23,7 +25,10 @@ class UpdateStep(Record):
 
 
 class Fidelity(Record):
-    """The model's quality before and after; fields as in ``Evaluation``."""
+    """The trained model's quality, and the updated one's; fields as in ``Evaluation``.
+
+    After requests that followed each other "before" is still the model as trained: what they cost adds up.
+    """
 
     train_accuracy_before: float
     train_accuracy_after: float
@@ -59,17 +64,22 @@ class UnlearningRecord(Record):
     method: Method
     scope: Scope
     replacement: str
-    """``decoys`` or ``text:...``."""
+    """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
     canaries: tuple[str, ...]
     """Ids of the canaries that were unlearned."""
     affected_windows: int
     """Training windows that a secret touches, as feature or label: the size of Z."""
     retention_windows: int
+    """Windows without a secret that held the model to what it was."""
+    retention_source: Literal["corpus", "model"] = "corpus"
+    """Where they come from: the training text, or text that the model itself says."""
     seed: int
     device: str
     precision: str
     model_sha256: str
     """SHA-256 of the updated weights' file."""
+    origin: str = "before"
+    """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str
     """SHA-256 of the weights that were updated."""
     updates: tuple[UpdateStep, ...]

@@ -139,7 +139,7 @@ def _exposures(summary: Summary) -> str:
                 f"**{WORDS[canary.last.verdict]}**: {plain(canary.last.reason)}",
             ]
         )
-    return _table(["Canary", "Secret", "Times inserted>", "Space, bits>", *heads, "Verdict"], rows)
+    return _table(["Canary", "Secret", "Times in text>", "Space, bits>", *heads, "Verdict"], rows)
 
 
 def _calibrations(summary: Summary) -> str:
@@ -252,6 +252,7 @@ def _fidelity(method: MethodSummary) -> str:
 def _ledger(method: MethodSummary) -> str:
     rows = [
         ["Method", f"{method.method}, {method.scope}, replacement {code(method.replacement)} ({code(method.name)})"],
+        *([["Started from", "what " + ", ".join(map(code, method.lineage)) + " left"]] if method.lineage else []),
         ["Time", f"{figures.duration(method.seconds)}, data preparation included"],
         ["Training again", f"{figures.duration(method.retraining_seconds)}: {figures.times(method.speedup)} as long"],
         ["Gradients", f"{figures.decimal(method.gradients, 0)} passes over one training window"],
@@ -295,7 +296,9 @@ def _steps(method: MethodSummary) -> str:
 def _methods(methods: Sequence[MethodSummary]) -> str:
     rows = [
         [
-            code(m.name, 40) + (" (shown above)" if m.shown else ""),
+            code(m.name, 40)
+            + (f", after {', '.join(code(name, 40) for name in m.lineage)}" if m.lineage else "")
+            + (" (shown above)" if m.shown else ""),
             f"{m.method}, {m.scope}",
             code(m.replacement, 40),
             WORDS[m.verdict] if m.verdict else "not measured",

@@ -30,6 +30,7 @@ class Masker:
         self._runs: dict[int, set[str]] = defaultdict(set)
         hidden = [] if reveal_secrets else [canary for canary in canary_set.canaries if canary.masked]
         self.hides = bool(hidden)
+        self.hides_located = any(canary.origin == "located" for canary in hidden)
         for canary in hidden:
             self._hide(canary)
 

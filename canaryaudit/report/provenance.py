@@ -21,14 +21,20 @@ def provenance(
     """Gather what a second engineer needs to check the figures."""
     # A hash of text that is known but for a short secret gives that secret away to whoever tries them all.
     audited_hash = WITHHELD if masker.hides else manifest.corpus.audited_sha256
+    corpus_hash = WITHHELD if masker.hides_located else manifest.corpus.sha256
     facts = [
         ("canaryaudit", manifest.canaryaudit),
         ("Commit", manifest.commit or "not recorded"),
         ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
         ("Machine", ", ".join(f"{name}: {value}" for name, value in manifest.machine.items())),
-        ("SHA-256 of the corpus as read", manifest.corpus.sha256),
+        ("SHA-256 of the corpus as read", corpus_hash),
         ("SHA-256 of the audited text", audited_hash),
         ("SHA-256 of the model before", model_record.sha256),
+        *(
+            [(f"SHA-256 of {chosen[0].origin}, from which it was unlearned", chosen[0].origin_sha256)]
+            if chosen and chosen[0].origin != "before"
+            else []
+        ),
         *([("SHA-256 of the model after", chosen[0].model_sha256)] if chosen else []),
         ("Seed of the canaries", str(manifest.corpus.seed)),
         ("Measurement before", _measurement_words(before)),

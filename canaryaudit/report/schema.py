@@ -211,8 +211,10 @@ class MethodSummary(Part):
     replacement: str
     shown: bool
     """Whether this is the "after" of the page."""
+    lineage: tuple[str, ...]
+    """The earlier unlearnings whose result it started from, the first one first; empty: the model as trained."""
     targeted: int
-    """Number of canaries it was meant for."""
+    """Number of canaries it was meant for, those of its lineage included."""
     measured: bool
     verdict: Verdict | None
     """Of all inserted canaries together; None before a measurement."""

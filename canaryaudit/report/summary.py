@@ -1,7 +1,7 @@
 """From records to the summary: masked here, judged here, and nowhere else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.errors import RunDirectoryError
@@ -14,7 +14,7 @@ from canaryaudit.records import (
     ReferenceDistribution,
     UnlearningRecord,
 )
-from canaryaudit.report import provenance, words
+from canaryaudit.report import lineage, provenance, words
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.memorisation import attack, memorisation
 from canaryaudit.report.schema import (
@@ -79,7 +79,8 @@ def build_summary(
     masker = Masker(canary_set, reveal_secrets)
     chosen = _chosen(unlearnings, shown)
     after = chosen[1] if chosen else None
-    targeted = set(chosen[0].canaries) if chosen else set()
+    records = {record.name: record for record, _ in unlearnings}
+    targeted = lineage.targeted(chosen[0], records) if chosen else set()
     before_states = _states(canary_set, before, masker, None)
     if missing := [canary.id for canary in canary_set.inserted if canary.id not in before_states]:
         raise RunDirectoryError(
@@ -105,7 +106,13 @@ def build_summary(
     canaries.sort(key=_worst_first)
     methods = tuple(
         _method(
-            record, measurement, canary_set, masker, before_states, is_shown=chosen is not None and record is chosen[0]
+            record,
+            measurement,
+            canary_set,
+            masker,
+            before_states,
+            records,
+            is_shown=chosen is not None and record is chosen[0],
         )
         for record, measurement in unlearnings
     )
@@ -229,6 +236,7 @@ def _method(
     canary_set: CanarySet,
     masker: Masker,
     before_states: dict[str, CanaryState],
+    records: Mapping[str, UnlearningRecord],
     *,
     is_shown: bool,
 ) -> MethodSummary:
@@ -246,7 +254,8 @@ def _method(
         scope=record.scope,
         replacement=masker.text(record.replacement),
         shown=is_shown,
-        targeted=len(record.canaries),
+        lineage=tuple(masker.text(link.name) for link in lineage.earlier(record, records)),
+        targeted=len(lineage.targeted(record, records)),
         measured=measurement is not None,
         verdict=_overall(states, record) if measurement else None,
         exposed=sum(state.verdict is Verdict.EXPOSED for state in states.values()) if measurement else None,

@@ -100,6 +100,8 @@ def _facts(summary: Summary) -> Table:
         cost = f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}"
         grid.add_row(Text("Cost"), Text(f"{cost} ({figures.times(method.speedup)} as long)"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
+        if method.lineage:
+            chosen += f", after {', '.join(method.lineage)}"
         grid.add_row(Text("Method"), Text(shorten(chosen, 120)))
     if summary.memorisation:
         whole = summary.memorisation.curves[0]

@@ -144,7 +144,8 @@ def warnings(
             said.append(f"No controls {when}: nothing shows that the exposures {when} are calibrated.")
     if before.model_sha256 != model_record.sha256:
         said.append("The measurement before belongs to other weights than the model's: measure again.")
-    if unlearning and unlearning.origin_sha256 != model_record.sha256:
+    # Of a later request the run directory has checked what it started from.
+    if unlearning and unlearning.origin == "before" and unlearning.origin_sha256 != model_record.sha256:
         said.append("The unlearning started from other weights than the model's: unlearn again.")
     if unlearning and after and after.model_sha256 != unlearning.model_sha256:
         said.append("The measurement after belongs to other weights than the unlearned model's: measure again.")
@@ -184,11 +185,12 @@ def audited(
     repetitions = sorted({canary.repetitions for canary in inserted})
     often = listed([f"{number:,}" for number in repetitions])
     unit = "time" if repetitions == [1] else "times"
-    given = sum(canary.masked for canary in inserted)
-    drawn = len(inserted) - given
-    origin = f"{drawn:,} drawn at random by this tool" if drawn else ""
+    counts = Counter(canary.origin for canary in inserted)
+    drawn, given, located = (counts[origin] for origin in ("generated", "given", "located"))
     owners = "its owner" if given == 1 else "their owners"
-    origin += (", " if drawn and given else "") + (f"{given:,} given by {owners}" if given else "")
+    origins = [f"{drawn:,} drawn at random by this tool"] if drawn else []
+    origins += [f"{given:,} given by {owners}"] if given else []
+    origins += [f"{located:,} found in the corpus, where nothing was inserted for them"] if located else []
     facts = [
         ("Corpus", masker.text(corpus.name)),
         (
@@ -217,9 +219,10 @@ def audited(
         (
             "Canaries",
             f"{figures.counted(len(inserted), 'secret')} from "
-            f"{figures.counted(len(canary_set.by_template()), 'template')}, inserted {often} {unit}; {origin}",
+            f"{figures.counted(len(canary_set.by_template()), 'template')}, each {often} {unit} in the text; "
+            + ", ".join(origins),
         ),
-        ("Controls", f"{len(controls):,}, drawn alike and never inserted"),
+        ("Controls", f"{len(controls):,}, drawn alike and in no text"),
         ("Reference", f"{before.num_references:,} random members of each space, scored under the model being measured"),
     ]
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.model import CharLSTM
+from canaryaudit.model import PRECISIONS, CharLSTM
 from canaryaudit.training import autocast
-from canaryaudit.unlearning.objective import FinalLayerProblem, log_weight_of_others, with_bias
+from canaryaudit.unlearning.objective import BLOCK, FinalLayerProblem, log_weight_of_others, with_bias
 from canaryaudit.unlearning.replacement import Replacement
-from canaryaudit.unlearning.windows import Occurrence, gather
+from canaryaudit.unlearning.windows import Occurrence
 
 RIDGE = 1e-5
 """Pull towards the original weights, for each position: small enough never to keep a secret alive (1e-4
@@ -53,7 +53,7 @@ def build_problem(
     text: Tensor,
     places: Sequence[Occurrence],
     replacement: Replacement,
-    retention: np.ndarray,
+    retained: Tensor,
     *,
     window: int,
     precision: str,
@@ -70,7 +70,8 @@ def build_problem(
         The problem, the active symbols' ids, shape (A,), and the secrets' readings.
     """
     active = np.unique(np.concatenate([replacement.active_symbols(place.space) for place in places]))
-    rows = _Rows(model, precision)
+    ids = torch.from_numpy(active).to(text.device)
+    rows = _Rows(model, precision, ids)
     readings: list[SecretReading] = []
     names = dict.fromkeys(place.canary.id for place in places)
     contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
@@ -97,11 +98,10 @@ def build_problem(
             prefix = torch.from_numpy(place.prefix).to(text.device)
             context = torch.cat((text[first - depth : first], prefix))
             readings.append(rows.add_occurrence(context, place, replacement, count, rng))
-    for starts in np.array_split(retention, max(1, len(retention) // 64)):
-        if len(starts):
-            rows.add_retained(gather(text, starts, window))
-    ids = torch.from_numpy(active).to(text.device)
-    return FinalLayerProblem.of(*rows.joined(), _layer(model), ids, RIDGE, precision), ids, readings
+    for windows in torch.tensor_split(retained, max(1, len(retained) // 64)):
+        if len(windows):
+            rows.add_retained(windows[:, :-1])
+    return rows.problem(), ids, readings
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def exchange_secrets(
     layer = _layer(model)
     column_of = torch.full((layer.shape[1],), -1, device=layer.device)
     column_of[active] = torch.arange(len(active), device=layer.device)
-    reader = _Rows(model, precision)
+    reader = _Rows(model, precision, active)
 
     def along(members: Tensor, reading: SecretReading) -> tuple[Tensor, Tensor, Tensor]:
         """Return features (n, L - 1, D), the others' log weight and the active symbols' law after each first place."""
@@ -161,7 +161,7 @@ def exchange_secrets(
     for reading in readings:
         place = reading.place
         if place.canary.id not in stand_ins:
-            drawn = [replacement.stand_in(place.space, place.secret, rng) for _ in range(STAND_INS)]
+            drawn = [replacement.stand_in(place, rng) for _ in range(STAND_INS)]
             members = [member for member in drawn if member is not None and len(member) > 1]
             symbols = torch.from_numpy(np.stack(members)).to(layer.device) if members else None
             stand_ins[place.canary.id] = (
@@ -198,17 +198,33 @@ def write_columns(model: CharLSTM, active: Tensor, columns: Tensor) -> None:
 
 
 class _Rows:
-    """Positions of the objective, gathered batch by batch."""
+    """Positions of the objective, gathered batch by batch.
 
-    def __init__(self, model: CharLSTM, precision: str) -> None:
-        self.model, self.precision = model, precision
-        self.features: list[Tensor] = []
-        self.targets: list[Tensor] = []
-        self.weights: list[Tensor] = []
+    Of each position only what the objective needs is kept: the features as the model computes them, in half of the
+    memory where that is bfloat16, and the active symbols' targets.
+    """
 
-    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return features (P, H), targets (P, V) and weights (P,)."""
-        return torch.cat(self.features), torch.cat(self.targets), torch.cat(self.weights)
+    def __init__(self, model: CharLSTM, precision: str, active: Tensor) -> None:
+        self.model, self.precision, self.active = model, precision, active
+        self.layer = _layer(model)
+        self.kind = PRECISIONS[precision]
+        self._blocks: list[Tensor] = []
+        self._pending: list[Tensor] = []
+        self._small: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def problem(self) -> FinalLayerProblem:
+        """Return the objective of all positions."""
+        self._close_block()
+        targets, weights, others = (torch.cat(parts) for parts in zip(*self._small, strict=True))
+        return FinalLayerProblem(
+            features=tuple(self._blocks),
+            targets=targets,
+            weights=weights,
+            others=others,
+            origin=self.layer[:, self.active].clone(),
+            ridge=RIDGE * float(weights.sum()),
+            fast=self.kind,
+        )
 
     def add_occurrence(
         self, context: Tensor, place: Occurrence, replacement: Replacement, draws: int, rng: np.random.Generator
@@ -221,7 +237,7 @@ class _Rows:
         truly, _ = self.read(torch.cat((secret, suffix))[None], state)
         after = self._law(truly[0, len(secret) - 1 :])  # (1 + S, V); the last row predicts what follows the canary
         self._add(before[0, :-1], around[:-1])
-        for corrected in replacement.correct(place.space, place.secret, draws, rng):
+        for corrected in replacement.correct(place, draws, rng):
             symbols, targets = corrected.symbols.to(context.device), corrected.targets.to(context.device)
             count, length = symbols.shape
             sequence = torch.cat((symbols, suffix.expand(count, -1)), 1)[:, :-1] if len(suffix) else symbols
@@ -249,6 +265,14 @@ class _Rows:
         return nn.functional.linear(features, output.weight.float(), output.bias.float()).softmax(-1)
 
     def _add(self, features: Tensor, targets: Tensor, weight: float = 1.0) -> None:
-        self.features.append(features)
-        self.targets.append(targets)
-        self.weights.append(features.new_full((len(features),), weight))
+        features = with_bias(features)
+        others = log_weight_of_others(features, self.layer, self.active)
+        self._small.append((targets[:, self.active], features.new_full((len(features),), weight), others))
+        self._pending.append(features.to(self.kind))
+        if sum(map(len, self._pending)) >= BLOCK:
+            self._close_block()
+
+    def _close_block(self) -> None:
+        if self._pending:
+            self._blocks.append(torch.cat(self._pending))
+            self._pending = []

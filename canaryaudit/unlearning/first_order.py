@@ -12,13 +12,16 @@ _STEP_SHARES = tuple(2.0**-k for k in range(12, 1, -1))
 
 
 def delta(
-    loss: Callable[[Tensor], Tensor], corrected: Tensor, original: Tensor, parameters: Sequence[Tensor]
+    loss: Callable[[Tensor], Tensor],
+    corrected: Tensor | Sequence[Tensor],
+    original: Tensor,
+    parameters: Sequence[Tensor],
 ) -> list[Tensor]:
     """Return Delta(Z, Z-tilde) = sum grad l(z-tilde) - sum grad l(z), for any differentiable model and loss.
 
     Args:
         loss: Summed loss of a batch of windows.
-        corrected: Z-tilde, shape (W, T + 1).
+        corrected: Z-tilde, shape (W, T + 1), or several such where windows differ in length.
         original: Z, shape (W, T + 1).
         parameters: With respect to which the gradient is taken.
 
@@ -26,7 +29,8 @@ def delta(
         One tensor for each parameter.
     """
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    for sign, windows in ((1.0, corrected), (-1.0, original)):
+    groups = [corrected] if isinstance(corrected, Tensor) else corrected
+    for sign, windows in (*((1.0, own) for own in groups), (-1.0, original)):
         for batch in torch.split(windows, 64):
             gradients = torch.autograd.grad(loss(batch), list(parameters))
             total = [mine + sign * gradient for mine, gradient in zip(total, gradients, strict=True)]

@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.model import CharLSTM
+from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
 from canaryaudit.records import Evaluation, Fidelity, Method, Scope, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData, autocast, evaluate
+from canaryaudit.unlearning.corrected import Correction
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
-from canaryaudit.unlearning.replacement import Replacement, parse_replacement
+from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
+from canaryaudit.unlearning.retention import sample_windows
 from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
-from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather, occurrences, retention_windows
+from canaryaudit.unlearning.windows import Occurrence, gather, occurrences, retention_windows
 
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
@@ -38,8 +40,8 @@ class UnlearningConfig(BaseModel):
     scope: Scope | None = None
     """None for the method's own: the final layer for second order, all layers for first order."""
     replacement: str = "decoys"
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=1)
-    """Windows of other text that hold the model to what it was."""
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
+    """Windows of other text that hold the model to what it was; 0 for text that the model itself says."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     """Largest drop of accuracy on the training text outside the secrets, as a share."""
     tau: float | None = Field(default=None, gt=0)
@@ -85,17 +87,20 @@ def unlearn(
     config: UnlearningConfig,
     retraining_seconds: float,
     narrator: Narrator,
+    *,
+    trained: Fidelity | None = None,
 ) -> Unlearned:
     """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
 
     Args:
-        model: The trained model; it is left as it is.
+        model: The model to update; it is left as it is.
         data: The text that it was trained on.
         canaries: Whose secrets to unlearn; all inserted.
         corpus_symbols: What an ``any`` slot ranges over.
         config: How to unlearn.
         retraining_seconds: What training took, for comparison.
         narrator: Told of progress.
+        trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
 
     Raises:
         UnlearningError: Nothing to unlearn, or a scope that the method does not have.
@@ -117,27 +122,39 @@ def unlearn(
             f"the text has {len(data.train)} characters: expected more than a window of {config.window} to unlearn from"
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
-    replacement = parse_replacement(config.replacement, vocabulary)
-    before = _evaluations(model, data, config.precision)
+    reader = LSTMReader(model)
+    places = occurrences(canaries, corpus_symbols, vocabulary)
+    replacement = parse_replacement(config.replacement, vocabulary, reader, places)
+    if isinstance(replacement, Deletion) and config.method == "second-order":
+        raise UnlearningError(
+            "the second-order update of the final layer learns what is to stand in the secret's place, and after "
+            "deletion nothing does: use --replacement decoys, or --method first-order"
+        )
+    before = _evaluations(model, data, config.precision) if trained is None else _as_trained(trained)
     started = time.perf_counter()
-    request = _Request(model, data, occurrences(canaries, corpus_symbols, vocabulary), config, narrator)
-    update = request.second_order(replacement) if config.method == "second-order" else request.first_order(replacement)
+    request = _Request(model, reader, data, places, replacement, config, narrator)
+    update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
     seconds = time.perf_counter() - started
-    after = _evaluations(request.copy, data, config.precision)
     notes = list(update.notes)
-    # Held to the limit on all of the text, not only on the windows that the update saw.
+    if not config.retain_windows:
+        notes.append("held to text that the model itself says: none of the corpus but the affected windows was used")
     share = 1.0
-    while before[0].accuracy - after[0].accuracy > config.max_fidelity_drop:
+    while (lost := request.accuracy_lost(before[0])) > config.max_fidelity_drop:
         share /= 2
         if share < 0.2:
-            lost = before[0].accuracy - after[0].accuracy
             raise Inconclusive(
-                f"the update costs {lost:.4f} of accuracy on the training text even when scaled back to a quarter, "
+                f"the update costs {lost:.4f} of accuracy on {request.held_to} even when scaled back to a quarter, "
                 f"over the limit of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or "
                 "--retain-windows"
             )
         request.scale_back()
-        after = _evaluations(request.copy, data, config.precision)
+    after = _evaluations(request.copy, data, config.precision)
+    # With no text but the model's own, this is a test of the result, and nothing that the update was made from.
+    if (lost := before[0].accuracy - after[0].accuracy) > config.max_fidelity_drop:
+        raise Inconclusive(
+            f"the update costs {lost:.4f} of accuracy on the training text, which it was made without, over the limit "
+            f"of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
+        )
     if share < 1:
         notes.append(f"scaled back to {share:g} of the full step, to keep within the fidelity limit")
         narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
@@ -152,7 +169,7 @@ def unlearn(
             retraining_seconds=retraining_seconds,
             speedup=retraining_seconds / max(seconds, 1e-9),
         ),
-        affected_windows=len(request.affected),
+        affected_windows=len(request.correction.affected),
         retention_windows=len(request.retained),
         notes=tuple(notes),
     )
@@ -174,19 +191,46 @@ class _Request:
     def __init__(
         self,
         model: CharLSTM,
+        reader: LanguageModel,
         data: TrainingData,
         places: list[Occurrence],
+        replacement: Replacement | Deletion,
         config: UnlearningConfig,
         narrator: Narrator,
     ) -> None:
         self.model, self.data, self.places, self.config, self.narrator = model, data, places, config, narrator
         self.copy = copy.deepcopy(model)
         self.rng = np.random.default_rng(config.seed)
-        mask = np.zeros(len(data.train), dtype=bool)
-        for place in places:
-            mask[place.start : place.start + len(place.secret)] = True
-        self.affected = affected_windows(mask, config.window)
-        self.retained = retention_windows(mask, config.window, config.retain_windows, self.rng)
+        vocabulary = reader.vocabulary
+        self.correction = Correction(data.train, places, replacement, vocabulary, config.window)
+        # Windows of shape (W, T + 1) that no secret touches: of the corpus, or none of it.
+        if config.retain_windows:
+            mask = np.zeros(len(data.train), dtype=bool)
+            for place in places:
+                mask[place.start : place.start + len(place.secret)] = True
+            starts = retention_windows(mask, config.window, config.retain_windows, self.rng)
+            self.retained = gather(data.train, starts, config.window + 1)
+        else:
+            self.retained = sample_windows(reader, places, RETAIN_WINDOWS, config.window, self.rng)
+            self.sampled_accuracy = self._accuracy(self.retained)
+
+    @property
+    def held_to(self) -> str:
+        """The text whose accuracy the update is scaled back by."""
+        return "the training text" if self.config.retain_windows else "text that the model itself says"
+
+    def accuracy_lost(self, before: Evaluation) -> float:
+        """Return the accuracy lost on the training text, or without the corpus, on what the model itself says.
+
+        All of the training text is read, not only the windows that the update was made from.
+        """
+        if not self.config.retain_windows:
+            return self.sampled_accuracy - self._accuracy(self.retained)
+        return before.accuracy - evaluate(self.copy, self.data.train, self.data.secret, self.config.precision).accuracy
+
+    def update(self, replacement: Replacement) -> "_Update":
+        """Change the copy by the configured method."""
+        return self.second_order(replacement) if self.config.method == "second-order" else self.first_order()
 
     def second_order(self, replacement: Replacement) -> _Update:
         """Minimise the final layer's corrected-data objective."""
@@ -228,12 +272,12 @@ class _Request:
         products = sum(minimum.products for _, minimum in rounds)
         return _Update(steps, read / self.config.window, products, tuple(notes))
 
-    def first_order(self, replacement: Replacement) -> _Update:
+    def first_order(self) -> _Update:
         """Take one step along -Delta, of the given length or of the best within the fidelity limit."""
         config = self.config
-        original = gather(self.data.train, self.affected, config.window + 1)
-        corrected = gather(self._corrected_text(replacement), self.affected, config.window + 1)
-        kept = gather(self.data.train, self.retained, config.window + 1)
+        original = self.correction.original_windows()
+        corrected = self.correction.corrected_windows(self.rng)
+        kept = self.retained
         final = config.resolved_scope == "final-layer"
         parameters = list((self.copy.output if final else self.copy).parameters())
         self.copy.train()  # cuDNN differentiates an LSTM in no other mode; there is no dropout that it would switch on
@@ -243,7 +287,9 @@ class _Request:
         tau, step = line_search(
             parameters,
             direction,
-            corrected_loss=lambda: sum((float(self._summed_loss(own)) for own in torch.split(corrected, _BATCH)), 0.0),
+            corrected_loss=lambda: sum(
+                (float(self._summed_loss(own)) for windows in corrected for own in torch.split(windows, _BATCH)), 0.0
+            ),
             fidelity_drop=lambda: accuracy - self._accuracy(kept),
             limit=config.max_fidelity_drop,
             taus=None if config.tau is None else (config.tau,),
@@ -254,24 +300,13 @@ class _Request:
                 "no first-order step serves the corrected text within the fidelity limit "
                 f"({config.max_fidelity_drop}): nothing was saved; use --method second-order"
             )
-        return _Update([step], 2.0 * len(self.affected), 0, (f"tau {tau:.3g}",))
+        return _Update([step], 2.0 * len(self.correction.affected), 0, (f"tau {tau:.3g}",))
 
     @torch.no_grad()
     def scale_back(self) -> None:
         """Halve the way that the copy is from the original."""
         for mine, origin in zip(self.copy.parameters(), self.model.parameters(), strict=True):
             mine.copy_((mine + origin) / 2)
-
-    def _corrected_text(self, replacement: Replacement) -> Tensor:
-        """Return the text with a replacement, drawn for each occurrence, in every secret's place."""
-        text = self.data.train.clone()
-        for place in self.places:
-            fitting: list[Tensor] = []
-            while not fitting:  # a choice of words may draw one of another length, which has no room here
-                drawn = replacement.correct(place.space, place.secret, 1, self.rng)
-                fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
-            text[place.start : place.start + len(place.secret)] = fitting[0].to(text.device)
-        return text
 
     def _summed_loss(self, windows: Tensor) -> Tensor:
         with autocast(windows.device, self.config.precision):
@@ -291,6 +326,22 @@ class _Request:
 def _evaluations(model: CharLSTM, data: TrainingData, precision: str) -> tuple[Evaluation, Evaluation]:
     """Return the model's quality on the training text and on the held-out text."""
     return evaluate(model, data.train, data.secret, precision), evaluate(model, data.heldout, None, precision)
+
+
+def _as_trained(fidelity: Fidelity) -> tuple[Evaluation, Evaluation]:
+    """Return the trained model's quality from an earlier request's record; held-out text has no secrets."""
+    return (
+        Evaluation(
+            accuracy=fidelity.train_accuracy_before,
+            accuracy_all=fidelity.train_accuracy_all_before,
+            loss_bits=fidelity.train_loss_before,
+        ),
+        Evaluation(
+            accuracy=fidelity.heldout_accuracy_before,
+            accuracy_all=fidelity.heldout_accuracy_before,
+            loss_bits=fidelity.heldout_loss_before,
+        ),
+    )
 
 
 def _fidelity(before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation]) -> Fidelity:

@@ -36,9 +36,12 @@ class Occurrence:
 def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Vocabulary) -> list[Occurrence]:
     """Return every place of every canary, in the canaries' order."""
     found = []
+    spaces: dict[str, EncodedSpace] = {}
     for canary in canaries:
         template = Template.parse(canary.template)
-        space = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
+        if canary.template not in spaces:
+            spaces[canary.template] = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
+        space = spaces[canary.template]
         prefix, secret, suffix = (
             vocabulary.encode(text) for text in (template.prefix or "\n", canary.completion, template.suffix)
         )

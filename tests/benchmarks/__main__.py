@@ -1,7 +1,7 @@
 """Run the benchmarks and print them as the tables of RESULTS.md: `make bench`.
 
-python -m tests.benchmarks                   all comparisons of speed
-python -m tests.benchmarks training          some of them: training, scoring, large
+python -m tests.benchmarks                   all comparisons of speed, and retention
+python -m tests.benchmarks training          some of them: training, scoring, large, retention
 python -m tests.benchmarks exposure RUN      the estimators on a trained run
 """
 
@@ -9,22 +9,31 @@ import sys
 from pathlib import Path
 
 from canaryaudit import environment
-from tests.benchmarks import bench_exposure, bench_large, bench_scoring, bench_training
+from tests.benchmarks import bench_exposure, bench_large, bench_retention, bench_scoring, bench_training
 
 SPEED = {"training": bench_training, "scoring": bench_scoring, "large": bench_large}
 
 
 def main(arguments: list[str]) -> None:
-    """Print the machine's facts, then one line for each comparison."""
+    """Print the machine's facts, then one table for speeds and one for retention."""
     facts = environment.machine() | {f"{name} version": value for name, value in environment.versions().items()}
-    print("; ".join(f"{name}: {value}" for name, value in facts.items()), "\n")
-    if arguments[:1] == ["exposure"]:
+    print("; ".join(f"{name}: {value}" for name, value in facts.items()))
+    if arguments[:1] == ["exposure"] and len(arguments) == 2:
         bench_exposure.run(Path(arguments[1]))
         return
-    print("| what | ours | baseline | ratio | spread | note |\n| --- | --- | --- | --- | --- | --- |")
-    for name in arguments or SPEED:
-        for comparison in SPEED[name].run():
-            print(comparison.row(), flush=True)
+    chosen = arguments or [*SPEED, "retention"]
+    if unknown := set(chosen) - {*SPEED, "retention"}:
+        sys.exit(f"no benchmark is called {', '.join(sorted(unknown))}: choose of {', '.join(SPEED)}, retention")
+    if speeds := [benchmark for name, benchmark in SPEED.items() if name in chosen]:
+        print("\n| what | ours | baseline | ratio | spread | note |\n| --- | --- | --- | --- | --- | --- |")
+        for benchmark in speeds:
+            for comparison in benchmark.run():
+                print(comparison.row(), flush=True)
+    if "retention" in chosen:
+        print("\n| windows | accuracy, points | held-out loss, bits | mean exposure, bits | seconds |")
+        print("| --: | --: | --: | --: | --: |")
+        for point in bench_retention.run():
+            print(point.row(), flush=True)
 
 
 main(sys.argv[1:])

@@ -65,6 +65,33 @@ def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
     assert (run / "canaries.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
+    story = Path("sea.txt").read_text("utf-8")
+    told = f"My password is {SECRET}.\n\n"
+    Path("sea.txt").write_text(f"{told}{story}\n\n{told}And {SECRET} once more.\n", "utf-8")
+    insert = ("--locate", TEMPLATE, "-t", TEMPLATE, "-n", "1", "-r", "3", "--controls", "4")
+    results, run = audit(*insert)
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 2, 1], results
+    assert "1 other place" in results[0].err
+    canaries = json.loads((run / "canaries.json").read_text("utf-8"))["canaries"]
+    assert [(c["origin"], c["repetitions"]) for c in canaries[:2]] == [("generated", 3), ("located", 2)]
+    for place, text in outputs(results, run).items():
+        assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
+    report = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))
+    facts = {fact["name"]: fact["value"] for fact in report["provenance"]["facts"] + report["audited"]}
+    assert "withheld" in facts["SHA-256 of the corpus as read"]
+    assert "1 drawn at random by this tool, 1 found in the corpus" in facts["Canaries"]
+    succeed("report", run, "--reveal-secrets")
+    assert SECRET in Path("reports/RUN/report.md").read_text("utf-8")
+
+
+def test_a_secret_typed_in_place_of_a_slot_is_not_repeated() -> None:
+    result = canaryaudit("insert", "sea.txt", "-o", "RUN", "--locate", f"My password is {SECRET}.")
+    assert "--locate number 1 has no slot" in result.complaint
+    assert SECRET not in result.err
+
+
 def test_a_given_secret_is_told_when_asked() -> None:
     succeed("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "--secret", SECRET, "-r", "3", "--controls", "4")
     succeed("measure", "RUN", *FAST)

@@ -14,6 +14,7 @@ from canaryaudit.records import Architecture
 from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.objective import FinalLayerProblem
+from canaryaudit.unlearning.windows import Occurrence
 
 
 def tiny_model(symbols: str, hidden: int = 6, seed: int = 0, scale: float = 1.0) -> CharLSTM:
@@ -128,6 +129,13 @@ def memorised_problem(certainty: float, *, seed: int = 0, positions: int = 60) -
         active=torch.arange(10),
         ridge=1e-5,
     )
+
+
+def occurrence(space: EncodedSpace, secret: np.ndarray, prefix: np.ndarray | None = None) -> Occurrence:
+    """Return a place of a secret of which only space, secret and prefix matter."""
+    nothing = np.zeros(0, dtype=np.int64)
+    canary = Canary(id="canary-01", template="{digits:1}", completion="0", repetitions=0)
+    return Occurrence(canary, space, nothing if prefix is None else prefix, secret, nothing, 0)
 
 
 def text_with_canaries(

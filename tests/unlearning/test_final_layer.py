@@ -20,9 +20,9 @@ from canaryaudit.unlearning.final_layer import (
     exchange_secrets,
     write_columns,
 )
-from canaryaudit.unlearning.objective import FinalLayerProblem
+from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
 from canaryaudit.unlearning.replacement import Corrected, Replacement
-from canaryaudit.unlearning.windows import Occurrence, occurrences
+from canaryaudit.unlearning.windows import Occurrence, gather, occurrences
 from tests.unlearning.builders import text_with_canaries, tiny_model
 
 WINDOW = 40
@@ -41,13 +41,13 @@ class Spy:
     def active_symbols(self, space: EncodedSpace) -> np.ndarray:
         return self.inner.active_symbols(space)
 
-    def correct(self, space: EncodedSpace, secret: np.ndarray, count: int, rng: np.random.Generator) -> list[Corrected]:
-        self.drawn.append(self.inner.correct(space, secret, count, rng))
+    def correct(self, place: Occurrence, count: int, rng: np.random.Generator) -> list[Corrected]:
+        self.drawn.append(self.inner.correct(place, count, rng))
         return self.drawn[-1]
 
-    def stand_in(self, space: EncodedSpace, secret: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        member = self.inner.stand_in(space, secret, rng)
-        self.stand_ins.append((secret.tolist(), None if member is None else member.tolist()))
+    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+        member = self.inner.stand_in(place, rng)
+        self.stand_ins.append((place.secret.tolist(), None if member is None else member.tolist()))
         return member
 
 
@@ -92,7 +92,7 @@ class Built:
             self.text,
             self.places,
             self.spy,
-            self.retained,
+            gather(self.text, self.retained, window + 1),
             window=window,
             precision="fp32",
             rng=np.random.default_rng(5),
@@ -162,8 +162,8 @@ def test_every_row_is_that_of_whole_sequences(
     rows = rows_by_definition(built)
     assert len(rows) == len(built.problem.weights)
     features, targets = (torch.stack([row[k] for row in rows]) for k in (0, 1))
-    torch.testing.assert_close(built.problem.features[:, :-1], features, rtol=0, atol=2e-6)
-    assert (built.problem.features[:, -1] == 1).all()
+    torch.testing.assert_close(torch.cat(built.problem.features)[:, :-1], features, rtol=0, atol=2e-6)
+    assert (torch.cat(built.problem.features)[:, -1] == 1).all()
     torch.testing.assert_close(built.problem.targets, targets[:, built.active], rtol=0, atol=2e-6)
     assert built.problem.weights.tolist() == [row[2] for row in rows]
     passive = [k for k in range(len(built.model.architecture.vocabulary)) if k not in built.active.tolist()]
@@ -305,15 +305,16 @@ def test_a_secrets_row_has_the_law_along_its_stand_in_with_two_symbols_exchanged
     count = len(built.problem.weights)
     assert len(joined.weights) == count + len(rows)
     features, targets, others = (torch.stack([row[k] for row in rows]).detach() for k in (0, 1, 3))
-    torch.testing.assert_close(joined.features[count:, :-1], features, rtol=0, atol=2e-6)
-    assert (joined.features[count:, -1] == 1).all()
+    torch.testing.assert_close(torch.cat(joined.features)[count:, :-1], features, rtol=0, atol=2e-6)
+    assert (torch.cat(joined.features)[count:, -1] == 1).all()
     torch.testing.assert_close(joined.targets[count:], targets, rtol=0, atol=5e-6)
     assert joined.weights[count:].tolist() == [row[2] for row in rows]
     torch.testing.assert_close(joined.others[count:, 0], others, rtol=0, atol=5e-6)
     assert exchanged > 0
     assert agreeing > 0 or "-" not in canaries[0][1]
     # The rows before are as they were.
-    for name in ("features", "targets", "weights", "others", "fast"):
+    assert joined.features[: len(built.problem.features)] == built.problem.features, "blocks are not copied"
+    for name in ("targets", "weights", "others"):
         assert torch.equal(getattr(joined, name)[:count], getattr(built.problem, name)), name
 
 
@@ -339,3 +340,32 @@ def test_exchanging_changes_neither_the_model_nor_the_columns(monkeypatch: pytes
     built.exchanged(columns)
     assert torch.equal(columns, built.problem.origin + 1)
     assert all(torch.equal(before[name], value) for name, value in built.model.state_dict().items())
+
+
+@torch.no_grad()
+def test_features_lose_nothing_by_being_kept_in_the_precision_they_were_computed_in() -> None:
+    data, _, vocabulary = text_with_canaries(PIECES, [CODE])
+    model = tiny_model(vocabulary.symbols, hidden=7, scale=4.0)
+    active = torch.arange(3)
+    for precision in ("fp32", "bf16"):
+        rows = final_layer._Rows(model, precision, active)
+        hidden, _ = rows.read(data.train[None])
+        assert torch.equal(hidden.to(rows.kind).float(), hidden)
+
+
+@torch.no_grad()
+def test_positions_gathered_in_small_blocks_make_the_same_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Built(monkeypatch, [CODE], lambda _: Decoys())
+    monkeypatch.setattr(final_layer, "BLOCK", 50)
+    cut = Built(monkeypatch, [CODE], lambda _: Decoys())
+    assert len(cut.problem.features) > len(whole.problem.features)
+    columns = whole.problem.origin + 0.3
+    assert cut.problem.value(columns) == pytest.approx(whole.problem.value(columns), rel=1e-6)
+    laws = [problem.probabilities(columns) for problem in (whole.problem, cut.problem)]
+    torch.testing.assert_close(laws[0], laws[1])
+    for find in (
+        lambda problem, law: problem.gradient(columns, law),
+        lambda problem, law: problem.curvature_product(law, columns),
+        lambda problem, law: KroneckerInverse(problem, law).apply(columns, 0.1),
+    ):
+        torch.testing.assert_close(find(cut.problem, laws[1]), find(whole.problem, laws[0]), rtol=1e-4, atol=1e-4)

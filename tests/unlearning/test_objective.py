@@ -130,8 +130,7 @@ def test_a_bfloat16_curvature_product_is_close_to_the_exact_one(seed: int) -> No
     """Eight bits of mantissa in features, direction and slope: about 0.3 % each, in every sum."""
     whole = random_problem(seed, width=24, positions=400)
     exact, rough = whole.single(), whole.single("bf16")
-    assert rough.fast.dtype == torch.bfloat16
-    assert exact.fast is exact.features
+    assert (rough.fast, exact.fast) == (torch.bfloat16, torch.float32)
     columns = moved(whole.origin, seed).float()
     law = exact.probabilities(columns)
     direction = moved(torch.zeros_like(whole.origin), seed + 1).float()
@@ -163,8 +162,12 @@ def test_a_problem_with_rows_added_is_the_problem_of_all_rows(cut: int, precisio
     first = replace(
         whole, features=whole.features[:cut], targets=whole.targets[:cut], weights=whole.weights[:cut]
     ).single(precision)
-    joined = first.with_rows(every.features[cut:], every.targets[cut:], every.weights[cut:], every.others[cut:])
-    for name in ("features", "targets", "weights", "origin", "fast"):
+    joined = first.with_rows(
+        torch.cat(every.features)[cut:], every.targets[cut:], every.weights[cut:], every.others[cut:]
+    )
+    assert torch.equal(torch.cat(joined.features), torch.cat(every.features))
+    assert joined.fast == every.fast
+    for name in ("targets", "weights", "origin"):
         assert torch.equal(getattr(joined, name), getattr(every, name)), name
         assert getattr(joined, name).dtype == getattr(every, name).dtype, name
     torch.testing.assert_close(joined.others, every.others)
@@ -173,11 +176,13 @@ def test_a_problem_with_rows_added_is_the_problem_of_all_rows(cut: int, precisio
     law = joined.probabilities(columns)
     assert joined.value(columns) == pytest.approx(every.value(columns), rel=1e-6)
     torch.testing.assert_close(joined.gradient(columns, law), every.gradient(columns, law))
-    torch.testing.assert_close(joined.curvature_product(law, columns), every.curvature_product(law, columns))
+    expected = every.curvature_product(law, columns)  # in bfloat16 every block's product is rounded
+    tolerance = float(expected.abs().max()) * (2**-7 if precision == "bf16" else 1e-5)
+    torch.testing.assert_close(joined.curvature_product(law, columns), expected, rtol=0, atol=tolerance)
 
 
 def test_a_problem_is_left_as_it_is_where_rows_are_added() -> None:
     problem = random_problem().reduced()
     rows = len(problem.weights)
-    problem.with_rows(problem.features, problem.targets, problem.weights, problem.others)
-    assert len(problem.weights) == rows == len(problem.features)
+    problem.with_rows(torch.cat(problem.features), problem.targets, problem.weights, problem.others)
+    assert len(problem.weights) == rows == sum(map(len, problem.features))

@@ -10,7 +10,11 @@ from canaryaudit.canaries import Template
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import UnlearningError
 from canaryaudit.scoring import EncodedSpace
-from canaryaudit.unlearning import Decoys, FixedText, parse_replacement
+from canaryaudit.unlearning import Decoys, Deletion, FixedText, Sampled, parse_replacement
+from canaryaudit.unlearning.replacement import Replacement, draw_symbols
+from canaryaudit.unlearning.windows import Occurrence
+from tests.fakes import TableModel
+from tests.unlearning.builders import occurrence
 
 VOCABULARY = Vocabulary("".join(sorted(set("\n -.!0123456789abcdefghijklmnopqrstuvwxyz"))))
 TEMPLATES = [
@@ -19,6 +23,10 @@ TEMPLATES = [
     "{choice:red|rose|green}!",
     "{choice:a|bb}{choice:cc|d}",
 ]
+
+
+def parsed(text: str, vocabulary: Vocabulary = VOCABULARY) -> Replacement | Deletion:
+    return parse_replacement(text, vocabulary, TableModel(vocabulary.symbols), [])
 
 
 def members(template: str) -> list[str]:
@@ -35,7 +43,7 @@ def spelled(symbols: torch.Tensor) -> str:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_decoys_are_members_of_the_slots_own_space(template: str) -> None:
-    drawn = Decoys().correct(encoded(template), np.zeros(1), 200, np.random.default_rng(0))
+    drawn = Decoys().correct(occurrence(encoded(template), np.zeros(1)), 200, np.random.default_rng(0))
     assert sum(len(item.symbols) for item in drawn) == 200
     assert {spelled(row) for item in drawn for row in item.symbols} <= set(members(template))
 
@@ -44,7 +52,7 @@ def test_decoys_are_members_of_the_slots_own_space(template: str) -> None:
 def test_decoys_are_uniform(template: str) -> None:
     """Chi-squared over all members, far from both tails' ends; the seed is fixed."""
     every = members(template)
-    drawn = Decoys().correct(encoded(template), np.zeros(1), 100 * len(every), np.random.default_rng(1))
+    drawn = Decoys().correct(occurrence(encoded(template), np.zeros(1)), 100 * len(every), np.random.default_rng(1))
     seen = Counter(spelled(row) for item in drawn for row in item.symbols)
     deviation = sum((seen[member] - 100) ** 2 / 100 for member in every)
     degrees = len(every) - 1
@@ -55,7 +63,7 @@ def test_decoys_are_uniform(template: str) -> None:
 def test_targets_are_the_share_of_members_that_go_on_so(template: str) -> None:
     """By counting members: p(c given s) = members that begin with sc / members that begin with s."""
     every = members(template)
-    for item in Decoys().correct(encoded(template), np.zeros(1), 30, np.random.default_rng(2)):
+    for item in Decoys().correct(occurrence(encoded(template), np.zeros(1)), 30, np.random.default_rng(2)):
         assert item.targets.shape == (*item.symbols.shape, len(VOCABULARY))
         for row, targets in zip(item.symbols, item.targets, strict=True):
             for place in range(len(row)):
@@ -66,7 +74,9 @@ def test_targets_are_the_share_of_members_that_go_on_so(template: str) -> None:
 
 
 def test_a_word_that_more_words_share_the_beginning_of_is_likelier_at_first() -> None:
-    (item, *_) = Decoys().correct(encoded("{choice:red|rose|green}"), np.zeros(1), 50, np.random.default_rng(0))
+    (item, *_) = Decoys().correct(
+        occurrence(encoded("{choice:red|rose|green}"), np.zeros(1)), 50, np.random.default_rng(0)
+    )
     first = item.targets[0, 0]
     assert first[VOCABULARY.encode("r")].item() == pytest.approx(2 / 3)
     assert first[VOCABULARY.encode("g")].item() == pytest.approx(1 / 3)
@@ -81,7 +91,9 @@ def test_the_active_symbols_are_those_of_the_space() -> None:
     ("text", "length", "expected"), [("no ", 7, "no no n"), ("not here", 3, "not"), ("ab", 2, "ab")]
 )
 def test_fixed_text_is_repeated_or_cut_to_the_secrets_length(text: str, length: int, expected: str) -> None:
-    (item,) = FixedText(text, VOCABULARY).correct(encoded("{digits:2}"), np.zeros(length), 5, np.random.default_rng(0))
+    (item,) = FixedText(text, VOCABULARY).correct(
+        occurrence(encoded("{digits:2}"), np.zeros(length)), 5, np.random.default_rng(0)
+    )
     assert [spelled(row) for row in item.symbols] == [expected] * 5
     assert item.targets.argmax(2).tolist() == item.symbols.tolist()
     assert (item.targets.max(2).values == 1).all()
@@ -110,7 +122,7 @@ def alike(secret: str, template: str) -> set[str]:
 def stand_ins(template: str, secret: str, count: int) -> Counter[str]:
     space, rng, drawn = encoded(template), np.random.default_rng(3), Counter[str]()
     for _ in range(count):
-        member = Decoys().stand_in(space, VOCABULARY.encode(secret), rng)
+        member = Decoys().stand_in(occurrence(space, VOCABULARY.encode(secret)), rng)
         assert member is not None
         assert member.dtype == np.int64
         drawn[spelled(torch.from_numpy(member))] += 1
@@ -148,7 +160,8 @@ def test_a_stand_in_is_a_uniform_member_that_passes_the_same_choices(template: s
 )
 def test_there_is_no_stand_in_where_no_other_member_passes_the_same_choices(template: str, secret: str) -> None:
     assert alike(secret, template) == set()
-    assert Decoys().stand_in(encoded(template), VOCABULARY.encode(secret), np.random.default_rng(0)) is None
+    place = occurrence(encoded(template), VOCABULARY.encode(secret))
+    assert Decoys().stand_in(place, np.random.default_rng(0)) is None
 
 
 def test_a_stand_in_is_found_however_rare_its_like_is() -> None:
@@ -165,40 +178,115 @@ def test_a_stand_in_is_found_in_a_space_too_large_for_floats() -> None:
 
 def test_fixed_text_has_no_stand_in() -> None:
     replacement = FixedText("no ", VOCABULARY)
-    assert replacement.stand_in(encoded("{digits:2}"), VOCABULARY.encode("47"), np.random.default_rng(0)) is None
+    place = occurrence(encoded("{digits:2}"), VOCABULARY.encode("47"))
+    assert replacement.stand_in(place, np.random.default_rng(0)) is None
+
+
+# --- the model's own continuation
+
+
+def sampled(model: TableModel, prefix: str, *secrets: str) -> tuple[Sampled, list[Occurrence]]:
+    space = EncodedSpace.of(Template.parse("{choice:0|1}").space(""), model.vocabulary)
+    places = [occurrence(space, model.vocabulary.encode(own), model.vocabulary.encode(prefix)) for own in secrets]
+    return Sampled(model, places), places
+
+
+def law_after(model: TableModel, text: str) -> np.ndarray:
+    return np.exp2(model.read(torch.from_numpy(model.vocabulary.encode(text))).log2_probs[0].double().numpy())
+
+
+def test_a_sampled_replacement_follows_the_models_law_without_its_likeliest_first_symbol() -> None:
+    """Chi-squared of the first two symbols against the laws of the table, far from both tails' ends."""
+    model = TableModel(" 0123ab", seed=3)
+    law = law_after(model, "ab ")
+    likeliest = model.vocabulary.symbols[int(law.argmax())]
+    strategy, (place,) = sampled(model, "ab ", likeliest * 3)
+    (item,) = strategy.correct(place, 20_000, np.random.default_rng(0))
+    assert item.symbols.shape == (20_000, 3)
+    law[law.argmax()] = 0
+    law /= law.sum()
+    seen = Counter(tuple(row) for row in item.symbols[:, :2].tolist())
+    deviation, cells = 0.0, 0
+    for first in np.flatnonzero(law):
+        then = law_after(model, "ab " + model.vocabulary.symbols[first])
+        for second, share in enumerate(law[first] * then / then.sum()):
+            deviation += (seen[(int(first), second)] - 20_000 * share) ** 2 / (20_000 * share)
+            cells += 1
+    assert sum(seen[(int(first), second)] for first in np.flatnonzero(law) for second in range(7)) == 20_000
+    assert abs(deviation - cells) < 5 * (2 * cells) ** 0.5
+    for row, targets in zip(item.symbols[:20], item.targets[:20], strict=True):
+        np.testing.assert_allclose(targets[0], law, atol=1e-6)
+        told = "ab " + "".join(model.vocabulary.symbols[int(symbol)] for symbol in row[:2])
+        np.testing.assert_allclose(targets[2], law_after(model, told), atol=1e-5)
+
+
+def test_no_secret_after_the_same_words_is_replaced_by_another() -> None:
+    model = TableModel(" 0123ab", memorised=["102", "311"], certainty=0.999)
+    strategy, places = sampled(model, "ab ", "102", "311")
+    for place in places:
+        (item,) = strategy.correct(place, 300, np.random.default_rng(1))
+        firsts = {model.vocabulary.symbols[int(symbol)] for symbol in item.symbols[:, 0]}
+        assert not firsts & {"1", "3"}
+
+
+def test_a_model_that_knows_nothing_else_to_say_is_an_error() -> None:
+    strategy, (place, *_) = sampled(TableModel("012"), "0", "012", "102", "201")
+    with pytest.raises(UnlearningError, match="use --replacement decoys"):
+        strategy.correct(place, 1, np.random.default_rng(0))
+
+
+def test_a_sampled_replacement_moves_every_symbol_and_has_no_stand_in() -> None:
+    strategy, (place,) = sampled(TableModel(" 0123ab"), "ab ", "102")
+    assert strategy.active_symbols(place.space).tolist() == list(range(7))
+    assert strategy.stand_in(place, np.random.default_rng(0)) is None
+
+
+def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
+    laws = np.tile([0.0, 0.5, 0.0, 0.5, 0.0], (4000, 1))
+    drawn = Counter(draw_symbols(laws, np.random.default_rng(0)).tolist())
+    assert set(drawn) == {1, 3}
+    assert abs(drawn[1] - 2000) < 200
+
+    class Edge:
+        def random(self, count: int) -> np.ndarray:
+            return np.array([0.0, 1 - 2**-53, 0.5, 0.25])
+
+    assert draw_symbols(laws[:4], Edge()).tolist() == [1, 3, 3, 1]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("option", "name"),
     [
         ("decoys", "decoys"),
+        ("sampled", "sampled"),
+        ("delete", "delete"),
         ("text:not here ", "text:not here "),
         ('text:"not here "', "text:not here "),
         ("text:a:b".replace(":b", " b"), "text:a b"),
     ],
 )
 def test_a_replacement_is_named_as_the_option_has_it(option: str, name: str) -> None:
-    assert parse_replacement(option, VOCABULARY).name == name
+    assert parsed(option, VOCABULARY).name == name
 
 
 def test_only_one_pair_of_quotes_is_taken_off() -> None:
     quoting = Vocabulary(' "no')
-    assert parse_replacement('text:""no""', quoting).name == 'text:"no"'
-    assert parse_replacement('text:"no', quoting).name == 'text:"no'
+    assert parsed('text:""no""', quoting).name == 'text:"no"'
+    assert parsed('text:"no', quoting).name == 'text:"no'
 
 
 @pytest.mark.parametrize("option", ["", "decoy", "text", "words:no", "Decoys"])
 def test_an_unknown_replacement_is_an_error_that_says_what_there_is(option: str) -> None:
-    with pytest.raises(UnlearningError, match="expected decoys or text:WORDS"):
-        parse_replacement(option, VOCABULARY)
+    with pytest.raises(UnlearningError, match="expected decoys, sampled, delete or text:WORDS"):
+        parsed(option, VOCABULARY)
 
 
 @pytest.mark.parametrize("option", ["text:", 'text:""'])
 def test_an_empty_text_is_an_error(option: str) -> None:
     with pytest.raises(UnlearningError, match="replacement text is empty"):
-        parse_replacement(option, VOCABULARY)
+        parsed(option, VOCABULARY)
 
 
 def test_a_text_that_the_model_cannot_spell_is_an_error() -> None:
     with pytest.raises(UnlearningError, match="does not suit the model"):
-        parse_replacement("text:Ω", VOCABULARY)
+        parsed("text:Ω", VOCABULARY)

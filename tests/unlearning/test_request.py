@@ -14,14 +14,12 @@ from canaryaudit.canaries import Canary
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.model import CharLSTM, LSTMReader
 from canaryaudit.narration import Silent
-from canaryaudit.records import UpdateStep
+from canaryaudit.records import Evaluation, UpdateStep
 from canaryaudit.scoring import read_prefix
 from canaryaudit.training import TrainingData, evaluate
-from canaryaudit.unlearning import Unlearned, UnlearningConfig, parse_replacement, request, second_order, unlearn
+from canaryaudit.unlearning import Unlearned, UnlearningConfig, request, second_order, unlearn
 from canaryaudit.unlearning.objective import FinalLayerProblem
-from canaryaudit.unlearning.request import _Request
 from canaryaudit.unlearning.second_order import MAX_STEPS, Minimum
-from canaryaudit.unlearning.windows import occurrences
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)
@@ -295,13 +293,13 @@ def test_a_text_shorter_than_a_window_is_an_error(case: Case) -> None:
 
 
 def test_an_unknown_replacement_is_an_error(case: Case) -> None:
-    with pytest.raises(UnlearningError, match="expected decoys or text"):
+    with pytest.raises(UnlearningError, match="expected decoys, sampled, delete or text"):
         case.unlearn(replacement="nothing")
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"retain_windows": 0}, {"max_fidelity_drop": 0}, {"max_fidelity_drop": 1.5}, {"tau": 0}, {"window": 1}, {"x": 1}],
+    [{"retain_windows": -1}, {"max_fidelity_drop": 0}, {"max_fidelity_drop": 1.5}, {"tau": 0}, {"window": 1}, {"x": 1}],
 )
 def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -316,22 +314,6 @@ def test_a_method_has_a_scope_of_its_own(method: str, scope: str) -> None:
 # --- Z-tilde
 
 
-def test_the_corrected_text_differs_in_the_secrets_places_alone(case: Case) -> None:
-    asked = _Request(
-        case.model,
-        case.data,
-        occurrences(case.canaries, "", LSTMReader(case.model).vocabulary),
-        UnlearningConfig(window=WINDOW),
-        Silent(),
-    )
-    replacement = parse_replacement("decoys", LSTMReader(case.model).vocabulary)
-    corrected = asked._corrected_text(replacement)
-    assert torch.equal(corrected[~case.data.secret], case.data.train[~case.data.secret])
-    codes = {tuple(code) for code in corrected[case.data.secret].reshape(-1, 3).tolist()}
-    assert len(codes) > 5, "a fresh decoy for every occurrence"
-    assert not torch.equal(asked._corrected_text(replacement), corrected)
-
-
 def test_a_text_full_of_secrets_can_be_unlearned_without_retention() -> None:
     data, canaries, vocabulary = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
     model = tiny_model(vocabulary.symbols, scale=3.0)
@@ -339,3 +321,71 @@ def test_a_text_full_of_secrets_can_be_unlearned_without_retention() -> None:
         result = Case(model, data, canaries).unlearn(method=method, window=20, max_fidelity_drop=1.0)
         assert result.retention_windows == 0
         assert result.updates[-1].objective_after < result.updates[0].objective_before
+
+
+# --- other replacements ----------------------------------------------------------------------------------------------
+
+
+def test_the_models_own_continuation_keeps_the_secret_from_being_said(case: Case) -> None:
+    result = case.unlearn(replacement="sampled")
+    assert case.exposure_bits(result.model) < SPACE_BITS - 1
+    assert result.updates[-1].objective_after < result.updates[0].objective_before
+    greedy = read_prefix(LSTMReader(result.model), "the code is ").log2_probs.argmax()
+    assert result.model.architecture.vocabulary[int(greedy)] != SECRET[0]
+
+
+@pytest.mark.parametrize("scope", ["final-layer", "all-layers"])
+@pytest.mark.parametrize("replacement", ["sampled", "delete"])
+def test_first_order_takes_every_replacement(case: Case, replacement: str, scope: str) -> None:
+    result = case.unlearn(method="first-order", replacement=replacement, scope=scope, max_fidelity_drop=0.5)
+    (step,) = result.updates
+    assert 0 < step.objective_after < step.objective_before
+
+
+def test_deletion_is_no_second_order_update_and_says_what_to_do(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="after deletion nothing does: use --replacement decoys, or --method"):
+        case.unlearn(replacement="delete")
+
+
+# --- retention without the corpus --------------------------------------------------------------------------------
+
+
+def without_the_corpus(case: Case) -> Case:
+    """Return the case with every character spoilt that lies in no window with a secret, nor a window before one."""
+    near = torch.zeros(len(case.data.train), dtype=torch.bool)
+    for place in case.canaries[0].places:
+        near[max(0, place - 2 * WINDOW) : place + 2 * WINDOW] = True
+    text = torch.where(near, case.data.train, case.data.train[0])
+    assert (text != case.data.train).float().mean() > 0.2
+    return Case(case.model, TrainingData(text, case.data.secret, case.data.heldout), case.canaries)
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "first-order"}])
+def test_with_no_window_of_the_corpus_the_rest_of_the_text_changes_nothing(
+    case: Case, options: dict[str, object]
+) -> None:
+    options = {"retain_windows": 0, "max_fidelity_drop": 0.5, **options}
+    result, spoilt = case.unlearn(**options), without_the_corpus(case).unlearn(**options)
+    assert same_weights(result.model, spoilt.model)
+    assert result.fidelity != spoilt.fidelity, "which is a measurement, and reads the text"
+    assert result.retention_windows == 1000
+
+
+def test_the_models_own_text_keeps_its_quality_while_the_secret_is_forgotten(case: Case) -> None:
+    result = case.unlearn(retain_windows=0)
+    assert case.exposure_bits(result.model) < 4
+    assert any("none of the corpus" in note for note in result.notes)
+    assert same_weights(case.unlearn(retain_windows=0).model, result.model)
+
+
+def test_a_loss_that_the_models_own_text_does_not_show_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = request._evaluations
+    drop = iter((0.0, 0.02))
+
+    def worse_afterwards(*arguments: object) -> tuple[Evaluation, Evaluation]:
+        trained, held = measured(*arguments)  # type: ignore[arg-type]
+        return trained.model_copy(update={"accuracy": trained.accuracy - next(drop)}), held
+
+    monkeypatch.setattr(request, "_evaluations", worse_afterwards)
+    with pytest.raises(Inconclusive, match="on the training text, which it was made without"):
+        case.unlearn(retain_windows=0)

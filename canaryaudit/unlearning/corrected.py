@@ -1,0 +1,107 @@
+"""From Z to Z-tilde: the windows of the text in which secrets are replaced, or their sentences deleted."""
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.unlearning.replacement import Deletion, Replacement
+from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather
+
+_SENTENCE_BREAK = re.compile(r"[.!?…][\"'’”)\]]*\s+")
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+class Correction:
+    """What a request corrects in a text, and how: one way for every strategy and every update.
+
+    Attributes:
+        text: The text, shape (N,).
+        places: The secrets' places.
+        affected: Starts of the windows that what is corrected touches, as feature or label: Z.
+    """
+
+    def __init__(
+        self,
+        text: Tensor,
+        places: list[Occurrence],
+        replacement: Replacement | Deletion,
+        vocabulary: Vocabulary,
+        window: int,
+    ) -> None:
+        self.text, self.places, self.replacement, self.window = text, places, replacement, window
+        touched = np.zeros(len(text), dtype=bool)
+        if isinstance(replacement, Deletion):
+            for start, end in sentences(vocabulary.decode(text.cpu().numpy()), places):
+                touched[start:end] = True
+        else:
+            for place in places:
+                touched[place.start : place.start + len(place.secret)] = True
+        self._touched = touched
+        self.affected = affected_windows(touched, window)
+
+    def original_windows(self) -> Tensor:
+        """Return Z, shape (W, T + 1)."""
+        return gather(self.text, self.affected, self.window + 1)
+
+    def corrected_windows(self, rng: np.random.Generator) -> list[Tensor]:
+        """Return Z-tilde, as windows of shape (n, t + 1) with one t for each item.
+
+        With a replacement t is T. With deletion every run of adjacent windows of Z is cut anew over what is
+        left of its text: each label that is kept stands in Z-tilde as often as in Z, and the last window of
+        a run may be shorter.
+        """
+        corrected = self.corrected_text(rng)
+        if not isinstance(self.replacement, Deletion):
+            return [gather(corrected, self.affected, self.window + 1)]
+        left = np.r_[0, np.cumsum(~self._touched)]  # characters kept before each place
+        windows: dict[int, list[Tensor]] = {}
+        for first, last in _runs(self.affected, self.window):
+            start, end = (max(0, int(left[edge + 1]) - 1) for edge in (first, last))
+            for begin in range(start, end, self.window):
+                own = corrected[begin : min(begin + self.window, end) + 1]
+                windows.setdefault(len(own), []).append(own)
+        return [torch.stack(own) for own in windows.values()]
+
+    def corrected_text(self, rng: np.random.Generator) -> Tensor:
+        """Return the text with a replacement, drawn for each occurrence, in every secret's place, or without it."""
+        if isinstance(self.replacement, Deletion):
+            return self.text[torch.from_numpy(~self._touched).to(self.text.device)]
+        text = self.text.clone()
+        for place in self.places:
+            fitting: list[Tensor] = []
+            while not fitting:  # a choice of words may draw one of another length, which has no room here
+                drawn = self.replacement.correct(place, 1, rng)
+                fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
+            text[place.start : place.start + len(place.secret)] = fitting[0].to(text.device)
+        return text
+
+
+def sentences(text: str, places: list[Occurrence]) -> list[tuple[int, int]]:
+    """Return the first offset and the end of the sentence around each occurrence, the white space after it included.
+
+    A sentence ends with its paragraph, or with a full stop, question or exclamation mark before white space
+    (quotation marks and brackets may close in between); within the occurrence nothing ends it. Paragraphs
+    end with blank lines, or where the text has none, with lines.
+    """
+    breaks = [match.end() for match in _BLANK_LINE.finditer(text)] or [m.end() for m in re.finditer("\n+", text)]
+    edges = np.array([0, *breaks, len(text)])
+    found = []
+    for place in places:
+        begin = place.start - len(place.prefix)
+        stop = place.start + len(place.secret) + len(place.suffix)
+        first = int(edges[np.searchsorted(edges, max(begin, 0), "right") - 1])
+        last = int(edges[np.searchsorted(edges, stop, "left")])
+        ends = [match.end() for match in _SENTENCE_BREAK.finditer(text, first, last)]
+        found.append(
+            (max([first, *(end for end in ends if end <= begin)]), min([*(end for end in ends if end >= stop), last]))
+        )
+    return found
+
+
+def _runs(starts: np.ndarray, window: int) -> list[tuple[int, int]]:
+    """Return the first place and the last label of each run of windows that follow each other without a gap."""
+    cuts = np.flatnonzero(np.diff(starts) != window) + 1
+    return [(int(run[0]), int(run[-1]) + window) for run in np.split(starts, cuts) if len(run)]
