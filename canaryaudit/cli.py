@@ -204,6 +204,7 @@ def unlearn(
     max_fidelity_drop: flags.MaxFidelityDrop = _UNLEARN.max_fidelity_drop,
     retain_windows: flags.RetainWindows = _UNLEARN.retain_windows,
     tau: flags.Tau = None,
+    shards: flags.Shards = None,
     samples: flags.Samples = _MEASURE.samples,
     device: flags.Device = _UNLEARN.device,
     seed: flags.Seed = _UNLEARN.seed,
@@ -215,7 +216,7 @@ def unlearn(
     """Make a copy of the model that has forgotten secrets.
 
     Trains and measures first where that has not been done, and measures the copy afresh. The original model is
-    never changed.
+    never changed. An update that would cost more accuracy than is allowed is scaled back, or refused with status 4.
     """
     options = flags.checked(
         UnlearnOptions,
@@ -227,6 +228,7 @@ def unlearn(
         retain_windows=retain_windows,
         max_fidelity_drop=max_fidelity_drop,
         tau=tau,
+        shards=shards,
         device=device,
         seed=seed,
     )

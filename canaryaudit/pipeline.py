@@ -5,43 +5,31 @@ that has not run yet is run with its defaults, and the narrator says so. What is
 away unasked: where it was made with other options than are asked for now, that is an error.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from canaryaudit import environment
 from canaryaudit.canaries import Canary
 from canaryaudit.checkpoint import read_facts
+from canaryaudit.ensemble import reader_of
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.files import atomic_path
-from canaryaudit.insertion import InsertionPlan, run_vocabulary, secret_mask
-from canaryaudit.model import CharLSTM, LSTMReader, load_weights, resolve_device, resolve_precision, weights_bytes
-from canaryaudit.narration import Narrator
-from canaryaudit.newrun import mask_arguments
+from canaryaudit.insertion import InsertionPlan
+from canaryaudit.model import resolve_device, resolve_precision, weights_bytes
 from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
-from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
+from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import Summary, build_summary, write_report
 from canaryaudit.report.figures import counted, points
-from canaryaudit.rundir import RunDirectory, check_name
-from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
-from canaryaudit.unlearning import UnlearningConfig, unlearn
+from canaryaudit.rundir import check_name
+from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
+from canaryaudit.unlearnstage import check_options, run_unlearning
+from canaryaudit.workbench import Workbench
 
 DEFAULT_REPORTS = Path("reports")
 
 
-class Pipeline:
-    """The stages of one run.
-
-    Attributes:
-        run: The run directory.
-    """
-
-    def __init__(self, run: RunDirectory, argv: Sequence[str], narrator: Narrator) -> None:
-        self.run, self.argv, self.narrator = run, tuple(argv), narrator
+class Pipeline(Workbench):
+    """The stages of one run."""
 
     # --- train
 
@@ -65,8 +53,8 @@ class Pipeline:
             return record
         # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
         config = (None if anew else self._interrupted(options)) or training_config(options)
-        data, vocabulary = self._data(resolve_device(config.device))
-        with self._stage("train", seed=config.seed, device=config.device, precision=config.precision):
+        data, vocabulary = self.data(resolve_device(config.device))
+        with self.stage("train", seed=config.seed, device=config.device, precision=config.precision):
             model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
             sha256 = self.run.write_weights("before", weights_bytes(model))
         record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
@@ -120,14 +108,14 @@ class Pipeline:
             )
         device = resolve_device(options.device)
         record = self.run.model_record(name)
-        reader = LSTMReader(self._model(name, device))
+        reader = reader_of(self.model(name, device))
         config = MeasurementConfig(
             num_references=options.samples,
             estimators=options.estimators,
             search_budget=options.budget,
             seed=options.seed,
         )
-        with self._stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
+        with self.stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
             measurement = measure(
                 reader,
                 self.run.canary_set(),
@@ -157,6 +145,7 @@ class Pipeline:
             Inconclusive: Nothing can be forgotten within the fidelity limit.
         """
         name = check_name(options.resolved_name)
+        check_options(options)
         chosen = self.chosen(options.canary)
         if not anew and self.run.has_unlearning(name):
             if self.run.has_measurement(f"after-{name}"):
@@ -164,59 +153,14 @@ class Pipeline:
                     f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
                 )
             self.narrator.say(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
+            self.run.remove_work(name)
             self.measure(f"after-{name}", measure_options)
             return self.run.unlearning(name)
         self._need_model()
         if not self.run.has_measurement("before"):
             self.narrator.say("Not measured yet: measuring before anything is unlearned.")
             self.measure("before", measure_options)
-        origin = self.run.model_record()
-        device = resolve_device(options.device)
-        precision = resolve_precision("auto", device)
-        model, (data, _) = self._model("before", device), self._data(device)
-        training = origin.training
-        config = UnlearningConfig(
-            method=options.method,
-            scope=options.scope,
-            replacement=options.replacement,
-            retain_windows=options.retain_windows,
-            max_fidelity_drop=options.max_fidelity_drop,
-            tau=options.tau,
-            window=training.window if training else 100,
-            seed=options.seed,
-            precision=precision,
-        )
-        with self._stage("unlearn", name, seed=config.seed, device=device.type, precision=precision):
-            result = unlearn(
-                model,
-                data,
-                chosen,
-                self.run.canary_set().corpus_symbols,
-                config,
-                training.seconds if training else 0.0,
-                self.narrator,
-            )
-            sha256 = self.run.write_weights(f"after-{name}", weights_bytes(result.model))
-        record = UnlearningRecord(
-            name=name,
-            method=config.method,
-            scope=config.resolved_scope,
-            replacement=config.replacement,
-            canaries=tuple(canary.id for canary in chosen),
-            affected_windows=result.affected_windows,
-            retention_windows=result.retention_windows,
-            seed=config.seed,
-            device=device.type,
-            precision=precision,
-            model_sha256=sha256,
-            origin_sha256=origin.sha256,
-            updates=result.updates,
-            fidelity=result.fidelity,
-            fidelity_limit=config.max_fidelity_drop,
-            cost=result.cost,
-            notes=result.notes,
-        )
-        self.run.write_unlearning(record)
+        record = run_unlearning(self, options, chosen)
         change = record.fidelity.train_accuracy_after - record.fidelity.train_accuracy_before
         self.narrator.say(
             f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
@@ -253,7 +197,7 @@ class Pipeline:
                 self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
                 self.measure(f"after-{record.name}", measure_options)
         name = self.run.path.resolve().name
-        with self._stage("report"):
+        with self.stage("report"):
             summary = build_summary(
                 self.run.manifest,
                 self.run.canary_set(),
@@ -280,19 +224,6 @@ class Pipeline:
         order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
         return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
 
-    def _model(self, name: str, device: torch.device) -> CharLSTM:
-        return load_weights(self.run.model_record(name).architecture, self.run.verify_weights(name), device)
-
-    def _data(self, device: torch.device) -> tuple[TrainingData, str]:
-        text, heldout, canary_set = self.run.corpus_text(), self.run.heldout_text(), self.run.canary_set()
-        vocabulary = run_vocabulary(text, heldout, canary_set)
-        data = TrainingData(
-            train=torch.from_numpy(vocabulary.encode(text)).to(device),
-            secret=torch.from_numpy(secret_mask(len(text), canary_set.canaries)).to(device),
-            heldout=torch.from_numpy(vocabulary.encode(heldout)).to(device),
-        )
-        return data, vocabulary.symbols
-
     def _tell_exposure(self, measurement: Measurement) -> None:
         inserted = [canary for canary in measurement.canaries if not canary.control]
         exposures = [canary.exposure.bits for canary in inserted]
@@ -305,27 +236,6 @@ class Pipeline:
         )
         if calibration and not calibration.passed:
             self.narrator.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")
-
-    @contextmanager
-    def _stage(
-        self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
-    ) -> Iterator[None]:
-        """Note a stage in the manifest when its work is done, before the record that makes it count."""
-        argv = mask_arguments(self.argv, self.run.canary_set())
-        started, clock = environment.utc_now(), time.perf_counter()
-        yield
-        self.run.add_stage(
-            StageRun(
-                stage=stage,
-                name=name,
-                argv=argv,
-                started=started,
-                seconds=time.perf_counter() - clock,
-                seed=seed,
-                device=device,
-                precision=precision,
-            )
-        )
 
 
 def training_config(options: TrainOptions) -> TrainingConfig:

@@ -91,6 +91,8 @@ class UnlearnOptions(Options):
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=1)
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     tau: float | None = Field(default=None, gt=0)
+    shards: int | None = Field(default=None, ge=2, le=100)
+    """Of the method sisa; None for its own, 5."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=0, ge=0)
 

@@ -24,6 +24,7 @@ _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = "manifest.json", "corpus.txt", "heldou
 _WEIGHTS, _MODEL = "model.safetensors", "model.json"
 _CHECKPOINT = "checkpoint.safetensors"
 _MEASUREMENTS, _UNLEARNED, _UNLEARNING = "measurements", "unlearned", "unlearning.json"
+_SHARDS, _CORRECTED = "shards", "-corrected"
 _LOCK, _STAGING = ".lock", ".staging"
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
 _DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED)
@@ -238,7 +239,7 @@ class RunDirectory:
         if model == "before":
             return record
         unlearning = self.unlearning(model.removeprefix("after-"))
-        return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256)
+        return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256, members=unlearning.members)
 
     def write_model_record(self, record: ModelRecord) -> None:
         """Write the trained model's description, after its weights."""
@@ -270,6 +271,20 @@ class RunDirectory:
         """Remove the checkpoint of a training that is over."""
         with write_errors(self.path):
             self.checkpoint_path.unlink(missing_ok=True)
+
+    def work_path(self, name: str, shard: int | None = None, *, corrected: bool = False) -> Path:
+        """Return where the training that an unlearning needs keeps its state, or the weights of one shard."""
+        place = self.path / _UNLEARNED / check_name(name)
+        if shard is None:
+            return place / _CHECKPOINT
+        return place / _SHARDS / f"{shard:02}{_CORRECTED if corrected else ''}.safetensors"
+
+    def remove_work(self, name: str) -> None:
+        """Remove what an unlearning that is over kept to go on from; shards as first trained serve the next request."""
+        with write_errors(self.path):
+            self.work_path(name).unlink(missing_ok=True)
+            for path in self.work_path(name, 0).parent.glob(f"*{_CORRECTED}.safetensors"):
+                path.unlink(missing_ok=True)
 
     # --- measurements and unlearnings
 

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
+from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.records import Evaluation, Fidelity, Method, Scope, UnlearningCost, UpdateStep
-from canaryaudit.training import TrainingData, autocast, evaluate
+from canaryaudit.records import ClosedForm, Fidelity, Scope, UnlearningCost, UpdateStep
+from canaryaudit.training import TrainingData, autocast
+from canaryaudit.unlearning.fidelity import evaluations, fidelity, keep_within_limit
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
 from canaryaudit.unlearning.replacement import Replacement, parse_replacement
@@ -34,7 +36,7 @@ class UnlearningConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Method = "second-order"
+    method: ClosedForm = "second-order"
     scope: Scope | None = None
     """None for the method's own: the final layer for second order, all layers for first order."""
     replacement: str = "decoys"
@@ -68,7 +70,7 @@ class Unlearned:
         notes: What the reader of a report should know.
     """
 
-    model: CharLSTM
+    model: CharLSTM | Ensemble
     updates: tuple[UpdateStep, ...]
     fidelity: Fidelity
     cost: UnlearningCost
@@ -118,33 +120,19 @@ def unlearn(
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
     replacement = parse_replacement(config.replacement, vocabulary)
-    before = _evaluations(model, data, config.precision)
+    before = evaluations(model, data, config.precision)
     started = time.perf_counter()
     request = _Request(model, data, occurrences(canaries, corpus_symbols, vocabulary), config, narrator)
     update = request.second_order(replacement) if config.method == "second-order" else request.first_order(replacement)
     seconds = time.perf_counter() - started
-    after = _evaluations(request.copy, data, config.precision)
-    notes = list(update.notes)
     # Held to the limit on all of the text, not only on the windows that the update saw.
-    share = 1.0
-    while before[0].accuracy - after[0].accuracy > config.max_fidelity_drop:
-        share /= 2
-        if share < 0.2:
-            lost = before[0].accuracy - after[0].accuracy
-            raise Inconclusive(
-                f"the update costs {lost:.4f} of accuracy on the training text even when scaled back to a quarter, "
-                f"over the limit of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or "
-                "--retain-windows"
-            )
-        request.scale_back()
-        after = _evaluations(request.copy, data, config.precision)
-    if share < 1:
-        notes.append(f"scaled back to {share:g} of the full step, to keep within the fidelity limit")
-        narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
+    after, scaling = keep_within_limit(
+        request.copy, model, data, before, config.max_fidelity_drop, config.precision, narrator
+    )
     return Unlearned(
         model=request.copy,
         updates=tuple(update.steps),
-        fidelity=_fidelity(before, after),
+        fidelity=fidelity(before, after),
         cost=UnlearningCost(
             seconds=seconds,
             gradients=update.gradients,
@@ -154,7 +142,7 @@ def unlearn(
         ),
         affected_windows=len(request.affected),
         retention_windows=len(request.retained),
-        notes=tuple(notes),
+        notes=update.notes + scaling,
     )
 
 
@@ -256,12 +244,6 @@ class _Request:
             )
         return _Update([step], 2.0 * len(self.affected), 0, (f"tau {tau:.3g}",))
 
-    @torch.no_grad()
-    def scale_back(self) -> None:
-        """Halve the way that the copy is from the original."""
-        for mine, origin in zip(self.copy.parameters(), self.model.parameters(), strict=True):
-            mine.copy_((mine + origin) / 2)
-
     def _corrected_text(self, replacement: Replacement) -> Tensor:
         """Return the text with a replacement, drawn for each occurrence, in every secret's place."""
         text = self.data.train.clone()
@@ -286,23 +268,3 @@ class _Request:
                 with autocast(batch.device, self.config.precision):
                     hits += int((self.copy(batch[:, :-1]).argmax(2) == batch[:, 1:]).sum())
         return hits / max(1, windows[:, 1:].numel())
-
-
-def _evaluations(model: CharLSTM, data: TrainingData, precision: str) -> tuple[Evaluation, Evaluation]:
-    """Return the model's quality on the training text and on the held-out text."""
-    return evaluate(model, data.train, data.secret, precision), evaluate(model, data.heldout, None, precision)
-
-
-def _fidelity(before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation]) -> Fidelity:
-    return Fidelity(
-        train_accuracy_before=before[0].accuracy,
-        train_accuracy_after=after[0].accuracy,
-        train_accuracy_all_before=before[0].accuracy_all,
-        train_accuracy_all_after=after[0].accuracy_all,
-        train_loss_before=before[0].loss_bits,
-        train_loss_after=after[0].loss_bits,
-        heldout_accuracy_before=before[1].accuracy,
-        heldout_accuracy_after=after[1].accuracy,
-        heldout_loss_before=before[1].loss_bits,
-        heldout_loss_after=after[1].loss_bits,
-    )
