@@ -38,10 +38,11 @@ from canaryaudit.unlearning.request import Unlearned
 from canaryaudit.unlearning.sisa import ShardTrainer, Workplace, affected_shards, passes_over_windows, shard_bounds
 from canaryaudit.unlearning.windows import Occurrence, affected_windows, occurrences, retention_windows
 
-FINE_TUNING_RATE = 1 / 3
-"""Highest learning rate of fine-tuning, as a share of the training's."""
+FINE_TUNING_RATE = 1.0
+"""Highest learning rate of fine-tuning, as a share of the training's: at a third of it, memorised secrets stay where
+they are."""
 MOST_EPOCHS = 4
-"""Passes over the corrected text that fine-tuning takes at most: a tenth of training again."""
+"""Passes over the corrected text that fine-tuning takes at most: a sixth of training a small model again."""
 TOP_UP_RATE = 1 / 10
 """Highest learning rate, as a share, of the passes that bring a retrained model to the original's accuracy."""
 MOST_TOP_UPS = 3
