@@ -26,6 +26,7 @@ from canaryaudit.outcome import (
     silence_standard_output,
 )
 from canaryaudit.plan import (
+    AttackOptions,
     InsertOptions,
     MeasureOptions,
     Plan,
@@ -36,7 +37,7 @@ from canaryaudit.plan import (
     read_plan,
 )
 from canaryaudit.text import visible
-from canaryaudit.views import measurement_view, plan_document, plan_view
+from canaryaudit.views import measurement_view, plan_document, plan_view, relearning_view
 
 if TYPE_CHECKING:
     from canaryaudit.report import Summary
@@ -53,7 +54,8 @@ app = typer.Typer(
 )
 
 _INSERT, _TRAIN, _MEASURE = InsertOptions(corpus=""), TrainOptions(), MeasureOptions()
-_UNLEARN = UnlearnOptions()
+_UNLEARN, _ATTACK = UnlearnOptions(), AttackOptions()
+_STEPS = ",".join(map(str, _ATTACK.steps))
 _REPETITIONS = ",".join(map(str, _INSERT.repetitions))
 _ESTIMATORS = ",".join(_MEASURE.estimators)
 _FORMATS = ",".join(ReportOptions().format)
@@ -240,6 +242,46 @@ def unlearn(
         print_json(record)
         return
     show(measurement_view(measurement, every=verbose))
+    if not quiet:
+        show(Text(f"Next: canaryaudit report {quoted(run)}"))
+
+
+@app.command(epilog=flags.example("canaryaudit attack runs/notes --canary canary-01 --steps 1,4,16"))
+def attack(
+    context: typer.Context,
+    run: flags.RunArgument,
+    name: flags.AttackedName = None,
+    canary: flags.AttackedCanaries = None,
+    steps: flags.AttackSteps = _STEPS,
+    learning_rate: flags.AttackRate = _ATTACK.learning_rate,
+    samples: flags.Samples = _MEASURE.samples,
+    device: flags.Device = _ATTACK.device,
+    seed: flags.Seed = _ATTACK.seed,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Attack what was unlearned by training it further.
+
+    Once on other text only, and once with one window of the secret's own text in every batch; each beside the same
+    on a model retrained without the secret, which is trained first where there is none.
+    """
+    options = flags.checked(
+        AttackOptions,
+        name=name,
+        canary=tuple(canary or ()),
+        steps=flags.numbers("--steps", steps),
+        learning_rate=learning_rate,
+        device=device,
+        seed=seed,
+    )
+    measuring = flags.checked(MeasureOptions, samples=samples, device=device)
+    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+        record = stages.attack(options, measuring)
+    if as_json:
+        print_json(record)
+        return
+    show(relearning_view(record))
     if not quiet:
         show(Text(f"Next: canaryaudit report {quoted(run)}"))
 

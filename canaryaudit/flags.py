@@ -121,6 +121,21 @@ Shards = Annotated[
 ]
 UnlearnAnew = Annotated[bool, typer.Option("--force", help="Replace an unlearning of the same name.")]
 
+# --- attack
+
+AttackedName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Which unlearning. [default: the last that is no baseline]"),
+]
+AttackedCanaries = Annotated[
+    list[str] | None,
+    typer.Option("--canary", metavar="ID", help="Whom to attack; repeatable. [default: the most exposed before]"),
+]
+AttackSteps = Annotated[
+    str, typer.Option("--steps", metavar="N,N…", help="Steps of training after which exposure is taken.")
+]
+AttackRate = Annotated[float, typer.Option("--learning-rate", metavar="RATE", help="The attacker's, of Adam.")]
+
 # --- report and run
 
 Formats = Annotated[str, typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json.")]

@@ -8,6 +8,7 @@ away unasked: where it was made with other options than are asked for now, that 
 from collections.abc import Sequence
 from pathlib import Path
 
+from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
 from canaryaudit.canaries import Canary
 from canaryaudit.checkpoint import read_facts
 from canaryaudit.ensemble import reader_of
@@ -16,10 +17,11 @@ from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.files import atomic_path
 from canaryaudit.insertion import InsertionPlan
 from canaryaudit.model import resolve_device, resolve_precision, weights_bytes
-from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
+from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import Summary, build_summary, write_report
 from canaryaudit.report.figures import counted, points
+from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.rundir import check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
 from canaryaudit.unlearnstage import check_options, run_unlearning
@@ -183,14 +185,56 @@ class Pipeline(Workbench):
                 raise UnlearningError(f"no inserted canary is called {identifier!r}: this run has {known}")
         return [inserted[identifier] for identifier in dict.fromkeys(identifiers or inserted)]
 
+    # --- attack
+
+    def attack(self, options: AttackOptions, measure_options: MeasureOptions, *, anew: bool = True) -> UnlearningRecord:
+        """Attack what was unlearned by training it further, beside a model retrained on corrected text.
+
+        Args:
+            options: What to attack, and how.
+            measure_options: For the measurements of what must be made first.
+            anew: Attack again although this very attack was made.
+
+        Raises:
+            UnlearningError: No such unlearning, or it was not for a canary that is asked for.
+            Inconclusive: The unlearning or the retraining that the attack needs came to nothing.
+        """
+        record = attacked(self._unlearnings(), options.name)
+        if record is None:
+            self.narrator.say("Nothing unlearned yet: unlearning first.")
+            record = self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
+        self._need_measurement(measure_options)
+        before, inserted = self.run.measurement("before"), self.run.canary_set().inserted
+        canaries = chosen_canaries(record, options.canary, before, inserted)
+        reference = retrained_for(self._unlearnings(), canaries)
+        if reference is None:
+            free = {own.name for own in self.run.unlearnings()}
+            name = "retrain" if "retrain" not in free else check_name(f"retrain-for-{record.name}")
+            self.narrator.say(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
+            retraining = UnlearnOptions(
+                name=name,
+                method="retrain",
+                replacement=record.replacement,
+                canary=record.canaries,
+                max_fidelity_drop=record.fidelity_limit,
+                seed=record.seed,
+                device=options.device,
+            )
+            reference = self.unlearn(retraining, measure_options)
+        if not anew and was_attacked(record, reference, canaries, options):
+            self.narrator.say(f"Attacked {record.name!r} already.")
+            return record
+        written = run_attack(self, record, reference, canaries, options)
+        if written.relearning:
+            for sentence in relearning_sentences(written.relearning, written.cost.speedup):
+                self.narrator.say(sentence)
+        return written
+
     # --- report
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
         """Write the report; what it needs and is not there yet is trained and measured first."""
-        self._need_model()
-        if not self.run.has_measurement("before"):
-            self.narrator.say("Not measured yet: measuring first.")
-            self.measure("before", measure_options)
+        self._need_measurement(measure_options)
         for record in self._unlearnings():
             self.run.verify_weights(f"after-{record.name}")
             if not self.run.has_measurement(f"after-{record.name}"):
@@ -218,6 +262,12 @@ class Pipeline(Workbench):
             self.narrator.say("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights("before")
+
+    def _need_measurement(self, options: MeasureOptions) -> None:
+        self._need_model()
+        if not self.run.has_measurement("before"):
+            self.narrator.say("Not measured yet: measuring first.")
+            self.measure("before", options)
 
     def _unlearnings(self) -> list[UnlearningRecord]:
         """Return the unlearnings in the order in which they were run."""

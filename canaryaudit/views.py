@@ -10,13 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.insertion import InsertionPlan
-from canaryaudit.records import CanaryMeasurement, Estimate, EstimatorName, Measurement
+from canaryaudit.records import (
+    CanaryMeasurement,
+    Estimate,
+    EstimatorName,
+    Measurement,
+    RelearningAttack,
+    UnlearningRecord,
+)
 from canaryaudit.text import shorten
 
 MOST_CANARIES, MOST_PLACES = 20, 6
 """Shown unless all are asked for: what fits a screen, and a line."""
 
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
+_ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
+_WORDS = ("canary", "method", "model", "trained further on")
 _KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
 
 
@@ -116,13 +125,26 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
     return Group(*parts)
 
 
+def relearning_view(record: UnlearningRecord) -> RenderableType:
+    """Return an attack's course as the terminal shows it: exposure by step, beside the retrained model's."""
+    found = record.relearning
+    if found is None:
+        return Text(f"{record.name} was not attacked.")
+    table = _table(("canary", "trained further on", "model", *(str(step) for step in (0, *found.steps))))
+    for curve in found.curves:
+        for name, points in (("unlearned", curve.unlearned), ("retrained", curve.retrained)):
+            bits = (f"{point.exposure.bits:.1f}" for point in points)
+            table.add_row(Text(shorten(curve.canary, 16)), _ATTACKS[curve.attack], name, *bits)
+    return Group(Text(f"Exposure in bits by steps of further training, {record.name}"), table)
+
+
 def _table(headings: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         if heading == "template":
             table.add_column(heading, overflow="fold")
         else:
-            table.add_column(heading, justify="left" if heading in ("canary", "method") else "right", no_wrap=True)
+            table.add_column(heading, justify="left" if heading in _WORDS else "right", no_wrap=True)
     return table
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from canaryaudit.report import figures
+from canaryaudit.report import relearning as report_relearning
 from canaryaudit.report.charts import Chart, inline_svg
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, WORDS
@@ -52,6 +53,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         style=Markup(style),  # noqa: S704 - the package's own
         style_hash=digest,
         words=WORDS,
+        relearning=report_relearning,
         interval=figures.interval,
         shorten=shorten,
         unfolded=UNFOLDED,

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.report import figures
+from canaryaudit.report.relearning import relearning_verdict
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.verdicts import SHORT_WORDS, Verdict
 from canaryaudit.text import shorten, visible
@@ -101,6 +102,8 @@ def _facts(summary: Summary) -> Table:
         grid.add_row(Text("Cost"), Text(f"{cost} ({figures.times(method.speedup)} as long)"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
         grid.add_row(Text("Method"), Text(shorten(chosen, 120)))
+        if method.relearning:
+            grid.add_row(Text("Relearning"), Text(relearning_verdict(method)))
     grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))
     if method:
         grid.add_row(Text("Controls after"), _calibration(summary.calibration_after))
