@@ -25,7 +25,6 @@ MOST_CANARIES, MOST_PLACES = 20, 6
 
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 _ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
-_WORDS = ("canary", "method", "model", "trained further on")
 _KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
 
 
@@ -130,12 +129,19 @@ def relearning_view(record: UnlearningRecord) -> RenderableType:
     found = record.relearning
     if found is None:
         return Text(f"{record.name} was not attacked.")
-    table = _table(("canary", "trained further on", "model", *(str(step) for step in (0, *found.steps))))
-    for curve in found.curves:
-        for name, points in (("unlearned", curve.unlearned), ("retrained", curve.retrained)):
-            bits = (f"{point.exposure.bits:.1f}" for point in points)
-            table.add_row(Text(shorten(curve.canary, 16)), _ATTACKS[curve.attack], name, *bits)
-    return Group(Text(f"Exposure in bits by steps of further training, {record.name}"), table)
+    parts: list[RenderableType] = []
+    for canary in dict.fromkeys(curve.canary for curve in found.curves):
+        curves = [curve for curve in found.curves if curve.canary == canary]
+        heads = [head for curve in curves for head in (_ATTACKS[curve.attack], "retrained")]
+        table = _table(("steps", *heads))
+        for place, step in enumerate((0, *found.steps)):
+            points = [own[place] for curve in curves for own in (curve.unlearned, curve.retrained)]
+            table.add_row(str(step), *(f"{point.exposure.bits:.1f}" for point in points))
+        title = (
+            f"Exposure of {shorten(canary, 40)} in bits, {shorten(record.name, 40)} trained further, beside the same on"
+        )
+        parts += [Text(f"{title} {shorten(found.retrained_name, 40)}"), table]
+    return Group(*parts)
 
 
 def _table(headings: Sequence[str]) -> Table:
@@ -144,7 +150,7 @@ def _table(headings: Sequence[str]) -> Table:
         if heading == "template":
             table.add_column(heading, overflow="fold")
         else:
-            table.add_column(heading, justify="left" if heading in _WORDS else "right", no_wrap=True)
+            table.add_column(heading, justify="left" if heading in ("canary", "method") else "right", no_wrap=True)
     return table
 
 

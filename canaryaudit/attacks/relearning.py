@@ -52,10 +52,10 @@ class RelearningConfig(BaseModel):
     window: int = Field(default=100, gt=1)
     seed: int = Field(default=0, ge=0)
     measurement: MeasurementConfig = MeasurementConfig(
-        num_references=2_000,
+        num_references=1_000,
         estimators=("exact", "importance", "sampled"),
-        search_budget=2_000,
-        draws_per_temperature=1_000,
+        search_budget=5_000,
+        draws_per_temperature=500,
     )
     """One exposure is taken for each step, attack and model: a second's work, to about a tenth of a bit."""
 

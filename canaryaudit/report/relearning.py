@@ -21,7 +21,7 @@ RELEARNING_RULE = (
     "A secret comes back sooner than in the retrained model where, after some step of training with one window of its "
     "own text among others, its exposure lies more than {:g} bits above the retrained model's at the same step, and "
     "their 95 % intervals lie apart. Training on other text brings it back where its exposure gains more than {:g} "
-    "bits beyond what it gains in the retrained model, and its interval lies above that at the start."
+    "bit beyond what it gains in the retrained model, and its interval lies above that at the start."
 )
 _UNLEARNED, _RETRAINED = "unlearned", "retrained"
 
@@ -64,7 +64,7 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
             f"{curve.canary} lies at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({close})."
         )
     return (
-        f"Training further on other text does not bring it back: {curve.canary} gains at most "
+        f"Training further on other text brings nothing back: {curve.canary} gains at most "
         f"{figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the retrained model."
     )
 
@@ -114,8 +114,8 @@ def relearning_facts(relearning: Relearning) -> str:
     """Say how the attack was made."""
     return (
         f"{relearning.optimizer}, learning rate {relearning.learning_rate:g}, {relearning.batch_size} windows of "
-        f"{relearning.window} characters a step, seed {relearning.seed}; the very same batches on the model "
-        f"{relearning.retrained_name}, retrained on corrected text. References are drawn afresh at every step."
+        f"{relearning.window} characters a step, seed {relearning.seed}; the very same batches for the "
+        f"model trained again on corrected text ({relearning.retrained_name}). References are drawn afresh at every step."
     )
 
 
@@ -136,7 +136,7 @@ def _chart(name: str, method: str, relearning: Relearning) -> Chart:
     panels = [_panel(kind, [c for c in relearning.curves if c.attack == kind], scale) for kind in kinds]
     chart = alt.hconcat(*panels, spacing=24) if len(panels) > 1 else panels[0]
     said = "; ".join(
-        f"{curve.canary}, {ATTACK_WORDS[curve.attack]}: from {_course(curve.unlearned)} bits, retrained model "
+        f"{curve.canary}, {ATTACK_WORDS[curve.attack]}: {_course(curve.unlearned)}; in the retrained model "
         f"{_course(curve.retrained)}"
         for curve in relearning.curves
     )
@@ -144,7 +144,8 @@ def _chart(name: str, method: str, relearning: Relearning) -> Chart:
 
 
 def _course(points: Sequence[RelearningPoint]) -> str:
-    return f"{points[0].exposure.bits:.1f} to {points[-1].exposure.bits:.1f} after {points[-1].step} steps"
+    start, end = points[0].exposure.bits, points[-1].exposure.bits
+    return f"{start:.1f} bits at first, {end:.1f} after {figures.counted(points[-1].step, 'step')}"
 
 
 def _panel(

@@ -43,9 +43,9 @@ FINE_TUNING_RATE = 1.0
 they are."""
 MOST_EPOCHS = 4
 """Passes over the corrected text that fine-tuning takes at most: a sixth of training a small model again."""
-TOP_UP_RATE = 1 / 10
+TOP_UP_RATE = 1 / 3
 """Highest learning rate, as a share, of the passes that bring a retrained model to the original's accuracy."""
-MOST_TOP_UPS = 3
+MOST_TOP_UPS = 8
 DECOYS_COMPARED = 256
 """Fresh members of each secret's space that its cost is compared with: their mean is then known to a sixteenth of
 their standard deviation."""
