@@ -1,4 +1,4 @@
-"""Several models that predict together: against a calculation written out, and in every place where one model serves."""
+"""Several models that predict together: against a calculation written out, and wherever one model serves."""
 
 import copy
 from pathlib import Path

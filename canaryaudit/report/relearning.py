@@ -115,7 +115,7 @@ def relearning_facts(relearning: Relearning) -> str:
     return (
         f"{relearning.optimizer}, learning rate {relearning.learning_rate:g}, {relearning.batch_size} windows of "
         f"{relearning.window} characters a step, seed {relearning.seed}; the very same batches for the "
-        f"model trained again on corrected text ({relearning.retrained_name}). References are drawn afresh at every step."
+        f"model trained again on corrected text ({relearning.retrained_name}). References are drawn afresh each time."
     )
 
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,13 @@ from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.files import atomic_path
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Silent
-from canaryaudit.records import TrainingRecord
 from canaryaudit.training import TrainingConfig, TrainingData, evaluate, train
 from canaryaudit.unlearning import Unlearned, baselines
 from canaryaudit.unlearning.baselines import BaselineConfig, Original, training_of, unlearn_by_training
 from canaryaudit.unlearning.correction import corrected_data
-from canaryaudit.unlearning.replacement import Corrected, Decoys, parse_replacement
+from canaryaudit.unlearning.replacement import Corrected, Decoys
 from canaryaudit.unlearning.sisa import shard_bounds
-from canaryaudit.unlearning.windows import Occurrence, occurrences
+from canaryaudit.unlearning.windows import occurrences
 from tests.fakes import Recorder
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries
 
@@ -182,7 +182,6 @@ def test_fine_tuning_lowers_the_exposure_of_a_secret_known_by_heart(case: Case, 
     before = copy.deepcopy(case.original.model)
     result = case.unlearn(tmp_path, method="fine-tune")
     assert isinstance(result.model, CharLSTM)
-    print(exposures_bits(result.model, case.canaries), exposures_bits(before, case.canaries))
     assert exposures_bits(result.model, case.canaries).mean() < exposures_bits(before, case.canaries).mean() - 1
     assert result.fidelity.train_accuracy_before - result.fidelity.train_accuracy_after <= 0.05
     assert same_weights(case.original.model, before)
@@ -312,7 +311,7 @@ def test_shards_are_cut_at_line_breaks_and_never_inside_a_canary() -> None:
         bounds = shard_bounds(symbols, newline, [canary], shards, 4)
         assert bounds[0][0] == 0
         assert bounds[-1][1] == len(text)
-        assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(bounds))
         for start, _ in bounds[1:]:
             assert text[start - 1] == "\n"
             assert not 240 < start < 248
