@@ -150,12 +150,12 @@ class Pipeline(Workbench):
         check_options(options)
         chosen = self.chosen(options.canary)
         if not anew and self.run.has_unlearning(name):
+            self.run.remove_work(name)  # left where it was interrupted in its last moment
             if self.run.has_measurement(f"after-{name}"):
                 raise UnlearningError(
                     f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
                 )
             self.narrator.say(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
-            self.run.remove_work(name)
             self.measure(f"after-{name}", measure_options)
             return self.run.unlearning(name)
         self._need_model()
@@ -221,6 +221,8 @@ class Pipeline(Workbench):
                 device=options.device,
             )
             reference = self.unlearn(retraining, measure_options)
+        for own in (record, reference):
+            self._need_measurement_after(own, measure_options)
         if not anew and was_attacked(record, reference, canaries, options):
             self.narrator.say(f"Attacked {record.name!r} already.")
             return record
@@ -236,10 +238,7 @@ class Pipeline(Workbench):
         """Write the report; what it needs and is not there yet is trained and measured first."""
         self._need_measurement(measure_options)
         for record in self._unlearnings():
-            self.run.verify_weights(f"after-{record.name}")
-            if not self.run.has_measurement(f"after-{record.name}"):
-                self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
-                self.measure(f"after-{record.name}", measure_options)
+            self._need_measurement_after(record, measure_options)
         name = self.run.path.resolve().name
         with self.stage("report"):
             summary = build_summary(
@@ -268,6 +267,12 @@ class Pipeline(Workbench):
         if not self.run.has_measurement("before"):
             self.narrator.say("Not measured yet: measuring first.")
             self.measure("before", options)
+
+    def _need_measurement_after(self, record: UnlearningRecord, options: MeasureOptions) -> None:
+        self.run.verify_weights(f"after-{record.name}")
+        if not self.run.has_measurement(f"after-{record.name}"):
+            self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
+            self.measure(f"after-{record.name}", options)
 
     def _unlearnings(self) -> list[UnlearningRecord]:
         """Return the unlearnings in the order in which they were run."""

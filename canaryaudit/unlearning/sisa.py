@@ -138,4 +138,5 @@ class ShardTrainer:
 
 def passes_over_windows(record: TrainingRecord) -> float:
     """Return a training's gradients, in passes over one training window."""
-    return record.seconds * record.characters_per_second / record.window
+    characters = round(record.seconds * record.characters_per_second)  # a whole number, but for rounding
+    return characters / record.window

@@ -302,6 +302,18 @@ def test_a_damaged_shard_is_trained_anew(case: Case, tmp_path: Path) -> None:
     assert same_weights(again.model, whole.model)
 
 
+@pytest.mark.parametrize("moment", [2, 9, 14])
+def test_an_interrupted_training_of_shards_goes_on_to_the_very_same_weights(
+    case: Case, tmp_path: Path, moment: int
+) -> None:
+    options = {"method": "sisa", "shards": 2, "max_fidelity_drop": 1.0}
+    quick = replace(case, original=replace(case.original, training=CONFIG.model_copy(update={"epochs": 4})))
+    whole = quick.unlearn(tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        quick.unlearn(tmp_path / "parts", narrator=Recorder(interrupt_after=moment), **options)
+    assert same_weights(quick.unlearn(tmp_path / "parts", **options).model, whole.model)
+
+
 def test_shards_are_cut_at_line_breaks_and_never_inside_a_canary() -> None:
     text = "one\n" * 60 + "pin 8\n6!\n" + "two\n" * 60
     vocabulary = Vocabulary.of([text])
