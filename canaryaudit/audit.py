@@ -13,6 +13,7 @@ from canaryaudit.records import CorpusFacts, Measurement
 from canaryaudit.report import Summary
 from canaryaudit.report.figures import counted
 from canaryaudit.rundir import RunDirectory, check_name
+from canaryaudit.unlearnstage import check_options
 
 
 def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[str]]:
@@ -47,6 +48,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
         for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
             pipeline.chosen(options.canary)
             check_name(options.resolved_name)
+            check_options(options)
         pipeline.train(audit.train)
         _measure(pipeline, "before", audit.measure)
         for options in audit.unlearn:
@@ -55,6 +57,12 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
             except Inconclusive as failure:
                 narrator.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
                 failures.append(options.resolved_name)
+        for attack in audit.attack:
+            try:
+                pipeline.attack(attack, audit.measure, anew=False)
+            except Inconclusive as failure:
+                narrator.warn(f"the attack on {attack.name or 'what was unlearned'} came to nothing: {failure}")
+                failures.append("the attack")
         summary, written = pipeline.report(audit.report, audit.measure)
     return summary, written, failures
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
+from rich.text import Text
 
+from canaryaudit.outcome import GATE_FAILED
 from canaryaudit.rundir import RunDirectory
 from canaryaudit.terminal import TerminalNarrator
 from canaryaudit.text import finite, visible
 
 if TYPE_CHECKING:
     from canaryaudit.pipeline import Pipeline
+    from canaryaudit.report import Summary
 
 
 @contextmanager
@@ -57,3 +61,21 @@ def show(*views: RenderableType) -> None:
     console = Console(highlight=False)
     for view in views:
         console.print(view, soft_wrap=True)
+
+
+def show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
+    """Print a report's summary, and leave with the gate's status where it failed.
+
+    Raises:
+        typer.Exit: The gate failed.
+    """
+    if as_json:
+        print_json(summary)
+    else:
+        from canaryaudit.report import render_terminal
+
+        show(render_terminal(summary), Text(f"Report: {visible(str(written[0]))}"))
+    if summary.gate and not summary.gate.passed:
+        for reason in summary.gate.reasons:
+            print(visible(reason), file=sys.stderr)
+        raise typer.Exit(GATE_FAILED)

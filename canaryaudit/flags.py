@@ -110,7 +110,13 @@ Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if th
 
 # --- unlearn
 
-MethodName = Annotated[str, typer.Option(metavar="NAME", help="second-order or first-order.")]
+MethodName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="second-order or first-order; to compare with: retrain, fine-tune or sisa (training by shards).",
+    ),
+]
 ScopeName = Annotated[
     str | None, typer.Option(metavar="NAME", help="final-layer or all-layers. [default: the method's own]")
 ]
@@ -145,7 +151,25 @@ RetainWindows = Annotated[
 Tau = Annotated[
     float | None, typer.Option(metavar="LENGTH", help="Step of the first-order update. [default: searched]")
 ]
+Shards = Annotated[
+    int | None, typer.Option(metavar="N", help="Parts that --method sisa trains by, such as 5, 10 or 20. [default: 5]")
+]
 UnlearnAnew = Annotated[bool, typer.Option("--force", help="Replace an unlearning of the same name.")]
+
+# --- attack
+
+AttackedName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Which unlearning. [default: the last that is no baseline]"),
+]
+AttackedCanaries = Annotated[
+    list[str] | None,
+    typer.Option("--canary", metavar="ID", help="Whom to attack; repeatable. [default: the most exposed before]"),
+]
+AttackSteps = Annotated[
+    str, typer.Option("--steps", metavar="N,N…", help="Steps of training after which exposure is taken.")
+]
+AttackRate = Annotated[float, typer.Option("--learning-rate", metavar="RATE", help="The attacker's, of Adam.")]
 
 # --- report and run
 

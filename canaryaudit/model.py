@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ from canaryaudit.errors import ModelError, one_line
 from canaryaudit.records import Architecture
 
 LOG2_E = 1.4426950408889634
+M = TypeVar("M", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -172,19 +173,29 @@ class DraftReader(LSTMReader):
         return PrefixState(self._log2_probs(seen[:, 0].float()), tuple(part.transpose(0, 1) for part in after))
 
 
-def weights_bytes(model: CharLSTM) -> bytes:
+def weights_bytes(model: nn.Module) -> bytes:
     """Return the weights as the contents of a safetensors file, in float32."""
     return save({name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()})
 
 
 def load_weights(architecture: Architecture, path: Path, device: torch.device) -> CharLSTM:
-    """Read a model from safetensors; names, types and shapes are checked before anything is allocated.
+    """Read a model from safetensors; see ``load_into``."""
+    return load_into(lambda: CharLSTM(architecture), path, device)
+
+
+def load_into(make: Callable[[], M], path: Path, device: torch.device) -> M:
+    """Read weights from safetensors; names, types and shapes are checked before anything is allocated.
+
+    Args:
+        make: Makes the model whose weights these must be.
+        path: The file.
+        device: Where to put the model, which is in evaluation mode.
 
     Raises:
-        ModelError: The file is no safetensors file, or does not hold this architecture's weights, all finite.
+        ModelError: The file is no safetensors file, or does not hold this model's weights, all finite.
     """
     with torch.device("meta"):
-        model = CharLSTM(architecture)
+        model = make()
     expected = {name: ("F32", list(value.shape)) for name, value in model.state_dict().items()}
     try:
         with safe_open(path, "pt") as file:

@@ -5,51 +5,33 @@ that has not run yet is run with its defaults, and the narrator says so. What is
 away unasked: where it was made with other options than are asked for now, that is an error.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from canaryaudit import environment
+from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
 from canaryaudit.canaries import Canary
 from canaryaudit.checkpoint import read_facts
+from canaryaudit.ensemble import reader_of
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
-from canaryaudit.insertion import InsertionPlan, run_vocabulary, secret_mask
-from canaryaudit.model import (
-    CharLSTM,
-    DraftReader,
-    LSTMReader,
-    load_weights,
-    resolve_device,
-    resolve_precision,
-    weights_bytes,
-)
-from canaryaudit.narration import Narrator
-from canaryaudit.newrun import mask_arguments
-from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
-from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
+from canaryaudit.insertion import InsertionPlan
+from canaryaudit.model import CharLSTM, DraftReader, resolve_device, resolve_precision, weights_bytes
+from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
+from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import Summary, build_summary, write_report
 from canaryaudit.report.figures import counted, points
-from canaryaudit.rundir import RunDirectory, check_name
-from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
-from canaryaudit.unlearning import UnlearningConfig, unlearn
+from canaryaudit.report.relearning import relearning_sentences
+from canaryaudit.rundir import check_name
+from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
+from canaryaudit.unlearnstage import check_options, run_unlearning
+from canaryaudit.workbench import Workbench
 
 DEFAULT_REPORTS = Path("reports")
 
 
-class Pipeline:
-    """The stages of one run.
-
-    Attributes:
-        run: The run directory.
-    """
-
-    def __init__(self, run: RunDirectory, argv: Sequence[str], narrator: Narrator) -> None:
-        self.run, self.argv, self.narrator = run, tuple(argv), narrator
+class Pipeline(Workbench):
+    """The stages of one run."""
 
     # --- train
 
@@ -73,8 +55,8 @@ class Pipeline:
             return record
         # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
         config = (None if anew else self._interrupted(options)) or training_config(options)
-        data, vocabulary = self._data(resolve_device(config.device))
-        with self._stage("train", seed=config.seed, device=config.device, precision=config.precision):
+        data, vocabulary = self.data(resolve_device(config.device))
+        with self.stage("train", seed=config.seed, device=config.device, precision=config.precision):
             model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
             sha256 = self.run.write_weights("before", weights_bytes(model))
         record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
@@ -128,7 +110,7 @@ class Pipeline:
             )
         device = resolve_device(options.device)
         record = self.run.model_record(name)
-        model = self._model(name, device)
+        model = self.model(name, device)
         config = MeasurementConfig(
             num_references=options.samples,
             estimators=options.estimators,
@@ -138,11 +120,12 @@ class Pipeline:
             seed=options.seed,
         )
         draft = None
-        if options.samples >= DRAFT_FROM and resolve_precision(options.precision, device) == "bf16":
+        fast = options.samples >= DRAFT_FROM and resolve_precision(options.precision, device) == "bf16"
+        if fast and isinstance(model, CharLSTM):
             draft = DraftReader(model)
-        with self._stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
+        with self.stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
             measurement = measure(
-                LSTMReader(model),
+                reader_of(model),
                 self.run.canary_set(),
                 config,
                 name=name,
@@ -173,8 +156,10 @@ class Pipeline:
             Inconclusive: Nothing can be forgotten within the fidelity limit.
         """
         name = check_name(options.resolved_name)
+        check_options(options)
         chosen = self.chosen(options.canary)
         if not anew and self.run.has_unlearning(name):
+            self.run.remove_work(name)  # left where it was interrupted in its last moment
             if self.run.has_measurement(f"after-{name}"):
                 raise UnlearningError(
                     f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
@@ -190,55 +175,7 @@ class Pipeline:
         # What earlier requests forgot is forgotten again. Left out, it came back: after two more requests on a tiny
         # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
         earlier = self.chosen([own for link in lineage for own in link.canaries]) if lineage else []
-        origin, training = self.run.model_record(options.start), self.run.model_record().training
-        device = resolve_device(options.device)
-        precision = resolve_precision("auto", device)
-        model, (data, _) = self._model(options.start, device), self._data(device)
-        config = UnlearningConfig(
-            method=options.method,
-            scope=options.scope,
-            replacement=options.replacement,
-            retain_windows=options.retain_windows,
-            max_fidelity_drop=options.max_fidelity_drop,
-            tau=options.tau,
-            window=training.window if training else 100,
-            seed=options.seed,
-            precision=precision,
-        )
-        with self._stage("unlearn", name, seed=config.seed, device=device.type, precision=precision):
-            result = unlearn(
-                model,
-                data,
-                [*chosen, *(own for own in earlier if own not in chosen)],
-                self.run.canary_set().corpus_symbols,
-                config,
-                training.seconds if training else 0.0,
-                self.narrator,
-                trained=lineage[0].fidelity if lineage else None,
-            )
-            sha256 = self.run.write_weights(f"after-{name}", weights_bytes(result.model))
-        record = UnlearningRecord(
-            name=name,
-            method=config.method,
-            scope=config.resolved_scope,
-            replacement=config.replacement,
-            canaries=tuple(canary.id for canary in chosen),
-            affected_windows=result.affected_windows,
-            retention_windows=result.retention_windows,
-            retention_source="corpus" if config.retain_windows else "model",
-            seed=config.seed,
-            device=device.type,
-            precision=precision,
-            model_sha256=sha256,
-            origin=options.start,
-            origin_sha256=origin.sha256,
-            updates=result.updates,
-            fidelity=result.fidelity,
-            fidelity_limit=config.max_fidelity_drop,
-            cost=result.cost,
-            notes=result.notes,
-        )
-        self.run.write_unlearning(record)
+        record = run_unlearning(self, options, chosen, earlier)
         change = record.fidelity.train_accuracy_after - record.fidelity.train_accuracy_before
         self.narrator.say(
             f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
@@ -254,7 +191,7 @@ class Pipeline:
         Raises:
             UnlearningError: There is no such model, or it is, or came from, the one to be replaced.
         """
-        if start not in (models := self.models()):
+        if start != "before" and start not in (models := self.models()):
             raise UnlearningError(
                 f"{self.run.path} has no model {start!r} to start from, but {', '.join(models)}: choose one of them "
                 "with --from"
@@ -265,8 +202,8 @@ class Pipeline:
                 f"unlearning {name!r} cannot start from {start}, which would be replaced or came from it: choose "
                 "another --name"
             )
-        later = [own.name for own in self._unlearnings() if name in {link.name for link in self.run.lineage(own.name)}]
-        if lost := [own for own in later if own != name]:
+        others = self.run.unlearnings(but=name)  # which may be damaged, and is to be replaced
+        if lost := [own.name for own in others if name in {link.name for link in self.run.lineage(own.name)}]:
             self.narrator.warn(f"{', '.join(lost)} started from after-{name}, which is made anew: do them again.")
         return lineage
 
@@ -283,21 +220,62 @@ class Pipeline:
                 raise UnlearningError(f"no inserted canary is called {identifier!r}: this run has {known}")
         return [inserted[identifier] for identifier in dict.fromkeys(identifiers or inserted)]
 
+    # --- attack
+
+    def attack(self, options: AttackOptions, measure_options: MeasureOptions, *, anew: bool = True) -> UnlearningRecord:
+        """Attack what was unlearned by training it further, beside a model retrained on corrected text.
+
+        Args:
+            options: What to attack, and how.
+            measure_options: For the measurements of what must be made first.
+            anew: Attack again although this very attack was made.
+
+        Raises:
+            UnlearningError: No such unlearning, or it was not for a canary that is asked for.
+            Inconclusive: The unlearning or the retraining that the attack needs came to nothing.
+        """
+        record = attacked(self._unlearnings(), options.name)
+        if record is None:
+            self.narrator.say("Nothing unlearned yet: unlearning first.")
+            record = self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
+        self._need_measurement(measure_options)
+        before, inserted = self.run.measurement("before"), self.run.canary_set().inserted
+        canaries = chosen_canaries(record, options.canary, before, inserted)
+        reference = retrained_for(self._unlearnings(), canaries)
+        if reference is None:
+            free = {own.name for own in self.run.unlearnings()}
+            name = "retrain" if "retrain" not in free else check_name(f"retrain-for-{record.name}")
+            self.narrator.say(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
+            retraining = UnlearnOptions(
+                name=name,
+                method="retrain",
+                replacement=record.replacement,
+                canary=record.canaries,
+                max_fidelity_drop=record.fidelity_limit,
+                seed=record.seed,
+                device=options.device,
+            )
+            reference = self.unlearn(retraining, measure_options)
+        for own in (record, reference):
+            self._need_measurement_after(own, measure_options)
+        if not anew and was_attacked(record, reference, canaries, options):
+            self.narrator.say(f"Attacked {record.name!r} already.")
+            return record
+        written = run_attack(self, record, reference, canaries, options)
+        if written.relearning:
+            for sentence in relearning_sentences(written.relearning, written.cost.speedup):
+                self.narrator.say(sentence)
+        return written
+
     # --- report
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
         """Write the report; what it needs and is not there yet is trained and measured first."""
-        self._need_model()
-        if not self.run.has_measurement("before"):
-            self.narrator.say("Not measured yet: measuring first.")
-            self.measure("before", measure_options)
+        self._need_measurement(measure_options)
         for record in self._unlearnings():
-            self.run.verify_weights(f"after-{record.name}")
-            if not self.run.has_measurement(f"after-{record.name}"):
-                self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
-                self.measure(f"after-{record.name}", measure_options)
+            self._need_measurement_after(record, measure_options)
         name = self.run.path.resolve().name
-        with self._stage("report"):
+        with self.stage("report"):
             summary = build_summary(
                 self.run.manifest,
                 self.run.canary_set(),
@@ -319,23 +297,22 @@ class Pipeline:
             self.train(TrainOptions())
         self.run.verify_weights("before")
 
+    def _need_measurement(self, options: MeasureOptions) -> None:
+        self._need_model()
+        if not self.run.has_measurement("before"):
+            self.narrator.say("Not measured yet: measuring first.")
+            self.measure("before", options)
+
+    def _need_measurement_after(self, record: UnlearningRecord, options: MeasureOptions) -> None:
+        self.run.verify_weights(f"after-{record.name}")
+        if not self.run.has_measurement(f"after-{record.name}"):
+            self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
+            self.measure(f"after-{record.name}", options)
+
     def _unlearnings(self) -> list[UnlearningRecord]:
         """Return the unlearnings in the order in which they were run."""
         order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
         return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
-
-    def _model(self, name: str, device: torch.device) -> CharLSTM:
-        return load_weights(self.run.model_record(name).architecture, self.run.verify_weights(name), device)
-
-    def _data(self, device: torch.device) -> tuple[TrainingData, str]:
-        text, heldout, canary_set = self.run.corpus_text(), self.run.heldout_text(), self.run.canary_set()
-        vocabulary = run_vocabulary(text, heldout, canary_set)
-        data = TrainingData(
-            train=torch.from_numpy(vocabulary.encode(text)).to(device),
-            secret=torch.from_numpy(secret_mask(len(text), canary_set.canaries)).to(device),
-            heldout=torch.from_numpy(vocabulary.encode(heldout)).to(device),
-        )
-        return data, vocabulary.symbols
 
     def _tell_exposure(self, measurement: Measurement) -> None:
         inserted = [canary for canary in measurement.canaries if not canary.control]
@@ -349,27 +326,6 @@ class Pipeline:
         )
         if calibration and not calibration.passed:
             self.narrator.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")
-
-    @contextmanager
-    def _stage(
-        self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
-    ) -> Iterator[None]:
-        """Note a stage in the manifest when its work is done, before the record that makes it count."""
-        argv = mask_arguments(self.argv, self.run.canary_set())
-        started, clock = environment.utc_now(), time.perf_counter()
-        yield
-        self.run.add_stage(
-            StageRun(
-                stage=stage,
-                name=name,
-                argv=argv,
-                started=started,
-                seconds=time.perf_counter() - clock,
-                seed=seed,
-                device=device,
-                precision=precision,
-            )
-        )
 
 
 def training_config(options: TrainOptions) -> TrainingConfig:

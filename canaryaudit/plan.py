@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
 from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope
@@ -15,6 +15,9 @@ DEFAULT_RUNS = Path("runs")
 RETAIN_WINDOWS = 1000
 """Windows of other text that an update is held to by default: 100,000 characters, beside up to 20,000 weights that
 move. With 300 the accuracy on a novel fell three times as much where secrets are made of letters."""
+
+MOST_STEPS = 10_000
+"""Steps of a relearning attack; all its batches are drawn beforehand."""
 
 _WORDS = {
     "Input should be": "expected",
@@ -114,6 +117,8 @@ class UnlearnOptions(Options):
     """0 for none of the corpus: the model is held to text that it says itself."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     tau: float | None = Field(default=None, gt=0)
+    shards: int | None = Field(default=None, ge=2, le=100)
+    """Of the method sisa; None for its own, 5."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=0, ge=0)
 
@@ -121,6 +126,28 @@ class UnlearnOptions(Options):
     def resolved_name(self) -> str:
         """The name that the result is kept under."""
         return self.name or self.method
+
+
+class AttackOptions(Options):
+    """How to attack what was unlearned; as the flags of ``canaryaudit attack``."""
+
+    name: str | None = None
+    """Which unlearning; None for the last that is more than a baseline."""
+    canary: tuple[str, ...] = ()
+    """Ids; empty for the one that was the most exposed before."""
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Up to a few passes over what an attacker may have of a text; most of a secret's way back is the first few."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Of Adam: what someone who knows nothing of the model takes."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("steps")
+    @classmethod
+    def _positive(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if not steps or not 1 <= min(steps) <= max(steps) <= MOST_STEPS:
+            raise UsageError(f"--steps: expected numbers from 1 to {MOST_STEPS:,}, such as 1,2,4,8,16,32,64")
+        return tuple(sorted(set(steps)))
 
 
 class ReportOptions(Options):
@@ -149,6 +176,8 @@ class Plan(Options):
     train: TrainOptions = TrainOptions()
     measure: MeasureOptions = MeasureOptions()
     unlearn: tuple[UnlearnOptions, ...] = (UnlearnOptions(),)
+    attack: tuple[AttackOptions, ...] = ()
+    """None by default: an attack needs a retrained model beside it, which takes as long as training did."""
     report: ReportOptions = ReportOptions()
 
 

@@ -16,15 +16,16 @@ from pydantic import BaseModel
 
 from canaryaudit.canaries import CanarySet, Template
 from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError
-from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, read_errors, sha256_of, write_errors
+from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
 from canaryaudit.parts import PartDirectory
-from canaryaudit.recordfiles import read_record, record_json
+from canaryaudit.recordfiles import read_record, read_text, record_json
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 _WEIGHTS, _MODEL = "model.safetensors", "model.json"
 _CHECKPOINT = "checkpoint.safetensors"
 _MEASUREMENTS, _UNLEARNED, _UNLEARNING = "measurements", "unlearned", "unlearning.json"
+_SHARDS, _CORRECTED = "shards", "-corrected"
 _LOCK, _STAGING, _PARTS = ".lock", ".staging", ".parts"
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
 _DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED, _PARTS)
@@ -100,7 +101,7 @@ class RunDirectory:
                 atomic_write(staging / _CANARIES, record_json(canary_set), 0o600)
                 atomic_write(staging / _MANIFEST, record_json(manifest))
                 for name in (_MANIFEST, *_DERIVED):
-                    _remove(path / name)
+                    remove(path / name)
                 for name in _INSERTED:
                     (staging / name).replace(path / name)
             except BaseException:
@@ -241,7 +242,7 @@ class RunDirectory:
         if model == "before":
             return record
         unlearning = self.unlearning(model.removeprefix("after-"))
-        return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256)
+        return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256, members=unlearning.members)
 
     def write_model_record(self, record: ModelRecord) -> None:
         """Write the trained model's description, after its weights."""
@@ -274,6 +275,20 @@ class RunDirectory:
         with write_errors(self.path):
             self.checkpoint_path.unlink(missing_ok=True)
 
+    def work_path(self, name: str, shard: int | None = None, *, corrected: bool = False) -> Path:
+        """Return where the training that an unlearning needs keeps its state, or the weights of one shard."""
+        place = self.path / _UNLEARNED / check_name(name)
+        if shard is None:
+            return place / _CHECKPOINT
+        return place / _SHARDS / f"{shard:02}{_CORRECTED if corrected else ''}.safetensors"
+
+    def remove_work(self, name: str) -> None:
+        """Remove what an unlearning that is over kept to go on from; shards as first trained serve the next request."""
+        with write_errors(self.path):
+            self.work_path(name).unlink(missing_ok=True)
+            for path in self.work_path(name, 0).parent.glob(f"*{_CORRECTED}.safetensors"):
+                path.unlink(missing_ok=True)
+
     # --- measurements and unlearnings
 
     def has_measurement(self, model: str) -> bool:
@@ -300,7 +315,7 @@ class RunDirectory:
     def remove_parts(self) -> None:
         """Remove the parts of measurements that are over, or were given up."""
         with write_errors(self.path):
-            _remove(self.path / _PARTS)
+            remove(self.path / _PARTS)
 
     def has_unlearning(self, name: str) -> bool:
         """Tell whether an unlearning of the model as it is now was done to its end, and all that it started from."""
@@ -332,9 +347,10 @@ class RunDirectory:
         """Write the record of an unlearning, after its weights."""
         self._write(f"{_UNLEARNED}/{check_name(record.name)}/{_UNLEARNING}", record)
 
-    def unlearnings(self) -> tuple[UnlearningRecord, ...]:
-        """Return the records of all unlearnings of the model as it is now, by name."""
-        return tuple(self.unlearning(name) for name in self._unlearning_names() if self.has_unlearning(name))
+    def unlearnings(self, but: str = "") -> tuple[UnlearningRecord, ...]:
+        """Return the records of all unlearnings of the model as it is now, by name; ``but`` one of them."""
+        names = [name for name in self._unlearning_names() if name != but]
+        return tuple(self.unlearning(name) for name in names if self.has_unlearning(name))
 
     # --- inside
 
@@ -373,12 +389,7 @@ class RunDirectory:
         atomic_write(self.path / name, record_json(record))
 
     def _read_text(self, name: str) -> str:
-        path = self.path / name
-        try:
-            with read_errors(path):
-                return path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError:
-            raise RunDirectoryError(f"{path} is damaged (not UTF-8): {self._insert_again}") from None
+        return read_text(self.path / name, self._insert_again)
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
         return read_record(self.path / name, kind, repair)
@@ -386,10 +397,3 @@ class RunDirectory:
 
 def _is_ours(name: str) -> bool:
     return name in (*_INSERTED, *_DERIVED, _LOCK, _STAGING) or is_temporary(name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ order of windows is drawn from (seed, epoch) and the learning rate is a function
 training therefore ends with the very weights of an undisturbed one.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -15,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from canaryaudit.checkpoint import CheckpointFile
+from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import ModelError
 from canaryaudit.model import LOG2_E, CharLSTM
 from canaryaudit.narration import Narrator, Silent
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
+from canaryaudit.schedule import one_cycle, window_starts
 
 SIZES = {"small": (32, 512, 1), "paper": (64, 512, 2)}
 """Embedding, hidden units and layers; ``paper`` is the model of Warnecke et al. 2023."""
@@ -78,33 +80,10 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def one_cycle(step: int, total_steps: int, peak: float) -> float:
-    """Learning rate of ``step``: up along a cosine for 30 % of the steps, then down to almost nothing.
-
-    Source: Smith & Topin 2019, *Super-Convergence*; start at peak/25, end at peak/250,000.
-    """
-    rise = 0.3 * total_steps
-    if step < rise:
-        low, high, share = peak / 25, peak, step / rise
-    else:
-        low, high, share = peak, peak / 250_000, (step - rise) / max(1.0, total_steps - rise)
-    return low + (high - low) * (1 - math.cos(math.pi * min(1.0, share))) / 2
-
-
-def window_starts(num_symbols: int, window: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the shuffled starts of an epoch's windows: adjacent windows from a random offset, shape (W,).
-
-    The windows predict every character but some at both ends of the text, fewer than ``window`` + 1 and
-    ``window`` of them; which ones changes from epoch to epoch.
-    """
-    rng = np.random.default_rng((seed, epoch))
-    starts = np.arange(rng.integers(min(window, num_symbols - window)), num_symbols - window, window)
-    rng.shuffle(starts)
-    return starts
-
-
 @torch.no_grad()
-def evaluate(model: CharLSTM, symbols: Tensor, secret: Tensor | None, precision: str, streams: int = 32) -> Evaluation:
+def evaluate(
+    model: CharLSTM | Ensemble, symbols: Tensor, secret: Tensor | None, precision: str, streams: int = 32
+) -> Evaluation:
     """Predict every character of a text from all that stands before it.
 
     The text is read in ``streams`` parallel parts, each from the zero state; the first character of a part
@@ -124,7 +103,7 @@ def evaluate(model: CharLSTM, symbols: Tensor, secret: Tensor | None, precision:
     text = nn.functional.pad(symbols, (0, padding)).view(streams, length)
     ordinary = nn.functional.pad(~mask, (0, padding)).view(streams, length)
     real = nn.functional.pad(torch.ones_like(mask), (0, padding)).view(streams, length)
-    state = None
+    state: Any = None
     loss = torch.zeros((), dtype=torch.float64, device=symbols.device)
     right = torch.zeros(2, dtype=torch.int64, device=symbols.device)
     for start in range(0, length - 1, 256):
@@ -151,7 +130,7 @@ def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 
     text = torch.randint(vocabulary_size, (config.batch_size * config.window * 2,), device=config.device)
     data = TrainingData(train=text, secret=torch.zeros_like(text, dtype=torch.bool), heldout=text[:0])
     # Any symbols do: only their number matters here.
-    model = _new_model("".join(map(chr, range(0x4E00, 0x4E00 + vocabulary_size))), config, text.device)
+    model = new_model("".join(map(chr, range(0x4E00, 0x4E00 + vocabulary_size))), config, text.device)
     loop = _Loop(model, config, data, Silent())
     index = torch.arange(config.batch_size, device=config.device)[:, None] * config.window
     windows = text[index + torch.arange(config.window + 1, device=config.device)]
@@ -165,7 +144,8 @@ def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 
     return min(taken[2:])
 
 
-def _new_model(vocabulary: str, config: TrainingConfig, device: torch.device) -> CharLSTM:
+def new_model(vocabulary: str, config: TrainingConfig, device: torch.device) -> CharLSTM:
+    """Return the model that a training begins with; its weights are drawn from the configuration's seed."""
     embedding, hidden, layers = SIZES[config.size]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -180,6 +160,7 @@ def train(
     narrator: Narrator,
     checkpoint: Path | None = None,
     atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
+    origin: CharLSTM | None = None,
 ) -> tuple[CharLSTM, TrainingRecord]:
     """Train a character LSTM, or go on where a checkpoint of the same configuration and text stands.
 
@@ -190,6 +171,7 @@ def train(
         narrator: Told of every epoch.
         checkpoint: Where to keep checkpoints; None for none.
         atomically: Context manager that gives a temporary path and moves it into place.
+        origin: The model whose weights to begin with, left as it is; None for fresh ones. No checkpoint then.
 
     Returns:
         The model, in evaluation mode, and its record.
@@ -202,10 +184,10 @@ def train(
         raise ModelError(
             f"the corpus has {len(data.train)} characters: expected at least {2 * config.window + 2} to train on"
         )
-    model = _new_model(vocabulary, config, device)
+    model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
     loop = _Loop(model, config, data, narrator)
     if checkpoint and atomically:
-        loop.keep_at(CheckpointFile(checkpoint, atomically, _key(data, vocabulary, config)))
+        loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
     reached = loop.run()
     model.eval()
     return model, TrainingRecord(
@@ -223,12 +205,13 @@ def train(
         train=evaluate(model, data.train, data.secret, config.precision),
         heldout=evaluate(model, data.heldout, None, config.precision),
         history=tuple(loop.history),
+        planned_epochs=config.epochs,
         target_accuracy=config.target_accuracy,
         reached_target=reached,
     )
 
 
-def _key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
+def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
     """Identify a training by everything that its weights and figures depend on."""
     digest = hashlib.sha256(json.dumps([1, SIZES[config.size], vocabulary, config.model_dump()]).encode())
     for part in (data.train, data.secret, data.heldout):

@@ -10,13 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.insertion import InsertionPlan
-from canaryaudit.records import CanaryMeasurement, Estimate, EstimatorName, Measurement, MemorisationCurve
+from canaryaudit.records import (
+    CanaryMeasurement,
+    Estimate,
+    EstimatorName,
+    Measurement,
+    MemorisationCurve,
+    RelearningAttack,
+    UnlearningRecord,
+)
 from canaryaudit.text import shorten
 
 MOST_CANARIES, MOST_PLACES = 20, 6
 """Shown unless all are asked for: what fits a screen, and a line."""
 
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
+_ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
 _KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
 _ODDS = (
     "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "
@@ -129,6 +138,26 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
         parts += [Text(_KEY), estimates]
         if any(canary.extraction.sampling for canary in shown):
             parts += [Text(_ODDS), _attacks(shown)]
+    return Group(*parts)
+
+
+def relearning_view(record: UnlearningRecord) -> RenderableType:
+    """Return an attack's course as the terminal shows it: exposure by step, beside the retrained model's."""
+    found = record.relearning
+    if found is None:
+        return Text(f"{record.name} was not attacked.")
+    parts: list[RenderableType] = []
+    for canary in dict.fromkeys(curve.canary for curve in found.curves):
+        curves = [curve for curve in found.curves if curve.canary == canary]
+        heads = [head for curve in curves for head in (_ATTACKS[curve.attack], "retrained")]
+        table = _table(("steps", *heads))
+        for place, step in enumerate((0, *found.steps)):
+            points = [own[place] for curve in curves for own in (curve.unlearned, curve.retrained)]
+            table.add_row(str(step), *(f"{point.exposure.bits:.1f}" for point in points))
+        title = (
+            f"Exposure of {shorten(canary, 40)} in bits, {shorten(record.name, 40)} trained further, beside the same on"
+        )
+        parts += [Text(f"{title} {shorten(found.retrained_name, 40)}"), table]
     return Group(*parts)
 
 

@@ -5,7 +5,17 @@ would misread the new one. No record holds the secret of a canary whose owner ga
 canaries.json does.
 """
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Method, Record, ReportFormat, Scope, Stage
+from canaryaudit.records.base import (
+    SCHEMA_VERSION,
+    Baseline,
+    ClosedForm,
+    EstimatorName,
+    Method,
+    Record,
+    ReportFormat,
+    Scope,
+    Stage,
+)
 from canaryaudit.records.measurement import (
     Calibration,
     CanaryMeasurement,
@@ -20,6 +30,7 @@ from canaryaudit.records.measurement import (
     SamplingOdds,
     SkewNormalFit,
 )
+from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
 from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
 from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep
@@ -27,8 +38,10 @@ from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningR
 __all__ = [
     "SCHEMA_VERSION",
     "Architecture",
+    "Baseline",
     "Calibration",
     "CanaryMeasurement",
+    "ClosedForm",
     "CorpusFacts",
     "EpochRecord",
     "Estimate",
@@ -46,6 +59,10 @@ __all__ = [
     "ModelRecord",
     "Record",
     "ReferenceDistribution",
+    "Relearning",
+    "RelearningAttack",
+    "RelearningCurve",
+    "RelearningPoint",
     "ReportFormat",
     "SamplingOdds",
     "Scope",

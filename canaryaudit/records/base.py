@@ -6,9 +6,11 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 1
 
-Stage = Literal["insert", "train", "measure", "unlearn", "report"]
+Stage = Literal["insert", "train", "measure", "unlearn", "attack", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
-Method = Literal["first-order", "second-order"]
+ClosedForm = Literal["first-order", "second-order"]
+Baseline = Literal["retrain", "fine-tune", "sisa"]
+Method = Literal[ClosedForm, Baseline]
 Scope = Literal["final-layer", "all-layers"]
 ReportFormat = Literal["html", "md", "json"]
 

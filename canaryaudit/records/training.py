@@ -55,6 +55,8 @@ class TrainingRecord(Record):
     train: Evaluation
     heldout: Evaluation
     history: tuple[EpochRecord, ...]
+    planned_epochs: int | None = None
+    """Epochs that the learning rate's cycle was laid out for; absent in older records, where it is ``epochs``."""
     target_accuracy: float | None = None
     reached_target: bool | None = None
 
@@ -68,3 +70,5 @@ class ModelRecord(Record):
     """SHA-256 of the weights' file."""
     training: TrainingRecord | None = None
     """Absent for a model that was not trained but derived."""
+    members: int = Field(default=1, ge=1)
+    """Models of this shape whose log-probabilities are averaged."""

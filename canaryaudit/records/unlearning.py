@@ -1,8 +1,9 @@
-"""unlearned/NAME/unlearning.json: how a model was made to forget."""
+"""unlearned/NAME/unlearning.json: how a model was made to forget, and how well that holds."""
 
 from typing import Literal
 
 from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope
+from canaryaudit.records.relearning import Relearning
 
 
 class UpdateStep(Record):
@@ -54,6 +55,12 @@ class UnlearningCost(Record):
     """What training took on this machine, or would take again."""
     speedup: float
     """retraining_seconds / seconds."""
+    retraining_gradients: float = 0.0
+    """What training took, in passes over one training window."""
+    preparation_seconds: float = 0.0
+    """Paid once, before any request: the first training of all shards."""
+    preparation_gradients: float = 0.0
+    """The same in passes over one training window."""
 
 
 class UnlearningRecord(Record):
@@ -87,6 +94,8 @@ class UnlearningRecord(Record):
     fidelity_limit: float
     """Largest allowed drop of train_accuracy, as a share."""
     cost: UnlearningCost
-    relearning: None = None
-    """How fast the secrets come back under fine-tuning; null, since that attack was not made."""
+    members: int = 1
+    """Models whose log-probabilities the result averages: more than one where it was trained by shards."""
+    relearning: Relearning | None = None
+    """How fast secrets come back when the model is trained further; null where that attack was not made."""
     notes: tuple[str, ...] = ()

@@ -336,6 +336,11 @@ def method_chart(summary: Summary) -> Chart:
     return Chart("methods", "Unlearnings compared: secrets left, accuracy lost, time taken", said + ".", _spec(chart))
 
 
+def finished(name: str, title: str, alternative: str, chart: alt.TopLevelMixin) -> Chart:
+    """Return a chart of another module with the house's look."""
+    return Chart(name, title, alternative, _spec(chart))
+
+
 def _by_state(states: Sequence[str]) -> alt.Color:
     return alt.Color(
         "state:N", scale=alt.Scale(domain=states, range=[BEFORE, AFTER][: len(states)]), legend=_legend(states)

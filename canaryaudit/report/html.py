@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from canaryaudit.report import figures
+from canaryaudit.report import relearning as report_relearning
 from canaryaudit.report.charts import Chart, inline_svg
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.schema import Summary
@@ -55,6 +56,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         style=Markup(style),  # noqa: S704 - the package's own
         style_hash=digest,
         words=WORDS,
+        relearning=report_relearning,
         interval=figures.interval,
         guesses_words=guesses_words,
         shorten=shorten,

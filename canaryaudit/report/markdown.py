@@ -1,13 +1,20 @@
 """The report as Markdown that renders on a code host as it is, its pictures beside it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import Chart
 from canaryaudit.report.memorisation import guesses_words
+from canaryaudit.report.relearning import (
+    relearning_facts,
+    relearning_rows,
+    relearning_rule,
+    relearning_sentences,
+    relearning_verdict,
+)
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
@@ -84,6 +91,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         blocks += ["## Efficiency: what it cost", _ledger(summary.method), _steps(summary.method)]
     if len(summary.methods) > 1:
         blocks += ["## Unlearnings compared", _picture(pictures.get("methods")), _methods(summary.methods)]
+    blocks += _relearning(summary, pictures)
     blocks += ["## What this page cannot tell", _bullets(summary.limits), "## Provenance"]
     blocks.append(_table(["", ""], [[plain(f.name), plain(f.value, 600)] for f in summary.provenance.facts]))
     if summary.provenance.commands:
@@ -291,6 +299,24 @@ def _steps(method: MethodSummary) -> str:
         for number, step in enumerate(method.steps[:MOST_CANARIES], 1)
     ]
     return _table(heads, rows)
+
+
+def _relearning(summary: Summary, pictures: Mapping[str, Chart]) -> list[str]:
+    """Return the section on relearning attacks; nothing where none was made."""
+    blocks = []
+    for place, method in enumerate(summary.methods, 1):
+        if (found := method.relearning) is None:
+            continue
+        blocks += [f"### {code(method.name, 40)}: {relearning_verdict(method)}"]
+        blocks += [_bullets(relearning_sentences(found, method.speedup)), _picture(pictures.get(f"relearning-{place}"))]
+        rows = [[code(row[0], 40), *map(plain, row[1:])] for row in relearning_rows(found)]
+        blocks.append(
+            _table(["Canary", "Trained further on", "Model", *(f"{step}>" for step in (0, *found.steps))], rows)
+        )
+        blocks.append(
+            f"Exposure in bits after so many steps. {plain(relearning_facts(found))} {relearning_rule(found)}"
+        )
+    return ["## Relearning: does it come back?", *blocks] if blocks else []
 
 
 def _methods(methods: Sequence[MethodSummary]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from canaryaudit.records import EstimatorName, MemorisationPoint
+from canaryaudit.records import EstimatorName, MemorisationPoint, Relearning
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
@@ -233,8 +233,12 @@ class MethodSummary(Part):
     curvature_products: int
     affected_windows: int
     retention_windows: int
+    preparation_seconds: Figure = 0.0
+    """Paid once, before any request."""
     steps: tuple[StepFigures, ...]
     notes: tuple[str, ...]
+    relearning: Relearning | None = None
+    """How fast secrets come back when the model is trained further; None where that was not tried."""
 
 
 class Fact(Part):

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.records import (
+    Baseline,
     Calibration,
     CanaryMeasurement,
     Manifest,
@@ -17,6 +19,7 @@ from canaryaudit.records import (
 from canaryaudit.report import lineage, provenance, words
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.memorisation import attack, memorisation
+from canaryaudit.report.relearning import headline_addition, masked_relearning
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
@@ -71,7 +74,8 @@ def build_summary(
         run_name: What to call the run.
         reveal_secrets: Show the secrets that their owner gave.
         fail_above: The gate: the largest exposure, in bits, that an inserted canary may have.
-        shown: Name of the unlearning that is the "after" of the page; by default the last one measured.
+        shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
+            is no baseline, or the last baseline.
 
     Raises:
         RunDirectoryError: The measurement before lacks a canary, or ``shown`` is not a measured unlearning.
@@ -127,7 +131,8 @@ def build_summary(
         reveal_secrets=reveal_secrets,
         overall=Overall(
             verdict=verdict or Verdict.INCONCLUSIVE,
-            headline=words.headline(verdict or Verdict.INCONCLUSIVE, canaries, calibration, method),
+            headline=words.headline(verdict or Verdict.INCONCLUSIVE, canaries, calibration, method)
+            + headline_addition(method),
             sentences=words.sentences(canaries, calibration, method),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
         ),
@@ -151,7 +156,9 @@ def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningReco
     """Return the unlearning that is the "after" of the page."""
     measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
     if shown is None:
-        return measured[-1] if measured else None
+        # A baseline is run to compare with: it is what the page is about only where there is nothing else.
+        updates = [pair for pair in measured if pair[0].method not in get_args(Baseline)]
+        return (updates or measured)[-1] if measured else None
     for record, measurement in measured:
         if record.name == shown:
             return record, measurement
@@ -270,6 +277,7 @@ def _method(
         speedup=cost.speedup,
         gradients=cost.gradients,
         curvature_products=cost.curvature_products,
+        preparation_seconds=cost.preparation_seconds,
         affected_windows=record.affected_windows,
         retention_windows=record.retention_windows,
         steps=tuple(
@@ -277,6 +285,7 @@ def _method(
             for step in record.updates
         ),
         notes=tuple(masker.text(note) for note in record.notes),
+        relearning=masked_relearning(record.relearning, masker),
     )
 
 

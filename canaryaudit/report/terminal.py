@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.report import figures
+from canaryaudit.report.relearning import relearning_verdict
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.verdicts import SHORT_WORDS, Verdict
 from canaryaudit.text import shorten, visible
@@ -103,6 +104,8 @@ def _facts(summary: Summary) -> Table:
         if method.lineage:
             chosen += f", after {', '.join(method.lineage)}"
         grid.add_row(Text("Method"), Text(shorten(chosen, 120)))
+        if method.relearning:
+            grid.add_row(Text("Relearning"), Text(relearning_verdict(method)))
     if summary.memorisation:
         whole = summary.memorisation.curves[0]
         told = ["none" if n is None else f"{n:,}" for n in (whole.told_from_before, whole.told_from_after)]

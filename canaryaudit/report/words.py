@@ -8,6 +8,7 @@ from canaryaudit.canaries import CanarySet, Slot, Template
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report import figures
 from canaryaudit.report.masking import Masker
+from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, Verdict
 from canaryaudit.text import well_formed
@@ -86,6 +87,8 @@ def sentences(
             f"Unlearning took {figures.duration(method.seconds)}; training again takes "
             f"{figures.duration(method.retraining_seconds)}, {figures.times(method.speedup)} as long."
         )
+    if method and method.relearning:
+        said += relearning_sentences(method.relearning, method.speedup)
     said.append(_calibration_words(calibration))
     return tuple(said)
 
@@ -233,8 +236,9 @@ def limits(canary_set: CanarySet, before: Measurement, method: MethodSummary | N
     said = [
         "Canaries stand for secrets of the same form, repeated as often, in the same text. A real secret may be "
         "repeated more often, or stand in words that were not tried.",
-        "The attacker of this report types the words before the secret. Other ways in, such as other prompts, the "
-        "model's inner states or training on it further, were not tried.",
+        "The attacker of this report types the words before the secret"
+        + (", or trains the model further" if method and method.relearning else "")
+        + ". Other ways in, such as other prompts or the model's inner states, were not tried.",
         "Exposure is a rank within one space. It says nothing about the template's own words, nor about anything "
         "else in the corpus. It is no proof of differential privacy.",
         f"About one secret in twenty that the model never saw lies above {NEVER_SEEN_BITS:.2f} bits by chance.",
@@ -262,8 +266,9 @@ def limits(canary_set: CanarySet, before: Measurement, method: MethodSummary | N
             "Only the final layer was changed. What the layers below keep of the secrets is untouched: a model updated "
             "like this may relearn a secret from few examples, faster than a model that never saw it."
         )
+    if method.relearning is None:
+        said.append("How fast the model relearns a secret was not measured here: canaryaudit attack does.")
     said += [
-        "How fast the model relearns a secret was not measured here.",
         "The secrets were removed from the model, not from the corpus, its copies, or earlier checkpoints.",
         f"The speed-up compares with training this model on this machine "
         f"({figures.duration(method.retraining_seconds)}), not with a faster one.",

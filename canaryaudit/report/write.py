@@ -9,6 +9,7 @@ from canaryaudit.records import ReportFormat
 from canaryaudit.report.charts import charts
 from canaryaudit.report.html import render_html
 from canaryaudit.report.markdown import render_markdown
+from canaryaudit.report.relearning import relearning_charts
 from canaryaudit.report.schema import Summary
 from canaryaudit.text import json_safe
 
@@ -29,7 +30,7 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     Raises:
         RunDirectoryError: The directory or a file cannot be written.
     """
-    drawn = charts(summary) if set(formats) & {"html", "md"} else ()
+    drawn = (*charts(summary), *relearning_charts(summary)) if set(formats) & {"html", "md"} else ()
     makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
         "html": lambda: {"report.html": render_html(summary, drawn)},
         "md": lambda: {"report.md": render_markdown(summary, drawn)} | {c.file_name: c.svg() for c in drawn},

@@ -1,12 +1,14 @@
 """From Z to Z-tilde: the windows of the text in which secrets are replaced, or their sentences deleted."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from canaryaudit.corpus import Vocabulary
+from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.replacement import Deletion, Replacement
 from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather
 
@@ -77,6 +79,47 @@ class Correction:
                 fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
             text[place.start : place.start + len(place.secret)] = fitting[0].to(text.device)
         return text
+
+
+def corrected_data(
+    data: TrainingData,
+    places: Sequence[Occurrence],
+    replacement: Replacement | Deletion,
+    vocabulary: Vocabulary,
+    rng: np.random.Generator,
+) -> TrainingData:
+    """Return the text that baselines are trained on: a replacement, drawn anew, in every secret's place.
+
+    A replacement may be longer or shorter than the secret; what follows it then moves. Replaced characters
+    stay marked as a secret's: nobody can predict a decoy, so that accuracy outside the secrets leaves them out.
+
+    Args:
+        data: The text that holds the secrets; the held-out text, which never does, is passed on.
+        places: Where the secrets stand, none across another.
+        replacement: The strategy; a deletion takes out the sentences.
+        vocabulary: The model's.
+        rng: Source of the replacements.
+    """
+    text, secret = data.train, data.secret
+    if isinstance(replacement, Deletion):
+        kept = torch.ones_like(secret)
+        for start, end in sentences(vocabulary.decode(text.cpu().numpy()), list(places)):
+            kept[start:end] = False
+        return TrainingData(train=text[kept], secret=secret[kept], heldout=data.heldout)
+    texts, masks, end = [], [], 0
+    for place in sorted(places, key=lambda place: place.start):
+        stop = place.start + len(place.secret)
+        drawn = replacement.correct(place, 1, rng)[0].symbols[0].to(text)
+        own = secret[place.start : stop]
+        texts += [text[end : place.start], drawn]
+        masks += [
+            secret[end : place.start],
+            own if len(own) == len(drawn) else torch.ones_like(drawn, dtype=torch.bool),
+        ]
+        end = stop
+    return TrainingData(
+        train=torch.cat([*texts, text[end:]]), secret=torch.cat([*masks, secret[end:]]), heldout=data.heldout
+    )
 
 
 def sentences(text: str, places: list[Occurrence]) -> list[tuple[int, int]]:

@@ -13,13 +13,22 @@ from torch import Tensor, nn
 
 from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
+from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.records import Evaluation, Fidelity, Method, Scope, UnlearningCost, UpdateStep
-from canaryaudit.training import TrainingData, autocast, evaluate
+from canaryaudit.records import ClosedForm, Fidelity, Scope, UnlearningCost, UpdateStep
+from canaryaudit.training import TrainingData, autocast
 from canaryaudit.unlearning.corrected import Correction
+from canaryaudit.unlearning.fidelity import (
+    as_trained,
+    evaluations,
+    fidelity,
+    keep_within_limit,
+    refuse_over_limit,
+    scale_back,
+)
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
@@ -36,7 +45,7 @@ class UnlearningConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Method = "second-order"
+    method: ClosedForm = "second-order"
     scope: Scope | None = None
     """None for the method's own: the final layer for second order, all layers for first order."""
     replacement: str = "decoys"
@@ -70,7 +79,7 @@ class Unlearned:
         notes: What the reader of a report should know.
     """
 
-    model: CharLSTM
+    model: CharLSTM | Ensemble
     updates: tuple[UpdateStep, ...]
     fidelity: Fidelity
     cost: UnlearningCost
@@ -130,38 +139,26 @@ def unlearn(
             "the second-order update of the final layer learns what is to stand in the secret's place, and after "
             "deletion nothing does: use --replacement decoys, or --method first-order"
         )
-    before = _evaluations(model, data, config.precision) if trained is None else _as_trained(trained)
+    before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
     started = time.perf_counter()
     request = _Request(model, reader, data, places, replacement, config, narrator)
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
     seconds = time.perf_counter() - started
-    notes = list(update.notes)
-    if not config.retain_windows:
-        notes.append("held to text that the model itself says: none of the corpus but the affected windows was used")
-    share = 1.0
-    while (lost := request.accuracy_lost(before[0])) > config.max_fidelity_drop:
-        share /= 2
-        if share < 0.2:
-            raise Inconclusive(
-                f"the update costs {lost:.4f} of accuracy on {request.held_to} even when scaled back to a quarter, "
-                f"over the limit of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or "
-                "--retain-windows"
-            )
-        request.scale_back()
-    after = _evaluations(request.copy, data, config.precision)
-    # With no text but the model's own, this is a test of the result, and nothing that the update was made from.
-    if (lost := before[0].accuracy - after[0].accuracy) > config.max_fidelity_drop:
-        raise Inconclusive(
-            f"the update costs {lost:.4f} of accuracy on the training text, which it was made without, over the limit "
-            f"of {config.max_fidelity_drop}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
-        )
-    if share < 1:
-        notes.append(f"scaled back to {share:g} of the full step, to keep within the fidelity limit")
-        narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
+    limit = config.max_fidelity_drop
+    if config.retain_windows:
+        # Held to the limit on all of the text, not only on the windows that the update saw.
+        after, notes = keep_within_limit(request.copy, model, data, before, limit, config.precision, narrator)
+    else:
+        notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
+        what = "text that the model itself says"
+        notes += scale_back(request.copy, model, request.sampled_accuracy_lost, limit, what, narrator)
+        after = evaluations(request.copy, data, config.precision)
+        # A test of the result, and nothing that the update was made from.
+        refuse_over_limit(before, after, limit, "the update, made without the training text,", "or --retain-windows")
     return Unlearned(
         model=request.copy,
         updates=tuple(update.steps),
-        fidelity=_fidelity(before, after),
+        fidelity=fidelity(before, after),
         cost=UnlearningCost(
             seconds=seconds,
             gradients=update.gradients,
@@ -171,7 +168,7 @@ def unlearn(
         ),
         affected_windows=len(request.correction.affected),
         retention_windows=len(request.retained),
-        notes=tuple(notes),
+        notes=update.notes + notes,
     )
 
 
@@ -214,19 +211,9 @@ class _Request:
             self.retained = sample_windows(reader, places, RETAIN_WINDOWS, config.window, self.rng)
             self.sampled_accuracy = self._accuracy(self.retained)
 
-    @property
-    def held_to(self) -> str:
-        """The text whose accuracy the update is scaled back by."""
-        return "the training text" if self.config.retain_windows else "text that the model itself says"
-
-    def accuracy_lost(self, before: Evaluation) -> float:
-        """Return the accuracy lost on the training text, or without the corpus, on what the model itself says.
-
-        All of the training text is read, not only the windows that the update was made from.
-        """
-        if not self.config.retain_windows:
-            return self.sampled_accuracy - self._accuracy(self.retained)
-        return before.accuracy - evaluate(self.copy, self.data.train, self.data.secret, self.config.precision).accuracy
+    def sampled_accuracy_lost(self) -> float:
+        """Return the accuracy lost on what the model itself says."""
+        return self.sampled_accuracy - self._accuracy(self.retained)
 
     def update(self, replacement: Replacement) -> "_Update":
         """Change the copy by the configured method."""
@@ -302,12 +289,6 @@ class _Request:
             )
         return _Update([step], 2.0 * len(self.correction.affected), 0, (f"tau {tau:.3g}",))
 
-    @torch.no_grad()
-    def scale_back(self) -> None:
-        """Halve the way that the copy is from the original."""
-        for mine, origin in zip(self.copy.parameters(), self.model.parameters(), strict=True):
-            mine.copy_((mine + origin) / 2)
-
     def _summed_loss(self, windows: Tensor) -> Tensor:
         with autocast(windows.device, self.config.precision):
             logits = self.copy(windows[:, :-1])
@@ -321,39 +302,3 @@ class _Request:
                 with autocast(batch.device, self.config.precision):
                     hits += int((self.copy(batch[:, :-1]).argmax(2) == batch[:, 1:]).sum())
         return hits / max(1, windows[:, 1:].numel())
-
-
-def _evaluations(model: CharLSTM, data: TrainingData, precision: str) -> tuple[Evaluation, Evaluation]:
-    """Return the model's quality on the training text and on the held-out text."""
-    return evaluate(model, data.train, data.secret, precision), evaluate(model, data.heldout, None, precision)
-
-
-def _as_trained(fidelity: Fidelity) -> tuple[Evaluation, Evaluation]:
-    """Return the trained model's quality from an earlier request's record; held-out text has no secrets."""
-    return (
-        Evaluation(
-            accuracy=fidelity.train_accuracy_before,
-            accuracy_all=fidelity.train_accuracy_all_before,
-            loss_bits=fidelity.train_loss_before,
-        ),
-        Evaluation(
-            accuracy=fidelity.heldout_accuracy_before,
-            accuracy_all=fidelity.heldout_accuracy_before,
-            loss_bits=fidelity.heldout_loss_before,
-        ),
-    )
-
-
-def _fidelity(before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation]) -> Fidelity:
-    return Fidelity(
-        train_accuracy_before=before[0].accuracy,
-        train_accuracy_after=after[0].accuracy,
-        train_accuracy_all_before=before[0].accuracy_all,
-        train_accuracy_all_after=after[0].accuracy_all,
-        train_loss_before=before[0].loss_bits,
-        train_loss_after=after[0].loss_bits,
-        heldout_accuracy_before=before[1].accuracy,
-        heldout_accuracy_after=after[1].accuracy,
-        heldout_loss_before=before[1].loss_bits,
-        heldout_loss_after=after[1].loss_bits,
-    )

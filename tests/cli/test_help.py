@@ -13,11 +13,19 @@ import typer
 
 import canaryaudit as package
 from canaryaudit.cli import app
-from canaryaudit.plan import InsertOptions, MeasureOptions, Options, ReportOptions, TrainOptions, UnlearnOptions
+from canaryaudit.plan import (
+    AttackOptions,
+    InsertOptions,
+    MeasureOptions,
+    Options,
+    ReportOptions,
+    TrainOptions,
+    UnlearnOptions,
+)
 from tests.commands import PROCESS, canaryaudit, succeed
 
 GROUP: Any = typer.main.get_command(app)
-COMMANDS = ("insert", "train", "measure", "unlearn", "report", "run")
+COMMANDS = ("insert", "train", "measure", "unlearn", "attack", "report", "run")
 
 
 def test_these_are_the_commands() -> None:
@@ -91,6 +99,7 @@ def test_wrong_usage_points_to_help(arguments: tuple[str, ...], expected: str) -
         ("train", TrainOptions),
         ("measure", MeasureOptions),
         ("unlearn", UnlearnOptions),
+        ("attack", AttackOptions),
         ("report", ReportOptions),
     ],
 )
@@ -99,7 +108,7 @@ def test_a_plan_has_the_flags_as_keys(name: str, options: type[Options]) -> None
     flags = [opt for parameter in GROUP.commands[name].params for opt in parameter.opts if opt.startswith("--")]
     known = {flag[2:].replace("-", "_") for flag in flags}
     known |= {"corpus"} if name == "insert" else set()
-    known -= {"samples"} if name == "unlearn" else set()  # The measurement's, which has a table of its own.
+    known -= {"samples"} if name in ("unlearn", "attack") else set()  # The measurement's, which has a table of its own.
     assert known - elsewhere == {field.alias or name for name, field in options.model_fields.items()} - elsewhere
 
 
@@ -121,4 +130,4 @@ def test_only_the_command_line_prints() -> None:
         for call in ast.walk(function)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"
     }
-    assert printing <= {"_version", "_root", "_show_report", "run_command"}
+    assert printing <= {"_version", "_root", "run_command"}

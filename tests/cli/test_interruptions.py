@@ -68,6 +68,8 @@ STAGES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "train": ("inserted", ("train", "RUN", "--epochs", "3", "--precision", "fp32")),
     "measure": ("trained", ("measure", "RUN", *FAST)),
     "unlearn": ("trained", ("unlearn", "RUN", *UNLEARN)),
+    "retrain": ("measured", ("unlearn", "RUN", "--method", "retrain", *FAST, "--max-fidelity-drop", "0.5")),
+    "attack": ("unlearned", ("attack", "RUN", "--steps", "1", *FAST)),
     "report": ("unlearned", ("report", "RUN", "-o", "RUN/../page", "--format", "json")),
 }
 

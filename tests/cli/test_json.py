@@ -42,7 +42,16 @@ FIDELITY = {
     "heldout_loss_before",
     "heldout_loss_after",
 }
-COST = {"seconds", "gradients", "curvature_products", "retraining_seconds", "speedup"}
+COST = {
+    "seconds",
+    "gradients",
+    "curvature_products",
+    "retraining_seconds",
+    "retraining_gradients",
+    "preparation_seconds",
+    "preparation_gradients",
+    "speedup",
+}
 
 
 def only_json(result: Result) -> Any:

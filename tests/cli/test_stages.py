@@ -180,8 +180,8 @@ def test_controls_that_fail_are_inconclusive_where_asked(make_run: MakeRun, monk
     run = make_run("trained")
     calibrate = canaryaudit_calibrate()
 
-    def failing(exposures: object) -> object:
-        return calibrate(exposures).model_copy(update={"passed": False, "note": "the controls stand out"})
+    def failing(*arguments: object) -> object:
+        return calibrate(*arguments).model_copy(update={"passed": False, "note": "the controls stand out"})
 
     monkeypatch.setattr("canaryaudit.exposure.measurement.calibrate", failing)
     lenient, strict = canaryaudit("measure", run, *FAST), canaryaudit("measure", run, "--strict", "-q", *FAST)
@@ -191,7 +191,7 @@ def test_controls_that_fail_are_inconclusive_where_asked(make_run: MakeRun, monk
     assert "the controls fail: this measurement must not be relied on" in strict.err
 
 
-def canaryaudit_calibrate() -> Callable[[object], object]:
+def canaryaudit_calibrate() -> Callable[..., object]:
     from canaryaudit.exposure import measurement
 
     return measurement.calibrate  # type: ignore[attr-defined, return-value]

@@ -1,0 +1,187 @@
+"""Relearning attacks in words, as a table's rows and as curves beside the retrained model's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
+from canaryaudit.report import figures
+from canaryaudit.report.charts import AFTER, BAR, INK, Chart, finished
+from canaryaudit.report.masking import Masker
+from canaryaudit.report.schema import MethodSummary, Summary
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS
+from canaryaudit.text import shorten
+
+ATTACK_WORDS: dict[RelearningAttack, str] = {
+    "canary-window": "one window of its own text in every batch",
+    "other-text": "other text only",
+}
+RELEARNING_RULE = (
+    "A secret comes back sooner than in the retrained model where, after some step of training with one window of its "
+    "own text among others, its exposure lies more than {:g} bits above the retrained model's at the same step, and "
+    "their 95 % intervals lie apart. Training on other text brings it back where its exposure gains more than {:g} "
+    "bit beyond what it gains in the retrained model, and its interval lies above that at the start."
+)
+_UNLEARNED, _RETRAINED = "unlearned", "retrained"
+
+
+def relearning_rule(relearning: Relearning) -> str:
+    """Return the rule that attacks were judged by."""
+    return RELEARNING_RULE.format(relearning.canary_window_margin_bits, relearning.other_text_margin_bits)
+
+
+def relearning_sentences(relearning: Relearning, speedup: float | None) -> tuple[str, ...]:
+    """Say for each kind of attack whether secrets come back, by the worst curve of its kind.
+
+    Args:
+        relearning: What was found.
+        speedup: How many times faster than training again the unlearning was; None where that is unknown.
+    """
+    said = []
+    for attack in ATTACK_WORDS:
+        if curves := [curve for curve in relearning.curves if curve.attack == attack]:
+            worst = max(curves, key=lambda curve: (curve.comes_back, curve.excess_bits))
+            said.append(_sentence(worst, relearning, fast=speedup is not None and speedup > 1))
+    return tuple(said)
+
+
+def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> str:
+    steps = figures.counted(curve.comes_back_at or curve.excess_step, "step")
+    if curve.comes_back:
+        verdict = "Fast but comes back" if fast else "Comes back"
+        point = _at(curve.unlearned, curve.comes_back_at or 0)
+        other = _at(curve.retrained, curve.comes_back_at or 0)
+        return (
+            f"{verdict}: trained further on {ATTACK_WORDS[curve.attack]}, {curve.canary} has {point.exposure.bits:.1f} "
+            f"bits after {steps}, where the model retrained on corrected text has {other.exposure.bits:.1f}."
+        )
+    if curve.attack == "canary-window":
+        margin = relearning.canary_window_margin_bits
+        close = "the intervals overlap" if curve.excess_bits > margin else f"{margin:g} would be too many"
+        return (
+            f"Does not come back sooner than in the retrained model: trained further on {ATTACK_WORDS[curve.attack]}, "
+            f"{curve.canary} lies at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({close})."
+        )
+    return (
+        f"Training further on other text brings nothing back: {curve.canary} gains at most "
+        f"{figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the retrained model."
+    )
+
+
+def _at(points: Sequence[RelearningPoint], step: int) -> RelearningPoint:
+    return next(point for point in points if point.step == step)
+
+
+def masked_relearning(relearning: Relearning | None, masker: Masker) -> Relearning | None:
+    """Return a record with whatever its user named hidden where it tells a secret."""
+    if relearning is None:
+        return None
+    return relearning.model_copy(update={"retrained_name": masker.text(relearning.retrained_name)})
+
+
+def headline_addition(method: MethodSummary | None) -> str:
+    """Return what the page's headline must add where secrets come back; empty otherwise."""
+    if method is None or method.relearning is None or not method.relearning.comes_back:
+        return ""
+    fast = method.speedup is not None and method.speedup > 1
+    return (
+        " Fast but comes back: training further restores it."
+        if fast
+        else " It comes back when the model is trained further."
+    )
+
+
+def relearning_verdict(method: MethodSummary) -> str:
+    """Return the attacks' verdict on one unlearning in a few words."""
+    if method.relearning is None:
+        return "not attacked"
+    if not method.relearning.comes_back:
+        return "no sooner than in the retrained model"
+    return "fast but comes back" if method.speedup is not None and method.speedup > 1 else "comes back"
+
+
+def relearning_rows(relearning: Relearning) -> list[list[str]]:
+    """Return the table's rows: canary, attack, model, exposure after each number of steps."""
+    return [
+        [curve.canary, ATTACK_WORDS[curve.attack], name, *(figures.decimal(point.exposure.bits) for point in points)]
+        for curve in relearning.curves
+        for name, points in ((_UNLEARNED, curve.unlearned), (_RETRAINED, curve.retrained))
+    ]
+
+
+def relearning_facts(relearning: Relearning) -> str:
+    """Say how the attack was made."""
+    return (
+        f"{relearning.optimizer}, learning rate {relearning.learning_rate:g}, {relearning.batch_size} windows of "
+        f"{relearning.window} characters a step, seed {relearning.seed}; the very same batches for the "
+        f"model trained again on corrected text ({relearning.retrained_name}). References are drawn afresh each time."
+    )
+
+
+def relearning_charts(summary: Summary) -> tuple[Chart, ...]:
+    """Build one picture for each unlearning that was attacked, named by its place among the methods."""
+    return tuple(
+        _chart(f"relearning-{place}", method.name, method.relearning)
+        for place, method in enumerate(summary.methods, 1)
+        if method.relearning
+    )
+
+
+def _chart(name: str, method: str, relearning: Relearning) -> Chart:
+    """Draw each attack's panel: exposure by step, this model's line over the retrained one's."""
+    kinds = [kind for kind in ATTACK_WORDS if any(curve.attack == kind for curve in relearning.curves)]
+    highest = max(point.exposure.high for curve in relearning.curves for point in (*curve.unlearned, *curve.retrained))
+    scale = alt.Scale(domain=[0, max(1.5 * NEVER_SEEN_BITS, highest)], nice=True)
+    panels = [_panel(kind, [c for c in relearning.curves if c.attack == kind], scale) for kind in kinds]
+    chart = alt.hconcat(*panels, spacing=24) if len(panels) > 1 else panels[0]
+    said = "; ".join(
+        f"{curve.canary}, {ATTACK_WORDS[curve.attack]}: {_course(curve.unlearned)}; in the retrained model "
+        f"{_course(curve.retrained)}"
+        for curve in relearning.curves
+    )
+    return finished(name, f"Relearning after {shorten(method, 40)}, beside the retrained model", said + ".", chart)
+
+
+def _course(points: Sequence[RelearningPoint]) -> str:
+    start, end = points[0].exposure.bits, points[-1].exposure.bits
+    return f"{start:.1f} bits at first, {end:.1f} after {figures.counted(points[-1].step, 'step')}"
+
+
+def _panel(
+    kind: RelearningAttack, curves: Sequence[RelearningCurve], scale: alt.Scale
+) -> alt.LayerChart | alt.FacetChart:
+    rows: list[dict[str, Any]] = [
+        {
+            "canary": curve.canary,
+            "model": name,
+            "step": point.step,
+            "bits": point.exposure.bits,
+            "low": point.exposure.low,
+            "high": point.exposure.high,
+        }
+        for curve in curves
+        for name, points in ((_UNLEARNED, curve.unlearned), (_RETRAINED, curve.retrained))
+        for point in points
+    ]
+    steps = sorted({row["step"] for row in rows})
+    names = [_UNLEARNED, _RETRAINED]
+    legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
+    x = alt.X("step:O", sort=steps, title="steps of training", axis=alt.Axis(labelAngle=0))
+    y = alt.Y("bits:Q", title="exposure, bits", scale=scale)
+    colour = alt.Color("model:N", scale=alt.Scale(domain=names, range=[AFTER, BAR]), legend=legend)
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x, detail="canary:N")
+    band = (
+        alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}]))
+        .mark_rect(color=BAR, opacity=0.22)
+        .encode(y=alt.Y("from:Q", scale=scale), y2="to:Q")
+    )
+    whiskers = base.mark_rule(strokeWidth=5, opacity=0.3).encode(
+        y=alt.Y("low:Q", scale=scale), y2="high:Q", color=colour
+    )
+    dashes = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=None)
+    lines = base.mark_line(strokeWidth=2).encode(y=y, color=colour, strokeDash=dashes)
+    shapes = alt.Shape("model:N", scale=alt.Scale(domain=names, range=["diamond", "circle"]), legend=legend)
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(y=y, color=colour, shape=shapes)
+    heading = alt.TitleParams(ATTACK_WORDS[kind], color=INK, anchor="start", fontSize=13)
+    return alt.layer(band, whiskers, lines, marks).properties(width=250, height=220, title=heading)

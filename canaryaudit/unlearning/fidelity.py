@@ -1,0 +1,150 @@
+"""The model's quality before and after an unlearning, and the limit that it is held to."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from canaryaudit.ensemble import Ensemble
+from canaryaudit.errors import Inconclusive
+from canaryaudit.model import CharLSTM
+from canaryaudit.narration import Narrator
+from canaryaudit.records import Evaluation, Fidelity
+from canaryaudit.training import TrainingData, evaluate
+
+Evaluations = tuple[Evaluation, Evaluation]
+"""On the training text and on the held-out text."""
+
+
+def evaluations(model: CharLSTM | Ensemble, data: TrainingData, precision: str) -> Evaluations:
+    """Evaluate a model on the training text and on the held-out text."""
+    return evaluate(model, data.train, data.secret, precision), evaluate(model, data.heldout, None, precision)
+
+
+def as_trained(fidelity: Fidelity) -> Evaluations:
+    """Return the trained model's quality from an earlier request's record; held-out text has no secrets."""
+    return (
+        Evaluation(
+            accuracy=fidelity.train_accuracy_before,
+            accuracy_all=fidelity.train_accuracy_all_before,
+            loss_bits=fidelity.train_loss_before,
+        ),
+        Evaluation(
+            accuracy=fidelity.heldout_accuracy_before,
+            accuracy_all=fidelity.heldout_accuracy_before,
+            loss_bits=fidelity.heldout_loss_before,
+        ),
+    )
+
+
+def fidelity(before: Evaluations, after: Evaluations) -> Fidelity:
+    """Put the quality before and after side by side."""
+    return Fidelity(
+        train_accuracy_before=before[0].accuracy,
+        train_accuracy_after=after[0].accuracy,
+        train_accuracy_all_before=before[0].accuracy_all,
+        train_accuracy_all_after=after[0].accuracy_all,
+        train_loss_before=before[0].loss_bits,
+        train_loss_after=after[0].loss_bits,
+        heldout_accuracy_before=before[1].accuracy,
+        heldout_accuracy_after=after[1].accuracy,
+        heldout_loss_before=before[1].loss_bits,
+        heldout_loss_after=after[1].loss_bits,
+    )
+
+
+def lost_accuracy(before: Evaluations, after: Evaluations) -> float:
+    """Return the drop of the accuracy on training text outside the secrets, as a share."""
+    return before[0].accuracy - after[0].accuracy
+
+
+def refuse_over_limit(before: Evaluations, after: Evaluations, limit: float, what: str, advice: str = "") -> None:
+    """Refuse a result that has lost more accuracy than is allowed.
+
+    Args:
+        before: Of the original model.
+        after: Of the result.
+        limit: Largest drop allowed, as a share.
+        what: The result, as the subject of a sentence.
+        advice: What else can be done about it than to raise the limit, beginning with "or".
+
+    Raises:
+        Inconclusive: The drop is over the limit.
+    """
+    lost = lost_accuracy(before, after)
+    if lost > limit:
+        enough = math.ceil(lost * 1000) / 1000
+        raise Inconclusive(
+            f"{what} predicts {after[0].accuracy:.4f} of the training text outside the secrets, the model "
+            f"{before[0].accuracy:.4f}: the drop of {lost:.4f} is over the limit of {limit}, and nothing was saved; "
+            f"allow it with --max-fidelity-drop {enough:g} {advice}".rstrip()
+        )
+
+
+def keep_within_limit(
+    updated: CharLSTM,
+    origin: CharLSTM,
+    data: TrainingData,
+    before: Evaluations,
+    limit: float,
+    precision: str,
+    narrator: Narrator,
+) -> tuple[Evaluations, tuple[str, ...]]:
+    """Scale an update back to a half or a quarter where it costs more accuracy on the training text than is allowed.
+
+    Args:
+        updated: A copy of the original, updated; changed in place.
+        origin: The original model.
+        data: What quality is measured on.
+        before: The original's quality.
+        limit: Largest drop of accuracy allowed, as a share.
+        precision: ``fp32`` or ``bf16``.
+        narrator: Told where it is scaled back.
+
+    Returns:
+        The quality of the model as it is left, and a note where it was scaled back.
+
+    Raises:
+        Inconclusive: A quarter of the update is still over the limit.
+    """
+    after: list[Evaluations] = []
+
+    def lost() -> float:
+        after.append(evaluations(updated, data, precision))
+        return lost_accuracy(before, after[-1])
+
+    notes = scale_back(updated, origin, lost, limit, "the training text", narrator)
+    return after[-1], notes
+
+
+@torch.no_grad()
+def scale_back(
+    updated: CharLSTM, origin: CharLSTM, lost: Callable[[], float], limit: float, text: str, narrator: Narrator
+) -> tuple[str, ...]:
+    """Scale an update back to a half or a quarter until ``lost`` is within the limit; return a note where it was.
+
+    Args:
+        updated: A copy of the original, updated; changed in place.
+        origin: The original model.
+        lost: Returns the accuracy that the copy has lost as it is now, as a share.
+        limit: Largest loss allowed.
+        text: What ``lost`` reads, as the end of a clause.
+        narrator: Told where it is scaled back.
+
+    Raises:
+        Inconclusive: A quarter of the update is still over the limit.
+    """
+    share = 1.0
+    while (drop := lost()) > limit:
+        share /= 2
+        if share < 0.2:
+            raise Inconclusive(
+                f"the update costs {drop:.4f} of accuracy on {text} even when scaled back to a quarter, over the limit "
+                f"of {limit}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
+            )
+        for mine, theirs in zip(updated.parameters(), origin.parameters(), strict=True):
+            mine.copy_((mine + theirs) / 2)
+    if share == 1:
+        return ()
+    narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
+    return (f"scaled back to {share:g} of the full step, to keep within the fidelity limit",)

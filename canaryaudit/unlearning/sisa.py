@@ -1,0 +1,142 @@
+"""Training by shards: where the text is cut, and one model for each part, trained once and kept.
+
+Source: Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P (sharded, isolated, sliced, aggregated; here
+without slices).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from canaryaudit.canaries import Canary, Template
+from canaryaudit.checkpoint import CheckpointFile
+from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.model import CharLSTM
+from canaryaudit.narration import Narrator
+from canaryaudit.records import TrainingRecord
+from canaryaudit.training import TrainingConfig, TrainingData, new_model, train, training_key
+from canaryaudit.unlearning.windows import Occurrence
+
+
+class Workplace(Protocol):
+    """Where trainings keep what they go on from."""
+
+    def __call__(self, shard: int | None = None, *, corrected: bool = False) -> Path:
+        """Return the path of the checkpoint of the training in hand, or of a trained shard."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part's model.
+
+    Attributes:
+        model: Trained on that part alone.
+        seconds: What its training took.
+        gradients: The same in passes over one training window.
+    """
+
+    model: CharLSTM
+    seconds: float
+    gradients: float
+
+
+def shard_bounds(
+    text: np.ndarray, newline: int, canaries: Sequence[Canary], shards: int, window: int
+) -> list[tuple[int, int]]:
+    """Cut a text into parts of about equal length, at line breaks and never inside a canary.
+
+    Args:
+        text: Symbol ids, shape (N,).
+        newline: Id of the line break; -1 where the vocabulary has none, and cuts may fall anywhere else.
+        canaries: All that stand in the text, whether they are to be unlearned or not: the parts must not
+            depend on the request.
+        shards: Number of parts.
+        window: Characters that a training window predicts.
+
+    Returns:
+        First character of each part and the one after its last.
+
+    Raises:
+        UnlearningError: A part would be too short to train on.
+    """
+    inside = np.zeros(len(text) + 1, dtype=bool)
+    for canary in canaries:
+        length = len(Template.parse(canary.template).fill(canary.completion))
+        for place in canary.places:
+            inside[place + 1 : place + length] = True
+    breaks = text[:-1] == newline if newline >= 0 else np.ones(len(text) - 1, dtype=bool)
+    ends = np.flatnonzero(breaks & ~inside[1:-1]) + 1
+    wanted = [round(part * len(text) / shards) for part in range(1, shards)]
+    cuts = [int(ends[np.abs(ends - place).argmin()]) for place in wanted] if len(ends) else wanted
+    bounds = list(zip([0, *cuts], [*cuts, len(text)], strict=True))
+    least = 2 * window + 2
+    if (shortest := min(end - start for start, end in bounds)) < least:
+        raise UnlearningError(
+            f"of {shards} shards of a text of {len(text):,} characters one has {max(0, shortest):,}: expected at "
+            f"least {least:,} to train on; use fewer --shards"
+        )
+    return bounds
+
+
+def affected_shards(places: Sequence[Occurrence], bounds: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the numbers of all shards that hold one of these occurrences."""
+    return [index for index, (start, end) in enumerate(bounds) if any(start <= place.start < end for place in places)]
+
+
+@dataclass(frozen=True)
+class ShardTrainer:
+    """Trains models on texts, going on with what an interrupted command left.
+
+    Attributes:
+        vocabulary: The symbols by id.
+        config: How the original was trained.
+        workplace: Where trainings keep what they go on from.
+        atomically: Context manager that gives a temporary path and moves it into place.
+        narrator: Told of progress.
+    """
+
+    vocabulary: str
+    config: TrainingConfig
+    workplace: Workplace
+    atomically: Callable[[Path], AbstractContextManager[Path]]
+    narrator: Narrator
+
+    def train(self, data: TrainingData) -> tuple[CharLSTM, TrainingRecord]:
+        """Train from scratch as the original was, or go on with that very training."""
+        return train(data, self.vocabulary, self.config, self.narrator, self.workplace(), self.atomically)
+
+    def train_shard(self, data: TrainingData, index: int, *, corrected: bool = False) -> Shard:
+        """Train one part's model, or read it where it was trained on that very text already.
+
+        Args:
+            data: The part.
+            index: Its number, from 0; it is part of the seed.
+            corrected: Whether this is the part after a request.
+        """
+        config = self.config.model_copy(update={"seed": self.config.seed + index})
+        path = self.workplace(index, corrected=corrected)
+        file = CheckpointFile(path, self.atomically, training_key(data, self.vocabulary, config))
+        try:
+            found = file.load()
+        except ModelError:
+            self.narrator.say(f"The shard {path.name} is damaged; it is trained anew.")
+            found = None
+        if found is not None:
+            model = new_model(self.vocabulary, config, data.train.device)
+            model.load_state_dict(found[0])
+            return Shard(model.eval(), **found[1])
+        self.narrator.say(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
+        model, record = train(data, self.vocabulary, config, self.narrator, self.workplace(), self.atomically)
+        facts = {"seconds": record.seconds, "gradients": passes_over_windows(record)}
+        file.save(model.state_dict(), facts)
+        return Shard(model, **facts)
+
+
+def passes_over_windows(record: TrainingRecord) -> float:
+    """Return a training's gradients, in passes over one training window."""
+    characters = round(record.seconds * record.characters_per_second)  # a whole number, but for rounding
+    return characters / record.window

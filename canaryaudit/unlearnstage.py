@@ -1,0 +1,171 @@
+"""The unlearn stage: a closed-form update or a baseline, and its record."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import get_args
+
+from canaryaudit.canaries import Canary
+from canaryaudit.ensemble import Ensemble
+from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.files import atomic_path
+from canaryaudit.model import CharLSTM, resolve_device, resolve_precision, weights_bytes
+from canaryaudit.plan import UnlearnOptions
+from canaryaudit.records import ClosedForm, ModelRecord, Scope, UnlearningRecord
+from canaryaudit.training import TrainingData
+from canaryaudit.unlearning import Unlearned, UnlearningConfig, unlearn
+from canaryaudit.unlearning.baselines import BaselineConfig, Original, training_of, unlearn_by_training
+from canaryaudit.unlearning.sisa import passes_over_windows
+from canaryaudit.workbench import Workbench
+
+
+def check_options(options: UnlearnOptions) -> None:
+    """Refuse options that do not go together, before anything is trained for them.
+
+    Raises:
+        UnlearningError: An option that the method does not have.
+    """
+    if options.shards is not None and options.method != "sisa":
+        raise UnlearningError(f"--shards belongs to --method sisa: drop it, or the method {options.method}")
+    if options.method in get_args(ClosedForm):
+        return
+    if options.start != "before":
+        raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
+    if options.scope == "final-layer":
+        raise UnlearningError(f"--method {options.method} trains all layers: drop --scope final-layer")
+    if options.tau is not None:
+        raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
+
+
+def run_unlearning(
+    bench: Workbench, options: UnlearnOptions, chosen: Sequence[Canary], earlier: Sequence[Canary]
+) -> UnlearningRecord:
+    """Unlearn the chosen canaries from the model to start from, and write the result down.
+
+    Args:
+        bench: The run.
+        options: How to unlearn, and from which model.
+        chosen: Whose secrets to unlearn.
+        earlier: Those that earlier requests unlearned from the model to start from.
+
+    Raises:
+        UnlearningError: The request cannot be carried out.
+        Inconclusive: Nothing can be forgotten within the fidelity limit; nothing was saved.
+    """
+    name, run = options.resolved_name, bench.run
+    origin, training = run.model_record(options.start), run.model_record().training
+    device = resolve_device(options.device)
+    precision = resolve_precision("auto", device)
+    model, (data, _) = bench.model(options.start, device), bench.data(device)
+    if isinstance(model, Ensemble):
+        raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
+    with bench.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
+        if options.method in get_args(ClosedForm):
+            scope, result = _update(bench, options, chosen, earlier, model, data, precision)
+        else:
+            scope, result = "all-layers", _train(bench, options, chosen, origin, model, data, precision)
+        sha256 = run.write_weights(f"after-{name}", weights_bytes(result.model))
+    cost = result.cost
+    if training:
+        cost = cost.model_copy(update={"retraining_gradients": passes_over_windows(training)})
+    record = UnlearningRecord(
+        name=name,
+        method=options.method,
+        scope=scope,
+        replacement=options.replacement,
+        canaries=tuple(canary.id for canary in chosen),
+        affected_windows=result.affected_windows,
+        retention_windows=result.retention_windows,
+        retention_source="corpus" if options.retain_windows else "model",
+        seed=options.seed,
+        device=device.type,
+        precision=precision,
+        model_sha256=sha256,
+        origin=options.start,
+        origin_sha256=origin.sha256,
+        updates=result.updates,
+        fidelity=result.fidelity,
+        fidelity_limit=options.max_fidelity_drop,
+        cost=cost,
+        members=len(result.model.members) if isinstance(result.model, Ensemble) else 1,
+        notes=result.notes,
+    )
+    run.write_unlearning(record)
+    run.remove_work(name)
+    return record
+
+
+def _update(
+    bench: Workbench,
+    options: UnlearnOptions,
+    chosen: Sequence[Canary],
+    earlier: Sequence[Canary],
+    model: CharLSTM,
+    data: TrainingData,
+    precision: str,
+) -> tuple[Scope, Unlearned]:
+    """Make the closed-form update that the options ask for; return its scope too."""
+    training = bench.run.model_record().training
+    config = UnlearningConfig.model_validate(
+        {
+            "method": options.method,
+            "scope": options.scope,
+            "replacement": options.replacement,
+            "retain_windows": options.retain_windows,
+            "max_fidelity_drop": options.max_fidelity_drop,
+            "tau": options.tau,
+            "window": training.window if training else 100,
+            "seed": options.seed,
+            "precision": precision,
+        }
+    )
+    symbols = bench.run.canary_set().corpus_symbols
+    seconds = training.seconds if training else 0.0
+    lineage = bench.run.lineage(options.start.removeprefix("after-")) if options.start != "before" else ()
+    result = unlearn(
+        model,
+        data,
+        [*chosen, *(own for own in earlier if own not in chosen)],
+        symbols,
+        config,
+        seconds,
+        bench.narrator,
+        trained=lineage[0].fidelity if lineage else None,
+    )
+    return config.resolved_scope, result
+
+
+def _train(
+    bench: Workbench,
+    options: UnlearnOptions,
+    chosen: Sequence[Canary],
+    origin: ModelRecord,
+    model: CharLSTM,
+    data: TrainingData,
+    precision: str,
+) -> Unlearned:
+    """Train the baseline that the options ask for."""
+    if origin.training is None:
+        raise ModelError(
+            f"{bench.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
+            f"to compare --method {options.method} with"
+        )
+    config = BaselineConfig.model_validate(
+        {
+            "method": options.method,
+            "replacement": options.replacement,
+            "max_fidelity_drop": options.max_fidelity_drop,
+            "seed": options.seed,
+            "precision": precision,
+        }
+        | ({} if options.shards is None else {"shards": options.shards})
+    )
+    training = training_of(origin.training, data.train.device)
+    return unlearn_by_training(
+        Original(model, data, training, origin.training),
+        chosen,
+        bench.run.canary_set(),
+        config,
+        partial(bench.run.work_path, options.resolved_name),
+        atomic_path,
+        bench.narrator,
+    )

@@ -1,0 +1,260 @@
+"""Relearning attacks: the same batches on both models, exposures that an enumeration confirms, the stated rule."""
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from canaryaudit.attacks import RelearningConfig, attack_by_relearning, relearning
+from canaryaudit.attacks.relearning import Contender, attack_batches, canary_window_start, compare, relearn
+from canaryaudit.canaries import Canary, CanarySet
+from canaryaudit.corpus import Vocabulary
+from canaryaudit.ensemble import Ensemble
+from canaryaudit.errors import UnlearningError
+from canaryaudit.model import CharLSTM
+from canaryaudit.narration import Silent
+from canaryaudit.records import Headline, Relearning, RelearningPoint
+from canaryaudit.training import TrainingData
+from canaryaudit.unlearning.corrected import corrected_data
+from canaryaudit.unlearning.replacement import Decoys
+from canaryaudit.unlearning.windows import occurrences
+from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
+
+WINDOW = 60
+CONFIG = RelearningConfig(steps=(1, 2, 4, 8, 16), learning_rate=4e-3, window=WINDOW)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that knows a secret, one that was trained on corrected text, and what they were trained on."""
+
+    knowing: CharLSTM
+    retrained: CharLSTM
+    data: TrainingData
+    canaries: list[Canary]
+    vocabulary: Vocabulary
+
+    @property
+    def canary_set(self) -> CanarySet:
+        return CanarySet(corpus_symbols="", canaries=tuple(self.canaries))
+
+    def attack(self, model: CharLSTM | Ensemble, config: RelearningConfig = CONFIG) -> Relearning:
+        contenders = [Contender("mine", model, "1"), Contender("retrain", self.retrained, "2")]
+        return attack_by_relearning(
+            contenders[0], contenders[1], self.data, self.canaries[:1], self.canary_set, config, Silent()
+        )
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    told = story(np.random.default_rng(0))
+    pieces = ["\n\n" + "".join(told[k : k + 10]) for k in range(0, 90, 10)]
+    data, canaries, vocabulary = text_with_canaries(pieces, [("the code is {digits:3}.", "471")])
+    corrected = corrected_data(
+        data, occurrences(canaries, "", vocabulary), Decoys(), vocabulary, np.random.default_rng(0)
+    )
+    knowing, retrained = (trained_model(own, vocabulary, window=WINDOW, steps=220) for own in (data, corrected))
+    return Case(knowing, retrained, data, canaries, vocabulary)
+
+
+@pytest.fixture(scope="module")
+def attacked(case: Case) -> Relearning:
+    return case.attack(case.knowing)
+
+
+def bits(points: tuple[RelearningPoint, ...]) -> list[float]:
+    return [point.exposure.bits for point in points]
+
+
+# --- the batches
+
+
+def test_every_batch_of_the_stronger_attack_holds_the_canarys_window_among_others_without_a_secret(case: Case) -> None:
+    batches = attack_batches(case.data, case.canaries[0], "canary-window", CONFIG)
+    assert batches.shape == (16, 8, WINDOW + 1)
+    text = case.vocabulary.symbols
+    for batch in batches:
+        told = ["".join(text[symbol] for symbol in window) for window in batch]
+        assert "the code is 471." in told[0]
+        assert not any("471" in window for window in told[1:])
+    other = attack_batches(case.data, case.canaries[0], "other-text", CONFIG)
+    assert not any("471" in "".join(text[symbol] for symbol in window) for window in other.view(-1, WINDOW + 1))
+    # What is beside the canary's window is what the other attacker trains on.
+    assert torch.equal(other[:, 1:], batches[:, 1:])
+
+
+def test_batches_depend_on_the_seed_alone(case: Case) -> None:
+    first, again = (attack_batches(case.data, case.canaries[0], "other-text", CONFIG) for _ in range(2))
+    assert torch.equal(first, again)
+    another = attack_batches(case.data, case.canaries[0], "other-text", CONFIG.model_copy(update={"seed": 1}))
+    assert not torch.equal(first, another)
+    fewer = attack_batches(case.data, case.canaries[0], "other-text", CONFIG.model_copy(update={"steps": (2,)}))
+    assert torch.equal(fewer, first[:2]), "the first steps are the same however many follow"
+
+
+def test_both_models_are_trained_on_the_very_same_batches(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, Tensor]] = []
+
+    def watched(model: CharLSTM, batches: Tensor, *rest: object) -> object:
+        seen.append((model, batches.clone()))
+        return relearn(model, batches, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(relearning, "relearn", watched)
+    found = case.attack(case.knowing, CONFIG.model_copy(update={"steps": (1,)}))
+    assert [model for model, _ in seen] == [case.knowing, case.retrained] * 2
+    assert torch.equal(seen[0][1], seen[1][1])
+    assert torch.equal(seen[2][1], seen[3][1])
+    assert not torch.equal(seen[0][1], seen[2][1])
+    digest = hashlib.sha256(seen[0][1].numpy().tobytes() + seen[2][1].numpy().tobytes()).hexdigest()
+    assert found.batches_sha256 == digest
+
+
+@pytest.mark.parametrize("place", [0, 3, 40, 100, 177])
+@pytest.mark.parametrize("window", [4, 20, 30])
+def test_the_canarys_window_shows_as_much_of_it_as_has_room(place: int, window: int) -> None:
+    canary = Canary(id="c", template="the code is {digits:3}.", completion="471", repetitions=1, places=(place,))
+    start = canary_window_start(canary, window, 200)
+    assert 0 <= start <= 200 - window - 1
+    end = start + window + 1
+    if window >= 16:
+        assert start <= place
+        assert place + 16 <= end
+    assert start <= place + 12
+    assert place + 15 <= end
+
+
+def test_without_other_text_there_is_no_attack() -> None:
+    data, canaries, _ = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
+    with pytest.raises(UnlearningError, match="every window of 20 characters holds a secret: expected other text"):
+        attack_batches(data, canaries[0], "other-text", RelearningConfig(window=20))
+    with pytest.raises(UnlearningError, match="expected more than a window of 500"):
+        attack_batches(data, canaries[0], "other-text", RelearningConfig(window=500))
+
+
+# --- the attack
+
+
+def test_the_canarys_window_teaches_the_secret_to_a_model_that_never_saw_it(attacked: Relearning) -> None:
+    course = bits(next(own for own in attacked.curves if own.attack == "canary-window").retrained)
+    assert course[0] < 6
+    assert course[-1] > course[0] + 3
+    assert all(later > earlier - 1.5 for earlier, later in pairwise(course)), course
+
+
+def test_a_model_that_knows_the_secret_comes_back_sooner_than_one_that_does_not(attacked: Relearning) -> None:
+    curve = next(own for own in attacked.curves if own.attack == "canary-window")
+    assert curve.comes_back_at == 1
+    assert curve.excess_bits > 2
+    assert attacked.comes_back
+
+
+def test_a_retrained_model_does_not_come_back_sooner_than_itself(case: Case) -> None:
+    found = case.attack(copy.deepcopy(case.retrained))
+    for curve in found.curves:
+        assert curve.unlearned == curve.retrained
+        assert not curve.comes_back
+    assert not found.comes_back
+
+
+def test_exposures_are_those_of_an_enumeration_of_the_space(case: Case) -> None:
+    batches = attack_batches(case.data, case.canaries[0], "canary-window", CONFIG)
+    states = list(relearn(case.retrained, batches, CONFIG, lambda model, step: (step, copy.deepcopy(model))))
+    curve = next(own for own in case.attack(case.retrained).curves if own.attack == "canary-window")
+    assert [step for step, _ in states] == [0, *CONFIG.steps]
+    for (step, model), point in zip(states, curve.unlearned, strict=True):
+        assert point.step == step
+        assert isinstance(model, CharLSTM)
+        assert point.exposure.method == "exact"
+        assert point.exposure.bits == pytest.approx(exposures_bits(model, case.canaries)[0], abs=1e-6)
+
+
+def test_the_attacked_models_are_left_as_they_are(case: Case) -> None:
+    before = [copy.deepcopy(case.knowing), copy.deepcopy(case.retrained)]
+    case.attack(case.knowing, CONFIG.model_copy(update={"steps": (1, 2)}))
+    for model, origin in zip((case.knowing, case.retrained), before, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), origin.parameters(), strict=True))
+        assert not model.training
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_ensemble_can_be_attacked(case: Case) -> None:
+    both = Ensemble([case.retrained, tiny_model(case.vocabulary.symbols, hidden=48)])
+    found = case.attack(both, CONFIG.model_copy(update={"steps": (1, 16)}))
+    course = bits(next(own for own in found.curves if own.attack == "canary-window").unlearned)
+    assert course[-1] > course[0]
+
+
+def test_the_record_says_how_the_attack_was_made(attacked: Relearning) -> None:
+    assert (attacked.steps, attacked.learning_rate, attacked.batch_size) == ((1, 2, 4, 8, 16), 4e-3, 8)
+    assert (attacked.retrained_name, attacked.retrained_sha256, attacked.optimizer) == ("retrain", "2", "Adam")
+    assert {(curve.canary, curve.attack) for curve in attacked.curves} == {
+        ("canary-01", "other-text"),
+        ("canary-01", "canary-window"),
+    }
+    assert Relearning.model_validate_json(attacked.model_dump_json()) == attacked
+
+
+# --- the rule
+
+
+def course(*figures: float, half_width: float = 0.1) -> list[RelearningPoint]:
+    return [
+        RelearningPoint(
+            step=0 if place == 0 else 2 ** (place - 1),
+            log_perplexity_bits=20.0,
+            exposure=Headline(bits=own, low=own - half_width, high=own + half_width, method="importance"),
+        )
+        for place, own in enumerate(figures)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "half_width", "expected"),
+    [
+        ((1, 3, 6, 9), (1, 3, 4.5, 9), 0.1, None),  # 1.5 above, at most
+        ((1, 3, 6, 9), (1, 3, 3.9, 9), 0.1, 2),  # 2.1 above after two steps
+        ((1, 3, 6, 9), (1, 3, 3.9, 9), 1.5, None),  # as much, but the intervals overlap
+        ((9, 3, 4, 9), (1, 2, 4, 9), 0.1, None),  # at the start it is exposure left, not exposure come back
+    ],
+)
+def test_under_the_canarys_window_the_rule_compares_exposures(
+    mine: tuple[float, ...], theirs: tuple[float, ...], half_width: float, expected: int | None
+) -> None:
+    points = course(*mine, half_width=half_width), course(*theirs, half_width=half_width)
+    assert compare("c", "canary-window", *points).comes_back_at == expected
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "half_width", "expected"),
+    [
+        ((2, 2.5, 2.9), (0, 0, 0), 0.1, None),  # gains 0.9
+        ((2, 2.5, 3.2), (0, 0, 0), 0.1, 2),  # gains 1.2
+        ((2, 2.5, 3.2), (0, 0, 0.5), 0.1, None),  # of which the retrained model gains half a bit as well
+        ((2, 2.5, 3.2), (3, 2, 1), 0.1, 2),  # that the retrained model loses some is no excuse
+        ((2, 2.5, 3.2), (0, 0, 0), 0.7, None),  # its interval reaches down to that at the start
+    ],
+)
+def test_under_other_text_the_rule_compares_what_was_gained(
+    mine: tuple[float, ...], theirs: tuple[float, ...], half_width: float, expected: int | None
+) -> None:
+    points = course(*mine, half_width=half_width), course(*theirs, half_width=half_width)
+    curve = compare("c", "other-text", *points)
+    assert curve.comes_back_at == expected
+    assert curve.comes_back is (expected is not None)
+
+
+def test_the_largest_excess_is_told_with_its_step() -> None:
+    curve = compare("c", "canary-window", course(1, 4, 6, 9), course(1, 3, 6.5, 8.5))
+    assert (curve.excess_bits, curve.excess_step) == (1, 1)
+
+
+@pytest.mark.parametrize("options", [{"steps": ()}, {"learning_rate": 0}, {"batch_size": 1}, {"window": 1}, {"x": 1}])
+def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        RelearningConfig.model_validate(options)
