@@ -279,7 +279,11 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("measure", "--estimators", "exact,guess"), 2, "--estimators: expected 'exact', 'importance', 'sampled'"),
         (("measure", "--estimators", ""), 2, "--estimators: expected 'exact'"),
         (("measure", "--estimators", "skew-normal"), 1, "add exact, importance or sampled"),
-        (("unlearn", "--method", "magic"), 2, "--method: expected 'first-order', 'second-order', 'retrain', 'fine-tune' or 'sisa', got 'magic'"),
+        (
+            ("unlearn", "--method", "magic"),
+            2,
+            "--method: expected 'first-order', 'second-order', 'retrain', 'fine-tune' or 'sisa', got 'magic'",
+        ),
         (("unlearn", "--scope", "attic"), 2, "--scope: expected 'final-layer' or 'all-layers', got 'attic'"),
         (("unlearn", "--name", "x", "--scope", "all-layers"), 1, "drop --scope"),
         (("unlearn", "--name", "x", "--replacement", "nothing"), 1, "expected decoys or text:WORDS"),
