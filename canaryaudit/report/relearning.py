@@ -47,14 +47,15 @@ def relearning_sentences(relearning: Relearning, speedup: float | None) -> tuple
 
 
 def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> str:
-    steps = figures.counted(curve.comes_back_at or curve.excess_step, "step")
-    if curve.comes_back:
+    steps = figures.counted(curve.excess_step, "step")
+    if curve.comes_back_at is not None:
         verdict = "Fast but comes back" if fast else "Comes back"
-        point = _at(curve.unlearned, curve.comes_back_at or 0)
-        other = _at(curve.retrained, curve.comes_back_at or 0)
+        point, other = _at(curve.unlearned, curve.excess_step), _at(curve.retrained, curve.excess_step)
+        first = figures.counted(curve.comes_back_at, "step")
+        sooner = f", and comes back from {first} on" if curve.comes_back_at != curve.excess_step else ""
         return (
             f"{verdict}: trained further on {ATTACK_WORDS[curve.attack]}, {curve.canary} has {point.exposure.bits:.1f} "
-            f"bits after {steps}, where the model retrained on corrected text has {other.exposure.bits:.1f}."
+            f"bits after {steps}, where the model retrained on corrected text has {other.exposure.bits:.1f}{sooner}."
         )
     if curve.attack == "canary-window":
         margin = relearning.canary_window_margin_bits
