@@ -33,6 +33,7 @@ ORDER = (
     "unlearning",
     "attacks",
     "report",
+    "lineage",
     "pipeline",
     "audit",
     "views",
