@@ -16,6 +16,7 @@ from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
 from canaryaudit.insertion import InsertionPlan
+from canaryaudit.lineage import checked_lineage
 from canaryaudit.model import CharLSTM, DraftReader, resolve_device, resolve_precision, weights_bytes
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
@@ -171,7 +172,8 @@ class Pipeline(Workbench):
         if not self.run.has_measurement("before"):
             self.narrator.say("Not measured yet: measuring before anything is unlearned.")
             self.measure("before", measure_options)
-        lineage = self._lineage(options.start, name)
+        models = ["before"] if options.start == "before" else self.models()
+        lineage = checked_lineage(self.run, options.start, name, models, self.narrator)
         # What earlier requests forgot is forgotten again. Left out, it came back: after two more requests on a tiny
         # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
         earlier = self.chosen([own for link in lineage for own in link.canaries]) if lineage else []
@@ -184,28 +186,6 @@ class Pipeline(Workbench):
         )
         self.measure(f"after-{name}", measure_options)
         return record
-
-    def _lineage(self, start: str, name: str) -> tuple[UnlearningRecord, ...]:
-        """Return the unlearnings that led to the model to start from, and warn of those that will not count any more.
-
-        Raises:
-            UnlearningError: There is no such model, or it is, or came from, the one to be replaced.
-        """
-        if start != "before" and start not in (models := self.models()):
-            raise UnlearningError(
-                f"{self.run.path} has no model {start!r} to start from, but {', '.join(models)}: choose one of them "
-                "with --from"
-            )
-        lineage = self.run.lineage(start.removeprefix("after-")) if start != "before" else ()
-        if name in {link.name for link in lineage}:
-            raise UnlearningError(
-                f"unlearning {name!r} cannot start from {start}, which would be replaced or came from it: choose "
-                "another --name"
-            )
-        others = self.run.unlearnings(but=name)  # which may be damaged, and is to be replaced
-        if lost := [own.name for own in others if name in {link.name for link in self.run.lineage(own.name)}]:
-            self.narrator.warn(f"{', '.join(lost)} started from after-{name}, which is made anew: do them again.")
-        return lineage
 
     def chosen(self, identifiers: Sequence[str]) -> list[Canary]:
         """Return the inserted canaries of these ids; of none, all.

@@ -36,6 +36,7 @@ ORDER = (
     "unlearning",
     "attacks",
     "report",
+    "lineage",
     "workbench",
     "unlearnstage",
     "attackstage",
