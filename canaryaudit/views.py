@@ -135,7 +135,7 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
         for canary in shown:
             figures = (_estimate(canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
             estimates.add_row(Text(shorten(canary.id, 16)), *figures)
-        parts += [Text(_KEY), estimates]
+        parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
         if any(canary.extraction.sampling for canary in shown):
             parts += [Text(_ODDS), _attacks(shown)]
     return Group(*parts)
@@ -189,6 +189,21 @@ def _estimate(estimate: Estimate | None, space_bits: float) -> str:
     known = (estimate.low, estimate.high) not in ((estimate.bits, estimate.bits), (0.0, space_bits))
     interval = f" ({estimate.low:.1f}–{estimate.high:.1f})" if known else ""
     return f"{estimate.bits:.1f}{'' if estimate.trusted else '?'}{interval}"
+
+
+def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
+    """Say how far each estimator strays from the headline at most, among canaries and controls."""
+    said = []
+    for name in _ESTIMATORS:
+        differences = [
+            (own.estimates[name].bits - own.exposure.bits, own.id)
+            for own in canaries
+            if name in own.estimates and name != own.exposure.method
+        ]
+        if differences:
+            bits, identifier = max(differences, key=lambda pair: abs(pair[0]))
+            said.append(f"{name} {bits:+.1f} bits ({shorten(identifier, 16)})")
+    return f"Furthest from the headline figure: {', '.join(said)}." if said else ""
 
 
 def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
