@@ -82,9 +82,9 @@ class DifferentiableLoss(Generic[B]):
             for batch in self.batches:
                 slopes = _gradients(self.loss(self.predict(leaves, batch), batch), leaves, create_graph=True)
                 # A gradient that depends on nothing, as of a loss linear in a parameter, has no derivative.
-                along = sum((own * part).sum() for own, part in zip(slopes, parts, strict=True) if own.requires_grad)
-                if isinstance(along, Tensor):
-                    total += _flat(_gradients(along, leaves))
+                along = [(own * part).sum() for own, part in zip(slopes, parts, strict=True) if own.requires_grad]
+                if along:
+                    total += _flat(_gradients(torch.stack(along).sum(), leaves))
         return total
 
     def gauss_newton_product(self, vector: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ class DifferentiableLoss(Generic[B]):
         parts, leaves, total = self._split(vector), self._leaves(), self._zeros()
         for batch in self.batches:
             with twice_differentiable(forward_mode=True), torch.no_grad():
-                _, pushed = torch.func.jvp(
+                pushed: Tensor = torch.func.jvp(
                     lambda *theta, batch=batch: self.predict(theta, batch), tuple(self.parameters), tuple(parts)
-                )
+                )[1]
             outputs = self.predict(leaves, batch)
             total += _flat(_gradients(outputs, leaves, self._through_outputs(outputs.detach(), batch, pushed)))
         return total
@@ -146,17 +146,16 @@ def as_function(model: nn.Module) -> tuple[list[Tensor], Predictor[object]]:
 @contextmanager
 def twice_differentiable(*, forward_mode: bool = False) -> Iterator[None]:
     """Switch off the recurrent layers that cannot be differentiated: cuDNN's twice, oneDNN's in forward mode."""
-    mkldnn = torch.backends.mkldnn
-    enabled = mkldnn.enabled
+    enabled = torch.backends.mkldnn.enabled
     # Not mkldnn.flags(): it sets TF32 as well, and warns of it.
-    mkldnn.enabled = enabled and not forward_mode
+    torch.backends.mkldnn.enabled = bool(enabled) and not forward_mode  # type: ignore[assignment]
     try:
         with torch.backends.cudnn.flags(enabled=False), warnings.catch_warnings():
             # PyTorch loads its rules for forward mode when first asked, by a function that it has deprecated.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
             yield
     finally:
-        mkldnn.enabled = enabled
+        torch.backends.mkldnn.enabled = enabled
 
 
 def _gradients(

@@ -19,7 +19,7 @@ from torch import Tensor
 from canaryaudit.narration import Narrator
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
-from canaryaudit.unlearning.solvers import conjugate_gradients
+from canaryaudit.unlearning.solvers import ConjugateGradients
 
 MAX_STEPS = 16
 _ENOUGH = 1e-2
@@ -64,17 +64,8 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | Non
         law = (probabilities + problem.targets) / 2
         inverse = KroneckerInverse(problem, law)
         damped = damping
-
-        def product(direction: Tensor, law: Tensor = law, damped: float = damped) -> Tensor:
-            return problem.curvature_product(law, direction) + damped * direction
-
-        solved = conjugate_gradients(
-            product,
-            -gradient,
-            tolerance=0.1,
-            max_iterations=30,
-            precondition=partial(inverse.apply, damping=damped + problem.ridge),
-        )
+        solver = ConjugateGradients(0.1, 30, partial(inverse.apply, damping=damped + problem.ridge))
+        solved = solver.solve(partial(problem.curvature_product, law), -gradient, damped)
         if solved.iterations == 0:  # no gradient: the model predicts as wanted already
             converged = True
             break
