@@ -92,7 +92,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if th
 
 MethodName = Annotated[str, typer.Option(metavar="NAME", help="second-order or first-order.")]
 ScopeName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="final-layer or all-layers. [default: the method's own]")
+    str | None, typer.Option(metavar="NAME", help="final-layer, all-layers or both. [default: the method's own]")
+]
+SolverChoice = Annotated[
+    str, typer.Option("--solver", metavar="NAME", help="cg or lissa: who solves second-order steps over all layers.")
 ]
 Replacing = Annotated[
     str, typer.Option(metavar="WHAT", help="decoys (fresh draws of the secret's own format) or text:WORDS.")

@@ -178,6 +178,7 @@ class Pipeline:
         config = UnlearningConfig(
             method=options.method,
             scope=options.scope,
+            solver=options.solver,
             replacement=options.replacement,
             retain_windows=options.retain_windows,
             max_fidelity_drop=options.max_fidelity_drop,
@@ -201,6 +202,7 @@ class Pipeline:
             name=name,
             method=config.method,
             scope=config.resolved_scope,
+            solver=config.resolved_solver,
             replacement=config.replacement,
             canaries=tuple(canary.id for canary in chosen),
             affected_windows=result.affected_windows,

@@ -5,7 +5,16 @@ would misread the new one. No record holds the secret of a canary whose owner ga
 canaries.json does.
 """
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Method, Record, ReportFormat, Scope, Stage
+from canaryaudit.records.base import (
+    SCHEMA_VERSION,
+    EstimatorName,
+    Method,
+    Record,
+    ReportFormat,
+    Scope,
+    SolverName,
+    Stage,
+)
 from canaryaudit.records.measurement import (
     Calibration,
     CanaryMeasurement,
@@ -44,6 +53,7 @@ __all__ = [
     "ReportFormat",
     "Scope",
     "SkewNormalFit",
+    "SolverName",
     "Stage",
     "StageRun",
     "TrainingRecord",

@@ -9,7 +9,8 @@ SCHEMA_VERSION = 1
 Stage = Literal["insert", "train", "measure", "unlearn", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
 Method = Literal["first-order", "second-order"]
-Scope = Literal["final-layer", "all-layers"]
+Scope = Literal["final-layer", "all-layers", "both"]
+SolverName = Literal["cg", "lissa"]
 ReportFormat = Literal["html", "md", "json"]
 
 

@@ -1,6 +1,6 @@
 """unlearned/NAME/unlearning.json: how a model was made to forget."""
 
-from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope
+from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope, SolverName
 
 
 class UpdateStep(Record):
@@ -20,6 +20,8 @@ class UpdateStep(Record):
     """Smallest curvature v'(H + lambda I)v / v'v met by the solver; negative means indefinite."""
     solver_iterations: int | None = None
     converged: bool | None = None
+    note: str = ""
+    """Why the solver did not converge, where it did not: ``stopped``, ``indefinite`` or ``diverged``."""
 
 
 class Fidelity(Record):
@@ -58,6 +60,8 @@ class UnlearningRecord(Record):
     name: str
     method: Method
     scope: Scope
+    solver: SolverName | None = None
+    """Of the steps over all layers; null where there were none."""
     replacement: str
     """``decoys`` or ``text:...``."""
     canaries: tuple[str, ...]
