@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from canaryaudit.model import CharLSTM
 from canaryaudit.scoring import EncodedSpace
-from canaryaudit.training import autocast
 from canaryaudit.unlearning.curvature import DifferentiableLoss, as_function
 from canaryaudit.unlearning.replacement import Corrected, Replacement
 from canaryaudit.unlearning.windows import Occurrence, gather
@@ -59,24 +58,27 @@ class Reading:
 
 
 class Reader(nn.Module):
-    """A model as a function of a ``Reading``: logits at its positions, shape (P, V)."""
+    """A model as a function of a ``Reading``: logits at its positions, shape (P, V).
 
-    def __init__(self, model: CharLSTM, precision: str) -> None:
+    In the weights' own precision: without oneDNN, which forward mode must do without, bfloat16 takes a processor
+    twice as long.
+    """
+
+    def __init__(self, model: CharLSTM) -> None:
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model = model
 
     def forward(self, reading: Reading) -> Tensor:
         """Read the contexts once, and every branch from its context's state."""
-        with autocast(reading.contexts.device, self.precision):
-            hidden, state = self.model.features(reading.contexts)
-            rows = [hidden.flatten(0, 1)]
-            if reading.branches is not None:
-                count = reading.branches.shape[1]
-                repeated = tuple(part.repeat_interleave(count, 1) for part in state)
-                hidden, _ = self.model.features(reading.branches.flatten(0, 1), (repeated[0], repeated[1]))
-                rows.append(hidden.flatten(0, 1))
-            logits: Tensor = self.model.output(torch.cat(rows))
-        return logits.float() if logits.dtype == torch.bfloat16 else logits
+        hidden, state = self.model.features(reading.contexts)
+        rows = [hidden.flatten(0, 1)]
+        if reading.branches is not None:
+            count = reading.branches.shape[1]
+            repeated = tuple(part.repeat_interleave(count, 1) for part in state)
+            hidden, _ = self.model.features(reading.branches.flatten(0, 1), (repeated[0], repeated[1]))
+            rows.append(hidden.flatten(0, 1))
+        logits: Tensor = self.model.output(torch.cat(rows))
+        return logits
 
 
 def divergence(logits: Tensor, reading: Reading) -> Tensor:
@@ -107,7 +109,6 @@ class AllLayersProblem:
         replacement: What is to take their place.
         retained: Starts of windows of other text.
         window: T.
-        precision: Of the forward passes.
         rng: Source of all draws.
     """
 
@@ -120,14 +121,13 @@ class AllLayersProblem:
         retained: np.ndarray,
         *,
         window: int,
-        precision: str,
         rng: np.random.Generator,
     ) -> None:
         self.model, self.text, self.places, self.replacement = model, text, places, replacement
-        self.retained, self.window, self.precision, self.rng = retained, window, precision, rng
+        self.retained, self.window, self.rng = retained, window, rng
         self.ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
         self.order: list[Occurrence] = []
-        self._reader = Reader(model, precision)
+        self._reader = Reader(model)
 
     def draw(self) -> list[Reading]:
         """Return the next step's readings: of secrets, of which each comes in turn, and of other text."""
@@ -143,7 +143,7 @@ class AllLayersProblem:
 
     def loss(self, model: CharLSTM, readings: Sequence[Reading]) -> DifferentiableLoss[Reading]:
         """Return the objective of these readings at the weights of ``model``."""
-        parameters, predict = as_function(Reader(model, self.precision))
+        parameters, predict = as_function(Reader(model))
         return DifferentiableLoss(parameters, predict, divergence, readings, secant_curvature)
 
     @torch.no_grad()
@@ -152,7 +152,7 @@ class AllLayersProblem:
         hits = positions = 0
         for own in readings:
             if own.branches is None:
-                likeliest = Reader(model, self.precision)(own).argmax(1).view_as(own.contexts)
+                likeliest = Reader(model)(own).argmax(1).view_as(own.contexts)
                 hits += int((likeliest[:, :-1] == own.contexts[:, 1:]).sum())
                 positions += own.contexts[:, 1:].numel()
         return hits / max(1, positions)

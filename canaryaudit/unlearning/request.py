@@ -221,7 +221,6 @@ class _Request:
             replacement,
             self.retained,
             window=self.config.window,
-            precision=self.config.precision,
             rng=self.rng,
         )
         self.copy.train()  # cuDNN differentiates an LSTM in no other mode
