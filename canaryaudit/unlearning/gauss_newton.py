@@ -72,7 +72,7 @@ def gauss_newton(
         value, gradient = loss.value_and_gradient()
         gradients += size
         solved = solver.solve(loss.gauss_newton_product, -gradient, damping)
-        products += solved.iterations + 1
+        products += solved.products
         promised = -float(gradient @ solved.x) / 2
         share, after = _line_search(model, problem, readings, solved.x, value, limit)
         done.append(

@@ -34,13 +34,13 @@ class Solution:
     Attributes:
         x: The solution, of the right-hand side's shape.
         residual: ||(A + lambda I) x - b|| / ||b||, from a product with x itself.
-        iterations: Products with A spent on the iteration; those for the spectrum and one for the residual
-            are not counted.
+        iterations: Products with A spent on the iteration itself.
         curvature_min: Smallest v'(A + lambda I)v / v'v met; negative where the matrix is indefinite.
         status: ``converged``: the residual reached the tolerance and no direction of negative curvature was met;
             ``stopped``: the limit of iterations came first; ``indefinite``: such a direction was met, and ``x``
             is what was found before it; ``diverged``: the iteration ran away, and ``x`` is zero.
         damping: lambda: what was asked for and what the solver added itself.
+        products: All products with A, those for the spectrum and for the certificate included.
     """
 
     x: Tensor
@@ -49,6 +49,7 @@ class Solution:
     curvature_min: float
     status: Status
     damping: float = 0.0
+    products: int = 0
 
     @property
     def converged(self) -> bool:
@@ -120,7 +121,7 @@ class ConjugateGradients:
             status: Status = "indefinite"
         else:
             status = "converged" if certified <= _DRIFT * self.tolerance else "stopped"
-        return Solution(x, certified, iterations, smallest, status, damping)
+        return Solution(x, certified, iterations, smallest, status, damping, iterations + 1)
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,13 @@ class LiSSA:
         if size == 0:
             return Solution(torch.zeros_like(right), 0.0, 0, math.inf, "converged", damping)
         spectrum = lanczos(product, right, self.lanczos_iterations)
+        spent = spectrum.products
         scale = self.scale or _ABOVE_LARGEST * (max(abs(spectrum.largest), abs(spectrum.smallest)) + damping)
         whole = damping + self.own_damping * scale
         smallest = spectrum.smallest + whole
         zero = torch.zeros_like(right)
         if smallest <= 0:
-            return Solution(zero, 1.0, 0, smallest, "indefinite", whole)
+            return Solution(zero, 1.0, 0, smallest, "indefinite", whole, spent)
         x = right / scale
         iterations = 0
         residual = right - product(x) - whole * x
@@ -176,9 +178,9 @@ class LiSSA:
             residual = right - product(x) - whole * x
             share = float(residual.norm()) / size
         if not share <= 1:  # it grows from term to term, or is not a number
-            return Solution(zero, share, iterations + 1, smallest, "diverged", whole)
+            return Solution(zero, share, iterations + 1, smallest, "diverged", whole, spent + iterations + 1)
         status: Status = "converged" if share <= _DRIFT * self.tolerance else "stopped"
-        return Solution(x, share, iterations + 1, smallest, status, whole)
+        return Solution(x, share, iterations + 1, smallest, status, whole, spent + iterations + 1)
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,10 @@ class Dense:
         damped = values + damping
         smallest = float(damped[0]) if size else math.inf
         if smallest <= 0:
-            return Solution(torch.zeros_like(right), 1.0, size, smallest, "indefinite", damping)
+            return Solution(torch.zeros_like(right), 1.0, size, smallest, "indefinite", damping, size)
         x = (vectors @ ((vectors.T @ right.reshape(-1)) / damped)).view_as(right)
         certified = _residual(product, x, right, damping)
-        return Solution(x, certified, size, smallest, "converged", damping)
+        return Solution(x, certified, size, smallest, "converged", damping, size + 1)
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ class Spectrum:
 
     smallest: float
     largest: float
+    products: int
 
 
 def lanczos(product: LinearMap, start: Tensor, iterations: int) -> Spectrum:
@@ -244,7 +247,7 @@ def lanczos(product: LinearMap, start: Tensor, iterations: int) -> Spectrum:
     for index, length in enumerate(beside[: len(diagonal) - 1]):
         matrix[index, index + 1] = matrix[index + 1, index] = length
     values = torch.linalg.eigvalsh(matrix)
-    return Spectrum(float(values[0]), float(values[-1]))
+    return Spectrum(float(values[0]), float(values[-1]), len(diagonal))
 
 
 def _check(tolerance: float, max_iterations: int) -> None:

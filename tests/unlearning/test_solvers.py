@@ -198,6 +198,17 @@ def test_every_solver_takes_a_matrix_for_a_vector(solver: Any) -> None:
 
 
 @every_solver
+def test_every_product_is_counted_those_for_the_spectrum_too(solver: Any) -> None:
+    matrix, calls = torch.from_numpy(symmetric(np.linspace(1, 3, 12))), []
+
+    def product(direction: Tensor) -> Tensor:
+        calls.append(1)
+        return matrix @ direction
+
+    assert solver.solve(product, right_side(12)).products == len(calls)
+
+
+@every_solver
 def test_no_solver_moves_for_nothing(solver: Any) -> None:
     solved = solver.solve(lambda v: v, torch.zeros(5, dtype=torch.float64))
     assert (solved.x == 0).all()
