@@ -96,6 +96,7 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     pairs = {
         "method": (record.method, options.method),
         "scope": (record.scope, options.scope or record.scope),
+        "solver": (record.solver, options.solver if record.solver else None),
         "replacement": (record.replacement, options.replacement),
         "canaries": (set(record.canaries), set(options.canary or (c.id for c in run.canary_set().inserted))),
         "from": (record.origin, options.start),

@@ -118,7 +118,10 @@ MethodName = Annotated[
     ),
 ]
 ScopeName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="final-layer or all-layers. [default: the method's own]")
+    str | None, typer.Option(metavar="NAME", help="final-layer, all-layers or both. [default: the method's own]")
+]
+SolverChoice = Annotated[
+    str, typer.Option("--solver", metavar="NAME", help="cg or lissa: who solves second-order steps over all layers.")
 ]
 Replacing = Annotated[
     str,

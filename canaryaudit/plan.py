@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
-from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope
+from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope, SolverName
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
@@ -108,6 +108,8 @@ class UnlearnOptions(Options):
     """None for the method's name."""
     method: Method = "second-order"
     scope: Scope | None = None
+    solver: SolverName = "cg"
+    """Of the linear systems over all layers; conjugate gradients reach a residual in far fewer products."""
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""

@@ -10,7 +10,7 @@ from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.files import atomic_path
 from canaryaudit.model import CharLSTM, resolve_device, resolve_precision, weights_bytes
 from canaryaudit.plan import UnlearnOptions
-from canaryaudit.records import ClosedForm, ModelRecord, Scope, UnlearningRecord
+from canaryaudit.records import ClosedForm, ModelRecord, Scope, SolverName, UnlearningRecord
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning import Unlearned, UnlearningConfig, unlearn
 from canaryaudit.unlearning.baselines import BaselineConfig, Original, training_of, unlearn_by_training
@@ -60,9 +60,9 @@ def run_unlearning(
         raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
     with bench.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
         if options.method in get_args(ClosedForm):
-            scope, result = _update(bench, options, chosen, earlier, model, data, precision)
+            scope, solver, result = _update(bench, options, chosen, earlier, model, data, precision)
         else:
-            scope, result = "all-layers", _train(bench, options, chosen, origin, model, data, precision)
+            scope, solver, result = "all-layers", None, _train(bench, options, chosen, origin, model, data, precision)
         sha256 = run.write_weights(f"after-{name}", weights_bytes(result.model))
     cost = result.cost
     if training:
@@ -71,6 +71,7 @@ def run_unlearning(
         name=name,
         method=options.method,
         scope=scope,
+        solver=solver,
         replacement=options.replacement,
         canaries=tuple(canary.id for canary in chosen),
         affected_windows=result.affected_windows,
@@ -102,13 +103,14 @@ def _update(
     model: CharLSTM,
     data: TrainingData,
     precision: str,
-) -> tuple[Scope, Unlearned]:
-    """Make the closed-form update that the options ask for; return its scope too."""
+) -> tuple[Scope, SolverName | None, Unlearned]:
+    """Make the closed-form update that the options ask for; return its scope and its solver too."""
     training = bench.run.model_record().training
     config = UnlearningConfig.model_validate(
         {
             "method": options.method,
             "scope": options.scope,
+            "solver": options.solver,
             "replacement": options.replacement,
             "retain_windows": options.retain_windows,
             "max_fidelity_drop": options.max_fidelity_drop,
@@ -131,7 +133,7 @@ def _update(
         bench.narrator,
         trained=lineage[0].fidelity if lineage else None,
     )
-    return config.resolved_scope, result
+    return config.resolved_scope, config.resolved_solver, result
 
 
 def _train(

@@ -14,6 +14,7 @@ from canaryaudit.records.base import (
     Record,
     ReportFormat,
     Scope,
+    SolverName,
     Stage,
 )
 from canaryaudit.records.measurement import (
@@ -67,6 +68,7 @@ __all__ = [
     "SamplingOdds",
     "Scope",
     "SkewNormalFit",
+    "SolverName",
     "Stage",
     "StageRun",
     "TrainingRecord",

@@ -11,7 +11,8 @@ EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
 ClosedForm = Literal["first-order", "second-order"]
 Baseline = Literal["retrain", "fine-tune", "sisa"]
 Method = Literal[ClosedForm, Baseline]
-Scope = Literal["final-layer", "all-layers"]
+Scope = Literal["final-layer", "all-layers", "both"]
+SolverName = Literal["cg", "lissa"]
 ReportFormat = Literal["html", "md", "json"]
 
 

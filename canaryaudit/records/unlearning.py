@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope
+from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope, SolverName
 from canaryaudit.records.relearning import Relearning
 
 
@@ -23,6 +23,8 @@ class UpdateStep(Record):
     """Smallest curvature v'(H + lambda I)v / v'v met by the solver; negative means indefinite."""
     solver_iterations: int | None = None
     converged: bool | None = None
+    note: str = ""
+    """Why the solver did not converge, where it did not: ``stopped``, ``indefinite`` or ``diverged``."""
 
 
 class Fidelity(Record):
@@ -70,6 +72,8 @@ class UnlearningRecord(Record):
     name: str
     method: Method
     scope: Scope
+    solver: SolverName | None = None
+    """Of the steps over all layers; null where there were none."""
     replacement: str
     """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
     canaries: tuple[str, ...]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from canaryaudit.model import PRECISIONS, CharLSTM
 from canaryaudit.training import autocast
-from canaryaudit.unlearning.objective import BLOCK, FinalLayerProblem, log_weight_of_others, with_bias
+from canaryaudit.unlearning.objective import BLOCK, FinalLayerProblem, curvature_part, log_weight_of_others, with_bias
 from canaryaudit.unlearning.replacement import Replacement
 from canaryaudit.unlearning.windows import Occurrence
 
@@ -223,7 +223,7 @@ class _Rows:
             others=others,
             origin=self.layer[:, self.active].clone(),
             ridge=RIDGE * float(weights.sum()),
-            fast=self.kind,
+            **curvature_part(self._blocks, weights, self.kind),
         )
 
     def add_occurrence(

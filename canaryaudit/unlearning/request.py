@@ -18,8 +18,9 @@ from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.records import ClosedForm, Fidelity, Scope, UnlearningCost, UpdateStep
+from canaryaudit.records import ClosedForm, Fidelity, Scope, SolverName, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData, autocast
+from canaryaudit.unlearning.all_layers import AllLayersProblem
 from canaryaudit.unlearning.corrected import Correction
 from canaryaudit.unlearning.fidelity import (
     as_trained,
@@ -31,6 +32,7 @@ from canaryaudit.unlearning.fidelity import (
 )
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
+from canaryaudit.unlearning.gauss_newton import SOLVERS, gauss_newton
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.retention import sample_windows
 from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
@@ -48,6 +50,8 @@ class UnlearningConfig(BaseModel):
     method: ClosedForm = "second-order"
     scope: Scope | None = None
     """None for the method's own: the final layer for second order, all layers for first order."""
+    solver: SolverName = "cg"
+    """Of second-order steps over all layers."""
     replacement: str = "decoys"
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
     """Windows of other text that hold the model to what it was; 0 for text that the model itself says."""
@@ -63,6 +67,11 @@ class UnlearningConfig(BaseModel):
     def resolved_scope(self) -> Scope:
         """The scope, the method's own where none was given."""
         return self.scope or ("final-layer" if self.method == "second-order" else "all-layers")
+
+    @property
+    def resolved_solver(self) -> SolverName | None:
+        """The solver of steps over all layers; None where there are none."""
+        return self.solver if self.method == "second-order" and self.resolved_scope != "final-layer" else None
 
 
 @dataclass(frozen=True)
@@ -117,10 +126,9 @@ def unlearn(
     """
     if not canaries:
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
-    if config.method == "second-order" and config.resolved_scope != "final-layer":
+    if config.method == "first-order" and config.resolved_scope == "both":
         raise UnlearningError(
-            "the second-order update is made for the final layer, where it is exact: drop --scope, or use "
-            "--method first-order for all layers"
+            "the first-order update is one step: use --scope final-layer or all-layers, or --method second-order"
         )
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
@@ -220,9 +228,49 @@ class _Request:
         return self.second_order(replacement) if self.config.method == "second-order" else self.first_order()
 
     def second_order(self, replacement: Replacement) -> _Update:
-        """Minimise the final layer's corrected-data objective."""
-        problem, active, readings = build_problem(
+        """Move all layers, or the final one, or one after the other."""
+        scope = self.config.resolved_scope
+        if scope == "final-layer":
+            return self._final_layer(replacement)
+        layers = self._all_layers(replacement)
+        if scope == "all-layers":
+            return layers
+        final = self._final_layer(replacement)
+        return _Update(
+            layers.steps + final.steps,
+            layers.gradients + final.gradients,
+            layers.products + final.products,
+            layers.notes + final.notes,
+        )
+
+    def _all_layers(self, replacement: Replacement) -> _Update:
+        """Take Gauss-Newton steps over all layers."""
+        problem = AllLayersProblem(
             self.model,
+            self.data.train,
+            self.places,
+            replacement,
+            self.retained,
+            window=self.config.window,
+            rng=self.rng,
+        )
+        self.copy.train()  # cuDNN differentiates an LSTM in no other mode
+        done = gauss_newton(
+            self.copy, problem, SOLVERS[self.config.solver](), self.config.max_fidelity_drop, self.narrator
+        )
+        self.copy.train(self.model.training)
+        if not any(step.step_norm for step in done.steps):
+            states = ", ".join(dict.fromkeys(step.note for step in done.steps if step.note)) or "no descent"
+            raise Inconclusive(
+                f"no second-order step over all layers serves the corrected text within the fidelity limit ({states}): "
+                "nothing was saved; use --scope final-layer, or --solver cg"
+            )
+        return _Update(list(done.steps), done.gradients / self.config.window, done.products)
+
+    def _final_layer(self, replacement: Replacement) -> _Update:
+        """Minimise the final layer's corrected-data objective, from the layers below as they are now."""
+        problem, active, readings = build_problem(
+            self.copy,
             self.data.train,
             self.places,
             replacement,
@@ -234,7 +282,7 @@ class _Request:
         first = minimise(problem, self.narrator)
         rounds = [(problem, first)]
         exchanged = exchange_secrets(
-            self.model,
+            self.copy,
             problem,
             active,
             first.columns,

@@ -19,7 +19,7 @@ from torch import Tensor
 from canaryaudit.narration import Narrator
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
-from canaryaudit.unlearning.solvers import conjugate_gradients
+from canaryaudit.unlearning.solvers import ConjugateGradients
 
 MAX_STEPS = 16
 _ENOUGH = 1e-2
@@ -54,34 +54,24 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | Non
         start: Where to begin, shape (D, A); None for the original weights.
     """
     columns = problem.origin if start is None else start
-    probabilities = problem.probabilities(columns)
-    value = problem.value(columns)
+    value, probabilities = problem.value_and_probabilities(columns)
     damping = 1e-5 * float(problem.weights.sum())
     steps: list[UpdateStep] = []
     products, converged = 0, False
     for index in range(MAX_STEPS):
         gradient = problem.gradient(columns, probabilities)
-        law = (probabilities + problem.targets) / 2
+        law = (probabilities[problem.rows] + problem.targets[problem.rows]) / 2
         inverse = KroneckerInverse(problem, law)
         damped = damping
-
-        def product(direction: Tensor, law: Tensor = law, damped: float = damped) -> Tensor:
-            return problem.curvature_product(law, direction) + damped * direction
-
-        solved = conjugate_gradients(
-            product,
-            -gradient,
-            tolerance=0.1,
-            max_iterations=30,
-            precondition=partial(inverse.apply, damping=damped + problem.ridge),
-        )
+        solver = ConjugateGradients(0.1, 30, partial(inverse.apply, damping=damped + problem.ridge))
+        solved = solver.solve(partial(problem.curvature_product, law), -gradient, damped)
         if solved.iterations == 0:  # no gradient: the model predicts as wanted already
             converged = True
             break
         products += solved.iterations + 1
         # With (H + lambda) x = r - g the quadratic model promises -g'x - x'Hx/2.
         promised = -float((gradient * solved.x).sum()) / 2 + damped / 2 * float((solved.x**2).sum())
-        new_value = problem.value(columns + solved.x)
+        new_value, new_probabilities = problem.value_and_probabilities(columns + solved.x)
         gain = value - new_value
         enough = max(_ENOUGH * value, _ROUNDING * float(problem.weights.sum()))
         accepted = gain > 0
@@ -101,9 +91,7 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | Non
         narrator.progress("unlearn", index + 1, MAX_STEPS, f"objective {min(value, new_value):.1f}")
         quality = gain / max(promised, 1e-12)
         if accepted:
-            columns = columns + solved.x
-            probabilities = problem.probabilities(columns)
-            value = new_value
+            columns, value, probabilities = columns + solved.x, new_value, new_probabilities
         # A step that was taken back ends it too where it promised no more than rounding.
         if (gain if accepted else promised) < enough:
             converged = True

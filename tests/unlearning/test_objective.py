@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from canaryaudit.unlearning import objective
 from canaryaudit.unlearning.objective import FinalLayerProblem, KroneckerInverse
 from tests.unlearning.builders import random_problem
 
@@ -130,7 +131,8 @@ def test_a_bfloat16_curvature_product_is_close_to_the_exact_one(seed: int) -> No
     """Eight bits of mantissa in features, direction and slope: about 0.3 % each, in every sum."""
     whole = random_problem(seed, width=24, positions=400)
     exact, rough = whole.single(), whole.single("bf16")
-    assert (rough.fast, exact.fast) == (torch.bfloat16, torch.float32)
+    assert (rough.fast.dtype, exact.fast.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(exact.fast, torch.cat(exact.features))
     columns = moved(whole.origin, seed).float()
     law = exact.probabilities(columns)
     direction = moved(torch.zeros_like(whole.origin), seed + 1).float()
@@ -150,6 +152,26 @@ def test_value_and_gradient_are_in_full_precision_whatever_the_curvatures() -> N
     assert torch.equal(rough.gradient(columns, law), exact.gradient(columns, law))
 
 
+def test_a_subsample_for_the_curvature_weighs_as_much_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heavy positions stand for themselves; of the light ones each taken stands for several."""
+    monkeypatch.setattr(objective, "CURVATURE_ROWS", 400)
+    whole = random_problem(width=6, positions=4000)
+    weights = torch.ones(4000, dtype=torch.float64)
+    weights[[7, 1999]] = 500.0
+    problem = replace(whole, weights=weights).reduced()
+    assert len(problem.rows) == pytest.approx(402, abs=2)
+    assert {7, 1999} <= set(problem.rows.tolist())
+    assert (problem.row_weights[torch.isin(problem.rows, torch.tensor([7, 1999]))] == 500.0).all()
+    assert float(problem.row_weights.sum()) == pytest.approx(float(weights.sum()))
+    law = problem.probabilities(problem.origin)
+    direction = moved(torch.zeros_like(problem.origin), 3)
+    every = replace(whole, weights=weights)
+    monkeypatch.setattr(objective, "CURVATURE_ROWS", 4000)
+    expected = every.reduced().curvature_product(law, direction)
+    found = problem.curvature_product(law[problem.rows], direction)
+    assert float((found - expected).norm() / expected.norm()) < 0.2
+
+
 # --- more positions
 
 
@@ -166,7 +188,7 @@ def test_a_problem_with_rows_added_is_the_problem_of_all_rows(cut: int, precisio
         torch.cat(every.features)[cut:], every.targets[cut:], every.weights[cut:], every.others[cut:]
     )
     assert torch.equal(torch.cat(joined.features), torch.cat(every.features))
-    assert joined.fast == every.fast
+    assert torch.equal(joined.fast, every.fast)
     for name in ("targets", "weights", "origin"):
         assert torch.equal(getattr(joined, name), getattr(every, name)), name
         assert getattr(joined, name).dtype == getattr(every, name).dtype, name

@@ -18,8 +18,10 @@ from canaryaudit.records import Evaluation, UpdateStep
 from canaryaudit.scoring import read_prefix
 from canaryaudit.training import TrainingData, evaluate
 from canaryaudit.unlearning import Unlearned, UnlearningConfig, request, second_order, unlearn
+from canaryaudit.unlearning.gauss_newton import SOLVERS
 from canaryaudit.unlearning.objective import FinalLayerProblem
 from canaryaudit.unlearning.second_order import MAX_STEPS, Minimum
+from canaryaudit.unlearning.solvers import LiSSA
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)
@@ -282,9 +284,39 @@ def test_a_request_for_a_control_is_an_error(case: Case) -> None:
         Case(case.model, case.data, [*case.canaries, control]).unlearn()
 
 
-def test_the_second_order_update_of_all_layers_is_an_error(case: Case) -> None:
-    with pytest.raises(UnlearningError, match="drop --scope"):
-        case.unlearn(scope="all-layers")
+def test_the_first_order_update_of_both_scopes_is_an_error(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="the first-order update is one step"):
+        case.unlearn(method="first-order", scope="both")
+
+
+@pytest.mark.parametrize("scope", ["all-layers", "both"])
+def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str) -> None:
+    result = case.unlearn(scope=scope, max_fidelity_drop=0.05)
+    before, after = case.model.state_dict(), result.model.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name in before if name.startswith("lstm"))
+    assert all(step.damping and step.solver_iterations for step in result.updates)
+    assert result.cost.curvature_products >= sum(step.solver_iterations for step in result.updates)
+    assert result.updates[0].objective_after < result.updates[0].objective_before
+
+
+def test_both_scopes_end_with_the_final_layers_minimum(case: Case) -> None:
+    """After all layers' steps, the secrets' own paths are exchanged as the final layer's update does it alone."""
+    layers = len(case.unlearn(scope="all-layers", max_fidelity_drop=0.05).updates)
+    both = case.unlearn(scope="both", max_fidelity_drop=0.05)
+    assert len(both.updates) > layers
+    assert exposures_bits(both.model, case.canaries).mean() < 4
+
+
+def test_a_solver_that_fails_leaves_nothing_to_save(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOLVERS, "lissa", lambda: LiSSA(scale=1e-6, max_iterations=30))
+    with pytest.raises(Inconclusive, match=r"\(diverged\): nothing was saved"):
+        case.unlearn(scope="all-layers", solver="lissa")
+
+
+def test_a_record_names_a_solver_only_where_one_was_used() -> None:
+    assert UnlearningConfig().resolved_solver is None
+    assert UnlearningConfig(scope="both", solver="lissa").resolved_solver == "lissa"
+    assert UnlearningConfig(method="first-order").resolved_solver is None
 
 
 def test_a_text_shorter_than_a_window_is_an_error(case: Case) -> None:
@@ -317,8 +349,8 @@ def test_a_method_has_a_scope_of_its_own(method: str, scope: str) -> None:
 def test_a_text_full_of_secrets_can_be_unlearned_without_retention() -> None:
     data, canaries, vocabulary = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
     model = tiny_model(vocabulary.symbols, scale=3.0)
-    for method in ("first-order", "second-order"):
-        result = Case(model, data, canaries).unlearn(method=method, window=20, max_fidelity_drop=1.0)
+    for method, scope in (("first-order", None), ("second-order", None), ("second-order", "all-layers")):
+        result = Case(model, data, canaries).unlearn(method=method, scope=scope, window=20, max_fidelity_drop=1.0)
         assert result.retention_windows == 0
         assert result.updates[-1].objective_after < result.updates[0].objective_before
 

@@ -11,7 +11,7 @@ from canaryaudit.unlearning import second_order
 from canaryaudit.unlearning.first_order import delta
 from canaryaudit.unlearning.objective import FinalLayerProblem
 from canaryaudit.unlearning.second_order import minimise
-from canaryaudit.unlearning.solvers import Solution, conjugate_gradients
+from canaryaudit.unlearning.solvers import ConjugateGradients, Solution
 from tests.unlearning.builders import WholeProblem, memorised_problem, random_problem
 
 ENOUGH = 1e-3
@@ -159,12 +159,13 @@ def test_a_step_that_does_not_do_what_it_promised_is_taken_back(size: float, mon
     """Also one after which the objective is not a number: more damping, and on from where it was."""
     whole, calls = random_problem(2), []
 
-    def once_too_far(*args: object, **options: object) -> Solution:
-        solved = conjugate_gradients(*args, **options)
+    def once_too_far(self: ConjugateGradients, *args: object) -> Solution:
+        solved = solve(self, *args)
         calls.append(1)
-        return Solution(solved.x * size, 1.0, 1, 1.0, False) if len(calls) == 1 else solved
+        return Solution(solved.x * size, 1.0, 1, 1.0, "stopped") if len(calls) == 1 else solved
 
-    monkeypatch.setattr(second_order, "conjugate_gradients", once_too_far)
+    solve = ConjugateGradients.solve
+    monkeypatch.setattr(ConjugateGradients, "solve", once_too_far)
     problem = whole.reduced()
     found = minimise(problem, Silent())
     columns, steps = found.columns, found.steps
@@ -212,6 +213,6 @@ def test_on_a_quadratic_loss_the_update_equals_retraining() -> None:
     )
     (gradient,) = delta(loss, changed, original, [theta])
     hessian = torch.from_numpy(corrected_design.T @ corrected_design)
-    solved = conjugate_gradients(hessian.matmul, -gradient, tolerance=1e-12)
+    solved = ConjugateGradients(tolerance=1e-12).solve(hessian.matmul, -gradient)
     np.testing.assert_allclose((theta.detach() + solved.x).numpy(), retrained, rtol=1e-9)
     assert np.abs(trained - retrained).max() > 0.05
