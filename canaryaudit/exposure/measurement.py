@@ -29,7 +29,14 @@ from canaryaudit.records import (
     MeasurementCost,
     ReferenceDistribution,
 )
-from canaryaudit.scoring import EncodedSpace, Ticker, encode_completions, log_perplexity_bits, read_prefix
+from canaryaudit.scoring import (
+    EncodedSpace,
+    Ticker,
+    character_bits,
+    encode_completions,
+    log_perplexity_bits,
+    read_prefix,
+)
 
 MIN_REFERENCES = 50
 """Random completions that must be left when those of inserted canaries are taken out."""
@@ -73,6 +80,7 @@ class _Group:
     completions: np.ndarray  # (K, max_length)
     inserted: np.ndarray  # (K,) bool
     costs_bits: np.ndarray  # (K,)
+    character_bits: np.ndarray  # (K, max_length)
 
     def without_inserted(self, completions: np.ndarray) -> np.ndarray:
         """Return which rows are not the secret of an inserted canary, shape (N,)."""
@@ -186,7 +194,8 @@ def _encode(model: LanguageModel, canary_set: CanarySet, template: Template, mem
     completions = encode_completions([canary.completion for canary in members], model.vocabulary, space.max_length)
     costs = log_perplexity_bits(model, start, completions)
     inserted = np.array([not canary.control for canary in members])
-    return _Group(template, space, start, members, completions, inserted, costs)
+    by_character = character_bits(model, start, completions)
+    return _Group(template, space, start, members, completions, inserted, costs, by_character)
 
 
 def _describe(
@@ -291,6 +300,10 @@ def _record(
         log_perplexity_bits=float(group.costs_bits[index]),
         exposure=chosen,
         estimates=estimates,
+        # Whoever has the model could put a hidden secret together from these, character by character.
+        character_bits=None
+        if canary.masked or canary.control
+        else tuple(group.character_bits[index, : len(own)].round(4).tolist()),
         extraction=Extraction(
             greedy=text == canary.completion,
             greedy_text=hide_given(text, canary, canary_set),

@@ -7,6 +7,7 @@ from typing import get_args
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import Chart
+from canaryaudit.report.likelihood import expected
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
@@ -51,7 +52,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     blocks += [f"> **Mind:** {plain(warning)}" for warning in summary.warnings]
     if summary.gate:
         word = "passed" if summary.gate.passed else "failed"
-        blocks.append(f"**Gate at {summary.gate.fail_above_bits:g} bits: {word}.**")
+        blocks.append(f"**Gate, {plain(summary.gate.name)}: {word}.**")
         blocks.append(_bullets(summary.gate.reasons[:MOST_CANARIES]))
     blocks += [
         "## The rule behind the verdicts",
@@ -72,7 +73,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         "## Reference distributions",
         *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
     ]
-    blocks += ["## The estimates side by side", _estimates(summary)]
+    blocks += ["## The estimates side by side", _picture(pictures.get("estimates")), _estimates(summary)]
     blocks += ["## What the model completes", _completions(summary)]
     if summary.method:
         blocks += ["## Fidelity: what the model kept", _fidelity(summary.method)]
@@ -183,11 +184,16 @@ def _completions(summary: Summary) -> str:
         cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
         guesses = [figures.guesses(s.guesses_log2) if s else "–" for s in states]
         prefix = code(summary.templates[canary.template].prefix, 72)
-        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells, *guesses])
-    heads = ["Canary", "Words typed", "Secret", "Completion", "Guesses>"]
+        foretold = [(expected(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
+        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells, *foretold, *guesses])
+    heads = ["Canary", "Words typed", "Secret", "Completion", "Characters", "Guesses>"]
     if summary.unlearned:
-        heads = [*heads[:3], "Completion before", "Completion after", "Guesses before>", "Guesses after>"]
-    return _table(heads, rows)
+        heads = [*heads[:3], "Completion before", "Completion after", "Characters before", "Characters after"]
+        heads += ["Guesses before>", "Guesses after>"]
+    return _table(heads, rows) + (
+        "\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all others "
+        "together."
+    )
 
 
 def _fidelity(method: MethodSummary) -> str:

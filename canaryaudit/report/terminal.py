@@ -49,7 +49,7 @@ def render_terminal(summary: Summary) -> RenderableType:
     parts.append(_facts(summary))
     if summary.gate:
         word = "passed" if summary.gate.passed else "FAILED"
-        parts.append(Text(f"Gate of {summary.gate.fail_above_bits:g} bits: {word}", style="bold"))
+        parts.append(Text(f"Gate, {visible(summary.gate.name)}: {word}", style="bold"))
         reasons = summary.gate.reasons
         parts += [Padding(Text(visible(reason)), (0, 0, 0, 2)) for reason in reasons[:MOST_CANARIES]]
         if len(reasons) > MOST_CANARIES:

@@ -1,12 +1,15 @@
 """The report's files."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from canaryaudit.files import atomic_write, write_errors
 from canaryaudit.records import ReportFormat
-from canaryaudit.report.charts import charts
+from canaryaudit.report.gallery import charts
 from canaryaudit.report.html import render_html
 from canaryaudit.report.markdown import render_markdown
 from canaryaudit.report.schema import Summary
@@ -43,6 +46,20 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     return [directory / name for name in contents]
 
 
-def render_json(summary: Summary) -> str:
-    """Return the summary itself, valid JSON without infinities and without characters that cannot be seen."""
-    return json_safe(summary.model_dump_json(indent=2)) + "\n"
+def render_json(summary: BaseModel) -> str:
+    """Return the summary itself as JSON, one line for each entry of a list, so that versions can be compared.
+
+    It is valid JSON, without infinities and without characters that cannot be seen.
+    """
+    parts = [f" {json.dumps(name)}: {_lines(value)}" for name, value in summary.model_dump(mode="json").items()]
+    return json_safe("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return _compact(value)
+    return "[\n" + ",\n".join(f"  {_compact(item)}" for item in value) + "\n ]"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

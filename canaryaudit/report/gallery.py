@@ -1,0 +1,20 @@
+"""Every chart of a report, in the order of its sections: a new section adds its own here."""
+
+from canaryaudit.report.charts import Chart, exposure_chart, method_chart
+from canaryaudit.report.estimates import estimates_chart
+from canaryaudit.report.references import reference_chart
+from canaryaudit.report.schema import Summary
+
+MOST_TEMPLATES = 6
+
+
+def charts(summary: Summary) -> tuple[Chart, ...]:
+    """Return every chart that the summary has figures for."""
+    drawn = [exposure_chart(summary)]
+    for index, template in enumerate(summary.templates[:MOST_TEMPLATES]):
+        if template.before or template.after:
+            drawn.append(reference_chart(summary, index))
+    drawn.append(estimates_chart(summary))
+    if sum(method.measured for method in summary.methods) > 1:
+        drawn.append(method_chart(summary))
+    return tuple(drawn)
