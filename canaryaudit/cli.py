@@ -39,7 +39,7 @@ from canaryaudit.text import visible
 from canaryaudit.views import measurement_view, plan_document, plan_view
 
 if TYPE_CHECKING:
-    from canaryaudit.report import Summary
+    from canaryaudit.report import Comparison, Summary
 
 app = typer.Typer(
     name="canaryaudit",
@@ -242,26 +242,40 @@ def unlearn(
         show(Text(f"Next: canaryaudit report {quoted(run)}"))
 
 
-@app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10"))
+@app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10 --fail-worse baseline.json"))
 def report(
     context: typer.Context,
-    run: flags.RunArgument,
+    run: flags.RunArguments,
     formats: flags.Formats = _FORMATS,
     output: flags.ReportDirectory = None,
     fail_above: flags.FailAbove = None,
+    fail_worse: flags.FailWorse = None,
     reveal_secrets: flags.RevealSecrets = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Write the report, before and after unlearning.
+    """Write the report, before and after unlearning; of several runs, a page that compares them.
 
-    Trains and measures first where that has not been done.
+    Trains and measures first where that has not been done. Beside HTML, Markdown and JSON there are JUnit XML for
+    pipelines (junit) and a section to paste into a model card (model-card).
     """
     options = flags.checked(
-        ReportOptions, format=flags.words(formats), output=output, fail_above=fail_above, reveal_secrets=reveal_secrets
+        ReportOptions,
+        format=flags.words(formats),
+        output=output,
+        fail_above=fail_above,
+        fail_worse=fail_worse,
+        reveal_secrets=reveal_secrets,
     )
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+    if len(run) > 1:
+        from canaryaudit.comparing import compare_runs
+
+        with narrating(quiet, verbose) as narrator:
+            comparison, written = compare_runs(run, options, argv_of(context), narrator)
+        _show_comparison(comparison, written, as_json)
+        return
+    with narrating(quiet, verbose) as narrator, opened(run[0], context, narrator) as stages:
         summary, written = stages.report(options, MeasureOptions())
     _show_report(summary, written, as_json)
 
@@ -315,8 +329,22 @@ def _show_report(summary: "Summary", written: list[Path], as_json: bool) -> None
         from canaryaudit.report import render_terminal
 
         show(render_terminal(summary), Text(f"Report: {visible(str(written[0]))}"))
-    if summary.gate and not summary.gate.passed:
-        for reason in summary.gate.reasons:
+    _end_at_the_gate(summary.gate.reasons if summary.gate else ())
+
+
+def _show_comparison(comparison: "Comparison", written: list[Path], as_json: bool) -> None:
+    if as_json:
+        print_json(comparison)
+    else:
+        from canaryaudit.report import render_comparison_terminal
+
+        show(render_comparison_terminal(comparison), Text(f"Report: {visible(str(written[0]))}"))
+    _end_at_the_gate(comparison.reasons)
+
+
+def _end_at_the_gate(reasons: Sequence[str]) -> None:
+    if reasons:
+        for reason in reasons:
             print(visible(reason), file=sys.stderr)
         raise typer.Exit(GATE_FAILED)
 

@@ -14,6 +14,9 @@ T = TypeVar("T", bound=Options)
 # --- of several commands
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as `insert -o` made it.")]
+RunArguments = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="A run directory; several are compared on one page.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Samples = Annotated[int, typer.Option(metavar="N", help="References drawn from each template's space.")]
@@ -114,13 +117,20 @@ UnlearnAnew = Annotated[bool, typer.Option("--force", help="Replace an unlearnin
 
 # --- report and run
 
-Formats = Annotated[str, typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json.")]
+Formats = Annotated[
+    str,
+    typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json, junit, model-card."),
+]
 ReportDirectory = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where. [default: reports/<run name>]")
 ]
 FailAbove = Annotated[
     float | None,
     typer.Option(metavar="BITS", help="Exit with status 3 if an inserted canary's exposure is above this."),
+]
+FailWorse = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Exit with status 3 if anything is worse than in this earlier report.json."),
 ]
 RevealSecrets = Annotated[
     bool, typer.Option("--reveal-secrets", help="Show the secrets that you gave; the page says so.")

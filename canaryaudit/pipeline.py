@@ -24,7 +24,7 @@ from canaryaudit.narration import Narrator
 from canaryaudit.newrun import mask_arguments
 from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
-from canaryaudit.report import Summary, build_summary, write_report
+from canaryaudit.report import Baseline, Summary, build_summary, read_baseline, write_report
 from canaryaudit.report.figures import counted, points
 from canaryaudit.rundir import RunDirectory, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
@@ -243,6 +243,21 @@ class Pipeline:
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
         """Write the report; what it needs and is not there yet is trained and measured first."""
+        directory = options.output or DEFAULT_REPORTS / self.run.path.resolve().name
+        # Read first: a slip in its name shows before hours of training.
+        baseline = read_baseline(options.fail_worse, directory / "report.json") if options.fail_worse else None
+        self._need_measurements(measure_options)
+        with self._stage("report"):
+            summary = self._summary(options, baseline)
+            written = write_report(summary, directory, options.format)
+        return summary, written
+
+    def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
+        """Return what a report would say; what it needs and is not there yet is trained and measured first."""
+        self._need_measurements(measure_options)
+        return self._summary(options, None)
+
+    def _need_measurements(self, measure_options: MeasureOptions) -> None:
         self._need_model()
         if not self.run.has_measurement("before"):
             self.narrator.say("Not measured yet: measuring first.")
@@ -252,20 +267,19 @@ class Pipeline:
             if not self.run.has_measurement(f"after-{record.name}"):
                 self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
                 self.measure(f"after-{record.name}", measure_options)
-        name = self.run.path.resolve().name
-        with self._stage("report"):
-            summary = build_summary(
-                self.run.manifest,
-                self.run.canary_set(),
-                self.run.model_record(),
-                self.run.measurement("before"),
-                [(record, self.run.measurement(f"after-{record.name}")) for record in self._unlearnings()],
-                name,
-                reveal_secrets=options.reveal_secrets,
-                fail_above=options.fail_above,
-            )
-            written = write_report(summary, options.output or DEFAULT_REPORTS / name, options.format)
-        return summary, written
+
+    def _summary(self, options: ReportOptions, baseline: Baseline | None) -> Summary:
+        return build_summary(
+            self.run.manifest,
+            self.run.canary_set(),
+            self.run.model_record(),
+            self.run.measurement("before"),
+            [(record, self.run.measurement(f"after-{record.name}")) for record in self._unlearnings()],
+            self.run.path.resolve().name,
+            reveal_secrets=options.reveal_secrets,
+            fail_above=options.fail_above,
+            baseline=baseline,
+        )
 
     # --- inside
 

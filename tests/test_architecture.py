@@ -33,6 +33,7 @@ ORDER = (
     "report",
     "pipeline",
     "audit",
+    "comparing",
     "views",
     "terminal",
     "flags",

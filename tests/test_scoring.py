@@ -170,6 +170,6 @@ def test_the_cost_of_each_character_is_that_of_a_plain_forward_pass(text: str) -
     found = character_bits(reader, read_prefix(reader, template.prefix), completions)
     for row, completion in zip(found, texts, strict=True):
         for end in range(len(completion)):
-            before, after = (naive_bits(model, template.prefix, completion[:place]) for place in (end, end + 1))
+            before, after = (naive_bits(model, template.prefix or "\n", completion[:place]) for place in (end, end + 1))
             assert row[end] == pytest.approx(after - before, abs=1e-3)
         assert not row[len(completion) :].any()

@@ -10,7 +10,7 @@ Stage = Literal["insert", "train", "measure", "unlearn", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
 Method = Literal["first-order", "second-order"]
 Scope = Literal["final-layer", "all-layers"]
-ReportFormat = Literal["html", "md", "json"]
+ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
 
 
 class Record(BaseModel):

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from canaryaudit.errors import UsageError
 from canaryaudit.report.schema import SUMMARY_VERSION, CanarySummary, Gate
 from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdict
-from canaryaudit.text import shorten
 
 LEAST_RISE_BITS = 1.0
 """A smaller rise is not called worse: twice as easy to guess is where it begins to matter."""
@@ -151,8 +150,8 @@ def _worse(
         earlier = baseline.templates[then[identifier].template].text
         if templates[now[identifier].template] != earlier:
             raise UsageError(
-                f"--fail-worse: {identifier} stands in other words in the baseline, {shorten(earlier, 60)!r}: give "
-                "the report of an audit with the same canaries"
+                f"--fail-worse: {identifier} stands in other words in the baseline: give the report of an audit with the "
+                "same canaries"
             )
     if not common:
         raise UsageError("--fail-worse: no canary of this run is in the baseline: give a report of the same audit")

@@ -20,7 +20,7 @@ from canaryaudit.report.verdicts import WORDS
 from canaryaudit.text import shorten
 
 MOST_CANARIES = 200
-_SPECIAL = re.compile(r"[^\w\s.,;:()•→×–%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
+_SPECIAL = re.compile(r"[^\w\s.,;:()•→×–−%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
 
 
 def plain(text: str, limit: int = 2000) -> str:

@@ -115,6 +115,8 @@ def build_summary(
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
+    if baseline:
+        baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
     gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
     canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
     return Summary(

@@ -22,7 +22,7 @@ _FIDELITY = {
 WIDTH = 80
 MOST_CANARIES = 20
 
-_STYLES = {
+STYLES = {
     Verdict.EXPOSED: "bold red",
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.TRACES: "yellow",
@@ -35,7 +35,7 @@ _STYLES = {
 def render_terminal(summary: Summary) -> RenderableType:
     """Return what ``report`` prints: verdict, warnings, canaries, fidelity, cost, calibration and gate."""
     parts: list[RenderableType] = [
-        Text(summary.overall.headline, style=_STYLES[summary.overall.verdict]),
+        Text(summary.overall.headline, style=STYLES[summary.overall.verdict]),
         *(Text.assemble(("! ", "bold yellow"), visible(warning)) for warning in summary.warnings),
         Text(),
         _canaries(summary),
@@ -71,7 +71,7 @@ def _canaries(summary: Summary) -> Table:
             Text(f"{canary.repetitions:,}"),
             Text(shorten(canary.secret, 20)),
             Text(_exposure(canary)),
-            Text(SHORT_WORDS[verdict], style=_STYLES[verdict]),
+            Text(SHORT_WORDS[verdict], style=STYLES[verdict]),
         )
     return table
 

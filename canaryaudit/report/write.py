@@ -1,7 +1,7 @@
 """The report's files."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,9 +11,14 @@ from canaryaudit.files import atomic_write, write_errors
 from canaryaudit.records import ReportFormat
 from canaryaudit.report.gallery import charts
 from canaryaudit.report.html import render_html
+from canaryaudit.report.junit import render_junit
 from canaryaudit.report.markdown import render_markdown
+from canaryaudit.report.modelcard import render_model_card
 from canaryaudit.report.schema import Summary
 from canaryaudit.text import json_safe
+
+SIGNATURE = "<!-- Drawn by canaryaudit. -->\n"
+"""Begins every picture's file: a later report knows by it what it may remove."""
 
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
 
@@ -24,7 +29,7 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     Args:
         summary: What to say.
         directory: Where; made if it does not exist.
-        formats: Which of ``html``, ``md`` (with its pictures beside it) and ``json``.
+        formats: Which of ``html``, ``md`` (with its pictures beside it), ``json``, ``junit`` and ``model-card``.
 
     Returns:
         The files written, the reader's first choice first.
@@ -35,15 +40,35 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     drawn = charts(summary) if set(formats) & {"html", "md"} else ()
     makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
         "html": lambda: {"report.html": render_html(summary, drawn)},
-        "md": lambda: {"report.md": render_markdown(summary, drawn)} | {c.file_name: c.svg() for c in drawn},
+        "md": lambda: (
+            {"report.md": render_markdown(summary, drawn)} | {c.file_name: SIGNATURE + c.svg() for c in drawn}
+        ),
         "json": lambda: {"report.json": render_json(summary)},
+        "junit": lambda: {"report.junit.xml": render_junit(summary)},
+        "model-card": lambda: {"model-card.md": render_model_card(summary)},
     }
     contents = {name: text for wanted in FORMATS if wanted in formats for name, text in makers[wanted]().items()}
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         atomic_write(directory / name, text.encode())
+    if "md" in formats:
+        with write_errors(directory):
+            _remove_stale_pictures(directory, set(contents))
     return [directory / name for name in contents]
+
+
+def _remove_stale_pictures(directory: Path, fresh: Collection[str]) -> None:
+    """Remove the pictures of an earlier report that this one has none of: of fewer templates, say.
+
+    Only files that bear this package's own signature are touched.
+    """
+    for path in directory.glob("*.svg"):
+        if path.name in fresh or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if file.read(len(SIGNATURE)) == SIGNATURE.encode():
+                path.unlink()
 
 
 def render_json(summary: BaseModel) -> str:

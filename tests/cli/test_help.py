@@ -121,4 +121,4 @@ def test_only_the_command_line_prints() -> None:
         for call in ast.walk(function)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"
     }
-    assert printing <= {"_version", "_root", "_show_report", "run_command"}
+    assert printing <= {"_version", "_root", "_end_at_the_gate", "run_command"}
