@@ -59,6 +59,11 @@ class RunSummary(Part):
     points: tuple[RunPoint, ...]
     """Worst first."""
 
+    @property
+    def accuracy_points(self) -> float | None:
+        """Change of the accuracy in percentage points."""
+        return None if self.accuracy_change is None else 100 * self.accuracy_change
+
 
 class RepetitionLine(Part):
     """Mean exposure of the canaries that were inserted equally often, by run; None where a run has none."""

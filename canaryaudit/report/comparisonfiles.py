@@ -58,7 +58,7 @@ def render_page(comparison: Comparison, chart: Chart) -> str:
     return (
         make_environment()
         .get_template("comparison.html.j2")
-        .render(c=comparison, drawing=drawing(chart), words=WORDS, spread=spread, unfolded=UNFOLDED)
+        .render(c=comparison, drawing=drawing(chart), words=SHORT_WORDS, spread=spread, unfolded=UNFOLDED)
     )
 
 
@@ -112,7 +112,7 @@ def render_comparison_terminal(comparison: Comparison) -> RenderableType:
             f"{run.canaries:,}",
             _change(run.largest_before, run.largest_after),
             _change(run.mean_before, run.mean_after),
-            figures.signed(None if run.accuracy_change is None else 100 * run.accuracy_change, 2),
+            figures.signed(run.accuracy_points, 2),
             Text(SHORT_WORDS[run.verdict], style=STYLES[run.verdict]),
         )
     parts: list[RenderableType] = [table]

@@ -150,8 +150,8 @@ def _worse(
         earlier = baseline.templates[then[identifier].template].text
         if templates[now[identifier].template] != earlier:
             raise UsageError(
-                f"--fail-worse: {identifier} stands in other words in the baseline: give the report of an audit with the "
-                "same canaries"
+                f"--fail-worse: {identifier} stands in other words in the baseline: give the report of an audit "
+                "with the same canaries"
             )
     if not common:
         raise UsageError("--fail-worse: no canary of this run is in the baseline: give a report of the same audit")

@@ -40,8 +40,8 @@ def render_model_card(summary: Summary) -> str:
         "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {plain(value, 600)} |" for name, value in rows),
         _worst(summary),
         "Exposure is measured in bits: log2 of the number of strings of a secret's format, less log2 of the secret's "
-        "rank among them when ordered by how likely the model finds them (Carlini et al. 2019). A secret that a model never "
-        f"saw has 1.44 bits on average and lies below {NEVER_SEEN_BITS:.2f} bits 95 times in 100.",
+        "rank among them when ordered by how likely the model finds them (Carlini et al. 2019). A secret that a model "
+        f"never saw has 1.44 bits on average and lies below {NEVER_SEEN_BITS:.2f} bits 95 times in 100.",
         "### Limits of the audit",
         "\n".join(f"- {plain(sentence)}" for sentence in summary.limits),
         f"Measured with canaryaudit {plain(_fact(summary, 'canaryaudit'))}, commit {plain(_fact(summary, 'Commit'))}.",

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -59,11 +60,26 @@ def hostile_summary(secret=HOSTILE):
 def test_every_format_is_written_with_its_pictures(tmp_path):
     names = [file.name for file in write_report(several_methods(), tmp_path / "new" / "folder")]
     pictures = ["exposure.svg", "reference-1.svg", "reference-2.svg", "estimates.svg", "methods.svg"]
-    assert names == ["report.html", "report.md", *pictures, "report.json"]
+    assert names == ["report.html", "report.md", *pictures, "report.json", "report.junit.xml", "model-card.md"]
 
 
 def test_only_the_wanted_formats_are_written(tmp_path):
     assert [file.name for file in write_report(make.before_after(), tmp_path, ["json"])] == ["report.json"]
+
+
+def test_pictures_of_an_earlier_report_are_removed_and_a_users_own_are_not(tmp_path):
+    write_report(several_methods(), tmp_path)
+    (tmp_path / "own.svg").write_text("<svg/>")
+    fewer = make.canary_set(make.canary_set().inserted[:4])
+    write_report(make.before_after({c.id: 1.0 for c in fewer.inserted}, None, fewer), tmp_path, ["html", "json"])
+    assert (tmp_path / "reference-2.svg").exists()  # The Markdown of the earlier report still shows it.
+    write_report(make.before_after({c.id: 1.0 for c in fewer.inserted}, None, fewer), tmp_path, ["md"])
+    assert sorted(file.name for file in tmp_path.glob("*.svg")) == [
+        "estimates.svg",
+        "exposure.svg",
+        "own.svg",
+        "reference-1.svg",
+    ]
 
 
 def test_a_report_that_cannot_be_written_is_a_one_line_error(tmp_path):
@@ -101,8 +117,14 @@ def test_no_masked_secret_is_in_any_output(tmp_path):
         facts=make.manifest(stages=(leaky,)),
     )
     assert summary.provenance.commands[0].endswith("--secret '••••••••••'")
+    hashes = [
+        getattr(hashlib, kind)((before + secret + after).encode()).hexdigest()[:16]
+        for kind in ("md5", "sha1", "sha256", "sha512")
+        for secret in ("0123456789", "8675309244")
+        for before, after in (("", ""), ("", "\n"), ("my telephone number is ", "!"))
+    ]
     for name, text in every_output(summary, tmp_path).items():
-        for secret in ("0123456789", "8675309244", "01234", "56789", "86753"):
+        for secret in ("0123456789", "8675309244", "01234", "56789", "86753", *hashes):
             assert secret not in text, name
 
 
@@ -113,6 +135,7 @@ def test_revealed_secrets_are_shown_and_every_format_says_so(tmp_path):
     for name in ("report.html", "report.md", "terminal"):
         assert "0123456789" in outputs[name]
         assert "--reveal-secrets" in outputs[name]
+    assert "0123456789" not in outputs["model-card.md"] + outputs["report.junit.xml"]
     assert json.loads(outputs["report.json"])["reveal_secrets"] is True
     assert "0123456789" not in outputs["exposure.svg"] + outputs["reference-1.svg"]
 
@@ -236,6 +259,7 @@ def test_many_canaries_stay_readable(tmp_path):
     bits = {canary.id: 2.0 for canary in canaries.inserted}
     outputs = every_output(make.before_after(bits, bits, canaries), tmp_path)
     assert "The other 1,960 canaries" in outputs["report.html"]
+    assert all(canary.id in outputs["report.html"] for canary in canaries.inserted)
     assert "and 1,980 canaries more" in outputs["terminal"]
     assert len(outputs["exposure.svg"]) < 200_000
 
@@ -245,3 +269,19 @@ def test_the_page_shows_visible_signs_for_what_cannot_be_seen(tmp_path):
     assert "⟨U+202E⟩" in text
     assert "↵" in text
     assert visible(text.replace("\n", "")) == text.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_ten_thousand_canaries_are_reported_in_half_a_minute(tmp_path):
+    started = time.perf_counter()
+    inserted = [
+        Canary(id=f"canary-{i:05}", template=make.PHONE, completion=f"{i * 7919:010}", repetitions=1 + i % 16)
+        for i in range(10_000)
+    ]
+    canaries = make.canary_set(inserted, num_controls=64)
+    before = {canary.id: 33.2 - 0.003 * i for i, canary in enumerate(inserted)}
+    after = {canary.id: 4.3 - 0.0004 * i for i, canary in enumerate(inserted)}
+    files = write_report(make.before_after(before, after, canaries, fail_above=1), tmp_path)
+    assert time.perf_counter() - started < 30
+    assert sum(file.stat().st_size for file in files) < 25_000_000
+    assert (tmp_path / "report.html").stat().st_size < 4_000_000
