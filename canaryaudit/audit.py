@@ -44,6 +44,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
         for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
             pipeline.chosen(options.canary)
             check_name(options.resolved_name)
+        pipeline.baseline(audit.report)
         pipeline.train(audit.train)
         _measure(pipeline, "before", audit.measure)
         for options in audit.unlearn:

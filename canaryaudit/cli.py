@@ -255,7 +255,7 @@ def report(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Write the report, before and after unlearning; of several runs, a page that compares them.
+    """Write a run's report, or compare several runs on one page.
 
     Trains and measures first where that has not been done. Beside HTML, Markdown and JSON there are JUnit XML for
     pipelines (junit) and a section to paste into a model card (model-card).

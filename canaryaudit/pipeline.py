@@ -243,14 +243,25 @@ class Pipeline:
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
         """Write the report; what it needs and is not there yet is trained and measured first."""
-        directory = options.output or DEFAULT_REPORTS / self.run.path.resolve().name
-        # Read first: a slip in its name shows before hours of training.
-        baseline = read_baseline(options.fail_worse, directory / "report.json") if options.fail_worse else None
+        baseline = self.baseline(options)  # First: a slip in its name shows before hours of training.
         self._need_measurements(measure_options)
         with self._stage("report"):
             summary = self._summary(options, baseline)
-            written = write_report(summary, directory, options.format)
+            written = write_report(summary, self._report_directory(options), options.format)
         return summary, written
+
+    def baseline(self, options: ReportOptions) -> Baseline | None:
+        """Return the earlier report that this one must not be worse than, if one is named.
+
+        Raises:
+            UsageError: It is no report, or the new one would replace it.
+        """
+        if options.fail_worse is None:
+            return None
+        return read_baseline(options.fail_worse, self._report_directory(options) / "report.json")
+
+    def _report_directory(self, options: ReportOptions) -> Path:
+        return options.output or DEFAULT_REPORTS / self.run.path.resolve().name
 
     def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
         """Return what a report would say; what it needs and is not there yet is trained and measured first."""

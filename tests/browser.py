@@ -3,12 +3,14 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Self
 
+PATIENCE_SECONDS = 60
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     "--headless=new",
@@ -55,13 +57,13 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def _pages(self) -> list[str]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             targets = self.call("Target.getTargets")["targetInfos"]
             if pages := [target["targetId"] for target in targets if target["type"] == "page"]:
                 return pages
             time.sleep(0.1)
-        raise TimeoutError("Chromium opened no page within a minute")
+        raise TimeoutError("Chromium opened no page")
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +92,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            if not select.select([self._from], [], [], PATIENCE_SECONDS)[0]:
+                raise TimeoutError(f"Chromium said nothing for {PATIENCE_SECONDS} seconds")
             data = os.read(self._from, 1 << 20)
             if not data:
                 raise RuntimeError("Chromium has ended")

@@ -141,7 +141,7 @@ def build_summary(
         calibration_after=_calibration(after, masker) if after else None,
         methods=methods,
         gate=gate,
-        limits=words.limits(canary_set, before, method),
+        limits=words.limits(canary_set, before, method, hidden=masker.hides),
         provenance=provenance.provenance(manifest, model_record, before, chosen, masker),
     )
 
