@@ -22,7 +22,7 @@ from canaryaudit.text import shorten, visible
 
 UNFOLDED = 40
 """Rows that a table shows at once; the others are folded away."""
-MOST_DETAILS = 200
+MOST_DETAILS = 50
 """Canaries, worst first, whose estimates and completions the page shows."""
 
 

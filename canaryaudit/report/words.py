@@ -96,7 +96,7 @@ def _worst_words(when: str, canaries: Sequence[CanarySummary], *, after: bool) -
     greedy = sum(state.greedy for _, state in states)
     measured = [(state.exposure.bits, c.id, c, state) for c, state in states if state.exposure.bits is not None]
     start = f"{when}, {exposed:,} of {figures.counted(len(states), 'canary')} " + (
-        "was exposed" if exposed == 1 else "were exposed"
+        "was exposed" if 1 in (exposed, len(states)) else "were exposed"
     )
     if greedy:
         start += f", {greedy:,} word for word to whoever types the text before it"

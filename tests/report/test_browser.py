@@ -23,7 +23,8 @@ VISIBLE_CHARTS = """[...document.querySelectorAll('figure')].map(figure => {
   const places = marks.map(mark => mark.getBoundingClientRect());
   return [shown.length, marks.length, places.every(box => Number.isFinite(box.left) && box.width + box.height > 0)];
 })"""
-CUT_OFF = """[...document.querySelectorAll('figure .scroll')].filter(box => box.scrollWidth > box.clientWidth).length"""
+CUT_OFF = """[...document.querySelectorAll('{} .scroll')].filter(
+  box => box.scrollWidth > box.clientWidth).map(box => box.getAttribute('aria-label'))"""
 OVERLAPPING_LABELS = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
   const boxes = [...svg.querySelectorAll('.role-axis-label text')].filter(text => text.getClientRects().length &&
     getComputedStyle(text).opacity !== '0').map(text => [text.textContent, text.getBoundingClientRect()]);
@@ -64,7 +65,8 @@ def test_every_chart_is_drawn_whole_and_nothing_is_wider_than_the_window(
         charts = browser.evaluate(VISIBLE_CHARTS)
         assert len(charts) >= 4
         assert all(shown == 1 and marks > 1 and placed for shown, marks, placed in charts), charts
-        assert browser.evaluate(CUT_OFF) == 0
+        # On a telephone a table may be scrolled sideways within its frame; a chart never needs it.
+        assert browser.evaluate(CUT_OFF.format("figure" if width < 1000 else "body")) == []
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
         assert browser.evaluate(OVERLAPPING_LABELS) == []
         assert browser.evaluate(CONTRAST) >= 4.5

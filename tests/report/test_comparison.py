@@ -11,6 +11,7 @@ from rich.console import Console
 from canaryaudit.report import compare, render_comparison_terminal, schema_path, write_comparison
 from canaryaudit.report.comparison import Comparison
 from tests.report import builders as make
+from tests.report.test_browser import CUT_OFF
 from tests.report.test_formats import HOSTILE, Page, hostile_summary, own_scripts
 
 
@@ -103,5 +104,6 @@ def test_the_page_of_several_runs_fits_every_window(browser, tmp_path):
         assert browser.said() == []
         assert browser.requests() == [address]
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.evaluate(CUT_OFF.format("figure" if width < 1000 else "body")) == []
         marks = "[...document.querySelectorAll('svg [aria-label]')].filter(m => m.getClientRects().length).length"
         assert browser.evaluate(marks) == 20
