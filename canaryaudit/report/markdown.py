@@ -179,20 +179,24 @@ def _estimates(summary: Summary) -> str:
 
 def _completions(summary: Summary) -> str:
     rows = []
+    # Hidden secrets, and measurements of earlier versions, have none.
+    known = any(canary.before.character_bits for canary in summary.canaries)
     for canary in summary.canaries[:MOST_CANARIES]:
         states = _two_states(summary, canary)
         cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
         guesses = [figures.guesses(s.guesses_log2) if s else "–" for s in states]
         prefix = code(summary.templates[canary.template].prefix, 72)
         foretold = [(expected(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
-        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells, *foretold, *guesses])
-    heads = ["Canary", "Words typed", "Secret", "Completion", "Characters", "Guesses>"]
-    if summary.unlearned:
-        heads = [*heads[:3], "Completion before", "Completion after", "Characters before", "Characters after"]
-        heads += ["Guesses before>", "Guesses after>"]
-    return _table(heads, rows) + (
-        "\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all others "
-        "together."
+        own = [*cells, *(foretold if known else ()), *guesses]
+        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *own])
+    when = (" before", " after") if summary.unlearned else ("",)
+    names = ("Completion{}", "Characters{}", "Guesses{}>") if known else ("Completion{}", "Guesses{}>")
+    table = _table(["Canary", "Words typed", "Secret", *(name.format(w) for name in names for w in when)], rows)
+    if not known:
+        return table
+    return (
+        f"{table}\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all "
+        "others together."
     )
 
 
