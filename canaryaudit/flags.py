@@ -15,7 +15,7 @@ T = TypeVar("T", bound=Options)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as `insert -o` made it.")]
 RunArguments = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="A run directory; several are compared on one page.")
+    list[Path], typer.Argument(metavar="RUN", help="A run directory; several are compared on one page.")
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]

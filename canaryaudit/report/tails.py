@@ -12,6 +12,8 @@ _FINE = 8
 """Steps of the integral for each point that is drawn."""
 _REACH = 8.0
 """Standard deviations below the lowest point at which the integral begins; less than 2^-45 lies further down."""
+_UNDRAWN = 2001
+"""Places from there to the lowest point."""
 
 
 def density(fit: FitFigures, low: float, high: float) -> list[tuple[float, float]]:
@@ -35,18 +37,14 @@ def fitted_exposure(fit: FitFigures, low: float, high: float, most_bits: float) 
     """
     if not _usable(fit) or high <= low or fit.scale is None:
         return []
-    step = (high - low) / ((_POINTS - 1) * _FINE)
-    below = math.ceil(_REACH * fit.scale / step)
-    places = low + step * np.arange(-below, (_POINTS - 1) * _FINE + 1)
+    # Where the drawn part begins, the density may fall steeply: the undrawn part's steps are finest there.
+    undrawn = low - _REACH * fit.scale * np.linspace(1.0, 0.0, _UNDRAWN) ** 3
+    places = np.concatenate((undrawn, np.linspace(low, high, (_POINTS - 1) * _FINE + 1)[1:]))
     log_density = _log_density(fit, places)
-    pieces = np.logaddexp(log_density[:-1], log_density[1:]) + math.log(step / 2)  # trapezia
-    log_share = np.logaddexp.accumulate(pieces)[below - 1 :: _FINE]
-    exposures = np.maximum(0.0, -log_share / math.log(2))
-    return [
-        (x, bits)
-        for x, bits in zip(places[below::_FINE].tolist(), exposures.tolist(), strict=True)
-        if bits <= most_bits
-    ]
+    trapezia = np.logaddexp(log_density[:-1], log_density[1:]) + np.log(np.diff(places) / 2)
+    log_shares = np.logaddexp.accumulate(trapezia)[_UNDRAWN - 2 :: _FINE]
+    points = zip(places[_UNDRAWN - 1 :: _FINE].tolist(), (-log_shares / math.log(2)).tolist(), strict=True)
+    return [(place, max(0.0, bits)) for place, bits in points if bits <= most_bits]
 
 
 def observed_exposure(distribution: Distribution) -> list[tuple[float, float]]:

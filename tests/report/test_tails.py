@@ -36,6 +36,12 @@ def test_the_fitted_exposure_is_right_far_below_where_the_distribution_function_
     assert max(bits for _, bits in points) > 60
 
 
+def test_a_fit_far_wider_than_what_is_drawn_takes_no_more_work():
+    points = fitted_exposure(fit(0.0, 50.0, 1e9), 0.0, 100.0, most_bits=33)
+    assert len(points) == 121
+    assert [bits for _, bits in points] == pytest.approx([1.0] * 121, abs=1e-3)
+
+
 def test_exposures_above_the_spaces_own_are_left_out():
     points = fitted_exposure(fit(0.0, 60.0, 5.0), 0.0, 90.0, most_bits=33.2)
     assert max(bits for _, bits in points) <= 33.2
