@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from canaryaudit.report import figures
 from canaryaudit.report.charts import NARROW, Chart
+from canaryaudit.report.gallery import MOST_TEMPLATES
 from canaryaudit.report.likelihood import expected, likelihoods
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.svg import inline_svg
@@ -46,6 +47,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         shorten=shorten,
         unfolded=UNFOLDED,
         most_details=MOST_DETAILS,
+        most_templates=MOST_TEMPLATES,
         never_seen_bits=NEVER_SEEN_BITS,
         exposed_bits=EXPOSED_BITS,
     )

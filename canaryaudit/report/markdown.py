@@ -7,6 +7,7 @@ from typing import get_args
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import Chart
+from canaryaudit.report.gallery import MOST_TEMPLATES
 from canaryaudit.report.likelihood import expected
 from canaryaudit.report.schema import (
     CalibrationFigures,
@@ -73,6 +74,9 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         "## Reference distributions",
         *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
     ]
+    if len(summary.templates) > MOST_TEMPLATES:
+        rest = len(summary.templates) - MOST_TEMPLATES
+        blocks.append(f"The distributions of {figures.counted(rest, 'more template')} are in report.json.")
     blocks += ["## The estimates side by side", _picture(pictures.get("estimates")), _estimates(summary)]
     blocks += ["## What the model completes", _completions(summary)]
     if summary.method:

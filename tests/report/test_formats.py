@@ -264,6 +264,22 @@ def test_many_canaries_stay_readable(tmp_path):
     assert len(outputs["exposure.svg"]) < 200_000
 
 
+def test_distributions_that_are_not_drawn_are_said_to_be_elsewhere(tmp_path):
+    canaries = make.canary_set(
+        [
+            Canary(id=f"canary-{i}", template=f"word {i} is {{digits:4}}!", completion=f"{i * 7:04}", repetitions=1)
+            for i in range(8)
+        ],
+        num_controls=0,
+    )
+    bits = {canary.id: 2.0 for canary in canaries.inserted}
+    outputs = every_output(make.before_after(bits, None, canaries), tmp_path)
+    assert "The distributions of the other 2 templates are in report.json" in outputs["report.html"]
+    assert "The distributions of 2 more templates are in report.json" in outputs["report.md"]
+    assert "reference-6.svg" in outputs
+    assert "reference-7.svg" not in outputs
+
+
 def test_the_page_shows_visible_signs_for_what_cannot_be_seen(tmp_path):
     text = every_output(hostile_summary(), tmp_path)["report.html"]
     assert "⟨U+202E⟩" in text
