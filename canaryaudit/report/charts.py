@@ -27,6 +27,8 @@ INK = "#767d85"
 """Mid-grey, legible on white and on black."""
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 MOST_CANARIES = 40
+MOST_TEMPLATES = 6
+"""That have pictures of their own."""
 NAME_LENGTH = 24
 NARROW = 240
 """Width of a chart's panels, without labels, that fits the screen of a telephone."""

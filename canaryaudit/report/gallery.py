@@ -1,11 +1,9 @@
 """Every chart of a report, in the order of its sections: a new section adds its own here."""
 
-from canaryaudit.report.charts import Chart, exposure_chart, method_chart
+from canaryaudit.report.charts import MOST_TEMPLATES, Chart, exposure_chart, method_chart
 from canaryaudit.report.estimates import estimates_chart
 from canaryaudit.report.references import reference_chart
 from canaryaudit.report.schema import Summary
-
-MOST_TEMPLATES = 6
 
 
 def charts(summary: Summary) -> tuple[Chart, ...]:

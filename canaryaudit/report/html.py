@@ -13,8 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from canaryaudit.report import figures
-from canaryaudit.report.charts import NARROW, Chart
-from canaryaudit.report.gallery import MOST_TEMPLATES
+from canaryaudit.report.charts import MOST_TEMPLATES, NARROW, Chart
 from canaryaudit.report.likelihood import expected, likelihoods
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.svg import inline_svg

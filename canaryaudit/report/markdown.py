@@ -6,8 +6,7 @@ from typing import get_args
 
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
-from canaryaudit.report.charts import Chart
-from canaryaudit.report.gallery import MOST_TEMPLATES
+from canaryaudit.report.charts import MOST_TEMPLATES, Chart
 from canaryaudit.report.likelihood import expected
 from canaryaudit.report.schema import (
     CalibrationFigures,
