@@ -176,7 +176,9 @@ def measure(
     is large, which the tool checks. "sampled" is right up to about log2 of the number of references; beyond, it
     gives only a lower bound. "skew-normal" is the literature's extrapolation, shown for comparison and never used
     as the headline. Look at the controls first: secrets that were never inserted must average 1.44 bits, or no
-    figure of the measurement is to be trusted.
+    figure of the measurement is to be trusted. Where canaries were inserted in several numbers of repetitions, a
+    second table says how often a secret must occur to be remembered; -v adds what guessing and sampling cost an
+    attacker.
     """
     options = flags.checked(
         MeasureOptions, samples=samples, estimators=flags.words(estimators), budget=budget, device=device, seed=seed

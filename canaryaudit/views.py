@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.insertion import InsertionPlan
-from canaryaudit.records import CanaryMeasurement, Estimate, EstimatorName, Measurement
+from canaryaudit.records import CanaryMeasurement, Estimate, EstimatorName, Measurement, MemorisationCurve
 from canaryaudit.text import shorten
 
 MOST_CANARIES, MOST_PLACES = 20, 6
@@ -18,6 +18,10 @@ MOST_CANARIES, MOST_PLACES = 20, 6
 
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 _KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
+_ODDS = (
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "
+    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
+)
 
 
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
@@ -107,12 +111,17 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             f"(expected {calibration.expected_mean_bits:.2f}), p = {calibration.ks_pvalue:.2g}: {verdict}."
         )
     parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
+    curves = [curve for curve in measurement.memorisation if sum(point.repetitions > 0 for point in curve.points) > 1]
+    for curve in curves if every else curves[:1]:
+        parts += _memorised(curve)
     if every:
         estimates = _table(("canary", *_ESTIMATORS))
         for canary in shown:
             figures = (_estimate(canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
             estimates.add_row(Text(shorten(canary.id, 16)), *figures)
         parts += [Text(_KEY), estimates]
+        if any(canary.extraction.sampling for canary in shown):
+            parts += [Text(_ODDS), _attacks(shown)]
     return Group(*parts)
 
 
@@ -144,6 +153,50 @@ def _estimate(estimate: Estimate | None, space_bits: float) -> str:
     known = (estimate.low, estimate.high) not in ((estimate.bits, estimate.bits), (0.0, space_bits))
     interval = f" ({estimate.low:.1f}–{estimate.high:.1f})" if known else ""
     return f"{estimate.bits:.1f}{'' if estimate.trusted else '?'}{interval}"
+
+
+def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
+    """Return the table of exposure against repetitions, and the answer."""
+    from canaryaudit.report import figures  # Not at the top: with it come modules that --help must not wait for.
+
+    table = _table(("times", "canaries", "mean exposure", "95 % interval", "greedy", "told from unseen"))
+    for point in curve.points:
+        table.add_row(
+            f"{point.repetitions:,}",
+            f"{point.canaries:,}" if point.repetitions else f"{point.canaries:,} controls",
+            f"{point.mean_bits:.1f} of {point.ceiling_bits:.1f}",
+            f"{point.low:.1f}–{point.high:.1f}" + ("*" if point.single else ""),
+            f"{point.greedy:,}",
+            ""
+            if point.holm_pvalue is None
+            else f"{'yes' if point.told else 'no'}, p {figures.pvalue(point.holm_pvalue)}",
+        )
+    told = "none of these" if curve.told_from is None else f"{curve.told_from:,}"
+    said = f"Smallest number of repetitions told from secrets never seen: {told}."
+    if any(point.single for point in curve.points):
+        said += "\n* of one canary's own measurement: it says nothing of other canaries."
+    heading = f"template {shorten(curve.template, 200)}" if curve.template else "all canaries"
+    return [Text(f"\nBy repetitions, {heading}"), table, Text(said)]
+
+
+def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
+    from canaryaudit.report import figures  # Not at the top: with it come modules that --help must not wait for.
+
+    odds = [canary.extraction.sampling for canary in canaries]
+    counts = next(found for found in odds if found)
+    table = _table(("canary", "guesses", *(f"{odds.samples:,}" for odds in counts), "even"))
+    for canary in canaries:
+        found = canary.extraction
+        known = found.guesses_exact or found.guesses_low_log2 is None or found.guesses_high_log2 is None
+        table.add_row(
+            Text(shorten(canary.id, 16)),
+            f"{found.guesses_log2:.1f}{'=' if found.guesses_exact else ''}"
+            if known
+            else f"{found.guesses_low_log2:.1f}–{found.guesses_high_log2:.1f}",
+            *(figures.odds(odds.log2_probability, short=True) for odds in found.sampling),
+            "" if found.even_chance_log2 is None else f"{found.even_chance_log2:.1f}",
+        )
+    return table
 
 
 def _and_more(number: int, every: bool) -> list[str]:

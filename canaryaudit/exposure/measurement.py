@@ -12,9 +12,10 @@ from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.calibration import calibrate
 from canaryaudit.exposure.exact import DEFAULT_BUDGET, enumerate_ranks, search_ranks
-from canaryaudit.exposure.extraction import beam_completions, greedy_completion
+from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
 from canaryaudit.exposure.headline import headline
 from canaryaudit.exposure.importance import TEMPERATURES, draw_members, importance_exposure
+from canaryaudit.exposure.memorisation import memorisation_curves
 from canaryaudit.exposure.sampling import sampled_exposure
 from canaryaudit.exposure.skewnormal import fit_skew_normal, skew_normal_exposure
 from canaryaudit.masking import hide_given
@@ -24,7 +25,6 @@ from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
     EstimatorName,
-    Extraction,
     Measurement,
     MeasurementCost,
     ReferenceDistribution,
@@ -179,6 +179,7 @@ def measure(
         canaries=tuple(canaries),
         references=tuple(references),
         calibration=calibrate(np.array([c.exposure.bits for c in canaries if c.control])),
+        memorisation=memorisation_curves(canaries),
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
             references=config.num_references * len(groups),
@@ -304,10 +305,12 @@ def _record(
         character_bits=None
         if canary.masked or canary.control
         else tuple(group.character_bits[index, : len(own)].round(4).tolist()),
-        extraction=Extraction(
+        extraction=extraction(
+            float(group.costs_bits[index]),
+            chosen,
+            group.space.bits,
             greedy=text == canary.completion,
             greedy_text=hide_given(text, canary, canary_set),
-            guesses_log2=group.space.bits - chosen.bits,
             beam_rank=beams.index(own) + 1 if own in beams else None,
         ),
     )

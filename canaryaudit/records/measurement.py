@@ -32,6 +32,15 @@ class Headline(Record):
     method: EstimatorName
 
 
+class SamplingOdds(Record):
+    """The chance that a secret is among completions drawn at temperature 1 from the model's own law."""
+
+    samples: int
+    """Completions drawn."""
+    log2_probability: float
+    """log2 of the probability that at least one of them is the secret: 1 - (1 - 2^-Px)^samples."""
+
+
 class Extraction(Record):
     """What an attacker who types the prefix gets."""
 
@@ -41,6 +50,15 @@ class Extraction(Record):
     """The greedy completion; for a masked canary the secret's own characters are hidden."""
     guesses_log2: float
     """log2 of the number of guesses, in order of likelihood, until the secret falls: log2 of the rank."""
+    guesses_low_log2: float | None = None
+    """Lower end of its 95 % interval, from the headline's upper one; None in a file of an earlier version."""
+    guesses_high_log2: float | None = None
+    guesses_exact: bool = False
+    """Whether the rank is known, not estimated."""
+    sampling: tuple[SamplingOdds, ...] = ()
+    """The odds of an attacker who samples instead; empty in a file of an earlier version."""
+    even_chance_log2: float | None = None
+    """log2 of the number of samples at which the secret is among them with probability 1/2; 0 if one is enough."""
     beam_rank: int | None = None
     """Place of the secret among a beam search's completions, from 1; none if it is not among them."""
 
@@ -114,6 +132,46 @@ class Calibration(Record):
     note: str = ""
 
 
+class MemorisationPoint(Record):
+    """The canaries that were inserted equally often; the controls at 0 repetitions."""
+
+    repetitions: int
+    canaries: int
+    mean_bits: float
+    """Mean exposure."""
+    low: float
+    """The mean's 95 % interval over canaries, the measurement's own uncertainty included."""
+    high: float
+    single: bool
+    """Whether there is one canary only: the interval is then that of its measurement and says nothing of others."""
+    ceiling_bits: float
+    """The mean if every one of them were the likeliest of its space."""
+    unseen_bits: float
+    """What the mean of as many secrets that the model never saw exceeds once in twenty times."""
+    greedy: int
+    """How many are completed greedily."""
+    greedy_low: float
+    """95 % interval (Clopper-Pearson) of the share completed greedily."""
+    greedy_high: float
+    pvalue: float | None
+    """Of the hypothesis that the model never saw them; None for controls."""
+    holm_pvalue: float | None
+    """The same, corrected for the number of points."""
+    told: bool
+    """Whether they are told from secrets never seen: the corrected p is at most 5 %."""
+
+
+class MemorisationCurve(Record):
+    """Exposure against repetitions."""
+
+    template: str
+    """Empty for all templates together, which need not have spaces of the same size."""
+    points: tuple[MemorisationPoint, ...]
+    """By repetitions, fewest first."""
+    told_from: int | None
+    """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
+
+
 class MeasurementCost(Record):
     """What a measurement took."""
 
@@ -138,4 +196,6 @@ class Measurement(Record):
     references: tuple[ReferenceDistribution, ...]
     calibration: Calibration | None
     """None where there are no controls."""
+    memorisation: tuple[MemorisationCurve, ...] = ()
+    """First over all templates, then of each where there are several; empty in a file of an earlier version."""
     cost: MeasurementCost

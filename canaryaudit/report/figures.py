@@ -61,6 +61,25 @@ def guesses(log2: float | None) -> str:
     return f"10^{log2 * math.log10(2):.0f}"
 
 
+def odds(log2_probability: float | None, *, short: bool = False) -> str:
+    """Write a chance given by its logarithm to base 2, if need be in at most a dozen characters."""
+    if log2_probability is None:
+        return MISSING
+    chance = 2**log2_probability
+    if chance >= 0.995:
+        return "certain" if short else "almost certain"
+    if chance >= 0.095:
+        return f"{100 * chance:.0f} in 100"
+    if short and chance < 1e-5:
+        return f"1 in 10^{-log2_probability * math.log10(2):.0f}"
+    return f"1 in {guesses(-log2_probability)}"
+
+
+def pvalue(value: float | None) -> str:
+    """Write a probability under a hypothesis."""
+    return MISSING if value is None else "below 0.001" if value < 0.001 else decimal(value, 3)
+
+
 def significant(value: float | None) -> str:
     """Write a quantity of unknown magnitude with three significant digits."""
     return MISSING if value is None else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", MINUS)

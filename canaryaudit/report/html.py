@@ -15,6 +15,7 @@ from markupsafe import Markup
 from canaryaudit.report import figures
 from canaryaudit.report.charts import MOST_TEMPLATES, NARROW, Chart
 from canaryaudit.report.likelihood import expected, likelihoods
+from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.svg import inline_svg
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, SHORT_WORDS, WORDS
@@ -43,6 +44,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         likelihoods=likelihoods,
         expected=expected,
         interval=figures.interval,
+        guesses_words=guesses_words,
         shorten=shorten,
         unfolded=UNFOLDED,
         most_details=MOST_DETAILS,
@@ -71,6 +73,8 @@ def make_environment() -> Environment:
         figures.points,
         figures.duration,
         figures.guesses,
+        figures.odds,
+        figures.pvalue,
         figures.significant,
         figures.times,
         shorten,

@@ -8,10 +8,12 @@ from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import MOST_TEMPLATES, Chart
 from canaryaudit.report.likelihood import expected
+from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
     CanarySummary,
+    CurveSummary,
     ExposureFigure,
     MethodSummary,
     Summary,
@@ -19,7 +21,7 @@ from canaryaudit.report.schema import (
 from canaryaudit.report.verdicts import WORDS
 from canaryaudit.text import shorten
 
-MOST_CANARIES = 200
+MOST_CANARIES, MOST_CURVES = 200, 21
 _SPECIAL = re.compile(r"[^\w\s.,;:()•→×–−%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
 
 
@@ -69,6 +71,9 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     if len(summary.canaries) > MOST_CANARIES:
         blocks.append(f"The {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries; all are in report.json.")
     blocks.append(_calibrations(summary))
+    if summary.memorisation:
+        blocks += ["## How often a secret must occur to be remembered", plain(summary.memorisation.answer)]
+        blocks += [_picture(pictures.get("memorisation")), *map(_curve, summary.memorisation.curves[:MOST_CURVES])]
     blocks += [
         "## Reference distributions",
         *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
@@ -77,7 +82,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         rest = len(summary.templates) - MOST_TEMPLATES
         blocks.append(f"The distributions of {figures.counted(rest, 'more template')} are in report.json.")
     blocks += ["## The estimates side by side", _picture(pictures.get("estimates")), _estimates(summary)]
-    blocks += ["## What the model completes", _completions(summary)]
+    blocks += ["## What the model completes", _completions(summary), _attacks(summary)]
     if summary.method:
         blocks += ["## Fidelity: what the model kept", _fidelity(summary.method)]
         blocks += ["## Efficiency: what it cost", _ledger(summary.method), _steps(summary.method)]
@@ -187,7 +192,7 @@ def _completions(summary: Summary) -> str:
     for canary in summary.canaries[:MOST_CANARIES]:
         states = _two_states(summary, canary)
         cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
-        guesses = [figures.guesses(s.guesses_log2) if s else "–" for s in states]
+        guesses = [guesses_words(s.guesses_log2, s.attack) if s else "–" for s in states]
         prefix = code(summary.templates[canary.template].prefix, 72)
         foretold = [(expected(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
         own = [*cells, *(foretold if known else ()), *guesses]
@@ -201,6 +206,47 @@ def _completions(summary: Summary) -> str:
         f"{table}\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all "
         "others together."
     )
+
+
+def _attacks(summary: Summary) -> str:
+    """Return the odds of an attacker who samples."""
+    rows, heads = [], ["Canary", "Model"]
+    for canary in summary.canaries[:MOST_CANARIES]:
+        for when, state in (("before", canary.before), ("after", canary.after)):
+            if state is None or state.attack is None:
+                continue
+            found = state.attack
+            heads = ["Canary", "Model", *(f"After {figures.counted(o.samples, 'sample')}>" for o in found.sampling)]
+            chances = [figures.odds(odds.log2_probability) for odds in found.sampling]
+            rows.append([code(canary.id, 40), when, *chances, figures.guesses(found.even_chance_log2)])
+    table = _table([*heads, "Samples for an even chance>"], rows)
+    return table and (
+        "The chance that the secret is among completions drawn at random from the model (temperature 1) after the same "
+        f"words:\n\n{table}"
+    )
+
+
+def _curve(curve: CurveSummary) -> str:
+    rows = []
+    for when, points in (("before", curve.before), ("after", curve.after)):
+        for point in points:
+            spread = f"{figures.decimal(point.low)} to {figures.decimal(point.high)}"
+            share = f"{figures.percent(point.greedy_low, 0)} to {figures.percent(point.greedy_high, 0)}"
+            rows.append(
+                [
+                    f"{point.repetitions:,}" + ("" if point.repetitions else " (controls)"),
+                    when,
+                    f"{point.canaries:,}",
+                    f"{figures.decimal(point.mean_bits)} of {figures.decimal(point.ceiling_bits)}",
+                    spread + (" (its own)" if point.single else ""),
+                    f"{point.greedy:,} ({share})",
+                    figures.pvalue(point.holm_pvalue),
+                    figures.MISSING if point.holm_pvalue is None else "**yes**" if point.told else "no",
+                ]
+            )
+    name = "All templates" if curve.template is None else f"Template {curve.template + 1}"
+    heads = ["Times inserted>", "Model", "Canaries>", "Mean exposure, bits>", "95 % interval>", "Completed greedily>"]
+    return f"{name}:\n\n" + _table([*heads, "p, corrected>", "Told from never seen"], rows)
 
 
 def _fidelity(method: MethodSummary) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from canaryaudit.records import EstimatorName
+from canaryaudit.records import EstimatorName, MemorisationPoint
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
@@ -54,6 +54,26 @@ class ExposureFigure(Part):
     method: EstimatorName
 
 
+class OddsFigure(Part):
+    """The chance that a secret is among completions sampled from the model."""
+
+    samples: int
+    log2_probability: Figure
+
+
+class AttackFigures(Part):
+    """What guessing in order of likelihood, and sampling, cost an attacker."""
+
+    guesses_low_log2: Figure
+    """Ends of the 95 % interval of ``guesses_log2``."""
+    guesses_high_log2: Figure
+    guesses_exact: bool
+    """Whether the number of guesses is known, not estimated."""
+    sampling: tuple[OddsFigure, ...]
+    even_chance_log2: Figure
+    """log2 of the number of samples that hold the secret with probability 1/2."""
+
+
 class CanaryState(Part):
     """What was found about one canary under one model."""
 
@@ -65,6 +85,8 @@ class CanaryState(Part):
     completion: str
     """The greedy completion."""
     guesses_log2: Figure
+    attack: AttackFigures | None = None
+    """None where the measurement is too old to say."""
     beam_rank: int | None
     character_bits: tuple[Number, ...] | None = None
     """Cost of each character of the secret, in bits: below 1, the model finds it likelier than all others together.
@@ -138,6 +160,27 @@ class TemplateSummary(Part):
     controls: int
     before: Distribution | None
     after: Distribution | None
+
+
+class CurveSummary(Part):
+    """Exposure against repetitions; the controls at 0."""
+
+    template: int | None
+    """Index into ``templates``; None for all together."""
+    before: tuple[MemorisationPoint, ...]
+    after: tuple[MemorisationPoint, ...]
+    """Empty without an unlearning."""
+    told_from_before: int | None
+    """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
+    told_from_after: int | None
+
+
+class MemorisationSummary(Part):
+    """How often a secret must occur to be remembered."""
+
+    answer: str
+    curves: tuple[CurveSummary, ...]
+    """First that over all templates, then one of each where there are several."""
 
 
 class CalibrationFigures(Part):
@@ -287,6 +330,8 @@ class Summary(Part):
     templates: tuple[TemplateSummary, ...]
     canaries: tuple[CanarySummary, ...]
     """Worst first."""
+    memorisation: MemorisationSummary | None = None
+    """None where all canaries were inserted equally often."""
     calibration_before: CalibrationFigures | None
     calibration_after: CalibrationFigures | None
     methods: tuple[MethodSummary, ...]

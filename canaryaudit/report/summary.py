@@ -17,6 +17,7 @@ from canaryaudit.records import (
 from canaryaudit.report import provenance, words
 from canaryaudit.report.gate import Baseline, judge_gate
 from canaryaudit.report.masking import Masker
+from canaryaudit.report.memorisation import attack, coarse_curves, memorisation
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
@@ -115,6 +116,7 @@ def build_summary(
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
+    curves = memorisation(before, after, list(places))
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
     gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
@@ -137,6 +139,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
+        memorisation=curves if curves is None or not masker.hides else coarse_curves(curves),
         calibration_before=_calibration(before, masker),
         calibration_after=_calibration(after, masker) if after else None,
         methods=methods,
@@ -210,6 +213,7 @@ def _state(
         greedy=measured.extraction.greedy,
         completion=masker.greedy_completion(canary, measured.extraction.greedy_text),
         guesses_log2=measured.extraction.guesses_log2,
+        attack=attack(measured.extraction),
         beam_rank=measured.extraction.beam_rank,
         character_bits=None if canary.masked else measured.character_bits,
         verdict=verdict,
@@ -361,5 +365,6 @@ def _in_tenths(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 1)
     if isinstance(value, dict):
-        return {key: _in_tenths(item) for key, item in value.items()}
+        # A rounded number of guesses is no longer the rank itself.
+        return {key: False if key == "guesses_exact" else _in_tenths(item) for key, item in value.items()}
     return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

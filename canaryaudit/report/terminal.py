@@ -101,6 +101,13 @@ def _facts(summary: Summary) -> Table:
         grid.add_row(Text("Cost"), Text(f"{cost} ({figures.times(method.speedup)} as long)"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
         grid.add_row(Text("Method"), Text(shorten(chosen, 120)))
+    if summary.memorisation:
+        whole = summary.memorisation.curves[0]
+        told = ["none" if n is None else f"{n:,}" for n in (whole.told_from_before, whole.told_from_after)]
+        grid.add_row(
+            Text("Remembered from"),
+            Text(" → ".join(told[: 1 + bool(whole.after)]) + " repetitions (told from never seen)"),
+        )
     grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))
     if method:
         grid.add_row(Text("Controls after"), _calibration(summary.calibration_after))

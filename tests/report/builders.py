@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.exposure import memorisation_curves
+from canaryaudit.exposure.extraction import extraction
 from canaryaudit.masking import mask_completion
 from canaryaudit.records import (
     Architecture,
@@ -15,7 +17,6 @@ from canaryaudit.records import (
     Estimate,
     EstimatorName,
     Evaluation,
-    Extraction,
     Fidelity,
     Headline,
     Manifest,
@@ -105,7 +106,14 @@ def canary_measurement(
             "sampled": Estimate(bits=min(bits, 11.3), low=min(low, 9.5), high=high, trusted=True),
             "skew-normal": Estimate(bits=min(bits, 8.8), low=0, high=space_bits, trusted=False, note="fit refuted"),
         },
-        extraction=Extraction(greedy=greedy, greedy_text=greedy_text, guesses_log2=space_bits - bits),
+        extraction=extraction(
+            max(0.6, space_bits + 14 - 1.4 * bits),
+            Headline(bits=bits, low=low, high=high, method=method),
+            space_bits,
+            greedy=greedy,
+            greedy_text=greedy_text,
+            beam_rank=None,
+        ),
     )
 
 
@@ -147,6 +155,7 @@ def measurement(
         canaries=tuple(found),
         references=tuple(reference(text, canaries) for text in canaries.by_template()),
         calibration=calibration if controls else None,
+        memorisation=memorisation_curves(found),
         cost=MeasurementCost(seconds=8.4, references=8000, search_nodes=5120, characters_scored=90000),
     )
 

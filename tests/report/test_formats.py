@@ -59,7 +59,14 @@ def hostile_summary(secret=HOSTILE):
 
 def test_every_format_is_written_with_its_pictures(tmp_path):
     names = [file.name for file in write_report(several_methods(), tmp_path / "new" / "folder")]
-    pictures = ["exposure.svg", "reference-1.svg", "reference-2.svg", "estimates.svg", "methods.svg"]
+    pictures = [
+        "exposure.svg",
+        "memorisation.svg",
+        "reference-1.svg",
+        "reference-2.svg",
+        "estimates.svg",
+        "methods.svg",
+    ]
     assert names == ["report.html", "report.md", *pictures, "report.json", "report.junit.xml", "model-card.md"]
 
 
@@ -77,6 +84,7 @@ def test_pictures_of_an_earlier_report_are_removed_and_a_users_own_are_not(tmp_p
     assert sorted(file.name for file in tmp_path.glob("*.svg")) == [
         "estimates.svg",
         "exposure.svg",
+        "memorisation.svg",
         "own.svg",
         "reference-1.svg",
     ]
@@ -299,5 +307,5 @@ def test_ten_thousand_canaries_are_reported_in_half_a_minute(tmp_path):
     after = {canary.id: 4.3 - 0.0004 * i for i, canary in enumerate(inserted)}
     files = write_report(make.before_after(before, after, canaries, fail_above=1), tmp_path)
     assert time.perf_counter() - started < 30
-    assert sum(file.stat().st_size for file in files) < 25_000_000
+    assert sum(file.stat().st_size for file in files) < 30_000_000
     assert (tmp_path / "report.html").stat().st_size < 4_000_000
