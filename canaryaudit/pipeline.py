@@ -24,7 +24,7 @@ from canaryaudit.narration import Narrator
 from canaryaudit.newrun import mask_arguments
 from canaryaudit.plan import MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, Stage, StageRun, TrainingRecord, UnlearningRecord
-from canaryaudit.report import Baseline, Summary, build_summary, read_baseline, write_report
+from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
 from canaryaudit.report.figures import counted, points
 from canaryaudit.rundir import RunDirectory, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, seconds_per_step, train
@@ -250,7 +250,7 @@ class Pipeline:
             written = write_report(summary, self._report_directory(options), options.format)
         return summary, written
 
-    def baseline(self, options: ReportOptions) -> Baseline | None:
+    def baseline(self, options: ReportOptions) -> EarlierReport | None:
         """Return the earlier report that this one must not be worse than, if one is named.
 
         Raises:
@@ -279,7 +279,7 @@ class Pipeline:
                 self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
                 self.measure(f"after-{record.name}", measure_options)
 
-    def _summary(self, options: ReportOptions, baseline: Baseline | None) -> Summary:
+    def _summary(self, options: ReportOptions, baseline: EarlierReport | None) -> Summary:
         return build_summary(
             self.run.manifest,
             self.run.canary_set(),

@@ -2,7 +2,7 @@
 
 from canaryaudit.report.comparison import Comparison, compare
 from canaryaudit.report.comparisonfiles import COMPARISON_FORMATS, render_comparison_terminal, write_comparison
-from canaryaudit.report.gate import Baseline, read_baseline
+from canaryaudit.report.gate import EarlierReport, read_baseline
 from canaryaudit.report.published import schema_path
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary import build_summary
@@ -12,8 +12,8 @@ from canaryaudit.report.write import FORMATS, write_report
 __all__ = [
     "COMPARISON_FORMATS",
     "FORMATS",
-    "Baseline",
     "Comparison",
+    "EarlierReport",
     "Summary",
     "build_summary",
     "compare",

@@ -138,7 +138,7 @@ def exposure_chart(summary: Summary) -> Chart:
         + (f" to {figures.decimal(canary.after.exposure.bits)}" if canary.after else "")
         for canary in canaries
     )
-    return Chart("exposure", title + cut, f"Exposure in bits, worst canary first: {said}.", finished(chart))
+    return Chart("exposure", title + cut, f"Exposure in bits, worst canary first: {said}.", specification(chart))
 
 
 def _exposure_rows(canary: CanarySummary) -> list[dict[str, Any]]:
@@ -168,7 +168,7 @@ def memorisation_chart(memorisation: MemorisationSummary, *, unlearned: bool) ->
     said = [_points_words(whole.before, "before unlearning" if unlearned else "")]
     said += [_points_words(whole.after, "afterwards")] if whole.after else []
     words = f"{memorisation.answer} Mean exposure in bits: {'; '.join(said)}."
-    return Chart("memorisation", "Mean exposure against repetitions", words, finished(chart))
+    return Chart("memorisation", "Mean exposure against repetitions", words, specification(chart))
 
 
 def _points_words(points: Sequence[MemorisationPoint], when: str) -> str:
@@ -279,7 +279,7 @@ def method_chart(summary: Summary) -> Chart:
     chart = alt.layer(chance_band("y"), dots, names).properties(width=520, height=280)
     said = "; ".join(f"{row['method']}: {row['left']:.1f} bits left, {row['lost']:.2f} points lost" for row in rows)
     return Chart(
-        "methods", "Unlearnings compared: secrets left, accuracy lost, time taken", said + ".", finished(chart)
+        "methods", "Unlearnings compared: secrets left, accuracy lost, time taken", said + ".", specification(chart)
     )
 
 
@@ -309,7 +309,7 @@ def legend(states: Sequence[str]) -> alt.Legend | None:
     return alt.Legend(title=None, orient="top", symbolOpacity=1) if len(states) > 1 else None
 
 
-def finished(chart: alt.TopLevelMixin) -> dict[str, Any]:
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """Return the specification with the house's look."""
     axis = {
         "labelColor": INK,

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from canaryaudit.report import figures
-from canaryaudit.report.charts import Chart, by_state, chance_band, finished, shape_by_state
+from canaryaudit.report.charts import Chart, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.schema import Figure, Part, Summary
 from canaryaudit.report.verdicts import WORDS, Verdict
 from canaryaudit.text import shorten, well_formed
@@ -213,7 +213,10 @@ def comparison_chart(comparison: Comparison) -> Chart:
     )
     chart = alt.layer(chance_band("x"), points).properties(width=520, height=alt.Step(22))
     return Chart(
-        "comparison", "Exposure of every canary, by run", f"Exposure in bits: {_words(comparison)}.", finished(chart)
+        "comparison",
+        "Exposure of every canary, by run",
+        f"Exposure in bits: {_words(comparison)}.",
+        specification(chart),
     )
 
 

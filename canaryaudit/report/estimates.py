@@ -7,7 +7,7 @@ import altair as alt
 
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
-from canaryaudit.report.charts import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, chance_band, finished, said_bits
+from canaryaudit.report.charts import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, chance_band, said_bits, specification
 from canaryaudit.report.schema import CanarySummary, Summary
 from canaryaudit.text import shorten
 
@@ -31,7 +31,7 @@ def estimates_chart(summary: Summary) -> Chart:
     panels = [_panel(rows[state], order, reach, state if summary.unlearned else "") for state in states]
     chart = alt.vconcat(*panels, spacing=14) if len(panels) > 1 else panels[0]
     return Chart(
-        "estimates", "Exposure by each estimator", _words(summary, rows["before"], rows["after"]), finished(chart)
+        "estimates", "Exposure by each estimator", _words(summary, rows["before"], rows["after"]), specification(chart)
     )
 
 

@@ -48,7 +48,7 @@ class _Overall(_Lenient):
     verdict: Verdict
 
 
-class Baseline(_Lenient):
+class EarlierReport(_Lenient):
     """As much of an earlier ``report.json`` as a later report is held against."""
 
     schema_version: int
@@ -58,7 +58,7 @@ class Baseline(_Lenient):
     canaries: tuple[_Canary, ...]
 
 
-def read_baseline(path: Path, output: Path) -> Baseline:
+def read_baseline(path: Path, output: Path) -> EarlierReport:
     """Read an earlier report.
 
     Args:
@@ -79,7 +79,7 @@ def read_baseline(path: Path, output: Path) -> Baseline:
         fault = getattr(error, "strerror", None) or "not UTF-8"
         raise UsageError(f"--fail-worse {path}: {fault}; give the report.json of an earlier report") from error
     try:
-        baseline = Baseline.model_validate_json(text)
+        baseline = EarlierReport.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -96,7 +96,7 @@ def read_baseline(path: Path, output: Path) -> Baseline:
 
 def judge_gate(
     fail_above: float | None,
-    baseline: Baseline | None,
+    baseline: EarlierReport | None,
     canaries: Sequence[CanarySummary],
     templates: Sequence[str],
     verdict: Verdict,
@@ -140,7 +140,7 @@ def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:
 
 
 def _worse(
-    baseline: Baseline, canaries: Sequence[CanarySummary], templates: Sequence[str], verdict: Verdict
+    baseline: EarlierReport, canaries: Sequence[CanarySummary], templates: Sequence[str], verdict: Verdict
 ) -> list[str]:
     """Say what is worse than in the baseline, and more so than chance explains."""
     now = {canary.id: canary for canary in canaries}

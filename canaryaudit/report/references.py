@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from canaryaudit.report import figures
-from canaryaudit.report.charts import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, State, finished
+from canaryaudit.report.charts import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, State, specification
 from canaryaudit.report.schema import CanarySummary, Distribution, Summary, TemplateSummary
 from canaryaudit.report.tails import density, fitted_exposure, observed_exposure
 from canaryaudit.text import shorten
@@ -44,7 +44,7 @@ def reference_chart(summary: Summary, index: int) -> Chart:
         f"reference-{index + 1}",
         f"Template {index + 1}: log-perplexity of random fillings and of the canaries, and the exposure it means",
         _words(template, marks),
-        finished(chart),
+        specification(chart),
     )
 
 

@@ -15,7 +15,7 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.report import provenance, words
-from canaryaudit.report.gate import Baseline, judge_gate
+from canaryaudit.report.gate import EarlierReport, judge_gate
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.memorisation import attack, coarse_curves, memorisation
 from canaryaudit.report.schema import (
@@ -59,7 +59,7 @@ def build_summary(
     reveal_secrets: bool = False,
     fail_above: float | None = None,
     shown: str | None = None,
-    baseline: Baseline | None = None,
+    baseline: EarlierReport | None = None,
 ) -> Summary:
     """Make the one summary from which terminal, HTML, Markdown and JSON are made.
 

@@ -14,7 +14,7 @@ from canaryaudit.report import Summary, build_summary, compare, render_compariso
 from canaryaudit.report.comparison import comparison_chart
 from canaryaudit.report.comparisonfiles import render_comparison_markdown, render_page
 from canaryaudit.report.gallery import charts
-from canaryaudit.report.gate import Baseline
+from canaryaudit.report.gate import EarlierReport
 from canaryaudit.report.html import render_html
 from canaryaudit.report.junit import render_junit
 from canaryaudit.report.markdown import render_markdown
@@ -65,7 +65,7 @@ def golden_summary(seed: int = 0) -> Summary:
         runs,
         f"golden-{seed}",
         fail_above=5.0,
-        baseline=Baseline.model_validate_json(render_json(earlier)),
+        baseline=EarlierReport.model_validate_json(render_json(earlier)),
     )
 
 

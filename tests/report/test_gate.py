@@ -5,13 +5,13 @@ import pytest
 
 from canaryaudit.errors import UsageError
 from canaryaudit.report import build_summary, read_baseline
-from canaryaudit.report.gate import Baseline
+from canaryaudit.report.gate import EarlierReport
 from canaryaudit.report.write import render_json
 from tests.report import builders as make
 
 
 def baseline_of(summary):
-    return Baseline.model_validate_json(render_json(summary))
+    return EarlierReport.model_validate_json(render_json(summary))
 
 
 def held_against(baseline, after=make.GONE, *, before=make.EXPOSED, canaries=None, **changes):
@@ -120,7 +120,7 @@ def test_limit_and_baseline_hold_together():
 def test_a_later_version_may_add_fields():
     document = json.loads(render_json(make.before_after()))
     document["more"] = document["canaries"][0]["more"] = {"x": 1}
-    assert held_against(Baseline.model_validate(document)).passed
+    assert held_against(EarlierReport.model_validate(document)).passed
 
 
 @pytest.mark.parametrize(
