@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test test-slow lint format bench clean
+.PHONY: help audit test test-slow lint format golden bench clean
 
 help: ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ lint: .venv/.installed-dev ## check style and types
 format: .venv/.installed-dev ## put the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+golden: .venv/.installed-dev ## write the report's golden files and JSON Schemas anew
+	$(BIN)/python -m tests.golden
 
 bench: .venv/.installed-dev ## measure speed
 	$(BIN)/python -m tests.benchmarks

@@ -49,6 +49,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
             pipeline.chosen(options.canary)
             check_name(options.resolved_name)
             check_options(options)
+        pipeline.baseline(audit.report)
         pipeline.train(audit.train)
         _measure(pipeline, "before", audit.measure)
         for options in audit.unlearn:

@@ -6,14 +6,21 @@ and wrong commands must not wait for it.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.text import Text
 
-import canaryaudit
-from canaryaudit import flags
-from canaryaudit.console import argv_of, narrating, opened, print_json, quoted, show, show_report
+from canaryaudit import commands, flags
+from canaryaudit.console import (
+    argv_of,
+    narrating,
+    opened,
+    print_json,
+    quoted,
+    show,
+    show_version,
+)
 from canaryaudit.errors import Inconclusive
 from canaryaudit.newrun import make_run, plan_run
 from canaryaudit.outcome import (
@@ -24,21 +31,14 @@ from canaryaudit.outcome import (
     silence_standard_output,
 )
 from canaryaudit.plan import (
-    AttackOptions,
     InsertOptions,
     MeasureOptions,
-    Plan,
-    ReportOptions,
     TrainOptions,
     UnlearnOptions,
     default_run,
-    read_plan,
 )
 from canaryaudit.text import visible
-from canaryaudit.views import measurement_view, plan_document, plan_view, relearning_view
-
-if TYPE_CHECKING:
-    pass
+from canaryaudit.views import measurement_view, plan_document, plan_view
 
 app = typer.Typer(
     name="canaryaudit",
@@ -52,11 +52,9 @@ app = typer.Typer(
 )
 
 _INSERT, _TRAIN, _MEASURE = InsertOptions(corpus=""), TrainOptions(), MeasureOptions()
-_UNLEARN, _ATTACK = UnlearnOptions(), AttackOptions()
-_STEPS = ",".join(map(str, _ATTACK.steps))
+_UNLEARN = UnlearnOptions()
 _REPETITIONS = ",".join(map(str, _INSERT.repetitions))
 _ESTIMATORS = ",".join(_MEASURE.estimators)
-_FORMATS = ",".join(ReportOptions().format)
 
 
 @app.command(epilog=flags.example("canaryaudit insert notes.txt -t 'My card is {digits:4}.' -o runs/notes"))
@@ -263,106 +261,19 @@ def unlearn(
         show(Text(f"Next: canaryaudit report {quoted(run)}"))
 
 
-@app.command(epilog=flags.example("canaryaudit attack runs/notes --canary canary-01 --steps 1,4,16"))
-def attack(
-    context: typer.Context,
-    run: flags.RunArgument,
-    name: flags.AttackedName = None,
-    canary: flags.AttackedCanaries = None,
-    steps: flags.AttackSteps = _STEPS,
-    learning_rate: flags.AttackRate = _ATTACK.learning_rate,
-    samples: flags.Samples = _MEASURE.samples,
-    device: flags.Device = _ATTACK.device,
-    seed: flags.Seed = _ATTACK.seed,
-    as_json: flags.Json = False,
-    quiet: flags.Quiet = False,
-    verbose: flags.Verbose = False,
-) -> None:
-    """Attack what was unlearned by training it further.
-
-    Once on other text only, and once with one window of the secret's own text in every batch; each beside the same
-    on a model retrained without the secret, which is trained first where there is none.
-    """
-    options = flags.checked(
-        AttackOptions,
-        name=name,
-        canary=tuple(canary or ()),
-        steps=flags.numbers("--steps", steps),
-        learning_rate=learning_rate,
-        device=device,
-        seed=seed,
-    )
-    measuring = flags.checked(MeasureOptions, samples=samples, device=device)
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
-        record = stages.attack(options, measuring)
-    if as_json:
-        print_json(record)
-        return
-    show(relearning_view(record))
-    if not quiet:
-        show(Text(f"Next: canaryaudit report {quoted(run)}"))
-
-
-@app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10"))
-def report(
-    context: typer.Context,
-    run: flags.RunArgument,
-    formats: flags.Formats = _FORMATS,
-    output: flags.ReportDirectory = None,
-    fail_above: flags.FailAbove = None,
-    reveal_secrets: flags.RevealSecrets = False,
-    as_json: flags.Json = False,
-    quiet: flags.Quiet = False,
-    verbose: flags.Verbose = False,
-) -> None:
-    """Write the report, before and after unlearning.
-
-    Trains and measures first where that has not been done.
-    """
-    options = flags.checked(
-        ReportOptions, format=flags.words(formats), output=output, fail_above=fail_above, reveal_secrets=reveal_secrets
-    )
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
-        summary, written = stages.report(options, MeasureOptions())
-    show_report(summary, written, as_json)
-
-
-@app.command(
-    epilog="A plan is a TOML file with the commands' flags as keys:\n\n"
-    '\b\nrun = "runs/notes"\n[insert]\ncorpus = "notes.txt"\nrepetitions = [1, 4, 16]\n[train]\nepochs = 30\n'
-    '[[unlearn]]\nmethod = "first-order"\n[report]\nfail_above = 10\n\n' + flags.example("canaryaudit run audit.toml")
+app.command(epilog=flags.example("canaryaudit attack runs/notes --canary canary-01 --steps 1,4,16"))(commands.attack)
+app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10 --fail-worse baseline.json"))(
+    commands.report
 )
-def run(
-    context: typer.Context,
-    plan: flags.PlanArgument = None,
-    as_json: flags.Json = False,
-    quiet: flags.Quiet = False,
-    verbose: flags.Verbose = False,
-) -> None:
-    """Run a whole audit, from insert to report.
-
-    It goes on where it was stopped. What is there already must be what the plan asks for.
-    """
-    audit = read_plan(plan) if plan else Plan()
-    from canaryaudit.audit import run_audit
-
-    with narrating(quiet, verbose) as narrator:
-        summary, written, failures = run_audit(audit, argv_of(context), narrator)
-    show_report(summary, written, as_json)
-    if failures:
-        raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"canaryaudit {canaryaudit.__version__}")
-        raise typer.Exit
+app.command(epilog=flags.PLAN_EXAMPLE + flags.example("canaryaudit run audit.toml"))(commands.run)
 
 
 @app.callback()
 def _root(
     context: typer.Context,
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)

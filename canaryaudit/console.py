@@ -3,16 +3,17 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+import canaryaudit
 from canaryaudit.outcome import GATE_FAILED
 from canaryaudit.rundir import RunDirectory
 from canaryaudit.terminal import TerminalNarrator
@@ -20,7 +21,9 @@ from canaryaudit.text import finite, visible
 
 if TYPE_CHECKING:
     from canaryaudit.pipeline import Pipeline
-    from canaryaudit.report import Summary
+    from canaryaudit.report import Comparison, Summary
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @contextmanager
@@ -69,13 +72,40 @@ def show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
     Raises:
         typer.Exit: The gate failed.
     """
-    if as_json:
-        print_json(summary)
-    else:
-        from canaryaudit.report import render_terminal
+    from canaryaudit.report import render_terminal
 
-        show(render_terminal(summary), Text(f"Report: {visible(str(written[0]))}"))
-    if summary.gate and not summary.gate.passed:
-        for reason in summary.gate.reasons:
+    _show_written(summary, render_terminal, written, as_json)
+    _end_at_the_gate(summary.gate.reasons if summary.gate else ())
+
+
+def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool) -> None:
+    """Print several runs beside each other, and leave with the gate's status where it failed.
+
+    Raises:
+        typer.Exit: The gate failed.
+    """
+    from canaryaudit.report import render_comparison_terminal
+
+    _show_written(comparison, render_comparison_terminal, written, as_json)
+    _end_at_the_gate(comparison.reasons)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave, where it is wanted."""
+    if wanted:
+        print(f"canaryaudit {canaryaudit.__version__}")
+        raise typer.Exit
+
+
+def _show_written(page: M, render: Callable[[M], RenderableType], written: list[Path], as_json: bool) -> None:
+    if as_json:
+        print_json(page)
+    else:
+        show(render(page), Text(f"Report: {visible(str(written[0]))}"))
+
+
+def _end_at_the_gate(reasons: Sequence[str]) -> None:
+    if reasons:
+        for reason in reasons:
             print(visible(reason), file=sys.stderr)
         raise typer.Exit(GATE_FAILED)

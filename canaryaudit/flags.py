@@ -14,6 +14,9 @@ T = TypeVar("T", bound=Options)
 # --- of several commands
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as `insert -o` made it.")]
+RunArguments = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="A run directory; several are compared on one page.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Samples = Annotated[int, typer.Option(metavar="N", help="References drawn from each template's space.")]
@@ -176,13 +179,20 @@ AttackRate = Annotated[float, typer.Option("--learning-rate", metavar="RATE", he
 
 # --- report and run
 
-Formats = Annotated[str, typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json.")]
+Formats = Annotated[
+    str,
+    typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json, junit, model-card."),
+]
 ReportDirectory = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where. [default: reports/<run name>]")
 ]
 FailAbove = Annotated[
     float | None,
     typer.Option(metavar="BITS", help="Exit with status 3 if an inserted canary's exposure is above this."),
+]
+FailWorse = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Exit with status 3 if anything is worse than in this earlier report.json."),
 ]
 RevealSecrets = Annotated[
     bool, typer.Option("--reveal-secrets", help="Show secrets given or located; the page says so.")
@@ -228,3 +238,10 @@ def numbers(flag: str, text: str) -> tuple[int, ...]:
 def example(command: str) -> str:
     """Return an epilog that shows ``command``, unbroken, so that it can be copied."""
     return f"\b\nExample:\n  {command}"
+
+
+PLAN_EXAMPLE = (
+    "A plan is a TOML file with the commands' flags as keys:\n\n"
+    '\b\nrun = "runs/notes"\n[insert]\ncorpus = "notes.txt"\nrepetitions = [1, 4, 16]\n[train]\nepochs = 30\n'
+    '[[unlearn]]\nmethod = "first-order"\n[report]\nfail_above = 10\n\n'
+)

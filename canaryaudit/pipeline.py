@@ -20,7 +20,7 @@ from canaryaudit.lineage import checked_lineage
 from canaryaudit.model import CharLSTM, DraftReader, resolve_device, resolve_precision, weights_bytes
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
-from canaryaudit.report import Summary, build_summary, write_report
+from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
 from canaryaudit.report.figures import counted, points
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.rundir import check_name
@@ -251,23 +251,48 @@ class Pipeline(Workbench):
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
         """Write the report; what it needs and is not there yet is trained and measured first."""
-        self._need_measurement(measure_options)
-        for record in self._unlearnings():
-            self._need_measurement_after(record, measure_options)
-        name = self.run.path.resolve().name
+        baseline = self.baseline(options)  # First: a slip in its name shows before hours of training.
+        self._need_measurements(measure_options)
         with self.stage("report"):
-            summary = build_summary(
-                self.run.manifest,
-                self.run.canary_set(),
-                self.run.model_record(),
-                self.run.measurement("before"),
-                [(record, self.run.measurement(f"after-{record.name}")) for record in self._unlearnings()],
-                name,
-                reveal_secrets=options.reveal_secrets,
-                fail_above=options.fail_above,
-            )
-            written = write_report(summary, options.output or DEFAULT_REPORTS / name, options.format)
+            summary = self._summary(options, baseline)
+            written = write_report(summary, self._report_directory(options), options.format)
         return summary, written
+
+    def baseline(self, options: ReportOptions) -> EarlierReport | None:
+        """Return the earlier report that this one must not be worse than, if one is named.
+
+        Raises:
+            UsageError: It is no report, or the new one would replace it.
+        """
+        if options.fail_worse is None:
+            return None
+        return read_baseline(options.fail_worse, self._report_directory(options) / "report.json")
+
+    def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
+        """Return what a report would say; what it needs and is not there yet is trained and measured first."""
+        self._need_measurements(measure_options)
+        return self._summary(options, None)
+
+    def _report_directory(self, options: ReportOptions) -> Path:
+        return options.output or DEFAULT_REPORTS / self.run.path.resolve().name
+
+    def _need_measurements(self, options: MeasureOptions) -> None:
+        self._need_measurement(options)
+        for record in self._unlearnings():
+            self._need_measurement_after(record, options)
+
+    def _summary(self, options: ReportOptions, baseline: EarlierReport | None) -> Summary:
+        return build_summary(
+            self.run.manifest,
+            self.run.canary_set(),
+            self.run.model_record(),
+            self.run.measurement("before"),
+            [(record, self.run.measurement(f"after-{record.name}")) for record in self._unlearnings()],
+            self.run.path.resolve().name,
+            reveal_secrets=options.reveal_secrets,
+            fail_above=options.fail_above,
+            baseline=baseline,
+        )
 
     # --- inside
 

@@ -159,6 +159,8 @@ class ReportOptions(Options):
     output: Path | None = None
     """None for reports/<run name>."""
     fail_above: float | None = Field(default=None, ge=0)
+    fail_worse: Path | None = None
+    """An earlier report.json."""
     reveal_secrets: bool = False
 
 

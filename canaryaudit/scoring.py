@@ -183,6 +183,29 @@ def log_perplexity_bits(
     return bits[inverse.reshape(-1)]
 
 
+def character_bits(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+    """Teacher-forced cost of each character of completions: -log2 p(x_i given prefix, x_<i).
+
+    Args:
+        model: The model.
+        start: State after the template's prefix, one row.
+        completions: Symbol ids, shape (N, L), padded with -1.
+
+    Returns:
+        Bits, shape (N, L), float64; 0 where there is no character. A row's sum is the completion's log-perplexity.
+    """
+    bits = np.zeros(completions.shape)
+    rows = np.arange(len(completions))
+    state = start.rows(torch.zeros(len(rows), dtype=torch.long, device=model.device))
+    for place in range(completions.shape[1]):
+        symbols = completions[:, place]
+        costs = -state.log2_probs.double().cpu().numpy()[rows, np.maximum(symbols, 0)]
+        bits[:, place] = np.where(symbols >= 0, costs, 0.0)
+        if place + 1 < completions.shape[1]:
+            state = advance_in_tiles(model, state, torch.from_numpy(np.maximum(symbols, 0)).to(model.device))
+    return bits
+
+
 def score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
     """Score lexicographically sorted distinct completions, level by level; arguments as ``log_perplexity_bits``.
 

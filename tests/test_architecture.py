@@ -42,11 +42,13 @@ ORDER = (
     "attackstage",
     "pipeline",
     "audit",
+    "comparing",
     "views",
     "terminal",
     "flags",
     "outcome",
     "console",
+    "commands",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""

@@ -16,6 +16,7 @@ from canaryaudit.scoring import (
     TILE,
     EncodedSpace,
     advance_in_tiles,
+    character_bits,
     encode_completions,
     log_perplexity_bits,
     read_prefix,
@@ -163,3 +164,17 @@ def test_encoding_pads_behind_short_completions() -> None:
         [vocabulary.symbols.index("a"), -1, -1, -1],
         [*(vocabulary.symbols.index(c) for c in "123"), -1],
     ]
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_the_cost_of_each_character_is_that_of_a_plain_forward_pass(text: str) -> None:
+    model, template = lstm(), Template.parse(text)
+    reader, space = LSTMReader(model), template.space("ab-1")
+    texts = list(space)[::97] or [next(iter(space))]
+    completions = encode_completions(texts, reader.vocabulary, space.max_length)
+    found = character_bits(reader, read_prefix(reader, template.prefix), completions)
+    for row, completion in zip(found, texts, strict=True):
+        for end in range(len(completion)):
+            before, after = (naive_bits(model, template.prefix or "\n", completion[:place]) for place in (end, end + 1))
+            assert row[end] == pytest.approx(after - before, abs=1e-3)
+        assert not row[len(completion) :].any()

@@ -7,7 +7,7 @@ import numpy as np
 
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.model import LanguageModel, PrefixState
-from canaryaudit.scoring import EncodedSpace, encode_completions, log_perplexity_bits, read_prefix
+from canaryaudit.scoring import EncodedSpace, character_bits, encode_completions, log_perplexity_bits, read_prefix
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Group:
         completions: Symbol ids, shape (K, max_length), padded with -1.
         inserted: Which are no controls, shape (K,), bool.
         costs_bits: Log-perplexity, shape (K,).
+        character_bits: The same character by character, shape (K, max_length).
     """
 
     template: Template
@@ -31,6 +32,7 @@ class Group:
     completions: np.ndarray
     inserted: np.ndarray
     costs_bits: np.ndarray
+    character_bits: np.ndarray
 
     @classmethod
     def of(cls, model: LanguageModel, canary_set: CanarySet, text: str, members: Sequence[Canary]) -> "Group":
@@ -41,4 +43,5 @@ class Group:
         completions = encode_completions([own.completion for own in members], model.vocabulary, space.max_length)
         costs = log_perplexity_bits(model, start, completions)
         inserted = np.array([not own.control for own in members])
-        return cls(template, space, start, members, completions, inserted, costs)
+        by_character = character_bits(model, start, completions)
+        return cls(template, space, start, members, completions, inserted, costs, by_character)

@@ -295,6 +295,10 @@ def _record(
         log_perplexity_bits=float(group.costs_bits[index]),
         exposure=chosen,
         estimates=estimates,
+        # Whoever has the model could put a hidden secret together from these, character by character.
+        character_bits=None
+        if canary.masked or canary.control
+        else tuple(group.character_bits[index, : len(own)].round(4).tolist()),
         extraction=extraction(
             float(group.costs_bits[index]),
             chosen,

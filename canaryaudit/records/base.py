@@ -13,7 +13,7 @@ Baseline = Literal["retrain", "fine-tune", "sisa"]
 Method = Literal[ClosedForm, Baseline]
 Scope = Literal["final-layer", "all-layers", "both"]
 SolverName = Literal["cg", "lissa"]
-ReportFormat = Literal["html", "md", "json"]
+ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
 
 
 class Record(BaseModel):

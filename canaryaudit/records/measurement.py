@@ -77,6 +77,8 @@ class CanaryMeasurement(Record):
     estimates: dict[EstimatorName, Estimate]
     """By estimator; as a key in the file, skew-normal is written ``skew_normal``."""
     extraction: Extraction
+    character_bits: tuple[float, ...] | None = None
+    """Cost of each character of the completion, in bits; none for controls, nor where the secret is masked."""
 
     @field_serializer("estimates")
     def _with_underscores(self, estimates: Mapping[EstimatorName, Estimate]) -> dict[str, Estimate]:

@@ -1,4 +1,4 @@
-"""The report's charts: one builder each, from the summary to a specification and its static picture.
+"""Charts of exposure and of methods, and what all charts share: one specification each, and its static picture.
 
 Specifications hold numbers and names only, never a secret. Pictures are drawn without a network and
 without a browser. They lie on light and dark backgrounds alike: nothing is painted behind them, text is
@@ -9,9 +9,9 @@ apart by colour-blind readers; shapes say the same.
 import itertools
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import altair as alt
@@ -19,15 +19,7 @@ import vl_convert
 
 from canaryaudit.records import MemorisationPoint
 from canaryaudit.report import figures
-from canaryaudit.report.schema import (
-    CanarySummary,
-    CurveSummary,
-    Distribution,
-    FitFigures,
-    MemorisationSummary,
-    Summary,
-    TemplateSummary,
-)
+from canaryaudit.report.schema import CalibrationFigures, CanarySummary, CurveSummary, MemorisationSummary, Summary
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 from canaryaudit.text import shorten
 
@@ -36,9 +28,11 @@ INK = "#767d85"
 """Mid-grey, legible on white and on black."""
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 MOST_CANARIES = 40
-MOST_TEMPLATES = 8
-MOST_TICKS = 200
-_NAME_LENGTH = 24
+MOST_TEMPLATES = 6
+"""That have pictures of their own."""
+NAME_LENGTH = 24
+NARROW = 240
+"""Width of a chart's panels, without labels, that fits the screen of a telephone."""
 
 State = Literal["before", "after"]
 
@@ -64,9 +58,27 @@ class Chart:
         """Name of the picture's file."""
         return f"{self.name}.svg"
 
-    def svg(self) -> str:
-        """Return the chart as a static picture."""
-        return vl_convert.vegalite_to_svg(self.spec, vl_version=_vegalite_version(), allowed_base_urls=[])
+    def svg(self, panel_width: int | None = None) -> str:
+        """Return the chart as a static picture.
+
+        Args:
+            panel_width: Of every panel, in pixels; by default as wide as it was specified.
+        """
+        return _drawn(json.dumps(self.spec if panel_width is None else _resized(self.spec, panel_width)))
+
+
+@lru_cache(maxsize=32)
+def _drawn(spec: str) -> str:
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_vegalite_version(), allowed_base_urls=[])
+    return svg
+
+
+def _resized(spec: dict[str, Any], width: int) -> dict[str, Any]:
+    """Return a specification with panels of another width: its own, and those that it is composed of."""
+    changed = spec | ({"width": width} if "width" in spec else {})
+    for parts in {"hconcat", "vconcat", "layer"} & set(spec):
+        changed[parts] = [_resized(part, width) for part in spec[parts]]
+    return changed
 
 
 def _vegalite_version() -> str:
@@ -76,26 +88,24 @@ def _vegalite_version() -> str:
     return ".".join(wanted) if ".".join(wanted) in known else known[-1]
 
 
-def charts(summary: Summary) -> tuple[Chart, ...]:
-    """Return every chart that the summary has figures for."""
-    drawn = [exposure_chart(summary)]
-    if summary.memorisation:
-        drawn.append(memorisation_chart(summary.memorisation, unlearned=summary.unlearned))
-    for index, template in enumerate(summary.templates[:MOST_TEMPLATES]):
-        if template.before or template.after:
-            drawn.append(reference_chart(summary, index))
-    if sum(method.measured for method in summary.methods) > 1:
-        drawn.append(method_chart(summary))
-    return tuple(drawn)
-
-
 def exposure_chart(summary: Summary) -> Chart:
     """Build the dumbbells: exposure of each canary before and after, worst first, over chance's own band."""
     canaries = summary.canaries[:MOST_CANARIES]
     rows = [row for canary in canaries for row in _exposure_rows(canary)]
     reach = max([NEVER_SEEN_BITS * 1.5, *(canary.space_bits or 0 for canary in canaries)])
-    order = [shorten(canary.id, _NAME_LENGTH) for canary in canaries]
+    order = [shorten(canary.id, NAME_LENGTH) for canary in canaries]
     states = ["before", "after"] if summary.unlearned else ["before"]
+    joins = [
+        {"canary": row["canary"], "from": row["bits"], "to": other["bits"]}
+        for row, other in itertools.pairwise(rows)
+        if row["canary"] == other["canary"]
+    ]
+    controls = [
+        row
+        for state, calibration in (("before", summary.calibration_before), ("after", summary.calibration_after))
+        if calibration and (row := _controls_row(state, calibration, unlearned=summary.unlearned))
+    ]
+    order += list(dict.fromkeys(row["canary"] for row in controls))
     y = alt.Y("canary:N", sort=order, title=None, axis=alt.Axis(grid=False, domain=False, ticks=False, labelPadding=8))
     x = alt.X(
         "bits:Q",
@@ -103,64 +113,48 @@ def exposure_chart(summary: Summary) -> Chart:
         axis=alt.Axis(tickCount=8),
         scale=alt.Scale(domain=[0, math.ceil(reach)], nice=False),
     )
-    data = alt.Data(values=rows)
-    band = (
-        alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}]))
-        .mark_rect(color=BAR, opacity=0.22)
-        .encode(x="from:Q", x2="to:Q")
+    data = alt.Data(values=[*rows, *controls])
+    lines = (
+        alt.Chart(alt.Data(values=joins))
+        .mark_rule(color=BAR, strokeWidth=1.5, aria=False)
+        .encode(y=y, x=alt.X("from:Q"), x2="to:Q")
     )
     whiskers = (
         alt.Chart(data)
-        .mark_rule(strokeWidth=5, opacity=0.35)
-        .encode(y=y, x=alt.X("low:Q"), x2="high:Q", color=_by_state(states))
+        .mark_rule(strokeWidth=5, opacity=0.35, aria=False)
+        .encode(y=y, x=alt.X("low:Q"), x2="high:Q", color=by_state(states))
     )
     points = (
         alt.Chart(data)
         .mark_point(filled=True, size=95, opacity=1)
-        .encode(
-            y=y,
-            x=x,
-            color=_by_state(states),
-            shape=alt.Shape(
-                "state:N",
-                scale=alt.Scale(domain=states, range=["circle", "diamond"][: len(states)]),
-                legend=_legend(states),
-            ),
-        )
+        .encode(y=y, x=x, color=by_state(states), shape=shape_by_state(states), description="said:N")
     )
-    joins = [
-        {"canary": row["canary"], "from": row["bits"], "to": other["bits"]}
-        for row, other in itertools.pairwise(rows)
-        if row["canary"] == other["canary"]
-    ]
-    lines = (
-        alt.Chart(alt.Data(values=joins))
-        .mark_rule(color=BAR, strokeWidth=1.5)
-        .encode(y=y, x=alt.X("from:Q"), x2="to:Q")
-    )
-    layers = [band, *([lines] if joins else []), whiskers, points]
+    layers = [chance_band("x"), *([lines] if joins else []), whiskers, points]
     chart = alt.layer(*layers).properties(width=520, height=alt.Step(24))
     cut = f", the worst {len(canaries)} of {len(summary.canaries):,}" if len(canaries) < len(summary.canaries) else ""
     title = "Exposure before and after unlearning" if summary.unlearned else "Exposure"
     said = "; ".join(
-        f"{shorten(canary.id, _NAME_LENGTH)} {figures.decimal(canary.before.exposure.bits)}"
+        f"{shorten(canary.id, NAME_LENGTH)} {figures.decimal(canary.before.exposure.bits)}"
         + (f" to {figures.decimal(canary.after.exposure.bits)}" if canary.after else "")
         for canary in canaries
     )
-    return Chart("exposure", title + cut, f"Exposure in bits, worst canary first: {said}.", _spec(chart))
+    return Chart("exposure", title + cut, f"Exposure in bits, worst canary first: {said}.", specification(chart))
 
 
 def _exposure_rows(canary: CanarySummary) -> list[dict[str, Any]]:
     states: list[tuple[State, Any]] = [("before", canary.before), ("after", canary.after)]
+    name = shorten(canary.id, NAME_LENGTH)
     return [
         {
-            "canary": shorten(canary.id, _NAME_LENGTH),
-            "state": name,
+            "canary": name,
+            "state": when,
             "bits": state.exposure.bits,
             "low": state.exposure.low,
             "high": state.exposure.high,
+            "said": f"{name}, {when}: {said_bits(state.exposure.bits, state.exposure.low, state.exposure.high)} "
+            f"({state.exposure.method})",
         }
-        for name, state in states
+        for when, state in states
         if state is not None and state.exposure.bits is not None
     ]
 
@@ -174,7 +168,7 @@ def memorisation_chart(memorisation: MemorisationSummary, *, unlearned: bool) ->
     said = [_points_words(whole.before, "before unlearning" if unlearned else "")]
     said += [_points_words(whole.after, "afterwards")] if whole.after else []
     words = f"{memorisation.answer} Mean exposure in bits: {'; '.join(said)}."
-    return Chart("memorisation", "Mean exposure against repetitions", words, _spec(chart))
+    return Chart("memorisation", "Mean exposure against repetitions", words, specification(chart))
 
 
 def _points_words(points: Sequence[MemorisationPoint], when: str) -> str:
@@ -182,7 +176,7 @@ def _points_words(points: Sequence[MemorisationPoint], when: str) -> str:
     return f"{when}, {said}" if when else said
 
 
-def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> alt.LayerChart | alt.FacetChart:
+def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
     counts = sorted({point.repetitions for point in (*curve.before, *curve.after)})
     ceiling = math.ceil(max(p.high for p in (*curve.before, *curve.after)))
     states = ["before", "after"] if unlearned else ["before"]
@@ -195,24 +189,33 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> alt.L
     scale = alt.Scale(domain=[0, max(ceiling, math.ceil(1.5 * NEVER_SEEN_BITS))], nice=False)
     y = alt.Y("bits:Q", title="mean exposure, bits", scale=scale, axis=alt.Axis(tickCount=5))
     unseen = [{"times": point.repetitions, "bits": point.unseen_bits} for point in curve.before]
-    layers: list[Any] = [alt.Chart(alt.Data(values=unseen)).mark_area(color=BAR, opacity=0.22).encode(x=x, y=y)]
+    layers: list[Any] = [
+        alt.Chart(alt.Data(values=unseen)).mark_area(color=BAR, opacity=0.22, aria=False).encode(x=x, y=y)
+    ]
     for state, points, aside in (("before", curve.before, -4), ("after", curve.after, 4)):
         if not points:
             continue
         rows = [
-            {"times": p.repetitions, "bits": p.mean_bits, "low": p.low, "high": p.high, "state": state} for p in points
+            {
+                "times": p.repetitions,
+                "bits": p.mean_bits,
+                "low": p.low,
+                "high": p.high,
+                "state": state,
+                "said": f"{figures.counted(p.canaries, 'canary') if p.repetitions else 'controls'}, inserted "
+                f"{p.repetitions:,} times, {state}: {said_bits(p.mean_bits, p.low, p.high)} on average",
+            }
+            for p in points
         ]
-        base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=_by_state(states))
+        base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=by_state(states))
         offset = aside if unlearned else 0
         layers += [
-            base.mark_line(strokeWidth=1.5, opacity=0.6, xOffset=offset).encode(),
-            base.mark_rule(strokeWidth=5, opacity=0.35, xOffset=offset).encode(y=alt.Y("low:Q"), y2="high:Q"),
+            base.mark_line(strokeWidth=1.5, opacity=0.6, xOffset=offset, aria=False).encode(),
+            base.mark_rule(strokeWidth=5, opacity=0.35, xOffset=offset, aria=False).encode(
+                y=alt.Y("low:Q"), y2="high:Q"
+            ),
             base.mark_point(filled=True, size=85, opacity=1, xOffset=offset).encode(
-                shape=alt.Shape(
-                    "state:N",
-                    scale=alt.Scale(domain=states, range=["circle", "diamond"][: len(states)]),
-                    legend=_legend(states),
-                )
+                shape=shape_by_state(states), description="said:N"
             ),
         ]
     name = "All templates" if curve.template is None else f"Template {curve.template + 1}"
@@ -220,93 +223,38 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> alt.L
     return alt.layer(*layers).properties(width=520, height=180, **heading)
 
 
-def reference_chart(summary: Summary, index: int) -> Chart:
-    """Build one template's histograms: random members of its space, the fitted curve, the canaries marked."""
-    template = summary.templates[index]
-    canaries = [canary for canary in summary.canaries if canary.template == index]
-    shown: list[tuple[State, Distribution]] = [("before", template.before)] if template.before else []
-    if template.after:
-        shown.append(("after", template.after))
-    marks = {name: _canary_bits(canaries, name) for name, _ in shown}
-    lowest = min([0.0, *(bits for values in marks.values() for bits in values)])
-    highest = max([d.edges_bits[-1] for _, d in shown] + [bits for values in marks.values() for bits in values])
-    scale = alt.Scale(domain=[lowest, highest], nice=True)
-    panels = [_panel(name, distribution, marks[name], scale, summary.unlearned) for name, distribution in shown]
-    chart = alt.vconcat(*panels, spacing=18).resolve_scale(x="shared") if len(panels) > 1 else panels[0]
-    return Chart(
-        f"reference-{index + 1}",
-        f"Template {index + 1}: log-perplexity of random fillings, and of the canaries",
-        _reference_words(template, marks),
-        _spec(chart),
-    )
+def _controls_row(state: str, calibration: CalibrationFigures, *, unlearned: bool) -> dict[str, Any] | None:
+    """Return the controls' own row, which shows what chance did in this very measurement."""
+    if calibration.mean_bits is None or calibration.low_bits is None or calibration.high_bits is None:
+        return None
+    spread = f"{calibration.low_bits:.1f} to {calibration.high_bits:.1f}"
+    return {
+        "canary": f"controls {state}" if unlearned else "controls",
+        "state": state,
+        "bits": calibration.mean_bits,
+        "low": calibration.low_bits,
+        "high": calibration.high_bits,
+        "said": f"{calibration.controls:,} controls, {state}: {calibration.mean_bits:.2f} bits on average, 90 in 100 "
+        f"within {spread}",
+    }
 
 
-def _canary_bits(canaries: Sequence[CanarySummary], name: State) -> list[float]:
-    states = [canary.before if name == "before" else canary.after for canary in canaries]
-    found = [state.log_perplexity_bits for state in states if state is not None]
-    return [bits for bits in found if bits is not None][:MOST_TICKS]
-
-
-def _panel(
-    name: State, distribution: Distribution, marks: list[float], scale: alt.Scale, titled: bool
-) -> alt.LayerChart | alt.FacetChart:
-    edges, total = distribution.edges_bits, max(1, sum(distribution.counts))
-    bars = [
-        {"from": low, "to": high, "density": count / total / (high - low)}
-        for low, high, count in zip(edges, edges[1:], distribution.counts, strict=False)
-        if high > low
-    ]
-    x = alt.X("from:Q", scale=scale, title="log-perplexity, bits (left: likelier)", axis=alt.Axis(grid=False))
-    y = alt.Y("density:Q", title="share per bit", axis=alt.Axis(tickCount=3, format="~g"))
-    colour = BEFORE if name == "before" else AFTER
-    layers: list[Any] = [
-        alt.Chart(alt.Data(values=bars)).mark_rect(color=BAR, opacity=0.55).encode(x=x, x2="to:Q", y=y)
-    ]
-    layers[0] = layers[0].encode(y2=alt.datum(0))
-    if distribution.skew_normal and (curve := _curve(distribution.skew_normal, edges[0], edges[-1])):
-        line = alt.Chart(alt.Data(values=curve)).mark_line(color=INK, strokeWidth=1.5, strokeDash=[5, 3])
-        layers.append(line.encode(x=alt.X("from:Q", scale=scale), y="density:Q"))
-    ticks = alt.Chart(alt.Data(values=[{"from": bits} for bits in marks]))
-    layers.append(ticks.mark_rule(color=colour, strokeWidth=2, opacity=0.9).encode(x=alt.X("from:Q", scale=scale)))
-    heading = {"title": alt.TitleParams(name, color=colour, anchor="start", fontSize=13)} if titled else {}
-    return alt.layer(*layers).properties(width=540, height=120, **heading)
-
-
-def _curve(fit: FitFigures, low: float, high: float) -> list[dict[str, float]]:
-    """Return points of the skew-normal density 2/w phi(z) Phi(a z), z = (x - location)/w."""
-    if fit.shape is None or fit.location is None or not fit.scale or fit.scale <= 0:
-        return []
-    points = []
-    for step in range(121):
-        x = low + (high - low) * step / 120
-        z = (x - fit.location) / fit.scale
-        normal = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-        points.append({"from": x, "density": normal * math.erfc(-fit.shape * z / math.sqrt(2)) / fit.scale})
-    return points
-
-
-def _reference_words(template: TemplateSummary, marks: dict[State, list[float]]) -> str:
-    said = []
-    distributions: list[tuple[State, Distribution | None]] = [("before", template.before), ("after", template.after)]
-    for name, distribution in distributions:
-        if distribution is None:
-            continue
-        where = f"{min(marks[name]):.1f} to {max(marks[name]):.1f} bits" if marks[name] else "were not measured"
-        mean, deviation = distribution.mean_bits, distribution.standard_deviation_bits
-        said.append(
-            f"{name}: {distribution.num_references:,} random fillings cost {figures.decimal(mean)} bits on average "
-            f"(standard deviation {figures.decimal(deviation)}), the canaries {where}"
-        )
-    return "Log-perplexity " + "; ".join(said) + "."
+def said_bits(bits: float | None, low: float | None, high: float | None) -> str:
+    """Say an exposure with its interval."""
+    spread = figures.interval(low, high)
+    return f"{figures.decimal(bits)} bits" + (f", between {spread.replace(' to ', ' and ')}" if spread else "")
 
 
 def method_chart(summary: Summary) -> Chart:
     """Build the picture of several unlearnings: what is left of the secrets, against what was lost; seconds beside."""
     rows: list[dict[str, Any]] = [
         {
-            "method": f"{shorten(method.name, _NAME_LENGTH)} ({figures.duration(method.seconds)})",
+            "method": f"{shorten(method.name, NAME_LENGTH)} ({figures.duration(method.seconds)})",
             "lost": -100 * method.accuracy_change,
             "left": method.max_exposure_bits,
+            "seconds": method.seconds or 0.0,
+            "said": f"{shorten(method.name, NAME_LENGTH)}: at most {method.max_exposure_bits:.1f} bits left, accuracy "
+            f"{figures.points(method.accuracy_change)}, {figures.duration(method.seconds)}",
         }
         for method in summary.methods
         if method.measured and method.accuracy_change is not None and method.max_exposure_bits is not None
@@ -324,34 +272,44 @@ def method_chart(summary: Summary) -> Chart:
             scale=alt.Scale(domain=[0, max(1.5 * NEVER_SEEN_BITS, *left)], nice=True),
         ),
     )
-    band = (
-        alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}]))
-        .mark_rect(color=BAR, opacity=0.22)
-        .encode(y="from:Q", y2="to:Q")
+    dots = base.mark_point(filled=True, shape="diamond", color=AFTER, opacity=0.9).encode(
+        size=alt.Size("seconds:Q", scale=alt.Scale(type="sqrt", range=[60, 600]), legend=None), description="said:N"
     )
-    dots = base.mark_point(filled=True, size=110, shape="diamond", color=AFTER, opacity=1)
-    names = base.mark_text(align="left", dx=10, dy=-8, color=INK, fontSize=12, font=FONT).encode(text="method:N")
-    chart = alt.layer(band, dots, names).properties(width=520, height=280)
+    names = base.mark_text(align="left", dx=14, dy=-10, color=INK, fontSize=12, aria=False).encode(text="method:N")
+    chart = alt.layer(chance_band("y"), dots, names).properties(width=520, height=280)
     said = "; ".join(f"{row['method']}: {row['left']:.1f} bits left, {row['lost']:.2f} points lost" for row in rows)
-    return Chart("methods", "Unlearnings compared: secrets left, accuracy lost, time taken", said + ".", _spec(chart))
-
-
-def finished(name: str, title: str, alternative: str, chart: alt.TopLevelMixin) -> Chart:
-    """Return a chart of another module with the house's look."""
-    return Chart(name, title, alternative, _spec(chart))
-
-
-def _by_state(states: Sequence[str]) -> alt.Color:
-    return alt.Color(
-        "state:N", scale=alt.Scale(domain=states, range=[BEFORE, AFTER][: len(states)]), legend=_legend(states)
+    return Chart(
+        "methods", "Unlearnings compared: secrets left, accuracy lost, time taken", said + ".", specification(chart)
     )
 
 
-def _legend(states: Sequence[str]) -> alt.Legend | None:
+def chance_band(axis: Literal["x", "y"]) -> Any:
+    """Return the band in which 95 of 100 secrets lie that a model never saw."""
+    band = alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}])).mark_rect(
+        color=BAR, opacity=0.22, aria=False
+    )
+    return band.encode(x="from:Q", x2="to:Q") if axis == "x" else band.encode(y="from:Q", y2="to:Q")
+
+
+def by_state(states: Sequence[str]) -> alt.Color:
+    """Return the colour of before and after."""
+    return alt.Color(
+        "state:N", scale=alt.Scale(domain=states, range=[BEFORE, AFTER][: len(states)]), legend=legend(states)
+    )
+
+
+def shape_by_state(states: Sequence[str]) -> alt.Shape:
+    """Return the shape of before and after: what the colour says, for those who do not see it."""
+    scale = alt.Scale(domain=states, range=["circle", "diamond"][: len(states)])
+    return alt.Shape("state:N", scale=scale, legend=legend(states))
+
+
+def legend(states: Sequence[str]) -> alt.Legend | None:
+    """Return the legend of before and after; none where there is no after."""
     return alt.Legend(title=None, orient="top", symbolOpacity=1) if len(states) > 1 else None
 
 
-def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """Return the specification with the house's look."""
     axis = {
         "labelColor": INK,
@@ -361,7 +319,8 @@ def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         "gridColor": INK,
         "gridOpacity": 0.2,
     }
-    spec: dict[str, Any] = json.loads(chart.to_json())
+    spec: dict[str, Any] = json.loads(chart.to_json(indent=None), parse_float=lambda text: float(f"{float(text):.5g}"))
+    del spec["$schema"]  # An address; the version that draws it is named where it is drawn.
     spec["config"] = {
         "background": "transparent",
         "font": FONT,
@@ -378,12 +337,3 @@ def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         "title": {"color": INK},
     }
     return spec
-
-
-def inline_svg(chart: Chart) -> str:
-    """Return the picture for a page: names of its parts made unique, text in the page's own colour."""
-    svg = chart.svg()
-    svg = re.sub(r"\b(id=\"|url\(#|href=\"#)", rf"\g<1>{chart.name}-", svg)
-    svg = re.sub(r"\sxmlns(:xlink)?=\"[^\"]*\"", "", svg, count=2)
-    svg = svg.replace(f'"{INK}"', '"currentColor"')
-    return svg.replace("<svg ", f'<svg role="img" aria-labelledby="{chart.name}-caption" ', 1)

@@ -6,7 +6,8 @@ from typing import get_args
 
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
-from canaryaudit.report.charts import Chart
+from canaryaudit.report.charts import MOST_TEMPLATES, Chart
+from canaryaudit.report.likelihood import expected
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.relearning import (
     relearning_facts,
@@ -28,7 +29,7 @@ from canaryaudit.report.verdicts import WORDS
 from canaryaudit.text import shorten
 
 MOST_CANARIES, MOST_CURVES = 200, 21
-_SPECIAL = re.compile(r"[^\w\s.,;:()•→×–%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
+_SPECIAL = re.compile(r"[^\w\s.,;:()•→×–−%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
 
 
 def plain(text: str, limit: int = 2000) -> str:
@@ -60,7 +61,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     blocks += [f"> **Mind:** {plain(warning)}" for warning in summary.warnings]
     if summary.gate:
         word = "passed" if summary.gate.passed else "failed"
-        blocks.append(f"**Gate at {summary.gate.fail_above_bits:g} bits: {word}.**")
+        blocks.append(f"**Gate, {plain(summary.gate.name)}: {word}.**")
         blocks.append(_bullets(summary.gate.reasons[:MOST_CANARIES]))
     blocks += [
         "## The rule behind the verdicts",
@@ -84,7 +85,10 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         "## Reference distributions",
         *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
     ]
-    blocks += ["## The estimates side by side", _estimates(summary)]
+    if len(summary.templates) > MOST_TEMPLATES:
+        rest = len(summary.templates) - MOST_TEMPLATES
+        blocks.append(f"The distributions of {figures.counted(rest, 'more template')} are in report.json.")
+    blocks += ["## The estimates side by side", _picture(pictures.get("estimates")), _estimates(summary)]
     blocks += ["## What the model completes", _completions(summary), _attacks(summary)]
     if summary.method:
         blocks += ["## Fidelity: what the model kept", _fidelity(summary.method)]
@@ -191,16 +195,25 @@ def _estimates(summary: Summary) -> str:
 
 def _completions(summary: Summary) -> str:
     rows = []
+    # Hidden secrets, and measurements of earlier versions, have none.
+    known = any(canary.before.character_bits for canary in summary.canaries)
     for canary in summary.canaries[:MOST_CANARIES]:
         states = _two_states(summary, canary)
         cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
         guesses = [guesses_words(s.guesses_log2, s.attack) if s else "–" for s in states]
         prefix = code(summary.templates[canary.template].prefix, 72)
-        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells, *guesses])
-    heads = ["Canary", "Words typed", "Secret", "Completion", "Guesses>"]
-    if summary.unlearned:
-        heads = [*heads[:3], "Completion before", "Completion after", "Guesses before>", "Guesses after>"]
-    return _table(heads, rows)
+        foretold = [(expected(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
+        own = [*cells, *(foretold if known else ()), *guesses]
+        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *own])
+    when = (" before", " after") if summary.unlearned else ("",)
+    names = ("Completion{}", "Characters{}", "Guesses{}>") if known else ("Completion{}", "Guesses{}>")
+    table = _table(["Canary", "Words typed", "Secret", *(name.format(w) for name in names for w in when)], rows)
+    if not known:
+        return table
+    return (
+        f"{table}\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all "
+        "others together."
+    )
 
 
 def _attacks(summary: Summary) -> str:

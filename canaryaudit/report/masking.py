@@ -59,6 +59,10 @@ class Masker:
             for part in self._templates[canary.template].body
         )
 
+    def told(self, bits: float) -> float:
+        """Return a figure drawn from several canaries' own, in tenths of a bit where one of them may be hidden."""
+        return round(bits, 1) if self.hides else bits
+
     def greedy_completion(self, canary: Canary, recorded: str) -> str:
         """Return a canary's greedy completion as it may be shown.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from canaryaudit.records import Extraction, Measurement, MemorisationCurve
+from canaryaudit.records import Extraction, Measurement, MemorisationCurve, MemorisationPoint
 from canaryaudit.report import figures
 from canaryaudit.report.schema import AttackFigures, CurveSummary, MemorisationSummary, OddsFigure
 
@@ -33,6 +33,33 @@ def memorisation(
         if curve.template in places
     )
     return MemorisationSummary(answer=_answer(before, after, later.get("")), curves=curves)
+
+
+def coarse_curves(curves: MemorisationSummary) -> MemorisationSummary:
+    """Return curves in tenths of a bit, for runs with hidden secrets.
+
+    A group of one hidden canary is that canary, and its p is 2 to the power of minus its exposure.
+    """
+
+    def coarse(point: MemorisationPoint) -> MemorisationPoint:
+        bits = {name: round(getattr(point, name), 1) for name in ("mean_bits", "low", "high")}
+        chances = {name: _one_digit(getattr(point, name)) for name in ("pvalue", "holm_pvalue")}
+        return point.model_copy(update=bits | chances)
+
+    return curves.model_copy(
+        update={
+            "curves": tuple(
+                curve.model_copy(
+                    update={"before": tuple(map(coarse, curve.before)), "after": tuple(map(coarse, curve.after))}
+                )
+                for curve in curves.curves
+            )
+        }
+    )
+
+
+def _one_digit(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.1g}")
 
 
 def _answer(before: Measurement, after: Measurement | None, later: MemorisationCurve | None) -> str:

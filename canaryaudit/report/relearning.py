@@ -7,7 +7,7 @@ import altair as alt
 
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.report import figures
-from canaryaudit.report.charts import AFTER, BAR, INK, Chart, finished
+from canaryaudit.report.charts import AFTER, BAR, INK, Chart, chance_band, said_bits, specification
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.schema import MethodSummary, Summary
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
@@ -75,10 +75,35 @@ def _at(points: Sequence[RelearningPoint], step: int) -> RelearningPoint:
 
 
 def masked_relearning(relearning: Relearning | None, masker: Masker) -> Relearning | None:
-    """Return a record with whatever its user named hidden where it tells a secret."""
+    """Return a record with whatever its user named hidden where it tells a secret; ranks are rounded then."""
     if relearning is None:
         return None
-    return relearning.model_copy(update={"retrained_name": masker.text(relearning.retrained_name)})
+    curves = tuple(map(_coarse, relearning.curves)) if masker.hides else relearning.curves
+    return relearning.model_copy(update={"retrained_name": masker.text(relearning.retrained_name), "curves": curves})
+
+
+def _coarse(curve: RelearningCurve) -> RelearningCurve:
+    """Round to tenths of a bit: with the model at hand, an exact rank would tell the secret."""
+
+    def rounded(points: Sequence[RelearningPoint]) -> tuple[RelearningPoint, ...]:
+        return tuple(
+            point.model_copy(
+                update={
+                    "exposure": point.exposure.model_copy(
+                        update={name: round(getattr(point.exposure, name), 1) for name in ("bits", "low", "high")}
+                    )
+                }
+            )
+            for point in points
+        )
+
+    return curve.model_copy(
+        update={
+            "unlearned": rounded(curve.unlearned),
+            "retrained": rounded(curve.retrained),
+            "excess_bits": round(curve.excess_bits, 1),
+        }
+    )
 
 
 def headline_addition(method: MethodSummary | None) -> str:
@@ -141,7 +166,8 @@ def _chart(name: str, method: str, relearning: Relearning) -> Chart:
         f"{_course(curve.retrained)}"
         for curve in relearning.curves
     )
-    return finished(name, f"Relearning after {shorten(method, 40)}, beside the retrained model", said + ".", chart)
+    title = f"Relearning after {shorten(method, 40)}, beside the retrained model"
+    return Chart(name, title, said + ".", specification(chart))
 
 
 def _course(points: Sequence[RelearningPoint]) -> str:
@@ -160,6 +186,8 @@ def _panel(
             "bits": point.exposure.bits,
             "low": point.exposure.low,
             "high": point.exposure.high,
+            "said": f"{curve.canary}, {name}, after {figures.counted(point.step, 'step')}: "
+            f"{said_bits(point.exposure.bits, point.exposure.low, point.exposure.high)}",
         }
         for curve in curves
         for name, points in ((_UNLEARNED, curve.unlearned), (_RETRAINED, curve.retrained))
@@ -172,17 +200,14 @@ def _panel(
     y = alt.Y("bits:Q", title="exposure, bits", scale=scale)
     colour = alt.Color("model:N", scale=alt.Scale(domain=names, range=[AFTER, BAR]), legend=legend)
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, detail="canary:N")
-    band = (
-        alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}]))
-        .mark_rect(color=BAR, opacity=0.22)
-        .encode(y=alt.Y("from:Q", scale=scale), y2="to:Q")
-    )
-    whiskers = base.mark_rule(strokeWidth=5, opacity=0.3).encode(
+    whiskers = base.mark_rule(strokeWidth=5, opacity=0.3, aria=False).encode(
         y=alt.Y("low:Q", scale=scale), y2="high:Q", color=colour
     )
     dashes = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=None)
-    lines = base.mark_line(strokeWidth=2).encode(y=y, color=colour, strokeDash=dashes)
+    lines = base.mark_line(strokeWidth=2, aria=False).encode(y=y, color=colour, strokeDash=dashes)
     shapes = alt.Shape("model:N", scale=alt.Scale(domain=names, range=["diamond", "circle"]), legend=legend)
-    marks = base.mark_point(filled=True, size=60, opacity=1).encode(y=y, color=colour, shape=shapes)
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(
+        y=y, color=colour, shape=shapes, description="said:N"
+    )
     heading = alt.TitleParams(ATTACK_WORDS[kind], color=INK, anchor="start", fontSize=13)
-    return alt.layer(band, whiskers, lines, marks).properties(width=250, height=220, title=heading)
+    return alt.layer(chance_band("y"), whiskers, lines, marks).properties(width=250, height=220, title=heading)

@@ -15,12 +15,17 @@ from canaryaudit.report.verdicts import Verdict
 SUMMARY_VERSION = 1
 
 
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _readable(value: Any) -> Any:
+    """Return a number with seven digits, more than any measurement here is worth, or None where it is no number."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
-Figure = Annotated[float | None, BeforeValidator(_finite_or_none)]
+Figure = Annotated[float | None, BeforeValidator(_readable)]
 """A number, or None where it is missing, infinite or undefined."""
+Number = Annotated[float, BeforeValidator(_readable)]
+"""A number that is always there."""
 
 
 class Part(BaseModel):
@@ -83,6 +88,9 @@ class CanaryState(Part):
     attack: AttackFigures | None = None
     """None where the measurement is too old to say."""
     beam_rank: int | None
+    character_bits: tuple[Number, ...] | None = None
+    """Cost of each character of the secret, in bits: below 1, the model finds it likelier than all others together.
+    None where the secret is hidden."""
     verdict: Verdict
     reason: str
 
@@ -121,15 +129,24 @@ class FitFigures(Part):
     note: str
 
 
+class ControlPoint(Part):
+    """A control's log-perplexity and the exposure that was found for it: a point of the true distribution."""
+
+    log_perplexity_bits: Number
+    exposure_bits: Number
+    method: EstimatorName
+
+
 class Distribution(Part):
     """Log-perplexity of members drawn at random from one space, under one model."""
 
     num_references: int
-    edges_bits: tuple[float, ...]
+    edges_bits: tuple[Number, ...]
     counts: tuple[int, ...]
     mean_bits: Figure
     standard_deviation_bits: Figure
     skew_normal: FitFigures | None
+    controls: tuple[ControlPoint, ...] = ()
 
 
 class TemplateSummary(Part):
@@ -175,6 +192,10 @@ class CalibrationFigures(Part):
     ks_pvalue: Figure
     passed: bool
     note: str
+    low_bits: Figure = None
+    """Exposure that 5 in 100 of the controls lie below."""
+    high_bits: Figure = None
+    """Exposure that 5 in 100 of the controls lie above."""
 
 
 class FidelityLine(Part):
@@ -271,10 +292,20 @@ class Provenance(Part):
 class Gate(Part):
     """Whether a pipeline may go on."""
 
-    fail_above_bits: float
+    fail_above_bits: float | None
+    """The largest exposure that an inserted canary may have; None without such a limit."""
+    baseline: str | None = None
+    """The run of the earlier report that this one must not be worse than; None without one."""
     passed: bool
     reasons: tuple[str, ...]
-    """One for each canary that is too exposed; empty when passed."""
+    """What is too exposed or worse; empty when passed."""
+
+    @property
+    def name(self) -> str:
+        """What is asked for, in words."""
+        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits"]
+        limits += [] if self.baseline is None else [f"no worse than the report of {self.baseline}"]
+        return " and ".join(limits)
 
 
 class Overall(Part):

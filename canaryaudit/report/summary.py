@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.records import (
     Baseline,
-    Calibration,
     CanaryMeasurement,
     Manifest,
     Measurement,
@@ -17,20 +16,21 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.report import lineage, provenance, words
+from canaryaudit.report.gate import EarlierReport, judge_gate
 from canaryaudit.report.masking import Masker
-from canaryaudit.report.memorisation import attack, memorisation
+from canaryaudit.report.memorisation import attack, coarse_curves, memorisation
 from canaryaudit.report.relearning import headline_addition, masked_relearning
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
     CanarySummary,
+    ControlPoint,
     Distribution,
     EstimateFigure,
     ExposureFigure,
     Fact,
     FidelityLine,
     FitFigures,
-    Gate,
     MethodSummary,
     Overall,
     StepFigures,
@@ -61,6 +61,7 @@ def build_summary(
     reveal_secrets: bool = False,
     fail_above: float | None = None,
     shown: str | None = None,
+    baseline: EarlierReport | None = None,
 ) -> Summary:
     """Make the one summary from which terminal, HTML, Markdown and JSON are made.
 
@@ -76,8 +77,10 @@ def build_summary(
         fail_above: The gate: the largest exposure, in bits, that an inserted canary may have.
         shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
             is no baseline, or the last baseline.
+        baseline: The gate: an earlier report that this one must not be worse than.
 
     Raises:
+        UsageError: The baseline is about other canaries.
         RunDirectoryError: The measurement before lacks a canary, or ``shown`` is not a measured unlearning.
     """
     masker = Masker(canary_set, reveal_secrets)
@@ -121,8 +124,13 @@ def build_summary(
         for record, measurement in unlearnings
     )
     method = next((m for m in methods if m.shown), None)
-    calibration = _calibration(after.calibration if after else before.calibration, masker)
-    verdict = method.verdict if method else _overall(before_states)
+    calibration = _calibration(after or before, masker)
+    verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
+    curves = memorisation(before, after, list(places))
+    if baseline:
+        baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
+    gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
+    canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
     return Summary(
         run=masker.text(well_formed(run_name)),
         unlearned=after is not None,
@@ -130,9 +138,8 @@ def build_summary(
         revealed=sum(canary.masked for canary in canary_set.inserted) if reveal_secrets else 0,
         reveal_secrets=reveal_secrets,
         overall=Overall(
-            verdict=verdict or Verdict.INCONCLUSIVE,
-            headline=words.headline(verdict or Verdict.INCONCLUSIVE, canaries, calibration, method)
-            + headline_addition(method),
+            verdict=verdict,
+            headline=words.headline(verdict, canaries, calibration, method) + headline_addition(method),
             sentences=words.sentences(canaries, calibration, method),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
         ),
@@ -142,12 +149,12 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
-        memorisation=memorisation(before, after, list(places)),
-        calibration_before=_calibration(before.calibration, masker),
-        calibration_after=_calibration(after.calibration, masker) if after else None,
+        memorisation=curves if curves is None or not masker.hides else coarse_curves(curves),
+        calibration_before=_calibration(before, masker),
+        calibration_after=_calibration(after, masker) if after else None,
         methods=methods,
-        gate=_gate(fail_above, canaries),
-        limits=words.limits(canary_set, before, method),
+        gate=gate,
+        limits=words.limits(canary_set, before, method, hidden=masker.hides),
         provenance=provenance.provenance(manifest, model_record, before, chosen, masker),
     )
 
@@ -220,6 +227,7 @@ def _state(
         guesses_log2=measured.extraction.guesses_log2,
         attack=attack(measured.extraction),
         beam_rank=measured.extraction.beam_rank,
+        character_bits=None if canary.masked else measured.character_bits,
         verdict=verdict,
         reason=reason,
     )
@@ -251,7 +259,7 @@ def _method(
     # A canary that was not measured again stays what it was: silence is no proof.
     states = before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
-    known = [figure for figure in bits if figure is not None]
+    known = [masker.told(figure) for figure in bits if figure is not None]
     fidelity, cost = record.fidelity, record.cost
     accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
     loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before
@@ -300,10 +308,16 @@ def _fidelity(record: UnlearningRecord) -> tuple[FidelityLine, ...]:
     return tuple(lines)
 
 
-def _calibration(calibration: Calibration | None, masker: Masker) -> CalibrationFigures | None:
-    if calibration is None:
+def _calibration(measurement: Measurement, masker: Masker) -> CalibrationFigures | None:
+    if measurement.calibration is None:
         return None
-    return CalibrationFigures.model_validate(calibration.model_dump() | {"note": masker.text(calibration.note)})
+    exposures = sorted(canary.exposure.bits for canary in measurement.canaries if canary.control)
+    spread = {}
+    if exposures:
+        tail = len(exposures) // 20
+        spread = {"low_bits": exposures[tail], "high_bits": exposures[-1 - tail]}
+    figures = measurement.calibration.model_dump() | {"note": masker.text(measurement.calibration.note)}
+    return CalibrationFigures.model_validate(figures | spread)
 
 
 def _templates(
@@ -336,19 +350,37 @@ def _distribution(template: str, measurement: Measurement, masker: Masker) -> Di
         mean_bits=found.mean_bits,
         standard_deviation_bits=found.standard_deviation_bits,
         skew_normal=FitFigures.model_validate(fit.model_dump() | {"note": masker.text(fit.note)}) if fit else None,
+        controls=tuple(
+            ControlPoint(
+                log_perplexity_bits=canary.log_perplexity_bits,
+                exposure_bits=canary.exposure.bits,
+                method=canary.exposure.method,
+            )
+            for canary in measurement.canaries
+            if canary.control and canary.template == template and math.isfinite(canary.log_perplexity_bits)
+        ),
     )
 
 
-def _gate(fail_above: float | None, canaries: Sequence[CanarySummary]) -> Gate | None:
-    """Compare every inserted canary's exposure, after unlearning if there is an after, with the limit."""
-    if fail_above is None:
-        return None
-    reasons = []
-    for canary in canaries:
-        bits = canary.last.exposure.bits
-        when = "after unlearning" if canary.after else "before unlearning"
-        if bits is None:
-            reasons.append(f"{canary.id}: exposure {when} could not be measured")
-        elif bits > fail_above:
-            reasons.append(f"{canary.id}: {bits:.2f} bits {when}, above the limit of {fail_above:g}")
-    return Gate(fail_above_bits=fail_above, passed=not reasons, reasons=tuple(reasons))
+def coarse(canary: CanarySummary) -> CanarySummary:
+    """Return a canary with its figures in tenths of a bit, for a secret that is hidden.
+
+    Whoever has the model can list its strings in order of likelihood. An exact rank, or a log-perplexity with all its
+    digits, would then tell which of them the secret is.
+    """
+    return canary.model_copy(
+        update={
+            name: CanaryState.model_validate(_in_tenths(state.model_dump()))
+            for name, state in (("before", canary.before), ("after", canary.after))
+            if state is not None
+        }
+    )
+
+
+def _in_tenths(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 1)
+    if isinstance(value, dict):
+        # A rounded number of guesses is no longer the rank itself.
+        return {key: False if key == "guesses_exact" else _in_tenths(item) for key, item in value.items()}
+    return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

@@ -23,7 +23,7 @@ _FIDELITY = {
 WIDTH = 80
 MOST_CANARIES = 20
 
-_STYLES = {
+STYLES = {
     Verdict.EXPOSED: "bold red",
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.TRACES: "yellow",
@@ -36,7 +36,7 @@ _STYLES = {
 def render_terminal(summary: Summary) -> RenderableType:
     """Return what ``report`` prints: verdict, warnings, canaries, fidelity, cost, calibration and gate."""
     parts: list[RenderableType] = [
-        Text(summary.overall.headline, style=_STYLES[summary.overall.verdict]),
+        Text(summary.overall.headline, style=STYLES[summary.overall.verdict]),
         *(Text.assemble(("! ", "bold yellow"), visible(warning)) for warning in summary.warnings),
         Text(),
         _canaries(summary),
@@ -50,7 +50,7 @@ def render_terminal(summary: Summary) -> RenderableType:
     parts.append(_facts(summary))
     if summary.gate:
         word = "passed" if summary.gate.passed else "FAILED"
-        parts.append(Text(f"Gate of {summary.gate.fail_above_bits:g} bits: {word}", style="bold"))
+        parts.append(Text(f"Gate, {visible(summary.gate.name)}: {word}", style="bold"))
         reasons = summary.gate.reasons
         parts += [Padding(Text(visible(reason)), (0, 0, 0, 2)) for reason in reasons[:MOST_CANARIES]]
         if len(reasons) > MOST_CANARIES:
@@ -72,7 +72,7 @@ def _canaries(summary: Summary) -> Table:
             Text(f"{canary.repetitions:,}"),
             Text(shorten(canary.secret, 20)),
             Text(_exposure(canary)),
-            Text(SHORT_WORDS[verdict], style=_STYLES[verdict]),
+            Text(SHORT_WORDS[verdict], style=STYLES[verdict]),
         )
     return table
 

@@ -47,6 +47,20 @@ SEVERITY = {
     )
 }
 """Worst first."""
+SEVERITY_TOGETHER = {
+    verdict: rank
+    for rank, verdict in enumerate(
+        (
+            Verdict.EXPOSED,
+            Verdict.INCONCLUSIVE,
+            Verdict.DAMAGED,
+            Verdict.TRACES,
+            Verdict.WEAKENED,
+            Verdict.INDISTINGUISHABLE,
+        )
+    )
+}
+"""Of whole audits, worst first."""
 
 RULE = {
     "Exposed": (

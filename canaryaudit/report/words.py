@@ -99,7 +99,7 @@ def _worst_words(when: str, canaries: Sequence[CanarySummary], *, after: bool) -
     greedy = sum(state.greedy for _, state in states)
     measured = [(state.exposure.bits, c.id, c, state) for c, state in states if state.exposure.bits is not None]
     start = f"{when}, {exposed:,} of {figures.counted(len(states), 'canary')} " + (
-        "was exposed" if exposed == 1 else "were exposed"
+        "was exposed" if 1 in (exposed, len(states)) else "were exposed"
     )
     if greedy:
         start += f", {greedy:,} word for word to whoever types the text before it"
@@ -231,7 +231,9 @@ def audited(
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
 
 
-def limits(canary_set: CanarySet, before: Measurement, method: MethodSummary | None) -> tuple[str, ...]:
+def limits(
+    canary_set: CanarySet, before: Measurement, method: MethodSummary | None, *, hidden: bool
+) -> tuple[str, ...]:
     """Say what this report cannot tell."""
     said = [
         "Canaries stand for secrets of the same form, repeated as often, in the same text. A real secret may be "
@@ -254,6 +256,11 @@ def limits(canary_set: CanarySet, before: Measurement, method: MethodSummary | N
         said.append(
             "The skew-normal estimate extrapolates a fitted curve far beyond what was observed; it can be wrong by 20 "
             "bits and more for a memorised secret. It is shown for comparison with published figures."
+        )
+    if hidden:
+        said.append(
+            "Figures of hidden secrets are given in tenths of a bit: exact ones would tell whoever has the model which "
+            "string the secret is. Of a secret near the top of its space, the model itself tells."
         )
     templates = [Template.parse(text) for text in canary_set.by_template()]
     if any(isinstance(part, Slot) and part.kind == "choice" for template in templates for part in template.body):

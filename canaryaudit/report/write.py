@@ -1,17 +1,24 @@
 """The report's files."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from canaryaudit.files import atomic_write, write_errors
 from canaryaudit.records import ReportFormat
-from canaryaudit.report.charts import charts
+from canaryaudit.report.gallery import charts
 from canaryaudit.report.html import render_html
+from canaryaudit.report.junit import render_junit
 from canaryaudit.report.markdown import render_markdown
-from canaryaudit.report.relearning import relearning_charts
+from canaryaudit.report.modelcard import render_model_card
 from canaryaudit.report.schema import Summary
 from canaryaudit.text import json_safe
+
+SIGNATURE = "<!-- Drawn by canaryaudit. -->\n"
+"""Begins every picture's file: a later report knows by it what it may remove."""
 
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
 
@@ -22,7 +29,7 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     Args:
         summary: What to say.
         directory: Where; made if it does not exist.
-        formats: Which of ``html``, ``md`` (with its pictures beside it) and ``json``.
+        formats: Which of ``html``, ``md`` (with its pictures beside it), ``json``, ``junit`` and ``model-card``.
 
     Returns:
         The files written, the reader's first choice first.
@@ -30,20 +37,54 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     Raises:
         RunDirectoryError: The directory or a file cannot be written.
     """
-    drawn = (*charts(summary), *relearning_charts(summary)) if set(formats) & {"html", "md"} else ()
+    drawn = charts(summary) if set(formats) & {"html", "md"} else ()
     makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
         "html": lambda: {"report.html": render_html(summary, drawn)},
-        "md": lambda: {"report.md": render_markdown(summary, drawn)} | {c.file_name: c.svg() for c in drawn},
+        "md": lambda: (
+            {"report.md": render_markdown(summary, drawn)} | {c.file_name: SIGNATURE + c.svg() for c in drawn}
+        ),
         "json": lambda: {"report.json": render_json(summary)},
+        "junit": lambda: {"report.junit.xml": render_junit(summary)},
+        "model-card": lambda: {"model-card.md": render_model_card(summary)},
     }
     contents = {name: text for wanted in FORMATS if wanted in formats for name, text in makers[wanted]().items()}
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         atomic_write(directory / name, text.encode())
+    if "md" in formats:
+        with write_errors(directory):
+            _remove_stale_pictures(directory, set(contents))
     return [directory / name for name in contents]
 
 
-def render_json(summary: Summary) -> str:
-    """Return the summary itself, valid JSON without infinities and without characters that cannot be seen."""
-    return json_safe(summary.model_dump_json(indent=2)) + "\n"
+def _remove_stale_pictures(directory: Path, fresh: Collection[str]) -> None:
+    """Remove the pictures of an earlier report that this one has none of: of fewer templates, say.
+
+    Only files that bear this package's own signature are touched.
+    """
+    for path in directory.glob("*.svg"):
+        if path.name in fresh or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if file.read(len(SIGNATURE)) == SIGNATURE.encode():
+                path.unlink()
+
+
+def render_json(summary: BaseModel) -> str:
+    """Return the summary itself as JSON, one line for each entry of a list, so that versions can be compared.
+
+    It is valid JSON, without infinities and without characters that cannot be seen.
+    """
+    parts = [f" {json.dumps(name)}: {_lines(value)}" for name, value in summary.model_dump(mode="json").items()]
+    return json_safe("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return _compact(value)
+    return "[\n" + ",\n".join(f"  {_compact(item)}" for item in value) + "\n ]"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -298,7 +298,11 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("unlearn", "--name", "x", "--replacement", "delete"), 1, "use --replacement decoys, or --method first-order"),
         (("unlearn", "--tau", "-1"), 2, "--tau: expected more than 0, got -1"),
         (("unlearn",), 1, "has an unlearning 'second-order' already: use --force to do it again, or another --name"),
-        (("report", "--format", "pdf"), 2, "--format: expected 'html', 'md' or 'json', got 'pdf'"),
+        (
+            ("report", "--format", "pdf"),
+            2,
+            "'json', 'junit' or 'model-card', got 'pdf'",
+        ),
         (("report", "--fail-above", "-1"), 2, "--fail-above: expected at least 0, got -1"),
         (("report", "-o", "sea.txt"), 1, "a file is in the way"),
     ],

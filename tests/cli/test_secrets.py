@@ -38,8 +38,9 @@ def audit(*insert: str, unlearn: tuple[str, ...] = ()) -> tuple[list[Result], Pa
         ("measure", run, *FAST, "--json"),
         ("unlearn", run, *UNLEARN, *unlearn),
         ("measure", run, "--model", "all", *FAST, "--json"),
-        ("report", run),
+        ("report", run, "--format", "html,md,json,junit,model-card"),
         ("report", run, "--json", "--fail-above", "0.01"),
+        ("report", run, "--fail-worse", "reports/RUN/report.json", "-o", "reports/again"),
         ("train", run, "--epochs", "0"),
         ("insert", "sea.txt", "-o", run, *insert),
     ]
@@ -55,9 +56,10 @@ def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
     # A model that has learned the secret by heart gives it away to every canary that shares its first words.
     monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
     results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "4")
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 2, 1], results
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 1], results
     before = json.loads((run / "measurements/before.json").read_text("utf-8"))
     assert [canary["extraction"]["greedy"] for canary in before["canaries"][:2]] == [True, False]
+    assert {"RUN/report.junit.xml", "RUN/model-card.md", "again/report.json"} <= set(tree(Path("reports")))
     for place, text in outputs(results, run).items():
         assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
     argv = json.loads((run / "manifest.json").read_text("utf-8"))["stages"][0]["argv"]

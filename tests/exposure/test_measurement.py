@@ -215,6 +215,15 @@ def test_wider_spaces_are_measured_in_the_wider_alphabet() -> None:
     assert all(own.space_bits == pytest.approx(4 * math.log2(36)) for own in measurement.canaries)
 
 
+def test_the_costs_of_a_secrets_characters_add_up_to_its_log_perplexity() -> None:
+    for own in run(two_templates(2)).canaries:
+        if own.control:
+            assert own.character_bits is None
+        else:
+            assert own.character_bits is not None
+            assert sum(own.character_bits) == pytest.approx(own.log_perplexity_bits, abs=1e-3)
+
+
 # --- secrets that their owners gave ---------------------------------------------------------------------
 
 
@@ -222,6 +231,8 @@ def test_a_given_secret_is_nowhere_in_the_record() -> None:
     measurement = run(two_templates(3, given=True), FULL)
     assert by_id(measurement)["canary-1"].extraction.greedy
     assert by_id(measurement)["canary-1"].extraction.greedy_text == "•••-•"
+    # Character by character, whoever has the model could put it together.
+    assert by_id(measurement)["canary-1"].character_bits is None
     text = measurement.model_dump_json()
     assert "314-1" not in text
     assert "3141" not in text

@@ -206,3 +206,59 @@ def test_the_hash_of_the_audited_text_is_withheld_where_a_secret_could_be_guesse
 def test_commands_name_the_program_without_its_directory():
     commands = make.before_after().provenance.commands
     assert commands[0].startswith("canaryaudit insert story.txt -t 'my telephone")
+
+
+def test_figures_of_a_hidden_secret_are_told_in_tenths_of_a_bit():
+    """An exact rank tells, to whoever has the model, which of its strings the secret is."""
+    canaries = make.canary_set([make.given("0123456789"), make.canary_set().canaries[1]])
+    before, after = {"canary-01": 17.123456, "canary-02": 18.123456}, {"canary-01": 3.123456, "canary-02": 2.123456}
+    summary = make.before_after(before, after, canaries, fail_above=1)
+    assert [canary.id for canary in summary.canaries] == ["canary-01", "canary-02"]
+    hidden, shown = summary.canaries
+    assert shown.before.exposure.bits == 18.12346
+    for state in (hidden.before, hidden.after):
+        for name, value in state.model_dump().items():
+            for figure in [value, *(value.values() if isinstance(value, dict) else ())]:
+                figures = figure.values() if isinstance(figure, dict) else [figure]
+                assert all(round(f, 1) == f for f in figures if isinstance(f, float)), name
+    assert summary.methods[0].max_exposure_bits == 3.1
+    text = render_json(summary)
+    assert "3.12" not in text
+    assert "17.12" not in text
+    assert str(2**-3.123456)[:5] not in text  # The p of a group of one canary.
+    revealed = make.before_after(before, after, canaries, reveal_secrets=True)
+    assert revealed.canaries[0].before.exposure.bits == 17.12346
+
+
+def test_the_gate_looks_at_the_unrounded_figure_of_a_hidden_secret():
+    canaries = make.canary_set([make.given("0123456789")])
+    gate = make.before_after({"canary-01": 10.04}, None, canaries, fail_above=10).gate
+    assert gate is not None
+    assert gate.reasons == ("canary-01: 10.0 bits before unlearning, above the limit of 10",)
+
+
+def test_the_likelihood_of_characters_is_told_of_shown_secrets_only():
+    canaries = make.canary_set([make.given("0123456789"), make.canary_set().canaries[1]])
+    bits = {"canary-01": 20.0, "canary-02": 30.0}
+    before = make.measurement(canaries, bits)
+    costs = tuple(0.5 * i for i in range(10))
+    found = tuple(m.model_copy(update={"character_bits": costs}) for m in before.canaries)
+    before = before.model_copy(update={"canaries": found})
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    assert {canary.id: canary.before.character_bits for canary in summary.canaries} == {
+        "canary-01": None,
+        "canary-02": costs,
+    }
+
+
+def test_the_controls_own_exposures_are_told_beside_chance():
+    canaries = make.canary_set()
+    before = make.measurement(canaries, make.EXPOSED)
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    exposures = [m.exposure.bits for m in before.canaries if m.control]
+    found = summary.calibration_before
+    assert found is not None
+    assert sum(bits < found.low_bits - 1e-4 for bits in exposures) == 3
+    assert sum(bits > found.high_bits + 1e-4 for bits in exposures) == 3
+    assert len(summary.templates[0].before.controls) == 64
+    assert summary.templates[1].before.controls == ()

@@ -1,0 +1,88 @@
+"""A section for a model card: the audit in a page of Markdown, without pictures, to paste."""
+
+from collections import Counter
+
+from canaryaudit.report import figures
+from canaryaudit.report.markdown import code, plain
+from canaryaudit.report.schema import Summary
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS, SEVERITY, WORDS
+
+MOST_CANARIES = 10
+
+
+def render_model_card(summary: Summary) -> str:
+    """Return the section: verdict, figures, how it was measured, what it cannot tell, and how to repeat it."""
+    overall, method = summary.overall, summary.method
+    counts = Counter(canary.last.verdict for canary in summary.canaries)
+    shown = [f"{counts[verdict]:,} {WORDS[verdict]}" for verdict in SEVERITY if counts[verdict]]
+    state = "after unlearning" if summary.unlearned else "as trained"
+    rows = [
+        ("Model", f"{state}; SHA-256 {_fact(summary, 'SHA-256 of the model ' + ('after' if method else 'before'))}"),
+        ("Canaries", f"{len(summary.canaries):,} secrets inserted into the training text: {', '.join(shown)}"),
+        ("Largest exposure", _largest(summary)),
+        ("Controls", _controls(summary)),
+    ]
+    if method:
+        change = figures.points(method.accuracy_change)
+        loss = figures.signed(method.heldout_loss_change_bits, 3)
+        rows += [
+            ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),
+            ("Fidelity", f"accuracy outside the secrets {change}; held-out loss {loss} bits per character"),
+            (
+                "Cost",
+                f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}",
+            ),
+        ]
+    blocks = [
+        "## Memorisation audit",
+        f"**{plain(overall.headline)}**",
+        "\n".join(f"> **Mind:** {plain(warning)}" for warning in summary.warnings),
+        "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {plain(value, 600)} |" for name, value in rows),
+        _worst(summary),
+        "Exposure is measured in bits: log2 of the number of strings of a secret's format, less log2 of the secret's "
+        "rank among them when ordered by how likely the model finds them (Carlini et al. 2019). A secret that a model "
+        f"never saw has 1.44 bits on average and lies below {NEVER_SEEN_BITS:.2f} bits 95 times in 100.",
+        "### Limits of the audit",
+        "\n".join(f"- {plain(sentence)}" for sentence in summary.limits),
+        f"Measured with canaryaudit {plain(_fact(summary, 'canaryaudit'))}, commit {plain(_fact(summary, 'Commit'))}.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _fact(summary: Summary, name: str) -> str:
+    return next((fact.value for fact in summary.provenance.facts if fact.name == name), "not recorded")
+
+
+def _largest(summary: Summary) -> str:
+    def largest(states: list[float | None]) -> str:
+        return figures.decimal(max((bits for bits in states if bits is not None), default=None))
+
+    before = largest([canary.before.exposure.bits for canary in summary.canaries])
+    if not summary.unlearned:
+        return f"{before} bits"
+    return f"{largest([canary.last.exposure.bits for canary in summary.canaries])} bits; before unlearning {before}"
+
+
+def _controls(summary: Summary) -> str:
+    found = summary.calibration_after if summary.unlearned else summary.calibration_before
+    if found is None:
+        return "none: calibration was not tested"
+    return (
+        f"{'passed' if found.passed else 'FAILED'}: {found.controls:,} secrets never inserted average "
+        f"{figures.decimal(found.mean_bits, 2)} bits where {figures.decimal(found.expected_mean_bits, 2)} are expected"
+    )
+
+
+def _worst(summary: Summary) -> str:
+    rows = [
+        f"| {code(canary.id, 40)} | {canary.repetitions:,} | {figures.decimal(canary.before.exposure.bits)} | "
+        + (f"{figures.decimal(canary.last.exposure.bits)} | " if summary.unlearned else "")
+        + f"{WORDS[canary.last.verdict]} |"
+        for canary in summary.canaries[:MOST_CANARIES]
+    ]
+    after = " Exposure after, bits |" if summary.unlearned else ""
+    head = f"| Canary | Times inserted | Exposure{' before' if after else ''}, bits |{after} Verdict |"
+    rule = "| --- | --: | --: |" + (" --: |" if after else "") + " --- |"
+    rest = len(summary.canaries) - MOST_CANARIES
+    more = f"\n\nThe {MOST_CANARIES} worst; {figures.counted(rest, 'canary')} more, less exposed." if rest > 0 else ""
+    return "\n".join([head, rule, *rows]) + more

@@ -1,0 +1,133 @@
+"""``report``: its formats, its gate's exit statuses, and several runs on one page."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from canaryaudit.report import schema_path
+from tests.cli.test_output import COLOUR, on_a_terminal
+from tests.commands import canaryaudit, succeed
+
+MakeRun = Callable[..., Path]
+
+
+def exposures(path: Path, state: str) -> list[float]:
+    canaries = json.loads(path.read_text("utf-8"))["canaries"]
+    return [canary[state]["exposure"]["bits"] for canary in canaries]
+
+
+def test_every_format_is_written_and_valid(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    result = succeed("report", run, "--format", "html,md,json,junit,model-card")
+    folder = Path("reports/RUN")
+    names = {path.name for path in folder.iterdir()}
+    assert {"report.html", "report.md", "report.json", "report.junit.xml", "model-card.md", "exposure.svg"} <= names
+    schema = json.loads(schema_path().read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(json.loads((folder / "report.json").read_text("utf-8")))
+    assert ElementTree.parse(folder / "report.junit.xml").getroot().tag == "testsuites"
+    assert (folder / "model-card.md").read_text("utf-8").startswith("## Memorisation audit")
+    assert "Report: reports/RUN/report.html" in result.out
+
+
+def test_json_on_standard_output_is_valid_too(make_run: MakeRun) -> None:
+    schema = json.loads(schema_path().read_text("utf-8"))
+    document = succeed("report", make_run("unlearned"), "--json").document
+    jsonschema.Draft202012Validator(schema).validate(document)
+
+
+def test_the_gate_above_a_limit_passes_with_0_and_fails_with_3_and_reasons(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    succeed("report", run, "-o", "first")
+    largest = max(exposures(Path("first/report.json"), "after"))
+    assert canaryaudit("report", run, "--fail-above", str(largest + 0.01)).status == 0
+    result = canaryaudit("report", run, "--fail-above", str(largest - 0.01))
+    assert result.status == 3
+    assert re.search(r"^canary-0\d: \d+\.\d\d bits after unlearning, above the limit of ", result.err, re.MULTILINE)
+    assert "FAILED" in result.out
+
+
+def test_the_gate_against_a_baseline_passes_with_0_and_fails_with_3_and_reasons(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    succeed("report", run, "-o", "first")
+    result = succeed("report", run, "--fail-worse", "first/report.json")
+    assert "Gate, no worse than the report of RUN: passed" in result.out
+    better = json.loads(Path("first/report.json").read_text("utf-8"))
+    better["canaries"].append(better["canaries"][0] | {"id": "canary-99"})
+    Path("better.json").write_text(json.dumps(better), "utf-8")
+    result = canaryaudit("report", run, "--fail-worse", "better.json", "--format", "junit,json")
+    assert result.status == 3
+    assert "canary-99: is in the baseline and not in this run" in result.err
+    gate = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))["gate"]
+    assert (gate["passed"], gate["baseline"], gate["fail_above_bits"]) == (False, "RUN", None)
+    assert 'name="gate: no worse than the report of RUN"' in Path("reports/RUN/report.junit.xml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("baseline", ["missing.json", "sea.txt", "reports/RUN/report.json"])
+def test_a_bad_baseline_is_refused_before_anything_is_trained(make_run: MakeRun, baseline: str) -> None:
+    result = canaryaudit("report", make_run("inserted"), "--fail-worse", baseline)
+    assert result.status == 2
+    assert result.complaint.startswith(f"--fail-worse {baseline}: ")
+    assert not Path("RUN/model.safetensors").exists()
+
+
+def test_a_plans_baseline_is_read_before_anything_is_trained() -> None:
+    Path("audit.toml").write_text('[insert]\ncorpus = "sea.txt"\n[report]\nfail_worse = "missing.json"\n', "utf-8")
+    assert "--fail-worse missing.json" in canaryaudit("run", "audit.toml").complaint
+    assert not Path("runs/audit/model.safetensors").exists()
+
+
+def test_several_runs_stand_on_one_page(make_run: MakeRun) -> None:
+    first, second = make_run("unlearned", "one"), make_run("measured", "two")
+    result = succeed("report", first, second)
+    assert "Report: reports/one-two/comparison.html" in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+    names = {path.name for path in Path("reports/one-two").iterdir()}
+    assert names == {"comparison.html", "comparison.md", "comparison.svg", "comparison.json"}
+    document = succeed("report", first, second, "--json", "-o", "page").document
+    assert [run["name"] for run in document["runs"]] == ["one", "two"]
+    assert [run["method"] is None for run in document["runs"]] == [False, True]
+    assert Path("page/comparison.html").exists()
+
+
+def test_the_gate_holds_for_each_of_several_runs(make_run: MakeRun) -> None:
+    first, second = make_run("unlearned", "one"), make_run("measured", "two")
+    assert canaryaudit("report", first, second, "--fail-above", "10").status == 0
+    result = canaryaudit("report", first, second, "--fail-above", "0", "-q")
+    assert result.status == 3
+    assert {line.split(": ")[0] for line in result.err.splitlines()} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("one", "one"), "one is named twice"),
+        (("one", "two", "--fail-worse", "x.json"), "several runs have no one baseline"),
+        (("one", "two", "--format", "html,junit"), "--format junit: only a report of one run has it"),
+    ],
+)
+def test_what_only_one_runs_report_has_is_a_usage_error(
+    make_run: MakeRun, arguments: tuple[str, ...], message: str
+) -> None:
+    make_run("measured", "one")
+    make_run("measured", "two")
+    result = canaryaudit("report", *arguments)
+    assert result.status == 2
+    assert message in result.complaint
+
+
+def test_a_run_that_is_not_there_is_said_before_another_is_measured(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    assert "nowhere" in canaryaudit("report", run, "nowhere").complaint
+    assert not Path("RUN/measurements/before.json").exists()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_report_on_a_terminal_is_coloured_unless_told_otherwise(make_run: MakeRun, plain: bool) -> None:
+    text = on_a_terminal("report", make_run("unlearned"), "--format", "json", **({"NO_COLOR": "1"} if plain else {}))
+    assert bool(COLOUR.search(text)) is not plain
+    assert "canary-01" in text

@@ -1,0 +1,100 @@
+"""Golden copies of everything that a report writes: a change of a format shows in review, file by file.
+
+After a change that is meant, ``make golden`` writes them, and the published JSON Schemas, anew.
+"""
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from canaryaudit.canaries import Canary
+from canaryaudit.report import Summary, build_summary, compare, render_comparison_terminal, render_terminal
+from canaryaudit.report.comparison import comparison_chart
+from canaryaudit.report.comparisonfiles import render_comparison_markdown, render_page
+from canaryaudit.report.gallery import charts
+from canaryaudit.report.gate import EarlierReport
+from canaryaudit.report.html import render_html
+from canaryaudit.report.junit import render_junit
+from canaryaudit.report.markdown import render_markdown
+from canaryaudit.report.modelcard import render_model_card
+from canaryaudit.report.write import render_json
+from tests.report import builders as make
+
+FILES = Path(__file__).parent / "files"
+_OWN = re.compile(r"(<style>|<script>)(.*?)(</style>|</script>)", re.DOTALL)
+
+
+def golden_summary(seed: int = 0) -> Summary:
+    """Return a summary with something in every section: a hidden secret, several methods, a gate that fails."""
+    canaries = make.canary_set(
+        [
+            make.given("0123456789"),
+            Canary(id="canary-02", template=make.PHONE, completion="7291048365", repetitions=16),
+            Canary(id="canary-03", template=make.PLATE, completion="QXZ-4417", repetitions=1),
+        ],
+        num_controls=12,
+    )
+    ids = [canary.id for canary in canaries.inserted]
+    before = make.measurement(canaries, {"canary-01": 33.3, "canary-02": 30.1, "canary-03": 12.0 + seed})
+    costs = {"canary-02": (0.1, 0.2, 1.4, 2.9, 3.5, 0.0, 0.3, 0.6, 4.2, 0.9), "canary-03": (0.5,) * 8}
+    before = before.model_copy(
+        update={
+            "canaries": tuple(m.model_copy(update={"character_bits": costs.get(m.id)}) for m in before.canaries),
+        }
+    )
+    after = make.measurement(
+        canaries, {"canary-01": 2.1, "canary-02": 6.4, "canary-03": 0.4}, "after-second", sha=make.UPDATED_SHA
+    )
+    runs = [
+        (
+            make.unlearning("first", ids, drop=0.02, method="first-order", seconds=1.2),
+            make.measurement(canaries, {"canary-01": 30.0, "canary-02": 8.0, "canary-03": 0.4}, "after-first"),
+        ),
+        (make.unlearning("second", ids, notes=("A note.",)), after),
+    ]
+    earlier = make.before_after(
+        {"canary-02": 30.0}, {"canary-02": 1.0}, make.canary_set([canaries.canaries[1]]), run_name="nightly"
+    )
+    return build_summary(
+        make.manifest(),
+        canaries,
+        make.model_record(),
+        before,
+        runs,
+        f"golden-{seed}",
+        fail_above=5.0,
+        baseline=EarlierReport.model_validate_json(render_json(earlier)),
+    )
+
+
+def produce() -> dict[str, str]:
+    """Return every golden file's text by its name; style sheet and script, which are no format, are left out."""
+    summary = golden_summary()
+    drawn = charts(summary)
+    comparison = compare([summary, golden_summary(seed=1)], ["a", "b"])
+    chart = comparison_chart(comparison)
+    return {
+        "report.html": _without_own(render_html(summary, ())),
+        "report.md": render_markdown(summary, drawn),
+        "report.json": render_json(summary),
+        "report.junit.xml": render_junit(summary),
+        "model-card.md": render_model_card(summary),
+        "terminal.txt": _printed(render_terminal(summary)),
+        **{chart.file_name: chart.svg() + "\n" for chart in drawn},
+        "comparison.html": _without_own(render_page(comparison, chart)),
+        "comparison.md": render_comparison_markdown(comparison, chart),
+        "comparison.json": render_json(comparison),
+        "comparison.txt": _printed(render_comparison_terminal(comparison)),
+    }
+
+
+def _without_own(page: str) -> str:
+    return re.sub(r"'sha256-[^']*'", "'sha256-…'", _OWN.sub(r"\1…\3", page))
+
+
+def _printed(view: object) -> str:
+    file = io.StringIO()
+    Console(file=file, width=80, highlight=False).print(view)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

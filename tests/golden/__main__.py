@@ -1,0 +1,21 @@
+"""Write the golden files and the published JSON Schemas anew: ``python -m tests.golden``."""
+
+from canaryaudit.report.published import generate_schemas
+from tests.golden import FILES, produce
+
+
+def main() -> None:
+    """Write what has changed, and say so."""
+    wanted = {FILES / name: text for name, text in produce().items()} | generate_schemas()
+    for path in list(FILES.iterdir()):
+        if path not in wanted:
+            path.unlink()
+            print(f"removed {path.name}")
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+            print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
