@@ -1,5 +1,6 @@
-"""Facts about the machine and the software, for the manifest."""
+"""Facts about the machine and the software, for the manifest, and what the process asks of its allocator."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _PACKAGES = ("torch", "numpy", "scipy", "safetensors", "datasets")
 
 
@@ -35,6 +37,18 @@ def machine() -> dict[str, str | int]:
         facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     facts["accelerator"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return facts
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep large pieces of memory that are freed, for the next of the same size.
+
+    It would hand them back to the system, which clears them page by page when they are asked for again: a tenth
+    of the time of scoring millions. Nothing happens where the C library is not the GNU one.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def commit() -> str:

@@ -8,6 +8,7 @@ away unasked: where it was made with other options than are asked for now, that 
 from collections.abc import Sequence
 from pathlib import Path
 
+from canaryaudit import environment
 from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
 from canaryaudit.canaries import Canary
 from canaryaudit.checkpoint import read_facts
@@ -121,9 +122,10 @@ class Pipeline(Workbench):
             seed=options.seed,
         )
         draft = None
-        fast = options.samples >= DRAFT_FROM and resolve_precision(options.precision, device) == "bf16"
-        if fast and isinstance(model, CharLSTM):
-            draft = DraftReader(model)
+        if options.samples >= DRAFT_FROM:
+            environment.keep_freed_memory()
+            if isinstance(model, CharLSTM) and resolve_precision(options.precision, device) == "bf16":
+                draft = DraftReader(model)
         with self.stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
             measurement = measure(
                 reader_of(model),

@@ -21,7 +21,7 @@ DRAFT_FROM = 200_000
 """References from which a draft is worth its second look; below, float32 takes seconds."""
 KEEP_FROM = 1_000_000
 """References from which finished parts are kept on the disk: a minute of work and more."""
-_BLOCK = 32
+_BLOCK = 8
 """Parts that are kept in one file: half a million draws, some ten seconds."""
 _PILOT = 4096
 """References of any cost that are scored twice."""

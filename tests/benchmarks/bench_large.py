@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 
+from canaryaudit import environment
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
 from canaryaudit.exposure.uniform import UniformSample
 from canaryaudit.model import DraftReader, LSTMReader, resolve_precision
@@ -20,6 +21,7 @@ COUNT = 10_000_000
 def run() -> list[Comparison]:
     """Score 10^7 random 10-digit completions as a measurement does, against whole completions in fp32."""
     assert COUNT >= DRAFT_FROM
+    environment.keep_freed_memory()
     model, space = untrained()
     reader = LSTMReader(model)
     draft = DraftReader(model) if resolve_precision("auto", torch.device("cpu")) == "bf16" else None

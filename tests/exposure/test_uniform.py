@@ -63,13 +63,13 @@ def test_members_are_drawn_uniformly_and_independently(
 
 
 def test_any_part_can_be_drawn_alone_and_again() -> None:
-    one, two = (UniformSample(space_of("{digits:8}"), 60_000, (3, 1)) for _ in range(2))
+    one, two = (UniformSample(space_of("{digits:8}"), 300_000, (3, 1)) for _ in range(2))
     assert one.num_parts == two.num_parts > 1
     last = one.num_parts - 1
     for index in (last, 0):
         np.testing.assert_array_equal(one.part(index)[0], two.part(index)[0])
         np.testing.assert_array_equal(one.part(index)[1], one.part(index)[1])
-    other = UniformSample(space_of("{digits:8}"), 60_000, (4, 1))
+    other = UniformSample(space_of("{digits:8}"), 300_000, (4, 1))
     assert not np.array_equal(other.part(0)[0][:50], one.part(0)[0][:50])
 
 
