@@ -31,7 +31,7 @@ def test_all_figures_hold_each_templates_curve_and_the_odds() -> None:
     assert "1,000,000" in text
     assert "certain" in text
     assert "0.0=" in text
-    assert "Furthest from the headline figure: " in text
+    assert "Furthest from the headline figure, in bits:" in text
     assert "skew-normal" in text.split("Furthest")[1]
     assert all(len(line) <= 80 for line in text.splitlines())
 
