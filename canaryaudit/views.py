@@ -203,7 +203,7 @@ def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
         if differences:
             bits, identifier = max(differences, key=lambda pair: abs(pair[0]))
             said.append(f"{name} {bits:+.1f} ({shorten(identifier, 16)})")
-    return "Furthest from the headline figure, in bits:\n" + ", ".join(said) + "." if said else ""
+    return "\n  ".join(("Furthest from the headline figure, in bits:", *said)) if said else ""
 
 
 def _memorised(curve: MemorisationCurve) -> list[RenderableType]:

@@ -74,7 +74,7 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     Path("sea.txt").write_text(f"{told}{story}\n\n{told}And {SECRET} once more.\n", "utf-8")
     insert = ("--locate", TEMPLATE, "-t", TEMPLATE, "-n", "1", "-r", "3", "--controls", "4")
     results, run = audit(*insert)
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 2, 1], results
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 1], results
     assert "1 other place" in results[0].err
     canaries = json.loads((run / "canaries.json").read_text("utf-8"))["canaries"]
     assert [(c["origin"], c["repetitions"]) for c in canaries[:2]] == [("generated", 3), ("located", 2)]
