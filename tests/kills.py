@@ -107,7 +107,11 @@ def begin(place: Path) -> None:
 def result_of(place: Path) -> dict[str, Any]:
     """Return all that an audit left, without what differs from one run to the next."""
     # A stage that was killed between its work and its record stands in the manifest twice: essence compares sets.
-    return {"run": timeless(essence(place / "RUN")), "report": timeless(essence(place / "report"))}
+    run, report = timeless(essence(place / "RUN")), timeless(essence(place / "report"))
+    if isinstance(report.get("report.json"), dict):
+        stages = report["report.json"]["provenance"]["stages"]
+        report["report.json"]["provenance"]["stages"] = sorted({(own["stage"], own["name"]) for own in stages})
+    return {"run": run, "report": report}
 
 
 def timeless(value: Any) -> Any:

@@ -126,6 +126,12 @@ def test_nothing_is_pickled(path: Path) -> None:
 
 
 @sources
+def test_no_library_writes_a_file_under_a_temporary_name_of_its_own(path: Path) -> None:
+    """After a kill nobody would know that file: safetensors' ``save_file`` has one."""
+    assert "save_file(" not in path.read_text("utf-8")
+
+
+@sources
 def test_modules_are_short_enough_to_be_read(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
 
