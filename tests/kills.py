@@ -110,7 +110,9 @@ def result_of(place: Path) -> dict[str, Any]:
     run, report = timeless(essence(place / "RUN")), timeless(essence(place / "report"))
     if isinstance(report.get("report.json"), dict):
         stages = report["report.json"]["provenance"]["stages"]
-        report["report.json"]["provenance"]["stages"] = sorted({(own["stage"], own["name"]) for own in stages})
+        # So it does in the report, where a killed writing of that report is told too.
+        known = {(own["stage"], own["name"]) for own in stages} - {("report", "")}
+        report["report.json"]["provenance"]["stages"] = sorted(known)
     return {"run": run, "report": report}
 
 
