@@ -11,6 +11,7 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -54,8 +55,9 @@ def _parse_slot(body: str, template: str) -> Slot:
         words = tuple(dict.fromkeys(argument.split("|")))
         if len(words) < 2 or "" in words:
             raise TemplateError(f"slot {{{body}}} needs at least two words: write {{choice:red|green}}")
-        for word in words:
-            if any(other != word and other.startswith(word) for other in words):
+        # Sorted, a word that begins another stands right before one that it begins.
+        for word, following in pairwise(sorted(words)):
+            if following.startswith(word):
                 raise TemplateError(
                     f"slot {{{body}}}: {word!r} is the beginning of another choice; add a closing character to each"
                 )

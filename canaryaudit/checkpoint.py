@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from canaryaudit.errors import ModelError
@@ -44,7 +44,8 @@ class CheckpointFile:
         text = json.dumps(facts)
         header = {"key": self.key, "facts": text, "sha256": _digest(local, text)}
         with self.atomically(self.path) as temporary:
-            save_file(local, temporary, metadata=header)
+            # Not save_file: it has a temporary file of its own, which a kill would leave for ever.
+            temporary.write_bytes(save(local, header))
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return tensors and facts, or None where there is no state of this training.

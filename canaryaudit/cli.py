@@ -266,6 +266,7 @@ app.command(epilog=flags.example("canaryaudit report runs/notes --fail-above 10 
     commands.report
 )
 app.command(epilog=flags.PLAN_EXAMPLE + flags.example("canaryaudit run audit.toml"))(commands.run)
+app.command(epilog=flags.example("canaryaudit verify runs/notes"))(commands.verify)
 
 
 @app.callback()

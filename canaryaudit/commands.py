@@ -9,8 +9,9 @@ from rich.text import Text
 from canaryaudit import flags
 from canaryaudit.console import argv_of, narrating, opened, print_json, quoted, show, show_comparison, show_report
 from canaryaudit.errors import Inconclusive
+from canaryaudit.outcome import ERROR
 from canaryaudit.plan import AttackOptions, MeasureOptions, Plan, ReportOptions, read_plan
-from canaryaudit.views import relearning_view
+from canaryaudit.views import relearning_view, verification_view
 
 _MEASURE, _ATTACK = MeasureOptions(), AttackOptions()
 _STEPS = ",".join(map(str, _ATTACK.steps))
@@ -112,3 +113,25 @@ def run(
     show_report(summary, written, as_json)
     if failures:
         raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")
+
+
+def verify(
+    run: flags.RunArgument,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Tell what in a run directory is damaged, missing or stale.
+
+    Every file is checked against what vouches for it, and each fault is told with the command that repairs it. Nothing
+    is changed. Exit status: 0 all is sound, 1 something is to be repaired.
+    """
+    from canaryaudit.verification import verify_run
+
+    found = verify_run(run)
+    if as_json:
+        print_json(found)
+    elif not (quiet and found.sound):
+        show(verification_view(found, every=verbose))
+    if not found.sound:
+        raise typer.Exit(ERROR)

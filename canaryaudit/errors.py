@@ -27,6 +27,24 @@ class RunDirectoryError(CanaryAuditError):
     """A run directory is missing, damaged, locked, foreign or from a newer version."""
 
 
+class Damaged(RunDirectoryError):
+    """A file is not what was written there.
+
+    Args:
+        what: The file.
+        fault: What is wrong with it.
+        repair: What to do, as a clause.
+    """
+
+    def __init__(self, what: object, fault: str, repair: str) -> None:
+        super().__init__(f"{what} is damaged ({fault}): {repair}")
+        self.fault = fault
+
+
+class NewerVersion(RunDirectoryError):
+    """A file was written by a newer version of this package."""
+
+
 class ModelError(CanaryAuditError):
     """A model file is damaged, or does not fit its description."""
 

@@ -50,6 +50,7 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
         audited_sha256=hashlib.sha256(made.training_text.encode("utf-8")).hexdigest(),
         characters=len(made.training_text),
         heldout_characters=len(made.heldout_text),
+        heldout_sha256=hashlib.sha256(made.heldout_text.encode("utf-8")).hexdigest(),
         paragraphs=made.num_paragraphs,
         documents=made.num_documents,
         lowercase=options.lowercase,

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from canaryaudit.errors import RunDirectoryError, one_line
+from canaryaudit.errors import Damaged, NewerVersion, RunDirectoryError, one_line
 from canaryaudit.files import read_errors
 from canaryaudit.records import SCHEMA_VERSION
 
@@ -22,11 +22,13 @@ def read_text(path: Path, repair: str) -> str:
     Raises:
         RunDirectoryError: It cannot be read, or is not UTF-8; ``repair`` says what to do then.
     """
+    if path.exists() and not path.is_file():
+        raise Damaged(path, "not a plain file", repair)
     try:
         with read_errors(path):
             return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        raise RunDirectoryError(f"{path} is damaged (not UTF-8): {repair}") from None
+        raise Damaged(path, "not UTF-8", repair) from None
 
 
 def record_json(record: BaseModel) -> str:
@@ -48,15 +50,17 @@ def read_record(path: Path, kind: type[R], repair: str) -> R:
     if not path.exists():
         raise RunDirectoryError(f"{path} is missing: {repair}")
     remedy = repair if repair.startswith("delete") else f"delete it, then {repair}"
+    if not path.is_file():  # A pipe would be waited for.
+        raise Damaged(path, "not a plain file", remedy)
     with read_errors(path):
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise RunDirectoryError(f"{path} is damaged (larger than {MAX_JSON_BYTES // 2**20} MB): {remedy}")
+            raise Damaged(path, f"larger than {MAX_JSON_BYTES // 2**20} MB", remedy)
         data = path.read_bytes()
     try:
         document = json.loads(data)
         version = document.get("schema_version", 0) if isinstance(document, dict) else 0
         if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise RunDirectoryError(
+            raise NewerVersion(
                 f"{path} was written by a newer canaryaudit (schema {version}, this one reads up to "
                 f"{SCHEMA_VERSION}): upgrade canaryaudit"
             )
@@ -64,6 +68,6 @@ def read_record(path: Path, kind: type[R], repair: str) -> R:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "document"
-        raise RunDirectoryError(f"{path} is damaged ({place}: {first['msg']}): {remedy}") from None
+        raise Damaged(path, f"{place}: {first['msg']}", remedy) from None
     except (ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} is damaged (not a JSON record: {one_line(error)}): {remedy}") from None
+        raise Damaged(path, f"not a JSON record: {one_line(error)}", remedy) from None

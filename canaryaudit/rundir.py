@@ -14,19 +14,19 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from canaryaudit import layout
 from canaryaudit.canaries import CanarySet, Template
-from canaryaudit.errors import ModelError, RunDirectoryError, TemplateError
+from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, TemplateError
 from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
 from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record, read_text, record_json
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 
-_MANIFEST, _CORPUS, _HELDOUT, _CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
-_WEIGHTS, _MODEL = "model.safetensors", "model.json"
-_CHECKPOINT = "checkpoint.safetensors"
-_MEASUREMENTS, _UNLEARNED, _UNLEARNING = "measurements", "unlearned", "unlearning.json"
-_SHARDS, _CORRECTED = "shards", "-corrected"
-_LOCK, _STAGING, _PARTS = ".lock", ".staging", ".parts"
+_MANIFEST, _CORPUS, _HELDOUT, _CANARIES = layout.MANIFEST, layout.CORPUS, layout.HELDOUT, layout.CANARIES
+_WEIGHTS, _MODEL, _CHECKPOINT = layout.WEIGHTS, layout.MODEL, layout.CHECKPOINT
+_MEASUREMENTS, _UNLEARNED, _UNLEARNING = layout.MEASUREMENTS, layout.UNLEARNED, layout.UNLEARNING
+_SHARDS, _CORRECTED = layout.SHARDS, layout.CORRECTED
+_LOCK, _STAGING, _PARTS = layout.LOCK, layout.STAGING, layout.PARTS
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
 _DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED, _PARTS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -191,7 +191,9 @@ class RunDirectory:
     def heldout_text(self) -> str:
         """Return the held-out text; empty if nothing was held out."""
         text = self._read_text(_HELDOUT)
-        if len(text) != self.manifest.corpus.heldout_characters:
+        facts = self.manifest.corpus
+        sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        if len(text) != facts.heldout_characters or facts.heldout_sha256 not in (None, sha256):
             raise self._changed(_HELDOUT)
         return text
 
@@ -213,9 +215,7 @@ class RunDirectory:
         except TemplateError:
             sound = False
         if not sound:
-            raise RunDirectoryError(
-                f"{self.path / _CANARIES} is damaged (it does not agree with {_CORPUS}): {self._insert_again}"
-            )
+            raise Damaged(self.path / _CANARIES, f"it does not agree with {_CORPUS}", self._insert_again)
         return canary_set
 
     # --- models

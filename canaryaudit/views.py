@@ -19,7 +19,8 @@ from canaryaudit.records import (
     RelearningAttack,
     UnlearningRecord,
 )
-from canaryaudit.text import shorten
+from canaryaudit.text import shorten, visible
+from canaryaudit.verification import PROBLEMS, Verification
 
 MOST_CANARIES, MOST_PLACES = 20, 6
 """Shown unless all are asked for: what fits a screen, and a line."""
@@ -158,6 +159,29 @@ def relearning_view(record: UnlearningRecord) -> RenderableType:
             f"Exposure of {shorten(canary, 40)} in bits, {shorten(record.name, 40)} trained further, beside the same on"
         )
         parts += [Text(f"{title} {shorten(found.retrained_name, 40)}"), table]
+    return Group(*parts)
+
+
+def verification_view(found: Verification, *, every: bool = False) -> RenderableType:
+    """Return what was found of a run directory: each file that needs a word, and the commands that repair all.
+
+    Args:
+        found: The findings.
+        every: Show the files with which all is well too.
+    """
+    told = [own for own in found.findings if every or own.state != "sound" or own.detail]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("file", "state", "what"):
+        table.add_column(heading, overflow="fold")
+    for own in told:
+        table.add_row(Text(shorten(own.file, 200)), own.state, Text(visible(own.detail)))
+    problems = sum(own.state in PROBLEMS for own in found.findings)
+    number = len(found.findings)
+    verdict = f"All sound: {number:,} files checked." if found.sound else f"{problems:,} of {number:,} to be repaired."
+    parts: list[RenderableType] = [*([table] if told else []), Text(verdict)]
+    if found.repairs:
+        commands = "\n".join(f"  {visible(line)}" for line in found.repairs)
+        parts.append(Text(f"Repair, in this order, then verify again:\n{commands}"))
     return Group(*parts)
 
 

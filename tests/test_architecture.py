@@ -12,6 +12,8 @@ ORDER = (
     "text",
     "narration",
     "files",
+    "tensorfiles",
+    "layout",
     "parts",
     "cards",
     "canaries",
@@ -31,6 +33,8 @@ ORDER = (
     "checkpoint",
     "schedule",
     "training",
+    "repairs",
+    "verification",
     "scoring",
     "exposure",
     "unlearning",
@@ -119,6 +123,12 @@ def test_nothing_is_pickled(path: Path) -> None:
     assert roots.isdisjoint({"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"})
     assert "torch.load(" not in source, "torch.load unpickles"
     assert "torch.save(" not in source, "torch.save pickles"
+
+
+@sources
+def test_no_library_writes_a_file_under_a_temporary_name_of_its_own(path: Path) -> None:
+    """After a kill nobody would know that file: safetensors' ``save_file`` has one."""
+    assert "save_file(" not in path.read_text("utf-8")
 
 
 @sources

@@ -1,6 +1,7 @@
 """Tests of canaryaudit.canaries."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -205,3 +206,12 @@ def test_a_set_measures_in_the_space_that_was_asked_for(wider: str | None, size:
 def test_only_given_secrets_are_masked() -> None:
     assert canary("a", origin="given").masked
     assert not canary("a").masked
+
+
+def test_a_choice_among_very_many_words_is_read_at_once() -> None:
+    words = "|".join(f"{number:06}" for number in range(100_000))
+    started = time.perf_counter()
+    assert Template.parse(f"{{choice:{words}}}").parts
+    with pytest.raises(TemplateError, match="'05' is the beginning of another choice"):
+        Template.parse(f"{{choice:{words}|05}}")
+    assert time.perf_counter() - started < 5

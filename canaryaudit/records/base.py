@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 1
 
+MAX_MEMBERS = 100
+"""Models that may predict together: as many as ``--shards`` allows. A record that names more would only take memory."""
+
 Stage = Literal["insert", "train", "measure", "unlearn", "attack", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
 ClosedForm = Literal["first-order", "second-order"]

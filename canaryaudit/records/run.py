@@ -15,6 +15,8 @@ class CorpusFacts(Record):
     characters: int
     """Characters of the run's corpus.txt, canaries included."""
     heldout_characters: int
+    heldout_sha256: str | None = None
+    """SHA-256 of the run's heldout.txt; None in a run of an earlier version."""
     paragraphs: int
     documents: int
     lowercase: bool

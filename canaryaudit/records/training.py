@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from canaryaudit.records.base import SCHEMA_VERSION, Record
+from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Record
 
 
 class Architecture(Record):
     """Shape of a character LSTM."""
 
-    vocabulary: str
+    vocabulary: str = Field(min_length=1, max_length=0x110000)
     """The symbols, in the order of their ids."""
     embedding: int = Field(gt=0, le=65536)
     hidden: int = Field(gt=0, le=65536)
@@ -70,5 +70,5 @@ class ModelRecord(Record):
     """SHA-256 of the weights' file."""
     training: TrainingRecord | None = None
     """Absent for a model that was not trained but derived."""
-    members: int = Field(default=1, ge=1)
+    members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     """Models of this shape whose log-probabilities are averaged."""

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from canaryaudit.records.base import SCHEMA_VERSION, Method, Record, Scope, SolverName
+from pydantic import Field
+
+from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Method, Record, Scope, SolverName
 from canaryaudit.records.relearning import Relearning
 
 
@@ -98,7 +100,7 @@ class UnlearningRecord(Record):
     fidelity_limit: float
     """Largest allowed drop of train_accuracy, as a share."""
     cost: UnlearningCost
-    members: int = 1
+    members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     """Models whose log-probabilities the result averages: more than one where it was trained by shards."""
     relearning: Relearning | None = None
     """How fast secrets come back when the model is trained further; null where that attack was not made."""

@@ -25,7 +25,7 @@ from canaryaudit.plan import (
 from tests.commands import PROCESS, canaryaudit, succeed
 
 GROUP: Any = typer.main.get_command(app)
-COMMANDS = ("insert", "train", "measure", "unlearn", "attack", "report", "run")
+COMMANDS = ("insert", "train", "measure", "unlearn", "attack", "report", "run", "verify")
 
 
 def test_these_are_the_commands() -> None:

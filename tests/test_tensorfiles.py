@@ -1,0 +1,104 @@
+"""Tests of canaryaudit.tensorfiles: the header's sizes are believed only where they agree with the file's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from canaryaudit.ensemble import Ensemble
+from canaryaudit.errors import Damaged
+from canaryaudit.model import CharLSTM
+from canaryaudit.records import Architecture
+from canaryaudit.tensorfiles import MAX_HEADER_BYTES, read_header
+from canaryaudit.verification import weight_shapes
+
+ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0, 4)), "c": np.array(7, dtype=np.int64)}
+
+
+def written(path: Path, header: Any, data: bytes = b"") -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def entry(start: int, end: int, dtype: str = "F32", shape: tuple[int, ...] = (1,)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+def test_a_header_tells_what_the_library_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save(ARRAYS, {"note": "metadata is no tensor"}))
+    found = read_header(path)
+    assert {name: own.shape for name, own in found.items()} == {name: own.shape for name, own in ARRAYS.items()}
+    data = path.read_bytes()
+    assert all(data[own.start : own.end] == ARRAYS[name].tobytes() for name, own in found.items())
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "fault"),
+    [
+        ({"a": entry(0, 4)}, b"", "describes"),
+        ({"a": entry(0, 4)}, b"12345", "describes"),
+        ({"a": entry(0, 2**60, shape=(2**58,))}, b"1234", "describes"),
+        ({"a": entry(0, 4, shape=(2**62, 2**62))}, b"1234", "that agree for 'a'"),
+        ({"a": entry(0, 4, shape=(-1,))}, b"1234", "that agree"),
+        ({"a": entry(0, 4, shape=(1,) * 99)}, b"1234", "that agree"),
+        ({"a": entry(0, 4, dtype="F128")}, b"1234", "that agree"),
+        ({"a": entry(0, 4) | {"more": 1}}, b"1234", "that agree"),
+        ({"a": entry(0, 4), "b": entry(0, 4)}, b"1234", "overlap"),
+        ({"a": entry(0, 4), "b": entry(2, 6)}, b"123456", "overlap"),
+        ({"a": entry(4, 8)}, b"12345678", "gaps"),
+        ({"../../a": 1}, b"", "that agree"),
+        ([], b"", "not a JSON object"),
+        (b"{" * 50, b"", "not JSON"),
+        (b"[" * 100_000, b"", "not JSON"),
+        (b'{"a": 1e999', b"", "not JSON"),
+    ],
+)
+def test_headers_that_contradict_themselves_or_the_file(tmp_path: Path, header: Any, data: bytes, fault: str) -> None:
+    with pytest.raises(Damaged, match=fault):
+        read_header(written(tmp_path / "x", header, data))
+
+
+@pytest.mark.parametrize("length", [1, MAX_HEADER_BYTES + 1, 2**63, 2**64 - 1])
+def test_a_length_beyond_the_file_is_not_read(tmp_path: Path, length: int) -> None:
+    (tmp_path / "x").write_bytes(length.to_bytes(8, "little"))
+    with pytest.raises(Damaged, match="impossible length"):
+        read_header(tmp_path / "x")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Damaged, match="not a plain file"):
+        read_header(tmp_path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(position=st.integers(0, 199), value=st.integers(0, 255), cut=st.integers(0, 260))
+def test_a_changed_byte_never_gives_a_tensor_outside_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int, cut: int
+) -> None:
+    data = bytearray(save(ARRAYS))
+    data[position % len(data)] = value
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    path.write_bytes(data[:cut] if cut % 2 else data)
+    try:
+        found = read_header(path)
+    except Damaged:
+        return
+    assert all(0 <= own.start <= own.end <= path.stat().st_size for own in found.values())
+
+
+@pytest.mark.parametrize(("layers", "members"), [(1, 1), (3, 1), (2, 3)])
+def test_the_expected_weights_are_those_of_the_model(layers: int, members: int) -> None:
+    architecture = Architecture(vocabulary="abcde", embedding=3, hidden=4, layers=layers)
+    with torch.device("meta"):
+        models = [CharLSTM(architecture) for _ in range(members)]
+        model = models[0] if members == 1 else Ensemble(models)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert weight_shapes(architecture, members) == expected

@@ -1,0 +1,128 @@
+"""Templates, records and corpora from strangers: an error of one line, or a value; nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canaryaudit.canaries import CanarySet, Template
+from canaryaudit.corpus import hold_out, paragraphs, read_corpus
+from canaryaudit.errors import CanaryAuditError, CorpusError, RunDirectoryError, TemplateError
+from canaryaudit.recordfiles import read_record
+from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
+from canaryaudit.rundir import RunDirectory
+from canaryaudit.verification import verify_run
+
+KINDS = (Manifest, CanarySet, ModelRecord, Measurement, UnlearningRecord)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+PIECES = st.sampled_from(
+    [
+        "{",
+        "}",
+        "{{",
+        "}}",
+        "{digits:",
+        "{any:999}",
+        "{choice:",
+        "|",
+        ":",
+        "0",
+        "9" * 30,
+        "-1",
+        "a",
+        "\n",
+        "\0",
+        "\ud800",
+    ]
+)
+
+
+@settings(max_examples=500, deadline=2000)
+@given(st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
+def test_any_text_is_a_template_or_a_template_error(text: str) -> None:
+    try:
+        template = Template.parse(text)
+        assert template.space("ab \n").bits >= 0
+    except TemplateError:
+        return
+
+
+@settings(max_examples=300, deadline=2000)
+@given(document=JSON, kind=st.sampled_from(KINDS))
+def test_any_json_is_a_record_or_a_damaged_one(
+    tmp_path_factory: pytest.TempPathFactory, document: Any, kind: type[Manifest]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(RunDirectoryError, match="is damaged|newer canaryaudit"):
+        read_record(path, kind, "make it again")
+
+
+@settings(max_examples=200, deadline=5000)
+@given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_corpus_or_a_corpus_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes(data)
+    try:
+        pieces = paragraphs(read_corpus(str(path)).documents)
+        assert sum(map(len, sum(hold_out(pieces, 0.2, 0), ()))) == sum(map(len, pieces))
+    except CorpusError:
+        return
+
+
+def spoil(document: Any, where: int, value: Any) -> Any:
+    """Return a JSON document with one of its values, counted in order, replaced."""
+    count = -1
+
+    def walk(own: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == where:
+            return value
+        if isinstance(own, dict):
+            return {key: walk(item) for key, item in own.items()}
+        return [walk(item) for item in own] if isinstance(own, list) else own
+
+    return walk(document)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stranger")
+
+
+@settings(max_examples=200, deadline=5000)
+@given(name=st.sampled_from(["manifest.json", "canaries.json"]), where=st.integers(0, 150), value=JSON)
+def test_a_run_with_any_value_anywhere_is_sound_or_told_damaged(
+    stranger: Path, tmp_path_factory: pytest.TempPathFactory, name: str, where: int, value: Any
+) -> None:
+    run = stranger / "RUN"
+    if not run.exists():
+        make(run)
+    path = run / name
+    original = path.read_text("utf-8")
+    try:
+        path.write_text(json.dumps(spoil(json.loads(original), where, value)), "utf-8")
+        try:
+            found = verify_run(run)
+            RunDirectory.open(run).canary_set()
+        except CanaryAuditError:
+            return
+        assert found.findings
+    finally:
+        path.write_text(original, "utf-8")
+
+
+def make(run: Path) -> None:
+    """Insert canaries into a small text."""
+    from tests.commands import INSERT, ROOT, succeed
+
+    text = run.parent / "sea.txt"
+    text.write_text((ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:6_000], "utf-8")
+    succeed("insert", text, "-o", run, *INSERT)
