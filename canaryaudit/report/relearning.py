@@ -89,9 +89,10 @@ def _coarse(curve: RelearningCurve) -> RelearningCurve:
         return tuple(
             point.model_copy(
                 update={
+                    "log_perplexity_bits": round(point.log_perplexity_bits, 1),
                     "exposure": point.exposure.model_copy(
                         update={name: round(getattr(point.exposure, name), 1) for name in ("bits", "low", "high")}
-                    )
+                    ),
                 }
             )
             for point in points

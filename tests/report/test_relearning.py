@@ -111,6 +111,7 @@ def test_a_result_that_is_fast_but_comes_back_is_called_so_everywhere() -> None:
     for shown in (page, text):
         assert said in shown
         assert "fast but comes back" in shown
+    assert 'class="verdict indistinguishable returns"' in page, "not in the colour of a good end"
     assert "Relearning           fast but comes back" in terminal(made)
     assert json.loads(render_json(made))["methods"][0]["relearning"]["curves"][1]["comes_back_at"] == 1
 
@@ -124,6 +125,7 @@ def test_a_slow_result_is_not_called_fast() -> None:
 def test_a_result_that_stays_gone_says_by_how_much() -> None:
     made = summary(GONE_FOR_GOOD)
     assert "comes back" not in made.overall.headline
+    assert 'class="verdict indistinguishable"' in render_html(made, relearning_charts(made))
     window, other = relearning_sentences(GONE_FOR_GOOD, 40.0)
     assert window == (
         "Does not come back sooner than in the retrained model: trained further on one window of its own text in every "
@@ -180,6 +182,19 @@ def test_a_name_that_tells_a_given_secret_is_masked(reveal: bool) -> None:
     drawn = relearning_charts(made)
     for shown in (render_html(made, drawn), render_markdown(made, drawn), render_json(made), terminal(made)):
         assert ("7291048365" in shown) is reveal
+
+
+def test_ranks_of_a_hidden_secret_are_rounded_under_attack_too() -> None:
+    """With the model at hand, an exact rank would tell which string the secret is."""
+    given = Canary(id="canary-01", template=PHONE, completion="7291048365", repetitions=4, origin="given")
+    exact = relearning(curve("canary-window", [1.04567, 12.34567, 30.0, 33.21928], [1.3, 3.0, 8.0, 14.0]))
+    for hidden, shown in ((True, (1.0, 12.3, 30.0, 33.2)), (False, (1.04567, 12.34567, 30.0, 33.21928))):
+        made = summary(exact, canaries=canary_set([given]), reveal_secrets=not hidden)
+        found = made.methods[0].relearning
+        assert found is not None
+        assert tuple(point.exposure.bits for point in found.curves[0].unlearned) == shown
+        costs = [point.log_perplexity_bits for point in found.curves[0].unlearned]
+        assert (costs == [round(bits, 1) for bits in costs]) is hidden
 
 
 def test_the_page_is_about_the_update_and_not_about_the_baseline_run_after_it() -> None:
