@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -85,3 +86,11 @@ def make_run(plan: InsertionPlan, manifest: Manifest) -> Callable[..., RunDirect
 def run(make_run: Callable[..., RunDirectory], tmp_path: Path) -> RunDirectory:
     """A run directory in which canaries were inserted, and nothing more."""
     return make_run(tmp_path / "run")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_heard() -> None:
+    """Hear the signals that a shell lets background jobs ignore, here and in every process that a test starts."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
