@@ -5,6 +5,7 @@ import json
 import math
 import random
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,10 @@ def test_the_automatic_precision_is_the_one_that_is_clearly_faster(
 
     monkeypatch.setattr(model_module, "_seconds_of", seconds_of)
     assert resolve_precision("auto", CPU) == expected
+
+
+def test_waiting_for_a_busy_processor_does_not_change_the_precision() -> None:
+    assert model_module._seconds_of(lambda: time.sleep(0.05), CPU) < 0.03
 
 
 def test_a_precision_that_was_asked_for_is_taken() -> None:
