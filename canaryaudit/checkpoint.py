@@ -61,9 +61,9 @@ class CheckpointFile:
                 # Cloned: the file's own memory is a map of the file, which the next checkpoint replaces.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         except (SafetensorError, OSError, RuntimeError) as error:
-            raise ModelError(f"{self.path}: not a checkpoint that can be read; remove it") from error
+            raise ModelError(f"{self.path}: it cannot be read; remove it") from error
         if header.get("sha256") != _digest(tensors, header.get("facts", "")):
-            raise ModelError(f"{self.path}: the checkpoint's contents were changed; remove it")
+            raise ModelError(f"{self.path}: its contents were changed; remove it")
         if header.get("key") != self.key:
             return None
         return tensors, json.loads(header["facts"])
