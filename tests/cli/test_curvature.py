@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,27 @@ def stored(run: Path) -> CheckpointFile:
         return CheckpointFile(run / "curvature.safetensors", atomic_path, file.metadata()["key"])
 
 
-def test_the_first_request_stores_what_later_ones_use(make_run: MakeRun) -> None:
-    run = make_run("measured")
-    first, told = request(run, "first", "--canary", "canary-01")
+@pytest.fixture(scope="module")
+def made(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """A run whose first request stored a curvature, that request's record, and what was told."""
+    run = tmp_path_factory.mktemp("curvature") / "RUN"
+    shutil.copytree(runs / "measured", run)
+    record, result = request(run, "first", "--canary", "canary-01")
+    return run, record, result.err
+
+
+@pytest.fixture
+def run(made: tuple[Path, dict[str, Any], str], workplace: Path) -> Path:
+    shutil.copytree(made[0], workplace / "RUN")
+    return Path("RUN")
+
+
+def test_the_first_request_stores_what_later_ones_use(made: tuple[Path, dict[str, Any], str], run: Path) -> None:
+    _, first, told = made
     data = (run / "curvature.safetensors").read_bytes()
     second, told_again = request(run, "second", "--canary", "canary-02", "--from", "after-first")
     assert (run / "curvature.safetensors").read_bytes() == data
-    assert re.search(r"Computed the model's curvature in [\d.]+ s and stored it", told.err)
+    assert re.search(r"Computed the model's curvature in [\d.]+ s and stored it", told)
     assert "Using the curvature stored in" in told_again.err
     assert "Computed the model's curvature" not in told_again.err
     assert "for this request, and kept for later ones" in first["notes"][0]
@@ -48,16 +63,12 @@ def test_the_first_request_stores_what_later_ones_use(make_run: MakeRun) -> None
     assert succeed("verify", run).status == 0
 
 
-def test_all_that_is_computed_is_the_same_with_a_stored_curvature_as_with_a_new_one(make_run: MakeRun) -> None:
-    run = make_run("measured")
-    first, _ = request(run, "first")
-    again, _ = request(run, "again")
-    assert again["model_sha256"] == first["model_sha256"]
+def test_a_stored_curvature_gives_what_a_new_one_did(made: tuple[Path, dict[str, Any], str], run: Path) -> None:
+    again, _ = request(run, "again", "--canary", "canary-01")
+    assert again["model_sha256"] == made[1]["model_sha256"]
 
 
-def test_a_model_trained_anew_has_its_own(make_run: MakeRun) -> None:
-    run = make_run("measured")
-    request(run, "first")
+def test_a_model_trained_anew_has_its_own(run: Path) -> None:
     old = stored(run).key
     succeed("train", run, "--epochs", "1", "--seed", "1", "--precision", "fp32", "--force")
     (found,) = (own for own in canaryaudit("verify", run, "--json").document["findings"] if "curvature" in own["file"])
@@ -68,9 +79,7 @@ def test_a_model_trained_anew_has_its_own(make_run: MakeRun) -> None:
     assert stored(run).key == json.loads((run / "model.json").read_text("utf-8"))["sha256"] != old
 
 
-def test_a_damaged_one_is_refused_and_told_of(make_run: MakeRun) -> None:
-    run = make_run("measured")
-    request(run, "first")
+def test_a_damaged_one_is_refused_and_told_of(run: Path) -> None:
     path = run / "curvature.safetensors"
     data = path.read_bytes()
     for damaged in (data[: len(data) // 2], data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], b""):
@@ -80,14 +89,10 @@ def test_a_damaged_one_is_refused_and_told_of(make_run: MakeRun) -> None:
         assert re.search(r"curvature\.safetensors: its? .*; remove it", refused.complaint)
         (found,) = (own for own in canaryaudit("verify", run, "--json").document["findings"] if own["state"] != "sound")
         assert (found["file"], found["state"]) == ("curvature.safetensors", "damaged")
-    path.unlink()
-    request(run, "second")
 
 
 @pytest.mark.parametrize("fault", ["sizes", "facts"])
-def test_one_that_does_not_fit_is_refused(make_run: MakeRun, fault: str) -> None:
-    run = make_run("measured")
-    request(run, "first")
+def test_one_that_does_not_fit_is_refused(run: Path, fault: str) -> None:
     file = stored(run)
     tensors, facts = file.load() or ({}, {})
     if fault == "sizes":

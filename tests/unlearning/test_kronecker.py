@@ -13,7 +13,13 @@ from canaryaudit.narration import Silent
 from canaryaudit.records import Architecture
 from canaryaudit.unlearning import kronecker
 from canaryaudit.unlearning.curvature import DifferentiableLoss, as_function
-from canaryaudit.unlearning.kronecker import KroneckerCurvature, kronecker_curvature, sides_of, unrolled
+from canaryaudit.unlearning.kronecker import (
+    KroneckerCurvature,
+    KroneckerSolver,
+    kronecker_curvature,
+    sides_of,
+    unrolled,
+)
 from canaryaudit.unlearning.windows import gather
 from tests.unlearning.builders import story, text_with_canaries, trained_model
 
@@ -202,9 +208,9 @@ def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is()
     data, _, vocabulary = text_with_canaries(
         ["".join(pieces[:45]), "".join(pieces[45:])], [("code {digits:4}!", "7391")]
     )
-    model = trained_model(data, vocabulary, window=20, steps=150, hidden=4).double()
-    windows = gather(data.train, np.arange(0, 400, 20), 20)
-    curvature = kronecker_curvature(model, windows.repeat(8, 1), 0, Silent())
+    model = trained_model(data, vocabulary, window=20, steps=120, hidden=3).double()
+    windows = gather(data.train, np.arange(0, 200, 20), 20)
+    curvature = kronecker_curvature(model, windows.repeat(16, 1), 0, Silent())
     fisher = dense_fisher(model, windows)
     place = int(data.secret.nonzero()[0])
     for start in (1500, 2000, place - 10):
@@ -263,3 +269,40 @@ def test_bad_requests_are_refused() -> None:
         curvature.inverse_product(torch.ones(3, dtype=torch.float64), 1.0)
     with pytest.raises(UnlearningError, match="no window of text"):
         kronecker_curvature(model, windows_of(0, 9), 0, Silent())
+
+
+# --- the solver
+
+
+def test_one_product_gives_the_stored_direction_its_length_and_tells_what_is_left_undone() -> None:
+    model, windows = lstm(layers=1), windows_of(3, 6)
+    curvature = kronecker_curvature(model, windows.repeat(10, 1), 0, Silent())
+    matrix = 50 * dense_fisher(model, windows)
+    right = torch.randn(len(matrix), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = KroneckerSolver(curvature, weight=50).solve(matrix.__matmul__, right, 0.5)
+    direction = curvature.inverse_product(right, 0.01)
+    torch.testing.assert_close(nn.functional.normalize(found.x, dim=0), nn.functional.normalize(direction, dim=0))
+    image = matrix @ found.x + 0.5 * found.x
+    assert float(found.x @ (right - image)) == pytest.approx(0, abs=1e-9), "no other length leaves less"
+    assert found.residual == pytest.approx(float((right - image).norm() / right.norm()))
+    assert (found.iterations, found.status) == (1, "stopped")
+
+
+def test_where_the_matrix_is_the_stored_curvature_one_product_solves() -> None:
+    model = lstm()
+    curvature = kronecker_curvature(model, windows_of(8, 9), 0, Silent())
+    matrix = 50 * dense(curvature, model)
+    right = torch.randn(len(matrix), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = KroneckerSolver(curvature, weight=50).solve(matrix.__matmul__, right, 0.5)
+    assert found.converged
+    assert found.residual < 1e-9
+    assert KroneckerSolver(curvature, 50).solve(matrix.__matmul__, 0 * right, 0.5).converged
+
+
+def test_negative_curvature_along_the_stored_direction_is_told_and_no_step_taken() -> None:
+    model = lstm()
+    curvature = kronecker_curvature(model, windows_of(8, 9), 0, Silent())
+    right = torch.ones(sum(own.numel() for own in model.parameters()), dtype=torch.float64)
+    found = KroneckerSolver(curvature, 1.0).solve(lambda value: -2 * value, right, 0.5)
+    assert (found.status, float(found.x.norm())) == ("indefinite", 0)
+    assert found.curvature_min == pytest.approx(-1.5)
