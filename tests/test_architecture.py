@@ -42,6 +42,7 @@ ORDER = (
     "report",
     "lineage",
     "workbench",
+    "curvaturestage",
     "unlearnstage",
     "attackstage",
     "pipeline",

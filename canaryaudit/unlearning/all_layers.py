@@ -129,11 +129,16 @@ class AllLayersProblem:
         self.order: list[Occurrence] = []
         self._reader = Reader(model)
 
+    @property
+    def retained_weight(self) -> float:
+        """Summed weight of the positions to retain in one step."""
+        return float(self.window * max(1, min(RETAINED_BATCH, len(self.retained))))
+
     def draw(self) -> list[Reading]:
         """Return the next step's readings: of secrets, of which each comes in turn, and of other text."""
         chosen = self.rng.permutation(len(self.retained))[:RETAINED_BATCH]
         kept = [self._kept(self.retained[torch.from_numpy(chosen)][:, :-1])] if len(chosen) else []
-        weight = FORGET_SHARE * self.window * max(1, len(chosen)) / READINGS
+        weight = FORGET_SHARE * self.retained_weight / READINGS
         secrets = []
         for index in range(READINGS):
             if not self.order:

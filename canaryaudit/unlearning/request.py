@@ -32,10 +32,12 @@ from canaryaudit.unlearning.fidelity import (
 )
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
-from canaryaudit.unlearning.gauss_newton import SOLVERS, gauss_newton
+from canaryaudit.unlearning.gauss_newton import SOLVERS, STEPS, gauss_newton
+from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, KroneckerSolver
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.retention import sample_windows
 from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
+from canaryaudit.unlearning.solvers import Solver
 from canaryaudit.unlearning.windows import Occurrence, completion_mask, gather, occurrences, retention_windows
 
 _BATCH = 64
@@ -107,6 +109,7 @@ def unlearn(
     narrator: Narrator,
     *,
     trained: Fidelity | None = None,
+    curvature: KroneckerCurvature | None = None,
 ) -> Unlearned:
     """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
 
@@ -119,9 +122,10 @@ def unlearn(
         retraining_seconds: What training took, for comparison.
         narrator: Told of progress.
         trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
+        curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
 
     Raises:
-        UnlearningError: Nothing to unlearn, or a scope that the method does not have.
+        UnlearningError: Nothing to unlearn, a scope that the method does not have, or no curvature for the solver.
         Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
     """
     if not canaries:
@@ -130,6 +134,8 @@ def unlearn(
         raise UnlearningError(
             "the first-order update is one step: use --scope final-layer or all-layers, or --method second-order"
         )
+    if config.resolved_solver == "kronecker" and curvature is None:
+        raise UnlearningError("the solver kronecker needs a stored curvature: compute it first, or use cg")
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
             f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
@@ -149,7 +155,7 @@ def unlearn(
         )
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
     started = time.perf_counter()
-    request = _Request(model, reader, data, places, replacement, config, narrator)
+    request = _Request(model, reader, data, places, replacement, config, narrator, curvature)
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
     seconds = time.perf_counter() - started
     limit = config.max_fidelity_drop
@@ -202,7 +208,9 @@ class _Request:
         replacement: Replacement | Deletion,
         config: UnlearningConfig,
         narrator: Narrator,
+        curvature: KroneckerCurvature | None,
     ) -> None:
+        self.curvature = curvature
         self.model, self.data, self.places, self.config, self.narrator = model, data, places, config, narrator
         self.copy = copy.deepcopy(model)
         self.rng = np.random.default_rng(config.seed)
@@ -253,9 +261,12 @@ class _Request:
             rng=self.rng,
         )
         self.copy.train()  # cuDNN differentiates an LSTM in no other mode
-        done = gauss_newton(
-            self.copy, problem, SOLVERS[self.config.solver](), self.config.max_fidelity_drop, self.narrator
-        )
+        solver: Solver
+        if self.config.solver == "kronecker" and self.curvature:
+            solver, steps = KroneckerSolver(self.curvature, problem.retained_weight), KRONECKER_STEPS
+        else:
+            solver, steps = SOLVERS[self.config.solver](), STEPS
+        done = gauss_newton(self.copy, problem, solver, self.config.max_fidelity_drop, self.narrator, steps)
         self.copy.train(self.model.training)
         if not any(step.step_norm for step in done.steps):
             states = ", ".join(dict.fromkeys(step.note for step in done.steps if step.note)) or "no descent"
