@@ -59,7 +59,9 @@ class Pipeline(Workbench):
         config = (None if anew else self._interrupted(options)) or training_config(options)
         data, vocabulary = self.data(resolve_device(config.device))
         with self.stage("train", seed=config.seed, device=config.device, precision=config.precision):
-            model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
+            model, training = train(
+                data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path, ranks=self.ranks
+            )
             sha256 = self.run.write_weights("before", weights_bytes(model))
         record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
         self.run.write_model_record(record)

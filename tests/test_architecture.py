@@ -32,6 +32,8 @@ ORDER = (
     "ensemble",
     "checkpoint",
     "schedule",
+    "ranks",
+    "evaluation",
     "training",
     "repairs",
     "verification",
@@ -53,6 +55,7 @@ ORDER = (
     "outcome",
     "console",
     "commands",
+    "following",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""
