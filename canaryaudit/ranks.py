@@ -10,15 +10,17 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import numpy as arrays_as
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
@@ -33,6 +35,9 @@ _JOIN_SECONDS = 600.0
 _POLL_SECONDS = 0.02
 # As PyTorch says it, where the other end of a connection is gone; most of its errors have no type of their own.
 _LOST = re.compile(r"gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|socket", re.IGNORECASE)
+
+
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,56 @@ class Ranks:
             return self._store.add("spoken", 1) == 1
         except RuntimeError:  # With the store the leader is gone.
             return self.rank == 0
+
+    # --- work in pieces
+
+    def spread(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        piece: Callable[[int], Arrays],
+        indices: Sequence[int],
+    ) -> Iterator[Arrays]:
+        """Do pieces of work that need nothing of each other, in turn on all processes.
+
+        Args:
+            name: What ``follow`` knows the work by; there it comes with the same ``piece`` to ``contribute``.
+            tensors: What a piece depends on.
+            facts: What else it depends on, and JSON can hold.
+            piece: Does one; its result may not depend on where that is.
+            indices: Which pieces.
+
+        Yields:
+            Each piece's result, in the order of ``indices``.
+
+        Raises:
+            PeerLost: Another process has ended.
+        """
+        if self.size == 1 or len(indices) <= 1:
+            yield from map(piece, indices)
+            return
+        self.share(name, tensors, {**facts, "indices": list(indices)})
+        for turn, index in enumerate(indices):
+            yield self._received(turn % self.size) if turn % self.size else piece(index)
+
+    def contribute(self, piece: Callable[[int], Arrays], indices: Sequence[int]) -> None:
+        """Do this process's pieces of what the leader spreads, and send it the results."""
+        sent: list[tuple[dist.Work | None, Tensor]] = []
+        for index in indices[self.rank :: self.size]:
+            contents = {key: np.ascontiguousarray(own) for key, own in piece(index).items()}
+            payload = torch.frombuffer(bytearray(arrays_as.save(contents)), dtype=torch.uint8)
+            _wait(sent)  # One result may be on its way while the next is made.
+            sent = [(dist.isend(part, 0), part) for part in (torch.tensor([len(payload)]), payload)]
+        _wait(sent)
+
+    def _received(self, rank: int) -> Arrays:
+        with self.together():
+            size = torch.empty(1, dtype=torch.int64)
+            dist.recv(size, rank)
+            payload = torch.empty(int(size), dtype=torch.uint8)
+            dist.recv(payload, rank)
+        return arrays_as.load(payload.numpy().tobytes())
 
     # --- what all do at once; nothing at all for a process that is alone
 
@@ -224,6 +279,12 @@ class Ranks:
         dist.init_process_group(
             backend, store=PrefixStore("group", store), rank=self.rank, world_size=self.size, timeout=_MOST_WAIT
         )
+
+
+def _wait(sent: Sequence[tuple[dist.Work | None, Tensor]]) -> None:
+    for work, _ in sent:
+        if work is not None:
+            work.wait()
 
 
 ALONE = Ranks()

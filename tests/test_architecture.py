@@ -33,6 +33,7 @@ ORDER = (
     "checkpoint",
     "schedule",
     "ranks",
+    "reading",
     "evaluation",
     "training",
     "repairs",

@@ -21,6 +21,13 @@ def launch(
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def start_tiny(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Start one process that does the same as those of a launcher."""
+    command = [sys.executable, str(MAIN), *map(str, arguments)]
+    environment = {**os.environ, **PROCESS}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def canaryaudit_on(processes: int, *arguments: str | Path, **options: Any) -> Result:
     """Run a command on several processes."""
     return finish(launch(processes, MAIN, *arguments, **options))

@@ -1,6 +1,7 @@
 """The command line for ``torchrun``, with a tiny model, small parts and frequent checkpoints; see ``torchrun``.
 
-FAIL="train:1" in the environment makes process 1 run out of memory in its tenth step of training.
+FAIL="train:1" in the environment makes process 1 run out of memory in its tenth step of training, and FAIL="measure:1"
+in its tenth part of the references.
 """
 
 import os
@@ -11,11 +12,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from canaryaudit import training
+from canaryaudit import pipeline, scoring, training
 from canaryaudit.cli import main
+from canaryaudit.exposure import importance, measurement, references, uniform
 
 training.SIZES["small"] = (8, 24, 1)
 training._CHECKPOINT_SECONDS = 0.2
+scoring._CHUNK = 100
+uniform.PART, references._BLOCK, references.KEEP_FROM = 128, 2, 1000
+pipeline.DRAFT_FROM = measurement.DRAFT_FROM = 1000
+importance._LOT = 100
 
 
 def failing(work: Callable[..., Any], after: int) -> Callable[..., Any]:
@@ -34,4 +40,6 @@ if __name__ == "__main__":
     match os.environ.get("FAIL", "").split(":"):
         case ["train", rank] if rank == os.environ["RANK"]:
             training.one_cycle = failing(training.one_cycle, 10)
+        case ["measure", rank] if rank == os.environ["RANK"]:
+            references.owners = failing(references.owners, 10)
     main()
