@@ -178,4 +178,5 @@ def _train(
         partial(bench.run.work_path, options.resolved_name),
         atomic_path,
         bench.narrator,
+        bench.ranks,
     )

@@ -32,6 +32,9 @@ ORDER = (
     "ensemble",
     "checkpoint",
     "schedule",
+    "ranks",
+    "reading",
+    "evaluation",
     "training",
     "repairs",
     "verification",
@@ -54,6 +57,7 @@ ORDER = (
     "outcome",
     "console",
     "commands",
+    "following",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""
