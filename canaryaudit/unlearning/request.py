@@ -35,7 +35,9 @@ from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, 
 from canaryaudit.unlearning.first_order import delta, line_search
 from canaryaudit.unlearning.gauss_newton import SOLVERS, STEPS, gauss_newton
 from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, KroneckerSolver
-from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
+from canaryaudit.unlearning.peaked import PeakedDecoys
+from canaryaudit.unlearning.preconditioned import PreconditionedProblem, take_steps
+from canaryaudit.unlearning.replacement import Decoys, Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.retention import sample_windows
 from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
 from canaryaudit.unlearning.solvers import Solver
@@ -52,8 +54,8 @@ class UnlearningConfig(BaseModel):
 
     method: ClosedForm = "second-order"
     scope: Scope | None = None
-    """None for the method's own: the final layer for second order, all layers for first order."""
-    solver: SolverName = "cg"
+    """None for the method's own: all layers, or the final layer for second order with another text than decoys."""
+    solver: SolverName = "adam"
     """Of second-order steps over all layers."""
     replacement: str = "decoys"
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
@@ -69,7 +71,8 @@ class UnlearningConfig(BaseModel):
     @property
     def resolved_scope(self) -> Scope:
         """The scope, the method's own where none was given."""
-        return self.scope or ("final-layer" if self.method == "second-order" else "all-layers")
+        final = self.method == "second-order" and self.replacement != "decoys"
+        return self.scope or ("final-layer" if final else "all-layers")
 
     @property
     def resolved_solver(self) -> SolverName | None:
@@ -154,6 +157,8 @@ def unlearn(
             "the second-order update of the final layer learns what is to stand in the secret's place, and after "
             "deletion nothing does: use --replacement decoys, or --method first-order"
         )
+    if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
+        replacement = PeakedDecoys(config.seed)
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
     started = time.perf_counter()
     request = _Request(model, reader, data, places, replacement, config, narrator, curvature)
@@ -251,7 +256,21 @@ class _Request:
         )
 
     def _all_layers(self, replacement: Replacement) -> _Update:
-        """Take Gauss-Newton steps over all layers."""
+        """Take preconditioned steps over all layers, or Gauss-Newton steps."""
+        if self.config.solver == "adam":
+            steps = PreconditionedProblem(
+                self.model,
+                self.data.train,
+                self.places,
+                replacement,
+                self.retained,
+                precision=self.config.precision,
+                rng=self.rng,
+            )
+            self.copy.train()  # cuDNN differentiates an LSTM in no other mode
+            taken = take_steps(self.copy, steps, self.narrator)
+            self.copy.train(self.model.training)
+            return _Update(list(taken.steps), taken.symbols / self.config.window, 0)
         problem = AllLayersProblem(
             self.model,
             self.data.train,
