@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 
 from canaryaudit import environment
 from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import reader_of
 from canaryaudit.errors import Inconclusive
 from canaryaudit.exposure import MeasurementConfig, measure, skew_normal_exposure
-from canaryaudit.exposure.extraction import greedy_completion
 from canaryaudit.insertion import secret_mask
 from canaryaudit.masking import hide_given
 from canaryaudit.model import LanguageModel
@@ -24,7 +25,7 @@ from canaryaudit.pipeline import Pipeline
 from canaryaudit.plan import InsertOptions, UnlearnOptions
 from canaryaudit.records import CanaryMeasurement, Measurement, UnlearningRecord
 from canaryaudit.rundir import RunDirectory
-from canaryaudit.scoring import advance_in_tiles, encode_completions, read_prefix
+from canaryaudit.scoring import advance_in_tiles, read_prefix
 from canaryaudit.unlearnstage import run_unlearning
 from tests.paper.results import Case, Clock, Exposed, Reference, RunFacts, write
 from tests.paper.settings import PUBLISHED_WINDOW, Settings, Stage
@@ -223,8 +224,11 @@ class Laboratory(Pipeline):
         reader = reader_of(self.model(model, CPU))
         canaries = {own.id: own for own in subset.inserted}
         ids = {own.id for own in chosen}
+        paths = {template: greedy_path(reader, template) for template in {own.template for own in measured.canaries}}
         exposed = tuple(
-            exposed_under(reader, canaries[own.id], own, subset, references.get(own.template), own.id in ids)
+            exposed_under(
+                paths[own.template], canaries[own.id], own, subset, references.get(own.template), own.id in ids
+            )
             for own in measured.canaries
             if not own.control
         )
@@ -288,8 +292,38 @@ def insert_command(options: InsertOptions, run: str) -> str:
     return " ".join([*words, "-o", f"runs/paper/{run}"])
 
 
+@dataclass(frozen=True)
+class GreedyPath:
+    """What a model says by itself after a prefix.
+
+    Attributes:
+        text: Its likeliest characters, one after the other.
+        log2_probs: The law of each, given those before it, shape (COMPLETION, V).
+        vocabulary: Of the model.
+    """
+
+    text: str
+    log2_probs: np.ndarray
+    vocabulary: Vocabulary
+
+    def bits(self, secret: str) -> float:
+        """Return what ``secret`` costs where each of its characters is read after the model's own, not after its."""
+        symbols = self.vocabulary.encode(secret)
+        return float(-self.log2_probs[np.arange(len(symbols)), symbols].sum())
+
+
+def greedy_path(reader: LanguageModel, template: str) -> GreedyPath:
+    """Generate ``COMPLETION`` characters after a template's prefix."""
+    state, laws = read_prefix(reader, Template.parse(template).prefix), []
+    for _ in range(COMPLETION):
+        laws.append(state.log2_probs[0].double().cpu().numpy())
+        state = advance_in_tiles(reader, state, state.log2_probs.argmax(1))
+    log2_probs = np.stack(laws)
+    return GreedyPath(reader.vocabulary.decode(log2_probs.argmax(1)), log2_probs, reader.vocabulary)
+
+
 def exposed_under(
-    reader: LanguageModel,
+    path: GreedyPath,
     canary: Canary,
     measured: CanaryMeasurement,
     canary_set: CanarySet,
@@ -298,13 +332,7 @@ def exposed_under(
 ) -> Exposed:
     """Return one canary's figures, the stale ones from the original model's references."""
     template = Template.parse(canary.template)
-    start = read_prefix(reader, template.prefix)
-    secret = encode_completions([canary.completion], reader.vocabulary, len(canary.completion))[0]
-    path, state = 0.0, start
-    for symbol in secret.tolist():
-        path -= float(state.log2_probs[0, symbol])
-        state = advance_in_tiles(reader, state, state.log2_probs.argmax(1))
-    completion = greedy_completion(reader, start, COMPLETION)
+    path_bits = path.bits(canary.completion)
 
     def stale(bits: float) -> float | None:
         if reference is None:
@@ -319,15 +347,15 @@ def exposed_under(
         chosen=chosen,
         space_bits=measured.space_bits,
         log_perplexity_bits=measured.log_perplexity_bits,
-        greedy_path_bits=path,
+        greedy_path_bits=path_bits,
         exposure_bits=measured.exposure.bits,
         low=measured.exposure.low,
         high=measured.exposure.high,
         method=measured.exposure.method,
-        stale_bits=stale(path),
+        stale_bits=stale(path_bits),
         stale_forced_bits=stale(measured.log_perplexity_bits),
         greedy=measured.extraction.greedy,
-        completion=hide_given(completion, canary, canary_set),
+        completion=hide_given(path.text, canary, canary_set),
     )
 
 
