@@ -31,8 +31,9 @@ def render(results: Results) -> list[str]:
         _summary(cases),
         "## Length by windows\n",
         "Exposure in bits as *stale / fresh*, the fresh one with its 95 % interval where the rank is not known "
-        "exactly; ● where the secret is completed greedily. Accuracy is that on training text outside the secrets, in "
-        "per cent; held-out loss is in bits a character.\n",
+        "exactly; ● where the secret is completed greedily, † where the update was scaled back to keep within the "
+        "fidelity limit. Accuracy is that on training text outside the secrets, in per cent; held-out loss is in bits "
+        "a character.\n",
         *(_model(cases, repetitions) for repetitions in REPETITIONS if _of(cases, repetitions)),
         *_missing(cases),
         "## What the models say after the prefix\n",
@@ -50,23 +51,47 @@ def _made(cases: list[Case], method: str) -> list[Case]:
 
 def _finding(cases: list[Case]) -> list[str]:
     """Return the result in words, from the figures."""
-    sentences = []
-    if text := exposures(_made(cases, "text")):
-        stale, fresh = average(own.stale_bits for own in text), average(own.exposure_bits for own in text)
-        first = sum(own.space_bits - own.exposure_bits < 0.05 for own in text)
-        sentences.append(
-            f"**Text replacement does not make a model forget.** Judged as the public code does, it leaves "
-            f"{figure(stale)} bits of exposure on average; judged against the updated model itself, {figure(fresh)} "
-            f"bits. In {first} of {len(text)} cases the secret is still the likeliest string of its format."
+    paragraphs = []
+    retrained = exposures(_made(cases, "retrain"))
+    text = exposures(_made(cases, "text"))
+    if silent := [own for own in text if not own.greedy]:
+        first = sum(own.space_bits - own.exposure_bits < 0.05 for own in silent)
+        words = (
+            f"**Text replacement stops the model from saying the secret, and leaves it there.** In {len(silent)} of "
+            f"{len(text)} cases the model says something else after the prefix. As the public code judges those, they "
+            f"have {_mean(silent, 'stale_bits')} bits of exposure on average; judged against the updated model itself, "
+            f"{_mean(silent, 'exposure_bits')}, and in {first} of them the secret is still the likeliest string of its "
+            "format. The code asks what the secret costs after the replacement's own first characters, where nobody "
+            f"would look for it; read after the secret's own, it has {_mean(silent, 'stale_forced_bits')} bits even against "
+            "the stale references."
         )
+        if retrained:
+            words += (
+                f" By the code's figure a model *retrained* without the secrets is worse, with "
+                f"{_mean(retrained, 'stale_bits')} bits; against fresh references it has "
+                f"{_mean(retrained, 'exposure_bits')}, where secrets that were never seen have 1.4 on average."
+            )
+        paragraphs.append(words + "\n")
+    others = [
+        f"{words} leaves {_mean(found, 'exposure_bits')} bits"
+        for method, words in _OTHERS.items()
+        if (found := exposures(_made(cases, method)))
+    ]
+    if others:
+        paragraphs.append(f"Against fresh references, {listed(others)}.\n")
     if own := exposures(_made(cases, "default")):
-        retraining = average(found.exposure_bits for found in exposures(_made(cases, "retrain")))
-        beside = f" (a model retrained without them: {figure(retraining)})" if retraining is not None else ""
-        sentences.append(
-            f"**The default leaves {figure(average(found.exposure_bits for found in own))} bits** against fresh "
-            f"references{beside}; a secret that was never seen has 1.4 on average."
+        paragraphs.append(
+            f"**The default leaves {_mean(own, 'exposure_bits')} bits** against fresh references, where retraining "
+            f"leaves {_mean(retrained, 'exposure_bits')}.\n"
         )
-    return [" ".join(sentences) + "\n"] if sentences else []
+    return paragraphs
+
+
+_OTHERS = {"first-order": "the first-order step within the fidelity limit", "fine-tune": "fine-tuning"}
+
+
+def _mean(found: list[Exposed], field: str) -> str:
+    return figure(average(getattr(own, field) for own in found))
 
 
 def _summary(cases: list[Case]) -> str:
@@ -90,7 +115,7 @@ def _summary(cases: list[Case]) -> str:
                 _percent(average(case.train_accuracy for case in made)),
                 figure(average(case.heldout_loss for case in made), 3),
                 figure(average(case.seconds for case in made)),
-                times(*_paired(cases, made)),
+                NONE if method == "original" else times(*_paired(cases, made)),
             ]
         )
     head = [
@@ -129,7 +154,7 @@ def _model(cases: list[Case], repetitions: int) -> str:
                     _percent(average(case.train_accuracy for case in made)),
                     figure(average(case.heldout_loss for case in made), 3),
                     figure(average(case.seconds for case in made)),
-                    times(*_paired(cases, made)),
+                    NONE if method == "original" else times(*_paired(cases, made)),
                 ]
             )
     lengths = [f"{length} digits<br>{windows.get(length, NONE)}" for length in LENGTHS]
@@ -152,7 +177,8 @@ def _cell(cases: list[Case], length: int) -> str:
     for case in cases:
         for own in case.chosen:
             if own.length == length:
-                return f"{figure(own.stale_bits)} / {interval(own)}{' ●' if own.greedy else ''}"
+                scaled = "†" if any("scaled back" in note for note in case.notes) else ""
+                return f"{figure(own.stale_bits)} / {interval(own)}{' ●' if own.greedy else ''}{scaled}"
     return "refused" if any(case.refused for case in cases) else NONE
 
 

@@ -28,7 +28,7 @@ PUBLISHED_WINDOW = 24
 REPLACEMENT = "text:not there "
 """What the update with text replacement puts in a secret's place."""
 
-MEASURE = MeasureOptions(budget=10_000, precision_bits=0.15, max_draws=50_000)
+MEASURE = MeasureOptions(budget=10_000, precision_bits=0.15, max_draws=30_000)
 """A little less than the default, of which there would be a hundred."""
 
 Stage = Literal["grid", "ten", "seeds", "growth"]
