@@ -62,8 +62,8 @@ def _finding(cases: list[Case]) -> list[str]:
             f"have {_mean(silent, 'stale_bits')} bits of exposure on average; judged against the updated model itself, "
             f"{_mean(silent, 'exposure_bits')}, and in {first} of them the secret is still the likeliest string of its "
             "format. The code asks what the secret costs after the replacement's own first characters, where nobody "
-            f"would look for it; read after the secret's own, it has {_mean(silent, 'stale_forced_bits')} bits even against "
-            "the stale references."
+            f"would look for it; read after the secret's own, it has {_mean(silent, 'stale_forced_bits')} bits even "
+            "against the stale references."
         )
         if retrained:
             words += (
