@@ -44,7 +44,7 @@ under the fidelity limit, and `--method second-order`, both with `--replacement`
 final layer, where its minimum is found exactly, so that what it leaves is the replacement's doing and not a
 poor solution's. *The default* is `canaryaudit unlearn` without options. Retraining, fine-tuning and SISA are
 `--method retrain`, `fine-tune` and `sisa`. A result that would lose more than 0.3 points of accuracy is
-refused.
+refused, but for SISA (`--max-fidelity-drop 1`), whose loss is to be seen.
 
 **Seconds** are those of the update or the training alone, on one core: wall-clock seconds times the share of
 the core that the process had. Speed-up is retraining's seconds, in the same run and by the same loop, over

@@ -30,7 +30,10 @@ def grid(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> No
                 for canary in laboratory.inserted if method in methods else ():
                     laboratory.case(method, _closed_form(method, canary.id), controls=controls)
             for shards in settings.sisa.get(repetitions, ()) if "sisa" in methods else ():
-                options = UnlearnOptions(method="sisa", shards=shards, name=f"sisa-{shards}", device="cpu")
+                # Without a limit: models of a fifth of the text predict it worse, and that is to be seen.
+                options = UnlearnOptions(
+                    method="sisa", shards=shards, name=f"sisa-{shards}", max_fidelity_drop=1.0, device="cpu"
+                )
                 laboratory.case(f"sisa-{shards}", options, controls=controls)
 
 
