@@ -1,7 +1,6 @@
 """The attack stage: whom to attack, what to compare with, and what is written down."""
 
 from collections.abc import Sequence
-from typing import get_args
 
 from canaryaudit.attacks import RelearningConfig, attack_by_relearning
 from canaryaudit.attacks.relearning import Contender
@@ -9,7 +8,7 @@ from canaryaudit.canaries import Canary
 from canaryaudit.errors import UnlearningError
 from canaryaudit.model import resolve_device
 from canaryaudit.plan import AttackOptions
-from canaryaudit.records import Baseline, Measurement, UnlearningRecord
+from canaryaudit.records import Measurement, UnlearningRecord, foremost
 from canaryaudit.workbench import Workbench
 
 
@@ -27,11 +26,7 @@ def attacked(unlearnings: Sequence[UnlearningRecord], name: str | None) -> Unlea
         UnlearningError: There is none of that name, or it is a retrained model, with which attacks are compared.
     """
     if name is None:
-        others = [record for record in unlearnings if record.method != "retrain"]
-        return next(
-            (record for record in reversed(others) if record.method not in get_args(Baseline)),
-            others[-1] if others else None,
-        )
+        return foremost([record for record in unlearnings if record.method != "retrain"])
     found = next((record for record in unlearnings if record.name == name), None)
     if found is None:
         known = ", ".join(record.name for record in unlearnings) or "none"

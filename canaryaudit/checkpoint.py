@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import Damaged
+from canaryaudit.tensorfiles import open_tensors
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,16 @@ class CheckpointFile:
         """Return tensors and facts, or None where there is no state of this training.
 
         Raises:
-            ModelError: The file is damaged.
+            Damaged: The file is not what was written.
         """
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, "pt") as file:
-                header = file.metadata() or {}
-                # Cloned: the file's own memory is a map of the file, which the next checkpoint replaces.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise ModelError(f"{self.path}: not a checkpoint that can be read; remove it") from error
+        with open_tensors(self.path, framework="pt") as file:
+            header = file.metadata() or {}
+            # Cloned: the file's own memory is a map of the file, which the next checkpoint replaces.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         if header.get("sha256") != _digest(tensors, header.get("facts", "")):
-            raise ModelError(f"{self.path}: the checkpoint's contents were changed; remove it")
+            raise Damaged(self.path, "its contents are not those that were written", "remove it")
         if header.get("key") != self.key:
             return None
         return tensors, json.loads(header["facts"])
@@ -72,10 +70,10 @@ class CheckpointFile:
 def read_facts(path: Path) -> dict[str, Any] | None:
     """Return the facts of whatever training's state is at ``path``; None if there is none that can be read."""
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
             return facts
-    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError):
+    except (Damaged, KeyError, ValueError):
         return None
 
 
@@ -84,5 +82,5 @@ def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy lacks some types
     return digest.hexdigest()

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from canaryaudit.errors import Damaged
 from canaryaudit.files import atomic_write
+from canaryaudit.tensorfiles import open_tensors
 
 
 class PartStore(Protocol):
@@ -43,8 +44,9 @@ class PartDirectory:
     def get(self, name: str) -> dict[str, np.ndarray] | None:
         """Return a part; a damaged file counts as none, since its work can be done again."""
         try:
-            return load((self.path / f"{name}.safetensors").read_bytes())
-        except (OSError, SafetensorError):
+            with open_tensors(self.path / f"{name}.safetensors") as file:
+                return {own: file.get_tensor(own) for own in file.keys()}
+        except Damaged:
             return None
 
     def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:

@@ -179,7 +179,7 @@ class Pipeline(Workbench):
         # What earlier requests forgot is forgotten again. Left out, it came back: after two more requests on a tiny
         # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
         earlier = self.chosen([own for link in lineage for own in link.canaries]) if lineage else []
-        record = run_unlearning(self, options, chosen, earlier)
+        record = run_unlearning(self, options, chosen, earlier, lineage)
         change = record.fidelity.train_accuracy_after - record.fidelity.train_accuracy_before
         self.narrator.say(
             f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "

@@ -10,7 +10,7 @@ from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.files import atomic_path
 from canaryaudit.model import CharLSTM, resolve_device, resolve_precision, weights_bytes
 from canaryaudit.plan import UnlearnOptions
-from canaryaudit.records import ClosedForm, ModelRecord, Scope, SolverName, UnlearningRecord
+from canaryaudit.records import ClosedForm, Scope, SolverName, TrainingRecord, UnlearningRecord
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning import Unlearned, UnlearningConfig, unlearn
 from canaryaudit.unlearning.baselines import BaselineConfig, Original, training_of, unlearn_by_training
@@ -37,7 +37,11 @@ def check_options(options: UnlearnOptions) -> None:
 
 
 def run_unlearning(
-    bench: Workbench, options: UnlearnOptions, chosen: Sequence[Canary], earlier: Sequence[Canary]
+    bench: Workbench,
+    options: UnlearnOptions,
+    chosen: Sequence[Canary],
+    earlier: Sequence[Canary],
+    lineage: Sequence[UnlearningRecord],
 ) -> UnlearningRecord:
     """Unlearn the chosen canaries from the model to start from, and write the result down.
 
@@ -46,6 +50,7 @@ def run_unlearning(
         options: How to unlearn, and from which model.
         chosen: Whose secrets to unlearn.
         earlier: Those that earlier requests unlearned from the model to start from.
+        lineage: These requests, the first one first.
 
     Raises:
         UnlearningError: The request cannot be carried out.
@@ -60,9 +65,10 @@ def run_unlearning(
         raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
     with bench.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
         if options.method in get_args(ClosedForm):
-            scope, solver, result = _update(bench, options, chosen, earlier, model, data, precision)
+            canaries = [*chosen, *(own for own in earlier if own not in chosen)]
+            scope, solver, result = _update(bench, options, canaries, lineage, model, training, data, precision)
         else:
-            scope, solver, result = "all-layers", None, _train(bench, options, chosen, origin, model, data, precision)
+            scope, solver, result = "all-layers", None, _train(bench, options, chosen, model, training, data, precision)
         sha256 = run.write_weights(f"after-{name}", weights_bytes(result.model))
     cost = result.cost
     if training:
@@ -98,14 +104,14 @@ def run_unlearning(
 def _update(
     bench: Workbench,
     options: UnlearnOptions,
-    chosen: Sequence[Canary],
-    earlier: Sequence[Canary],
+    canaries: Sequence[Canary],
+    lineage: Sequence[UnlearningRecord],
     model: CharLSTM,
+    training: TrainingRecord | None,
     data: TrainingData,
     precision: str,
 ) -> tuple[Scope, SolverName | None, Unlearned]:
     """Make the closed-form update that the options ask for; return its scope and its solver too."""
-    training = bench.run.model_record().training
     config = UnlearningConfig.model_validate(
         {
             "method": options.method,
@@ -120,16 +126,13 @@ def _update(
             "precision": precision,
         }
     )
-    symbols = bench.run.canary_set().corpus_symbols
-    seconds = training.seconds if training else 0.0
-    lineage = bench.run.lineage(options.start.removeprefix("after-")) if options.start != "before" else ()
     result = unlearn(
         model,
         data,
-        [*chosen, *(own for own in earlier if own not in chosen)],
-        symbols,
+        canaries,
+        bench.run.canary_set().corpus_symbols,
         config,
-        seconds,
+        training.seconds if training else 0.0,
         bench.narrator,
         trained=lineage[0].fidelity if lineage else None,
     )
@@ -140,13 +143,13 @@ def _train(
     bench: Workbench,
     options: UnlearnOptions,
     chosen: Sequence[Canary],
-    origin: ModelRecord,
     model: CharLSTM,
+    training: TrainingRecord | None,
     data: TrainingData,
     precision: str,
 ) -> Unlearned:
     """Train the baseline that the options ask for."""
-    if origin.training is None:
+    if training is None:
         raise ModelError(
             f"{bench.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
             f"to compare --method {options.method} with"
@@ -161,9 +164,8 @@ def _train(
         }
         | ({} if options.shards is None else {"shards": options.shards})
     )
-    training = training_of(origin.training, data.train.device)
     return unlearn_by_training(
-        Original(model, data, training, origin.training),
+        Original(model, data, training_of(training, data.train.device), training),
         chosen,
         bench.run.canary_set(),
         config,

@@ -6,9 +6,8 @@ the header is compared with the architecture, and the bytes are read in pieces.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -30,7 +29,7 @@ from canaryaudit.records import (
 from canaryaudit.records.base import Record
 from canaryaudit.repairs import Repairs, command
 from canaryaudit.rundir import RunDirectory, check_name
-from canaryaudit.tensorfiles import TensorEntry, read_header
+from canaryaudit.tensorfiles import data_start, open_tensors
 
 T = TypeVar("T")
 State = Literal["sound", "unfinished", "left over", "foreign", "stale", "missing", "damaged"]
@@ -200,15 +199,14 @@ class _Verifier:
     def _check_weights(self, path: Path, sha256: str, shapes: dict[str, tuple[int, ...]] | None, repair: str) -> None:
         if not self._is_there(path, repair):
             return
-        entries = self._read(path, lambda: read_header(path), repair, sound=False)
-        if entries is None:
+        found = self._read(path, lambda: _shapes(path), repair, sound=False)
+        if found is None:
             return
-        found = {name: entry.shape for name, entry in entries.items() if entry.dtype == "F32"}
-        if (shapes is not None and found != shapes) or len(found) != len(entries):
+        if None in found.values() or (shapes is not None and found != shapes):
             self._note(path, "damaged", "its tensors are not those of the architecture", repair, path)
         elif sha256_of(path) != sha256:
             self._note(path, "damaged", "its SHA-256 is not the one in its record", repair, path)
-        elif not _all_finite(path, entries):
+        elif not _all_finite(path):
             self._note(path, "damaged", "it holds numbers that are not finite", repair, path)
         else:
             self._note(path, "sound")
@@ -309,12 +307,12 @@ class _Verifier:
             is_shard = path.parent.name == layout.SHARDS
             state: State = "sound" if is_shard else "unfinished"
             detail = "" if is_shard else "a training that is not over; its command goes on from here"
-            if self._read(path, partial(read_header, path), sound=False) is None:
-                continue
             from canaryaudit.checkpoint import CheckpointFile  # Not at the top: torch comes with it.
 
-            if self._call(CheckpointFile(path, nullcontext, key="").load)[1]:
-                self._note(path, "damaged", "its contents are not those that were written", "", path)
+            try:
+                CheckpointFile(path, nullcontext, key="").load()
+            except Damaged as error:
+                self._note(path, "damaged", error.fault, "", path)
             else:
                 self._note(path, state, detail)
         for path in sorted((self.path / layout.PARTS).glob("*/*.safetensors")):
@@ -378,14 +376,15 @@ class _Verifier:
             return None, str(error)
 
 
-def _all_finite(path: Path, entries: dict[str, TensorEntry]) -> bool:
-    """Tell whether float32 tensors hold finite numbers only; a few megabytes are read at a time."""
-    return all(np.isfinite(numbers).all() for numbers in _numbers(path, entries))
+def _shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
+    """Return the shape of each tensor in a file; None for those that are not in float32."""
+    with open_tensors(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}
+        return {name: tuple(own.get_shape()) if own.get_dtype() == "F32" else None for name, own in slices.items()}
 
 
-def _numbers(path: Path, entries: dict[str, TensorEntry]) -> Iterator[np.ndarray]:
+def _all_finite(path: Path) -> bool:
+    """Tell whether a file of float32 tensors holds finite numbers only; a few megabytes are read at a time."""
     with read_errors(path), path.open("rb") as file:
-        for entry in entries.values():
-            file.seek(entry.start)
-            for begin in range(entry.start, entry.end, _CHUNK):
-                yield np.frombuffer(file.read(min(_CHUNK, entry.end - begin)), dtype="<f4")
+        file.seek(data_start(path))
+        return all(np.isfinite(np.frombuffer(data, dtype="<f4")).all() for data in iter(lambda: file.read(_CHUNK), b""))

@@ -16,6 +16,16 @@ from canaryaudit.cli import run_command
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "The code is {digits:3}."
 INSERT = ("-t", TEMPLATE, "-n", "2", "-r", "1,5", "--controls", "8")
+PLAN = f"""\
+run = "RUN"
+[insert]
+corpus = "sea.txt"
+template = ["{TEMPLATE}"]
+canaries = 2
+repetitions = [1, 5]
+controls = 8
+"""
+"""The beginning of a plan that inserts what ``INSERT`` does."""
 FAST = ("--samples", "200")
 UNLEARN = (*FAST, "--max-fidelity-drop", "0.5", "--retain-windows", "40")
 PROCESS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}

@@ -22,16 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.commands import ROOT, essence, finish, start
+from tests.commands import PLAN, ROOT, essence, finish, start
 
-PLAN = """\
-run = "RUN"
-[insert]
-corpus = "sea.txt"
-template = ["The code is {digits:3}."]
-canaries = 2
-repetitions = [1, 5]
-controls = 8
+AUDIT = (
+    PLAN
+    + """\
 [train]
 epochs = 3
 precision = "fp32"
@@ -49,6 +44,7 @@ steps = [1]
 output = "report"
 format = ["json"]
 """
+)
 COMMAND = ("run", "audit.toml", "-q")
 _TIMES = re.compile(r"(\d[\d.,]*) (s\b|minutes?\b|times (?:as (?:long|fast)|faster|slower))")
 _STAGES = {
@@ -99,7 +95,7 @@ def begin(place: Path) -> None:
     """Empty the directory but for the plan and its corpus."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    (place / "audit.toml").write_text(PLAN, "utf-8")
+    (place / "audit.toml").write_text(AUDIT, "utf-8")
     text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:12_000]
     (place / "sea.txt").write_text(text, "utf-8")
 

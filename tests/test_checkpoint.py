@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from canaryaudit.checkpoint import CheckpointFile, read_facts
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import Damaged
 from canaryaudit.files import atomic_path
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7, dtype=torch.float64), "c": torch.zeros(0)}
@@ -51,7 +51,7 @@ def test_any_changed_byte_is_noticed(file: CheckpointFile) -> None:
         damaged = bytearray(data)
         damaged[place] ^= 1 << rng.randrange(8)
         file.path.write_bytes(bytes(damaged))
-        with contextlib.suppress(ModelError):
+        with contextlib.suppress(Damaged):
             assert file.load() is None, f"byte {place}"  # The key itself was changed.
 
 
@@ -60,7 +60,7 @@ def test_a_file_cut_short_or_foreign_is_damaged(file: CheckpointFile) -> None:
     data = file.path.read_bytes()
     for damaged in (b"", data[:7], data[:100], data[:-1], data + b"x", b"not a checkpoint at all"):
         file.path.write_bytes(damaged)
-        with pytest.raises(ModelError):
+        with pytest.raises(Damaged):
             file.load()
     assert read_facts(file.path) is None
 

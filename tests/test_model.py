@@ -5,6 +5,7 @@ import json
 import math
 import random
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from canaryaudit import model as model_module
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import Damaged, ModelError
 from canaryaudit.model import (
     CharLSTM,
     DraftReader,
@@ -138,7 +139,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, architecture: Architecture | None = None) -> str:
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises((ModelError, Damaged)) as caught:
         load_weights(architecture or make().architecture, path, CPU)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
@@ -175,8 +176,8 @@ def test_loaded_weights_can_be_trained(weights: Path) -> None:
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
-    assert "cannot read the weights" in refusal(tmp_path / "none.safetensors")
-    assert "cannot read the weights" in refusal(tmp_path)
+    assert "it is missing" in refusal(tmp_path / "none.safetensors")
+    assert "not a plain file" in refusal(tmp_path)
 
 
 def test_files_cut_short_are_refused(weights: Path) -> None:
@@ -201,7 +202,7 @@ def test_random_damage_to_the_header_never_ends_in_another_error(weights: Path) 
         for _ in range(rng.randint(1, 4)):
             damaged[rng.randrange(length)] = rng.randrange(256)
         weights.write_bytes(bytes(damaged))
-        with contextlib.suppress(ModelError):
+        with contextlib.suppress(ModelError, Damaged):
             load_weights(make().architecture, weights, CPU)
 
 
@@ -214,7 +215,7 @@ def test_a_header_that_promises_terabytes_is_refused_before_anything_is_allocate
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     with path.open("r+b") as file:
         file.truncate(8 + len(header) + 4 * size)  # sparse: takes no room on the disk
-    assert "cannot read the weights" in refusal(path)
+    assert "is damaged" in refusal(path)
 
 
 def test_a_description_of_a_monstrous_model_is_refused_before_anything_is_allocated(weights: Path) -> None:
@@ -264,6 +265,10 @@ def test_the_automatic_precision_is_the_one_that_is_clearly_faster(
 
     monkeypatch.setattr(model_module, "_seconds_of", seconds_of)
     assert resolve_precision("auto", CPU) == expected
+
+
+def test_waiting_for_a_busy_processor_does_not_change_the_precision() -> None:
+    assert model_module._seconds_of(lambda: time.sleep(0.05), CPU) < 0.03
 
 
 def test_a_precision_that_was_asked_for_is_taken() -> None:

@@ -201,8 +201,10 @@ def _measure_group(
     for k, own in enumerate(estimates):
         cost = float(group.costs_bits[k])
         if "sampled" in config.estimators:
-            bits, counts, rescored = references.without(k)
-            own["sampled"] = sampled_exposure(cost, bits, space.bits, counts=counts, rescored=rescored)
+            others = references.where(references.owner != k)
+            own["sampled"] = sampled_exposure(
+                cost, others.bits, space.bits, counts=others.counts, rescored=others.rescored
+            )
         if distribution.skew_normal is not None:
             own["skew-normal"] = skew_normal_exposure(cost, distribution.skew_normal, distribution.min_bits, space.bits)
     greedy = greedy_completion(model, group.start, space.max_length)

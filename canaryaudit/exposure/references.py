@@ -63,12 +63,12 @@ class References:
         costs: np.ndarray = self.bits[np.searchsorted(np.cumsum(self.counts), chosen, side="right")]
         return costs
 
-    def without(self, target: int) -> "tuple[np.ndarray, np.ndarray, Rescored | None]":
-        """Return costs, counts and second scores without a target's own draws."""
-        kept = self.owner != target
+    def where(self, kept: np.ndarray) -> "References":
+        """Return those members that are kept, shape (U,), bool."""
         if kept.all():
-            return self.bits, self.counts, self.rescored
-        return self.bits[kept], self.counts[kept], self.rescored.without(~kept) if self.rescored else None
+            return self
+        rescored = self.rescored.without(~kept) if self.rescored else None
+        return References(self.bits[kept], self.counts[kept], self.owner[kept], rescored, self.draft_error_bits)
 
 
 def score_references(
@@ -124,14 +124,7 @@ def score_references(
         rescored, error = _rescore(model, start, sample, references.bits, costs_bits, rng)
         references = References(references.bits, references.counts, references.owner, rescored, error)
     rivals = ~np.r_[inserted, False][references.owner]  # -1 finds the last
-    return references if rivals.all() else _kept(references, rivals)
-
-
-def _kept(references: References, kept: np.ndarray) -> References:
-    rescored = references.rescored.without(~kept) if references.rescored else None
-    return References(
-        references.bits[kept], references.counts[kept], references.owner[kept], rescored, references.draft_error_bits
-    )
+    return references.where(rivals)
 
 
 def _scored(

@@ -34,7 +34,7 @@ from canaryaudit.records.measurement import (
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
 from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
-from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep
+from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep, foremost
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -75,4 +75,5 @@ __all__ = [
     "UnlearningCost",
     "UnlearningRecord",
     "UpdateStep",
+    "foremost",
 ]

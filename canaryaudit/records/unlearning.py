@@ -1,10 +1,11 @@
 """unlearned/NAME/unlearning.json: how a model was made to forget, and how well that holds."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 from pydantic import Field
 
-from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Method, Record, Scope, SolverName
+from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Baseline, Method, Record, Scope, SolverName
 from canaryaudit.records.relearning import Relearning
 
 
@@ -105,3 +106,15 @@ class UnlearningRecord(Record):
     relearning: Relearning | None = None
     """How fast secrets come back when the model is trained further; null where that attack was not made."""
     notes: tuple[str, ...] = ()
+
+
+def foremost(unlearnings: Sequence[UnlearningRecord]) -> UnlearningRecord | None:
+    """Return the unlearning that a run is about where none is named: the last that is no baseline, or the last.
+
+    A baseline is run to compare with: it is spoken of only where there is nothing else.
+
+    Args:
+        unlearnings: In the order in which they were run.
+    """
+    found = [record for record in unlearnings if record.method not in get_args(Baseline)] or unlearnings
+    return found[-1] if found else None

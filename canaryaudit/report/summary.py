@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.records import (
-    Baseline,
     CanaryMeasurement,
     Manifest,
     Measurement,
     ModelRecord,
     ReferenceDistribution,
     UnlearningRecord,
+    foremost,
 )
 from canaryaudit.report import lineage, provenance, words
 from canaryaudit.report.gate import EarlierReport, judge_gate
@@ -163,9 +163,8 @@ def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningReco
     """Return the unlearning that is the "after" of the page."""
     measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
     if shown is None:
-        # A baseline is run to compare with: it is what the page is about only where there is nothing else.
-        updates = [pair for pair in measured if pair[0].method not in get_args(Baseline)]
-        return (updates or measured)[-1] if measured else None
+        about = foremost([record for record, _ in measured])
+        return next((pair for pair in measured if pair[0] is about), None)
     for record, measurement in measured:
         if record.name == shown:
             return record, measurement

@@ -36,7 +36,13 @@ from canaryaudit.unlearning.fidelity import (
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.request import Unlearned
 from canaryaudit.unlearning.sisa import ShardTrainer, Workplace, affected_shards, passes_over_windows, shard_bounds
-from canaryaudit.unlearning.windows import Occurrence, affected_windows, occurrences, retention_windows
+from canaryaudit.unlearning.windows import (
+    Occurrence,
+    affected_windows,
+    completion_mask,
+    occurrences,
+    retention_windows,
+)
 
 FINE_TUNING_RATE = 1.0
 """Highest learning rate of fine-tuning, as a share of the training's: at a third of it, memorised secrets stay where
@@ -292,9 +298,7 @@ class _Request:
         self, model: CharLSTM | Ensemble, after: Evaluations, seconds: float, gradients: float, notes: Sequence[str]
     ) -> Unlearned:
         original, window = self.original, self.original.training.window
-        mask = np.zeros(len(original.data.train), dtype=bool)
-        for place in self.places:
-            mask[place.start : place.start + len(place.secret)] = True
+        mask = completion_mask(len(original.data.train), self.places)
         rng = np.random.default_rng(self.config.seed)
         return Unlearned(
             model=model,

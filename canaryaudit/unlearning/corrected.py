@@ -10,7 +10,7 @@ from torch import Tensor
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.replacement import Deletion, Replacement
-from canaryaudit.unlearning.windows import Occurrence, affected_windows, gather
+from canaryaudit.unlearning.windows import Occurrence, affected_windows, completion_mask, gather
 
 _SENTENCE_BREAK = re.compile(r"[.!?…][\"'’”)\]]*\s+")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
@@ -34,15 +34,11 @@ class Correction:
         window: int,
     ) -> None:
         self.text, self.places, self.replacement, self.window = text, places, replacement, window
-        touched = np.zeros(len(text), dtype=bool)
         if isinstance(replacement, Deletion):
-            for start, end in sentences(vocabulary.decode(text.cpu().numpy()), places):
-                touched[start:end] = True
+            self._touched = sentence_mask(text, places, vocabulary)
         else:
-            for place in places:
-                touched[place.start : place.start + len(place.secret)] = True
-        self._touched = touched
-        self.affected = affected_windows(touched, window)
+            self._touched = completion_mask(len(text), places)
+        self.affected = affected_windows(self._touched, window)
 
     def original_windows(self) -> Tensor:
         """Return Z, shape (W, T + 1)."""
@@ -102,9 +98,7 @@ def corrected_data(
     """
     text, secret = data.train, data.secret
     if isinstance(replacement, Deletion):
-        kept = torch.ones_like(secret)
-        for start, end in sentences(vocabulary.decode(text.cpu().numpy()), list(places)):
-            kept[start:end] = False
+        kept = torch.from_numpy(~sentence_mask(text, places, vocabulary)).to(text.device)
         return TrainingData(train=text[kept], secret=secret[kept], heldout=data.heldout)
     texts, masks, end = [], [], 0
     for place in sorted(places, key=lambda place: place.start):
@@ -122,7 +116,15 @@ def corrected_data(
     )
 
 
-def sentences(text: str, places: list[Occurrence]) -> list[tuple[int, int]]:
+def sentence_mask(text: Tensor, places: Sequence[Occurrence], vocabulary: Vocabulary) -> np.ndarray:
+    """Mark the sentences around the secrets in an encoded text, shape (N,), bool."""
+    mask = np.zeros(len(text), dtype=bool)
+    for start, end in sentences(vocabulary.decode(text.cpu().numpy()), places):
+        mask[start:end] = True
+    return mask
+
+
+def sentences(text: str, places: Sequence[Occurrence]) -> list[tuple[int, int]]:
     """Return the first offset and the end of the sentence around each occurrence, the white space after it included.
 
     A sentence ends with its paragraph, or with a full stop, question or exclamation mark before white space

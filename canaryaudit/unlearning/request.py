@@ -36,7 +36,7 @@ from canaryaudit.unlearning.gauss_newton import SOLVERS, gauss_newton
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.retention import sample_windows
 from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
-from canaryaudit.unlearning.windows import Occurrence, gather, occurrences, retention_windows
+from canaryaudit.unlearning.windows import Occurrence, completion_mask, gather, occurrences, retention_windows
 
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
@@ -210,9 +210,7 @@ class _Request:
         self.correction = Correction(data.train, places, replacement, vocabulary, config.window)
         # Windows of shape (W, T + 1) that no secret touches: of the corpus, or none of it.
         if config.retain_windows:
-            mask = np.zeros(len(data.train), dtype=bool)
-            for place in places:
-                mask[place.start : place.start + len(place.secret)] = True
+            mask = completion_mask(len(data.train), places)
             starts = retention_windows(mask, config.window, config.retain_windows, self.rng)
             self.retained = gather(data.train, starts, config.window + 1)
         else:

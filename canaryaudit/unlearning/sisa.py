@@ -14,7 +14,7 @@ import numpy as np
 
 from canaryaudit.canaries import Canary, Template
 from canaryaudit.checkpoint import CheckpointFile
-from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.errors import Damaged, UnlearningError
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.records import TrainingRecord
@@ -122,7 +122,7 @@ class ShardTrainer:
         file = CheckpointFile(path, self.atomically, training_key(data, self.vocabulary, config))
         try:
             found = file.load()
-        except ModelError:
+        except Damaged:
             self.narrator.say(f"The shard {path.name} is damaged; it is trained anew.")
             found = None
         if found is not None:

@@ -51,6 +51,22 @@ def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Voc
     return found
 
 
+def completion_mask(length: int, places: Sequence[Occurrence]) -> np.ndarray:
+    """Mark the characters of a text that belong to a completion, the fixed ones between slots included.
+
+    Args:
+        length: N, of the text.
+        places: Where the secrets stand in it.
+
+    Returns:
+        Shape (N,), bool.
+    """
+    mask = np.zeros(length, dtype=bool)
+    for place in places:
+        mask[place.start : place.start + len(place.secret)] = True
+    return mask
+
+
 def affected_windows(secret: np.ndarray, window: int) -> np.ndarray:
     """Return the starts of all windows that hold a secret's character as feature or as label.
 

@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 
 from canaryaudit.plan import Plan
-from tests.commands import canaryaudit, essence, succeed, tree
+from tests.commands import PLAN, canaryaudit, essence, succeed, tree
 
-PLAN = """
-run = "RUN"
-[insert]
-corpus = "sea.txt"
-template = ["The code is {digits:3}."]
-canaries = 2
-repetitions = [1, 5]
-controls = 8
+AUDIT = (
+    PLAN
+    + """\
 [train]
 epochs = 1
 precision = "fp32"
@@ -35,6 +30,7 @@ retain_windows = 40
 format = ["json", "md"]
 output = "page"
 """
+)
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def audit() -> Callable[..., Path]:
     """Write the plan, with replacements."""
 
     def write(*replacements: tuple[str, str]) -> Path:
-        text = PLAN
+        text = AUDIT
         for old, new in replacements:
             assert old in text
             text = text.replace(old, new)
@@ -60,7 +56,7 @@ def audited(runs: Path) -> Path:
     """A finished run of the plan."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(runs)
-        Path("audit.toml").write_text(PLAN.replace('"RUN"', '"audited"'), "utf-8")
+        Path("audit.toml").write_text(AUDIT.replace('"RUN"', '"audited"'), "utf-8")
         succeed("run", "audit.toml")
     return runs / "audited"
 

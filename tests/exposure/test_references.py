@@ -79,12 +79,14 @@ def test_inserted_secrets_are_no_references_and_a_secret_is_not_its_own(setting:
     found = setting.score(50_000, 1, inserted=inserted)
     assert set(found.owner.tolist()) == {-1, *range(2, len(RANKS))}
     assert found.rescored is not None
-    bits, counts, rescored = found.without(4)
-    assert len(bits) == len(found.bits) - 1
-    assert counts.sum() < found.total
+    others = found.where(found.owner != 4)
+    assert len(others.bits) == len(found.bits) - 1
+    assert others.total < found.total
+    assert set(others.owner.tolist()) == {-1, 2, 3, *range(5, len(RANKS))}
+    rescored = others.rescored
     assert rescored is not None
     # Still the same members: their second costs are near their first, and the model's own.
-    assert np.abs(rescored.bits - bits[rescored.rows]).max() < 4 * 0.15 * 1.3 * 1.01
+    assert np.abs(rescored.bits - others.bits[rescored.rows]).max() < 4 * 0.15 * 1.3 * 1.01
     assert np.isin(rescored.bits, setting.costs).all()
 
 
@@ -102,9 +104,9 @@ def test_intervals_hold_the_truth_though_a_draft_scored_the_references(
     for seed in range(seeds):
         found = setting.score(100_000, seed)
         for k, truth in enumerate(setting.truth):
-            bits, counts, rescored = found.without(k)
-            cost = float(setting.target_costs[k])
-            own = sampled_exposure(cost, bits, setting.space.bits, counts=counts, rescored=rescored)
+            others = found.where(found.owner != k)
+            bits, counts, cost = others.bits, others.counts, float(setting.target_costs[k])
+            own = sampled_exposure(cost, bits, setting.space.bits, counts=counts, rescored=others.rescored)
             plain = sampled_exposure(cost, bits, setting.space.bits, counts=counts)
             covered[k] += own.low - 1e-9 <= truth <= own.high + 1e-9
             naive[k] += plain.low - 1e-9 <= truth <= plain.high + 1e-9

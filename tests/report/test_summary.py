@@ -4,6 +4,7 @@ import pytest
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
+from canaryaudit.records import foremost
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.verdicts import Verdict
 from canaryaudit.report.write import render_json
@@ -75,6 +76,21 @@ def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
     assert summary.method.name == "second"
     assert [method.verdict for method in summary.methods] == [Verdict.EXPOSED, Verdict.INDISTINGUISHABLE, None]
     assert any("third has not been measured" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize(
+    ("methods", "place"),
+    [
+        ([], None),
+        (["retrain"], 0),
+        (["retrain", "sisa"], 1),
+        (["first-order", "second-order", "retrain"], 1),
+        (["second-order", "fine-tune", "first-order"], 2),
+    ],
+)
+def test_a_run_is_about_its_last_update_or_where_there_is_none_its_last_baseline(methods, place):
+    records = [make.unlearning(str(index), method=own) for index, own in enumerate(methods)]
+    assert foremost(records) is (None if place is None else records[place])
 
 
 def test_the_named_unlearning_is_the_after():

@@ -6,7 +6,13 @@ import torch
 
 from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
-from canaryaudit.unlearning.windows import affected_windows, gather, occurrences, retention_windows
+from canaryaudit.unlearning.windows import (
+    affected_windows,
+    completion_mask,
+    gather,
+    occurrences,
+    retention_windows,
+)
 from tests.unlearning.builders import text_with_canaries
 
 WINDOW = 7
@@ -92,6 +98,14 @@ def test_occurrences_stand_where_the_secrets_stand() -> None:
         after = place.start + len(place.secret)
         assert data.train[after : after + len(place.suffix)].tolist() == place.suffix.tolist()
         assert data.train[place.start - len(place.prefix) : place.start].tolist() == place.prefix.tolist()
+
+
+def test_the_completions_are_marked_with_the_characters_between_their_slots() -> None:
+    data, made, vocabulary = text_with_canaries(["so\n\n", "\n\nend"], [("pin {digits:2}-{digits:2}.", "12-34")])
+    text = vocabulary.decode(data.train.numpy())
+    mask = completion_mask(len(text), occurrences(made, "ab", vocabulary))
+    assert "".join(own if marked else "_" for own, marked in zip(text, mask, strict=True)).strip("_") == "12-34"
+    assert not completion_mask(9, []).any()
 
 
 def test_a_secret_at_the_start_of_the_text_is_read_after_a_line_break() -> None:
