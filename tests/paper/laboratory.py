@@ -114,10 +114,11 @@ class Laboratory(Pipeline):
         chosen = self.chosen(options.canary)
         self.narrator.say(f"{self.run.path.name}: {name}, {len(chosen)} of {len(self.inserted)} canaries.")
         if not self.run.has_unlearning(name):
-            earlier = [own for link in self._lineage(options) for own in self.chosen(link.canaries)]
+            lineage = self._lineage(options)
+            earlier = [own for link in lineage for own in self.chosen(link.canaries)]
             try:
                 with self._timed(name):
-                    run_unlearning(self, options, chosen, earlier)
+                    run_unlearning(self, options, chosen, earlier, lineage)
             except Inconclusive as refusal:
                 case = self._case(name, method, clock=self._clock(name), refused=str(refusal), **self._sizes(chosen))
                 return self._keep(case)
