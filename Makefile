@@ -1,9 +1,10 @@
 # Everything runs in .venv, which is made on the first call and again when the dependencies change.
 PYTHON ?= python3
 BIN := .venv/bin
+CORPUS ?= harbour
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test test-slow lint format golden bench clean
+.PHONY: help audit test test-slow lint format golden bench reproduce clean
 
 help: ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ format: .venv/.installed-dev ## put the code into its style
 
 golden: .venv/.installed-dev ## write the report's golden files and JSON Schemas anew
 	$(BIN)/python -m tests.golden
+
+reproduce: .venv/.installed ## redo the published experiment; CORPUS=alice.txt for its own text (hours)
+	$(BIN)/python -m tests.paper --corpus $(CORPUS)
 
 bench: .venv/.installed-dev ## measure speed
 	$(BIN)/python -m tests.benchmarks
