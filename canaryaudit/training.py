@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from canaryaudit.checkpoint import CheckpointFile
 from canaryaudit.ensemble import Ensemble
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import Damaged, ModelError
 from canaryaudit.model import LOG2_E, CharLSTM
 from canaryaudit.narration import Narrator, Silent
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
@@ -245,7 +245,7 @@ class _Loop:
         self.file = file
         try:
             found = file.load()
-        except ModelError:
+        except Damaged:
             self.narrator.say(f"The checkpoint {file.path.name} is damaged; training begins anew.")
             return
         if found is not None:
