@@ -14,10 +14,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from canaryaudit.checkpoint import CheckpointFile
@@ -25,8 +24,11 @@ from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Damaged, ModelError
 from canaryaudit.model import LOG2_E, CharLSTM
 from canaryaudit.narration import Narrator, Silent
+from canaryaudit.recordfiles import validated
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
 from canaryaudit.schedule import one_cycle, window_starts
+from canaryaudit.trainingstate import TrainingConfig as TrainingConfig
+from canaryaudit.trainingstate import TrainingState
 
 SIZES = {"small": (32, 512, 1), "paper": (64, 512, 2)}
 """Embedding, hidden units and layers; ``paper`` is the model of Warnecke et al. 2023."""
@@ -36,27 +38,6 @@ EPOCHS = {"small": 24, "paper": 40}
 
 _CHECKPOINT_SECONDS = 30.0
 _PROGRESS_SECONDS = 0.5
-
-
-class TrainingConfig(BaseModel):
-    """How to train; checked when made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: Literal["small", "paper"] = "small"
-    epochs: int = Field(gt=0)
-    target_accuracy: float | None = Field(default=None, gt=0, lt=1)
-    """Stop after the first epoch that predicts this share of the training text outside the secrets."""
-    batch_size: int = Field(default=32, gt=0)
-    window: int = Field(default=100, gt=1)
-    """Characters that one window predicts."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Highest of the cycle."""
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
-    seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -245,11 +226,12 @@ class _Loop:
         self.file = file
         try:
             found = file.load()
-        except Damaged:
+            if found is not None:
+                self._restore(found[0], validated(found[1], TrainingState))
+        except (Damaged, ValueError):
             self.narrator.say(f"The checkpoint {file.path.name} is damaged; training begins anew.")
             return
         if found is not None:
-            self._restore(*found)
             self.narrator.say(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
 
     def run(self) -> bool | None:
@@ -356,27 +338,39 @@ class _Loop:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        facts = {
-            "config": self.config.model_dump(),
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "characters": self.characters,
-            "seconds": self.seconds,
-            "reached": self.reached,
-            "history": [record.model_dump() for record in self.history],
-        }
-        self.file.save(tensors | {"tally": self.tally}, facts)
+        state = TrainingState(
+            config=self.config,
+            epoch=self.epoch,
+            step_in_epoch=self.step_in_epoch,
+            characters=self.characters,
+            seconds=self.seconds,
+            reached=self.reached,
+            history=tuple(self.history),
+        )
+        self.file.save(tensors | {"tally": self.tally}, state.model_dump(mode="json"))
 
-    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.model.load_state_dict({name[6:]: own for name, own in tensors.items() if name.startswith("model.")})
-        state = self.optimizer.state_dict()
+    def _restore(self, tensors: dict[str, Tensor], facts: TrainingState) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It is none of this model's: nothing was changed.
+        """
+        weights, state = self.model.state_dict(), self.optimizer.state_dict()
+        parts = {f"model.{name}": own for name, own in weights.items()} | {"tally": self.tally}
+        if any(name.startswith("optimizer.") for name in tensors):  # none before the first step
+            for index, own in enumerate(self.model.parameters()):
+                parts |= {f"optimizer.{index}.{name}": own for name in ("exp_avg", "exp_avg_sq")}
+                parts[f"optimizer.{index}.step"] = torch.zeros(())
+        expected = {name: (own.dtype, own.shape) for name, own in parts.items()}
+        if {name: (own.dtype, own.shape) for name, own in tensors.items()} != expected:
+            raise ValueError("not the tensors of this training")
+        self.model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
         for name, value in tensors.items():
             if name.startswith("optimizer."):
-                _, index, moment = name.split(".")
-                state["state"].setdefault(int(index), {})[moment] = value
+                _, number, moment = name.split(".")
+                state["state"].setdefault(int(number), {})[moment] = value
         self.optimizer.load_state_dict(state)
         self.tally = tensors["tally"].to(self.tally.device)
-        self.epoch, self.step_in_epoch = facts["epoch"], facts["step_in_epoch"]
-        self.characters, self.seconds = facts["characters"], facts["seconds"]
-        self.reached = facts["reached"]
-        self.history = [EpochRecord(**record) for record in facts["history"]]
+        self.epoch, self.step_in_epoch = facts.epoch, facts.step_in_epoch
+        self.characters, self.seconds = facts.characters, facts.seconds
+        self.reached, self.history = facts.reached, list(facts.history)
