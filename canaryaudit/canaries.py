@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FailFast
 
 from canaryaudit.errors import TemplateError
 
@@ -29,6 +29,10 @@ ALPHABETS = {
 SLOT_KINDS = (*ALPHABETS, "any", "choice")
 WIDER_SPACES = ("digits", "alnum", "any")
 MASK = "•"
+MAX_TEMPLATE = 10_000
+"""Characters of a template: no sentence is so long."""
+MAX_COMPLETION, MAX_EDGES = 5_000, 2_000_000
+"""Places of a completion, and the symbols that may stand at each, summed up: memory grows with the places' square."""
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HELP = "write {digits:N}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N} or {choice:a|b}"
@@ -88,8 +92,12 @@ class Template:
         """Parse ``text``; ``{{`` and ``}}`` stand for braces.
 
         Raises:
-            TemplateError: No slot, an unknown slot, a length below 1, or a lone brace.
+            TemplateError: No slot, an unknown slot, a length below 1, a lone brace, or more text than a template has.
         """
+        if len(text) > MAX_TEMPLATE:
+            raise TemplateError(
+                f"a template of {len(text):,} characters: expected at most {MAX_TEMPLATE:,}; shorten it"
+            )
         parts: list[str | Slot] = []
 
         def literal(piece: str) -> None:
@@ -217,7 +225,8 @@ class Space:
 
     @classmethod
     def of_body(cls, body: Sequence[str | Slot], corpus_symbols: str) -> "Space":
-        """Build the automaton of literals and slots in turn."""
+        """Build the automaton of literals and slots in turn, unless it would take gigabytes."""
+        _check_size(body, corpus_symbols)
         edges: list[dict[str, int]] = [{}]
 
         def step(symbols: str) -> None:
@@ -299,6 +308,18 @@ class Space:
         return text
 
 
+def _check_size(body: Sequence[str | Slot], corpus_symbols: str) -> None:
+    places = edges = 0
+    for part in body:
+        if isinstance(part, Slot) and part.kind != "choice":
+            places, edges = places + part.length, edges + part.length * len(part.alphabet(corpus_symbols))
+        else:
+            long = len(part) if isinstance(part, str) else sum(map(len, part.words))
+            places, edges = places + long, edges + long
+    if places > MAX_COMPLETION or edges > MAX_EDGES:
+        raise TemplateError(f"the slots have {places:,} places and {edges:,} symbols there: use fewer or shorter slots")
+
+
 def _append_trie(edges: list[dict[str, int]], words: Sequence[str]) -> None:
     """Append the trie of prefix-free ``words`` to the automaton; all of them end in one new last node."""
     start = len(edges) - 1
@@ -336,7 +357,7 @@ class Canary(BaseModel):
     control: bool = False
     origin: Literal["generated", "given", "located"] = "generated"
     """Drawn, given by the user, or found in the corpus; all but a drawn one are masked in every output."""
-    places: tuple[int, ...] = ()
+    places: Annotated[tuple[int, ...], FailFast()] = ()
     """Character offsets in the run's corpus.txt at which the canary's text begins."""
 
     @property
@@ -355,7 +376,7 @@ class CanarySet(BaseModel):
     """The corpus vocabulary before any canary: what an ``any`` slot ranges over."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
     """Measure against this alphabet in every slot, instead of the slot's own."""
-    canaries: tuple[Canary, ...]
+    canaries: Annotated[tuple[Canary, ...], FailFast()]
 
     @property
     def inserted(self) -> tuple[Canary, ...]:

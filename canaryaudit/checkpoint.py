@@ -48,8 +48,8 @@ class CheckpointFile:
             # Not save_file: it has a temporary file of its own, which a kill would leave for ever.
             temporary.write_bytes(save(local, header))
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return tensors and facts, or None where there is no state of this training.
+    def load(self) -> tuple[dict[str, Tensor], bytes] | None:
+        """Return tensors and facts, in JSON as a stranger may have written it; None where there is no such state.
 
         Raises:
             Damaged: The file is not what was written.
@@ -64,17 +64,17 @@ class CheckpointFile:
             raise Damaged(self.path, "its contents are not those that were written", "remove it")
         if header.get("key") != self.key:
             return None
-        return tensors, json.loads(header["facts"])
+        return tensors, header.get("facts", "").encode()
 
 
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts of whatever training's state is at ``path``; None if there is none that can be read."""
+def read_facts(path: Path) -> bytes | None:
+    """Return the facts, in JSON, of whatever training's state is at ``path``; None if there is none to be read."""
     try:
         with open_tensors(path) as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
-            return facts
-    except (Damaged, KeyError, ValueError):
+            facts: str | None = (file.metadata() or {}).get("facts")
+    except Damaged:
         return None
+    return None if facts is None else facts.encode()
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:

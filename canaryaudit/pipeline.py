@@ -10,7 +10,6 @@ from pathlib import Path
 
 from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
 from canaryaudit.canaries import Canary
-from canaryaudit.checkpoint import read_facts
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
@@ -25,6 +24,7 @@ from canaryaudit.report.figures import counted, points
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.rundir import check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
+from canaryaudit.trainingstate import read_state
 from canaryaudit.unlearnstage import check_options, run_unlearning
 from canaryaudit.workbench import Workbench
 
@@ -70,17 +70,16 @@ class Pipeline(Workbench):
 
     def _interrupted(self, options: TrainOptions) -> TrainingConfig | None:
         """Return how an interrupted training is to go on; None if there is none that can."""
-        facts = read_facts(self.run.checkpoint_path)
-        if facts is None:
+        state = read_state(self.run.checkpoint_path)
+        if state is None:
             return None
-        config = TrainingConfig.model_validate(facts["config"])
-        self._check_asked(options, config, "an interrupted training")
-        return config
+        self._check_asked(options, state.config, "an interrupted training")
+        return state.config
 
     def _tidy(self, record: ModelRecord) -> None:
         """Remove the checkpoint of this very training, left where it was interrupted in its last moment."""
-        facts = read_facts(self.run.checkpoint_path)
-        if facts and record.training and facts["seconds"] == record.training.seconds:
+        state = read_state(self.run.checkpoint_path)
+        if state and record.training and state.seconds == record.training.seconds:
             self.run.remove_checkpoint()
 
     def _check_asked(self, options: TrainOptions, made: TrainingConfig | TrainingRecord, what: str) -> None:

@@ -15,8 +15,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from canaryaudit import layout
-from canaryaudit.canaries import CanarySet, Template
-from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, TemplateError
+from canaryaudit.agreement import agrees
+from canaryaudit.canaries import CanarySet
+from canaryaudit.errors import Damaged, ModelError, RunDirectoryError
 from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
 from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record, read_text, record_json
@@ -198,20 +199,7 @@ class RunDirectory:
         """Return canaries and controls, checked against their templates and the audited text."""
         canary_set = self._read(_CANARIES, CanarySet, self._insert_again)
         text = self.corpus_text()
-        identifiers = [canary.id for canary in canary_set.canaries]
-        try:
-            sound = len(set(identifiers)) == len(identifiers)
-            for name, group in canary_set.by_template().items():
-                template = Template.parse(name)
-                space = canary_set.space(template)
-                for canary in group:
-                    filled = template.fill(canary.completion)
-                    sound &= canary.completion in space
-                    sound &= canary.repetitions == len(canary.places)
-                    sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
-        except TemplateError:
-            sound = False
-        if not sound:
+        if not agrees(canary_set, text):
             raise Damaged(self.path / _CANARIES, f"it does not agree with {_CORPUS}", self._insert_again)
         return canary_set
 

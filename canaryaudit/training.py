@@ -14,20 +14,22 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from canaryaudit.checkpoint import CheckpointFile
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import Damaged, ModelError
 from canaryaudit.evaluation import autocast, evaluate
 from canaryaudit.model import LOG2_E, CharLSTM
 from canaryaudit.narration import Narrator, Silent
 from canaryaudit.ranks import ALONE, Ranks, Task
+from canaryaudit.recordfiles import validated
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
 from canaryaudit.schedule import one_cycle, window_starts
+from canaryaudit.trainingstate import TrainingConfig as TrainingConfig
+from canaryaudit.trainingstate import TrainingState
 
 SIZES = {"small": (32, 512, 1), "paper": (64, 512, 2)}
 """Embedding, hidden units and layers; ``paper`` is the model of Warnecke et al. 2023."""
@@ -37,27 +39,6 @@ EPOCHS = {"small": 24, "paper": 40}
 
 _CHECKPOINT_SECONDS = 30.0
 _PROGRESS_SECONDS = 0.5
-
-
-class TrainingConfig(BaseModel):
-    """How to train; checked when made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: Literal["small", "paper"] = "small"
-    epochs: int = Field(gt=0)
-    target_accuracy: float | None = Field(default=None, gt=0, lt=1)
-    """Stop after the first epoch that predicts this share of the training text outside the secrets."""
-    batch_size: int = Field(default=32, gt=0)
-    window: int = Field(default=100, gt=1)
-    """Characters that one window predicts."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Highest of the cycle."""
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
-    seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -143,15 +124,15 @@ def train(
         loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
     tensors, facts = loop.state()
     sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
-    ranks.share("train", tensors, facts | sizes)
+    ranks.share("train", tensors, sizes | {"state": facts})
     with ranks.together():
         return model, loop.finish()
 
 
 def follow_training(task: Task, ranks: Ranks) -> None:
     """Take this process's part in a training that the leader shares; the text comes from there, window by window."""
-    facts = task.facts
-    config = TrainingConfig.model_validate(facts["config"])
+    facts, state = task.facts, TrainingState.model_validate_json(json.dumps(task.facts["state"]))
+    config = state.config
     device = ranks.device(config.device)
     # As long as the leader's, and nothing in it: no memory is taken for what is not read.
     text = torch.zeros(1, dtype=torch.int64, device=device)
@@ -161,7 +142,7 @@ def follow_training(task: Task, ranks: Ranks) -> None:
         heldout=text.expand(facts["heldout"]),
     )
     loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, Silent(), ranks)
-    loop.restore(task.tensors, facts)
+    loop.restore(task.tensors, state)
     loop.finish()
 
 
@@ -202,11 +183,12 @@ class _Loop:
         self.file = file
         try:
             found = file.load()
-        except ModelError:
+            if found is not None:
+                self.restore(found[0], validated(found[1], TrainingState))
+        except (Damaged, ValueError):
             self.narrator.say(f"The checkpoint {file.path.name} is damaged; training begins anew.")
             return
         if found is not None:
-            self.restore(*found)
             self.narrator.say(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
 
     def finish(self) -> TrainingRecord:
@@ -371,28 +353,39 @@ class _Loop:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        facts = {
-            "config": self.config.model_dump(),
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "characters": self.characters,
-            "seconds": self.seconds,
-            "reached": self.reached,
-            "history": [record.model_dump() for record in self.history],
-        }
-        return tensors | {"tally": self.tally}, facts
+        facts = TrainingState(
+            config=self.config,
+            epoch=self.epoch,
+            step_in_epoch=self.step_in_epoch,
+            characters=self.characters,
+            seconds=self.seconds,
+            reached=self.reached,
+            history=tuple(self.history),
+        )
+        return tensors | {"tally": self.tally}, facts.model_dump(mode="json")
 
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take over what ``state`` returned."""
-        self.model.load_state_dict({name[6:]: own for name, own in tensors.items() if name.startswith("model.")})
-        state = self.optimizer.state_dict()
+    def restore(self, tensors: dict[str, Tensor], facts: TrainingState) -> None:
+        """Take over what ``state`` returned.
+
+        Raises:
+            ValueError: It is none of this model's: nothing was changed.
+        """
+        weights, state = self.model.state_dict(), self.optimizer.state_dict()
+        parts = {f"model.{name}": own for name, own in weights.items()} | {"tally": self.tally}
+        if any(name.startswith("optimizer.") for name in tensors):  # none before the first step
+            for index, own in enumerate(self.model.parameters()):
+                parts |= {f"optimizer.{index}.{name}": own for name in ("exp_avg", "exp_avg_sq")}
+                parts[f"optimizer.{index}.step"] = torch.zeros(())
+        expected = {name: (own.dtype, own.shape) for name, own in parts.items()}
+        if {name: (own.dtype, own.shape) for name, own in tensors.items()} != expected:
+            raise ValueError("not the tensors of this training")
+        self.model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
         for name, value in tensors.items():
             if name.startswith("optimizer."):
-                _, index, moment = name.split(".")
-                state["state"].setdefault(int(index), {})[moment] = value
+                _, number, moment = name.split(".")
+                state["state"].setdefault(int(number), {})[moment] = value
         self.optimizer.load_state_dict(state)
         self.tally = tensors["tally"].to(self.tally.device)
-        self.epoch, self.step_in_epoch = facts["epoch"], facts["step_in_epoch"]
-        self.characters, self.seconds = facts["characters"], facts["seconds"]
-        self.reached = facts["reached"]
-        self.history = [EpochRecord(**record) for record in facts["history"]]
+        self.epoch, self.step_in_epoch = facts.epoch, facts.step_in_epoch
+        self.characters, self.seconds = facts.characters, facts.seconds
+        self.reached, self.history = facts.reached, list(facts.history)

@@ -1,6 +1,7 @@
 """Tests of canaryaudit.checkpoint."""
 
 import contextlib
+import json
 import random
 import re
 from pathlib import Path
@@ -26,10 +27,10 @@ def test_a_state_comes_back_as_it_was(file: CheckpointFile) -> None:
     found = file.load()
     assert found is not None
     tensors, facts = found
-    assert facts == FACTS
+    assert json.loads(facts) == FACTS
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], own) and tensors[name].dtype == own.dtype for name, own in TENSORS.items())
-    assert read_facts(file.path) == FACTS
+    assert json.loads(read_facts(file.path) or b"") == FACTS
 
 
 def test_no_file_is_no_state(file: CheckpointFile) -> None:

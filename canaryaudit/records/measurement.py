@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import field_serializer, field_validator
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Record
+from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, Record
 
 
 class Estimate(Record):
@@ -55,7 +55,7 @@ class Extraction(Record):
     guesses_high_log2: float | None = None
     guesses_exact: bool = False
     """Whether the rank is known, not estimated."""
-    sampling: tuple[SamplingOdds, ...] = ()
+    sampling: Many[SamplingOdds] = ()
     """The odds of an attacker who samples instead; empty in a file of an earlier version."""
     even_chance_log2: float | None = None
     """log2 of the number of samples at which the secret is among them with probability 1/2; 0 if one is enough."""
@@ -77,7 +77,7 @@ class CanaryMeasurement(Record):
     estimates: dict[EstimatorName, Estimate]
     """By estimator; as a key in the file, skew-normal is written ``skew_normal``."""
     extraction: Extraction
-    character_bits: tuple[float, ...] | None = None
+    character_bits: Many[float] | None = None
     """Cost of each character of the completion, in bits; none for controls, nor where the secret is masked."""
 
     @field_serializer("estimates")
@@ -110,9 +110,9 @@ class ReferenceDistribution(Record):
     template: str
     space_bits: float
     num_references: int
-    edges_bits: tuple[float, ...]
+    edges_bits: Many[float]
     """Edges of the histogram's bins, in bits; one more than counts."""
-    counts: tuple[int, ...]
+    counts: Many[int]
     mean_bits: float
     standard_deviation_bits: float
     min_bits: float
@@ -170,7 +170,7 @@ class MemorisationCurve(Record):
 
     template: str
     """Empty for all templates together, which need not have spaces of the same size."""
-    points: tuple[MemorisationPoint, ...]
+    points: Many[MemorisationPoint]
     """By repetitions, fewest first."""
     told_from: int | None
     """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
@@ -196,10 +196,10 @@ class Measurement(Record):
     device: str
     precision: str
     num_references: int
-    canaries: tuple[CanaryMeasurement, ...]
-    references: tuple[ReferenceDistribution, ...]
+    canaries: Many[CanaryMeasurement]
+    references: Many[ReferenceDistribution]
     calibration: Calibration | None
     """None where there are no controls."""
-    memorisation: tuple[MemorisationCurve, ...] = ()
+    memorisation: Many[MemorisationCurve] = ()
     """First over all templates, then of each where there are several; empty in a file of an earlier version."""
     cost: MeasurementCost

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from canaryaudit.records.base import Record
+from canaryaudit.records.base import Many, Record
 from canaryaudit.records.measurement import Headline
 
 RelearningAttack = Literal["other-text", "canary-window"]
@@ -25,9 +25,9 @@ class RelearningCurve(Record):
     canary: str
     """Id of the attacked canary."""
     attack: RelearningAttack
-    unlearned: tuple[RelearningPoint, ...]
+    unlearned: Many[RelearningPoint]
     """The attacked model's points, by step, from 0."""
-    retrained: tuple[RelearningPoint, ...]
+    retrained: Many[RelearningPoint]
     """The retrained model's, at the same steps and after the very same batches."""
     excess_bits: float
     """Largest excess over the retrained model at any step: of exposure (canary-window), or of exposure gained since
@@ -56,7 +56,7 @@ class Relearning(Record):
     """Windows a step."""
     window: int
     """Characters that one window predicts."""
-    steps: tuple[int, ...]
+    steps: Many[int]
     seed: int
     batches_sha256: str
     """SHA-256 of all batches, by attack and canary: both models were trained on these."""
@@ -64,7 +64,7 @@ class Relearning(Record):
     """Exposure that other text may bring back beyond what it does in the retrained model."""
     canary_window_margin_bits: float
     """Exposure by which the model may lie above the retrained one under the attack with the canary's window."""
-    curves: tuple[RelearningCurve, ...]
+    curves: Many[RelearningCurve]
     seconds: float
 
     @property

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from canaryaudit.records.base import SCHEMA_VERSION, Record, Stage
+from canaryaudit.records.base import SCHEMA_VERSION, Many, Record, Stage
 
 
 class CorpusFacts(Record):
@@ -33,7 +33,7 @@ class StageRun(Record):
     stage: Stage
     name: str = ""
     """Which of several: the unlearning's or the measured model's name."""
-    argv: tuple[str, ...]
+    argv: Many[str]
     """The command line that caused it; secrets given by the user are masked."""
     started: str
     """UTC, ISO 8601."""
@@ -58,4 +58,4 @@ class Manifest(Record):
     machine: dict[str, str | int]
     """Processor, cores, memory, accelerator."""
     corpus: CorpusFacts
-    stages: tuple[StageRun, ...] = ()
+    stages: Many[StageRun] = ()

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Record
+from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Many, Record
 
 
 class Architecture(Record):
@@ -54,7 +54,7 @@ class TrainingRecord(Record):
     parameters: int
     train: Evaluation
     heldout: Evaluation
-    history: tuple[EpochRecord, ...]
+    history: Many[EpochRecord]
     planned_epochs: int | None = None
     """Epochs that the learning rate's cycle was laid out for; absent in older records, where it is ``epochs``."""
     target_accuracy: float | None = None

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Baseline, Method, Record, Scope, SolverName
+from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Baseline, Many, Method, Record, Scope, SolverName
 from canaryaudit.records.relearning import Relearning
 
 
@@ -79,7 +79,7 @@ class UnlearningRecord(Record):
     """Of the steps over all layers; null where there were none."""
     replacement: str
     """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
-    canaries: tuple[str, ...]
+    canaries: Many[str]
     """Ids of the canaries that were unlearned."""
     affected_windows: int
     """Training windows that a secret touches, as feature or label: the size of Z."""
@@ -96,7 +96,7 @@ class UnlearningRecord(Record):
     """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str
     """SHA-256 of the weights that were updated."""
-    updates: tuple[UpdateStep, ...]
+    updates: Many[UpdateStep]
     fidelity: Fidelity
     fidelity_limit: float
     """Largest allowed drop of train_accuracy, as a share."""
@@ -105,7 +105,7 @@ class UnlearningRecord(Record):
     """Models whose log-probabilities the result averages: more than one where it was trained by shards."""
     relearning: Relearning | None = None
     """How fast secrets come back when the model is trained further; null where that attack was not made."""
-    notes: tuple[str, ...] = ()
+    notes: Many[str] = ()
 
 
 def foremost(unlearnings: Sequence[UnlearningRecord]) -> UnlearningRecord | None:

@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from canaryaudit.errors import UsageError
+from canaryaudit.recordfiles import MAX_JSON_BYTES, validated
+from canaryaudit.records.base import Many
 from canaryaudit.report.schema import SUMMARY_VERSION, CanarySummary, Gate
 from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdict
 
@@ -54,8 +56,8 @@ class EarlierReport(_Lenient):
     schema_version: int
     run: str
     overall: _Overall
-    templates: tuple[_Template, ...]
-    canaries: tuple[_Canary, ...]
+    templates: Many[_Template]
+    canaries: Many[_Canary]
 
 
 def read_baseline(path: Path, output: Path) -> EarlierReport:
@@ -74,18 +76,12 @@ def read_baseline(path: Path, output: Path) -> EarlierReport:
             "write the report elsewhere with -o"
         )
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fault = getattr(error, "strerror", None) or "not UTF-8"
-        raise UsageError(f"--fail-worse {path}: {fault}; give the report.json of an earlier report") from error
-    try:
-        baseline = EarlierReport.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(
-            f"--fail-worse {path}: expected the report.json of an earlier report, but {place} is not as it must be"
-        ) from error
+        with path.open("rb") as file:
+            baseline = validated(file.read(MAX_JSON_BYTES + 1), EarlierReport)
+    except OSError as error:
+        raise UsageError(f"--fail-worse {path}: {error.strerror}; give the report.json of an earlier report") from error
+    except ValueError as error:
+        raise UsageError(f"--fail-worse {path}: expected the report.json of an earlier report ({error})") from error
     if baseline.schema_version != SUMMARY_VERSION:
         raise UsageError(
             f"--fail-worse {path}: expected schema version {SUMMARY_VERSION}, got {baseline.schema_version}; make the "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries import Canary, Template
 from canaryaudit.checkpoint import CheckpointFile
@@ -18,6 +19,7 @@ from canaryaudit.errors import Damaged, UnlearningError
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.ranks import Ranks
+from canaryaudit.recordfiles import validated
 from canaryaudit.records import TrainingRecord
 from canaryaudit.training import TrainingConfig, TrainingData, new_model, train, training_key
 from canaryaudit.unlearning.windows import Occurrence
@@ -28,6 +30,15 @@ class Workplace(Protocol):
 
     def __call__(self, shard: int | None = None, *, corrected: bool = False) -> Path:
         """Return the path of the checkpoint of the training in hand, or of a trained shard."""
+
+
+class ShardFacts(BaseModel):
+    """What the file of a trained shard says beside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: float = Field(ge=0)
+    gradients: float = Field(ge=0)
 
 
 @dataclass(frozen=True)
@@ -124,19 +135,18 @@ class ShardTrainer:
         path = self.workplace(index, corrected=corrected)
         file = CheckpointFile(path, self.atomically, training_key(data, self.vocabulary, config))
         try:
-            found = file.load()
-        except Damaged:
+            if (found := file.load()) is not None:
+                model = new_model(self.vocabulary, config, data.train.device)
+                facts = validated(found[1], ShardFacts)
+                model.load_state_dict(found[0])
+                return Shard(model.eval(), facts.seconds, facts.gradients)
+        except (Damaged, ValueError, RuntimeError):  # the last where the weights are another model's
             self.narrator.say(f"The shard {path.name} is damaged; it is trained anew.")
-            found = None
-        if found is not None:
-            model = new_model(self.vocabulary, config, data.train.device)
-            model.load_state_dict(found[0])
-            return Shard(model.eval(), **found[1])
         self.narrator.say(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
         model, record = self._trained(data, config)
-        facts = {"seconds": record.seconds, "gradients": passes_over_windows(record)}
-        file.save(model.state_dict(), facts)
-        return Shard(model, **facts)
+        made = ShardFacts(seconds=record.seconds, gradients=passes_over_windows(record))
+        file.save(model.state_dict(), made.model_dump())
+        return Shard(model, made.seconds, made.gradients)
 
     def _trained(self, data: TrainingData, config: TrainingConfig) -> tuple[CharLSTM, TrainingRecord]:
         workplace = self.workplace()
