@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.commands import PROCESS, ROOT, Result, finish
+from tests.commands import PROCESS, ROOT, Result
 
 MAIN = ROOT / "tests" / "torchrun_main.py"
 
@@ -26,6 +26,12 @@ def start_tiny(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, str(MAIN), *map(str, arguments)]
     environment = {**os.environ, **PROCESS}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> Result:
+    """Wait for a launcher, or for one process."""
+    out, err = process.communicate(timeout=900)
+    return Result(process.returncode, out, err)
 
 
 def canaryaudit_on(processes: int, *arguments: str | Path, **options: Any) -> Result:
