@@ -19,9 +19,11 @@ from canaryaudit.scoring import read_prefix
 from canaryaudit.training import TrainingData, evaluate
 from canaryaudit.unlearning import Unlearned, UnlearningConfig, request, second_order, unlearn
 from canaryaudit.unlearning.gauss_newton import SOLVERS
+from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, kronecker_curvature
 from canaryaudit.unlearning.objective import FinalLayerProblem
 from canaryaudit.unlearning.second_order import MAX_STEPS, Minimum
 from canaryaudit.unlearning.solvers import LiSSA
+from canaryaudit.unlearning.windows import gather, retention_windows
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)
@@ -36,9 +38,9 @@ class Case:
     data: TrainingData
     canaries: list[Canary]
 
-    def unlearn(self, **options: object) -> Unlearned:
+    def unlearn(self, curvature: KroneckerCurvature | None = None, **options: object) -> Unlearned:
         config = UnlearningConfig(**{"window": WINDOW, "retain_windows": 40, "max_fidelity_drop": 0.01, **options})
-        return unlearn(self.model, self.data, self.canaries, "", config, 100.0, Silent())
+        return unlearn(self.model, self.data, self.canaries, "", config, 100.0, Silent(), curvature=curvature)
 
     def exposure_bits(self, model: CharLSTM) -> float:
         """Return the secret's exact exposure."""
@@ -311,6 +313,20 @@ def test_a_solver_that_fails_leaves_nothing_to_save(case: Case, monkeypatch: pyt
     monkeypatch.setitem(SOLVERS, "lissa", lambda: LiSSA(scale=1e-6, max_iterations=30))
     with pytest.raises(Inconclusive, match=r"\(diverged\): nothing was saved"):
         case.unlearn(scope="all-layers", solver="lissa")
+
+
+def test_with_a_stored_curvature_a_step_costs_one_product(case: Case) -> None:
+    starts = retention_windows(case.data.secret.numpy(), WINDOW, 60, np.random.default_rng(0))
+    curvature = kronecker_curvature(case.model, gather(case.data.train, starts, WINDOW), 0, Silent())
+    layers = case.unlearn(curvature, scope="all-layers", solver="kronecker")
+    assert layers.cost.curvature_products == len(layers.updates) == KRONECKER_STEPS
+    assert layers.updates[-1].objective_after < layers.updates[0].objective_before / 3
+    assert case.exposure_bits(case.unlearn(curvature, scope="both", solver="kronecker").model) < 4
+
+
+def test_without_one_its_solver_is_refused(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="kronecker needs a stored curvature"):
+        case.unlearn(scope="both", solver="kronecker")
 
 
 def test_a_record_names_a_solver_only_where_one_was_used() -> None:
