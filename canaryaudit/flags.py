@@ -124,7 +124,13 @@ ScopeName = Annotated[
     str | None, typer.Option(metavar="NAME", help="final-layer, all-layers or both. [default: the method's own]")
 ]
 SolverChoice = Annotated[
-    str, typer.Option("--solver", metavar="NAME", help="cg or lissa: who solves second-order steps over all layers.")
+    str,
+    typer.Option(
+        "--solver",
+        metavar="NAME",
+        help="cg, lissa or kronecker (a curvature computed once and stored): who solves second-order steps over all "
+        "layers.",
+    ),
 ]
 Replacing = Annotated[
     str,

@@ -3,5 +3,5 @@
 MANIFEST, CORPUS, HELDOUT, CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 WEIGHTS, MODEL, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
 MEASUREMENTS, UNLEARNED, UNLEARNING = "measurements", "unlearned", "unlearning.json"
-SHARDS, CORRECTED = "shards", "-corrected"
+SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"

@@ -108,8 +108,8 @@ class UnlearnOptions(Options):
     """None for the method's name."""
     method: Method = "second-order"
     scope: Scope | None = None
-    solver: SolverName = "cg"
-    """Of the linear systems over all layers; conjugate gradients reach a residual in far fewer products."""
+    solver: SolverName = "adam"
+    """Of steps over all layers: many preconditioned ones forget more for their time than a few Gauss-Newton steps."""
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""

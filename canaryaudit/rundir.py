@@ -23,12 +23,9 @@ from canaryaudit.recordfiles import read_record, read_text, record_json
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = layout.MANIFEST, layout.CORPUS, layout.HELDOUT, layout.CANARIES
-_WEIGHTS, _MODEL, _CHECKPOINT = layout.WEIGHTS, layout.MODEL, layout.CHECKPOINT
-_MEASUREMENTS, _UNLEARNED, _UNLEARNING = layout.MEASUREMENTS, layout.UNLEARNED, layout.UNLEARNING
-_SHARDS, _CORRECTED = layout.SHARDS, layout.CORRECTED
-_LOCK, _STAGING, _PARTS = layout.LOCK, layout.STAGING, layout.PARTS
+_WEIGHTS, _MODEL, _UNLEARNED, _UNLEARNING = layout.WEIGHTS, layout.MODEL, layout.UNLEARNED, layout.UNLEARNING
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
-_DERIVED = (_MODEL, _WEIGHTS, _CHECKPOINT, _MEASUREMENTS, _UNLEARNED, _PARTS)
+_DERIVED = (_MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT, layout.PARTS, layout.CURVATURE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 R = TypeVar("R", bound=BaseModel)
@@ -92,7 +89,7 @@ class RunDirectory:
                 is_new = True
             except FileExistsError:
                 is_new = False
-        staging = path / _STAGING
+        staging = path / layout.STAGING
         with run.lock(), write_errors(path):
             try:
                 run.check_can_create(replace=replace)  # Another command may have come first.
@@ -163,7 +160,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: Another command holds the lock; its process id is named.
         """
-        with exclusive_lock(self.path / _LOCK, str(self.path)):
+        with exclusive_lock(self.path / layout.LOCK, str(self.path)):
             for path in self.path.rglob(".*.tmp"):
                 if is_temporary(path.name):
                     path.unlink(missing_ok=True)
@@ -268,7 +265,12 @@ class RunDirectory:
     @property
     def checkpoint_path(self) -> Path:
         """Where a training that is not over keeps its state."""
-        return self.path / _CHECKPOINT
+        return self.path / layout.CHECKPOINT
+
+    @property
+    def curvature_path(self) -> Path:
+        """Where the trained model's curvature is kept, for one request after another."""
+        return self.path / layout.CURVATURE
 
     def remove_checkpoint(self) -> None:
         """Remove the checkpoint of a training that is over."""
@@ -279,14 +281,14 @@ class RunDirectory:
         """Return where the training that an unlearning needs keeps its state, or the weights of one shard."""
         place = self.path / _UNLEARNED / check_name(name)
         if shard is None:
-            return place / _CHECKPOINT
-        return place / _SHARDS / f"{shard:02}{_CORRECTED if corrected else ''}.safetensors"
+            return place / layout.CHECKPOINT
+        return place / layout.SHARDS / f"{shard:02}{layout.CORRECTED if corrected else ''}.safetensors"
 
     def remove_work(self, name: str) -> None:
         """Remove what an unlearning that is over kept to go on from; shards as first trained serve the next request."""
         with write_errors(self.path):
             self.work_path(name).unlink(missing_ok=True)
-            for path in self.work_path(name, 0).parent.glob(f"*{_CORRECTED}.safetensors"):
+            for path in self.work_path(name, 0).parent.glob(f"*{layout.CORRECTED}.safetensors"):
                 path.unlink(missing_ok=True)
 
     # --- measurements and unlearnings
@@ -310,12 +312,12 @@ class RunDirectory:
 
     def measurement_parts(self, identity: str) -> PartDirectory:
         """Return where the parts of a long measurement are kept until it is done; of another identity, none."""
-        return PartDirectory(self.path / _PARTS / hashlib.sha256(identity.encode("utf-8")).hexdigest()[:16])
+        return PartDirectory(self.path / layout.PARTS / hashlib.sha256(identity.encode("utf-8")).hexdigest()[:16])
 
     def remove_parts(self) -> None:
         """Remove the parts of measurements that are over, or were given up."""
         with write_errors(self.path):
-            remove(self.path / _PARTS)
+            remove(self.path / layout.PARTS)
 
     def has_unlearning(self, name: str) -> bool:
         """Tell whether an unlearning of the model as it is now was done to its end, and all that it started from."""
@@ -359,8 +361,7 @@ class RunDirectory:
         return f"delete the directory, then run: canaryaudit insert CORPUS -o {self.path}"
 
     def _changed(self, name: str) -> RunDirectoryError:
-        path = self.path / name
-        return RunDirectoryError(f"{path} was changed since canaries were inserted: {self._insert_again}")
+        return RunDirectoryError(f"{self.path / name} was changed since canaries were inserted: {self._insert_again}")
 
     def _unlearning_names(self) -> list[str]:
         directory = self.path / _UNLEARNED
@@ -383,7 +384,7 @@ class RunDirectory:
 
     def _measurement_path(self, model: str) -> Path:
         self.weights_path(model)  # Refuses what is not a model's name.
-        return self.path / _MEASUREMENTS / f"{model}.json"
+        return self.path / layout.MEASUREMENTS / f"{model}.json"
 
     def _write(self, name: str, record: BaseModel) -> None:
         atomic_write(self.path / name, record_json(record))
@@ -396,4 +397,4 @@ class RunDirectory:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (*_INSERTED, *_DERIVED, _LOCK, _STAGING) or is_temporary(name)
+    return name in (*_INSERTED, *_DERIVED, layout.LOCK, layout.STAGING) or is_temporary(name)

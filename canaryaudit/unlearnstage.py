@@ -1,10 +1,12 @@
 """The unlearn stage: a closed-form update or a baseline, and its record."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 from canaryaudit.canaries import Canary
+from canaryaudit.curvaturestage import stored_curvature
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.files import atomic_path
@@ -126,6 +128,7 @@ def _update(
             "precision": precision,
         }
     )
+    stored = stored_curvature(bench, data, data.train.device) if config.resolved_solver == "kronecker" else None
     result = unlearn(
         model,
         data,
@@ -135,7 +138,10 @@ def _update(
         training.seconds if training else 0.0,
         bench.narrator,
         trained=lineage[0].fidelity if lineage else None,
+        curvature=stored.curvature if stored else None,
     )
+    if stored:
+        result = replace(result, cost=stored.charged(result.cost), notes=(stored.note, *result.notes))
     return config.resolved_scope, config.resolved_solver, result
 
 
@@ -172,4 +178,5 @@ def _train(
         partial(bench.run.work_path, options.resolved_name),
         atomic_path,
         bench.narrator,
+        bench.ranks,
     )

@@ -301,18 +301,26 @@ class _Verifier:
     # --- work that is not over
 
     def _check_work(self) -> None:
-        places = [self.run.checkpoint_path, *sorted((self.path / layout.UNLEARNED).glob(f"*/{layout.CHECKPOINT}"))]
+        kept = self.run.curvature_path
+        places = [
+            self.run.checkpoint_path,
+            kept,
+            *sorted((self.path / layout.UNLEARNED).glob(f"*/{layout.CHECKPOINT}")),
+        ]
         places += sorted((self.path / layout.UNLEARNED).glob(f"*/{layout.SHARDS}/*.safetensors"))
         for path in (path for path in places if path.exists() and not is_temporary(path.name)):
-            is_shard = path.parent.name == layout.SHARDS
-            state: State = "sound" if is_shard else "unfinished"
-            detail = "" if is_shard else "a training that is not over; its command goes on from here"
+            is_over = path.parent.name == layout.SHARDS or path == kept
+            state: State = "sound" if is_over else "unfinished"
+            detail = "" if is_over else "a training that is not over; its command goes on from here"
             from canaryaudit.checkpoint import CheckpointFile  # Not at the top: torch comes with it.
 
             try:
-                CheckpointFile(path, nullcontext, key="").load()
+                found = CheckpointFile(path, nullcontext, key=self.models.get("before", "")).load()
             except Damaged as error:
                 self._note(path, "damaged", error.fault, "", path)
+                continue
+            if path == kept and found is None and "before" in self.models:
+                self._note(path, "stale", "the model is no longer the one whose curvature it is", "", path)
             else:
                 self._note(path, state, detail)
         for path in sorted((self.path / layout.PARTS).glob("*/*.safetensors")):

@@ -32,6 +32,9 @@ ORDER = (
     "ensemble",
     "checkpoint",
     "schedule",
+    "ranks",
+    "reading",
+    "evaluation",
     "training",
     "repairs",
     "verification",
@@ -42,6 +45,7 @@ ORDER = (
     "report",
     "lineage",
     "workbench",
+    "curvaturestage",
     "unlearnstage",
     "attackstage",
     "pipeline",
@@ -53,6 +57,7 @@ ORDER = (
     "outcome",
     "console",
     "commands",
+    "following",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""

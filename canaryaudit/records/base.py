@@ -15,7 +15,7 @@ ClosedForm = Literal["first-order", "second-order"]
 Baseline = Literal["retrain", "fine-tune", "sisa"]
 Method = Literal[ClosedForm, Baseline]
 Scope = Literal["final-layer", "all-layers", "both"]
-SolverName = Literal["cg", "lissa"]
+SolverName = Literal["adam", "cg", "lissa", "kronecker"]
 ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
 
 

@@ -63,7 +63,7 @@ class UnlearningCost(Record):
     retraining_gradients: float = 0.0
     """What training took, in passes over one training window."""
     preparation_seconds: float = 0.0
-    """Paid once, before any request: the first training of all shards."""
+    """Paid once, and not again by later requests: the first training of all shards, or the stored curvature."""
     preparation_gradients: float = 0.0
     """The same in passes over one training window."""
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from canaryaudit.model import CharLSTM
-from canaryaudit.scoring import EncodedSpace
 from canaryaudit.unlearning.curvature import DifferentiableLoss, as_function
-from canaryaudit.unlearning.replacement import Corrected, Replacement
+from canaryaudit.unlearning.replacement import Corrected, Replacement, laws_along
 from canaryaudit.unlearning.windows import Occurrence
 
 READINGS = 8
@@ -129,11 +128,16 @@ class AllLayersProblem:
         self.order: list[Occurrence] = []
         self._reader = Reader(model)
 
+    @property
+    def retained_weight(self) -> float:
+        """Summed weight of the positions to retain in one step."""
+        return float(self.window * max(1, min(RETAINED_BATCH, len(self.retained))))
+
     def draw(self) -> list[Reading]:
         """Return the next step's readings: of secrets, of which each comes in turn, and of other text."""
         chosen = self.rng.permutation(len(self.retained))[:RETAINED_BATCH]
         kept = [self._kept(self.retained[torch.from_numpy(chosen)][:, :-1])] if len(chosen) else []
-        weight = FORGET_SHARE * self.window * max(1, len(chosen)) / READINGS
+        weight = FORGET_SHARE * self.retained_weight / READINGS
         secrets = []
         for index in range(READINGS):
             if not self.order:
@@ -188,7 +192,7 @@ class AllLayersProblem:
             share = weight * len(item.symbols) / sum(len(own.symbols) for own in corrected)
             readings.append(self._branching(context, item, suffix, before, after, share))
         if stand_in is not None:
-            own = Corrected(secret[None].cpu(), torch.from_numpy(_laws_along(place.space, place.secret))[None])
+            own = Corrected(secret[None].cpu(), torch.from_numpy(laws_along(place.space, place.space.shares, place.secret))[None])
             readings[0] = _joined(readings[0], self._branching(context, own, suffix, before, after, weight))
         return readings
 
@@ -248,12 +252,3 @@ def _joined(one: Reading, other: Reading) -> Reading:
         torch.cat((one.targets, other.targets[depth:])),
         torch.cat((one.weights[:depth] + other.weights[:depth], one.weights[depth:], other.weights[depth:])),
     )
-
-
-def _laws_along(space: EncodedSpace, member: np.ndarray) -> np.ndarray:
-    """Return the uniform law over R at each place of a member, shape (L, V), float32."""
-    node, laws = 0, []
-    for symbol in member:
-        laws.append(space.shares[node])
-        node = int(space.next_node[node, symbol])
-    return np.stack(laws).astype(np.float32)

@@ -45,7 +45,8 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "cg": lambda: ConjugateGradients(tolerance=0.1, max_iterations=PRODUCTS),
     "lissa": lambda: LiSSA(tolerance=0.1, max_iterations=10 * PRODUCTS),
 }
-"""By the name that ``--solver`` gives them; a term of the series gains far less than an iteration of the other."""
+"""By the name that ``--solver`` gives them; a term of the series gains far less than an iteration of the other. The
+solver ``kronecker`` needs a stored curvature: see ``kronecker``."""
 
 
 def gauss_newton(

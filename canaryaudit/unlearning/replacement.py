@@ -58,9 +58,13 @@ class Decoys:
         """Return every symbol of the space."""
         return np.flatnonzero((space.next_node >= 0).any(0))
 
+    def laws(self, place: Occurrence) -> np.ndarray:
+        """Return the law of the next symbol at each node of R, shape (nodes, V): the uniform one."""
+        return place.space.shares
+
     def correct(self, place: Occurrence, count: int, rng: np.random.Generator) -> list[Corrected]:
         """Draw ``count`` members of R."""
-        space = place.space
+        space, laws = place.space, self.laws(place)
         drawn = space.sample(count, rng)
         lengths = (drawn != PAD).sum(1)
         corrected = []
@@ -69,7 +73,7 @@ class Decoys:
             nodes = np.zeros(len(symbols), dtype=np.int64)
             targets = np.empty((*symbols.shape, space.shares.shape[1]), dtype=np.float32)
             for index in range(length):
-                targets[:, index] = space.shares[nodes]
+                targets[:, index] = laws[nodes]
                 nodes = space.next_node[nodes, symbols[:, index]]
             corrected.append(Corrected(torch.from_numpy(symbols), torch.from_numpy(targets)))
         return corrected
@@ -217,6 +221,12 @@ def draw_symbols(laws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cumulative = np.cumsum(laws, 1)
     drawn: np.ndarray = (cumulative <= (rng.random(len(laws)) * cumulative[:, -1])[:, None]).sum(1)
     return drawn
+
+
+def laws_along(space: EncodedSpace, laws: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Return the law at each place of a member of R, shape (L, V), of laws by node, shape (nodes, V)."""
+    along: np.ndarray = laws[_nodes(space, member)].astype(np.float32)
+    return along
 
 
 def _nodes(space: EncodedSpace, member: np.ndarray) -> list[int]:

@@ -15,11 +15,12 @@ from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.evaluation import autocast
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
 from canaryaudit.records import ClosedForm, Fidelity, Scope, SolverName, UnlearningCost, UpdateStep
-from canaryaudit.training import TrainingData, autocast
+from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.all_layers import AllLayersProblem
 from canaryaudit.unlearning.corrected import Correction
 from canaryaudit.unlearning.fidelity import (
@@ -32,10 +33,14 @@ from canaryaudit.unlearning.fidelity import (
 )
 from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
-from canaryaudit.unlearning.gauss_newton import SOLVERS, gauss_newton
-from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
+from canaryaudit.unlearning.gauss_newton import SOLVERS, STEPS, gauss_newton
+from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, KroneckerSolver
+from canaryaudit.unlearning.peaked import PeakedDecoys
+from canaryaudit.unlearning.preconditioned import PreconditionedProblem, take_steps
+from canaryaudit.unlearning.replacement import Decoys, Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.retention import sample_windows
 from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
+from canaryaudit.unlearning.solvers import Solver
 from canaryaudit.unlearning.windows import Occurrence, completion_mask, gather, occurrences, retention_windows
 
 _BATCH = 64
@@ -49,8 +54,8 @@ class UnlearningConfig(BaseModel):
 
     method: ClosedForm = "second-order"
     scope: Scope | None = None
-    """None for the method's own: the final layer for second order, all layers for first order."""
-    solver: SolverName = "cg"
+    """None for the method's own: all layers, or the final layer for second order with another text than decoys."""
+    solver: SolverName = "adam"
     """Of second-order steps over all layers."""
     replacement: str = "decoys"
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
@@ -66,7 +71,8 @@ class UnlearningConfig(BaseModel):
     @property
     def resolved_scope(self) -> Scope:
         """The scope, the method's own where none was given."""
-        return self.scope or ("final-layer" if self.method == "second-order" else "all-layers")
+        final = self.method == "second-order" and self.replacement != "decoys"
+        return self.scope or ("final-layer" if final else "all-layers")
 
     @property
     def resolved_solver(self) -> SolverName | None:
@@ -107,6 +113,7 @@ def unlearn(
     narrator: Narrator,
     *,
     trained: Fidelity | None = None,
+    curvature: KroneckerCurvature | None = None,
 ) -> Unlearned:
     """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
 
@@ -119,9 +126,10 @@ def unlearn(
         retraining_seconds: What training took, for comparison.
         narrator: Told of progress.
         trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
+        curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
 
     Raises:
-        UnlearningError: Nothing to unlearn, or a scope that the method does not have.
+        UnlearningError: Nothing to unlearn, a scope that the method does not have, or no curvature for the solver.
         Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
     """
     if not canaries:
@@ -130,6 +138,8 @@ def unlearn(
         raise UnlearningError(
             "the first-order update is one step: use --scope final-layer or all-layers, or --method second-order"
         )
+    if config.resolved_solver == "kronecker" and curvature is None:
+        raise UnlearningError("the solver kronecker needs a stored curvature: compute it first, or use cg")
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
             f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
@@ -147,9 +157,11 @@ def unlearn(
             "the second-order update of the final layer learns what is to stand in the secret's place, and after "
             "deletion nothing does: use --replacement decoys, or --method first-order"
         )
+    if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
+        replacement = PeakedDecoys(config.seed)
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
     started = time.perf_counter()
-    request = _Request(model, reader, data, places, replacement, config, narrator)
+    request = _Request(model, reader, data, places, replacement, config, narrator, curvature)
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
     seconds = time.perf_counter() - started
     limit = config.max_fidelity_drop
@@ -202,7 +214,9 @@ class _Request:
         replacement: Replacement | Deletion,
         config: UnlearningConfig,
         narrator: Narrator,
+        curvature: KroneckerCurvature | None,
     ) -> None:
+        self.curvature = curvature
         self.model, self.data, self.places, self.config, self.narrator = model, data, places, config, narrator
         self.copy = copy.deepcopy(model)
         self.rng = np.random.default_rng(config.seed)
@@ -242,7 +256,21 @@ class _Request:
         )
 
     def _all_layers(self, replacement: Replacement) -> _Update:
-        """Take Gauss-Newton steps over all layers."""
+        """Take preconditioned steps over all layers, or Gauss-Newton steps."""
+        if self.config.solver == "adam":
+            steps = PreconditionedProblem(
+                self.model,
+                self.data.train,
+                self.places,
+                replacement,
+                self.retained,
+                precision=self.config.precision,
+                rng=self.rng,
+            )
+            self.copy.train()  # cuDNN differentiates an LSTM in no other mode
+            taken = take_steps(self.copy, steps, self.narrator)
+            self.copy.train(self.model.training)
+            return _Update(list(taken.steps), taken.symbols / self.config.window, 0)
         problem = AllLayersProblem(
             self.model,
             self.data.train,
@@ -253,9 +281,12 @@ class _Request:
             rng=self.rng,
         )
         self.copy.train()  # cuDNN differentiates an LSTM in no other mode
-        done = gauss_newton(
-            self.copy, problem, SOLVERS[self.config.solver](), self.config.max_fidelity_drop, self.narrator
-        )
+        solver: Solver
+        if self.config.solver == "kronecker" and self.curvature:
+            solver, steps = KroneckerSolver(self.curvature, problem.retained_weight), KRONECKER_STEPS
+        else:
+            solver, steps = SOLVERS[self.config.solver](), STEPS
+        done = gauss_newton(self.copy, problem, solver, self.config.max_fidelity_drop, self.narrator, steps)
         self.copy.train(self.model.training)
         if not any(step.step_norm for step in done.steps):
             states = ", ".join(dict.fromkeys(step.note for step in done.steps if step.note)) or "no descent"

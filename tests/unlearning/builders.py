@@ -182,9 +182,9 @@ def story(rng: np.random.Generator) -> list[str]:
     return paragraphs
 
 
-def trained_model(data: TrainingData, vocabulary: Vocabulary, *, window: int, steps: int) -> CharLSTM:
-    """Return an LSTM of 48 units that has learned a text by heart."""
-    model = tiny_model(vocabulary.symbols, hidden=48).train()
+def trained_model(data: TrainingData, vocabulary: Vocabulary, *, window: int, steps: int, hidden: int = 48) -> CharLSTM:
+    """Return an LSTM that has learned a text by heart."""
+    model = tiny_model(vocabulary.symbols, hidden=hidden).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):

@@ -1,0 +1,93 @@
+"""The trained model's curvature: computed at the first request that needs it, kept beside the model, and used again."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from canaryaudit.checkpoint import CheckpointFile
+from canaryaudit.ensemble import Ensemble
+from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.files import atomic_path
+from canaryaudit.records import UnlearningCost
+from canaryaudit.training import TrainingData
+from canaryaudit.unlearning.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.windows import gather, retention_windows
+from canaryaudit.workbench import Workbench
+
+_SEED = 0
+"""Of windows and labels: the curvature belongs to the model, and is no part of a request's draws."""
+
+
+@dataclass(frozen=True)
+class StoredCurvature:
+    """A curvature, and what it cost.
+
+    Attributes:
+        curvature: The trained model's.
+        windows: Windows of text that it was computed from.
+        seconds: What that took, once.
+        reused: Whether an earlier request had it computed.
+    """
+
+    curvature: KroneckerCurvature
+    windows: int
+    seconds: float
+    reused: bool
+
+    @property
+    def note(self) -> str:
+        """What the record says of it."""
+        when = "by an earlier request, and used again" if self.reused else "for this request, and kept for later ones"
+        return f"stored curvature: computed from {self.windows:,} windows in {self.seconds:.1f} s {when}"
+
+    def charged(self, cost: UnlearningCost) -> UnlearningCost:
+        """Return a request's ledger with what was paid once, told apart."""
+        # Every window is read and differentiated twice.
+        paid = {"preparation_seconds": self.seconds, "preparation_gradients": 2.0 * self.windows}
+        return cost.model_copy(update=paid)
+
+
+def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device) -> StoredCurvature:
+    """Return the trained model's curvature: the stored one, or where there is none of this very model, a new one.
+
+    It is taken from windows of the training text that no inserted secret touches, where there are any.
+
+    Args:
+        bench: The run.
+        data: Its text.
+        device: Where to compute.
+
+    Raises:
+        ModelError: What is stored is damaged.
+    """
+    record, path = bench.run.model_record(), bench.run.curvature_path
+    model = bench.model("before", device)
+    if isinstance(model, Ensemble):
+        raise ModelError(f"{bench.run.path} holds several models that predict together: expected the one trained")
+    file = CheckpointFile(path, atomic_path, key=record.sha256)
+    if found := file.load():
+        tensors, facts = found
+        try:
+            curvature = KroneckerCurvature.of(model, tensors)
+            stored = StoredCurvature(curvature, int(facts["windows"]), float(facts["seconds"]), reused=True)
+        except (UnlearningError, KeyError, TypeError, ValueError) as error:
+            fault = str(error) if isinstance(error, UnlearningError) else "its facts are not those of a curvature"
+            raise ModelError(f"{path}: {fault}; remove it") from error
+        bench.narrator.say(f"Using the curvature stored in {path} (computed once, in {stored.seconds:.1f} s).")
+        return stored
+    window = record.training.window if record.training else 100
+    rng = np.random.default_rng(_SEED)
+    starts = retention_windows(data.secret.cpu().numpy(), window, WINDOWS, rng)
+    if not len(starts):  # a text full of secrets
+        starts = retention_windows(np.zeros(len(data.train), dtype=bool), window, WINDOWS, rng)
+    started = time.perf_counter()
+    curvature = kronecker_curvature(model, gather(data.train, starts, window), _SEED, bench.narrator)
+    seconds = time.perf_counter() - started
+    file.save(curvature.tensors(), {"windows": len(starts), "seconds": seconds})
+    bench.narrator.say(
+        f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "
+        f"({path.stat().st_size / 2**20:.0f} MB): later requests use it again."
+    )
+    return StoredCurvature(curvature, len(starts), seconds, reused=False)

@@ -1,0 +1,318 @@
+"""Small steps over all layers, preconditioned by what the layers see of other text.
+
+Every step lowers, on freshly drawn rows of text,
+
+    F(theta) = sum_i w_i KL(t_i || p_theta(i))
+
+where t is the replacement's law in the secrets' places, along decoys and along the secrets themselves, and what the
+original model predicts everywhere else. A gradient G of a weight matrix that is multiplied with inputs x is turned to
+G A^(-1/2), and so is the step that Adam makes of it, with A = E[x x'] + lambda tr(E[x x'])/n I over retained text: the input
+factor of the Kronecker-factored curvature (Martens & Grosse 2015; alone: Benzing 2022). What other text's inputs span
+hardly moves, and the secret is forgotten along the rest.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canaryaudit.model import CharLSTM
+from canaryaudit.narration import Narrator
+from canaryaudit.records import UpdateStep
+from canaryaudit.training import autocast
+from canaryaudit.unlearning.replacement import Decoys, Replacement, laws_along
+from canaryaudit.unlearning.windows import Occurrence
+
+STEPS = 12
+"""Steps of a request of up to ``CANARIES_A_ROUND`` canaries; each further such number brings as many again."""
+CANARIES_A_ROUND = 4
+LEARNING_RATE = 0.35
+"""Of Adam, in the preconditioned weights, for each of a layer's units: what a step does to a unit is a sum over its
+inputs, so that wider layers take smaller steps. It falls to zero over the last part of the steps."""
+FALLING_SHARE = 0.4
+MOMENTS = (0.9, 0.999)
+CLIP = 1.0
+"""Largest norm of the gradient, as in training."""
+INPUT_DAMPING = 0.03
+"""lambda: inputs that are rarer than this share of the average one are moved along no further."""
+LENGTH = 56
+"""Symbols of a row: a step takes as long as its rows are, much more than as they are many."""
+BARE_DECOYS, DEEP_DECOYS = 12, 4
+"""Decoys in one step after the template's prefix alone, as an attacker types it, and after text that precedes."""
+BARE_SECRETS, DEEP_SECRETS = 16, 2
+"""Rows of secrets themselves."""
+BARE_SECRET_WEIGHT, DEEP_SECRET_WEIGHT = 4.0, 0.5
+"""Weight of a step's secrets, together after the bare prefix and each after text, beside 1 for a decoy."""
+RETAINED_ROWS = 10
+RETAINED_WEIGHT = 10.0
+"""Weight of the retained positions together, beside 1 for the secrets' places."""
+AROUND_WEIGHT = 0.2
+"""The same of the positions around the secrets."""
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Text side by side, and the law of what follows each symbol.
+
+    Attributes:
+        symbols: Shape (B, T), padded at the end.
+        targets: t, shape (B, T, V).
+        weights: w, shape (B, T); 0 where a row is padded.
+    """
+
+    symbols: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What the steps did.
+
+    Attributes:
+        steps: The steps, with their health.
+        symbols: Symbols that gradients were taken over.
+    """
+
+    steps: tuple[UpdateStep, ...]
+    symbols: int
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What the original model predicts around one reading of a secret."""
+
+    context: Tensor
+    before: Tensor
+    after: Tensor
+
+
+class PreconditionedProblem:
+    """Draws the rows of one step after another.
+
+    Args:
+        model: The original model, which tells what is to be retained.
+        text: The audited text, shape (N,).
+        places: Where the secrets stand.
+        replacement: What is to take their place.
+        retained: Windows of other text, shape (W, T + 1).
+        precision: ``fp32`` or ``bf16``.
+        rng: Source of all draws.
+    """
+
+    def __init__(
+        self,
+        model: CharLSTM,
+        text: Tensor,
+        places: Sequence[Occurrence],
+        replacement: Replacement,
+        retained: Tensor,
+        *,
+        precision: str,
+        rng: np.random.Generator,
+    ) -> None:
+        self.model, self.text, self.places, self.replacement = model, text, places, replacement
+        self.precision, self.rng = precision, rng
+        self._ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
+        names = list(dict.fromkeys(place.canary.id for place in places))
+        self.steps = STEPS * math.ceil(len(names) / CANARIES_A_ROUND)
+        self._by_name = {name: [own for own in places if own.canary.id == name] for name in names}
+        self._names: list[str] = []
+        self._order: list[Occurrence] = []
+        self._around: dict[tuple[int, bool], _Around] = {}
+        length = min(LENGTH, retained.shape[1] - 1)
+        count = min(len(retained), self.steps * RETAINED_ROWS)
+        chosen = retained[torch.from_numpy(rng.permutation(len(retained))[:count])]
+        first = int(rng.integers(0, retained.shape[1] - length)) if count else 0
+        self._kept = chosen[:, first : first + length]
+        self.inputs, self._laws = self._read(self._kept)
+        self._drawn = 0
+
+    def draw(self) -> Rows:
+        """Return the next step's rows: decoys, secrets, and other text."""
+        rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        for index in range(BARE_DECOYS + DEEP_DECOYS):
+            rows += self._decoys(self._next_place(), index >= BARE_DECOYS)
+        if isinstance(self.replacement, Decoys):
+            own = [self._next_place(of_new_canary=True) for _ in range(min(BARE_SECRETS, len(self._by_name)))]
+            each = max(1.0, BARE_SECRET_WEIGHT / len(own))
+            rows += [self._secret(place, False, each) for place in own]
+            rows += [self._secret(self._next_place(), True, DEEP_SECRET_WEIGHT) for _ in range(DEEP_SECRETS)]
+        slots = sum(float((part > 0).sum() and part[part > 0].sum()) for _, _, part in rows)
+        arounds = sum(int((part < 0).sum()) for _, _, part in rows)
+        rows = [
+            (symbols, targets, torch.where(part > 0, part / slots, part.clamp_max(0) * -AROUND_WEIGHT / max(1, arounds)))
+            for symbols, targets, part in rows
+        ]
+        if len(self._kept):
+            index = torch.arange(self._drawn, self._drawn + RETAINED_ROWS) % len(self._kept)
+            self._drawn += RETAINED_ROWS
+            each = RETAINED_WEIGHT / (len(index) * self._kept.shape[1])
+            weights = torch.full(self._kept.shape[1:], each, device=self.text.device)
+            rows += [(self._kept[own], self._laws[own], weights) for own in index.tolist()]
+        pad = nn.utils.rnn.pad_sequence
+        parts = zip(*rows, strict=True)
+        return Rows(*(pad(list(part), batch_first=True) for part in parts))
+
+    def loss(self, model: CharLSTM, rows: Rows) -> Tensor:
+        """Return F on these rows, in nats."""
+        with autocast(rows.symbols.device, self.precision):
+            logits = model(rows.symbols)
+        logs = torch.log_softmax(logits.to(rows.targets.dtype), 2)
+        parts = (torch.special.xlogy(rows.targets, rows.targets) - rows.targets * logs).sum(2)
+        total: Tensor = (rows.weights * parts).sum()
+        return total
+
+    def _next_place(self, *, of_new_canary: bool = False) -> Occurrence:
+        """Return each place in turn; or a place of each canary in turn."""
+        if of_new_canary:
+            if not self._names:
+                self._names = [str(name) for name in self.rng.permutation(list(self._by_name))]
+            own = self._by_name[self._names.pop()]
+            return own[int(self.rng.integers(len(own)))]
+        if not self._order:
+            self._order = [self.places[index] for index in self.rng.permutation(len(self.places))]
+        return self._order.pop()
+
+    def _decoys(self, place: Occurrence, deep: bool) -> list[tuple[Tensor, Tensor, Tensor]]:
+        (item,) = self.replacement.correct(place, 1, self.rng)
+        return [self._row(place, deep, item.symbols[0], item.targets[0], 1.0)]
+
+    def _secret(self, place: Occurrence, deep: bool, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(self.replacement, Decoys)
+        laws = laws_along(place.space, self.replacement.laws(place), place.secret)
+        return self._row(place, deep, torch.from_numpy(place.secret), torch.from_numpy(laws), weight)
+
+    def _row(
+        self, place: Occurrence, deep: bool, member: Tensor, laws: Tensor, weight: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return symbols, targets and weights of one row; weights below 0 are those of positions around the secret."""
+        device = self.text.device
+        around = self._predicted(place, deep)
+        suffix = torch.from_numpy(place.suffix).to(device)
+        symbols = torch.cat((around.context, member.to(device), suffix))
+        targets = torch.cat((around.before, laws.to(around.before), around.after))
+        weights = symbols.new_full((len(symbols),), -1, dtype=torch.float32)
+        first = len(around.context) - 1
+        weights[first : first + len(member)] = weight / len(member)
+        length = max(LENGTH, first + len(member))
+        return symbols[:length], targets[:length], weights[:length]
+
+    @torch.no_grad()
+    def _predicted(self, place: Occurrence, deep: bool) -> _Around:
+        first = place.start - len(place.prefix)  # -1 where a line break was put before the text's first character
+        if deep:
+            # Another secret within the context would be held as the original model predicts it.
+            free = first - int(self._ends[np.searchsorted(self._ends, place.start, "right") - 1])
+            room = LENGTH - len(place.prefix) - len(place.secret) - 1
+            depth = max(0, min(free, room))
+        else:
+            depth = 0
+        key = (place.start if depth else -1 - place.start, depth > 0)
+        if key not in self._around:
+            prefix, secret, suffix = (
+                torch.from_numpy(part).to(self.text.device) for part in (place.prefix, place.secret, place.suffix)
+            )
+            context = torch.cat((self.text[max(0, first) - depth : max(0, first)], prefix))
+            with autocast(self.text.device, self.precision):
+                logits = self.model(torch.cat((context, secret, suffix))[None])[0]
+            laws = logits.to(self.model.output.weight.dtype).softmax(1)
+            self._around[key] = _Around(context, laws[: len(context) - 1], laws[len(context) + len(secret) - 1 :])
+        return self._around[key]
+
+    @torch.no_grad()
+    def _read(self, windows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return E[x x'] of the matrices' inputs x, by the matrices' names, and the laws, shape (W, T, V)."""
+        sums: dict[tuple[str, ...], Tensor] = {}
+        laws = []
+        kind = self.model.output.weight.dtype
+        for batch in torch.split(windows, _READ_AT_ONCE):
+            with autocast(batch.device, self.precision):
+                found = layer_inputs(self.model, batch)
+                logits = self.model.output(found[-1][1])
+            for names, inputs in found:
+                flat = inputs.flatten(0, 1).to(kind)
+                sums[names] = sums.get(names, torch.zeros(())) + flat.T @ flat / windows.numel()
+            laws.append(logits.to(kind).softmax(2))
+        return sums, torch.cat(laws) if laws else windows.new_empty((0, 0, 0), dtype=kind)
+
+
+def layer_inputs(model: CharLSTM, symbols: Tensor) -> list[tuple[tuple[str, ...], Tensor]]:
+    """Return what the LSTM's weight matrices and the final layer are multiplied with, shape (B, T, n), and their names.
+
+    A recurrent matrix sees its layer's output of the step before: it is taken together with what sees that output.
+    """
+    lstm, hidden = model.lstm, model.embedding(symbols)
+    found: list[tuple[tuple[str, ...], Tensor]] = []
+    names: tuple[str, ...] = ()
+    for layer in range(lstm.num_layers):
+        found.append(((*names, f"lstm.weight_ih_l{layer}"), hidden))
+        single = nn.LSTM(hidden.shape[2], lstm.hidden_size, batch_first=True, device=symbols.device)
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            setattr(single, f"{kind}_l0", getattr(lstm, f"{kind}_l{layer}"))
+        hidden, _ = single(hidden)
+        names = (f"lstm.weight_hh_l{layer}",)
+    return [*found, ((*names, "output.weight"), hidden)]
+
+
+def inverse_root(moments: Tensor, damping: float) -> Tensor:
+    """Return (A / a)^(-1/2) for A = moments + damping a I, with a the mean of the moments' eigenvalues, shape (n, n)."""
+    values, vectors = torch.linalg.eigh(moments)
+    mean = values.mean().clamp_min(1e-12)
+    root: Tensor = (vectors * (values.clamp_min(0) / mean + damping).rsqrt()) @ vectors.T
+    return root
+
+
+def take_steps(model: CharLSTM, problem: PreconditionedProblem, narrator: Narrator) -> Stepped:
+    """Move the weights of ``model`` in place.
+
+    Args:
+        model: A copy of the original model.
+        problem: Draws each step's rows.
+        narrator: Told of every step.
+    """
+    roots = {
+        name: root
+        for names, root in ((names, inverse_root(own, INPUT_DAMPING)) for names, own in problem.inputs.items())
+        for name in names
+    }
+    named = dict(model.named_parameters())
+    origin = {name: named[name].detach().clone() for name in roots}
+    moved = {name: torch.zeros_like(own) if name in roots else own for name, own in named.items()}
+    rate = LEARNING_RATE / model.lstm.hidden_size
+    optimizer = torch.optim.Adam(list(moved.values()), lr=rate, betas=MOMENTS)
+    records: list[tuple[float, float, float]] = []
+    symbols = 0
+    for index in range(problem.steps):
+        rows = problem.draw()
+        symbols += rows.symbols.numel()
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (problem.steps - index) / (problem.steps * FALLING_SHARE))
+        loss = problem.loss(model, rows)
+        model.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), CLIP))
+        before = [own.detach().clone() for own in named.values()]
+        with torch.no_grad():
+            for name, root in roots.items():
+                moved[name].grad = named[name].grad @ root
+            optimizer.step()
+            for name, root in roots.items():
+                named[name].copy_(origin[name] + moved[name] @ root)
+        pairs = zip(named.values(), before, strict=True)
+        length = math.sqrt(sum(float((own.detach() - old).square().sum()) for own, old in pairs))
+        records.append((length, norm, float(loss.detach())))
+        narrator.progress("unlearn", index + 1, problem.steps, f"objective {records[-1][2]:.3f}")
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        last = float(problem.loss(model, problem.draw()))
+    afters = [*(value for _, _, value in records[1:]), last]
+    steps = tuple(
+        UpdateStep(step_norm=length, gradient_norm=norm, objective_before=value, objective_after=after)
+        for (length, norm, value), after in zip(records, afters, strict=True)
+    )
+    return Stepped(steps, symbols)
