@@ -88,6 +88,6 @@ def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device)
     file.save(curvature.tensors(), {"windows": len(starts), "seconds": seconds})
     bench.narrator.say(
         f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "
-        f"({path.stat().st_size / 2**20:.0f} MB): later requests use it again."
+        f"({path.stat().st_size / 1e6:.0f} MB): later requests use it again."
     )
     return StoredCurvature(curvature, len(starts), seconds, reused=False)
