@@ -29,6 +29,12 @@ def test_a_damaged_part_is_none(tmp_path: Path) -> None:
     assert store.get("one") is None
 
 
+def test_a_part_of_a_type_that_numpy_lacks_is_none(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+    (tmp_path / "one.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
+    assert PartDirectory(tmp_path).get("one") is None
+
+
 def test_forgetful_keeps_nothing() -> None:
     store = Forgetful()
     store.put("one", {"bits": np.ones(3)})

@@ -1,6 +1,7 @@
 """Templates, records and corpora from strangers: an error of one line, or a value; nothing else."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canaryaudit.canaries import CanarySet, Template
+from canaryaudit.agreement import agrees
+from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.corpus import hold_out, paragraphs, read_corpus
 from canaryaudit.errors import CanaryAuditError, CorpusError, RunDirectoryError, TemplateError
-from canaryaudit.recordfiles import read_record
+from canaryaudit.recordfiles import MAX_JSON_BYTES, MAX_JSON_VALUES, read_record
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.rundir import RunDirectory
 from canaryaudit.verification import verify_run
+from tests.fuzz import limits
 
 KINDS = (Manifest, CanarySet, ModelRecord, Measurement, UnlearningRecord)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -74,6 +77,58 @@ def test_any_bytes_are_a_corpus_or_a_corpus_error(tmp_path_factory: pytest.TempP
         assert sum(map(len, sum(hold_out(pieces, 0.2, 0), ()))) == sum(map(len, pieces))
     except CorpusError:
         return
+
+
+HOSTILE = {
+    "a million objects of no kind": b'{"canaries":[' + b'{"a":0},' * 900_000 + b"{}]}",
+    "thousands of objects with too many keys": (
+        b'{"canaries":[' + (b"{" + b",".join(b'"%d":0' % key for key in range(999)) + b"},") * 1_900 + b"{}]}"
+    ),
+    "an object with millions of keys": b"{" + b",".join(b'"%d":0' % key for key in range(1_900_000)) + b"}",
+    "a wide string": b'{"model":"' + b"x" * (MAX_JSON_BYTES - 100) + "\U0001f600".encode() + b'"}',
+    "nothing but brackets": b"[" * 1_900_000,
+    "more values than any record": b"[" + b"0," * MAX_JSON_VALUES + b"0]",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_record_costs_less_than_a_gigabyte(tmp_path: Path, kind: str) -> None:
+    """Pydantic's own JSON parser copies the whole document for every missing field: 3.6 GB for a file of 38 MB."""
+    path = tmp_path / "before.json"
+    path.write_bytes(HOSTILE[kind])
+    started = time.process_time()
+    with limits(), pytest.raises(RunDirectoryError) as caught:
+        read_record(path, Measurement, "make it again")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert time.process_time() - started < 10
+
+
+def test_a_lone_surrogate_is_no_record(tmp_path: Path) -> None:
+    """It could not be written or printed again."""
+    path = tmp_path / "manifest.json"
+    path.write_text('{"commit": "\\ud800"}', "utf-8")
+    with pytest.raises(RunDirectoryError, match="not a JSON record"):
+        read_record(path, Manifest, "make it again")
+
+
+@pytest.mark.parametrize(
+    "text", ["{{" * 2_000_000 + "{digits:2}", "{digits:999}" * 200, "{any:999}" * 9, "x" * 20_000 + "{any:2}"]
+)
+def test_a_monstrous_template_is_refused_in_a_moment(text: str) -> None:
+    started = time.process_time()
+    with limits(), pytest.raises(TemplateError, match="shorten it|shorter slots") as caught:
+        Template.parse(text).space("".join(map(chr, range(300, 3_300))))
+    assert len(str(caught.value)) < 300
+    assert time.process_time() - started < 5
+
+
+def test_templates_that_are_monstrous_together_do_not_agree() -> None:
+    texts = [f"number {n} is {{any:900}}" for n in range(20)]
+    canaries = [Canary(id=text, template=text, completion="a" * 900, repetitions=0, control=True) for text in texts]
+    symbols = "a" + "".join(map(chr, range(300, 1_300)))
+    assert agrees(CanarySet(corpus_symbols=symbols, canaries=tuple(canaries[:2])), "")
+    assert not agrees(CanarySet(corpus_symbols=symbols, canaries=tuple(canaries)), "")
 
 
 def spoil(document: Any, where: int, value: Any) -> Any:
