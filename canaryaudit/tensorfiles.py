@@ -53,22 +53,8 @@ def read_header(path: Path, repair: str = "remove it") -> dict[str, TensorEntry]
     Raises:
         Damaged: It is no such file: the length, the header, a type, a size or an offset is wrong.
     """
-    if not path.is_file():
-        raise Damaged(path, "not a plain file", repair)
-    with read_errors(path), path.open("rb") as file:
-        size = path.stat().st_size
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
-            raise Damaged(path, "its header is cut off, or of impossible length", repair)
-        data = file.read(length)
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        raise Damaged(path, "its header is not JSON", repair) from None
-    if not isinstance(document, dict):
-        raise Damaged(path, "its header is not a JSON object", repair)
+    document, begin, size = _document(path, repair)
     document.pop("__metadata__", None)
-    begin = _LENGTH_BYTES + length
     entries: dict[str, TensorEntry] = {}
     for name, entry in document.items():
         found = _entry(entry, begin)
@@ -83,6 +69,35 @@ def read_header(path: Path, repair: str = "remove it") -> dict[str, TensorEntry]
     if end != size:
         raise Damaged(path, f"it has {size:,} bytes where its header describes {end:,}", repair)
     return entries
+
+
+def read_metadata(path: Path, repair: str = "remove it") -> dict[str, Any]:
+    """Return what a safetensors file's header says besides its tensors, as it stands there.
+
+    Raises:
+        Damaged: It is no such file.
+    """
+    told = _document(path, repair)[0].get("__metadata__")
+    return told if isinstance(told, dict) else {}
+
+
+def _document(path: Path, repair: str) -> tuple[dict[str, Any], int, int]:
+    """Return a file's header, where the tensors' bytes begin, and the file's size."""
+    if not path.is_file():
+        raise Damaged(path, "not a plain file", repair)
+    with read_errors(path), path.open("rb") as file:
+        size = path.stat().st_size
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
+            raise Damaged(path, "its header is cut off, or of impossible length", repair)
+        data = file.read(length)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Damaged(path, "its header is not JSON", repair) from None
+    if not isinstance(document, dict):
+        raise Damaged(path, "its header is not a JSON object", repair)
+    return document, _LENGTH_BYTES + length, size
 
 
 def _entry(value: Any, begin: int) -> TensorEntry | None:
