@@ -5,13 +5,13 @@ and wrong commands must not wait for it.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
 from rich.text import Text
 
-from canaryaudit import commands, flags
+from canaryaudit import commands, environment, flags
 from canaryaudit.console import (
     argv_of,
     narrating,
@@ -25,6 +25,7 @@ from canaryaudit.errors import Inconclusive
 from canaryaudit.newrun import make_run, plan_run
 from canaryaudit.outcome import (
     USAGE,
+    end_on_signals,
     outcome_of,
     prepare_streams,
     raise_on_signals,
@@ -284,27 +285,58 @@ def _root(
 # --- the way in and out
 
 
-def run_command(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit status; an error is said in one line on standard error."""
+def run_command(arguments: Sequence[str], may_speak: Callable[[], bool] = lambda: True) -> int:
+    """Run one command line and return its exit status; an error is said in one line on standard error.
+
+    Args:
+        arguments: The command line, without the program.
+        may_speak: Asked before an error is said.
+    """
 
     def command() -> object:
         result = app(list(arguments), standalone_mode=False, prog_name="canaryaudit", obj=arguments)
         sys.stdout.flush()
         return result
 
-    status, message = outcome_of(command)
-    if message:
-        print(f"canaryaudit: {visible(message.strip())}", file=sys.stderr)
-    return status
+    return _said(command, may_speak)
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with its status."""
-    raise_on_signals()
+    """Run the command line, or a process's part in what another one was told, and exit with its status."""
     prepare_streams()
-    status = run_command(sys.argv[1:])
+    if environment.rank() > 0:
+        sys.exit(_follow())
+    raise_on_signals()
+    status = run_command(sys.argv[1:]) if environment.num_processes() == 1 else _lead()
     try:
         sys.stdout.flush()
     except OSError:
         silence_standard_output()
     sys.exit(status)
+
+
+def _said(command: Callable[[], object], may_speak: Callable[[], bool]) -> int:
+    status, message = outcome_of(command)
+    if message and may_speak():
+        print(f"canaryaudit: {visible(message.strip())}", file=sys.stderr)
+    return status
+
+
+def _lead() -> int:
+    """Run the command line as the first of several processes."""
+    from canaryaudit import ranks
+
+    job = ranks.of_job()
+    status = run_command(sys.argv[1:], job.speaks)
+    # After a failure nobody is waited for: torchrun ends the others.
+    return status or _said(job.dismiss, job.speaks)
+
+
+def _follow() -> int:
+    """Do this process's part, in silence."""
+    end_on_signals()
+    from canaryaudit import ranks
+    from canaryaudit.following import follow
+
+    job = ranks.of_job()
+    return _said(lambda: follow(job), job.speaks)

@@ -39,6 +39,16 @@ def machine() -> dict[str, str | int]:
     return facts
 
 
+def num_processes() -> int:
+    """Return how many processes ``torchrun`` started for this job; 1 where it did not start this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def rank() -> int:
+    """Return this process's number among those of its job, from 0; the first one leads."""
+    return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep large pieces of memory that are freed, for the next of the same size.
 

@@ -57,6 +57,15 @@ class UnlearningError(CanaryAuditError):
     """An unlearning request cannot be carried out."""
 
 
+class PeerLost(CanaryAuditError):
+    """Another process of the same job has ended, or never came."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another process of this job has ended, or none came in time: nothing is broken; the same command goes on"
+        )
+
+
 class Inconclusive(CanaryAuditError):
     """The work was done, and its outcome must not be relied on. Exit status 4."""
 

@@ -103,6 +103,13 @@ def raise_on_signals() -> None:
             signal.signal(number, interrupt)
 
 
+def end_on_signals() -> None:
+    """Let a process that holds nothing end at once and in silence, even while it waits inside a library."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def prepare_streams() -> None:
     """Give a closed stream somewhere to go, before a file takes its number, and keep odd encodings from failing."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

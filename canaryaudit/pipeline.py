@@ -8,18 +8,17 @@ away unasked: where it was made with other options than are asked for now, that 
 from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit import environment
 from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
 from canaryaudit.canaries import Canary
 from canaryaudit.checkpoint import read_facts
-from canaryaudit.ensemble import reader_of
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
 from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
 from canaryaudit.insertion import InsertionPlan
 from canaryaudit.lineage import checked_lineage
-from canaryaudit.model import CharLSTM, DraftReader, resolve_device, resolve_precision, weights_bytes
+from canaryaudit.model import resolve_device, resolve_precision, weights_bytes
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
+from canaryaudit.reading import share_readers
 from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
 from canaryaudit.report.figures import counted, points
@@ -59,7 +58,9 @@ class Pipeline(Workbench):
         config = (None if anew else self._interrupted(options)) or training_config(options)
         data, vocabulary = self.data(resolve_device(config.device))
         with self.stage("train", seed=config.seed, device=config.device, precision=config.precision):
-            model, training = train(data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path)
+            model, training = train(
+                data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path, ranks=self.ranks
+            )
             sha256 = self.run.write_weights("before", weights_bytes(model))
         record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
         self.run.write_model_record(record)
@@ -121,22 +122,21 @@ class Pipeline(Workbench):
             max_draws=options.max_draws,
             seed=options.seed,
         )
-        draft = None
-        if options.samples >= DRAFT_FROM:
-            environment.keep_freed_memory()
-            if isinstance(model, CharLSTM) and resolve_precision(options.precision, device) == "bf16":
-                draft = DraftReader(model)
+        large = options.samples >= DRAFT_FROM
+        with_draft = large and resolve_precision(options.precision, device) == "bf16"
         with self.stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
+            readers = share_readers(model, large=large, with_draft=with_draft, ranks=self.ranks)
             measurement = measure(
-                reader_of(model),
+                readers.model,
                 self.run.canary_set(),
                 config,
                 name=name,
                 model_sha256=record.sha256,
                 precision="fp32",
                 narrator=self.narrator,
-                draft=draft,
-                store=self.run.measurement_parts(f"{name} {record.sha256} {config} {draft is not None}"),
+                draft=readers.draft,
+                store=self.run.measurement_parts(f"{name} {record.sha256} {config} {readers.draft is not None}"),
+                ranks=self.ranks,
             )
         self.run.write_measurement(measurement)
         self.run.remove_parts()

@@ -1,8 +1,9 @@
 """Log-perplexity of many completions under one model, with every shared prefix read once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from canaryaudit.canaries import Space
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.model import LanguageModel, PrefixState
+from canaryaudit.ranks import ALONE, Arrays, Ranks, Task
+from canaryaudit.reading import Readers
 
 TILE = 512
 """Rows advanced at a time: large enough for full speed, small enough for the cache (measured: 170,000
@@ -56,6 +59,18 @@ class EncodedSpace:
                 shares[node, ids] = [space.counts[target] / space.counts[node] for target in targets.values()]
         counts = np.array([math.log2(count) for count in space.counts])
         return cls(space.size, next_node, shares, counts, space.accept, space.max_length)
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the space as tensors by name, and as what JSON can hold."""
+        arrays = {name: getattr(self, name) for name in ("next_node", "shares", "log2_counts")}
+        facts = {name: getattr(self, name) for name in ("size", "accept", "max_length")}
+        return {name: torch.from_numpy(own) for name, own in arrays.items()}, facts
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "EncodedSpace":
+        """Return the space that ``packed`` took apart."""
+        next_node, shares, counts = (tensors[name].numpy() for name in ("next_node", "shares", "log2_counts"))
+        return cls(facts["size"], next_node, shares, counts, facts["accept"], facts["max_length"])
 
     @property
     def bits(self) -> float:
@@ -159,7 +174,11 @@ def read_prefix(model: LanguageModel, prefix: str) -> PrefixState:
 
 
 def log_perplexity_bits(
-    model: LanguageModel, start: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+    model: LanguageModel,
+    start: PrefixState,
+    completions: np.ndarray,
+    tick: Ticker | None = None,
+    ranks: Ranks = ALONE,
 ) -> np.ndarray:
     """Teacher-forced cost of completions: Px(s) = -sum log2 p(x_i given prefix, x_<i)   (Carlini et al. 2019).
 
@@ -170,17 +189,42 @@ def log_perplexity_bits(
         start: State after the template's prefix, one row.
         completions: Symbol ids, shape (N, L), padded with -1.
         tick: Told of progress.
+        ranks: Who shares the work.
 
     Returns:
         Bits, shape (N,), float64; a completion's figure does not depend on the others.
     """
     unique, inverse = np.unique(completions, axis=0, return_inverse=True)
-    bits = np.empty(len(unique))
-    for first in range(0, len(unique), _CHUNK):
-        bits[first : first + _CHUNK] = score_sorted(model, start, unique[first : first + _CHUNK])
+    found: list[np.ndarray] = []
+    tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
+    firsts = range(0, len(unique), _CHUNK)
+    for own in ranks.spread("costs", tensors, {}, _costs_of(model, start, unique), firsts):
+        found.append(own["bits"])
         if tick:
-            tick(min(first + _CHUNK, len(unique)), len(unique))
-    return bits[inverse.reshape(-1)]
+            tick(min(len(found) * _CHUNK, len(unique)), len(unique))
+    return np.concatenate(found)[inverse.reshape(-1)]
+
+
+def follow_scoring(task: Task, readers: Readers, ranks: Ranks) -> None:
+    """Take this process's part in the leader's ``log_perplexity_bits``."""
+    model = readers.model
+    start = unpacked_state(task.tensors, model.device)
+    ranks.contribute(_costs_of(model, start, task.tensors["completions"].numpy()), task.facts["indices"])
+
+
+def _costs_of(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
+    return lambda first: {"bits": score_sorted(model, start, completions[first : first + _CHUNK])}
+
+
+def packed_state(state: PrefixState) -> dict[str, Tensor]:
+    """Return a state as tensors by name."""
+    return {"log2_probs": state.log2_probs} | {f"memory.{k}": part for k, part in enumerate(state.memory)}
+
+
+def unpacked_state(tensors: Mapping[str, Tensor], device: torch.device) -> PrefixState:
+    """Return the state that ``packed_state`` took apart."""
+    memory = [tensors[f"memory.{k}"].to(device) for k in range(sum(name.startswith("memory.") for name in tensors))]
+    return PrefixState(tensors["log2_probs"].to(device), tuple(memory))
 
 
 def character_bits(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:

@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from canaryaudit.checkpoint import CheckpointFile
-from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import ModelError
+from canaryaudit.evaluation import autocast, evaluate
 from canaryaudit.model import LOG2_E, CharLSTM
 from canaryaudit.narration import Narrator, Silent
+from canaryaudit.ranks import ALONE, Ranks, Task
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
 from canaryaudit.schedule import one_cycle, window_starts
 
@@ -74,57 +75,6 @@ class TrainingData:
     heldout: Tensor
 
 
-def autocast(device: torch.device | str, precision: str) -> AbstractContextManager[object]:
-    """Return the context in which matrix products run in ``precision``."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-@torch.no_grad()
-def evaluate(
-    model: CharLSTM | Ensemble, symbols: Tensor, secret: Tensor | None, precision: str, streams: int = 32
-) -> Evaluation:
-    """Predict every character of a text from all that stands before it.
-
-    The text is read in ``streams`` parallel parts, each from the zero state; the first character of a part
-    is not predicted. Of a text shorter than two characters every figure is 0.
-
-    Args:
-        model: The model.
-        symbols: Shape (N,).
-        secret: Which characters belong to a secret, shape (N,); None for none.
-        precision: ``fp32`` or ``bf16``.
-        streams: Number of parts.
-    """
-    streams = max(1, min(streams, len(symbols) // 1000))
-    length = math.ceil(len(symbols) / streams)
-    mask = torch.zeros_like(symbols, dtype=torch.bool) if secret is None else secret
-    padding = streams * length - len(symbols)
-    text = nn.functional.pad(symbols, (0, padding)).view(streams, length)
-    ordinary = nn.functional.pad(~mask, (0, padding)).view(streams, length)
-    real = nn.functional.pad(torch.ones_like(mask), (0, padding)).view(streams, length)
-    state: Any = None
-    loss = torch.zeros((), dtype=torch.float64, device=symbols.device)
-    right = torch.zeros(2, dtype=torch.int64, device=symbols.device)
-    for start in range(0, length - 1, 256):
-        end = min(start + 256, length - 1)
-        with autocast(symbols.device, precision):
-            hidden, state = model.features(text[:, start:end], state)
-            logits = model.output(hidden).float()  # (streams, <= 256, V)
-        target, here = text[:, start + 1 : end + 1], real[:, start + 1 : end + 1]
-        losses = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
-        loss += (losses * here).double().sum()
-        hits = (logits.argmax(2) == target) & here
-        right += torch.stack((hits.sum(), (hits & ordinary[:, start + 1 : end + 1]).sum()))
-    counted = int(real[:, 1:].sum())
-    counted_ordinary = int(ordinary[:, 1:].sum())
-    return Evaluation(
-        accuracy=int(right[1]) / max(1, counted_ordinary),
-        accuracy_all=int(right[0]) / max(1, counted),
-        loss_bits=float(loss) * LOG2_E / max(1, counted),
-    )
-
-
 def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 5) -> float:
     """Measure what one training step takes here, on random text; after two steps to warm up; the fastest counts."""
     text = torch.randint(vocabulary_size, (config.batch_size * config.window * 2,), device=config.device)
@@ -161,6 +111,7 @@ def train(
     checkpoint: Path | None = None,
     atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
     origin: CharLSTM | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[CharLSTM, TrainingRecord]:
     """Train a character LSTM, or go on where a checkpoint of the same configuration and text stands.
 
@@ -172,12 +123,14 @@ def train(
         checkpoint: Where to keep checkpoints; None for none.
         atomically: Context manager that gives a temporary path and moves it into place.
         origin: The model whose weights to begin with, left as it is; None for fresh ones. No checkpoint then.
+        ranks: Who trains; the leader calls this, the others ``follow_training``.
 
     Returns:
         The model, in evaluation mode, and its record.
 
     Raises:
         ModelError: The text is shorter than two windows, or the loss became infinite.
+        PeerLost: Another process of the job has ended.
     """
     device = data.train.device
     if len(data.train) < 2 * config.window + 2:
@@ -185,30 +138,31 @@ def train(
             f"the corpus has {len(data.train)} characters: expected at least {2 * config.window + 2} to train on"
         )
     model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
-    loop = _Loop(model, config, data, narrator)
+    loop = _Loop(model, config, data, narrator, ranks)
     if checkpoint and atomically:
         loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
-    reached = loop.run()
-    model.eval()
-    return model, TrainingRecord(
-        size=config.size,
-        epochs=loop.epoch,
-        batch_size=config.batch_size,
-        window=config.window,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        device=str(device),
-        precision=config.precision,
-        seconds=loop.seconds,
-        characters_per_second=loop.characters / max(1e-9, loop.seconds),
-        parameters=model.num_parameters,
-        train=evaluate(model, data.train, data.secret, config.precision),
-        heldout=evaluate(model, data.heldout, None, config.precision),
-        history=tuple(loop.history),
-        planned_epochs=config.epochs,
-        target_accuracy=config.target_accuracy,
-        reached_target=reached,
+    tensors, facts = loop.state()
+    sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
+    ranks.share("train", tensors, facts | sizes)
+    with ranks.together():
+        return model, loop.finish()
+
+
+def follow_training(task: Task, ranks: Ranks) -> None:
+    """Take this process's part in a training that the leader shares; the text comes from there, window by window."""
+    facts = task.facts
+    config = TrainingConfig.model_validate(facts["config"])
+    device = ranks.device(config.device)
+    # As long as the leader's, and nothing in it: no memory is taken for what is not read.
+    text = torch.zeros(1, dtype=torch.int64, device=device)
+    data = TrainingData(
+        train=text.expand(facts["characters"]),
+        secret=text.bool().expand(facts["characters"]),
+        heldout=text.expand(facts["heldout"]),
     )
+    loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, Silent(), ranks)
+    loop.restore(task.tensors, facts)
+    loop.finish()
 
 
 def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
@@ -223,8 +177,11 @@ def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) ->
 class _Loop:
     """The state of a training, and the steps that change it."""
 
-    def __init__(self, model: CharLSTM, config: TrainingConfig, data: TrainingData, narrator: Narrator) -> None:
-        self.model, self.config, self.data, self.narrator = model, config, data, narrator
+    def __init__(
+        self, model: CharLSTM, config: TrainingConfig, data: TrainingData, narrator: Narrator, ranks: Ranks = ALONE
+    ) -> None:
+        self.model, self.config, self.data, self.narrator, self.ranks = model, config, data, narrator, ranks
+        self.parallel: nn.Module = model
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -249,10 +206,53 @@ class _Loop:
             self.narrator.say(f"The checkpoint {file.path.name} is damaged; training begins anew.")
             return
         if found is not None:
-            self._restore(*found)
+            self.restore(*found)
             self.narrator.say(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
 
-    def run(self) -> bool | None:
+    def finish(self) -> TrainingRecord:
+        """Train to the end; return what was done, and how good it is."""
+        self._share_steps()
+        reached = self._run()
+        self.model.eval()
+        config = self.config
+        return TrainingRecord(
+            size=config.size,
+            epochs=self.epoch,
+            batch_size=config.batch_size,
+            window=config.window,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            device=str(self.data.train.device),
+            precision=config.precision,
+            seconds=self.seconds,
+            characters_per_second=self.characters / max(1e-9, self.seconds),
+            parameters=self.model.num_parameters,
+            train=self._evaluated(self.data.train, self.data.secret),
+            heldout=self._evaluated(self.data.heldout, None),
+            history=tuple(self.history),
+            planned_epochs=config.epochs,
+            target_accuracy=config.target_accuracy,
+            reached_target=reached,
+        )
+
+    def _share_steps(self) -> None:
+        """Let the ranks take their parts of every step."""
+        if self.ranks.size == 1:
+            return
+        self.parallel = self.ranks.data_parallel(self.model)
+        # After its first step PyTorch sorts its gradients into other buckets, in which the ranks' sums round otherwise:
+        # so that a training that was interrupted ends with the very weights, none of its steps is the first.
+        nothing = torch.zeros(1, self.config.window, dtype=torch.int64, device=self.data.train.device)
+        for _ in range(2):
+            with autocast(nothing.device, self.config.precision):
+                logits = self.parallel(nothing)
+            (0 * logits.float().sum()).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _evaluated(self, symbols: Tensor, secret: Tensor | None) -> Evaluation:
+        return evaluate(self.model, symbols, secret, self.config.precision, ranks=self.ranks)
+
+    def _run(self) -> bool | None:
         """Train to the end; return whether the target accuracy was reached, None without a target."""
         target = self.config.target_accuracy
         while not self.reached and self.epoch < self.config.epochs:
@@ -273,7 +273,7 @@ class _Loop:
 
     def _train_accuracy(self) -> float:
         started = time.perf_counter()
-        accuracy = evaluate(self.model, self.data.train, self.data.secret, self.config.precision).accuracy
+        accuracy = self._evaluated(self.data.train, self.data.secret).accuracy
         self.seconds += time.perf_counter() - started
         return accuracy
 
@@ -285,7 +285,10 @@ class _Loop:
         clock = last_tick
         for first in range(self.step_in_epoch * config.batch_size, len(starts), config.batch_size):
             index = starts[first : first + config.batch_size, None] + offsets  # (B, T + 1)
-            self._step(text[index], secret[index])
+            windows, hidden = text[index], secret[index]
+            self.ranks.broadcast(windows)
+            self.ranks.broadcast(hidden)
+            self._step(windows, hidden)
             now = time.perf_counter()
             self.seconds, clock = self.seconds + now - clock, now
             if now - last_tick > _PROGRESS_SECONDS:
@@ -302,20 +305,29 @@ class _Loop:
         step = self.epoch * self.steps_per_epoch + self.step_in_epoch
         for group in self.optimizer.param_groups:
             group["lr"] = one_cycle(step, self.total_steps, self.config.learning_rate)
+        self.characters += windows[:, 1:].numel()
+        mine = self.ranks.part(len(windows))
+        # The mean over this rank's windows times its share of the batch, and the mean of that over the ranks, is the
+        # mean over the batch. A rank that gets no window of a short batch calculates on one with a share of nothing.
+        share = self.ranks.size * (mine.stop - mine.start) / len(windows)
+        if share == 0:
+            mine = slice(0, 1)
+        windows, secret = windows[mine], secret[mine]
         with autocast(windows.device, self.config.precision):
-            logits = self.model(windows[:, :-1])
+            logits = self.parallel(windows[:, :-1])
         target = windows[:, 1:]
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target.flatten())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (share * loss).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         with torch.no_grad():
             ordinary = ~secret[:, 1:]
             hits = (logits.argmax(2) == target) & ordinary
             counted = torch.full_like(loss, target.numel())
-            self.tally += torch.stack((loss * counted, counted, hits.sum(), ordinary.sum())).double()
-        self.characters += target.numel()
+            sums = torch.stack((loss * counted, counted, hits.sum(), ordinary.sum())).double() * (share > 0)
+            self.ranks.total(sums)
+            self.tally += sums
         self.step_in_epoch += 1
 
     def _figures(self) -> tuple[float, float]:
@@ -338,7 +350,7 @@ class _Loop:
         loss, accuracy = self._figures()
         if not math.isfinite(loss):
             raise ModelError(f"the loss became {loss} in epoch {self.epoch + 1}: train with --precision fp32")
-        held = evaluate(self.model, self.data.heldout, None, self.config.precision).loss_bits
+        held = self._evaluated(self.data.heldout, None).loss_bits
         self.history.append(
             EpochRecord(
                 epoch=self.epoch + 1, loss_bits=loss, accuracy=accuracy, heldout_loss_bits=held, seconds=self.seconds
@@ -351,8 +363,11 @@ class _Loop:
         self.tally.zero_()
 
     def _save(self) -> None:
-        if self.file is None:
-            return
+        if self.file:
+            self.file.save(*self.state())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the steps to come depend on, as tensors and as what JSON can hold."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
@@ -365,9 +380,10 @@ class _Loop:
             "reached": self.reached,
             "history": [record.model_dump() for record in self.history],
         }
-        self.file.save(tensors | {"tally": self.tally}, facts)
+        return tensors | {"tally": self.tally}, facts
 
-    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take over what ``state`` returned."""
         self.model.load_state_dict({name[6:]: own for name, own in tensors.items() if name.startswith("model.")})
         state = self.optimizer.state_dict()
         for name, value in tensors.items():

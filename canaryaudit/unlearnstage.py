@@ -170,4 +170,5 @@ def _train(
         partial(bench.run.work_path, options.resolved_name),
         atomic_path,
         bench.narrator,
+        bench.ranks,
     )

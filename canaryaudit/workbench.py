@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from canaryaudit import environment
+from canaryaudit import environment, ranks
 from canaryaudit.ensemble import Ensemble, load_model
 from canaryaudit.insertion import run_vocabulary, secret_mask
 from canaryaudit.model import CharLSTM
@@ -24,10 +24,12 @@ class Workbench:
         run: The run directory, whose lock the caller holds.
         argv: The command line, for the manifest.
         narrator: Told of progress.
+        ranks: The processes that share the work.
     """
 
     def __init__(self, run: RunDirectory, argv: Sequence[str], narrator: Narrator) -> None:
         self.run, self.argv, self.narrator = run, tuple(argv), narrator
+        self.ranks = ranks.of_job()
 
     def model(self, name: str, device: torch.device) -> CharLSTM | Ensemble:
         """Load a model, after checking that its weights are what its record describes."""
@@ -63,5 +65,6 @@ class Workbench:
                 seed=seed,
                 device=device,
                 precision=precision,
+                processes=self.ranks.size,
             )
         )

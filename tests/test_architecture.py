@@ -36,6 +36,9 @@ ORDER = (
     "ensemble",
     "checkpoint",
     "schedule",
+    "ranks",
+    "reading",
+    "evaluation",
     "training",
     "repairs",
     "verification",
@@ -57,6 +60,7 @@ ORDER = (
     "outcome",
     "console",
     "commands",
+    "following",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""

@@ -7,7 +7,7 @@ secret of a template. (Veach & Guibas 1995; Dell'Amico & Filippone 2015, *Monte 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,10 @@ from scipy.stats import gamma
 from canaryaudit.errors import MeasurementError
 from canaryaudit.model import LanguageModel, PrefixState
 from canaryaudit.parts import PartStore
+from canaryaudit.ranks import ALONE, Arrays, Ranks, Task
+from canaryaudit.reading import Readers
 from canaryaudit.records import Estimate
-from canaryaudit.scoring import PAD, EncodedSpace, Ticker, advance_in_tiles, owners
+from canaryaudit.scoring import PAD, EncodedSpace, Ticker, advance_in_tiles, owners, packed_state, unpacked_state
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 ENOUGH_EFFECTIVE = 100.0
@@ -30,6 +32,9 @@ NEIGHBOURS = 10
 """Draws just costlier than the secret that tell how much a likelier member that was not drawn may weigh."""
 
 
+_LOT = 2_000
+"""Draws from each proposal that one generator gives: small enough for many processes to share a round, large enough
+for the draws of a lot to share their prefixes."""
 _LARGEST_ROUND = 16_000
 """Draws from each proposal in one round: some ten seconds of the 3.3 M-parameter model on two cores."""
 
@@ -139,6 +144,7 @@ def importance_exposures(
     store: PartStore,
     label: str = "importance",
     tick: Ticker | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[list[Estimate], int]:
     """Estimate the exposure of several secrets of one space, drawing until each is known well enough.
 
@@ -154,19 +160,20 @@ def importance_exposures(
         store: Keeps finished rounds, but for the first.
         label: What to keep them under.
         tick: Told of progress, in draws; the number to do grows by rounds.
+        ranks: Who shares the work.
 
     Returns:
         The estimates, in the order of ``wanted``, and the number of draws.
     """
-    rounds: list[dict[str, np.ndarray]] = []
+    rounds: list[Arrays] = []
     drawn = 0
     while True:
         size = effort.first if not rounds else min(drawn // len(TEMPERATURES), _LARGEST_ROUND)
         name = f"{label}-{len(rounds):05d}"
         own = store.get(name) if rounds else None
         if own is None:
-            rng = np.random.default_rng([*effort.seed, len(rounds)])
-            own = _drawn(model, start, space, size, rng, targets, _shifted(tick, drawn, size, space.max_length))
+            seed = (*effort.seed, len(rounds))
+            own = _drawn(model, start, space, size, seed, targets, _shifted(tick, drawn, size), ranks)
             if rounds:
                 store.put(name, own)
         rounds.append(own)
@@ -194,25 +201,62 @@ def _drawn(
     start: PrefixState,
     space: EncodedSpace,
     size: int,
-    rng: np.random.Generator,
+    seed: tuple[int, ...],
     targets: np.ndarray,
-    tick: Ticker | None,
-) -> dict[str, np.ndarray]:
-    draws = draw_members(model, start, space, size, rng, tick)
-    return {
-        "bits": draws.bits,
-        "log2_weights": draws.log2_weights,
-        "strata": draws.strata,
-        "owner": owners(draws.completions, targets),
-    }
+    tick: Callable[[float], None],
+    ranks: Ranks,
+) -> Arrays:
+    """Draw one round, in lots that may be drawn anywhere; ``tick`` is told the share that is done."""
+    lots = range(math.ceil(size / _LOT))
+    tensors, facts = space.packed()
+    tensors |= {"targets": torch.from_numpy(targets), **packed_state(start)}
+    facts |= {"round": size, "seed": seed}
+    found: list[Arrays] = []
+
+    def tick_within(place: int, places: int) -> None:
+        tick((len(found) + place / places) / len(lots))
+
+    piece = _lots_of(model, start, space, size, seed, targets, tick_within)
+    for own in ranks.spread("draws", tensors, facts, piece, lots):
+        found.append(own)
+        tick(len(found) / len(lots))
+    return {key: np.concatenate([own[key] for own in found]) for key in found[0]}
 
 
-def _shifted(tick: Ticker | None, drawn: int, size: int, places: int) -> Ticker | None:
-    """Return a ticker of places within a round that tells draws in all."""
-    if tick is None:
-        return None
+def follow_drawing(task: Task, readers: Readers, ranks: Ranks) -> None:
+    """Take this process's part in a round of the leader's ``importance_exposures``."""
+    facts, model = task.facts, readers.model
+    start = unpacked_state(task.tensors, model.device)
+    space, targets = EncodedSpace.unpacked(task.tensors, facts), task.tensors["targets"].numpy()
+    ranks.contribute(_lots_of(model, start, space, facts["round"], facts["seed"], targets), facts["indices"])
+
+
+def _lots_of(
+    model: LanguageModel,
+    start: PrefixState,
+    space: EncodedSpace,
+    size: int,
+    seed: Sequence[int],
+    targets: np.ndarray,
+    tick: Ticker | None = None,
+) -> Callable[[int], Arrays]:
+    def piece(lot: int) -> Arrays:
+        rng = np.random.default_rng([*seed, lot])
+        draws = draw_members(model, start, space, min(_LOT, size - lot * _LOT), rng, tick)
+        return {
+            "bits": draws.bits,
+            "log2_weights": draws.log2_weights,
+            "strata": draws.strata,
+            "owner": owners(draws.completions, targets),
+        }
+
+    return piece
+
+
+def _shifted(tick: Ticker | None, drawn: int, size: int) -> Callable[[float], None]:
+    """Return a ticker of a round's share that tells draws in all."""
     own = size * len(TEMPERATURES)
-    return lambda place, _: tick(drawn + own * place // places, drawn + own)
+    return lambda share: tick(drawn + round(own * share), drawn + own) if tick else None
 
 
 def importance_exposure(

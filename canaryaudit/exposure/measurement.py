@@ -24,6 +24,7 @@ from canaryaudit.masking import hide_given
 from canaryaudit.model import LanguageModel
 from canaryaudit.narration import Narrator
 from canaryaudit.parts import Forgetful, PartStore
+from canaryaudit.ranks import ALONE, Ranks
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -88,6 +89,7 @@ def measure(
     narrator: Narrator,
     draft: LanguageModel | None = None,
     store: PartStore | None = None,
+    ranks: Ranks = ALONE,
 ) -> Measurement:
     """Measure every canary and control under ``model``, against references taken afresh from this model.
 
@@ -101,6 +103,7 @@ def measure(
         narrator: Told of progress.
         draft: The same model, faster and less exact, for the bulk of a large reference sample.
         store: Keeps finished parts of long samplings, of this very measurement.
+        ranks: Who shares the work; the followers have got the same model and draft ready.
 
     Raises:
         MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with.
@@ -111,7 +114,7 @@ def measure(
     for index, (text, members) in enumerate(groups.items()):
         stage = f"measure {name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
         group = Group.of(model, canary_set, text, members)
-        found.append(_measure_group(model, draft, canary_set, group, config, index, narrator, stage, store))
+        found.append(_measure_group(model, draft, canary_set, group, config, index, narrator, stage, store, ranks))
     canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
@@ -150,6 +153,7 @@ def _measure_group(
     narrator: Narrator,
     stage: str,
     store: PartStore | None,
+    ranks: Ranks,
 ) -> _Found:
     store = store or Forgetful()
     text, space = group.template.text, group.space
@@ -166,6 +170,7 @@ def _measure_group(
         store,
         f"references-{index}",
         _ticker(narrator, stage, "references"),
+        ranks,
     )
     if references.total < MIN_REFERENCES:
         raise MeasurementError(
@@ -176,7 +181,7 @@ def _measure_group(
     estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in group.canaries]
     nodes, characters = 0, config.num_references * space.max_length
     if "exact" in config.estimators:
-        exact, nodes = _exact_estimates(model, group, config, _ticker(narrator, stage, "exact rank"))
+        exact, nodes = _exact_estimates(model, group, config, _ticker(narrator, stage, "exact rank"), ranks)
         for own, estimate in zip(estimates, exact, strict=True):
             own["exact"] = estimate
     undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
@@ -194,6 +199,7 @@ def _measure_group(
             store,
             f"importance-{index}",
             _ticker(narrator, stage, "importance sampling"),
+            ranks,
         )
         for k, estimate in zip(undecided, weighted, strict=True):
             estimates[k]["importance"] = estimate
@@ -235,16 +241,16 @@ def _describe(
 
 
 def _exact_estimates(
-    model: LanguageModel, group: Group, config: MeasurementConfig, tick: Ticker
+    model: LanguageModel, group: Group, config: MeasurementConfig, tick: Ticker, ranks: Ranks
 ) -> tuple[list[Estimate], int]:
     """Return an exact figure or certified bounds for each canary, and the prefixes that the search expanded."""
     bits = group.space.bits
     if group.space.size <= config.enumerate_up_to:
         members = group.space.members()
-        costs = log_perplexity_bits(model, group.start, members, tick)
+        costs = log_perplexity_bits(model, group.start, members, tick, ranks)
         rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in group.completions]
-        ranks = enumerate_ranks(costs, rows, [row for row, own in zip(rows, group.inserted, strict=True) if own])
-        return [_exact(bits, rank) for rank in ranks], 0
+        found = enumerate_ranks(costs, rows, [row for row, own in zip(rows, group.inserted, strict=True) if own])
+        return [_exact(bits, rank) for rank in found], 0
     search = search_ranks(
         model,
         group.start,

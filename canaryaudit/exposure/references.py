@@ -6,16 +6,28 @@ few, a random share where there are many, and a share of all the others. The sha
 then estimated without bias, whatever the draft's errors (Horvitz & Thompson 1952, a difference estimator).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+import torch
 
 from canaryaudit.exposure.sampling import Rescored
 from canaryaudit.exposure.uniform import UniformSample
 from canaryaudit.model import LanguageModel, PrefixState
 from canaryaudit.parts import PartStore
-from canaryaudit.scoring import Ticker, log_perplexity_bits, owners, score_sorted
+from canaryaudit.ranks import ALONE, Arrays, Ranks, Task
+from canaryaudit.reading import Readers
+from canaryaudit.scoring import (
+    EncodedSpace,
+    Ticker,
+    log_perplexity_bits,
+    owners,
+    packed_state,
+    score_sorted,
+    unpacked_state,
+)
 
 DRAFT_FROM = 200_000
 """References from which a draft is worth its second look; below, float32 takes seconds."""
@@ -83,6 +95,7 @@ def score_references(
     store: PartStore,
     label: str = "references",
     tick: Ticker | None = None,
+    ranks: Ranks = ALONE,
 ) -> References:
     """Score a sample of uniform references; what an interrupted call had scored is not scored again.
 
@@ -98,30 +111,34 @@ def score_references(
         store: Keeps finished parts of a large sample.
         label: What to keep them under.
         tick: Told of progress, in draws.
+        ranks: Who shares the work.
     """
-    found: list[dict[str, np.ndarray]] = []
+    found: list[Arrays] = []
     done = 0
-    for block in range(0, sample.num_parts, _BLOCK):
-        indices = range(block, min(block + _BLOCK, sample.num_parts))
-        name = f"{label}-{block // _BLOCK:05d}"
-        part = store.get(name) if sample.count >= KEEP_FROM else None
-        if part is None:
-            scored = []
-            for own in _scored(draft or model, start, sample, targets, indices):
-                scored.append(own)
-                done += int(own["counts"].sum())
+    blocks = [range(first, min(first + _BLOCK, sample.num_parts)) for first in range(0, sample.num_parts, _BLOCK)]
+    names = [f"{label}-{number:05d}" for number in range(len(blocks))]
+    kept = [store.get(name) if sample.count >= KEEP_FROM else None for name in names]
+    missing = [index for block, part in zip(blocks, kept, strict=True) if part is None for index in block]
+    scored = _scored(model, draft, start, sample, targets, missing, ranks)
+    for name, block, stored in zip(names, blocks, kept, strict=True):
+        if stored is None:
+            own: list[Arrays] = []
+            for piece in islice(scored, len(block)):
+                own.append(piece)
+                done += int(piece["counts"].sum())
                 if tick:
                     tick(done, sample.count)
-            part = {key: np.concatenate([own[key] for own in scored]) for key in scored[0]}
+            part = {key: np.concatenate([piece[key] for piece in own]) for key in own[0]}
             if sample.count >= KEEP_FROM:
                 store.put(name, part)
         else:
+            part = stored
             done += int(part["counts"].sum())
         found.append(part)
     whole = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
     references = References(whole["bits"], whole["counts"], whole["owner"], None, 0.0)
     if draft is not None:
-        rescored, error = _rescore(model, start, sample, references.bits, costs_bits, rng)
+        rescored, error = _rescore(model, start, sample, references.bits, costs_bits, rng, ranks)
         references = References(references.bits, references.counts, references.owner, rescored, error)
     rivals = ~np.r_[inserted, False][references.owner]  # -1 finds the last
     return references if rivals.all() else _kept(references, rivals)
@@ -135,15 +152,42 @@ def _kept(references: References, kept: np.ndarray) -> References:
 
 
 def _scored(
-    model: LanguageModel, start: PrefixState, sample: UniformSample, targets: np.ndarray, indices: range
-) -> Iterator[dict[str, np.ndarray]]:
-    for index in indices:
+    model: LanguageModel,
+    draft: LanguageModel | None,
+    start: PrefixState,
+    sample: UniformSample,
+    targets: np.ndarray,
+    indices: Sequence[int],
+    ranks: Ranks,
+) -> Iterator[Arrays]:
+    """Score parts of a sample by the draft, if there is one; yield them in order."""
+    tensors, facts = sample.space.packed()
+    tensors |= {"targets": torch.from_numpy(targets), **packed_state(start)}
+    facts |= {"count": sample.count, "seed": sample.seed, "draft": draft is not None}
+    return ranks.spread("references", tensors, facts, _parts_of(draft or model, start, sample, targets), indices)
+
+
+def follow_references(task: Task, readers: Readers, ranks: Ranks) -> None:
+    """Take this process's part in the leader's ``score_references``."""
+    facts = task.facts
+    sample = UniformSample(EncodedSpace.unpacked(task.tensors, facts), facts["count"], facts["seed"])
+    model = (readers.draft if facts["draft"] else None) or readers.model
+    start = unpacked_state(task.tensors, model.device)
+    ranks.contribute(_parts_of(model, start, sample, task.tensors["targets"].numpy()), facts["indices"])
+
+
+def _parts_of(
+    model: LanguageModel, start: PrefixState, sample: UniformSample, targets: np.ndarray
+) -> Callable[[int], Arrays]:
+    def piece(index: int) -> Arrays:
         completions, counts = sample.part(index)
-        yield {
+        return {
             "bits": score_sorted(model, start, completions),
             "counts": counts.astype(np.int32),
             "owner": owners(completions, targets),
         }
+
+    return piece
 
 
 def _rescore(
@@ -153,15 +197,16 @@ def _rescore(
     bits: np.ndarray,
     costs_bits: np.ndarray,
     rng: np.random.Generator,
+    ranks: Ranks,
 ) -> tuple[Rescored, float]:
     """Score again, by the model itself, the references that decide; return them and the draft's error."""
     share = min(1.0, _PILOT / len(bits))
     pilot = np.flatnonzero(rng.random(len(bits)) < share)
-    pilot_bits = log_perplexity_bits(model, start, _completions(sample, pilot))
+    pilot_bits = log_perplexity_bits(model, start, _completions(sample, pilot), ranks=ranks)
     error = float(np.sqrt(np.mean((pilot_bits - bits[pilot]) ** 2))) if len(pilot) else 0.0
     near_shares = _near_shares(bits, costs_bits, _WIDTH * error)
     near = np.setdiff1d(np.flatnonzero(rng.random(len(bits)) < near_shares), pilot, assume_unique=True)
-    near_bits = log_perplexity_bits(model, start, _completions(sample, near))
+    near_bits = log_perplexity_bits(model, start, _completions(sample, near), ranks=ranks)
     rows = np.concatenate((pilot, near))
     order = np.argsort(rows)
     rows = rows[order]

@@ -37,17 +37,18 @@ class UniformSample:
     Attributes:
         space: R.
         count: Number of draws.
+        seed: Of the draws; each part has a generator of its own.
         num_parts: Number of parts that the sample falls into.
     """
 
     def __init__(self, space: EncodedSpace, count: int, seed: Sequence[int]) -> None:
-        self.space, self.count, self._seed = space, count, tuple(seed)
-        self._parts = list(_grouped(space, _split(space, count, np.random.default_rng([*self._seed, 0]))))
+        self.space, self.count, self.seed = space, count, tuple(seed)
+        self._parts = list(_grouped(space, _split(space, count, np.random.default_rng([*self.seed, 0]))))
         self.num_parts = len(self._parts)
 
     def part(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a part's distinct completions, shape (U, max_length), padded with -1, and their counts, (U,)."""
-        rng = np.random.default_rng([*self._seed, 1, index])
+        rng = np.random.default_rng([*self.seed, 1, index])
         space, subtrees = self.space, self._parts[index]
         length = subtrees.prefixes.shape[1]
         completions = np.full((len(subtrees.nodes), space.max_length), PAD, dtype=np.int32)

@@ -1,5 +1,7 @@
 """manifest.json: where a run directory comes from and what was done in it."""
 
+from pydantic import Field
+
 from canaryaudit.records.base import SCHEMA_VERSION, Record, Stage
 
 
@@ -39,6 +41,8 @@ class StageRun(Record):
     seed: int | None = None
     device: str = ""
     precision: str = ""
+    processes: int = Field(default=1, ge=1)
+    """Processes of the job, as ``torchrun`` started them."""
 
 
 class Manifest(Record):

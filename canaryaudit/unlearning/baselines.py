@@ -21,6 +21,7 @@ from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import UnlearningError
 from canaryaudit.model import CharLSTM, LSTMReader
 from canaryaudit.narration import Narrator
+from canaryaudit.ranks import ALONE, Ranks
 from canaryaudit.records import Baseline, TrainingRecord, UnlearningCost
 from canaryaudit.scoring import log_perplexity_bits, read_prefix
 from canaryaudit.training import TrainingConfig, TrainingData, train
@@ -100,6 +101,7 @@ def unlearn_by_training(
     workplace: Workplace,
     atomically: Callable[[Path], AbstractContextManager[Path]],
     narrator: Narrator,
+    ranks: Ranks = ALONE,
 ) -> Unlearned:
     """Make a model that was trained on the corrected text.
 
@@ -111,6 +113,7 @@ def unlearn_by_training(
         workplace: Where trainings keep what they go on from.
         atomically: Context manager that gives a temporary path and moves it into place.
         narrator: Told of progress.
+        ranks: Who trains.
 
     Raises:
         UnlearningError: Nothing to unlearn, or too many shards.
@@ -130,7 +133,7 @@ def unlearn_by_training(
         canary_set.inserted,
         parse_replacement(config.replacement, vocabulary, LSTMReader(original.model), places),
         config,
-        ShardTrainer(vocabulary.symbols, original.training, workplace, atomically, narrator),
+        ShardTrainer(vocabulary.symbols, original.training, workplace, atomically, narrator, ranks),
         evaluations(original.model, original.data, config.precision),
         narrator,
     )
@@ -286,7 +289,8 @@ class _Request:
         }
         bare = TrainingData(data.train, data.secret, data.heldout[:0])
         vocabulary = model.architecture.vocabulary
-        return train(bare, vocabulary, training.model_copy(update=changes), self.narrator, origin=model)
+        config = training.model_copy(update=changes)
+        return train(bare, vocabulary, config, self.narrator, origin=model, ranks=self.trainer.ranks)
 
     def _unlearned(
         self, model: CharLSTM | Ensemble, after: Evaluations, seconds: float, gradients: float, notes: Sequence[str]

@@ -7,10 +7,11 @@ import torch
 
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive
+from canaryaudit.evaluation import evaluate
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.records import Evaluation, Fidelity
-from canaryaudit.training import TrainingData, evaluate
+from canaryaudit.training import TrainingData
 
 Evaluations = tuple[Evaluation, Evaluation]
 """On the training text and on the held-out text."""

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from canaryaudit.evaluation import autocast
 from canaryaudit.model import PRECISIONS, CharLSTM
-from canaryaudit.training import autocast
 from canaryaudit.unlearning.objective import BLOCK, FinalLayerProblem, curvature_part, log_weight_of_others, with_bias
 from canaryaudit.unlearning.replacement import Replacement
 from canaryaudit.unlearning.windows import Occurrence

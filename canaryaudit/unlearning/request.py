@@ -15,11 +15,12 @@ from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.evaluation import autocast
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
 from canaryaudit.records import ClosedForm, Fidelity, Scope, SolverName, UnlearningCost, UpdateStep
-from canaryaudit.training import TrainingData, autocast
+from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.all_layers import AllLayersProblem
 from canaryaudit.unlearning.corrected import Correction
 from canaryaudit.unlearning.fidelity import (

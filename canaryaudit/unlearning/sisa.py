@@ -17,6 +17,7 @@ from canaryaudit.checkpoint import CheckpointFile
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
+from canaryaudit.ranks import Ranks
 from canaryaudit.records import TrainingRecord
 from canaryaudit.training import TrainingConfig, TrainingData, new_model, train, training_key
 from canaryaudit.unlearning.windows import Occurrence
@@ -97,6 +98,7 @@ class ShardTrainer:
         workplace: Where trainings keep what they go on from.
         atomically: Context manager that gives a temporary path and moves it into place.
         narrator: Told of progress.
+        ranks: Who trains.
     """
 
     vocabulary: str
@@ -104,10 +106,11 @@ class ShardTrainer:
     workplace: Workplace
     atomically: Callable[[Path], AbstractContextManager[Path]]
     narrator: Narrator
+    ranks: Ranks
 
     def train(self, data: TrainingData) -> tuple[CharLSTM, TrainingRecord]:
         """Train from scratch as the original was, or go on with that very training."""
-        return train(data, self.vocabulary, self.config, self.narrator, self.workplace(), self.atomically)
+        return self._trained(data, self.config)
 
     def train_shard(self, data: TrainingData, index: int, *, corrected: bool = False) -> Shard:
         """Train one part's model, or read it where it was trained on that very text already.
@@ -130,10 +133,14 @@ class ShardTrainer:
             model.load_state_dict(found[0])
             return Shard(model.eval(), **found[1])
         self.narrator.say(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
-        model, record = train(data, self.vocabulary, config, self.narrator, self.workplace(), self.atomically)
+        model, record = self._trained(data, config)
         facts = {"seconds": record.seconds, "gradients": passes_over_windows(record)}
         file.save(model.state_dict(), facts)
         return Shard(model, **facts)
+
+    def _trained(self, data: TrainingData, config: TrainingConfig) -> tuple[CharLSTM, TrainingRecord]:
+        workplace = self.workplace()
+        return train(data, self.vocabulary, config, self.narrator, workplace, self.atomically, ranks=self.ranks)
 
 
 def passes_over_windows(record: TrainingRecord) -> float:

@@ -1,0 +1,78 @@
+"""How well a model predicts a text: every character from all that stands before it."""
+
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from canaryaudit.ensemble import Ensemble
+from canaryaudit.model import LOG2_E, CharLSTM
+from canaryaudit.ranks import ALONE, Ranks
+from canaryaudit.records import Evaluation
+
+
+def autocast(device: torch.device | str, precision: str) -> AbstractContextManager[object]:
+    """Return the context in which matrix products run in ``precision``."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def evaluate(
+    model: CharLSTM | Ensemble,
+    symbols: Tensor,
+    secret: Tensor | None,
+    precision: str,
+    streams: int = 32,
+    ranks: Ranks = ALONE,
+) -> Evaluation:
+    """Predict every character of a text from all that stands before it.
+
+    The text is read in ``streams`` parallel parts, each from the zero state; the first character of a part
+    is not predicted. Of a text shorter than two characters every figure is 0.
+
+    Args:
+        model: The model.
+        symbols: Shape (N,).
+        secret: Which characters belong to a secret, shape (N,); None for none.
+        precision: ``fp32`` or ``bf16``.
+        streams: Number of parts.
+        ranks: Who shares the streams; all of them call this, and the leader's text counts.
+    """
+    streams = max(1, min(streams, len(symbols) // 1000))
+    length = math.ceil(len(symbols) / streams)
+    mask = torch.zeros_like(symbols, dtype=torch.bool) if secret is None else secret
+    padding = streams * length - len(symbols)
+    text = nn.functional.pad(symbols, (0, padding)).view(streams, length)
+    ordinary = nn.functional.pad(~mask, (0, padding)).view(streams, length)
+    real = nn.functional.pad(torch.ones_like(mask), (0, padding)).view(streams, length)
+    state: Any = None
+    loss = torch.zeros((), dtype=torch.float64, device=symbols.device)
+    counts = torch.zeros(4, dtype=torch.int64, device=symbols.device)  # right and all, then outside the secrets
+    mine = ranks.part(streams)
+    for start in range(0, length - 1, 256):
+        end = min(start + 256, length - 1)
+        read, plain = text[:, start : end + 1].contiguous(), ordinary[:, start + 1 : end + 1].contiguous()
+        ranks.broadcast(read)
+        ranks.broadcast(plain)
+        read, plain, here = read[mine], plain[mine], real[mine, start + 1 : end + 1]
+        if len(read) == 0:
+            continue
+        with autocast(symbols.device, precision):
+            hidden, state = model.features(read[:, :-1], state)
+            logits = model.output(hidden).float()  # (streams, <= 256, V)
+        target = read[:, 1:]
+        losses = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+        loss += (losses * here).double().sum()
+        hits = (logits.argmax(2) == target) & here
+        counts += torch.stack((hits.sum(), here.sum(), (hits & plain).sum(), plain.sum()))
+    ranks.total(loss)
+    ranks.total(counts)
+    right, counted, right_ordinary, counted_ordinary = counts.tolist()
+    return Evaluation(
+        accuracy=right_ordinary / max(1, counted_ordinary),
+        accuracy_all=right / max(1, counted),
+        loss_bits=float(loss) * LOG2_E / max(1, counted),
+    )

@@ -1,0 +1,222 @@
+"""The same commands on several processes: the same figures, whoever is killed, and one voice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.commands import ROOT, UNLEARN, Result, canaryaudit, finish, steady
+from tests.kills import PLAN
+from tests.torchrun import MAIN, canaryaudit_on, complaints, launch, start_tiny, worker
+
+MakeRun = Callable[..., Path]
+TRAIN = ("--epochs", "3", "--precision", "fp32")
+
+
+def succeed_on(processes: int, *arguments: str | Path) -> Result:
+    result = canaryaudit_on(processes, *arguments)
+    assert result.status == 0, result.err
+    return result
+
+
+def wait_for(launcher: subprocess.Popen[str], path: Path) -> None:
+    """Wait until a file is there."""
+    while not path.exists():
+        assert launcher.poll() is None, finish(launcher).err
+        time.sleep(0.02)
+
+
+def weights_differ(one: Path, other: Path) -> float:
+    """Return the largest difference of a weight in two runs' models."""
+    left, right = (load_file(run / "model.safetensors") for run in (one, other))
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+def measured(run: Path) -> dict[str, Any]:
+    """Return a measurement without its times."""
+    found: dict[str, Any] = steady(json.loads((run / "measurements" / "before.json").read_text("utf-8")))
+    return found
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_shared_steps_gradient_is_that_of_one_process(processes: int) -> None:
+    result = finish(launch(processes, ROOT / "tests" / "torchrun_gradients.py"))
+    assert result.status == 0, result.err
+    for batch in json.loads(result.out):
+        assert batch["error"] < 1e-6, batch
+        assert batch["counted"], batch
+
+
+def test_two_processes_train_as_one_does(make_run: MakeRun) -> None:
+    one, two = make_run("inserted", "ONE"), make_run("inserted", "TWO")
+    assert canaryaudit("train", one, *TRAIN).status == 0
+    result = succeed_on(2, "train", two, *TRAIN)
+    assert result.out == "Next: canaryaudit unlearn TWO\n", "one process speaks"
+    assert result.err.count("Trained in") == 1
+    assert weights_differ(one, two) < 1e-4
+    records = [json.loads((run / "model.json").read_text("utf-8"))["training"] for run in (one, two)]
+    for figure in ("accuracy", "accuracy_all", "loss_bits"):
+        for text in ("train", "heldout"):
+            assert records[0][text][figure] == pytest.approx(records[1][text][figure], abs=1e-3)
+    assert [own["loss_bits"] for own in records[0]["history"]] == pytest.approx(
+        [own["loss_bits"] for own in records[1]["history"]], rel=1e-4
+    )
+    stages = json.loads((two / "manifest.json").read_text("utf-8"))["stages"]
+    assert [(own["stage"], own["processes"]) for own in stages] == [("insert", 1), ("train", 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_training_goes_on_when_a_process_is_killed(make_run: MakeRun, victim: int) -> None:
+    undisturbed, killed = make_run("inserted", "UNDISTURBED"), make_run("inserted", "KILLED")
+    long = ("--epochs", "40", "--precision", "fp32")
+    succeed_on(4, "train", undisturbed, *long)
+    launcher = launch(4, MAIN, "train", killed, *long, restarts=1)
+    wait_for(launcher, killed / "checkpoint.safetensors")
+    time.sleep(0.5)
+    os.kill(worker(launcher, victim), signal.SIGKILL)
+    result = finish(launcher)
+    assert result.status == 0, result.err
+    assert "Going on from the checkpoint" in result.err
+    assert weights_differ(undisturbed, killed) == 0
+
+
+@pytest.mark.slow
+def test_a_checkpoint_serves_another_number_of_processes(make_run: MakeRun) -> None:
+    one, run = make_run("inserted", "ONE"), make_run("inserted")
+    long = ("--epochs", "40", "--precision", "fp32")
+    assert canaryaudit("train", one, *long).status == 0
+    launcher = launch(2, MAIN, "train", run, *long)
+    wait_for(launcher, run / "checkpoint.safetensors")
+    launcher.send_signal(signal.SIGINT)
+    result = finish(launcher)
+    assert complaints(result) == ["interrupted: nothing is broken; the same command goes on"]
+    assert not list(run.glob(".*.tmp"))
+    result = succeed_on(3, "train", run)
+    assert "Going on from the checkpoint" in result.err
+    assert weights_differ(one, run) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_of_any_process_is_said_once_and_ends_all(make_run: MakeRun, failing: int) -> None:
+    run = make_run("inserted")
+    result = canaryaudit_on(3, "train", run, *TRAIN, FAIL=f"train:{failing}")
+    assert result.status == 1
+    assert complaints(result) == ["out of memory: use fewer --samples or a smaller --budget"]
+    assert canaryaudit("train", run, *TRAIN).status == 0, "the run is sound, and nobody holds it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("train", "RUN", "--epochs", "x"), "Invalid value for '--epochs'"), (("train", "NONE"), "no such run directory")],
+)
+def test_a_wrong_command_is_refused_once(make_run: MakeRun, arguments: tuple[str, ...], complaint: str) -> None:
+    make_run("inserted")
+    result = canaryaudit_on(2, *arguments)
+    assert result.status == 1, "torchrun knows no other"
+    assert len(complaints(result)) == 1
+    assert complaint in complaints(result)[0]
+
+
+# --- measuring ------------------------------------------------------------------------------------------
+
+INSERT = ("sea.txt", "-o", "RUN", "-t", "Call {digits:7} now.", "-t", "The code is {digits:3}.", "-n", "4", "-r", "1,5")
+MEASURE = ("--samples", "5000", "--precision", "bf16", "--budget", "200")
+
+
+@pytest.fixture
+def trained(workplace: Path) -> Path:
+    """A run with a large and a small space, trained a little."""
+    assert canaryaudit("insert", *INSERT, "--controls", "8").status == 0
+    assert canaryaudit("train", "RUN", "--epochs", "1", "--precision", "fp32").status == 0
+    return Path("RUN")
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_measure_what_one_does(trained: Path, processes: int) -> None:
+    others = Path(shutil.copytree(trained, "OTHERS"))
+    assert finish(start_tiny("measure", trained, *MEASURE)).status == 0
+    result = succeed_on(processes, "measure", others, *MEASURE)
+    assert result.err.count("Measured before") == 1
+    assert measured(others) == measured(trained), "to the last bit"
+    assert measured(others)["references"][0]["rescored"] > 0, "a draft scored first"
+    assert not list(others.rglob("references-*")), "no parts are left"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: int) -> None:
+    undisturbed = Path(shutil.copytree(trained, "UNDISTURBED"))
+    many = ("--samples", "300000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
+    succeed_on(2, "measure", undisturbed, *many)
+    launcher = launch(2, MAIN, "measure", trained, *many, restarts=1)
+    while not list(trained.rglob("references-00010.safetensors")):
+        assert launcher.poll() is None, finish(launcher).err
+        time.sleep(0.02)
+    os.kill(worker(launcher, victim), signal.SIGKILL)
+    result = finish(launcher)
+    assert result.status == 0, result.err
+    assert result.err.count("Measured before") == 1
+    assert measured(trained) == measured(undisturbed)
+
+
+@pytest.mark.slow
+def test_parts_of_one_process_serve_several(trained: Path) -> None:
+    whole = Path(shutil.copytree(trained, "WHOLE"))
+    many = ("--samples", "300000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
+    assert finish(start_tiny("measure", whole, *many)).status == 0
+    process = start_tiny("measure", trained, *many)
+    while not list(trained.rglob("references-00010.safetensors")):
+        assert process.poll() is None, finish(process).err
+        time.sleep(0.02)
+    process.kill()
+    finish(process)
+    succeed_on(3, "measure", trained, *many)
+    assert measured(trained) == measured(whole)
+
+
+@pytest.mark.slow
+def test_an_error_in_measuring_is_said_once(trained: Path) -> None:
+    result = canaryaudit_on(3, "measure", trained, *MEASURE, FAIL="measure:2")
+    assert result.status == 1
+    assert complaints(result) == ["out of memory: use fewer --samples or a smaller --budget"]
+    assert not (trained / "measurements").exists()
+
+
+# --- everything -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_unlearning_on_two_processes_needs_no_more_than_that(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    result = succeed_on(2, "unlearn", run, *UNLEARN, "--method", "retrain", "--json")
+    assert json.loads(result.out)["method"] == "retrain"
+    assert canaryaudit("verify", run).status == 0
+    stages = json.loads((run / "manifest.json").read_text("utf-8"))["stages"]
+    assert {own["processes"] for own in stages if own["stage"] != "insert"} == {2}
+
+
+@pytest.mark.slow
+def test_a_whole_audit_on_four_processes_is_that_of_one_but_for_the_training(workplace: Path) -> None:
+    Path("audit.toml").write_text(PLAN, "utf-8")
+    result = succeed_on(4, "run", "audit.toml", "--json")
+    assert json.loads(result.out)["gate"] is None
+    assert canaryaudit("verify", "RUN").status == 0
+
+
+@pytest.mark.slow
+def test_help_needs_one_process_and_ends_all(workplace: Path) -> None:
+    assert succeed_on(2, "--help").out.count("Usage:") == 1
