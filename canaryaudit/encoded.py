@@ -23,6 +23,11 @@ _BLOCK_BYTES = 2**20
 _HEADER_BYTES = 576
 """Of every file, its length included: more than three digests of 64 digits, three numbers and their names take, and
 a multiple of 64, as the format asks for."""
+_LARGE = 2**24
+"""Characters of a text of which a process remembers that it was checked: smaller ones are checked each time."""
+_Signature = tuple[int, int, int, int, str | None]
+_checked: dict[Path, tuple[_Signature, set[tuple[int, str]]]] = {}
+"""Large texts found sound by this process, and what stood in them at which places."""
 _TYPES = {"uint8": "U8", "int16": "I16", "int32": "I32"}
 
 
@@ -74,6 +79,8 @@ class KeptText:
         Raises:
             RunDirectoryError: It cannot be read, is not UTF-8, or is not what it must be.
         """
+        if self._known_to_hold(strings):
+            return True
         waiting = sorted(((place + len(own), place, own) for place, own in strings), reverse=True)
         overlap = max((len(own) for _, own in strings), default=0)
         sound = all(place >= 0 for place, _ in strings)
@@ -86,7 +93,19 @@ class KeptText:
             before = window[-overlap:] if overlap else ""
         if end != self.characters or self.sha256 not in (None, digest.hexdigest()):
             raise RunDirectoryError(f"{self.path} was changed since canaries were inserted: {self.again}")
-        return sound and not waiting
+        sound = sound and not waiting
+        if sound and end >= _LARGE:
+            _checked[self.path.resolve()] = (self._signature(), {*strings})
+        return sound
+
+    def _known_to_hold(self, strings: Sequence[tuple[int, str]]) -> bool:
+        """Tell whether this very file was found sound in this process: a large one is not read again and again."""
+        signature, known = _checked.get(self.path.resolve(), (None, set()))
+        return signature is not None and self.path.is_file() and signature == self._signature() and known >= {*strings}
+
+    def _signature(self) -> _Signature:
+        found = self.path.stat()
+        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, self.sha256)
 
     def read(self) -> str:
         """Return the whole text, checked."""

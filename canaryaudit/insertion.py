@@ -222,7 +222,8 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
         Shape (text_length,), bool.
     """
     # Memory that is mapped and not asked for in large pages: of a long text only what is marked is ever there.
-    mask = np.frombuffer(mmap.mmap(-1, max(1, text_length)), dtype=bool, count=text_length)
+    memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    mask = np.frombuffer(memory, dtype=bool, count=text_length)
     for canary in canaries:
         template = Template.parse(canary.template)
         filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)

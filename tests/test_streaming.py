@@ -20,6 +20,7 @@ from canaryaudit.rundir import RunDirectory
 from canaryaudit.scratch import ScratchText
 from canaryaudit.verification import verify_run
 from tests import wholetext
+from tests.benchmarks.bench_stream import cost_of, write_corpus
 
 SYMBOLS = "aΣσİ .\n\n\t\f\u2028é漢😀1"
 DOCUMENTS = st.lists(st.text(SYMBOLS, max_size=60), min_size=1, max_size=4).filter(lambda own: "".join(own).strip())
@@ -258,3 +259,24 @@ def test_rows_that_come_in_many_batches_are_all_read(tmp_path: Path) -> None:
     corpus = read_corpus(str(path))
     assert corpus.num_documents == 2500
     assert wholetext.cut(corpus)[-1] == "row 2499\n\n"
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["txt", "jsonl"])
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, ending: str) -> None:
+    """What 200 MB take beyond 20 MB is the table of paragraphs, some 16 bytes each, and nothing of the text."""
+    costs = {}
+    for size in (20, 200):
+        corpus, run = tmp_path / f"{size}.{ending}", tmp_path / f"run-{size}"
+        write_corpus(corpus, size * 10**6)
+        column = ["--column", "body"] if ending == "jsonl" else []
+        costs[size] = cost_of("insert", str(corpus), "-o", str(run), "-q", *column)
+    assert costs[200].megabytes < 450
+    assert costs[200].megabytes - costs[20].megabytes < 100
+    if ending == "txt":
+        first_step = cost_of("train", str(tmp_path / "run-200"), "--epochs", "1", "-q")
+        assert first_step.megabytes < 1000
+        assert first_step.processor_seconds < 60
