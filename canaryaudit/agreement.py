@@ -7,27 +7,27 @@ MAX_EDGES = 10_000_000
 """Of all templates' spaces together: a thousand with a hundred places of a hundred symbols. More would take minutes."""
 
 
-def agrees(canary_set: CanarySet, text: str) -> bool:
-    """Tell whether every completion is in its space, and every canary stands at its places.
+def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
+    """Return at which place of the text what should stand; None where canaries contradict their templates.
 
     Args:
         canary_set: As somebody may have written it.
-        text: The run's corpus.txt.
     """
     identifiers = [canary.id for canary in canary_set.canaries]
     sound, edges = len(set(identifiers)) == len(identifiers), 0
+    strings: list[tuple[int, str]] = []
     try:
         for name, group in canary_set.by_template().items():
             template = Template.parse(name)
             space = canary_set.space(template)
             edges += sum(map(len, space.edges))
             if edges > MAX_EDGES:
-                return False
+                return None
             for canary in group:
                 filled = template.fill(canary.completion)
                 sound &= canary.completion in space
                 sound &= canary.repetitions == len(canary.places)
-                sound &= all(place >= 0 and text.startswith(filled, place) for place in canary.places)
+                strings += [(place, filled) for place in canary.places]
     except TemplateError:
-        return False
-    return sound
+        return None
+    return strings if sound else None

@@ -37,7 +37,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
             if canaries:
                 narrator.say(
                     f"{verb} {counted(len(canaries), 'canary')} at {counted(places, 'place')} in "
-                    f"{len(made.training_text):,} characters; "
+                    f"{made.assembly.characters:,} characters; "
                     f"{counted(len(made.canary_set.controls), 'control')} kept out."
                 )
         for warning in made.warnings:

@@ -1,32 +1,30 @@
-"""Corpora: from a file, a hub data set or a known corpus's name to documents, paragraphs and symbol ids.
+"""Corpora: from documents to one text, its paragraphs and its symbols, block by block whatever its size.
 
 Text is kept as it is, line breaks included; documents never run into each other.
 """
 
 import hashlib
-import logging
 import re
-import tempfile
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from canaryaudit.cards import CorpusCard, corpus_directories, find_card, known_corpora, looks_like_a_name
-from canaryaudit.errors import CorpusError, one_line
-
-TEXT_ENDINGS = (".txt", ".md")
-ROW_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-ENDINGS = ", ".join((*TEXT_ENDINGS, *ROW_BUILDERS))
+from canaryaudit.errors import CorpusError
+from canaryaudit.scratch import BLOCK, ScratchText
+from canaryaudit.sources import Document, read_documents
 
 # Between documents in the text whose SHA-256 identifies a corpus; a plain file is one document.
 _DOCUMENT_BREAK = "\n\n"
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _LINE_BREAKS = re.compile(r"\n(?:[^\S\n]*\n)*")
+_LONGEST_WORD = 2**24
+"""Characters after which a run without white space is cut, so that it never fills the memory."""
+_DRAWS = 2**20
+"""Paragraphs whose lengths are looked up at once."""
+_UNICODE = 0x110000
 
 
 # --- symbols ------------------------------------------------------------------------------------------
@@ -65,26 +63,29 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> np.ndarray:
-        table = np.full(int(self._code_points[-1]) + 1, -1, dtype=np.int64)
+        table = np.full(int(self._code_points[-1]) + 2, -1, dtype=np.int32)  # the last for all that lies beyond
         table[self._code_points] = np.arange(len(self))
         return table
 
-    def encode(self, text: str) -> np.ndarray:
-        """Return the ids of the characters, shape (len(text),), int64.
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest type that holds every id, and that PyTorch has."""
+        return np.dtype(np.uint8 if len(self) <= 2**8 else np.int16 if len(self) <= 2**15 else np.int32)
+
+    def encode(self, text: str, dtype: type | np.dtype = np.int64) -> np.ndarray:
+        """Return the ids of the characters, shape (len(text),), of a type that holds them.
 
         Raises:
             CorpusError: A character is not in the vocabulary.
         """
-        points = _code_points(text)
-        known = points < len(self._ids)
-        ids = np.where(known, self._ids[np.where(known, points, 0)], -1)
-        if (ids < 0).any():
+        ids = np.take(self._ids, _code_points(text), mode="clip")
+        if ids.size and ids.min() < 0:
             place = int(np.argmax(ids < 0))
             raise CorpusError(
                 f"character {text[place]!r} (U+{ord(text[place]):04X}) at place {place} is not among the "
                 f"{len(self)} symbols of the vocabulary"
             )
-        return ids
+        return ids.astype(dtype)
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
         """Return the text of the symbol ids."""
@@ -105,7 +106,10 @@ class Corpus:
 
     Attributes:
         name: File name, card name or hub id.
-        documents: The texts, cut and lower-cased as asked; none is blank.
+        text: Its documents, cut and lower-cased as asked, each ended with a blank line.
+        ends: Where its paragraphs end, in characters, shape (paragraphs,), int64; the last is the text's end.
+        symbols: Its characters, sorted, each once.
+        num_documents: How many documents it has; none is blank.
         sha256: SHA-256 (UTF-8) of the text as read, before it was cut or lower-cased; line breaks count as LF,
             and a blank line stands between documents.
         lowercase: Whether the text was lower-cased.
@@ -113,10 +117,20 @@ class Corpus:
     """
 
     name: str
-    documents: tuple[str, ...]
+    text: ScratchText
+    ends: np.ndarray
+    symbols: str
+    num_documents: int
     sha256: str
     lowercase: bool = False
     skip_chars: int = 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Characters of every paragraph, the blank lines after it included."""
+        lengths = self.ends.copy()
+        lengths[1:] -= self.ends[:-1]
+        return lengths
 
 
 def read_corpus(spec: str, *, column: str | None = None, lowercase: bool = False, skip_chars: int = 0) -> Corpus:
@@ -132,214 +146,171 @@ def read_corpus(spec: str, *, column: str | None = None, lowercase: bool = False
     Raises:
         CorpusError: Anything that keeps the corpus from being read; the message says what to do.
     """
+    name, documents = read_documents(spec, column)
+    return make_corpus(name, documents, lowercase=lowercase, skip_chars=skip_chars)
+
+
+def make_corpus(
+    name: str, documents: Iterable[Document], *, lowercase: bool = False, skip_chars: int = 0, block: int = BLOCK
+) -> Corpus:
+    """Make a corpus of documents, each in one or more pieces, as they come.
+
+    A document is cut into paragraphs, each with the blank lines that follow it; one without a blank line but
+    with several lines is cut into its lines. Blank documents are left out.
+
+    Args:
+        name: What to call it.
+        documents: Their texts; line breaks are LF.
+        lowercase: Lower-case the text.
+        skip_chars: Number of characters to cut from the start of the first document.
+        block: Characters to work on at once.
+
+    Raises:
+        CorpusError: There is nothing but white space, or nothing is left of the first document.
+    """
     if skip_chars < 0:
         raise CorpusError(f"cannot skip {skip_chars} characters: expected 0 or more")
-    name, documents = _read_documents(spec, column)
-    documents = [document for document in documents if document.strip()]
-    if not documents:
+    digest = hashlib.sha256()
+    cutter = _Cutter(lowercase, block)
+    telling = filter(None, map(_begun, documents))
+    number = 0
+    for number, document in enumerate(telling, 1):
+        counted = _Counted(document)
+        hashed = _hashed(counted, digest, _DOCUMENT_BREAK if number > 1 else "")
+        if number == 1 and skip_chars:
+            rest = _begun(_without_start(hashed, skip_chars))
+            if rest is None:
+                raise CorpusError(
+                    f"skipping {skip_chars:,} characters leaves nothing of the {counted.characters:,} of corpus {name}"
+                    f"{'' if next(telling, None) is None else chr(39) + 's first document'}: skip fewer"
+                )
+            hashed = rest
+        cutter.add(hashed)
+    if not number:
         raise CorpusError(f"corpus {name} is empty: expected text, got nothing but white space")
-    sha256 = _sha256(_DOCUMENT_BREAK.join(documents))
-    if skip_chars:
-        rest = documents[0][skip_chars:]
-        if not rest.strip():
-            raise CorpusError(
-                f"skipping {skip_chars:,} characters leaves nothing of the {len(documents[0]):,} of corpus {name}"
-                f"{'' if len(documents) == 1 else chr(39) + 's first document'}: skip fewer"
-            )
-        documents[0] = rest
-    if lowercase:
-        documents = [document.lower() for document in documents]
-    return Corpus(name, tuple(documents), sha256, lowercase, skip_chars)
-
-
-def _read_documents(spec: str, column: str | None) -> tuple[str, list[str]]:
-    if spec.startswith("hub:"):
-        return spec[4:], _read_hub(spec[4:], column)
-    # A card wins over a path: a run directory of the same name must not hide a known corpus.
-    card = find_card(spec)
-    if card is not None:
-        return card.name, [_read_known(card)]
-    path = Path(spec)
-    try:
-        _check_file(path, spec)
-        ending = path.suffix.lower()
-        if ending in TEXT_ENDINGS:
-            return path.name, [_read_text(path)]
-        return path.name, _read_rows_of_file(path, ROW_BUILDERS[ending], column)
-    except OSError as error:
-        raise CorpusError(
-            f"cannot read corpus {spec}: {error.strerror or error}; check the path and its permissions"
-        ) from None
-
-
-def _check_file(path: Path, spec: str) -> None:
-    if path.is_dir():
-        raise CorpusError(f"corpus {spec} is a directory: give one file ({ENDINGS}) in it")
-    if not path.exists():
-        hint = "check the path"
-        if looks_like_a_name(spec):
-            hint = f"give a file ({ENDINGS}), hub:ID, or a known corpus: {', '.join(known_corpora()) or 'none here'}"
-        raise CorpusError(f"no such corpus: {spec}; {hint}")
-    if path.suffix.lower() not in (*TEXT_ENDINGS, *ROW_BUILDERS):
-        raise CorpusError(f"corpus {spec} has an unknown ending: expected {ENDINGS}; convert it to plain text")
-    if path.stat().st_size == 0:
-        raise CorpusError(f"corpus {spec} is empty: give a file with text in it")
-
-
-def _read_text(path: Path) -> str:
-    data = path.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CorpusError(f"{path} is UTF-16: convert it with: iconv -f UTF-16 -t UTF-8 {path} > utf8{path.suffix}")
-    if b"\0" in data:
-        raise CorpusError(f"{path} is binary (NUL at byte {data.index(0)}): give plain UTF-8 text")
-    try:
-        return _normal_line_breaks(data.decode("utf-8").removeprefix("\ufeff"))
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} is not UTF-8 at byte {error.start}: convert it, for instance with: "
-            f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8{path.suffix}"
-        ) from None
-
-
-def _normal_line_breaks(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _read_known(card: CorpusCard) -> str:
-    place = next(
-        (directory / card.file for directory in corpus_directories() if (directory / card.file).is_file()), None
+    return Corpus(
+        name,
+        cutter.text,
+        np.frombuffer(cutter.ends, dtype=np.int64),
+        cutter.symbols,
+        number,
+        digest.hexdigest(),
+        lowercase,
+        skip_chars,
     )
-    if place is None:
-        flags = f" {card.experiment}" if card.experiment else ""
-        raise CorpusError(
-            f"the text of corpus {card.name!r} ({card.title}, {card.characters:,} characters) is not shipped: get it "
-            f"from {card.source}, put it at corpora/{card.file}, then run: canaryaudit insert {card.name}{flags} -o RUN"
-        )
-    text = _read_text(place)
-    if card.sha256 is not None and _sha256(text) != card.sha256:
-        raise CorpusError(
-            f"{place} is not the text that the card of corpus {card.name!r} describes (SHA-256 {_sha256(text)[:12]}…, "
-            f"expected {card.sha256[:12]}…, {card.characters:,} characters): get it from {card.source}, or give the "
-            f"file's path to audit this text as it is: canaryaudit insert {place} -o RUN"
-        )
-    return text
 
 
-def _read_rows_of_file(path: Path, builder: str, column: str | None) -> list[str]:
-    if builder != "parquet":
-        _read_text(path)  # The builders' own messages for a wrong encoding name no place.
-    options = {"keep_default_na": False} if builder == "csv" else {}  # else pandas takes the word NA for null
-    with tempfile.TemporaryDirectory() as scratch:
-        # The builders expand wildcards in paths: a link with a plain name keeps [1].csv what it is.
-        link = Path(scratch, f"rows{path.suffix.lower()}")
-        link.symlink_to(path.resolve())
-        try:
-            with _quiet_datasets() as load:
-                rows = load(builder, data_files=str(link), split="train", streaming=True, cache_dir=scratch, **options)
-                return _texts(rows, path.name, column)
-        except CorpusError:
-            raise
-        except Exception as error:  # noqa: BLE001 - readers of five libraries raise whatever they like
-            raise CorpusError(
-                f"{path} is not well-formed {path.suffix[1:].lower()} ({one_line(error)}): mend it"
-            ) from None
+def _begun(document: Document) -> Iterator[str] | None:
+    """Return a document's pieces; None if it is blank."""
+    pieces = iter(document)
+    blank = ""
+    for piece in pieces:
+        blank += piece
+        if piece and not piece.isspace():
+            return _then(blank, pieces)
+    return None
 
 
-def _read_hub(name: str, column: str | None) -> list[str]:
-    dataset_id, _, split = name.partition(":")
-    if not dataset_id:
-        raise CorpusError("hub: needs a data set: write hub:ID or hub:ID:split")
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            with _quiet_datasets() as load:
-                rows = load(dataset_id, split=split or None, streaming=True, cache_dir=scratch)
-                if isinstance(rows, Mapping):
-                    if len(rows) > 1 and "train" not in rows:
-                        raise CorpusError(
-                            f"hub data set {dataset_id} has the splits {', '.join(rows)}: choose one, "
-                            f"hub:{dataset_id}:{next(iter(rows))}"
-                        )
-                    rows = rows.get("train") or next(iter(rows.values()))
-                return _texts(rows, f"hub:{name}", column)
-        except CorpusError:
-            raise
-        except Exception as error:  # noqa: BLE001 - network, hub and readers raise whatever they like
-            raise CorpusError(
-                f"cannot read hub:{name} ({type(error).__name__}: {one_line(error)}): check the id, the split and "
-                "the network, or download the data and give the file"
-            ) from None
+def _then(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
 
 
-@contextmanager
-def _quiet_datasets() -> Iterator[Any]:
-    """Give ``datasets.load_dataset`` without its progress bars and log lines."""
-    import datasets  # Takes a second: only those wait who need it.
+class _Counted:
+    """Pieces, and how many characters they had so far."""
 
-    logs = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [log.level for log in logs]
-    bars = datasets.are_progress_bars_disabled()
-    for log in logs:
-        log.setLevel(logging.CRITICAL + 1)
-    datasets.disable_progress_bars()
-    try:
-        yield datasets.load_dataset
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            self.characters += len(piece)
+            yield piece
 
 
-def _texts(rows: Iterable[Mapping[str, object]], name: str, column: str | None) -> list[str]:
-    texts: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        if number == 1:
-            column = _text_column(row, name, column)
-        value = row.get(column or "")
-        if not isinstance(value, str):
-            kind = "nothing (null)" if value is None else f"a value of type {type(value).__name__}"
-            raise CorpusError(
-                f"row {number} of {name} holds {kind} in column {column!r}: expected text; mend or drop it"
-            )
-        texts.append(_normal_line_breaks(value))
-    if not texts:
-        raise CorpusError(f"{name} is empty: expected rows of text, got none")
-    return texts
+def _hashed(pieces: Iterable[str], digest: "hashlib._Hash", before: str) -> Iterator[str]:
+    digest.update(before.encode("utf-8"))
+    for piece in pieces:
+        digest.update(piece.encode("utf-8"))
+        yield piece
 
 
-def _text_column(row: Mapping[str, object], name: str, column: str | None) -> str:
-    columns = ", ".join(row)
-    if column is not None:
-        if column not in row:
-            raise CorpusError(f"{name} has no column {column!r}: choose with --column among {columns}")
-        return column
-    strings = [key for key, value in row.items() if isinstance(value, str)]
-    if "text" in row:
-        return "text"
-    if len(strings) != 1:
-        raise CorpusError(f"{name} has {len(strings)} columns of text: choose with --column among {columns}")
-    return strings[0]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def _without_start(pieces: Iterable[str], skip: int) -> Iterator[str]:
+    for piece in pieces:
+        yield piece[skip:]
+        skip = max(0, skip - len(piece))
 
 
 # --- paragraphs ---------------------------------------------------------------------------------------
 
 
-def paragraphs(documents: Iterable[str]) -> tuple[str, ...]:
-    """Cut documents into paragraphs, each with the blank lines that follow it.
+class _Cutter:
+    """Puts documents together to one text, and notes where paragraphs end and which characters there are.
 
-    A document without a blank line but with several lines is cut into its lines. Put together again, the
-    paragraphs are the documents, character by character, each ended with a blank line.
+    Work is cut where white space begins: no run of blank lines is torn apart, and no word, at whose end a
+    Greek sigma has another small letter than within.
+
+    Attributes:
+        text: The text so far.
+        ends: Where its paragraphs end.
     """
-    pieces: list[str] = []
-    for document in documents:
-        ended = document if ends_with_blank_line(document) else document.rstrip("\n") + "\n\n"
-        found = _cut_after(_BLANK_LINES, ended)
-        pieces += found if len(found) > 1 else _cut_after(_LINE_BREAKS, ended)
-    return tuple(pieces)
+
+    def __init__(self, lowercase: bool, block: int) -> None:
+        self.text, self.ends = ScratchText(block), array("q")
+        self._lowercase, self._size = lowercase, block
+        self._seen = np.zeros(_UNICODE, dtype=bool)
+
+    @property
+    def symbols(self) -> str:
+        """The characters so far, sorted."""
+        return "".join(map(chr, np.flatnonzero(self._seen)))
+
+    def add(self, document: Iterable[str]) -> None:
+        """Add a document, which is not blank."""
+        start = len(self.text)
+        lines, by_blank_lines = array("q"), False
+
+        def take(part: str) -> None:
+            nonlocal by_blank_lines
+            base = len(self.text)
+            if self._lowercase:
+                part = part.lower()
+            # Blank lines at the document's start belong to its first paragraph.
+            skip = len(part) - len(part.lstrip()) if base == start else 0
+            cuts = [base + match.end() for match in _BLANK_LINES.finditer(part, skip)]
+            if cuts and not by_blank_lines:
+                by_blank_lines = True
+                del lines[:]
+            if by_blank_lines:
+                self.ends.extend(cuts)
+            else:
+                lines.extend([base + match.end() for match in _LINE_BREAKS.finditer(part, skip)])
+            self._put(part)
+
+        rest = ""
+        for piece in document:
+            rest += piece
+            if len(rest) >= self._size:
+                words = rest.rsplit(None, 1)
+                cut = len(words[0]) if len(words) > 1 else len(rest.rstrip()) if len(rest) > _LONGEST_WORD else 0
+                if cut and not rest[:cut].isspace():
+                    take(rest[:cut])
+                    rest = rest[cut:]
+        body = rest.rstrip()
+        if body:
+            take(body)
+        ending = rest[len(body) :]
+        self._put(ending if ends_with_blank_line("." + ending) else ending.rstrip("\n") + "\n\n")
+        if len(self.ends):
+            self.ends.extend(lines)
+        else:
+            self.ends = lines or self.ends  # Of one great text of lines there is no room for two.
+        self.ends.append(len(self.text))
+
+    def _put(self, text: str) -> None:
+        self._seen[_code_points(text)] = True
+        self.text.append(text)
 
 
 def ends_with_blank_line(text: str) -> bool:
@@ -347,53 +318,48 @@ def ends_with_blank_line(text: str) -> bool:
     return text.endswith("\n") and text[:-1].rstrip(" \t").endswith("\n")
 
 
-def _cut_after(separator: re.Pattern[str], text: str) -> list[str]:
-    pieces, start = [], 0
-    for match in separator.finditer(text):
-        if text[start : match.end()].strip():  # Blank lines at the start belong to the first paragraph.
-            pieces.append(text[start : match.end()])
-            start = match.end()
-    return pieces
-
-
-def hold_out(
-    pieces: Sequence[str], share: float, seed: int, keep: Container[int] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split paragraphs, by seeded chance, into training and held-out ones; both keep their order.
+def hold_out(lengths: np.ndarray, share: float, seed: int, keep: Iterable[int] = ()) -> np.ndarray:
+    """Split paragraphs, by seeded chance, into training and held-out ones.
 
     Paragraphs are held out until ``share`` of all characters is reached. Ones longer than that share are
     passed over, so that a single giant does not swallow the text; where all are, the shortest is taken.
 
     Args:
-        pieces: Paragraphs.
+        lengths: The paragraphs' lengths, shape (n,).
         share: Share of characters to hold out, at least 0 and below 1.
         seed: Seed of the choice.
         keep: Numbers of paragraphs that must stay in the training text.
 
     Returns:
-        Training paragraphs and held-out paragraphs; the former are never empty.
+        Whether each is held out, shape (n,), bool; never all are.
 
     Raises:
         CorpusError: There is but one paragraph, or none may be held out.
     """
+    held = np.zeros(len(lengths), dtype=bool)
     if share == 0:
-        return tuple(pieces), ()
-    if len(pieces) < 2:
+        return held
+    if len(lengths) < 2:
         raise CorpusError(
             "the corpus is one paragraph, nothing can be held out: break it with blank lines, or --holdout 0"
         )
-    goal = share * sum(map(len, pieces))
-    order = [int(index) for index in np.random.default_rng(seed).permutation(len(pieces)) if index not in keep]
-    if not order:
+    goal = share * int(lengths.sum())
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    kept = np.fromiter(keep, dtype=np.int64)
+    if len(kept):
+        order = order[~np.isin(order, kept)]
+    if not len(order):
         raise CorpusError("every paragraph holds a located secret, nothing can be held out: use --holdout 0")
-    chosen: set[int] = set()
-    held = 0
-    for index in order:
-        if held >= goal or len(chosen) == len(pieces) - 1:
+    characters, most = 0, len(lengths) - 1
+    for first in range(0, len(order), _DRAWS):
+        drawn = order[first : first + _DRAWS]
+        fitting = drawn[lengths[drawn] <= goal]
+        before = characters + np.cumsum(lengths[fitting]) - lengths[fitting]
+        chosen = fitting[before < goal][:most]
+        held[chosen] = True
+        characters, most = characters + int(lengths[chosen].sum()), most - len(chosen)
+        if characters >= goal or not most:
             break
-        if len(pieces[index]) <= goal:
-            chosen.add(index)
-            held += len(pieces[index])
-    chosen = chosen or {min(order, key=lambda index: len(pieces[index]))}
-    training = tuple(piece for index, piece in enumerate(pieces) if index not in chosen)
-    return training, tuple(piece for index, piece in enumerate(pieces) if index in chosen)
+    if not held.any():
+        held[order[np.argmin(lengths[order])]] = True
+    return held

@@ -1,16 +1,19 @@
 """Secrets for canaries and controls: given ones checked, others drawn, all telling apart and none in the corpus."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from canaryaudit.canaries import Canary, Slot, Template
 from canaryaudit.errors import CorpusError, TemplateError
+from canaryaudit.scratch import ScratchText
+
+T = TypeVar("T")
 
 MIN_TELLING_LENGTH = 6
 """Shorter strings stand in any text by chance, so a shorter secret is looked for only in its template."""
@@ -38,6 +41,12 @@ class Secret:
             strings += [string for string in bare if len(string) >= MIN_TELLING_LENGTH]
         return tuple(strings)
 
+    @cached_property
+    def sought(self) -> tuple[str, ...]:
+        """The shortest of these strings: where a longer one stands, one of them does."""
+        short = self.telling[1:] or self.telling[:1]
+        return tuple(own for own in short if not any(other != own and other in own for other in short))
+
     def stands_in(self, text: str) -> bool:
         """Tell whether any of the strings that give it away stands in ``text``."""
         return any(string in text for string in self.telling)
@@ -49,20 +58,73 @@ class Secret:
         return self.stands_in(other.telling[0]) or other.stands_in(self.telling[0])
 
 
+class Presence:
+    """What is known of strings that stand in a text, or do not.
+
+    A string that was never looked for is taken to be absent, and noted: ``resolve`` then looks for all such strings
+    in one pass, however long the text. What was drawn meanwhile is to be drawn again where one was there after all.
+
+    Args:
+        text: Where to look.
+    """
+
+    def __init__(self, text: ScratchText) -> None:
+        self._text = text
+        self._present: set[str] = set()
+        self._absent: set[str] = set()
+        self._supposed: set[str] = set()
+
+    def holds(self, secret: Secret) -> bool:
+        """Tell whether any of the strings that give a secret away is known to stand in the text."""
+        self._supposed.update(own for own in secret.sought if own not in self._absent)
+        return not self._present.isdisjoint(secret.sought)
+
+    def resolve(self) -> bool:
+        """Look for the strings that were taken to be absent; return whether one was there after all."""
+        unknown = self._supposed - self._present
+        found = self._text.holding(unknown)
+        self._present |= found
+        self._absent |= unknown - found
+        self._supposed = set()
+        return bool(found)
+
+
+def drawn_surely(text: ScratchText, draw: Callable[[Presence], T]) -> T:
+    """Return what ``draw`` makes of the truth about ``text``, in a few passes over it.
+
+    The result is that of looking through the text for each secret as it is drawn: in every round what comes before
+    the first string that was wrongly taken to be absent is drawn as it will be.
+
+    Args:
+        text: What the secrets must not stand in.
+        draw: Draws them, always in the same way; what it raises counts once it is based on the truth.
+    """
+    presence = Presence(text)
+    while True:
+        try:
+            drawn = draw(presence)
+        except (CorpusError, TemplateError):
+            if not presence.resolve():
+                raise
+            continue
+        if not presence.resolve():
+            return drawn
+
+
 class SecretDraws:
     """Draws secrets, all of them telling apart, none of them in the corpus.
 
     Attributes:
-        text: The corpus.
+        presence: What is known of the corpus.
         symbols: What an ``any`` slot ranges over.
         width: Digits of a canary's number.
         inserted: The secrets so far.
         canaries: A canary for each of them, its places still unknown.
     """
 
-    def __init__(self, text: str, symbols: str, seed: int, width: int, located: Iterable[Secret] = ()) -> None:
+    def __init__(self, presence: Presence, symbols: str, seed: int, width: int, located: Iterable[Secret] = ()) -> None:
         """Begin with no secret but ``located`` ones, which stand in the text already."""
-        self.text, self.symbols, self.seed, self.width = text, symbols, seed, width
+        self.presence, self.symbols, self.seed, self.width = presence, symbols, seed, width
         self.inserted: list[Secret] = []
         self.canaries: list[Canary] = []
         # There may be very many of them: looked up by what they are, not one after another.
@@ -129,7 +191,7 @@ class SecretDraws:
                 f"secret number {number} ({len(secret)} characters) fits the slots of none of the {len(templates)} "
                 "templates: give one character of the slot's alphabet for each place"
             )
-        if found.stands_in(self.text):
+        if self.presence.holds(found):
             raise CorpusError(
                 f"secret number {number} already stands in the corpus, so that its exposure would not be the canary's: "
                 "give another, remove it from the text, or audit it where it stands with --locate"
@@ -146,7 +208,7 @@ class SecretDraws:
         space = template.space(self.symbols)
         for _ in range(MAX_DRAWS):
             secret = Secret(template, space.sample(rng))
-            free = secret.completion not in taken and not secret.stands_in(self.text)
+            free = secret.completion not in taken and not self.presence.holds(secret)
             if free and not self._holds_located(secret) and not any(map(secret.clashes_with, self.inserted)):
                 return secret
         raise TemplateError(

@@ -1,5 +1,6 @@
-"""Where canaries go: secrets drawn, places chosen, the audited text and the held-out text put together."""
+"""Where canaries go: secrets drawn, places chosen; what is then put together is ``assembly``'s."""
 
+import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from canaryaudit.assembly import Assembly, assemble
 from canaryaudit.canaries import Canary, CanarySet, Slot, Template
-from canaryaudit.corpus import Corpus, Vocabulary, ends_with_blank_line, hold_out, paragraphs
-from canaryaudit.drawing import SecretDraws
+from canaryaudit.corpus import Corpus, Vocabulary, hold_out
+from canaryaudit.drawing import Presence, Secret, SecretDraws, drawn_surely
 from canaryaudit.errors import CorpusError, TemplateError
 from canaryaudit.locating import (
     bare_spans,
@@ -121,9 +123,8 @@ class InsertionPlan:
     """The audited text, the held-out text, and what was put where.
 
     Attributes:
-        training_text: The text to train on, canaries included.
-        heldout_text: The held-out paragraphs; empty without a holdout.
-        canary_set: Canaries with their places in ``training_text``, and controls.
+        assembly: The text to train on, canaries included, and the held-out text, block by block.
+        canary_set: Canaries with their places in the text to train on, and controls.
         spaces: One for each template.
         warnings: What the user should know before relying on the audit.
         num_documents: Documents of the corpus.
@@ -131,8 +132,7 @@ class InsertionPlan:
         num_boundaries: Places between training paragraphs, where a canary may go.
     """
 
-    training_text: str
-    heldout_text: str
+    assembly: Assembly
     canary_set: CanarySet
     spaces: tuple[TemplateSpace, ...]
     warnings: tuple[str, ...]
@@ -143,69 +143,67 @@ class InsertionPlan:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The symbols of the texts and of every completion that can be measured."""
-        return run_vocabulary(self.training_text, self.heldout_text, self.canary_set)
+        return run_vocabulary(self.canary_set)
 
 
 def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
-    """Draw the secrets, choose the places and put the texts together; the same seed gives the same plan.
+    """Draw the secrets, choose the places and lay out the texts; the same seed gives the same plan.
 
     Canaries stand as paragraphs of their own, only between training paragraphs, each at another place.
     Secrets are uniform draws from the slots' own space; one that already stands in the corpus, or that
     could be mistaken for another canary, is drawn again. Located secrets stay where they stand; a paragraph
-    that holds one, in whatever words, is never held out.
+    that holds one, in whatever words, is never held out. Only to locate secrets is the whole text held in memory.
 
     Raises:
         TemplateError: A secret fits no template, or a space is too small, too long or not wider.
         CorpusError: Too few paragraphs, a given secret already stands in the corpus, or one to locate does not.
     """
-    pieces = paragraphs(corpus.documents)
-    if len(pieces) < 2 and (request.num_canaries or request.secrets):
+    num_paragraphs = len(corpus.ends)
+    if num_paragraphs < 2 and (request.num_canaries or request.secrets):
         raise CorpusError(
-            f"corpus {corpus.name} is one paragraph of {sum(map(len, pieces)):,} characters, and canaries go only "
+            f"corpus {corpus.name} is one paragraph of {len(corpus.text):,} characters, and canaries go only "
             "between paragraphs: break the text with blank lines or line breaks"
         )
-    text = "".join(pieces)
-    symbols = Vocabulary.of([text]).symbols
     templates, located = request.parsed_templates, request.parsed_located
     every = tuple(dict.fromkeys((*templates, *located)))
     for template in every:
-        _check_spaces(template, request, symbols)
-    standing = locate(text, located)
-    check_found(text, standing)
-    spans = np.concatenate((occurrence_spans(standing), bare_spans(text, standing)))
-    held, _ = paragraphs_with(spans, [len(piece) for piece in pieces])
-    training, heldout = hold_out(pieces, request.holdout, request.seed, held)
-    free = _free_boundaries(training, located)
-    secrets = [secret for found in standing for secret in found.secrets]
-    _check_room(corpus, _generated_insertions(request), len(free))  # Drawing too many would take forever.
+        _check_spaces(template, request, corpus.symbols)
+    secrets, must_stay = _standing(corpus, located)
+    held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
+    occupied = _occupied_boundaries(corpus, held, located)
+    num_boundaries = num_paragraphs - int(held.sum()) - 1 - len(occupied)
+    _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would take forever.
     total = len(request.secrets) + request.num_canaries + len(secrets)
-    draws = SecretDraws(text, symbols, request.seed, max(2, len(str(total))), secrets)
-    draws.take_given(request.secrets, templates, request.repetitions)
-    draws.generate(request.num_canaries, templates, request.repetitions)
+
+    def draw(presence: Presence) -> tuple[SecretDraws, list[Canary]]:
+        draws = SecretDraws(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
+        draws.take_given(request.secrets, templates, request.repetitions)
+        draws.generate(request.num_canaries, templates, request.repetitions)
+        _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
+        return draws, draws.draw_controls(every, request.num_controls)
+
+    draws, controls = drawn_surely(corpus.text, draw)
     num_places = sum(canary.repetitions for canary in draws.canaries)
-    _check_room(corpus, num_places, len(free))
-    chosen = np.random.default_rng([request.seed, _PLACES]).permutation(len(free))[:num_places]
-    training_text, canaries = _insert(training, draws.canaries, free[chosen].tolist())
-    found, warnings = _located_canaries(training_text, located, canaries, draws.width)
-    controls = draws.draw_controls(every, request.num_controls)
+    chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
+    assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
+    found, warnings = _located_canaries(assembly, located, canaries, draws.width)
     canary_set = CanarySet(
-        corpus_symbols=symbols, wider_space=request.wider_space, canaries=(*canaries, *found, *controls)
+        corpus_symbols=corpus.symbols, wider_space=request.wider_space, canaries=(*canaries, *found, *controls)
     )
     return InsertionPlan(
-        training_text=training_text,
-        heldout_text="".join(heldout),
+        assembly=assembly,
         canary_set=canary_set,
         spaces=tuple(_describe(template, canary_set) for template in every),
         warnings=(*_warnings(every, canary_set), *warnings),
-        num_documents=len(corpus.documents),
-        num_paragraphs=len(pieces),
-        num_boundaries=len(free),
+        num_documents=corpus.num_documents,
+        num_paragraphs=num_paragraphs,
+        num_boundaries=num_boundaries,
     )
 
 
-def run_vocabulary(training_text: str, heldout_text: str, canary_set: CanarySet) -> Vocabulary:
+def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
     """Return the vocabulary of a run: the corpus, all spaces' symbols and all templates' text."""
-    texts = [training_text, heldout_text, canary_set.corpus_symbols]
+    texts = [canary_set.corpus_symbols]
     for text in canary_set.by_template():
         template = Template.parse(text)
         own, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
@@ -223,7 +221,9 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     Returns:
         Shape (text_length,), bool.
     """
-    mask = np.zeros(text_length, dtype=bool)
+    # Memory that is mapped and not asked for in large pages: of a long text only what is marked is ever there.
+    memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    mask = np.frombuffer(memory, dtype=bool, count=text_length)
     for canary in canaries:
         template = Template.parse(canary.template)
         filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)
@@ -233,18 +233,46 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     return mask
 
 
-def _free_boundaries(training: Sequence[str], located: Sequence[Template]) -> np.ndarray:
-    """Return the training paragraphs before which a canary may go, counted from 0: those within no occurrence."""
-    _, within = paragraphs_with(
-        occurrence_spans(locate("".join(training), located)), [len(piece) for piece in training]
-    )
-    return np.array([number for number in range(1, len(training)) if number not in within], dtype=np.int64)
+def _standing(corpus: Corpus, located: Sequence[Template]) -> tuple[list[Secret], frozenset[int]]:
+    """Return the distinct secrets to locate, and the paragraphs that hold one in whatever words.
+
+    Raises:
+        CorpusError: One of the templates stands nowhere.
+    """
+    if not located:
+        return [], frozenset()
+    text = corpus.text.read()
+    standing = locate(text, located)
+    check_found(text, standing)
+    spans = np.concatenate((occurrence_spans(standing), bare_spans(text, standing)))
+    holding, _ = paragraphs_with(spans, corpus.lengths)
+    return [secret for found in standing for secret in found.secrets], holding
+
+
+def _occupied_boundaries(corpus: Corpus, held: np.ndarray, located: Sequence[Template]) -> list[int]:
+    """Return the training paragraphs, counted from 0, that begin within an occurrence; ascending."""
+    if not located:
+        return []
+    text = "".join(assemble(corpus, held)[0].training_blocks())
+    _, within = paragraphs_with(occurrence_spans(locate(text, located)), corpus.lengths[~held])
+    return sorted(within)
+
+
+def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
+    """Return the training paragraphs before which canaries go, of choices among those that may be gone before."""
+    numbers = chosen + 1
+    for taken in occupied:
+        numbers += numbers >= taken
+    return numbers.tolist()  # type: ignore[no-any-return]
 
 
 def _located_canaries(
-    text: str, templates: Sequence[Template], inserted: Sequence[Canary], width: int
+    assembly: Assembly, templates: Sequence[Template], inserted: Sequence[Canary], width: int
 ) -> tuple[list[Canary], list[str]]:
     """Return a canary for each distinct secret that stands in the training text, and what to warn of."""
+    if not templates:
+        return [], []
+    text = "".join(assembly.training_blocks())
     spans = []
     for canary in inserted:
         length = len(Template.parse(canary.template).fill(canary.completion))
@@ -296,26 +324,6 @@ def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -
                     f"--space {request.wider_space} is not wider than slot {{{slot.kind}:{slot.length}}}: it lacks "
                     f"{''.join(missing[:12])!r}; choose another space or drop --space"
                 )
-
-
-def _insert(pieces: Sequence[str], canaries: Sequence[Canary], boundaries: Sequence[int]) -> tuple[str, list[Canary]]:
-    """Put the canaries before the paragraphs numbered ``boundaries``, one each, and note their places."""
-    numbers = iter(boundaries)
-    here = {next(numbers): index for index, canary in enumerate(canaries) for _ in range(canary.repetitions)}
-    places: list[list[int]] = [[] for _ in canaries]
-    out: list[str] = []
-    length = 0
-    for number, piece in enumerate(pieces):
-        if number in here:
-            canary = canaries[here[number]]
-            # A canary ends as its neighbour does: with a blank line, or in a text of lines with a line break.
-            ending = "\n\n" if ends_with_blank_line(pieces[number - 1]) else "\n"
-            places[here[number]].append(length)
-            out.append(Template.parse(canary.template).fill(canary.completion) + ending)
-            length += len(out[-1])
-        out.append(piece)
-        length += len(piece)
-    return "".join(out), [c.model_copy(update={"places": tuple(p)}) for c, p in zip(canaries, places, strict=True)]
 
 
 def _describe(template: Template, canary_set: CanarySet) -> TemplateSpace:

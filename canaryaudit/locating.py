@@ -113,12 +113,12 @@ def check_found(text: str, findings: Sequence[Findings]) -> None:
             )
 
 
-def paragraphs_with(spans: np.ndarray, lengths: Sequence[int]) -> tuple[frozenset[int], frozenset[int]]:
+def paragraphs_with(spans: np.ndarray, lengths: np.ndarray) -> tuple[frozenset[int], frozenset[int]]:
     """Return the numbers of the paragraphs that hold a part of a span, and of those that begin within one.
 
     Args:
         spans: First offsets and ends in the paragraphs put together, shape (n, 2).
-        lengths: The paragraphs' lengths, at least one.
+        lengths: The paragraphs' lengths, shape (paragraphs,), at least one.
     """
     begins = np.r_[0, np.cumsum(lengths)[:-1]]
     first, last = (np.searchsorted(begins, edge, "right") - 1 for edge in (spans[:, 0], spans[:, 1] - 1))

@@ -1,6 +1,5 @@
 """The first stage: a corpus read, an insertion planned, and a run directory made of it, with its provenance."""
 
-import hashlib
 import re
 import time
 from collections import defaultdict
@@ -25,7 +24,7 @@ _SHORTEST_TELLING = 4
 
 
 def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
-    """Read the corpus and plan the insertion; nothing is written."""
+    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are not known yet."""
     corpus = read_corpus(
         options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
@@ -47,10 +46,9 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
     return made, CorpusFacts(
         name=corpus.name,
         sha256=corpus.sha256,
-        audited_sha256=hashlib.sha256(made.training_text.encode("utf-8")).hexdigest(),
-        characters=len(made.training_text),
-        heldout_characters=len(made.heldout_text),
-        heldout_sha256=hashlib.sha256(made.heldout_text.encode("utf-8")).hexdigest(),
+        audited_sha256="",
+        characters=made.assembly.characters,
+        heldout_characters=made.assembly.heldout_characters,
         paragraphs=made.num_paragraphs,
         documents=made.num_documents,
         lowercase=options.lowercase,
@@ -92,8 +90,7 @@ def make_run(
     run = RunDirectory.create(
         path,
         manifest=manifest,
-        corpus_text=made.training_text,
-        heldout_text=made.heldout_text,
+        assembly=made.assembly,
         canary_set=made.canary_set,
         replace=replace,
     )

@@ -350,7 +350,7 @@ def training_config(options: TrainOptions) -> TrainingConfig:
 def training_seconds(made: InsertionPlan, options: TrainOptions) -> float:
     """Estimate what training on a plan's text would take here, from a few steps."""
     config = training_config(options)
-    steps = config.epochs * len(made.training_text) / (config.batch_size * config.window)
+    steps = config.epochs * made.assembly.characters / (config.batch_size * config.window)
     return steps * seconds_per_step(len(made.vocabulary), config)
 
 

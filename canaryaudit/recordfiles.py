@@ -21,21 +21,6 @@ MAX_JSON_KEYS = 1_000
 R = TypeVar("R", bound=BaseModel)
 
 
-def read_text(path: Path, repair: str) -> str:
-    """Read a text, line breaks as they are.
-
-    Raises:
-        RunDirectoryError: It cannot be read, or is not UTF-8; ``repair`` says what to do then.
-    """
-    if path.exists() and not path.is_file():
-        raise Damaged(path, "not a plain file", repair)
-    try:
-        with read_errors(path):
-            return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise Damaged(path, "not UTF-8", repair) from None
-
-
 def record_json(record: BaseModel) -> str:
     """Return a record as the contents of its file."""
     return record.model_dump_json(indent=2) + "\n"

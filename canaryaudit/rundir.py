@@ -15,18 +15,24 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from canaryaudit import layout
-from canaryaudit.agreement import agrees
+from canaryaudit.agreement import expected_strings
+from canaryaudit.assembly import Assembly
 from canaryaudit.canaries import CanarySet
+from canaryaudit.encoded import KeptText, write_text
 from canaryaudit.errors import Damaged, ModelError, RunDirectoryError
 from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
+from canaryaudit.insertion import run_vocabulary
 from canaryaudit.parts import PartDirectory
-from canaryaudit.recordfiles import read_record, read_text, record_json
+from canaryaudit.recordfiles import read_record, record_json
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = layout.MANIFEST, layout.CORPUS, layout.HELDOUT, layout.CANARIES
 _WEIGHTS, _MODEL, _UNLEARNED, _UNLEARNING = layout.WEIGHTS, layout.MODEL, layout.UNLEARNED, layout.UNLEARNING
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
-_DERIVED = (_MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT, layout.PARTS, layout.CURVATURE)
+_DERIVED = (
+    *(layout.ENCODED, _MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT),
+    *(layout.PARTS, layout.CURVATURE),
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 R = TypeVar("R", bound=BaseModel)
@@ -64,8 +70,7 @@ class RunDirectory:
         path: Path,
         *,
         manifest: Manifest,
-        corpus_text: str,
-        heldout_text: str,
+        assembly: Assembly,
         canary_set: CanarySet,
         replace: bool = False,
     ) -> "RunDirectory":
@@ -73,9 +78,8 @@ class RunDirectory:
 
         Args:
             path: A directory that is missing, empty, or left unfinished by a killed ``create``.
-            manifest: Where the run comes from.
-            corpus_text: The text to train on, canaries included.
-            heldout_text: The held-out text.
+            manifest: Where the run comes from; the texts' SHA-256 are filled in.
+            assembly: The text to train on, canaries included, and the held-out text.
             canary_set: Canaries and controls.
             replace: Throw away the run that the directory already holds, with everything made from it.
 
@@ -94,13 +98,21 @@ class RunDirectory:
         with run.lock(), write_errors(path):
             try:
                 run.check_can_create(replace=replace)  # Another command may have come first.
-                atomic_write(staging / _CORPUS, corpus_text)
-                atomic_write(staging / _HELDOUT, heldout_text)
+                vocabulary = run_vocabulary(canary_set)
+                audited, heldout = (
+                    write_text(staging / name, layout.encoded(staging, name), blocks, vocabulary)
+                    for name, blocks in (
+                        (_CORPUS, assembly.training_blocks()),
+                        (_HELDOUT, assembly.heldout_blocks()),
+                    )
+                )
+                facts = {"audited_sha256": audited, "heldout_sha256": heldout}
+                known = manifest.model_copy(update={"corpus": manifest.corpus.model_copy(update=facts)})
                 atomic_write(staging / _CANARIES, record_json(canary_set), 0o600)
-                atomic_write(staging / _MANIFEST, record_json(manifest))
+                atomic_write(staging / _MANIFEST, record_json(known))
                 for name in (_MANIFEST, *_DERIVED):
                     remove(path / name)
-                for name in _INSERTED:
+                for name in (layout.ENCODED, *_INSERTED):
                     (staging / name).replace(path / name)
             except BaseException:
                 if is_new:
@@ -179,27 +191,21 @@ class RunDirectory:
         manifest = self.manifest
         self._write(_MANIFEST, manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
 
-    def corpus_text(self) -> str:
-        """Return the audited text, canaries included, checked against the manifest."""
-        text = self._read_text(_CORPUS)
-        if hashlib.sha256(text.encode("utf-8")).hexdigest() != self.manifest.corpus.audited_sha256:
-            raise self._changed(_CORPUS)
-        return text
-
-    def heldout_text(self) -> str:
-        """Return the held-out text; empty if nothing was held out."""
-        text = self._read_text(_HELDOUT)
+    def text(self) -> KeptText:
+        """Return the audited text, canaries included, as it lies on the disk."""
         facts = self.manifest.corpus
-        sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        if len(text) != facts.heldout_characters or facts.heldout_sha256 not in (None, sha256):
-            raise self._changed(_HELDOUT)
-        return text
+        return self._kept(_CORPUS, facts.audited_sha256, facts.characters)
+
+    def heldout(self) -> KeptText:
+        """Return the held-out text; empty if nothing was held out."""
+        facts = self.manifest.corpus
+        return self._kept(_HELDOUT, facts.heldout_sha256, facts.heldout_characters)
 
     def canary_set(self) -> CanarySet:
         """Return canaries and controls, checked against their templates and the audited text."""
         canary_set = self._read(_CANARIES, CanarySet, self._insert_again)
-        text = self.corpus_text()
-        if not agrees(canary_set, text):
+        strings = expected_strings(canary_set)
+        if not self.text().check(strings or ()) or strings is None:
             raise Damaged(self.path / _CANARIES, f"it does not agree with {_CORPUS}", self._insert_again)
         return canary_set
 
@@ -348,8 +354,8 @@ class RunDirectory:
     def _insert_again(self) -> str:
         return f"delete the directory, then run: canaryaudit insert CORPUS -o {self.path}"
 
-    def _changed(self, name: str) -> RunDirectoryError:
-        return RunDirectoryError(f"{self.path / name} was changed since canaries were inserted: {self._insert_again}")
+    def _kept(self, name: str, sha256: str | None, characters: int) -> KeptText:
+        return KeptText(self.path / name, layout.encoded(self.path, name), sha256, characters, self._insert_again)
 
     def _unlearning_names(self) -> list[str]:
         directory = self.path / _UNLEARNED
@@ -376,9 +382,6 @@ class RunDirectory:
 
     def _write(self, name: str, record: BaseModel) -> None:
         atomic_write(self.path / name, record_json(record))
-
-    def _read_text(self, name: str) -> str:
-        return read_text(self.path / name, self._insert_again)
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
         return read_record(self.path / name, kind, repair)

@@ -39,6 +39,8 @@ EPOCHS = {"small": 24, "paper": 40}
 
 _CHECKPOINT_SECONDS = 30.0
 _PROGRESS_SECONDS = 0.5
+_HASHED = 2**22
+"""Characters at once."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,16 @@ class TrainingData:
     """Encoded text, on the training device.
 
     Attributes:
-        train: Symbol ids of the audited text, shape (N,), int64.
+        train: Symbol ids of the audited text, shape (N,), of any type of whole numbers; may be a mapped file.
         secret: Whether a character belongs to an inserted secret, shape (N,), bool.
         heldout: Symbol ids of the held-out text, shape (M,); may be empty.
+        sha256: Of the two texts, where they are known: what they are is then not read to be told.
     """
 
     train: Tensor
     secret: Tensor
     heldout: Tensor
+    sha256: tuple[str | None, str | None] = (None, None)
 
 
 def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 5) -> float:
@@ -148,10 +152,12 @@ def follow_training(task: Task, ranks: Ranks) -> None:
 
 def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
     """Identify a training by everything that its weights and figures depend on."""
-    digest = hashlib.sha256(json.dumps([1, SIZES[config.size], vocabulary, config.model_dump()]).encode())
-    for part in (data.train, data.secret, data.heldout):
-        digest.update(f"\0{len(part)}\0".encode())
-        digest.update(part.cpu().numpy().tobytes())
+    digest = hashlib.sha256(json.dumps([2, SIZES[config.size], vocabulary, config.model_dump()]).encode())
+    for part, sha256 in zip((data.train, data.heldout), data.sha256, strict=True):
+        digest.update(f"\0{len(part)}\0{sha256 or ''}\0".encode())
+        for block in torch.split(part, _HASHED) if sha256 is None else ():
+            digest.update(block.cpu().numpy().tobytes())
+    digest.update(data.secret.nonzero().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -267,7 +273,7 @@ class _Loop:
         clock = last_tick
         for first in range(self.step_in_epoch * config.batch_size, len(starts), config.batch_size):
             index = starts[first : first + config.batch_size, None] + offsets  # (B, T + 1)
-            windows, hidden = text[index], secret[index]
+            windows, hidden = text[index].long(), secret[index]
             self.ranks.broadcast(windows)
             self.ranks.broadcast(hidden)
             self._step(windows, hidden)

@@ -8,6 +8,7 @@ the header is compared with the architecture, and the bytes are read in pieces.
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,8 +16,10 @@ import numpy as np
 
 from canaryaudit import layout
 from canaryaudit.canaries import CanarySet
+from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion
 from canaryaudit.files import exclusive_lock, is_temporary, read_errors, sha256_of
+from canaryaudit.insertion import run_vocabulary
 from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record
 from canaryaudit.records import (
@@ -161,7 +164,7 @@ class _Verifier:
                 continue
             with_sha256 = expected is not None
             fault = "it is not the text that canaries were inserted into"
-            sound = sha256_of(path) == expected if with_sha256 else self._call(self.run.heldout_text)[1] == ""
+            sound = sha256_of(path) == expected if with_sha256 else self._call(self.run.heldout().check)[1] == ""
             self._note(path, *(("sound", "", "") if sound else ("damaged", fault, repair)))
             texts_sound &= sound
         path, repair = self.path / layout.CANARIES, self.repairs.insert(layout.CANARIES)
@@ -169,8 +172,15 @@ class _Verifier:
             return
         if texts_sound:
             self.canaries = self._read(path, self.run.canary_set, repair)
+            if self.canaries:
+                self._check_encoded(run_vocabulary(self.canaries))
         else:  # Compared with the text once that is repaired.
             self._read(path, lambda: read_record(path, CanarySet, repair), repair)
+
+    def _check_encoded(self, vocabulary: Vocabulary) -> None:
+        for text in (self.run.text(), self.run.heldout()):
+            if text.encoded.exists():  # Where it is missing, it is made where it is needed.
+                self._read(text.encoded, partial(text.map_ids, vocabulary), "")
 
     # --- models
 

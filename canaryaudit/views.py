@@ -45,8 +45,8 @@ def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: fl
     return {
         "schema_version": 1,
         "run": str(output) if output else None,
-        "characters": len(made.training_text),
-        "heldout_characters": len(made.heldout_text),
+        "characters": made.assembly.characters,
+        "heldout_characters": made.assembly.heldout_characters,
         "documents": made.num_documents,
         "paragraphs": made.num_paragraphs,
         "boundaries": made.num_boundaries,
@@ -100,7 +100,7 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
     insertions = sum(canary.repetitions for canary in inserted if canary.origin != "located")
     room = f";\n{made.num_boundaries:,} places between paragraphs for {insertions:,} insertions" if insertions else ""
     lines.append(
-        f"{len(made.training_text):,} characters to train on, {len(made.heldout_text):,} held out, "
+        f"{made.assembly.characters:,} characters to train on, {made.assembly.heldout_characters:,} held out, "
         f"{len(made.vocabulary)} symbols{room}."
     )
     if expected_seconds is not None:

@@ -36,13 +36,15 @@ class Workbench:
         return load_model(self.run.model_record(name), self.run.verify_weights(name), device)
 
     def data(self, device: torch.device) -> tuple[TrainingData, str]:
-        """Return the run's encoded text and its vocabulary."""
-        text, heldout, canary_set = self.run.corpus_text(), self.run.heldout_text(), self.run.canary_set()
-        vocabulary = run_vocabulary(text, heldout, canary_set)
+        """Return the run's encoded text, mapped into memory on a processor, and its vocabulary."""
+        canary_set = self.run.canary_set()
+        vocabulary = run_vocabulary(canary_set)
+        text, heldout = self.run.text().ids(vocabulary), self.run.heldout().ids(vocabulary)
         data = TrainingData(
-            train=torch.from_numpy(vocabulary.encode(text)).to(device),
+            train=torch.from_numpy(text).to(device),
             secret=torch.from_numpy(secret_mask(len(text), canary_set.canaries)).to(device),
-            heldout=torch.from_numpy(vocabulary.encode(heldout)).to(device),
+            heldout=torch.from_numpy(heldout).to(device),
+            sha256=(self.run.text().sha256, self.run.heldout().sha256),
         )
         return data, vocabulary.symbols
 

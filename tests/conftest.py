@@ -16,6 +16,7 @@ from canaryaudit.corpus import Corpus
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.records import CorpusFacts, Manifest
 from canaryaudit.rundir import RunDirectory
+from tests.wholetext import corpus_of, heldout_text, training_text
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -34,7 +35,7 @@ def corpus() -> Corpus:
     text = "".join(
         f"the {a} met the {b}, {n} times over.\n\n" for n, a in enumerate(names * 5) for b in names[n % 5 :][:2]
     )
-    return Corpus("boats.txt", (text,), hashlib.sha256(text.encode()).hexdigest())
+    return corpus_of("boats.txt", [text])
 
 
 @pytest.fixture
@@ -52,9 +53,10 @@ def manifest(plan: InsertionPlan) -> Manifest:
     facts = CorpusFacts(
         name="boats.txt",
         sha256="0" * 64,
-        audited_sha256=hashlib.sha256(plan.training_text.encode()).hexdigest(),
-        characters=len(plan.training_text),
-        heldout_characters=len(plan.heldout_text),
+        audited_sha256=hashlib.sha256(training_text(plan).encode()).hexdigest(),
+        characters=plan.assembly.characters,
+        heldout_characters=plan.assembly.heldout_characters,
+        heldout_sha256=hashlib.sha256(heldout_text(plan).encode()).hexdigest(),
         paragraphs=plan.num_paragraphs,
         documents=plan.num_documents,
         lowercase=False,
@@ -73,8 +75,7 @@ def make_run(plan: InsertionPlan, manifest: Manifest) -> Callable[..., RunDirect
         return RunDirectory.create(
             path,
             manifest=manifest,
-            corpus_text=plan.training_text,
-            heldout_text=plan.heldout_text,
+            assembly=plan.assembly,
             canary_set=plan.canary_set,
             replace=replace,
         )

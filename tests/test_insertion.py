@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canaryaudit.canaries import Canary, Template
-from canaryaudit.corpus import Corpus, ends_with_blank_line, hold_out, paragraphs
+from canaryaudit.corpus import Corpus, ends_with_blank_line
 from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
+from tests.wholetext import corpus_of, cut, heldout_text, hold_out, paragraphs, training_text
 
 PHONE = "my telephone number is {digits:10}!"
 CODE = "the code of {lower:4} is {digits:3}-{digits:3}"
@@ -26,7 +27,7 @@ def make(corpus: Corpus, *templates: str, **options: Any) -> InsertionPlan:
 
 
 def small(*documents: str) -> Corpus:
-    return Corpus("small", documents, "0" * 64)
+    return corpus_of("small", documents)
 
 
 def refusal(corpus: Corpus, *templates: str, error: type[CanaryAuditError] = TemplateError, **options: Any) -> str:
@@ -43,11 +44,11 @@ def test_every_place_holds_its_canary_and_no_other_place_does(corpus: Corpus) ->
     plan = make(corpus, PHONE, CODE, num_canaries=6, repetitions=(1, 4), num_controls=3, holdout=0.1)
     for canary in plan.canary_set.inserted:
         text = text_of(canary)
-        assert all(plan.training_text[place : place + len(text)] == text for place in canary.places)
-        assert plan.training_text.count(text) == canary.repetitions == len(canary.places)
-        assert text not in plan.heldout_text
+        assert all(training_text(plan)[place : place + len(text)] == text for place in canary.places)
+        assert training_text(plan).count(text) == canary.repetitions == len(canary.places)
+        assert text not in heldout_text(plan)
     for control in plan.canary_set.controls:
-        assert text_of(control) not in plan.training_text + plan.heldout_text
+        assert text_of(control) not in training_text(plan) + heldout_text(plan)
         assert (control.repetitions, control.places) == (0, ())
 
 
@@ -69,36 +70,36 @@ def test_taking_the_canaries_out_gives_the_corpus_back(
         refusal(small(*documents), "<{digits:8}>", error=CorpusError, holdout=holdout, seed=seed, **options)
         return
     plan = make(small(*documents), "<{digits:8}>", holdout=holdout, seed=seed, **options)
-    left = plan.training_text
+    left = training_text(plan)
     places = sorted((place, text_of(c)) for c in plan.canary_set.inserted for place in c.places)
     for place, text in reversed(places):
         ending = "\n\n" if ends_with_blank_line(left[:place]) else "\n"
         assert left[place:].startswith(text + ending)
         left = left[:place] + left[place:].removeprefix(text + ending)
     assert left == "".join(training)
-    assert plan.heldout_text == "".join(heldout)
+    assert heldout_text(plan) == "".join(heldout)
     assert len({place for place, _ in places}) == len(places)
 
 
 def test_canaries_are_paragraphs_of_their_own(corpus: Corpus) -> None:
     plan = make(corpus, num_canaries=3, repetitions=(5,))
-    pieces = paragraphs([plan.training_text])
+    pieces = paragraphs([training_text(plan)])
     texts = {text_of(canary) + "\n\n" for canary in plan.canary_set.inserted}
-    assert [piece for piece in pieces if piece not in texts] == list(paragraphs(corpus.documents))
+    assert [piece for piece in pieces if piece not in texts] == list(cut(corpus))
     assert sum(piece in texts for piece in pieces) == 15
 
 
 def test_in_a_text_of_lines_canaries_are_lines() -> None:
     plan = make(small("\n".join(f"line {number}" for number in range(9))), num_canaries=1)
     (canary,) = plan.canary_set.inserted
-    assert text_of(canary) in plan.training_text.splitlines()
-    assert "\n\n" not in plan.training_text[:-1].removesuffix("\n")
+    assert text_of(canary) in training_text(plan).splitlines()
+    assert "\n\n" not in training_text(plan)[:-1].removesuffix("\n")
 
 
 def test_canaries_never_stand_within_a_document() -> None:
     documents = [f"document {number} is one paragraph" for number in range(6)]
     plan = make(small(*documents), num_canaries=5)
-    assert all(document + "\n\n" in plan.training_text for document in documents)
+    assert all(document + "\n\n" in training_text(plan) for document in documents)
     assert plan.num_documents == 6
     assert plan.num_boundaries == 5
 
@@ -106,16 +107,18 @@ def test_canaries_never_stand_within_a_document() -> None:
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another(corpus: Corpus) -> None:
     options: dict[str, Any] = {"num_canaries": 4, "repetitions": (2,), "num_controls": 4, "holdout": 0.1}
     first = make(corpus, seed=1, **options)
-    assert first == make(corpus, seed=1, **options)
+    again = make(corpus, seed=1, **options)
+    assert first.canary_set == again.canary_set
+    assert training_text(first) == training_text(again)
     other = make(corpus, seed=2, **options)
-    assert other.heldout_text != first.heldout_text
+    assert heldout_text(other) != heldout_text(first)
     assert {c.completion for c in other.canary_set.canaries}.isdisjoint(c.completion for c in first.canary_set.canaries)
 
 
 def test_more_controls_move_no_canary_and_keep_the_earlier_controls(corpus: Corpus) -> None:
     few = make(corpus, PHONE, CODE, num_canaries=4, num_controls=2, holdout=0.1)
     many = make(corpus, PHONE, CODE, num_canaries=4, num_controls=50, holdout=0.1)
-    assert many.training_text == few.training_text
+    assert training_text(many) == training_text(few)
     assert many.canary_set.inserted == few.canary_set.inserted
     assert {c.completion for c in few.canary_set.controls} < {c.completion for c in many.canary_set.controls}
 
@@ -258,7 +261,7 @@ def test_given_secrets_must_differ(corpus: Corpus) -> None:
 def test_the_vocabulary_covers_the_texts_the_templates_and_every_space(corpus: Corpus) -> None:
     plan = make(corpus, "Ünïque {digits:2}{hex:1} ~", "{choice:Yes|No}?", num_canaries=2, holdout=0.2)
     symbols = set(plan.vocabulary.symbols)
-    assert symbols >= set(plan.training_text) | set(plan.heldout_text) | set("Ünïque ~0123456789abcdefYesNo?")
+    assert symbols >= set(training_text(plan)) | set(heldout_text(plan)) | set("Ünïque ~0123456789abcdefYesNo?")
     assert "Ü" not in plan.canary_set.corpus_symbols
 
 
@@ -303,13 +306,13 @@ def test_lower_casing_applies_to_the_templates_text(corpus: Corpus) -> None:
 
 def test_the_mask_covers_the_slots_and_nothing_else(corpus: Corpus) -> None:
     plan = make(corpus, PHONE, CODE, num_canaries=4, repetitions=(3,), num_controls=2)
-    mask = secret_mask(len(plan.training_text), plan.canary_set.canaries)
-    assert mask.shape == (len(plan.training_text),)
+    mask = secret_mask(len(training_text(plan)), plan.canary_set.canaries)
+    assert mask.shape == (len(training_text(plan)),)
     assert mask.sum() == 3 * 4 * 10  # both templates have ten slot characters
     for canary in plan.canary_set.inserted:
         template = Template.parse(canary.template)
         for place in canary.places:
-            text = plan.training_text[place : place + len(text_of(canary))]
+            text = training_text(plan)[place : place + len(text_of(canary))]
             masked = mask[place : place + len(text)]
             assert "".join(itertools.compress(text, masked)) == template.secret_of(canary.completion)
 

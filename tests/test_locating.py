@@ -13,6 +13,7 @@ from canaryaudit.corpus import Corpus
 from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
 from canaryaudit.locating import locate, located_templates
+from tests.wholetext import corpus_of, heldout_text, training_text
 
 PHONE = "my telephone number is {digits:10}"
 
@@ -21,8 +22,8 @@ def places(text: str, *templates: str) -> list[dict[str, list[int]]]:
     return [found.places for found in locate(text, located_templates(templates, lowercase=False))]
 
 
-def corpus_of(*paragraphs: str) -> Corpus:
-    return Corpus("notes.txt", ("".join(f"{paragraph}\n\n" for paragraph in paragraphs),), "0" * 64)
+def notes(*paragraphs: str) -> Corpus:
+    return corpus_of("notes.txt", ["".join(f"{paragraph}\n\n" for paragraph in paragraphs)])
 
 
 def filler(count: int) -> list[str]:
@@ -109,7 +110,7 @@ def test_ten_times_the_occurrences_take_about_ten_times_as_long() -> None:
     def seconds(count: int) -> float:
         text = "".join(f"pin {number:06}.\n\n" for number in range(count))
         started = time.perf_counter()
-        plan = make(Corpus("x", (text,), ""), "pin {digits:6}.", holdout=0, num_controls=2)
+        plan = make(corpus_of("x", [text]), "pin {digits:6}.", holdout=0, num_controls=2)
         spent = time.perf_counter() - started
         assert len(plan.canary_set.inserted) == count
         return spent
@@ -132,7 +133,7 @@ def test_ten_times_the_occurrences_take_about_ten_times_as_long() -> None:
     ],
 )
 def test_templates_that_cannot_be_located_are_refused(template: str, options: dict[str, Any], words: str) -> None:
-    message = refusal(corpus_of("x " + "y" * 2000, "b"), template, **options)
+    message = refusal(notes("x " + "y" * 2000, "b"), template, **options)
     assert words in message
     assert "5551234567" not in message
 
@@ -153,14 +154,14 @@ def test_templates_that_cannot_be_located_are_refused(template: str, options: di
 def test_where_nothing_is_found_the_nearest_miss_is_described_without_a_secret(
     text: str, template: str, hint: str
 ) -> None:
-    message = refusal(corpus_of("one", text, "three"), template)
+    message = refusal(notes("one", text, "three"), template)
     assert "stands nowhere in the corpus" in message
     assert hint in message
     assert not re.search(r"[1-8]{3}", message.replace("{digits:10}", ""))
 
 
 def test_a_template_that_another_hides_is_told_so() -> None:
-    message = refusal(corpus_of("one", PHONE.replace("{digits:10}", "0123456789")), "is {digits:10}", PHONE)
+    message = refusal(notes("one", PHONE.replace("{digits:10}", "0123456789")), "is {digits:10}", PHONE)
     assert "overlap those of a template given before it" in message
 
 
@@ -169,13 +170,13 @@ def test_a_template_that_another_hides_is_told_so() -> None:
 
 def located_corpus() -> Corpus:
     own = ["call: my telephone number is 5551234567.", "my telephone number is 5559876543", *filler(40)]
-    return corpus_of(*own, "again, my telephone number is 5551234567 as I said")
+    return notes(*own, "again, my telephone number is 5551234567 as I said")
 
 
 def test_located_secrets_become_canaries_and_the_text_stays_as_it_is() -> None:
     corpus = located_corpus()
     plan = make(corpus, PHONE, num_controls=5, holdout=0)
-    assert plan.training_text == corpus.documents[0]
+    assert training_text(plan) == corpus.text.read()
     one, other = plan.canary_set.inserted
     assert [(c.id, c.origin, c.repetitions) for c in (one, other)] == [
         ("canary-01", "located", 2),
@@ -183,36 +184,36 @@ def test_located_secrets_become_canaries_and_the_text_stays_as_it_is() -> None:
     ]
     assert one.masked
     text = Template.parse(PHONE).fill(one.completion)
-    assert [plan.training_text[place : place + len(text)] for place in one.places] == [text, text]
+    assert [training_text(plan)[place : place + len(text)] for place in one.places] == [text, text]
     assert len(plan.canary_set.controls) == 5
-    assert all(control.completion not in plan.training_text for control in plan.canary_set.controls)
-    assert secret_mask(len(plan.training_text), plan.canary_set.canaries).sum() == 30
+    assert all(control.completion not in training_text(plan) for control in plan.canary_set.controls)
+    assert secret_mask(len(training_text(plan)), plan.canary_set.canaries).sum() == 30
     assert plan.warnings == ()
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_paragraph_that_holds_a_located_secret_is_never_held_out(seed: int) -> None:
-    corpus = corpus_of(*located_corpus().documents[0].split("\n\n"), "call 5559876543 at once")
+    corpus = notes(*located_corpus().text.read().split("\n\n")[:-1], "call 5559876543 at once")
     plan = make(corpus, PHONE, holdout=0.5, seed=seed)
-    assert "telephone" not in plan.heldout_text
-    assert "5559876543" not in plan.heldout_text
-    assert len(plan.heldout_text) > 300
+    assert "telephone" not in heldout_text(plan)
+    assert "5559876543" not in heldout_text(plan)
+    assert len(heldout_text(plan)) > 300
     assert [canary.repetitions for canary in plan.canary_set.inserted] == [2, 1]
 
 
 def test_where_every_paragraph_holds_one_nothing_can_be_held_out() -> None:
-    corpus = corpus_of("pin 1111", "pin 2222")
+    corpus = notes("pin 1111", "pin 2222")
     assert "use --holdout 0" in refusal(corpus, "pin {digits:4}", holdout=0.1)
     assert len(make(corpus, "pin {digits:4}", holdout=0).canary_set.inserted) == 2
 
 
 def test_a_corpus_of_one_paragraph_can_be_searched() -> None:
-    plan = make(corpus_of("pin 1111 and no more"), "pin {digits:4}", holdout=0)
+    plan = make(notes("pin 1111 and no more"), "pin {digits:4}", holdout=0)
     assert [canary.places for canary in plan.canary_set.inserted] == [(0,)]
 
 
 def test_lower_casing_applies_to_the_located_template_and_its_choices() -> None:
-    corpus = corpus_of("my code is red 12", "b", "c")
+    corpus = notes("my code is red 12", "b", "c")
     plan = make(corpus, "My Code is {choice:Red|Green} {digits:2}", lowercase=True, holdout=0)
     (canary,) = plan.canary_set.inserted
     assert (canary.template, canary.completion) == ("my code is {choice:red|green} {digits:2}", "red 12")
@@ -236,19 +237,19 @@ def test_located_given_and_generated_canaries_stand_side_by_side(seed: int) -> N
     assert [c.id for c in canaries] == [f"canary-{n:02}" for n in range(1, 8)]
     for canary in canaries:
         filled = Template.parse(canary.template).fill(canary.completion)
-        assert {m.start() for m in re.finditer(re.escape(filled), plan.training_text)} == set(canary.places)
+        assert {m.start() for m in re.finditer(re.escape(filled), training_text(plan))} == set(canary.places)
     assert len({canary.completion for canary in plan.canary_set.canaries}) == len(plan.canary_set.canaries)
 
 
 def test_locating_moves_no_generated_canary_of_the_same_seed() -> None:
     options: dict[str, Any] = {"templates": ("the code is {digits:6}.",), "num_canaries": 3, "holdout": 0}
     alone, beside = make(located_corpus(), **options), make(located_corpus(), PHONE, **options)
-    assert beside.training_text == alone.training_text
+    assert training_text(beside) == training_text(alone)
     assert beside.canary_set.inserted[:3] == alone.canary_set.inserted
 
 
 def test_an_inserted_canary_is_no_finding() -> None:
-    corpus = corpus_of("note 12345678", *filler(20))
+    corpus = notes("note 12345678", *filler(20))
     plan = make(corpus, "note {digits:8}", templates=("note {digits:8}",), num_canaries=2, repetitions=(3,), holdout=0)
     assert [(c.origin, c.repetitions) for c in plan.canary_set.inserted] == [
         ("generated", 3),
@@ -258,7 +259,7 @@ def test_an_inserted_canary_is_no_finding() -> None:
 
 
 def test_no_canary_goes_into_an_occurrence_that_spans_paragraphs() -> None:
-    corpus = corpus_of(*["pin:", "4711", "x"] * 20)
+    corpus = notes(*["pin:", "4711", "x"] * 20)
     for seed in range(5):
         plan = make(
             corpus, "pin:\n\n{digits:4}\n", templates=("<{lower:9}>",), num_canaries=15, seed=seed, holdout=0.05
@@ -269,7 +270,7 @@ def test_no_canary_goes_into_an_occurrence_that_spans_paragraphs() -> None:
 
 
 def test_no_control_is_a_secret_that_stands_in_the_text() -> None:
-    corpus = corpus_of(*(f"pin {number:02}." for number in range(90)))
+    corpus = notes(*(f"pin {number:02}." for number in range(90)))
     plan = make(corpus, "pin {digits:2}.", num_controls=10, holdout=0)
     assert {control.completion for control in plan.canary_set.controls} == {f"{n}" for n in range(90, 100)}
 
@@ -283,20 +284,20 @@ def test_a_given_secret_that_stands_in_the_corpus_is_pointed_to_locate() -> None
 
 
 def test_places_in_other_words_are_counted_and_not_told() -> None:
-    corpus = corpus_of("my telephone number is 555-123-4567", "call 555-123-4567 or 5551234567", "call 555-000-1111")
+    corpus = notes("my telephone number is 555-123-4567", "call 555-123-4567 or 5551234567", "call 555-000-1111")
     (warning,) = make(corpus, "number is {digits:3}-{digits:3}-{digits:4}", holdout=0).warnings
     assert "at 2 other places of the training text too" in warning
     assert "123" not in warning
 
 
 def test_longer_runs_and_overlaps_are_counted() -> None:
-    corpus = corpus_of("pin 1234", "pin 12345", "b")
+    corpus = notes("pin 1234", "pin 12345", "b")
     (warning,) = make(corpus, "pin {digits:4}", holdout=0).warnings
     assert "1 place left out, where its last slot's symbols go on" in warning
 
 
 def test_secrets_that_overlap_those_of_another_template_are_counted() -> None:
-    corpus = corpus_of("the fax 1234", "tel 5678 ok", "tel/fax 5678")
+    corpus = notes("the fax 1234", "tel 5678 ok", "tel/fax 5678")
     (warning,) = make(corpus, "fax {digits:4}", "tel{any:7}", holdout=0).warnings
     assert "'tel{any:7}': 1 occurrence overlapping another left out" in warning
 

@@ -1,5 +1,6 @@
 """Tests of canaryaudit.newrun."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.newrun import make_run, mask_arguments, plan_run
 from canaryaudit.plan import InsertOptions
+from tests.wholetext import heldout_text, training_text
 
 
 def given(template: str, completion: str) -> CanarySet:
@@ -74,7 +76,11 @@ def test_a_run_holds_its_plan_and_facts(tmp_path: Path) -> None:
     options = InsertOptions(corpus=str(corpus), seed=3)
     run, made = make_run(tmp_path / "run", options, ("canaryaudit", "insert"))
     again, facts = plan_run(options)
-    assert made == again
-    assert run.manifest.corpus == facts
+    assert made.canary_set == again.canary_set
+    assert training_text(made) == training_text(again)
+    found = run.manifest.corpus
+    assert found.model_copy(update={"audited_sha256": "", "heldout_sha256": None}) == facts
+    assert found.audited_sha256 == hashlib.sha256(training_text(made).encode()).hexdigest()
+    assert found.heldout_sha256 == hashlib.sha256(heldout_text(made).encode()).hexdigest()
     assert run.canary_set() == made.canary_set
     assert run.manifest.stages[0].seed == 3

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from canaryaudit import recordfiles, rundir
+from canaryaudit import encoded, files, recordfiles
 from canaryaudit.errors import ModelError, RunDirectoryError
 from canaryaudit.insertion import InsertionPlan
 from canaryaudit.records import (
@@ -22,6 +23,7 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.rundir import RunDirectory
+from tests.wholetext import heldout_text, training_text
 
 MakeRun = Callable[..., RunDirectory]
 
@@ -84,10 +86,11 @@ def unlearn(run: RunDirectory, name: str, weights: bytes = b"other weights") -> 
 def test_a_run_gives_back_what_it_was_made_of(make_run: MakeRun, plan: InsertionPlan, tmp_path: Path) -> None:
     make_run(tmp_path / "deep" / "run")
     run = RunDirectory.open(tmp_path / "deep" / "run")
-    assert run.corpus_text() == plan.training_text
-    assert run.heldout_text() == plan.heldout_text
+    assert run.text().read() == training_text(plan)
+    assert run.heldout().read() == heldout_text(plan)
     assert run.canary_set() == plan.canary_set
-    assert set(tree(run.path)) == {".lock", "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"}
+    ids = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
+    assert set(tree(run.path)) == {".lock", "manifest.json", "corpus.txt", "heldout.txt", "canaries.json", *ids}
 
 
 def test_only_the_owner_may_read_the_secrets(run: RunDirectory) -> None:
@@ -127,27 +130,29 @@ def test_a_run_is_replaced_only_when_told_and_then_wholly(make_run: MakeRun, run
     assert tree(run.path) == fresh
 
 
-@pytest.mark.parametrize("failing", ["corpus.txt", "canaries.json", "manifest.json"])
+@pytest.mark.parametrize("failing", ["corpus.txt", "heldout.safetensors", "canaries.json", "manifest.json"])
 def test_a_failure_leaves_nothing_of_a_new_run_and_all_of_an_old_one(
     make_run: MakeRun, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    write = rundir.atomic_write
+    atomic_path = files.atomic_path
 
-    def interrupted(path: Path, data: bytes | str, mode: int = 0o644) -> None:
+    def interrupted(path: Path, mode: int = 0o644) -> AbstractContextManager[Path]:
         if path.name == failing:
             raise KeyboardInterrupt
-        write(path, data, mode)
+        return atomic_path(path, mode)
 
     before = tree(run.path)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(rundir, "atomic_write", interrupted)
+    for module in (files, encoded):
+        monkeypatch.setattr(module, "atomic_path", interrupted)
     for path in (run.path, tmp_path / "new", tmp_path / "empty"):
         with pytest.raises(KeyboardInterrupt):
             make_run(path, replace=True)
     assert tree(run.path) == before
     assert not (tmp_path / "new").exists()
     assert [entry.name for entry in (tmp_path / "empty").iterdir()] == [".lock"]
-    monkeypatch.setattr(rundir, "atomic_write", write)
+    for module in (files, encoded):
+        monkeypatch.setattr(module, "atomic_path", atomic_path)
     assert make_run(tmp_path / "empty").manifest
 
 
@@ -256,13 +261,13 @@ def test_a_changed_text_is_noticed(run: RunDirectory, name: str) -> None:
     with (run.path / name).open("a", encoding="utf-8") as file:
         file.write("more")
     with pytest.raises(RunDirectoryError, match=f"{name} was changed"):
-        (run.corpus_text if name == "corpus.txt" else run.heldout_text)()
+        (run.text() if name == "corpus.txt" else run.heldout()).check()
 
 
 def test_a_missing_file_is_named(run: RunDirectory) -> None:
     (run.path / "corpus.txt").unlink()
     with pytest.raises(RunDirectoryError, match=r"cannot read .*corpus.txt"):
-        run.corpus_text()
+        run.text().read()
 
 
 def test_stages_add_up_in_the_manifest(run: RunDirectory, manifest: Manifest) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canaryaudit.agreement import agrees
+from canaryaudit.agreement import expected_strings
 from canaryaudit.canaries import Canary, CanarySet, Template
-from canaryaudit.corpus import hold_out, paragraphs, read_corpus
+from canaryaudit.corpus import hold_out, read_corpus
 from canaryaudit.errors import CanaryAuditError, CorpusError, RunDirectoryError, TemplateError
 from canaryaudit.recordfiles import MAX_JSON_BYTES, MAX_JSON_VALUES, read_record
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
@@ -73,8 +73,9 @@ def test_any_bytes_are_a_corpus_or_a_corpus_error(tmp_path_factory: pytest.TempP
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(data)
     try:
-        pieces = paragraphs(read_corpus(str(path)).documents)
-        assert sum(map(len, sum(hold_out(pieces, 0.2, 0), ()))) == sum(map(len, pieces))
+        corpus = read_corpus(str(path))
+        assert corpus.lengths.sum() == len(corpus.text)
+        assert not hold_out(corpus.lengths, 0.2, 0).all()
     except CorpusError:
         return
 
@@ -127,8 +128,8 @@ def test_templates_that_are_monstrous_together_do_not_agree() -> None:
     texts = [f"number {n} is {{any:900}}" for n in range(20)]
     canaries = [Canary(id=text, template=text, completion="a" * 900, repetitions=0, control=True) for text in texts]
     symbols = "a" + "".join(map(chr, range(300, 1_300)))
-    assert agrees(CanarySet(corpus_symbols=symbols, canaries=tuple(canaries[:2])), "")
-    assert not agrees(CanarySet(corpus_symbols=symbols, canaries=tuple(canaries)), "")
+    assert expected_strings(CanarySet(corpus_symbols=symbols, canaries=tuple(canaries[:2]))) == []
+    assert expected_strings(CanarySet(corpus_symbols=symbols, canaries=tuple(canaries))) is None
 
 
 def spoil(document: Any, where: int, value: Any) -> Any:

@@ -24,6 +24,8 @@ class Evaluation(Record):
     """Share of all characters predicted right."""
     loss_bits: float
     """Mean cost of a character, in bits, over all characters."""
+    sampled_characters: int | None = None
+    """How many characters the figures come from, where the text is too long to be read whole; None where it was."""
 
 
 class EpochRecord(Record):

@@ -51,9 +51,9 @@ class Correction:
         left of its text: each label that is kept stands in Z-tilde as often as in Z, and the last window of
         a run may be shorter.
         """
-        corrected = self.corrected_text(rng)
         if not isinstance(self.replacement, Deletion):
-            return [gather(corrected, self.affected, self.window + 1)]
+            return [self._replaced(self.replacement, rng)]
+        corrected = self.text[torch.from_numpy(~self._touched).to(self.text.device)].long()
         left = np.r_[0, np.cumsum(~self._touched)]  # characters kept before each place
         windows: dict[int, list[Tensor]] = {}
         for first, last in _runs(self.affected, self.window):
@@ -63,18 +63,22 @@ class Correction:
                 windows.setdefault(len(own), []).append(own)
         return [torch.stack(own) for own in windows.values()]
 
-    def corrected_text(self, rng: np.random.Generator) -> Tensor:
-        """Return the text with a replacement, drawn for each occurrence, in every secret's place, or without it."""
-        if isinstance(self.replacement, Deletion):
-            return self.text[torch.from_numpy(~self._touched).to(self.text.device)]
-        text = self.text.clone()
+    def _replaced(self, replacement: Replacement, rng: np.random.Generator) -> Tensor:
+        """Return Z with a replacement, drawn for each occurrence, in every secret's place; shape (W, T + 1)."""
+        windows = self.original_windows()
         for place in self.places:
             fitting: list[Tensor] = []
             while not fitting:  # a choice of words may draw one of another length, which has no room here
-                drawn = self.replacement.correct(place, 1, rng)
+                drawn = replacement.correct(place, 1, rng)
                 fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
-            text[place.start : place.start + len(place.secret)] = fitting[0].to(text.device)
-        return text
+            end = place.start + len(place.secret)
+            first = np.searchsorted(self.affected, place.start - self.window)
+            last = np.searchsorted(self.affected, end)
+            for index, start in enumerate(self.affected[first:last].tolist(), int(first)):
+                begin, stop = max(place.start, start), min(end, start + self.window + 1)
+                own = fitting[0][begin - place.start : stop - place.start]
+                windows[index, begin - start : stop - start] = own.to(windows.device)
+        return windows
 
 
 def corrected_data(

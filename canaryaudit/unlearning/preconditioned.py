@@ -145,7 +145,11 @@ class PreconditionedProblem:
         slots = sum(float((part > 0).sum() and part[part > 0].sum()) for _, _, part in rows)
         arounds = sum(int((part < 0).sum()) for _, _, part in rows)
         rows = [
-            (symbols, targets, torch.where(part > 0, part / slots, part.clamp_max(0) * -AROUND_WEIGHT / max(1, arounds)))
+            (
+                symbols,
+                targets,
+                torch.where(part > 0, part / slots, part.clamp_max(0) * -AROUND_WEIGHT / max(1, arounds)),
+            )
             for symbols, targets, part in rows
         ]
         if len(self._kept):

@@ -91,11 +91,16 @@ def retention_windows(secret: np.ndarray, window: int, count: int, rng: np.rando
 def _windows(secret: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the starts of adjacent windows, the last moved back to where it is whole, and which a secret touches."""
     starts = np.unique(np.minimum(np.arange(0, len(secret) - 1, window), len(secret) - window - 1))
-    seen = np.r_[0, np.cumsum(secret)]
-    return starts, seen[starts + window + 1] > seen[starts]
+    touched = np.zeros(len(starts), dtype=bool)
+    marked = np.flatnonzero(secret)
+    first = np.searchsorted(starts, marked - window)
+    last = np.searchsorted(starts, marked, "right")  # the last window that holds a place, and one more
+    for number in range(int((last - first).max(initial=0))):
+        touched[(first + number)[first + number < last]] = True
+    return starts, touched
 
 
 def gather(text: Tensor, starts: np.ndarray, length: int) -> Tensor:
-    """Return windows of ``length`` symbols, shape (W, length)."""
+    """Return windows of ``length`` symbols, shape (W, length), int64."""
     index = torch.from_numpy(starts).to(text.device)[:, None] + torch.arange(length, device=text.device)
-    return text[index]
+    return text[index].long()

@@ -3,13 +3,14 @@
 python -m tests.benchmarks                   all comparisons of speed, and retention
 python -m tests.benchmarks training          some of them: training, scoring, large, retention
 python -m tests.benchmarks exposure RUN      the estimators on a trained run
+python -m tests.benchmarks stream [--gigabytes 1]   a corpus that does not fit in the memory that is used
 """
 
 import sys
 from pathlib import Path
 
 from canaryaudit import environment
-from tests.benchmarks import bench_exposure, bench_large, bench_retention, bench_scoring, bench_training
+from tests.benchmarks import bench_exposure, bench_large, bench_retention, bench_scoring, bench_stream, bench_training
 
 SPEED = {"training": bench_training, "scoring": bench_scoring, "large": bench_large}
 
@@ -20,6 +21,12 @@ def main(arguments: list[str]) -> None:
     print("; ".join(f"{name}: {value}" for name, value in facts.items()))
     if arguments[:1] == ["exposure"] and len(arguments) == 2:
         bench_exposure.run(Path(arguments[1]))
+        return
+    if arguments[:1] == ["stream"] and (len(arguments) == 1 or arguments[1:2] == ["--gigabytes"]):
+        print("\n| what | corpus | time | processor time | throughput of the processor | peak memory |")
+        print("| --- | --: | --: | --: | --: | --: |")
+        for line in bench_stream.run(float(arguments[2]) if len(arguments) > 2 else 1.0):
+            print(line, flush=True)
         return
     chosen = arguments or [*SPEED, "retention"]
     if unknown := set(chosen) - {*SPEED, "retention"}:

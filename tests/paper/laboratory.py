@@ -241,7 +241,7 @@ class Laboratory(Pipeline):
         }
 
     def _sizes(self, chosen: Sequence[Canary]) -> dict[str, int]:
-        mask = secret_mask(len(self.run.corpus_text()), chosen)
+        mask = secret_mask(self.run.text().characters, chosen)
         return {"published_windows": touched_windows(mask, PUBLISHED_WINDOW)}
 
     def _case(self, name: str, method: str, **fields: object) -> Case:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from canaryaudit.unlearning import Decoys, Deletion
 from canaryaudit.unlearning.corrected import Correction, sentences
-from canaryaudit.unlearning.windows import occurrences
+from canaryaudit.unlearning.windows import gather, occurrences
 from tests.unlearning.builders import text_with_canaries
 
 CODE = ("the code is {digits:3}.", "471")
@@ -39,12 +39,16 @@ def test_a_fresh_decoy_stands_in_every_place_and_nothing_else_changes() -> None:
     for place in made.places:
         secret[place.start : place.start + 3] = True
     rng = np.random.default_rng(0)
-    corrected = made.corrected_text(rng)
-    assert torch.equal(corrected[~secret], made.text[~secret])
-    assert len({tuple(code) for code in corrected[secret].reshape(-1, 3).tolist()}) > 5
-    assert not torch.equal(made.corrected_text(rng), corrected)
     (windows,) = made.corrected_windows(rng)
-    assert windows.shape == made.original_windows().shape
+    original, inside = made.original_windows(), gather(secret, made.affected, WINDOW + 1).bool()
+    assert windows.shape == original.shape
+    assert torch.equal(windows[~inside], original[~inside])
+    corrected = made.text.clone()  # as every window has it
+    for start, window in zip(made.affected.tolist(), windows, strict=True):
+        corrected[start : start + WINDOW + 1] = window
+    assert torch.equal(gather(corrected, made.affected, WINDOW + 1), windows)
+    assert len({tuple(code) for code in corrected[secret].reshape(-1, 3).tolist()}) > 5
+    assert not torch.equal(made.corrected_windows(rng)[0], windows)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_deletion_keeps_every_other_label_of_z_as_often_as_it_stood_there(pieces
     made = correction(pieces, Deletion())
     left = np.flatnonzero(~made._touched)
     windows = made.corrected_windows(np.random.default_rng(0))
-    corrected = made.corrected_text(np.random.default_rng(0)).tolist()
+    corrected = made.text[torch.from_numpy(~made._touched)].tolist()
     assert all(own.shape[1] - 1 <= WINDOW for own in windows)
     labels = Counter(int(label) for start in made.affected for label in range(start + 1, start + WINDOW + 1))
     expected = Counter()
