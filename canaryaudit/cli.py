@@ -21,11 +21,12 @@ from canaryaudit.console import (
     show,
     show_version,
 )
-from canaryaudit.errors import Inconclusive
+from canaryaudit.errors import Inconclusive, Interrupted
 from canaryaudit.newrun import make_run, plan_run
 from canaryaudit.outcome import (
     USAGE,
     end_on_signals,
+    ignore_signals,
     outcome_of,
     prepare_streams,
     raise_on_signals,
@@ -327,9 +328,19 @@ def _lead() -> int:
     from canaryaudit import ranks
 
     job = ranks.of_job()
-    status = run_command(sys.argv[1:], job.speaks)
-    # After a failure nobody is waited for: torchrun ends the others.
-    return status or _said(job.dismiss, job.speaks)
+
+    def may_speak() -> bool:
+        ignore_signals()
+        return job.speaks()
+
+    try:
+        status = run_command(sys.argv[1:], may_speak)
+        # After a failure nobody is waited for: torchrun ends the others.
+        return status or _said(job.dismiss, may_speak)
+    except Interrupted as error:  # torchrun ends all when one has ended, while this one is about to say so
+        return 128 + error.number
+    finally:
+        ignore_signals()
 
 
 def _follow() -> int:

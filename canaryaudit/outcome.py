@@ -110,6 +110,12 @@ def end_on_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def ignore_signals() -> None:
+    """Let nothing disturb a process that is on its way out."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def prepare_streams() -> None:
     """Give a closed stream somewhere to go, before a file takes its number, and keep odd encodings from failing."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -21,6 +21,7 @@ class TrainingConfig(BaseModel):
     target_accuracy: float | None = Field(default=None, gt=0, lt=1)
     """Stop after the first epoch that predicts this share of the training text outside the secrets."""
     batch_size: int = Field(default=32, gt=0)
+    """Windows of one step, of all processes together."""
     window: int = Field(default=100, gt=1)
     """Characters that one window predicts."""
     learning_rate: float = Field(default=3e-3, gt=0)

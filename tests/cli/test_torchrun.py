@@ -90,6 +90,7 @@ def test_a_training_goes_on_when_a_process_is_killed(make_run: MakeRun, victim: 
     result = finish(launcher)
     assert result.status == 0, result.err
     assert "Going on from the checkpoint" in result.err
+    assert "canaryaudit.errors" not in result.err, "no traceback of ours"
     assert weights_differ(undisturbed, killed) == 0
 
 
@@ -171,6 +172,7 @@ def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: i
     result = finish(launcher)
     assert result.status == 0, result.err
     assert result.err.count("Measured before") == 1
+    assert "canaryaudit.errors" not in result.err, "no traceback of ours"
     assert measured(trained) == measured(undisturbed)
 
 
