@@ -39,8 +39,6 @@ EPOCHS = {"small": 24, "paper": 40}
 
 _CHECKPOINT_SECONDS = 30.0
 _PROGRESS_SECONDS = 0.5
-_HASHED = 2**22
-"""Characters at once."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class TrainingData:
         train: Symbol ids of the audited text, shape (N,), of any type of whole numbers; may be a mapped file.
         secret: Whether a character belongs to an inserted secret, shape (N,), bool.
         heldout: Symbol ids of the held-out text, shape (M,); may be empty.
-        sha256: Of the two texts, where they are known: what they are is then not read to be told.
+        sha256: Of the two texts, where they are known.
     """
 
     train: Tensor
@@ -139,12 +137,8 @@ def follow_training(task: Task, ranks: Ranks) -> None:
     config = state.config
     device = ranks.device(config.device)
     # As long as the leader's, and nothing in it: no memory is taken for what is not read.
-    text = torch.zeros(1, dtype=torch.int64, device=device)
-    data = TrainingData(
-        train=text.expand(facts["characters"]),
-        secret=text.bool().expand(facts["characters"]),
-        heldout=text.expand(facts["heldout"]),
-    )
+    text = torch.zeros(1, dtype=torch.int64, device=device).expand(facts["characters"])
+    data = TrainingData(train=text, secret=text[:1].bool().expand(len(text)), heldout=text[:1].expand(facts["heldout"]))
     loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, Silent(), ranks)
     loop.restore(task.tensors, state)
     loop.finish()
@@ -153,9 +147,9 @@ def follow_training(task: Task, ranks: Ranks) -> None:
 def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
     """Identify a training by everything that its weights and figures depend on."""
     digest = hashlib.sha256(json.dumps([2, SIZES[config.size], vocabulary, config.model_dump()]).encode())
-    for part, sha256 in zip((data.train, data.heldout), data.sha256, strict=True):
-        digest.update(f"\0{len(part)}\0{sha256 or ''}\0".encode())
-        for block in torch.split(part, _HASHED) if sha256 is None else ():
+    for part, known in zip((data.train, data.heldout), data.sha256, strict=True):
+        digest.update(f"\0{len(part)}\0{known or ''}\0".encode())
+        for block in () if known else torch.split(part, 2**22):
             digest.update(block.cpu().numpy().tobytes())
     digest.update(data.secret.nonzero().cpu().numpy().tobytes())
     return digest.hexdigest()

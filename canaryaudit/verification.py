@@ -16,7 +16,6 @@ import numpy as np
 
 from canaryaudit import layout
 from canaryaudit.canaries import CanarySet
-from canaryaudit.corpus import Vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion
 from canaryaudit.files import exclusive_lock, is_temporary, read_errors, sha256_of
 from canaryaudit.insertion import run_vocabulary
@@ -124,7 +123,8 @@ class _Verifier:
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, RunDirectory(path)
         self.findings: list[_Noted] = []
-        self.known: set[Path] = {path / layout.LOCK}
+        # The ids of texts are compared with them where these are sound.
+        self.known: set[Path] = {path / layout.LOCK, *(path / layout.ENCODED).glob("*.safetensors")}
         self.models: dict[str, str] = {}  # SHA-256 of those whose record can be read
         self.architecture: Architecture | None = None
         self.canaries: CanarySet | None = None
@@ -172,15 +172,14 @@ class _Verifier:
             return
         if texts_sound:
             self.canaries = self._read(path, self.run.canary_set, repair)
-            if self.canaries:
-                self._check_encoded(run_vocabulary(self.canaries))
+            self._check_encoded()
         else:  # Compared with the text once that is repaired.
             self._read(path, lambda: read_record(path, CanarySet, repair), repair)
 
-    def _check_encoded(self, vocabulary: Vocabulary) -> None:
+    def _check_encoded(self) -> None:
         for text in (self.run.text(), self.run.heldout()):
-            if text.encoded.exists():  # Where it is missing, it is made where it is needed.
-                self._read(text.encoded, partial(text.map_ids, vocabulary), "")
+            if self.canaries and text.encoded.exists():  # Where it is missing, it is made where it is needed.
+                self._read(text.encoded, partial(text.map_ids, run_vocabulary(self.canaries)))
 
     # --- models
 
