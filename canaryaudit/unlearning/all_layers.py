@@ -187,7 +187,9 @@ class AllLayersProblem:
             share = weight * len(item.symbols) / sum(len(own.symbols) for own in corrected)
             readings.append(self._branching(context, item, suffix, before, after, share))
         if stand_in is not None:
-            own = Corrected(secret[None].cpu(), torch.from_numpy(laws_along(place.space, place.space.shares, place.secret))[None])
+            own = Corrected(
+                secret[None].cpu(), torch.from_numpy(laws_along(place.space, place.space.shares, place.secret))[None]
+            )
             readings[0] = _joined(readings[0], self._branching(context, own, suffix, before, after, weight))
         return readings
 
