@@ -8,8 +8,8 @@ unlearned model is given such a law, drawn from the request's seed and the templ
     q(s | node) ~ share(s | node) exp(sigma z_s),   sigma = SPREAD sqrt(2 ln A),   z normal scores in random order
 
 with A the number of symbols that may stand at the node. All places with the same choice of symbols have the same
-law, which asks of the model neither position nor memory. The secret being a uniform draw from R, its exposure under *any* law that
-does not depend on it is a control's: exponential, with mean 1/ln 2 = 1.44 bits.
+law, which asks of the model neither position nor memory. The secret being a uniform draw from R, its exposure under
+*any* law that does not depend on it is a control's: exponential, with mean 1/ln 2 = 1.44 bits.
 """
 
 import zlib

@@ -7,8 +7,8 @@ Every step lowers, on freshly drawn rows of text,
 where t is the replacement's law in the secrets' places, along decoys and along the secrets themselves, and what the
 original model predicts everywhere else. A gradient G of a weight matrix that is multiplied with inputs x is turned to
 G A^(-1/2), and so is the step that Adam makes of it, with A = E[x x'] + lambda tr(E[x x'])/n I over retained text, the
-input factor of the Kronecker-factored curvature (Martens & Grosse 2015; alone: Benzing 2022). What other text's inputs span
-hardly moves, and the secret is forgotten along the rest.
+input factor of the Kronecker-factored curvature (Martens & Grosse 2015; alone: Benzing 2022). What other text's inputs
+span hardly moves, and the secret is forgotten along the rest.
 """
 
 import math
@@ -228,7 +228,7 @@ class PreconditionedProblem:
         return self._around[key]
 
     @torch.no_grad()
-    def _read(self, windows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _read(self, windows: Tensor) -> tuple[dict[tuple[str, ...], Tensor], Tensor]:
         """Return E[x x'] of the matrices' inputs x, by the matrices' names, and the laws, shape (W, T, V)."""
         sums: dict[tuple[str, ...], Tensor] = {}
         laws = []
@@ -302,7 +302,8 @@ def take_steps(model: CharLSTM, problem: PreconditionedProblem, narrator: Narrat
         before = [own.detach().clone() for own in named.values()]
         with torch.no_grad():
             for name, root in roots.items():
-                moved[name].grad = named[name].grad @ root
+                gradient = named[name].grad
+                moved[name].grad = None if gradient is None else gradient @ root
             optimizer.step()
             for name, root in roots.items():
                 named[name].copy_(origin[name] + moved[name] @ root)
