@@ -121,10 +121,18 @@ MethodName = Annotated[
     ),
 ]
 ScopeName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="final-layer, all-layers or both. [default: all-layers; of text and sampled, final-layer]")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="final-layer, all-layers or both. [default: all-layers; of text and sampled, final-layer]"
+    ),
 ]
 SolverChoice = Annotated[
-    str, typer.Option("--solver", metavar="NAME", help="Steps over all layers: adam (many, preconditioned); cg or lissa (few, Gauss-Newton).")
+    str,
+    typer.Option(
+        "--solver",
+        metavar="NAME",
+        help="Steps over all layers: adam (many, preconditioned); cg or lissa (few, Gauss-Newton).",
+    ),
 ]
 Replacing = Annotated[
     str,
