@@ -121,10 +121,13 @@ def test_steps_forget_and_tell_of_their_health() -> None:
     grouped = ["".join(pieces[k : k + 15]) for k in range(0, 90, 15)]
     data, canaries, vocabulary = text_with_canaries(grouped, [("code {digits:3}!\n", "739")])
     model = trained_model(data, vocabulary, window=40, steps=250)
-    moved = copy.deepcopy(model)
-    done = take_steps(moved, problem_of(model, data, canaries, vocabulary, PeakedDecoys(1)), Silent())
+    after = []
+    for law in range(3):
+        moved = copy.deepcopy(model)
+        done = take_steps(moved, problem_of(model, data, canaries, vocabulary, PeakedDecoys(law)), Silent())
+        after.append(exposures_bits(moved, canaries)[0])
     assert exposures_bits(model, canaries)[0] > 9
-    assert exposures_bits(moved, canaries)[0] < 5
+    assert np.mean(after) < 5
     assert len(done.steps) == preconditioned.STEPS
     assert done.steps[-1].objective_after < done.steps[0].objective_before / 4
     assert all(step.step_norm > 0 and step.gradient_norm > 0 for step in done.steps)

@@ -58,7 +58,8 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def forgotten(case: Case) -> Unlearned:
-    return case.unlearn()
+    """Unlearned by the final layer's update alone."""
+    return case.unlearn(scope="final-layer")
 
 
 def same_weights(one: CharLSTM, other: CharLSTM) -> bool:
@@ -94,8 +95,9 @@ def test_the_original_model_is_left_as_it_is(case: Case) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights(case: Case, forgotten: Unlearned) -> None:
-    assert same_weights(case.unlearn().model, forgotten.model)
-    assert not same_weights(case.unlearn(seed=3).model, forgotten.model)
+    assert same_weights(case.unlearn(scope="final-layer").model, forgotten.model)
+    assert not same_weights(case.unlearn(scope="final-layer", seed=3).model, forgotten.model)
+    assert same_weights(case.unlearn().model, case.unlearn().model)
 
 
 def test_fidelity_is_what_evaluation_says(case: Case, forgotten: Unlearned) -> None:
@@ -291,7 +293,7 @@ def test_the_first_order_update_of_both_scopes_is_an_error(case: Case) -> None:
 
 @pytest.mark.parametrize("scope", ["all-layers", "both"])
 def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str) -> None:
-    result = case.unlearn(scope=scope, max_fidelity_drop=0.05)
+    result = case.unlearn(scope=scope, solver="cg", max_fidelity_drop=0.05)
     before, after = case.model.state_dict(), result.model.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before if name.startswith("lstm"))
     assert all(step.damping and step.solver_iterations for step in result.updates)
@@ -301,8 +303,8 @@ def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str
 
 def test_both_scopes_end_with_the_final_layers_minimum(case: Case) -> None:
     """After all layers' steps, the secrets' own paths are exchanged as the final layer's update does it alone."""
-    layers = len(case.unlearn(scope="all-layers", max_fidelity_drop=0.05).updates)
-    both = case.unlearn(scope="both", max_fidelity_drop=0.05)
+    layers = len(case.unlearn(scope="all-layers", solver="cg", max_fidelity_drop=0.05).updates)
+    both = case.unlearn(scope="both", solver="cg", max_fidelity_drop=0.05)
     assert len(both.updates) > layers
     assert exposures_bits(both.model, case.canaries).mean() < 4
 
@@ -314,7 +316,8 @@ def test_a_solver_that_fails_leaves_nothing_to_save(case: Case, monkeypatch: pyt
 
 
 def test_a_record_names_a_solver_only_where_one_was_used() -> None:
-    assert UnlearningConfig().resolved_solver is None
+    assert UnlearningConfig().resolved_solver == "adam"
+    assert UnlearningConfig(scope="final-layer").resolved_solver is None
     assert UnlearningConfig(scope="both", solver="lissa").resolved_solver == "lissa"
     assert UnlearningConfig(method="first-order").resolved_solver is None
 
@@ -338,9 +341,13 @@ def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) 
         UnlearningConfig(**options)
 
 
-@pytest.mark.parametrize(("method", "scope"), [("second-order", "final-layer"), ("first-order", "all-layers")])
+@pytest.mark.parametrize(("method", "scope"), [("second-order", "all-layers"), ("first-order", "all-layers")])
 def test_a_method_has_a_scope_of_its_own(method: str, scope: str) -> None:
     assert UnlearningConfig(method=method).resolved_scope == scope
+
+
+def test_text_in_the_secrets_place_is_the_final_layers() -> None:
+    assert UnlearningConfig(replacement="text:not here").resolved_scope == "final-layer"
 
 
 # --- Z-tilde
