@@ -138,7 +138,8 @@ class PreconditionedProblem:
         chosen = retained[torch.from_numpy(rng.permutation(len(retained))[:count])]
         first = int(rng.integers(0, retained.shape[1] - length)) if count else 0
         self._kept = chosen[:, first : first + length]
-        self.inputs, self._laws = self._read(self._kept)
+        # A text full of secrets has nothing to retain: its steps are not preconditioned.
+        self.inputs, self._laws = self._read(self._kept) if count else ({}, torch.empty(0))
         self._drawn = 0
 
     def draw(self) -> Rows:

@@ -187,11 +187,11 @@ def test_an_update_over_the_fidelity_limit_is_scaled_back(case: Case, monkeypatc
     drops = []
     for bias in (12.0, 6.0, 3.0):
         push(monkeypatch, bias)
-        drops.append(drop(case.unlearn(max_fidelity_drop=1.0)))
+        drops.append(drop(case.unlearn(scope="final-layer", max_fidelity_drop=1.0)))
     assert drops[0] > drops[1] > drops[2] > 0
     push(monkeypatch, 12.0)
     for expected, share in ((drops[1], "0.5"), (drops[2], "0.25")):
-        result = case.unlearn(max_fidelity_drop=expected)
+        result = case.unlearn(scope="final-layer", max_fidelity_drop=expected)
         assert drop(result) == expected
         assert any(f"scaled back to {share} of the full step" in note for note in result.notes)
         digit = result.model.architecture.vocabulary.index("4")
@@ -234,7 +234,7 @@ def test_a_minimisation_that_did_not_converge_is_noted_once(
 
     monkeypatch.setattr(request, "minimise", minimise)
     expected = f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged"
-    assert case.unlearn().notes == (expected,)
+    assert case.unlearn(scope="final-layer").notes == (expected,)
     assert ends == []
 
 
@@ -244,7 +244,7 @@ def test_a_minimisation_that_converged_needs_no_note(forgotten: Unlearned) -> No
 
 def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
-    result = case.unlearn()
+    result = case.unlearn(scope="final-layer")
     assert len(result.updates) == 2
     assert any("before it had converged" in note for note in result.notes)
 
@@ -267,7 +267,7 @@ def test_without_a_stand_in_there_is_one_minimisation(case: Case, monkeypatch: p
     monkeypatch.setattr(request, "minimise", watched)
     case.unlearn(replacement="text:not ")
     assert started == [None]
-    case.unlearn()
+    case.unlearn(scope="final-layer")
     assert len(started) == 3
     assert started[2] is not None
 
