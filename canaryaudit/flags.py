@@ -121,15 +121,18 @@ MethodName = Annotated[
     ),
 ]
 ScopeName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="final-layer, all-layers or both. [default: the method's own]")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="final-layer, all-layers or both. [default: all-layers; of text and sampled, final-layer]"
+    ),
 ]
 SolverChoice = Annotated[
     str,
     typer.Option(
         "--solver",
         metavar="NAME",
-        help="cg, lissa or kronecker (a curvature computed once and stored): who solves second-order steps over all "
-        "layers.",
+        help="Steps over all layers: adam (many, preconditioned); cg, lissa or kronecker (few, Gauss-Newton; the last by "
+        "a curvature that is stored).",
     ),
 ]
 Replacing = Annotated[

@@ -7,9 +7,9 @@ unlearned model is given such a law, drawn from the request's seed and the templ
 
     q(s | node) ~ share(s | node) exp(sigma z_s),   sigma = SPREAD sqrt(2 ln A),   z normal scores in random order
 
-with A the number of symbols that may stand at the node. All places with the same choice of symbols have the same law, which
-asks of the model neither position nor memory. The secret being a uniform draw from R, its exposure under *any* law that
-does not depend on it is a control's: exponential, with mean 1/ln 2 = 1.44 bits.
+with A the number of symbols that may stand at the node. All places with the same choice of symbols have the same
+law, which asks of the model neither position nor memory. The secret being a uniform draw from R, its exposure under
+*any* law that does not depend on it is a control's: exponential, with mean 1/ln 2 = 1.44 bits.
 """
 
 import zlib
@@ -21,8 +21,8 @@ from canaryaudit.unlearning.replacement import Decoys
 from canaryaudit.unlearning.windows import Occurrence
 
 SPREAD = 1.1
-"""Spread of a symbol's log-probability, beside sqrt(2 ln A). At 1 the members' costs, independent and normal, would spread
-so far that the likeliest of all costs next to nothing (Derrida 1981, the random-energy model's freezing point)."""
+"""Spread of a symbol's log-probability, beside sqrt(2 ln A). At 1 the members' costs, were they normal, would spread so
+far that the likeliest of all costs next to nothing (Derrida 1981, the random-energy model's freezing point)."""
 
 
 class PeakedDecoys(Decoys):
@@ -65,9 +65,9 @@ def peaked_laws(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def normal_scores(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return about evenly spaced quantiles of the normal law in random order, with mean 0 and deviation 1, shape (count,).
+    """Return quantiles of the normal law in random order, shifted and scaled to mean 0 and deviation 1, shape (count,).
 
-    Were they evenly spaced, many members would tie.
+    They are only about evenly spaced. Were they exactly so, many members would tie.
     """
     shares = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) / count
     quantiles = np.array([NormalDist().inv_cdf(share) for share in shares])

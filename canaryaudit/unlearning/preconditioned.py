@@ -6,13 +6,13 @@ Every step lowers, on freshly drawn rows of text,
 
 where t is the replacement's law in the secrets' places, along decoys and along the secrets themselves, and what the
 original model predicts everywhere else. A gradient G of a weight matrix that is multiplied with inputs x is turned to
-G A^(-1/2), and so is the step that Adam makes of it, with A = E[x x'] + lambda tr(E[x x'])/n I over retained text: the input
-factor of the Kronecker-factored curvature (Martens & Grosse 2015; alone: Benzing 2022). What other text's inputs span
-hardly moves, and the secret is forgotten along the rest.
+G A^(-1/2), and so is the step that Adam makes of it, with A = E[x x'] + lambda tr(E[x x'])/n I over retained text, the
+input factor of the Kronecker-factored curvature (Martens & Grosse 2015; alone: Benzing 2022). What other text's inputs
+span hardly moves, and the secret is forgotten along the rest.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,8 +83,17 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class _Row:
+    """One row of a step, as in ``Rows``; ``own`` weighs the secret's place, and is 0 around it."""
+
+    symbols: Tensor
+    targets: Tensor
+    own: Tensor
+
+
+@dataclass(frozen=True)
 class _Around:
-    """What the original model predicts around one reading of a secret."""
+    """What stands before one reading of a secret, and what the original model predicts around it."""
 
     context: Tensor
     before: Tensor
@@ -123,44 +132,38 @@ class PreconditionedProblem:
         self._by_name = {name: [own for own in places if own.canary.id == name] for name in names}
         self._names: list[str] = []
         self._order: list[Occurrence] = []
-        self._around: dict[tuple[int, bool], _Around] = {}
+        self._around: dict[tuple[str, int], _Around] = {}
         length = min(LENGTH, retained.shape[1] - 1)
         count = min(len(retained), self.steps * RETAINED_ROWS)
         chosen = retained[torch.from_numpy(rng.permutation(len(retained))[:count])]
         first = int(rng.integers(0, retained.shape[1] - length)) if count else 0
         self._kept = chosen[:, first : first + length]
-        self.inputs, self._laws = self._read(self._kept)
+        # A text full of secrets has nothing to retain: its steps are not preconditioned.
+        self.inputs, self._laws = self._read(self._kept) if count else ({}, torch.empty(0))
         self._drawn = 0
 
     def draw(self) -> Rows:
         """Return the next step's rows: decoys, secrets, and other text."""
-        rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for index in range(BARE_DECOYS + DEEP_DECOYS):
-            rows += self._decoys(self._next_place(), index >= BARE_DECOYS)
-        if isinstance(self.replacement, Decoys):
-            own = [self._next_place(of_new_canary=True) for _ in range(min(BARE_SECRETS, len(self._by_name)))]
-            each = max(1.0, BARE_SECRET_WEIGHT / len(own))
-            rows += [self._secret(place, False, each) for place in own]
-            rows += [self._secret(self._next_place(), True, DEEP_SECRET_WEIGHT) for _ in range(DEEP_SECRETS)]
-        slots = sum(float((part > 0).sum() and part[part > 0].sum()) for _, _, part in rows)
-        arounds = sum(int((part < 0).sum()) for _, _, part in rows)
-        rows = [
-            (
-                symbols,
-                targets,
-                torch.where(part > 0, part / slots, part.clamp_max(0) * -AROUND_WEIGHT / max(1, arounds)),
-            )
-            for symbols, targets, part in rows
+        told = [
+            self._decoy(self._next_place(), deep=index >= BARE_DECOYS) for index in range(BARE_DECOYS + DEEP_DECOYS)
         ]
+        if isinstance(self.replacement, Decoys):  # otherwise no law says how likely the secret itself is to be
+            laws = self.replacement.laws
+            count = min(BARE_SECRETS, len(self._by_name))
+            each = max(1.0, BARE_SECRET_WEIGHT / count)
+            told += [self._secret(self._next_canary(), laws, each, deep=False) for _ in range(count)]
+            told += [self._secret(self._next_place(), laws, DEEP_SECRET_WEIGHT, deep=True) for _ in range(DEEP_SECRETS)]
+        slots = sum(float(row.own.sum()) for row in told)
+        around = AROUND_WEIGHT / max(1, sum(int((row.own == 0).sum()) for row in told))
+        parts = [(row.symbols, row.targets, torch.where(row.own > 0, row.own / slots, around)) for row in told]
         if len(self._kept):
             index = torch.arange(self._drawn, self._drawn + RETAINED_ROWS) % len(self._kept)
             self._drawn += RETAINED_ROWS
             each = RETAINED_WEIGHT / (len(index) * self._kept.shape[1])
             weights = torch.full(self._kept.shape[1:], each, device=self.text.device)
-            rows += [(self._kept[own], self._laws[own], weights) for own in index.tolist()]
+            parts += [(self._kept[own], self._laws[own], weights) for own in index.tolist()]
         pad = nn.utils.rnn.pad_sequence
-        parts = zip(*rows, strict=True)
-        return Rows(*(pad(list(part), batch_first=True) for part in parts))
+        return Rows(*(pad(list(part), batch_first=True) for part in zip(*parts, strict=True)))
 
     def loss(self, model: CharLSTM, rows: Rows) -> Tensor:
         """Return F on these rows, in nats."""
@@ -171,52 +174,49 @@ class PreconditionedProblem:
         total: Tensor = (rows.weights * parts).sum()
         return total
 
-    def _next_place(self, *, of_new_canary: bool = False) -> Occurrence:
-        """Return each place in turn; or a place of each canary in turn."""
-        if of_new_canary:
-            if not self._names:
-                self._names = [str(name) for name in self.rng.permutation(list(self._by_name))]
-            own = self._by_name[self._names.pop()]
-            return own[int(self.rng.integers(len(own)))]
+    def _next_place(self) -> Occurrence:
+        """Return each place in turn."""
         if not self._order:
             self._order = [self.places[index] for index in self.rng.permutation(len(self.places))]
         return self._order.pop()
 
-    def _decoys(self, place: Occurrence, deep: bool) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _next_canary(self) -> Occurrence:
+        """Return a place of each canary in turn."""
+        if not self._names:
+            self._names = [str(name) for name in self.rng.permutation(list(self._by_name))]
+        own = self._by_name[self._names.pop()]
+        return own[int(self.rng.integers(len(own)))]
+
+    def _decoy(self, place: Occurrence, *, deep: bool) -> _Row:
         (item,) = self.replacement.correct(place, 1, self.rng)
-        return [self._row(place, deep, item.symbols[0], item.targets[0], 1.0)]
+        return self._row(place, item.symbols[0], item.targets[0], 1.0, deep=deep)
 
-    def _secret(self, place: Occurrence, deep: bool, weight: float) -> tuple[Tensor, Tensor, Tensor]:
-        assert isinstance(self.replacement, Decoys)
-        laws = laws_along(place.space, self.replacement.laws(place), place.secret)
-        return self._row(place, deep, torch.from_numpy(place.secret), torch.from_numpy(laws), weight)
+    def _secret(
+        self, place: Occurrence, laws: Callable[[Occurrence], np.ndarray], weight: float, *, deep: bool
+    ) -> _Row:
+        along = torch.from_numpy(laws_along(place.space, laws(place), place.secret))
+        return self._row(place, torch.from_numpy(place.secret), along, weight, deep=deep)
 
-    def _row(
-        self, place: Occurrence, deep: bool, member: Tensor, laws: Tensor, weight: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return symbols, targets and weights of one row; weights below 0 are those of positions around the secret."""
+    def _row(self, place: Occurrence, member: Tensor, laws: Tensor, weight: float, *, deep: bool) -> _Row:
         device = self.text.device
-        around = self._predicted(place, deep)
-        suffix = torch.from_numpy(place.suffix).to(device)
-        symbols = torch.cat((around.context, member.to(device), suffix))
+        around = self._predicted(place, deep=deep)
+        symbols = torch.cat((around.context, member.to(device), torch.from_numpy(place.suffix).to(device)))
         targets = torch.cat((around.before, laws.to(around.before), around.after))
-        weights = symbols.new_full((len(symbols),), -1, dtype=torch.float32)
+        own = around.before.new_zeros(len(symbols))
         first = len(around.context) - 1
-        weights[first : first + len(member)] = weight / len(member)
+        own[first : first + len(member)] = weight / len(member)
         length = max(LENGTH, first + len(member))
-        return symbols[:length], targets[:length], weights[:length]
+        return _Row(symbols[:length], targets[:length], own[:length])
 
     @torch.no_grad()
-    def _predicted(self, place: Occurrence, deep: bool) -> _Around:
+    def _predicted(self, place: Occurrence, *, deep: bool) -> _Around:
         first = place.start - len(place.prefix)  # -1 where a line break was put before the text's first character
+        depth = 0
         if deep:
             # Another secret within the context would be held as the original model predicts it.
             free = first - int(self._ends[np.searchsorted(self._ends, place.start, "right") - 1])
-            room = LENGTH - len(place.prefix) - len(place.secret) - 1
-            depth = max(0, min(free, room))
-        else:
-            depth = 0
-        key = (place.start if depth else -1 - place.start, depth > 0)
+            depth = max(0, min(free, LENGTH - len(place.prefix) - len(place.secret) - 1))
+        key = (place.canary.id, place.start if depth else 0)  # after the prefix alone all occurrences read alike
         if key not in self._around:
             prefix, secret, suffix = (
                 torch.from_numpy(part).to(self.text.device) for part in (place.prefix, place.secret, place.suffix)
@@ -229,7 +229,7 @@ class PreconditionedProblem:
         return self._around[key]
 
     @torch.no_grad()
-    def _read(self, windows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _read(self, windows: Tensor) -> tuple[dict[tuple[str, ...], Tensor], Tensor]:
         """Return E[x x'] of the matrices' inputs x, by the matrices' names, and the laws, shape (W, T, V)."""
         sums: dict[tuple[str, ...], Tensor] = {}
         laws = []
@@ -264,7 +264,7 @@ def layer_inputs(model: CharLSTM, symbols: Tensor) -> list[tuple[tuple[str, ...]
 
 
 def inverse_root(moments: Tensor, damping: float) -> Tensor:
-    """Return (A / a)^(-1/2) for A = moments + damping a I, with a the mean of the moments' eigenvalues, shape (n, n)."""
+    """Return (A / a)^(-1/2) for A = moments + damping a I, shape (n, n), a the mean of the moments' eigenvalues."""
     values, vectors = torch.linalg.eigh(moments)
     mean = values.mean().clamp_min(1e-12)
     root: Tensor = (vectors * (values.clamp_min(0) / mean + damping).rsqrt()) @ vectors.T
@@ -303,7 +303,8 @@ def take_steps(model: CharLSTM, problem: PreconditionedProblem, narrator: Narrat
         before = [own.detach().clone() for own in named.values()]
         with torch.no_grad():
             for name, root in roots.items():
-                moved[name].grad = named[name].grad @ root
+                gradient = named[name].grad
+                moved[name].grad = None if gradient is None else gradient @ root
             optimizer.step()
             for name, root in roots.items():
                 named[name].copy_(origin[name] + moved[name] @ root)

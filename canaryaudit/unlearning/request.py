@@ -15,7 +15,7 @@ from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.evaluation import autocast
+from canaryaudit.evaluation import autocast, evaluate
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
@@ -165,6 +165,13 @@ def unlearn(
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
     seconds = time.perf_counter() - started
     limit = config.max_fidelity_drop
+    if config.scope is None and config.resolved_solver == "adam" and not isinstance(replacement, Deletion):
+        lost = before[0].accuracy - evaluate(request.copy, data.train, data.secret, config.precision).accuracy
+        if lost > limit:
+            narrator.say(f"All layers' steps cost {lost:.4f} of accuracy: half of them, and the final layer's update.")
+            started = time.perf_counter()
+            update = update.then(request.final_layer_from_halfway(replacement))
+            seconds += time.perf_counter() - started
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(request.copy, model, data, before, limit, config.precision, narrator)
@@ -200,6 +207,15 @@ class _Update:
     gradients: float
     products: int
     notes: tuple[str, ...] = ()
+
+    def then(self, other: "_Update") -> "_Update":
+        """Return what both did, one after the other."""
+        return _Update(
+            self.steps + other.steps,
+            self.gradients + other.gradients,
+            self.products + other.products,
+            self.notes + other.notes,
+        )
 
 
 class _Request:
@@ -247,13 +263,16 @@ class _Request:
         layers = self._all_layers(replacement)
         if scope == "all-layers":
             return layers
-        final = self._final_layer(replacement)
-        return _Update(
-            layers.steps + final.steps,
-            layers.gradients + final.gradients,
-            layers.products + final.products,
-            layers.notes + final.notes,
-        )
+        return layers.then(self._final_layer(replacement))
+
+    @torch.no_grad()
+    def final_layer_from_halfway(self, replacement: Replacement) -> _Update:
+        """Take back half of what was done to all layers, and let the final layer's minimum forget the rest."""
+        for mine, theirs in zip(self.copy.parameters(), self.model.parameters(), strict=True):
+            mine.copy_((mine + theirs) / 2)
+        note = "half of all layers' steps were taken back to keep within the fidelity limit; the final layer's followed"
+        done = self._final_layer(replacement)
+        return _Update(done.steps, done.gradients, done.products, (*done.notes, note))
 
     def _all_layers(self, replacement: Replacement) -> _Update:
         """Take preconditioned steps over all layers, or Gauss-Newton steps."""

@@ -32,7 +32,9 @@ def exposures(trained: tuple[CharLSTM, TrainingData, list[Canary]]) -> np.ndarra
     model, data, canaries = trained
     after = []
     for seed in range(SEEDS):
-        config = UnlearningConfig(window=WINDOW, retain_windows=40, max_fidelity_drop=0.01, seed=seed)
+        config = UnlearningConfig(
+            scope="final-layer", window=WINDOW, retain_windows=40, max_fidelity_drop=0.01, seed=seed
+        )
         result = unlearn(model, data, canaries, "", config, 100.0, Silent())
         assert result.notes == ()
         after.append(exposures_bits(result.model, canaries))

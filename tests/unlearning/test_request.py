@@ -60,7 +60,8 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def forgotten(case: Case) -> Unlearned:
-    return case.unlearn()
+    """Unlearned by the final layer's update alone."""
+    return case.unlearn(scope="final-layer")
 
 
 def same_weights(one: CharLSTM, other: CharLSTM) -> bool:
@@ -96,8 +97,9 @@ def test_the_original_model_is_left_as_it_is(case: Case) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights(case: Case, forgotten: Unlearned) -> None:
-    assert same_weights(case.unlearn().model, forgotten.model)
-    assert not same_weights(case.unlearn(seed=3).model, forgotten.model)
+    assert same_weights(case.unlearn(scope="final-layer").model, forgotten.model)
+    assert not same_weights(case.unlearn(scope="final-layer", seed=3).model, forgotten.model)
+    assert same_weights(case.unlearn().model, case.unlearn().model)
 
 
 def test_fidelity_is_what_evaluation_says(case: Case, forgotten: Unlearned) -> None:
@@ -187,11 +189,11 @@ def test_an_update_over_the_fidelity_limit_is_scaled_back(case: Case, monkeypatc
     drops = []
     for bias in (12.0, 6.0, 3.0):
         push(monkeypatch, bias)
-        drops.append(drop(case.unlearn(max_fidelity_drop=1.0)))
+        drops.append(drop(case.unlearn(scope="final-layer", max_fidelity_drop=1.0)))
     assert drops[0] > drops[1] > drops[2] > 0
     push(monkeypatch, 12.0)
     for expected, share in ((drops[1], "0.5"), (drops[2], "0.25")):
-        result = case.unlearn(max_fidelity_drop=expected)
+        result = case.unlearn(scope="final-layer", max_fidelity_drop=expected)
         assert drop(result) == expected
         assert any(f"scaled back to {share} of the full step" in note for note in result.notes)
         digit = result.model.architecture.vocabulary.index("4")
@@ -234,7 +236,7 @@ def test_a_minimisation_that_did_not_converge_is_noted_once(
 
     monkeypatch.setattr(request, "minimise", minimise)
     expected = f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged"
-    assert case.unlearn().notes == (expected,)
+    assert case.unlearn(scope="final-layer").notes == (expected,)
     assert ends == []
 
 
@@ -244,7 +246,7 @@ def test_a_minimisation_that_converged_needs_no_note(forgotten: Unlearned) -> No
 
 def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
-    result = case.unlearn()
+    result = case.unlearn(scope="final-layer")
     assert len(result.updates) == 2
     assert any("before it had converged" in note for note in result.notes)
 
@@ -267,7 +269,7 @@ def test_without_a_stand_in_there_is_one_minimisation(case: Case, monkeypatch: p
     monkeypatch.setattr(request, "minimise", watched)
     case.unlearn(replacement="text:not ")
     assert started == [None]
-    case.unlearn()
+    case.unlearn(scope="final-layer")
     assert len(started) == 3
     assert started[2] is not None
 
@@ -293,7 +295,7 @@ def test_the_first_order_update_of_both_scopes_is_an_error(case: Case) -> None:
 
 @pytest.mark.parametrize("scope", ["all-layers", "both"])
 def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str) -> None:
-    result = case.unlearn(scope=scope, max_fidelity_drop=0.05)
+    result = case.unlearn(scope=scope, solver="cg", max_fidelity_drop=0.05)
     before, after = case.model.state_dict(), result.model.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before if name.startswith("lstm"))
     assert all(step.damping and step.solver_iterations for step in result.updates)
@@ -303,8 +305,8 @@ def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str
 
 def test_both_scopes_end_with_the_final_layers_minimum(case: Case) -> None:
     """After all layers' steps, the secrets' own paths are exchanged as the final layer's update does it alone."""
-    layers = len(case.unlearn(scope="all-layers", max_fidelity_drop=0.05).updates)
-    both = case.unlearn(scope="both", max_fidelity_drop=0.05)
+    layers = len(case.unlearn(scope="all-layers", solver="cg", max_fidelity_drop=0.05).updates)
+    both = case.unlearn(scope="both", solver="cg", max_fidelity_drop=0.05)
     assert len(both.updates) > layers
     assert exposures_bits(both.model, case.canaries).mean() < 4
 
@@ -330,7 +332,8 @@ def test_without_one_its_solver_is_refused(case: Case) -> None:
 
 
 def test_a_record_names_a_solver_only_where_one_was_used() -> None:
-    assert UnlearningConfig().resolved_solver is None
+    assert UnlearningConfig().resolved_solver == "adam"
+    assert UnlearningConfig(scope="final-layer").resolved_solver is None
     assert UnlearningConfig(scope="both", solver="lissa").resolved_solver == "lissa"
     assert UnlearningConfig(method="first-order").resolved_solver is None
 
@@ -354,9 +357,13 @@ def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) 
         UnlearningConfig(**options)
 
 
-@pytest.mark.parametrize(("method", "scope"), [("second-order", "final-layer"), ("first-order", "all-layers")])
+@pytest.mark.parametrize(("method", "scope"), [("second-order", "all-layers"), ("first-order", "all-layers")])
 def test_a_method_has_a_scope_of_its_own(method: str, scope: str) -> None:
     assert UnlearningConfig(method=method).resolved_scope == scope
+
+
+def test_text_in_the_secrets_place_is_the_final_layers() -> None:
+    assert UnlearningConfig(replacement="text:not here").resolved_scope == "final-layer"
 
 
 # --- Z-tilde
