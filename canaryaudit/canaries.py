@@ -52,7 +52,7 @@ class Slot:
 
 
 def _parse_slot(body: str, template: str) -> Slot:
-    kind, colon, argument = body.partition(":")
+    kind, colon, argument, body = *body.partition(":"), repr(body)[1:-1]  # shown in one line
     if kind not in SLOT_KINDS or not colon:
         raise TemplateError(f"unknown slot {{{body}}} in template {template!r}: {_HELP}")
     if kind == "choice":

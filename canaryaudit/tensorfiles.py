@@ -36,8 +36,8 @@ def open_tensors(path: Path, repair: str = "remove it", framework: Literal["np",
         _ = data_start(path, repair)
         with safe_open(path, framework) as file:
             yield file
-    except (SafetensorError, OSError, RuntimeError, MemoryError, AttributeError, TypeError) as error:
-        # The last two: NumPy lacks a type, such as F8_E4M3, and the library asks it for it all the same.
+    except (SafetensorError, OSError, RuntimeError, MemoryError, AttributeError, TypeError, ValueError) as error:
+        # The last three: NumPy lacks a type, such as F8_E4M3, or has no array of 500 dimensions.
         raise Damaged(path, one_line(error), repair) from error
 
 

@@ -124,6 +124,12 @@ def test_a_monstrous_template_is_refused_in_a_moment(text: str) -> None:
     assert time.process_time() - started < 5
 
 
+def test_a_slot_with_a_line_break_is_refused_in_one_line() -> None:
+    with pytest.raises(TemplateError) as caught:
+        Template.parse("is {x\ny}")
+    assert "\n" not in str(caught.value)
+
+
 def test_templates_that_are_monstrous_together_do_not_agree() -> None:
     texts = [f"number {n} is {{any:900}}" for n in range(20)]
     canaries = [Canary(id=text, template=text, completion="a" * 900, repetitions=0, control=True) for text in texts]
