@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.checkpoint import CheckpointFile
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.files import atomic_path
+from canaryaudit.recordfiles import validated
 from canaryaudit.records import UnlearningCost
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
@@ -18,6 +20,15 @@ from canaryaudit.workbench import Workbench
 
 _SEED = 0
 """Of windows and labels: the curvature belongs to the model, and is no part of a request's draws."""
+
+
+class CurvatureFacts(BaseModel):
+    """What the file of a curvature says beside its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    windows: int = Field(ge=0)
+    seconds: float = Field(ge=0)
 
 
 @dataclass(frozen=True)
@@ -71,10 +82,11 @@ def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device)
         tensors, facts = found
         try:
             curvature = KroneckerCurvature.of(model, tensors)
-            stored = StoredCurvature(curvature, int(facts["windows"]), float(facts["seconds"]), reused=True)
-        except (UnlearningError, KeyError, TypeError, ValueError) as error:
+            made = validated(facts, CurvatureFacts)
+        except (UnlearningError, ValueError) as error:
             fault = str(error) if isinstance(error, UnlearningError) else "its facts are not those of a curvature"
             raise ModelError(f"{path}: {fault}; remove it") from error
+        stored = StoredCurvature(curvature, made.windows, made.seconds, reused=True)
         bench.narrator.say(f"Using the curvature stored in {path} (computed once, in {stored.seconds:.1f} s).")
         return stored
     window = record.training.window if record.training else 100
@@ -85,7 +97,8 @@ def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device)
     started = time.perf_counter()
     curvature = kronecker_curvature(model, gather(data.train, starts, window), _SEED, bench.narrator)
     seconds = time.perf_counter() - started
-    file.save(curvature.tensors(), {"windows": len(starts), "seconds": seconds})
+    made = CurvatureFacts(windows=len(starts), seconds=seconds)
+    file.save(curvature.tensors(), made.model_dump())
     bench.narrator.say(
         f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "
         f"({path.stat().st_size / 1e6:.0f} MB): later requests use it again."

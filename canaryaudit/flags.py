@@ -131,8 +131,8 @@ SolverChoice = Annotated[
     typer.Option(
         "--solver",
         metavar="NAME",
-        help="Steps over all layers: adam (many, preconditioned); cg, lissa or kronecker (few, Gauss-Newton; the last by "
-        "a curvature that is stored).",
+        help="Steps over all layers: adam (many, preconditioned); cg, lissa or kronecker (few, Gauss-Newton; the last "
+        "by a curvature that is stored).",
     ),
 ]
 Replacing = Annotated[

@@ -12,12 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import numpy as np
-
 from canaryaudit import layout
 from canaryaudit.canaries import CanarySet
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion
-from canaryaudit.files import exclusive_lock, is_temporary, read_errors, sha256_of
+from canaryaudit.files import exclusive_lock, is_temporary, sha256_of
 from canaryaudit.insertion import run_vocabulary
 from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record
@@ -31,7 +29,7 @@ from canaryaudit.records import (
 from canaryaudit.records.base import Record
 from canaryaudit.repairs import Repairs, command
 from canaryaudit.rundir import RunDirectory, check_name
-from canaryaudit.tensorfiles import data_start, open_tensors
+from canaryaudit.weightfiles import all_finite, found_shapes, weight_shapes
 
 T = TypeVar("T")
 State = Literal["sound", "unfinished", "left over", "foreign", "stale", "missing", "damaged"]
@@ -39,7 +37,6 @@ PROBLEMS: tuple[State, ...] = ("stale", "missing", "damaged")
 """What must be repaired before figures can be relied on; all else is well, or mended by the next command."""
 
 _UPGRADE = "upgrade canaryaudit"
-_CHUNK = 2**22
 
 
 class Finding(Record):
@@ -88,20 +85,6 @@ def verify_run(path: Path) -> Verification:
         findings=tuple(finding.told() for finding in verifier.findings),
         repairs=tuple(dict.fromkeys(own for own in (removed, *commands) if own)),
     )
-
-
-def weight_shapes(architecture: Architecture, members: int = 1) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a model's weights: those of ``CharLSTM``, or of an ``Ensemble`` of several."""
-    symbols, hidden = len(architecture.vocabulary), architecture.hidden
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (symbols, architecture.embedding)}
-    for layer in range(architecture.layers):
-        shapes[f"lstm.weight_ih_l{layer}"] = (4 * hidden, hidden if layer else architecture.embedding)
-        shapes[f"lstm.weight_hh_l{layer}"] = (4 * hidden, hidden)
-        shapes[f"lstm.bias_ih_l{layer}"] = shapes[f"lstm.bias_hh_l{layer}"] = (4 * hidden,)
-    shapes |= {"output.weight": (symbols, hidden), "output.bias": (symbols,)}
-    if members == 1:
-        return shapes
-    return {f"members.{member}.{name}": shape for member in range(members) for name, shape in shapes.items()}
 
 
 class _Noted:
@@ -208,14 +191,14 @@ class _Verifier:
     def _check_weights(self, path: Path, sha256: str, shapes: dict[str, tuple[int, ...]] | None, repair: str) -> None:
         if not self._is_there(path, repair):
             return
-        found = self._read(path, lambda: _shapes(path), repair, sound=False)
+        found = self._read(path, partial(found_shapes, path), repair, sound=False)
         if found is None:
             return
         if None in found.values() or (shapes is not None and found != shapes):
             self._note(path, "damaged", "its tensors are not those of the architecture", repair, path)
         elif sha256_of(path) != sha256:
             self._note(path, "damaged", "its SHA-256 is not the one in its record", repair, path)
-        elif not _all_finite(path):
+        elif not all_finite(path):
             self._note(path, "damaged", "it holds numbers that are not finite", repair, path)
         else:
             self._note(path, "sound")
@@ -391,17 +374,3 @@ class _Verifier:
             return function(*arguments), ""
         except CanaryAuditError as error:
             return None, str(error)
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
-    """Return the shape of each tensor in a file; None for those that are not in float32."""
-    with open_tensors(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}
-        return {name: tuple(own.get_shape()) if own.get_dtype() == "F32" else None for name, own in slices.items()}
-
-
-def _all_finite(path: Path) -> bool:
-    """Tell whether a file of float32 tensors holds finite numbers only; a few megabytes are read at a time."""
-    with read_errors(path), path.open("rb") as file:
-        file.seek(data_start(path))
-        return all(np.isfinite(np.frombuffer(data, dtype="<f4")).all() for data in iter(lambda: file.read(_CHUNK), b""))

@@ -43,6 +43,7 @@ ORDER = (
     "evaluation",
     "training",
     "repairs",
+    "weightfiles",
     "verification",
     "scoring",
     "exposure",

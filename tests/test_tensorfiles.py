@@ -16,7 +16,7 @@ from canaryaudit.errors import Damaged
 from canaryaudit.model import CharLSTM
 from canaryaudit.records import Architecture
 from canaryaudit.tensorfiles import MAX_HEADER_BYTES, data_start, open_tensors
-from canaryaudit.verification import weight_shapes
+from canaryaudit.weightfiles import weight_shapes
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0, 4)), "c": np.array(7, dtype=np.int64)}
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from canaryaudit.evaluation import autocast
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.records import UpdateStep
-from canaryaudit.training import autocast
 from canaryaudit.unlearning.replacement import Decoys, Replacement, laws_along
 from canaryaudit.unlearning.windows import Occurrence
 

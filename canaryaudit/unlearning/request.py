@@ -277,7 +277,7 @@ class _Request:
     def _all_layers(self, replacement: Replacement) -> _Update:
         """Take preconditioned steps over all layers, or Gauss-Newton steps."""
         if self.config.solver == "adam":
-            steps = PreconditionedProblem(
+            rows = PreconditionedProblem(
                 self.model,
                 self.data.train,
                 self.places,
@@ -287,7 +287,7 @@ class _Request:
                 rng=self.rng,
             )
             self.copy.train()  # cuDNN differentiates an LSTM in no other mode
-            taken = take_steps(self.copy, steps, self.narrator)
+            taken = take_steps(self.copy, rows, self.narrator)
             self.copy.train(self.model.training)
             return _Update(list(taken.steps), taken.symbols / self.config.window, 0)
         problem = AllLayersProblem(
