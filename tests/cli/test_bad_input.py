@@ -129,7 +129,8 @@ def test_a_second_insert_must_be_forced(make_run: MakeRun) -> None:
     expected = "RUN already holds a run: choose another directory, or replace the run with --force"
     refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT)
     succeed("insert", "sea.txt", "-o", run, *INSERT, "--seed", "1", "--force")
-    assert set(tree(run)) == {"manifest.json", "corpus.txt", "heldout.txt", "canaries.json"}
+    encoded = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
+    assert set(tree(run)) == {"manifest.json", "corpus.txt", "heldout.txt", "canaries.json"} | encoded
 
 
 @pytest.mark.parametrize("command", ["train", "measure", "unlearn", "report"])
