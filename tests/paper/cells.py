@@ -43,8 +43,8 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def interval(own: Exposed) -> str:
-    """Return a fresh exposure with its 95 % interval, or without where the rank is known."""
-    if own.high - own.low < 0.05:
+    """Return a fresh exposure with its 95 % interval, or without where both ends are the same tenth of a bit."""
+    if figure(own.low) == figure(own.high):
         return figure(own.exposure_bits)
     return f"{figure(own.exposure_bits)} ({own.low:.1f} to {own.high:.1f})"
 

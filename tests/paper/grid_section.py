@@ -31,7 +31,7 @@ def render(results: Results) -> list[str]:
         _summary(cases),
         "## Length by windows\n",
         "Exposure in bits as *stale / fresh*, the fresh one with its 95 % interval where the rank is not known "
-        "exactly; ● where the secret is completed greedily, † where the update was scaled back to keep within the "
+        "to a tenth; ● where the secret is completed greedily, † where the update was scaled back to keep within the "
         "fidelity limit. Accuracy is that on training text outside the secrets, in per cent; held-out loss is in bits "
         "a character.\n",
         *(_model(cases, repetitions) for repetitions in REPETITIONS if _of(cases, repetitions)),
@@ -218,15 +218,17 @@ def _completions(cases: list[Case]) -> list[str]:
         for own in exposures(_of(cases, repetitions, method))
         if own.length == 10 or method in ("text", "default")
     ]
-    default = exposures(_made(cases, "default"))
-    kept = sum(_keeps_structure(own) for own in default)
+    kept = [
+        f"{sum(map(_keeps_structure, found))} of {len(found)} after {METHOD_NAMES[method].strip('*')}"
+        for method in ("retrain", "fine-tune", "text", "default")
+        if (found := exposures(_made(cases, method)))
+    ]
     words = (
-        f" After the default, {kept} of {len(default)} completions go on with digits and close the exclamation and the "
-        "quotation, as the text does."
+        " Of all completions, those that go on with digits and then close the exclamation and the quotation, as the "
+        f"text does: {', '.join(kept)}."
     )
     return [
-        f"From the model with {repetitions} repetitions, 80 characters, ⏎ for a line break."
-        f"{words if default else ''}\n",
+        f"From the model with {repetitions} repetitions, 80 characters, ⏎ for a line break.{words if kept else ''}\n",
         table(["method", "digits", "completion"], rows, left=3),
     ]
 

@@ -75,8 +75,15 @@ def _ten(cases: list[Case]) -> list[str]:
         f"{'met' if two > 0.05 else 'missed'}); against the exponential law of secrets never seen: p = {one:.2f}.\n"
         f"- {_kept(before, after)}; {figure(after.seconds)} s, where the training took {figure(before.seconds)} s "
         f"({times(before.seconds, after.seconds)}).\n",
+        *_notes([after]),
         table(head, rows, left=2),
     ]
+
+
+def _notes(cases: list[Case]) -> list[str]:
+    """Return what the updates noted of themselves, each once."""
+    notes = dict.fromkeys(note for case in cases for note in case.notes)
+    return [f"- The update's own notes: {'; '.join(notes)}.\n"] if notes else []
 
 
 def _kept(before: Case, after: Case) -> str:
