@@ -70,6 +70,13 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not same(one[0], train(some_data(), VOCABULARY, config(seed=1), Silent())[0])
 
 
+def test_freed_memory_is_kept_for_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr("canaryaudit.environment.keep_freed_memory", lambda: kept.append(True))
+    train(some_data(), VOCABULARY, config(epochs=1), Silent())
+    assert kept
+
+
 def test_training_leaves_the_random_numbers_of_others_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -15,7 +15,7 @@ def render(results: Results) -> list[str]:
     """Return the sections' paragraphs."""
     sections: list[tuple[str, str, Callable[[list[Case]], list[str]]]] = [
         ("ten", "Ten random canaries of three templates at once", _ten),
-        ("seeds", "The published telephone number, three seeds, under attack", _seeds),
+        ("seeds", "The published telephone number, by seed, and under attack", _seeds),
         ("growth", "More and more at once, and one after another", _growth),
     ]
     parts = []
@@ -158,7 +158,17 @@ def _seeds(cases: list[Case]) -> list[str]:
             "Exposure when the model is trained further, by steps of Adam with eight windows each:\n",
             table(["seed", "trained on", "model", "0", *map(str, steps)], curves, left=3),
         ]
-    return parts
+    return [*parts, *_not_run({row[0] for row in rows}, {curve[0] for curve in curves})]
+
+
+def _not_run(found: set[str], attacked: set[str]) -> list[str]:
+    """Say which seeds were left out."""
+    gaps = [
+        f"{what} {', '.join(missing)}"
+        for what, there in (("seed", found), ("attacks on seed", attacked))
+        if (missing := [seed for seed in ("0", "1", "2") if seed not in there])
+    ]
+    return [f"Not run: {'; '.join(gaps)}.\n"] if gaps else []
 
 
 def _criteria(found: dict[str, list[float]]) -> str:

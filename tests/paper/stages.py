@@ -10,7 +10,8 @@ from tests.paper.settings import REPLACEMENT, Settings, Stage
 
 BASELINES = ("original", "retrain", "fine-tune", "sisa")
 CLOSED_FORMS = ("first-order", "text", "default")
-METHODS = (*BASELINES, *CLOSED_FORMS)
+METHODS = (*BASELINES, *CLOSED_FORMS, "attack")
+"""What a part may be made of; relearning attacks are made on the default, for several seeds."""
 
 
 def grid(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> None:
@@ -71,7 +72,7 @@ def seeds(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> N
                 if method not in methods:
                     continue
                 case = laboratory.case(method, options)
-                if method == "default" and not case.refused and case.relearning is None:
+                if method == "default" and "attack" in methods and not case.refused and case.relearning is None:
                     attack = AttackOptions(name="default", steps=settings.steps, device="cpu")
                     record = laboratory.attack(attack, settings.measure, anew=False)
                     laboratory.add_relearning(case, record)
