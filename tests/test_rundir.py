@@ -220,7 +220,7 @@ def test_a_run_of_a_newer_version_says_to_upgrade(run: RunDirectory) -> None:
 def test_a_huge_record_is_refused_unread(run: RunDirectory) -> None:
     with (run.path / "manifest.json").open("wb") as file:
         file.truncate(recordfiles.MAX_JSON_BYTES + 1)
-    with pytest.raises(RunDirectoryError, match="larger than 64 MB"):
+    with pytest.raises(RunDirectoryError, match="larger than 48 MB"):
         RunDirectory.open(run.path)
 
 
