@@ -147,7 +147,7 @@ def test_a_script_that_is_not_the_pages_own_is_refused(browser: Browser, tmp_pat
     assert len([line for line in browser.said() if "Content Security Policy" in line]) >= 3
 
 
-@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 50_000], ids=["hostile", "long"])
+@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 2_000], ids=["hostile", "long"])
 def test_hostile_text_does_nothing_in_the_browser(browser: Browser, tmp_path: Path, secret: str) -> None:
     write_report(hostile_summary(secret), tmp_path, ["html"])
     address = (tmp_path / "report.html").as_uri()

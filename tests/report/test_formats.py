@@ -148,7 +148,7 @@ def test_revealed_secrets_are_shown_and_every_format_says_so(tmp_path):
     assert "0123456789" not in outputs["exposure.svg"] + outputs["reference-1.svg"]
 
 
-@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 50_000], ids=["hostile", "long"])
+@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 2_000], ids=["hostile", "long"])
 def test_hostile_text_does_nothing_in_any_format(tmp_path, secret):
     summary = hostile_summary(secret)
     outputs = every_output(summary, tmp_path)

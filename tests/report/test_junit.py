@@ -52,7 +52,7 @@ def test_missing_controls_are_skipped():
     assert found["controls pass before unlearning"] == "skipped"
 
 
-@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 50_000], ids=["hostile", "long"])
+@pytest.mark.parametrize("secret", [HOSTILE, "ab" * 2_000], ids=["hostile", "long"])
 def test_hostile_text_leaves_the_document_well_formed(secret):
     text = render_junit(hostile_summary(secret))
     assert len(ElementTree.fromstring(text)) == 2
