@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +126,7 @@ def train(
         loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
     tensors, facts = loop.state()
     sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
-    ranks.share("train", tensors, sizes | {"state": facts})
+    ranks.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})
     with ranks.together():
         return model, loop.finish()
 
@@ -349,10 +348,11 @@ class _Loop:
 
     def _save(self) -> None:
         if self.file:
-            self.file.save(*self.state())
+            tensors, facts = self.state()
+            self.file.save(tensors, facts.model_dump(mode="json"))
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that the steps to come depend on, as tensors and as what JSON can hold."""
+    def state(self) -> tuple[dict[str, Tensor], TrainingState]:
+        """Return all that the steps to come depend on: tensors, and how far the training is."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
@@ -365,7 +365,7 @@ class _Loop:
             reached=self.reached,
             history=tuple(self.history),
         )
-        return tensors | {"tally": self.tally}, facts.model_dump(mode="json")
+        return tensors | {"tally": self.tally}, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: TrainingState) -> None:
         """Take over what ``state`` returned.
