@@ -4,19 +4,22 @@ BIN := .venv/bin
 CORPUS ?= harbour
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test test-slow lint format golden bench reproduce clean
+.PHONY: help audit test test-slow test-cluster lint format golden bench reproduce clean
 
 help: ## say what the targets do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 audit: .venv/.installed ## install, then audit the embedded corpus from insertion to report (minutes)
 	$(BIN)/canaryaudit run
 
 test: .venv/.installed-dev ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not cluster"
 
 test-slow: .venv/.installed-dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: .venv/.installed-dev ## run the tests of jobs of several processes, which are killed and started again
+	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/.installed-dev ## check style and types
 	$(BIN)/ruff check .

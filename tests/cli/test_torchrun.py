@@ -49,7 +49,7 @@ def measured(run: Path) -> dict[str, Any]:
 # --- training -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.cluster)])
 def test_a_shared_step_is_that_of_one_process_and_a_resumed_one_the_very_same(processes: int) -> None:
     result = finish(launch(processes, ROOT / "tests" / "torchrun_steps.py"))
     assert result.status == 0, result.err
@@ -78,7 +78,7 @@ def test_two_processes_train_as_one_does(make_run: MakeRun) -> None:
     assert [(own["stage"], own["processes"]) for own in stages] == [("insert", 1), ("train", 2)]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_training_goes_on_when_a_process_is_killed(make_run: MakeRun, victim: int) -> None:
     undisturbed, killed = make_run("inserted", "UNDISTURBED"), make_run("inserted", "KILLED")
@@ -94,7 +94,7 @@ def test_a_training_goes_on_when_a_process_is_killed(make_run: MakeRun, victim: 
     assert weights_differ(undisturbed, killed) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_checkpoint_serves_another_number_of_processes(make_run: MakeRun) -> None:
     one, run = make_run("inserted", "ONE"), make_run("inserted")
     long = ("--epochs", "12", "--precision", "fp32")
@@ -110,7 +110,7 @@ def test_a_checkpoint_serves_another_number_of_processes(make_run: MakeRun) -> N
     assert weights_differ(one, run) < 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_error_of_any_process_is_said_once_and_ends_all(make_run: MakeRun, failing: int) -> None:
     run = make_run("inserted")
@@ -120,7 +120,7 @@ def test_an_error_of_any_process_is_said_once_and_ends_all(make_run: MakeRun, fa
     assert canaryaudit("train", run, *TRAIN).status == 0, "the run is sound, and nobody holds it"
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(("train", "RUN", "--epochs", "x"), "Invalid value for '--epochs'"), (("train", "NONE"), "no such run directory")],
@@ -147,7 +147,7 @@ def trained(workplace: Path) -> Path:
     return Path("RUN")
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.cluster)])
 def test_several_processes_measure_what_one_does(trained: Path, processes: int) -> None:
     others = Path(shutil.copytree(trained, "OTHERS"))
     assert finish(start_tiny("measure", trained, *MEASURE)).status == 0
@@ -158,7 +158,7 @@ def test_several_processes_measure_what_one_does(trained: Path, processes: int) 
     assert not list(others.rglob("references-*")), "no parts are left"
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: int) -> None:
     undisturbed = Path(shutil.copytree(trained, "UNDISTURBED"))
@@ -176,7 +176,7 @@ def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: i
     assert measured(trained) == measured(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_parts_of_one_process_serve_several(trained: Path) -> None:
     whole = Path(shutil.copytree(trained, "WHOLE"))
     many = ("--samples", "100000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
@@ -191,7 +191,7 @@ def test_parts_of_one_process_serve_several(trained: Path) -> None:
     assert measured(trained) == measured(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_an_error_in_measuring_is_said_once(trained: Path) -> None:
     result = canaryaudit_on(3, "measure", trained, *MEASURE, FAIL="measure:2")
     assert result.status == 1
@@ -202,7 +202,7 @@ def test_an_error_in_measuring_is_said_once(trained: Path) -> None:
 # --- everything -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_unlearning_on_two_processes_needs_no_more_than_that(make_run: MakeRun) -> None:
     run = make_run("inserted")
     result = succeed_on(2, "unlearn", run, *UNLEARN, "--method", "retrain", "--json")
@@ -212,7 +212,7 @@ def test_unlearning_on_two_processes_needs_no_more_than_that(make_run: MakeRun) 
     assert {own["processes"] for own in stages if own["stage"] != "insert"} == {2}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_whole_audit_on_four_processes_is_that_of_one_but_for_the_training(workplace: Path) -> None:
     Path("audit.toml").write_text(PLAN, "utf-8")
     result = succeed_on(4, "run", "audit.toml", "--json")
@@ -220,6 +220,6 @@ def test_a_whole_audit_on_four_processes_is_that_of_one_but_for_the_training(wor
     assert canaryaudit("verify", "RUN").status == 0
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_help_needs_one_process_and_ends_all(workplace: Path) -> None:
     assert succeed_on(2, "--help").out.count("Usage:") == 1
