@@ -322,7 +322,7 @@ def test_a_disk_that_fills_up_in_training(make_run: MakeRun) -> None:
     )
     assert result.status == 1
     assert "no space left on the disk" in result.complaint
-    assert result.out.split() == [".lock", "canaries.json", "corpus.txt", "heldout.txt", "manifest.json"]
+    assert result.out.split() == [".encoded", ".lock", "canaries.json", "corpus.txt", "heldout.txt", "manifest.json"]
 
 
 def test_a_directory_that_cannot_be_written(make_run: MakeRun) -> None:
