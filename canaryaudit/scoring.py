@@ -195,13 +195,13 @@ def log_perplexity_bits(
         Bits, shape (N,), float64; a completion's figure does not depend on the others.
     """
     unique, inverse = np.unique(completions, axis=0, return_inverse=True)
-    found: list[np.ndarray] = []
+    found = [np.empty(0)]  # for no completions at all
     tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
     firsts = range(0, len(unique), _CHUNK)
     for own in ranks.spread("costs", tensors, {}, _costs_of(model, start, unique), firsts):
         found.append(own["bits"])
         if tick:
-            tick(min(len(found) * _CHUNK, len(unique)), len(unique))
+            tick(min((len(found) - 1) * _CHUNK, len(unique)), len(unique))
     return np.concatenate(found)[inverse.reshape(-1)]
 
 
