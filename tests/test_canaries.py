@@ -212,6 +212,6 @@ def test_a_choice_among_very_many_words_is_read_at_once() -> None:
     words = "|".join(f"{number:06}" for number in range(1_400))
     started = time.perf_counter()
     assert Template.parse(f"{{choice:{words}}}").parts
-    with pytest.raises(TemplateError, match="'05' is the beginning of another choice"):
-        Template.parse(f"{{choice:{words}|05}}")
+    with pytest.raises(TemplateError, match="'00' is the beginning of another choice"):
+        Template.parse(f"{{choice:{words}|00}}")
     assert time.perf_counter() - started < 5
