@@ -157,6 +157,6 @@ class Settings:
         path = self.runs / "lines.txt"
         if not path.exists():
             read = read_corpus(self.corpus, lowercase=self.lowercase, skip_chars=self.skip_chars)
-            lines = [line for document in read.documents for line in document.splitlines() if line.strip()]
+            lines = [line for line in read.text.read().splitlines() if line.strip()]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n", "utf-8")
