@@ -1,6 +1,5 @@
 """Ten million completions: time, memory and the draft's error, beside a plain loop in the same call."""
 
-import resource
 import time
 
 import numpy as np
@@ -13,7 +12,7 @@ from canaryaudit.model import DraftReader, LSTMReader, resolve_precision
 from canaryaudit.parts import Forgetful
 from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
 from tests.benchmarks.bench_scoring import PREFIX, plain_bits, untrained
-from tests.benchmarks.harness import Comparison
+from tests.benchmarks.harness import Comparison, peak_megabytes
 
 COUNT = 10_000_000
 
@@ -47,7 +46,7 @@ def run() -> list[Comparison]:
     after = _plain_rate(model, few, space)
     assert references.total == COUNT
     rescored = 0 if references.rescored is None else len(references.rescored.rows)
-    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    gigabytes = peak_megabytes() / 1024
     note = (
         f"{seconds:.0f} s, {gigabytes:.1f} GB at most; largest difference {difference:.4f} bits; "
         f"{rescored:,} scored twice, draft off by {references.draft_error_bits:.4f} bits (root mean square)"

@@ -1,6 +1,7 @@
 """A corpus larger than what is kept of it: memory and time to insert, encode and begin to train, each in a process."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,12 +15,11 @@ naïve Größe “quoted” — résumé straße œuvre ship harbour mast rope s
 
 # Run in a process of its own, whose memory and time are then the command's.
 _CHILD = """
-import os, resource, sys, time
+import os, sys, time
+from tests.benchmarks.harness import peak_megabytes
 began = time.perf_counter()
 def told():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds, processor = time.perf_counter() - began, used.ru_utime + used.ru_stime
-    os.write(3, f"{seconds} {processor} {used.ru_maxrss / 1024}".encode())
+    os.write(3, f"{time.perf_counter() - began} {time.process_time()} {peak_megabytes()}".encode())
 if sys.argv[1] == "train":
     from canaryaudit import training
     step = training._Loop._step
@@ -94,7 +94,8 @@ def cost_of(*arguments: str) -> Cost:
     """Run a command in a process of its own and return what it took; of ``train`` only the first step."""
     with tempfile.TemporaryFile() as told:
         words = [sys.executable, "-c", f"import os; os.dup2({told.fileno()}, 3)\n{_CHILD}", *arguments]
-        subprocess.run(words, check=True, pass_fds=[told.fileno()], stdout=subprocess.DEVNULL)
+        root = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run(words, check=True, pass_fds=[told.fileno()], stdout=subprocess.DEVNULL, env=root)
         told.seek(0)
         return Cost(*map(float, told.read().split()))
 

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,12 @@ def _rate(work: Callable[[], int]) -> float:
     started = time.perf_counter()
     done = work()
     return done / (time.perf_counter() - started)
+
+
+def peak_megabytes() -> float:
+    """Return this program's resident memory at its highest, from Linux's own account of it.
+
+    ``getrusage`` would not do: a process that was started by a larger one begins with that one's highest.
+    """
+    (highest,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(highest.split()[1]) / 1024
