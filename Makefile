@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CORPUS ?= harbour
+# Two cores bear two workers; each computes on one thread, for on small models more of them wait for each other.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help audit test test-slow test-cluster lint format golden bench reproduce clean
@@ -13,13 +16,13 @@ audit: .venv/.installed ## install, then audit the embedded corpus from insertio
 	$(BIN)/canaryaudit run
 
 test: .venv/.installed-dev ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not cluster"
+	$(PYTEST) -m "not slow and not cluster"
 
 test-slow: .venv/.installed-dev ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-cluster: .venv/.installed-dev ## run the tests of jobs of several processes, which are killed and started again
-	$(BIN)/python -m pytest -m cluster
+	$(PYTEST) -m cluster
 
 lint: .venv/.installed-dev ## check style and types
 	$(BIN)/ruff check .

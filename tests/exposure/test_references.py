@@ -90,6 +90,7 @@ def test_inserted_secrets_are_no_references_and_a_secret_is_not_its_own(setting:
     assert np.isin(rescored.bits, setting.costs).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [(4096, 1000), (300, 40)], ids=["most", "few"])
 def test_intervals_hold_the_truth_though_a_draft_scored_the_references(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
