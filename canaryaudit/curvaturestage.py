@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.checkpoint import CheckpointFile
@@ -37,44 +36,41 @@ class StoredCurvature:
 
     Attributes:
         curvature: The trained model's.
-        windows: Windows of text that it was computed from.
-        seconds: What that took, once.
+        facts: What it was computed from, and what that took, once.
         reused: Whether an earlier request had it computed.
     """
 
     curvature: KroneckerCurvature
-    windows: int
-    seconds: float
+    facts: CurvatureFacts
     reused: bool
 
     @property
     def note(self) -> str:
         """What the record says of it."""
         when = "by an earlier request, and used again" if self.reused else "for this request, and kept for later ones"
-        return f"stored curvature: computed from {self.windows:,} windows in {self.seconds:.1f} s {when}"
+        return f"stored curvature: computed from {self.facts.windows:,} windows in {self.facts.seconds:.1f} s {when}"
 
     def charged(self, cost: UnlearningCost) -> UnlearningCost:
         """Return a request's ledger with what was paid once, told apart."""
         # Every window is read and differentiated twice.
-        paid = {"preparation_seconds": self.seconds, "preparation_gradients": 2.0 * self.windows}
+        paid = {"preparation_seconds": self.facts.seconds, "preparation_gradients": 2.0 * self.facts.windows}
         return cost.model_copy(update=paid)
 
 
-def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device) -> StoredCurvature:
+def stored_curvature(bench: Workbench, data: TrainingData) -> StoredCurvature:
     """Return the trained model's curvature: the stored one, or where there is none of this very model, a new one.
 
     It is taken from windows of the training text that no inserted secret touches, where there are any.
 
     Args:
         bench: The run.
-        data: Its text.
-        device: Where to compute.
+        data: Its text, on the device to compute on.
 
     Raises:
         ModelError: What is stored is damaged.
     """
     record, path = bench.run.model_record(), bench.run.curvature_path
-    model = bench.model("before", device)
+    model = bench.model("before", data.train.device)
     if isinstance(model, Ensemble):
         raise ModelError(f"{bench.run.path} holds several models that predict together: expected the one trained")
     file = CheckpointFile(path, atomic_path, key=record.sha256)
@@ -86,9 +82,8 @@ def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device)
         except (UnlearningError, ValueError) as error:
             fault = str(error) if isinstance(error, UnlearningError) else "its facts are not those of a curvature"
             raise ModelError(f"{path}: {fault}; remove it") from error
-        stored = StoredCurvature(curvature, made.windows, made.seconds, reused=True)
-        bench.narrator.say(f"Using the curvature stored in {path} (computed once, in {stored.seconds:.1f} s).")
-        return stored
+        bench.narrator.say(f"Using the curvature stored in {path} (computed once, in {made.seconds:.1f} s).")
+        return StoredCurvature(curvature, made, reused=True)
     window = record.training.window if record.training else 100
     rng = np.random.default_rng(_SEED)
     starts = retention_windows(data.secret.cpu().numpy(), window, WINDOWS, rng)
@@ -103,4 +98,4 @@ def stored_curvature(bench: Workbench, data: TrainingData, device: torch.device)
         f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "
         f"({path.stat().st_size / 1e6:.0f} MB): later requests use it again."
     )
-    return StoredCurvature(curvature, len(starts), seconds, reused=False)
+    return StoredCurvature(curvature, made, reused=False)

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.model import LOG2_E, CharLSTM, LanguageModel, LSTMReader, PrefixState, load_into, load_weights
-from canaryaudit.records import ModelRecord
+from canaryaudit.model import LOG2_E, CharLSTM, LanguageModel, LSTMReader, PrefixState, load_into
+from canaryaudit.records import Architecture, ModelRecord
 
 State = tuple[tuple[Tensor, Tensor], ...]
 
@@ -78,12 +78,17 @@ def reader_of(model: CharLSTM | Ensemble) -> LanguageModel:
     return EnsembleReader(model) if isinstance(model, Ensemble) else LSTMReader(model)
 
 
+def untrained_model(architecture: Architecture, members: int) -> CharLSTM | Ensemble:
+    """Return a model of so many members of one architecture; one alone is no ensemble."""
+    if members == 1:
+        return CharLSTM(architecture)
+    return Ensemble([CharLSTM(architecture) for _ in range(members)])
+
+
 def load_model(record: ModelRecord, path: Path, device: torch.device) -> CharLSTM | Ensemble:
     """Read the model that a record describes.
 
     Raises:
         ModelError: The file is damaged, or does not hold that model's weights.
     """
-    if record.members == 1:
-        return load_weights(record.architecture, path, device)
-    return load_into(lambda: Ensemble([CharLSTM(record.architecture) for _ in range(record.members)]), path, device)
+    return load_into(lambda: untrained_model(record.architecture, record.members), path, device)

@@ -179,11 +179,6 @@ def weights_bytes(model: nn.Module) -> bytes:
     return save({name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()})
 
 
-def load_weights(architecture: Architecture, path: Path, device: torch.device) -> CharLSTM:
-    """Read a model from safetensors; see ``load_into``."""
-    return load_into(lambda: CharLSTM(architecture), path, device)
-
-
 def load_into(make: Callable[[], M], path: Path, device: torch.device) -> M:
     """Read weights from safetensors; names, types and shapes are checked before anything is allocated.
 

@@ -113,14 +113,7 @@ class Pipeline(Workbench):
         device = resolve_device(options.device)
         record = self.run.model_record(name)
         model = self.model(name, device)
-        config = MeasurementConfig(
-            num_references=options.samples,
-            estimators=options.estimators,
-            search_budget=options.budget,
-            precision_bits=options.precision_bits,
-            max_draws=options.max_draws,
-            seed=options.seed,
-        )
+        config = measurement_config(options)
         large = options.samples >= DRAFT_FROM
         with_draft = large and resolve_precision(options.precision, device) == "bf16"
         with self.stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
@@ -344,6 +337,18 @@ def training_config(options: TrainOptions) -> TrainingConfig:
         seed=options.seed,
         device=device.type,
         precision=resolve_precision(options.precision, device),
+    )
+
+
+def measurement_config(options: MeasureOptions) -> MeasurementConfig:
+    """Return how to measure by the options of a command."""
+    return MeasurementConfig(
+        num_references=options.samples,
+        estimators=options.estimators,
+        search_budget=options.budget,
+        precision_bits=options.precision_bits,
+        max_draws=options.max_draws,
+        seed=options.seed,
     )
 
 

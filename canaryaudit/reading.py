@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from canaryaudit import environment
-from canaryaudit.ensemble import Ensemble, reader_of
+from canaryaudit.ensemble import Ensemble, reader_of, untrained_model
 from canaryaudit.model import CharLSTM, DraftReader, LanguageModel
 from canaryaudit.ranks import Ranks, Task
 from canaryaudit.records import Architecture
@@ -33,7 +33,7 @@ def share_readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool, 
         with_draft: Whether a draft is to score the bulk of them, if the model can have one.
         ranks: Who shares the work.
     """
-    members = len(model.models) if isinstance(model, Ensemble) else 0
+    members = len(model.models) if isinstance(model, Ensemble) else 1
     facts = {"members": members, "large": large, "with_draft": with_draft}
     device = next(model.parameters()).device.type
     ranks.share(
@@ -45,12 +45,8 @@ def share_readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool, 
 def received_readers(task: Task, ranks: Ranks) -> Readers:
     """Return what ``share_readers`` got ready."""
     facts = task.facts
-    architecture = Architecture.model_validate(facts["architecture"])
     with torch.device("meta"):
-        single = not facts["members"]
-        model = (
-            CharLSTM(architecture) if single else Ensemble([CharLSTM(architecture) for _ in range(facts["members"])])
-        )
+        model = untrained_model(Architecture.model_validate(facts["architecture"]), facts["members"])
     model.load_state_dict(task.tensors, assign=True)
     model.to(ranks.device(facts["device"])).eval()
     return _readers(model, large=facts["large"], with_draft=facts["with_draft"])

@@ -130,7 +130,7 @@ def _update(
             "precision": precision,
         }
     )
-    stored = stored_curvature(bench, data, data.train.device) if config.resolved_solver == "kronecker" else None
+    stored = stored_curvature(bench, data) if config.resolved_solver == "kronecker" else None
     result = unlearn(
         model,
         data,

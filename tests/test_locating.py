@@ -116,7 +116,9 @@ def test_ten_times_the_occurrences_take_about_ten_times_as_long() -> None:
         return spent
 
     seconds(100)
-    assert seconds(20_000) < 10 * 5 * max(seconds(2_000), 0.05)  # a hundred times were it the square
+    # The quickest of three, each way, for others may be at work on the machine; a hundred times were it the square.
+    quickest = {count: min(seconds(count) for _ in range(3)) for count in (2_000, 20_000)}
+    assert quickest[20_000] < 10 * 3 * max(quickest[2_000], 0.05)
 
 
 # --- what cannot be located ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from canaryaudit.model import (
     CharLSTM,
     DraftReader,
     LSTMReader,
-    load_weights,
+    load_into,
     resolve_device,
     resolve_precision,
     weights_bytes,
@@ -140,7 +140,7 @@ def weights(tmp_path: Path) -> Path:
 
 def refusal(path: Path, architecture: Architecture | None = None) -> str:
     with pytest.raises((ModelError, Damaged)) as caught:
-        load_weights(architecture or make().architecture, path, CPU)
+        load_into(lambda: CharLSTM(architecture or make().architecture), path, CPU)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -154,7 +154,7 @@ def rewritten(path: Path, **changes: torch.Tensor | None) -> Path:
 
 def test_weights_come_back_as_they_were(weights: Path) -> None:
     model = make()
-    again = load_weights(model.architecture, weights, CPU)
+    again = load_into(lambda: CharLSTM(model.architecture), weights, CPU)
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
@@ -162,7 +162,7 @@ def test_weights_come_back_as_they_were(weights: Path) -> None:
 
 
 def test_loaded_weights_do_not_hang_on_the_file(weights: Path) -> None:
-    model = load_weights(make().architecture, weights, CPU)
+    model = load_into(lambda: CharLSTM(make().architecture), weights, CPU)
     data = weights.read_bytes()
     with weights.open("r+b") as file:
         file.write(b"\0" * len(data))
@@ -170,7 +170,7 @@ def test_loaded_weights_do_not_hang_on_the_file(weights: Path) -> None:
 
 
 def test_loaded_weights_can_be_trained(weights: Path) -> None:
-    model = load_weights(make().architecture, weights, CPU)
+    model = load_into(lambda: CharLSTM(make().architecture), weights, CPU)
     model(texts(2, 5)).sum().backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -203,7 +203,7 @@ def test_random_damage_to_the_header_never_ends_in_another_error(weights: Path) 
             damaged[rng.randrange(length)] = rng.randrange(256)
         weights.write_bytes(bytes(damaged))
         with contextlib.suppress(ModelError, Damaged):
-            load_weights(make().architecture, weights, CPU)
+            load_into(lambda: CharLSTM(make().architecture), weights, CPU)
 
 
 def test_a_header_that_promises_terabytes_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:

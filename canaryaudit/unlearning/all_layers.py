@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from canaryaudit.model import CharLSTM
 from canaryaudit.unlearning.curvature import DifferentiableLoss, as_function
+from canaryaudit.unlearning.objective import weighted_divergence
 from canaryaudit.unlearning.replacement import Corrected, Replacement, laws_along
-from canaryaudit.unlearning.windows import Occurrence
+from canaryaudit.unlearning.windows import Occurrence, Surroundings, in_turn
 
 READINGS = 8
 """Readings of secrets in one step: half after the template's prefix alone, half after the text that precedes."""
@@ -82,10 +83,7 @@ class Reader(nn.Module):
 
 def divergence(logits: Tensor, reading: Reading) -> Tensor:
     """Return sum_i w_i KL(t_i || softmax(logits_i)), in nats."""
-    logs = torch.log_softmax(logits, 1)
-    parts = torch.special.xlogy(reading.targets, reading.targets) - reading.targets * logs
-    total: Tensor = (reading.weights * parts.sum(1)).sum()
-    return total
+    return weighted_divergence(logits, reading.targets, reading.weights)
 
 
 def secant_curvature(logits: Tensor, reading: Reading, direction: Tensor) -> Tensor:
@@ -122,10 +120,9 @@ class AllLayersProblem:
         window: int,
         rng: np.random.Generator,
     ) -> None:
-        self.model, self.text, self.places, self.replacement = model, text, places, replacement
+        self.model, self.replacement = model, replacement
         self.retained, self.window, self.rng = retained, window, rng
-        self.ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
-        self.order: list[Occurrence] = []
+        self._surroundings, self._turns = Surroundings(text, places), in_turn(places, rng)
         self._reader = Reader(model)
 
     @property
@@ -140,9 +137,7 @@ class AllLayersProblem:
         weight = FORGET_SHARE * self.retained_weight / READINGS
         secrets = []
         for index in range(READINGS):
-            if not self.order:
-                self.order = [self.places[own] for own in self.rng.permutation(len(self.places))]
-            secrets += self._around(self.order.pop(), bare=index % 2 == 0, weight=weight)
+            secrets += self._around(next(self._turns), bare=index % 2 == 0, weight=weight)
         return merged(secrets) + kept
 
     def loss(self, model: CharLSTM, readings: Sequence[Reading]) -> DifferentiableLoss[Reading]:
@@ -174,14 +169,9 @@ class AllLayersProblem:
 
     def _around(self, place: Occurrence, *, bare: bool, weight: float) -> list[Reading]:
         """Return one reading of a secret's context, for each length of its replacements."""
-        device = self.text.device
-        first = place.start - len(place.prefix)  # -1 where a line break was put before the text's first character
-        free = first - int(self.ends[np.searchsorted(self.ends, place.start, "right") - 1])
-        depth = 0 if bare else max(0, min(free, CONTEXT))
-        prefix, secret, suffix = (
-            torch.from_numpy(part).to(device) for part in (place.prefix, place.secret, place.suffix)
-        )
-        context = torch.cat((self.text[max(0, first - depth) : max(0, first)], prefix))[None]
+        depth = 0 if bare else min(self._surroundings.free(place), CONTEXT)
+        context = self._surroundings.context(place, depth)[None]
+        secret, suffix = (torch.from_numpy(part).to(context.device) for part in (place.secret, place.suffix))
         whole = torch.cat((secret, suffix))[None, None]
         truly = self._laws(context, whole)
         before, after = truly[: context.shape[1] - 1], truly[context.shape[1] - 1 + len(secret) :]

@@ -212,6 +212,7 @@ class _Request:
             self.original.model,
             self.original.data,
             self.before,
+            evaluations(model, self.original.data, config.precision),
             config.max_fidelity_drop,
             config.precision,
             self.narrator,

@@ -87,6 +87,7 @@ def keep_within_limit(
     origin: CharLSTM,
     data: TrainingData,
     before: Evaluations,
+    after: Evaluations,
     limit: float,
     precision: str,
     narrator: Narrator,
@@ -98,6 +99,7 @@ def keep_within_limit(
         origin: The original model.
         data: What quality is measured on.
         before: The original's quality.
+        after: The copy's, as it is now.
         limit: Largest drop of accuracy allowed, as a share.
         precision: ``fp32`` or ``bf16``.
         narrator: Told where it is scaled back.
@@ -108,43 +110,56 @@ def keep_within_limit(
     Raises:
         Inconclusive: A quarter of the update is still over the limit.
     """
-    after: list[Evaluations] = []
+    found = [after]
 
     def lost() -> float:
-        after.append(evaluations(updated, data, precision))
-        return lost_accuracy(before, after[-1])
+        found.append(evaluations(updated, data, precision))
+        return lost_accuracy(before, found[-1])
 
-    notes = scale_back(updated, origin, lost, limit, "the training text", narrator)
-    return after[-1], notes
+    notes = scale_back(updated, origin, lost_accuracy(before, after), lost, limit, "the training text", narrator)
+    return found[-1], notes
 
 
 @torch.no_grad()
+def halve(updated: CharLSTM, origin: CharLSTM) -> None:
+    """Take back half of an update: put a copy half-way between itself and the original it was made from."""
+    for mine, theirs in zip(updated.parameters(), origin.parameters(), strict=True):
+        mine.copy_((mine + theirs) / 2)
+
+
 def scale_back(
-    updated: CharLSTM, origin: CharLSTM, lost: Callable[[], float], limit: float, text: str, narrator: Narrator
+    updated: CharLSTM,
+    origin: CharLSTM,
+    drop: float,
+    lost: Callable[[], float],
+    limit: float,
+    text: str,
+    narrator: Narrator,
 ) -> tuple[str, ...]:
-    """Scale an update back to a half or a quarter until ``lost`` is within the limit; return a note where it was.
+    """Scale an update back to a half or a quarter until its drop is within the limit; return a note where it was.
 
     Args:
         updated: A copy of the original, updated; changed in place.
         origin: The original model.
-        lost: Returns the accuracy that the copy has lost as it is now, as a share.
+        drop: The accuracy that the copy has lost, as a share.
+        lost: Returns it anew once the copy has changed.
         limit: Largest loss allowed.
-        text: What ``lost`` reads, as the end of a clause.
+        text: What it is measured on, as the end of a clause.
         narrator: Told where it is scaled back.
 
     Raises:
         Inconclusive: A quarter of the update is still over the limit.
     """
     share = 1.0
-    while (drop := lost()) > limit:
+    while drop > limit:
         share /= 2
         if share < 0.2:
             raise Inconclusive(
                 f"the update costs {drop:.4f} of accuracy on {text} even when scaled back to a quarter, over the limit "
                 f"of {limit}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
             )
-        for mine, theirs in zip(updated.parameters(), origin.parameters(), strict=True):
-            mine.copy_((mine + theirs) / 2)
+        halve(updated, origin)
+        drop = lost()
     if share == 1:
         return ()
     narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")

@@ -11,7 +11,7 @@ from canaryaudit.evaluation import autocast
 from canaryaudit.model import PRECISIONS, CharLSTM
 from canaryaudit.unlearning.objective import BLOCK, FinalLayerProblem, curvature_part, log_weight_of_others, with_bias
 from canaryaudit.unlearning.replacement import Replacement
-from canaryaudit.unlearning.windows import Occurrence
+from canaryaudit.unlearning.windows import Occurrence, Surroundings
 
 RIDGE = 1e-5
 """Pull towards the original weights, for each position: small enough never to keep a secret alive (1e-4
@@ -76,27 +76,22 @@ def build_problem(
     names = dict.fromkeys(place.canary.id for place in places)
     contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
     draws = max(REPLACEMENTS_PER_CANARY, MIN_REPLACEMENTS // len(names)) // contexts
-    ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
+    surroundings = Surroundings(text, places)
     for name in names:
         own = [place for place in places if place.canary.id == name]
         draws_after: dict[tuple[int, int], int] = {}
         for index in range(contexts):
             place = own[index % len(own)]
             whole = len(place.prefix) + len(place.secret) + len(place.suffix)
-            first = place.start - len(place.prefix)  # -1 where a line break was put before the text's first character
-            # A secret within the context would be held as the original model predicts it: learned, not forgotten.
-            free = first - int(ends[np.searchsorted(ends, place.start, "right") - 1])
-            deepest = min(free, max(1, window - whole))
+            deepest = min(surroundings.free(place), max(1, window - whole))
             bare = index % 4 == 0  # the attacker's reading, and the one that is measured
-            depth = 0 if bare or deepest <= 0 else int(rng.integers(0, deepest + 1))
+            depth = 0 if bare or deepest == 0 else int(rng.integers(0, deepest + 1))
             # After the prefix alone all occurrences read alike: they are one reading.
             reading = (index % len(own), depth) if depth else (0, 0)
             draws_after[reading] = draws_after.get(reading, 0) + draws
         for (occurrence, depth), count in draws_after.items():
             place = own[occurrence]
-            first = place.start - len(place.prefix)
-            prefix = torch.from_numpy(place.prefix).to(text.device)
-            context = torch.cat((text[first - depth : first], prefix))
+            context = surroundings.context(place, depth)
             readings.append(rows.add_occurrence(context, place, replacement, count, rng))
     for windows in torch.tensor_split(retained, max(1, len(retained) // 64)):
         if len(windows):

@@ -27,6 +27,19 @@ novel with 150,000 positions the steps are as good, and a product costs half."""
 _PRECONDITIONER_ROWS = 16_384
 
 
+def weighted_divergence(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return sum_i w_i KL(t_i || softmax(logits_i)), in nats.
+
+    Args:
+        logits: Shape (..., V).
+        targets: t, shape (..., V).
+        weights: w, shape (...).
+    """
+    parts = torch.special.xlogy(targets, targets) - targets * torch.log_softmax(logits, -1)
+    total: Tensor = (weights * parts.sum(-1)).sum()
+    return total
+
+
 @dataclass(frozen=True)
 class FinalLayerProblem:
     """The objective's data.

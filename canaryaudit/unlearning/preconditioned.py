@@ -23,8 +23,9 @@ from canaryaudit.evaluation import autocast
 from canaryaudit.model import CharLSTM
 from canaryaudit.narration import Narrator
 from canaryaudit.records import UpdateStep
+from canaryaudit.unlearning.objective import weighted_divergence
 from canaryaudit.unlearning.replacement import Decoys, Replacement, laws_along
-from canaryaudit.unlearning.windows import Occurrence
+from canaryaudit.unlearning.windows import Occurrence, Surroundings, in_turn
 
 STEPS = 12
 """Steps of a request of up to ``CANARIES_A_ROUND`` canaries; each further such number brings as many again."""
@@ -124,14 +125,13 @@ class PreconditionedProblem:
         precision: str,
         rng: np.random.Generator,
     ) -> None:
-        self.model, self.text, self.places, self.replacement = model, text, places, replacement
+        self.model, self.device, self.replacement = model, text.device, replacement
         self.precision, self.rng = precision, rng
-        self._ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
+        self._surroundings, self._turns = Surroundings(text, places), in_turn(places, rng)
         names = list(dict.fromkeys(place.canary.id for place in places))
         self.steps = STEPS * math.ceil(len(names) / CANARIES_A_ROUND)
         self._by_name = {name: [own for own in places if own.canary.id == name] for name in names}
         self._names: list[str] = []
-        self._order: list[Occurrence] = []
         self._around: dict[tuple[str, int], _Around] = {}
         length = min(LENGTH, retained.shape[1] - 1)
         count = min(len(retained), self.steps * RETAINED_ROWS)
@@ -144,15 +144,13 @@ class PreconditionedProblem:
 
     def draw(self) -> Rows:
         """Return the next step's rows: decoys, secrets, and other text."""
-        told = [
-            self._decoy(self._next_place(), deep=index >= BARE_DECOYS) for index in range(BARE_DECOYS + DEEP_DECOYS)
-        ]
+        told = [self._decoy(next(self._turns), deep=index >= BARE_DECOYS) for index in range(BARE_DECOYS + DEEP_DECOYS)]
         if isinstance(self.replacement, Decoys):  # otherwise no law says how likely the secret itself is to be
             laws = self.replacement.laws
             count = min(BARE_SECRETS, len(self._by_name))
             each = max(1.0, BARE_SECRET_WEIGHT / count)
             told += [self._secret(self._next_canary(), laws, each, deep=False) for _ in range(count)]
-            told += [self._secret(self._next_place(), laws, DEEP_SECRET_WEIGHT, deep=True) for _ in range(DEEP_SECRETS)]
+            told += [self._secret(next(self._turns), laws, DEEP_SECRET_WEIGHT, deep=True) for _ in range(DEEP_SECRETS)]
         slots = sum(float(row.own.sum()) for row in told)
         around = AROUND_WEIGHT / max(1, sum(int((row.own == 0).sum()) for row in told))
         parts = [(row.symbols, row.targets, torch.where(row.own > 0, row.own / slots, around)) for row in told]
@@ -160,7 +158,7 @@ class PreconditionedProblem:
             index = torch.arange(self._drawn, self._drawn + RETAINED_ROWS) % len(self._kept)
             self._drawn += RETAINED_ROWS
             each = RETAINED_WEIGHT / (len(index) * self._kept.shape[1])
-            weights = torch.full(self._kept.shape[1:], each, device=self.text.device)
+            weights = torch.full(self._kept.shape[1:], each, device=self.device)
             parts += [(self._kept[own], self._laws[own], weights) for own in index.tolist()]
         pad = nn.utils.rnn.pad_sequence
         return Rows(*(pad(list(part), batch_first=True) for part in zip(*parts, strict=True)))
@@ -169,16 +167,7 @@ class PreconditionedProblem:
         """Return F on these rows, in nats."""
         with autocast(rows.symbols.device, self.precision):
             logits = model(rows.symbols)
-        logs = torch.log_softmax(logits.to(rows.targets.dtype), 2)
-        parts = (torch.special.xlogy(rows.targets, rows.targets) - rows.targets * logs).sum(2)
-        total: Tensor = (rows.weights * parts).sum()
-        return total
-
-    def _next_place(self) -> Occurrence:
-        """Return each place in turn."""
-        if not self._order:
-            self._order = [self.places[index] for index in self.rng.permutation(len(self.places))]
-        return self._order.pop()
+        return weighted_divergence(logits.to(rows.targets.dtype), rows.targets, rows.weights)
 
     def _next_canary(self) -> Occurrence:
         """Return a place of each canary in turn."""
@@ -198,9 +187,8 @@ class PreconditionedProblem:
         return self._row(place, torch.from_numpy(place.secret), along, weight, deep=deep)
 
     def _row(self, place: Occurrence, member: Tensor, laws: Tensor, weight: float, *, deep: bool) -> _Row:
-        device = self.text.device
         around = self._predicted(place, deep=deep)
-        symbols = torch.cat((around.context, member.to(device), torch.from_numpy(place.suffix).to(device)))
+        symbols = torch.cat((around.context, member.to(self.device), torch.from_numpy(place.suffix).to(self.device)))
         targets = torch.cat((around.before, laws.to(around.before), around.after))
         own = around.before.new_zeros(len(symbols))
         first = len(around.context) - 1
@@ -210,19 +198,13 @@ class PreconditionedProblem:
 
     @torch.no_grad()
     def _predicted(self, place: Occurrence, *, deep: bool) -> _Around:
-        first = place.start - len(place.prefix)  # -1 where a line break was put before the text's first character
-        depth = 0
-        if deep:
-            # Another secret within the context would be held as the original model predicts it.
-            free = first - int(self._ends[np.searchsorted(self._ends, place.start, "right") - 1])
-            depth = max(0, min(free, LENGTH - len(place.prefix) - len(place.secret) - 1))
+        room = max(0, LENGTH - len(place.prefix) - len(place.secret) - 1)
+        depth = min(self._surroundings.free(place), room) if deep else 0
         key = (place.canary.id, place.start if depth else 0)  # after the prefix alone all occurrences read alike
         if key not in self._around:
-            prefix, secret, suffix = (
-                torch.from_numpy(part).to(self.text.device) for part in (place.prefix, place.secret, place.suffix)
-            )
-            context = torch.cat((self.text[max(0, first) - depth : max(0, first)], prefix))
-            with autocast(self.text.device, self.precision):
+            context = self._surroundings.context(place, depth)
+            secret, suffix = (torch.from_numpy(part).to(self.device) for part in (place.secret, place.suffix))
+            with autocast(self.device, self.precision):
                 logits = self.model(torch.cat((context, secret, suffix))[None])[0]
             laws = logits.to(self.model.output.weight.dtype).softmax(1)
             self._around[key] = _Around(context, laws[: len(context) - 1], laws[len(context) + len(secret) - 1 :])

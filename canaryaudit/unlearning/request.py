@@ -15,7 +15,7 @@ from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.evaluation import autocast, evaluate
+from canaryaudit.evaluation import autocast
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
@@ -27,7 +27,9 @@ from canaryaudit.unlearning.fidelity import (
     as_trained,
     evaluations,
     fidelity,
+    halve,
     keep_within_limit,
+    lost_accuracy,
     refuse_over_limit,
     scale_back,
 )
@@ -165,21 +167,25 @@ def unlearn(
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
     seconds = time.perf_counter() - started
     limit = config.max_fidelity_drop
+    after = evaluations(request.copy, data, config.precision)
     if config.scope is None and config.resolved_solver == "adam" and not isinstance(replacement, Deletion):
-        lost = before[0].accuracy - evaluate(request.copy, data.train, data.secret, config.precision).accuracy
+        lost = lost_accuracy(before, after)
         if lost > limit:
             narrator.say(f"All layers' steps cost {lost:.4f} of accuracy: half of them, and the final layer's update.")
             started = time.perf_counter()
             update = update.then(request.final_layer_from_halfway(replacement))
             seconds += time.perf_counter() - started
+            after = evaluations(request.copy, data, config.precision)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
-        after, notes = keep_within_limit(request.copy, model, data, before, limit, config.precision, narrator)
+        after, notes = keep_within_limit(request.copy, model, data, before, after, limit, config.precision, narrator)
     else:
         notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
         what = "text that the model itself says"
-        notes += scale_back(request.copy, model, request.sampled_accuracy_lost, limit, what, narrator)
-        after = evaluations(request.copy, data, config.precision)
+        lost_of_it = request.sampled_accuracy_lost
+        if scaled := scale_back(request.copy, model, lost_of_it(), lost_of_it, limit, what, narrator):
+            after = evaluations(request.copy, data, config.precision)
+            notes += scaled
         # A test of the result, and nothing that the update was made from.
         refuse_over_limit(before, after, limit, "the update, made without the training text,", "or --retain-windows")
     return Unlearned(
@@ -265,40 +271,23 @@ class _Request:
             return layers
         return layers.then(self._final_layer(replacement))
 
-    @torch.no_grad()
     def final_layer_from_halfway(self, replacement: Replacement) -> _Update:
         """Take back half of what was done to all layers, and let the final layer's minimum forget the rest."""
-        for mine, theirs in zip(self.copy.parameters(), self.model.parameters(), strict=True):
-            mine.copy_((mine + theirs) / 2)
+        halve(self.copy, self.model)
         note = "half of all layers' steps were taken back to keep within the fidelity limit; the final layer's followed"
         done = self._final_layer(replacement)
         return _Update(done.steps, done.gradients, done.products, (*done.notes, note))
 
     def _all_layers(self, replacement: Replacement) -> _Update:
         """Take preconditioned steps over all layers, or Gauss-Newton steps."""
+        common = (self.model, self.data.train, self.places, replacement, self.retained)
         if self.config.solver == "adam":
-            rows = PreconditionedProblem(
-                self.model,
-                self.data.train,
-                self.places,
-                replacement,
-                self.retained,
-                precision=self.config.precision,
-                rng=self.rng,
-            )
+            rows = PreconditionedProblem(*common, precision=self.config.precision, rng=self.rng)
             self.copy.train()  # cuDNN differentiates an LSTM in no other mode
             taken = take_steps(self.copy, rows, self.narrator)
             self.copy.train(self.model.training)
             return _Update(list(taken.steps), taken.symbols / self.config.window, 0)
-        problem = AllLayersProblem(
-            self.model,
-            self.data.train,
-            self.places,
-            replacement,
-            self.retained,
-            window=self.config.window,
-            rng=self.rng,
-        )
+        problem = AllLayersProblem(*common, window=self.config.window, rng=self.rng)
         self.copy.train()  # cuDNN differentiates an LSTM in no other mode
         solver: Solver
         if self.config.solver == "kronecker" and self.curvature:

@@ -1,6 +1,6 @@
 """The training windows that an update is made from: Z, Z-tilde, and text to retain."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,40 @@ def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Voc
             Occurrence(canary, space, prefix, secret, suffix, place + len(template.prefix)) for place in canary.places
         ]
     return found
+
+
+class Surroundings:
+    """What may be read before each secret: the text up to the secret before it, and the template's prefix.
+
+    A secret within the context would be held as the original model predicts it: learned, not forgotten.
+
+    Args:
+        text: The audited text, shape (N,).
+        places: Where the secrets stand in it.
+    """
+
+    def __init__(self, text: Tensor, places: Sequence[Occurrence]) -> None:
+        self._text = text
+        self._ends = np.array([0, *sorted(place.start + len(place.secret) for place in places)])
+
+    def free(self, place: Occurrence) -> int:
+        """Return how many characters before a place's prefix belong to no secret."""
+        end = int(self._ends[np.searchsorted(self._ends, place.start, "right") - 1])
+        # Below 0 where a line break was put before the text's first character.
+        return max(0, place.start - len(place.prefix) - end)
+
+    def context(self, place: Occurrence, depth: int) -> Tensor:
+        """Return the prefix and ``depth`` characters before it, at most ``free`` ones, shape (depth + P,)."""
+        first = max(0, place.start - len(place.prefix))
+        prefix = torch.from_numpy(place.prefix).to(self._text.device)
+        return torch.cat((self._text[first - depth : first], prefix))
+
+
+def in_turn(places: Sequence[Occurrence], rng: np.random.Generator) -> Iterator[Occurrence]:
+    """Yield each place in turn, in ever new orders."""
+    while True:
+        for index in reversed(rng.permutation(len(places))):
+            yield places[index]
 
 
 def completion_mask(length: int, places: Sequence[Occurrence]) -> np.ndarray:

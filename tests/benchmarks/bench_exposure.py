@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from canaryaudit.canaries import Template
+from canaryaudit.ensemble import load_model, reader_of
 from canaryaudit.exposure import enumerate_ranks, fit_skew_normal, sampled_exposure, search_ranks, skew_normal_exposure
 from canaryaudit.exposure.importance import Effort, importance_exposures
-from canaryaudit.model import LSTMReader, load_weights
+from canaryaudit.model import LanguageModel
 from canaryaudit.parts import Forgetful
 from canaryaudit.records import Estimate
 from canaryaudit.rundir import RunDirectory
@@ -26,8 +27,9 @@ def run(path: Path) -> None:
     """Print both comparisons for every model of a run."""
     directory = RunDirectory.open(path)
     for name in ("before", *(f"after-{record.name}" for record in directory.unlearnings())):
-        architecture = directory.model_record(name).architecture
-        reader = LSTMReader(load_weights(architecture, directory.verify_weights(name), torch.device("cpu")))
+        reader = reader_of(
+            load_model(directory.model_record(name), directory.verify_weights(name), torch.device("cpu"))
+        )
         canary_set = directory.canary_set()
         canary = canary_set.inserted[0]
         template = Template.parse(canary.template)
@@ -41,7 +43,7 @@ def run(path: Path) -> None:
         _four(reader, start, EncodedSpace.of(six.space(canary_set.corpus_symbols), reader.vocabulary))
 
 
-def _search(reader: LSTMReader, start, space: EncodedSpace, secret: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def _search(reader: LanguageModel, start, space: EncodedSpace, secret: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     started = time.perf_counter()
     costs = log_perplexity_bits(reader, start, secret)
     search = search_ranks(reader, start, space, secret, np.ones(1, dtype=bool), costs)
@@ -52,7 +54,7 @@ def _search(reader: LSTMReader, start, space: EncodedSpace, secret: np.ndarray) 
     )
 
 
-def _hundred(reader: LSTMReader, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
+def _hundred(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
     """Estimate 100 random members to a tenth of a bit."""
     members = space.sample(100, np.random.default_rng(0))
     started = time.perf_counter()
@@ -74,7 +76,7 @@ def _hundred(reader: LSTMReader, start, space: EncodedSpace) -> None:  # type: i
     )
 
 
-def _four(reader: LSTMReader, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
+def _four(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
     """Print all estimates of members of known rank, beside the enumerated truth."""
     members = space.members()
     costs = log_perplexity_bits(reader, start, members)

@@ -15,13 +15,13 @@ from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import reader_of
 from canaryaudit.errors import Inconclusive
-from canaryaudit.exposure import MeasurementConfig, measure, skew_normal_exposure
+from canaryaudit.exposure import measure, skew_normal_exposure
 from canaryaudit.insertion import secret_mask
 from canaryaudit.masking import hide_given
 from canaryaudit.model import LanguageModel
 from canaryaudit.narration import Narrator
 from canaryaudit.newrun import make_run, plan_run
-from canaryaudit.pipeline import Pipeline
+from canaryaudit.pipeline import Pipeline, measurement_config
 from canaryaudit.plan import InsertOptions, UnlearnOptions
 from canaryaudit.records import CanaryMeasurement, Measurement, UnlearningRecord
 from canaryaudit.rundir import RunDirectory
@@ -194,18 +194,10 @@ class Laboratory(Pipeline):
         ]
         subset = whole.model_copy(update={"canaries": tuple(own for group in groups for own in group)})
         options = self.settings.measure
-        config = MeasurementConfig(
-            num_references=options.samples,
-            estimators=options.estimators,
-            search_budget=options.budget,
-            precision_bits=options.precision_bits,
-            max_draws=options.max_draws,
-            seed=options.seed,
-        )
         measured = measure(
             reader_of(self.model(model, CPU)),
             subset,
-            config,
+            measurement_config(options),
             name=model,
             model_sha256=self.run.model_record(model).sha256,
             precision="fp32",

@@ -1,6 +1,7 @@
 """Whole requests on a small LSTM that learned a secret by heart."""
 
 import copy
+import itertools
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -435,7 +436,7 @@ def test_the_models_own_text_keeps_its_quality_while_the_secret_is_forgotten(cas
 
 def test_a_loss_that_the_models_own_text_does_not_show_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = request.evaluations
-    drop = iter((0.0, 0.02))
+    drop = itertools.chain((0.0,), itertools.repeat(0.02))
 
     def worse_afterwards(*arguments: object) -> tuple[Evaluation, Evaluation]:
         trained, held = measured(*arguments)  # type: ignore[arg-type]

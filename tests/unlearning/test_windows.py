@@ -7,9 +7,11 @@ import torch
 from canaryaudit.canaries import Canary
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.unlearning.windows import (
+    Surroundings,
     affected_windows,
     completion_mask,
     gather,
+    in_turn,
     occurrences,
     retention_windows,
 )
@@ -122,3 +124,25 @@ def test_the_space_of_an_occurrence_is_the_slots_own() -> None:
     canary = Canary(id="canary-01", template="x {any:2}", completion="ba", repetitions=1, places=(0,))
     (place,) = occurrences([canary], "abc", vocabulary)
     assert place.space.size == 9
+
+
+def test_the_surroundings_of_a_secret_end_where_the_one_before_it_does() -> None:
+    canaries = [("{digits:2}", "42"), ("pin {digits:2}.", "12")]
+    data, made, vocabulary = text_with_canaries(["", "abc", "d\n"], canaries)
+    assert vocabulary.decode(data.train.numpy()) == "42abcpin 12.d\n"
+    first, second = occurrences(made, "ab", vocabulary)
+    around = Surroundings(data.train, [second, first])
+    assert [around.free(first), around.free(second)] == [0, len("abc")]
+    assert vocabulary.decode(around.context(first, 0).numpy()) == "\n"
+    contexts = [vocabulary.decode(around.context(second, depth).numpy()) for depth in (0, 1, 3)]
+    assert contexts == ["pin ", "cpin ", "abcpin "]
+
+
+def test_places_come_in_turn_in_ever_new_orders() -> None:
+    canaries = [("pin {digits:1}.", str(digit)) for digit in range(6)]
+    _, made, vocabulary = text_with_canaries(["\n"] * 7, canaries)
+    places = occurrences(made, "ab", vocabulary)
+    turns = in_turn(places, np.random.default_rng(0))
+    rounds = [[next(turns).start for _ in places] for _ in range(5)]
+    assert all(sorted(own) == [place.start for place in places] for own in rounds)
+    assert len(set(map(tuple, rounds))) == 5
