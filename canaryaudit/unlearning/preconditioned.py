@@ -12,7 +12,7 @@ span hardly moves, and the secret is forgotten along the rest.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,8 @@ INPUT_DAMPING = 0.03
 LENGTH = 56
 """Symbols of a row: a step takes as long as its rows are, much more than as they are many."""
 BARE_DECOYS, DEEP_DECOYS = 12, 4
-"""Decoys in one step after the template's prefix alone, as an attacker types it, and after text that precedes."""
+"""Decoys in one step after the template's prefix alone, as an attacker types it, and after text that precedes. Half of
+them are uniform draws and half are drawn from the law, for what the model will mostly say must end as the text does."""
 BARE_SECRETS, DEEP_SECRETS = 16, 2
 """Rows of secrets themselves."""
 BARE_SECRET_WEIGHT, DEEP_SECRET_WEIGHT = 4.0, 0.5
@@ -85,7 +86,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of a step, as in ``Rows``; ``own`` weighs the secret's place, and is 0 around it."""
+    """One row of a step, as in ``Rows``; ``own`` weighs the secret's place and its end, and is 0 around it."""
 
     symbols: Tensor
     targets: Tensor
@@ -144,13 +145,18 @@ class PreconditionedProblem:
 
     def draw(self) -> Rows:
         """Return the next step's rows: decoys, secrets, and other text."""
-        told = [self._decoy(next(self._turns), deep=index >= BARE_DECOYS) for index in range(BARE_DECOYS + DEEP_DECOYS)]
+        told = [
+            self._decoy(next(self._turns), likely=index % 2 == 1, deep=index >= BARE_DECOYS)
+            for index in range(BARE_DECOYS + DEEP_DECOYS)
+        ]
         if isinstance(self.replacement, Decoys):  # otherwise no law says how likely the secret itself is to be
-            laws = self.replacement.laws
+            decoys = self.replacement
             count = min(BARE_SECRETS, len(self._by_name))
             each = max(1.0, BARE_SECRET_WEIGHT / count)
-            told += [self._secret(self._next_canary(), laws, each, deep=False) for _ in range(count)]
-            told += [self._secret(next(self._turns), laws, DEEP_SECRET_WEIGHT, deep=True) for _ in range(DEEP_SECRETS)]
+            bare = [self._next_canary() for _ in range(count)]
+            told += [self._along(decoys, place, place.secret, each, deep=False) for place in bare]
+            deep = [next(self._turns) for _ in range(DEEP_SECRETS)]
+            told += [self._along(decoys, place, place.secret, DEEP_SECRET_WEIGHT, deep=True) for place in deep]
         slots = sum(float(row.own.sum()) for row in told)
         around = AROUND_WEIGHT / max(1, sum(int((row.own == 0).sum()) for row in told))
         parts = [(row.symbols, row.targets, torch.where(row.own > 0, row.own / slots, around)) for row in told]
@@ -176,24 +182,25 @@ class PreconditionedProblem:
         own = self._by_name[self._names.pop()]
         return own[int(self.rng.integers(len(own)))]
 
-    def _decoy(self, place: Occurrence, *, deep: bool) -> _Row:
+    def _decoy(self, place: Occurrence, *, likely: bool, deep: bool) -> _Row:
+        if likely and isinstance(self.replacement, Decoys):
+            return self._along(self.replacement, place, self.replacement.likely(place, self.rng), 1.0, deep=deep)
         (item,) = self.replacement.correct(place, 1, self.rng)
         return self._row(place, item.symbols[0], item.targets[0], 1.0, deep=deep)
 
-    def _secret(
-        self, place: Occurrence, laws: Callable[[Occurrence], np.ndarray], weight: float, *, deep: bool
-    ) -> _Row:
-        along = torch.from_numpy(laws_along(place.space, laws(place), place.secret))
-        return self._row(place, torch.from_numpy(place.secret), along, weight, deep=deep)
+    def _along(self, decoys: Decoys, place: Occurrence, member: np.ndarray, weight: float, *, deep: bool) -> _Row:
+        laws = torch.from_numpy(laws_along(place.space, decoys.laws(place), member))
+        return self._row(place, torch.from_numpy(member), laws, weight, deep=deep)
 
     def _row(self, place: Occurrence, member: Tensor, laws: Tensor, weight: float, *, deep: bool) -> _Row:
         around = self._predicted(place, deep=deep)
         symbols = torch.cat((around.context, member.to(self.device), torch.from_numpy(place.suffix).to(self.device)))
         targets = torch.cat((around.before, laws.to(around.before), around.after))
         own = around.before.new_zeros(len(symbols))
-        first = len(around.context) - 1
-        own[first : first + len(member)] = weight / len(member)
-        length = max(LENGTH, first + len(member))
+        # And what ends it: a model that does not stop after a secret's length is not the text's any more.
+        first, last = len(around.context) - 1, len(around.context) + len(member)
+        own[first:last] = weight / (last - first)
+        length = max(LENGTH, last)
         return _Row(symbols[:length], targets[:length], own[:length])
 
     @torch.no_grad()

@@ -78,6 +78,15 @@ class Decoys:
             corrected.append(Corrected(torch.from_numpy(symbols), torch.from_numpy(targets)))
         return corrected
 
+    def likely(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray:
+        """Draw one member of R from the laws themselves, shape (L,): what the corrected model will mostly say."""
+        space, laws, node = place.space, self.laws(place), 0
+        member: list[int] = []
+        while node != space.accept:
+            member.append(int(draw_symbols(laws[node][None], rng)[0]))
+            node = int(space.next_node[node, member[-1]])
+        return np.array(member)
+
     def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
         """Draw uniformly among the other members that pass the same choices of symbols as the secret does.
 

@@ -165,7 +165,7 @@ def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: i
     many = ("--samples", "100000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
     succeed_on(2, "measure", undisturbed, *many)
     launcher = launch(2, MAIN, "measure", trained, *many, restarts=1)
-    while not list(trained.rglob("references-00003.safetensors")):
+    while not list(trained.rglob("references-0-00003.safetensors")):
         assert launcher.poll() is None, finish(launcher).err
         time.sleep(0.02)
     os.kill(worker(launcher, victim), signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_parts_of_one_process_serve_several(trained: Path) -> None:
     many = ("--samples", "100000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
     assert finish(start_tiny("measure", whole, *many)).status == 0
     process = start_tiny("measure", trained, *many)
-    while not list(trained.rglob("references-00003.safetensors")):
+    while not list(trained.rglob("references-0-00003.safetensors")):
         assert process.poll() is None, finish(process).err
         time.sleep(0.02)
     process.kill()

@@ -75,7 +75,7 @@ class Settings:
     grid_repetitions: tuple[int, ...] = (6, 30, 15, 60)
     grid_controls: int = 32
     measured_controls: int = 16
-    sisa: dict[int, tuple[int, ...]] = field(default_factory=lambda: {6: (5,), 30: (5,), 15: (5,), 60: (5,)})
+    sisa: dict[int, tuple[int, ...]] = field(default_factory=lambda: {6: (5, 10, 20)})
     ten_controls: int = 67
     seeds: tuple[int, ...] = (0, 1, 2)
     seed_controls: int = 64

@@ -62,6 +62,22 @@ def test_decoys_are_drawn_uniformly_all_the_same() -> None:
     assert (counts > 0).sum() == 10
 
 
+def test_likely_members_come_as_often_as_the_law_says() -> None:
+    """Against the products of the law's own probabilities along every member; also where members differ in length."""
+    own, decoys, rng = (
+        place("it is {choice:red|crimson|green}{digits:1}", "red1"),
+        PeakedDecoys(1),
+        np.random.default_rng(0),
+    )
+    drawn = [VOCABULARY.decode(decoys.likely(own, rng)) for _ in range(20_000)]
+    laws = decoys.laws(own)
+    for member in own.space.members():
+        whole = member[member >= 0]
+        law = laws_along(own.space, laws, whole)
+        probability = float(law[np.arange(len(whole)), whole].astype(float).prod())
+        assert drawn.count(VOCABULARY.decode(whole)) / 20_000 == pytest.approx(probability, abs=0.012)
+
+
 def test_log_perplexity_spreads_as_promised() -> None:
     """Ten independent places, each with a deviation of SPREAD sqrt(2 ln 10) nats."""
     own = place("pin {digits:10}", "0123456789")

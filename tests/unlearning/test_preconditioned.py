@@ -73,6 +73,38 @@ def test_the_secret_itself_is_among_the_rows_and_so_are_decoys() -> None:
     assert len({text[:9] for text in texts if text.startswith("code ")}) > preconditioned.BARE_DECOYS // 2
 
 
+def test_half_of_the_decoys_are_what_the_law_itself_would_say() -> None:
+    problem, _, vocabulary = made()
+    place = next(problem._turns)
+    laws = problem.replacement.laws(place)  # type: ignore[union-attr]
+    favourite = "".join(vocabulary.symbols[int(laws[node].argmax())] for node in (0,)) * 4
+    told = [problem.draw() for _ in range(20)]
+    bare = [
+        "".join(vocabulary.symbols[own] for own in row[5:9])
+        for rows in told
+        for row in rows.symbols[: preconditioned.BARE_DECOYS].tolist()
+    ]
+    law = laws[0][laws[0] > 0]
+    expected = (float(law.max() / law.sum()) ** 4 + 10.0**-4) / 2
+    assert bare.count(favourite) / len(bare) == pytest.approx(expected, abs=0.1)
+    assert bare.count("1234") / len(bare) < 0.1
+    assert sum(len(set(text)) == 4 for text in bare) > 0.25 * len(bare), "and the other half is drawn uniformly"
+
+
+def test_the_end_of_a_secret_weighs_as_much_as_each_of_its_characters() -> None:
+    problem, model, vocabulary = made()
+    rows = problem.draw()
+    secret = preconditioned.BARE_DECOYS + preconditioned.DEEP_DECOYS
+    text = "".join(vocabulary.symbols[own] for own in rows.symbols[secret].tolist())
+    assert text.startswith("code 1234!")
+    weights = rows.weights[secret]
+    assert weights[4:9].tolist() == pytest.approx([float(weights[4])] * 5)
+    assert float(weights[9]) < float(weights[8]) / 5
+    # What ends it is to be predicted as the original does.
+    logits = model(rows.symbols[secret][None, :9])[0, 8]
+    torch.testing.assert_close(rows.targets[secret, 8], logits.softmax(0))
+
+
 def test_a_text_in_the_secrets_place_asks_nothing_of_the_secret() -> None:
     problem, _, vocabulary = made(lambda own: FixedText("not ", own))
     texts = ["".join(vocabulary.symbols[own] for own in row) for row in problem.draw().symbols.tolist()]

@@ -219,7 +219,7 @@ def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.
 
     monkeypatch.setattr(request, "minimise", stuck)
     with pytest.raises(Inconclusive, match="no second-order step"):
-        case.unlearn()
+        case.unlearn(scope="final-layer")
 
 
 # --- how the minimisations ended
