@@ -28,8 +28,9 @@ from canaryaudit.unlearning.replacement import Decoys, Replacement, laws_along
 from canaryaudit.unlearning.windows import Occurrence, Surroundings, in_turn
 
 STEPS = 12
-"""Steps of a request of up to ``CANARIES_A_ROUND`` canaries; each further such number brings as many again."""
-CANARIES_A_ROUND = 4
+"""Steps of a request of up to ``FEW`` canaries. Of more, steps and rows in each grow with the root of their number, so
+that what a canary costs stays the same."""
+FEW = 10
 LEARNING_RATE = 0.35
 """Of Adam, in the preconditioned weights, for each of a layer's units: what a step does to a unit is a sum over its
 inputs, so that wider layers take smaller steps. It falls to zero over the last part of the steps."""
@@ -45,7 +46,7 @@ BARE_DECOYS, DEEP_DECOYS = 12, 4
 """Decoys in one step after the template's prefix alone, as an attacker types it, and after text that precedes. Half of
 them are uniform draws and half are drawn from the law, for what the model will mostly say must end as the text does."""
 BARE_SECRETS, DEEP_SECRETS = 16, 2
-"""Rows of secrets themselves."""
+"""Rows of secrets themselves; after the bare prefix no more than there are canaries."""
 BARE_SECRET_WEIGHT, DEEP_SECRET_WEIGHT = 4.0, 0.5
 """Weight of a step's secrets, together after the bare prefix and each after text, beside 1 for a decoy."""
 RETAINED_ROWS = 10
@@ -130,12 +131,15 @@ class PreconditionedProblem:
         self.precision, self.rng = precision, rng
         self._surroundings, self._turns = Surroundings(text, places), in_turn(places, rng)
         names = list(dict.fromkeys(place.canary.id for place in places))
-        self.steps = STEPS * math.ceil(len(names) / CANARIES_A_ROUND)
+        growth = math.sqrt(max(1.0, len(names) / FEW))
+        self.steps = round(STEPS * growth)
+        self._secret_rows = min(len(names), round(BARE_SECRETS * growth))
+        self._retained_rows = round(RETAINED_ROWS * growth)
         self._by_name = {name: [own for own in places if own.canary.id == name] for name in names}
         self._names: list[str] = []
         self._around: dict[tuple[str, int], _Around] = {}
         length = min(LENGTH, retained.shape[1] - 1)
-        count = min(len(retained), self.steps * RETAINED_ROWS)
+        count = min(len(retained), self.steps * self._retained_rows)
         chosen = retained[torch.from_numpy(rng.permutation(len(retained))[:count])]
         first = int(rng.integers(0, retained.shape[1] - length)) if count else 0
         self._kept = chosen[:, first : first + length]
@@ -151,9 +155,8 @@ class PreconditionedProblem:
         ]
         if isinstance(self.replacement, Decoys):  # otherwise no law says how likely the secret itself is to be
             decoys = self.replacement
-            count = min(BARE_SECRETS, len(self._by_name))
-            each = max(1.0, BARE_SECRET_WEIGHT / count)
-            bare = [self._next_canary() for _ in range(count)]
+            each = max(1.0, BARE_SECRET_WEIGHT / self._secret_rows)
+            bare = [self._next_canary() for _ in range(self._secret_rows)]
             told += [self._along(decoys, place, place.secret, each, deep=False) for place in bare]
             deep = [next(self._turns) for _ in range(DEEP_SECRETS)]
             told += [self._along(decoys, place, place.secret, DEEP_SECRET_WEIGHT, deep=True) for place in deep]
@@ -161,8 +164,8 @@ class PreconditionedProblem:
         around = AROUND_WEIGHT / max(1, sum(int((row.own == 0).sum()) for row in told))
         parts = [(row.symbols, row.targets, torch.where(row.own > 0, row.own / slots, around)) for row in told]
         if len(self._kept):
-            index = torch.arange(self._drawn, self._drawn + RETAINED_ROWS) % len(self._kept)
-            self._drawn += RETAINED_ROWS
+            index = torch.arange(self._drawn, self._drawn + self._retained_rows) % len(self._kept)
+            self._drawn += self._retained_rows
             each = RETAINED_WEIGHT / (len(index) * self._kept.shape[1])
             weights = torch.full(self._kept.shape[1:], each, device=self.device)
             parts += [(self._kept[own], self._laws[own], weights) for own in index.tolist()]

@@ -140,12 +140,16 @@ def test_rare_inputs_are_moved_along_further_than_common_ones() -> None:
     assert root[1, 1] > 4 * root[0, 0]
 
 
-def test_more_canaries_take_more_steps() -> None:
-    assert made()[0].steps == preconditioned.STEPS
-    many = [(f"code {name} {{digits:4}}!", "1234") for name in "abcde"]
-    data, canaries, vocabulary = text_with_canaries([PIECES[0]] * 6, many)
+@pytest.mark.parametrize(("count", "growth"), [(1, 1), (10, 1), (40, 2)])
+def test_more_canaries_take_more_steps_of_more_rows(count: int, growth: int) -> None:
+    many = [(f"code {number:02} {{digits:4}}!", f"{number:04}") for number in range(count)]
+    data, canaries, vocabulary = text_with_canaries([PIECES[0]] * (count + 1), many)
     model = tiny_model(vocabulary.symbols, hidden=4)
-    assert problem_of(model, data, canaries, vocabulary, PeakedDecoys(0)).steps == 2 * preconditioned.STEPS
+    problem = problem_of(model, data, canaries, vocabulary, PeakedDecoys(0))
+    assert problem.steps == growth * preconditioned.STEPS
+    secrets = min(count, growth * preconditioned.BARE_SECRETS) + preconditioned.DEEP_SECRETS
+    decoys = preconditioned.BARE_DECOYS + preconditioned.DEEP_DECOYS
+    assert len(problem.draw().symbols) == decoys + secrets + growth * preconditioned.RETAINED_ROWS
 
 
 def test_steps_forget_and_tell_of_their_health() -> None:
