@@ -141,13 +141,15 @@ class KeptText:
         """Return the text's symbol ids, mapped into memory; shape (characters,), of the vocabulary's type.
 
         Where their file is missing, damaged or made of something else it is made again; where that cannot be
-        written, the ids are held in memory.
+        written, or the text's checksum is not known, the ids are held in memory.
 
         Raises:
             RunDirectoryError: The text was changed, or cannot be read.
             CorpusError: A character is not in the vocabulary.
         """
         self.check()
+        if self.sha256 is None:  # A run of an earlier version: a file of ids could not prove whose they are.
+            return self._ids_in_memory(vocabulary)
         try:
             return self.map_ids(vocabulary)
         except RunDirectoryError:
