@@ -22,6 +22,8 @@ and to unlearn the one would push the other up."""
 TEN_TEMPLATES = (DOOR.format(6), TELEPHONE.format(10), DUCHESS.format(8))
 GROWTH_TEMPLATES = tuple(template.format(10) for template in (DOOR, TELEPHONE, DUCHESS, SLATES, CAKE))
 SECRET = "0123456789"
+SISA = {6: (5, 10, 20)}
+"""Numbers of shards by repetitions: each costs as much as two trainings."""
 
 PUBLISHED_WINDOW = 24
 """Characters that a window of the published experiment reads; it has one label, the character after them."""
@@ -75,7 +77,7 @@ class Settings:
     grid_repetitions: tuple[int, ...] = (6, 30, 15, 60)
     grid_controls: int = 32
     measured_controls: int = 16
-    sisa: dict[int, tuple[int, ...]] = field(default_factory=lambda: {6: (5, 10, 20)})
+    sisa: dict[int, tuple[int, ...]] = field(default_factory=lambda: dict(SISA))
     ten_controls: int = 67
     seeds: tuple[int, ...] = (0, 1, 2)
     seed_controls: int = 64
