@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.canaries import Canary, CanarySet
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import UnlearningError
@@ -23,8 +23,8 @@ from canaryaudit.model import CharLSTM, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.ranks import ALONE, Ranks
 from canaryaudit.records import Baseline, TrainingRecord, UnlearningCost
-from canaryaudit.scoring import log_perplexity_bits, read_prefix
 from canaryaudit.training import TrainingConfig, TrainingData, train
+from canaryaudit.unlearning.beside_decoys import beside_decoys
 from canaryaudit.unlearning.corrected import corrected_data
 from canaryaudit.unlearning.fidelity import (
     Evaluations,
@@ -265,15 +265,9 @@ class _Request:
 
     def standard_score(self, model: CharLSTM) -> float:
         """Return how far, on average, the secrets' cost lies below that of fresh draws, in standard deviations."""
-        reader, rng = LSTMReader(model), np.random.default_rng(self.config.seed)
-        scores = []
-        for place in {place.canary.id: place for place in self.places}.values():
-            start = read_prefix(reader, Template.parse(place.canary.template).prefix)
-            own = place.secret[None].astype(np.int32)
-            drawn = log_perplexity_bits(reader, start, place.space.sample(DECOYS_COMPARED, rng))  # (DECOYS_COMPARED,)
-            cost = log_perplexity_bits(reader, start, own)[0]
-            scores.append((drawn.mean() - cost) / max(float(drawn.std()), 1e-9))
-        return float(np.mean(scores))
+        rng = np.random.default_rng(self.config.seed)
+        found = beside_decoys(LSTMReader(model), self.places, DECOYS_COMPARED, rng)
+        return float(np.mean([own.standard_score for own in found]))
 
     @property
     def _vocabulary(self) -> Vocabulary:

@@ -22,6 +22,7 @@ from canaryaudit.plan import RETAIN_WINDOWS
 from canaryaudit.records import ClosedForm, Fidelity, Scope, SolverName, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.all_layers import AllLayersProblem
+from canaryaudit.unlearning.beside_decoys import beside_decoys, unseen_probability
 from canaryaudit.unlearning.corrected import Correction
 from canaryaudit.unlearning.fidelity import (
     as_trained,
@@ -45,6 +46,8 @@ from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
 from canaryaudit.unlearning.solvers import Solver
 from canaryaudit.unlearning.windows import Occurrence, completion_mask, gather, occurrences, retention_windows
 
+STILL_TOLD, DECOYS_COMPARED = 0.01, 500
+"""Where secrets never seen would stand out among so many draws less often than this, the final layer follows."""
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
 
@@ -162,20 +165,20 @@ def unlearn(
     if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
         replacement = PeakedDecoys(config.seed)
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
+    limit = config.max_fidelity_drop
+    default = config.scope is None and isinstance(replacement, PeakedDecoys)
     started = time.perf_counter()
     request = _Request(model, reader, data, places, replacement, config, narrator, curvature)
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
+    unseen = request.unseen_probability() if default else 1.0
     seconds = time.perf_counter() - started
-    limit = config.max_fidelity_drop
     after = evaluations(request.copy, data, config.precision)
-    if config.scope is None and config.resolved_solver == "adam" and not isinstance(replacement, Deletion):
-        lost = lost_accuracy(before, after)
-        if lost > limit:
-            narrator.say(f"All layers' steps cost {lost:.4f} of accuracy: half of them, and the final layer's update.")
-            started = time.perf_counter()
-            update = update.then(request.final_layer_from_halfway(replacement))
-            seconds += time.perf_counter() - started
-            after = evaluations(request.copy, data, config.precision)
+    lost = lost_accuracy(before, after)
+    if isinstance(replacement, PeakedDecoys) and default and (lost > limit or unseen < STILL_TOLD):
+        started = time.perf_counter()
+        update = update.then(request.final_layer_after(replacement, half=lost > limit))
+        seconds += time.perf_counter() - started
+        after = evaluations(request.copy, data, config.precision)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(request.copy, model, data, before, after, limit, config.precision, narrator)
@@ -271,12 +274,19 @@ class _Request:
             return layers
         return layers.then(self._final_layer(replacement))
 
-    def final_layer_from_halfway(self, replacement: Replacement) -> _Update:
-        """Take back half of what was done to all layers, and let the final layer's minimum forget the rest."""
-        halve(self.copy, self.model)
-        note = "half of all layers' steps were taken back to keep within the fidelity limit; the final layer's followed"
+    def unseen_probability(self) -> float:
+        """Return the probability that secrets never seen would stand out as these do now."""
+        return unseen_probability(beside_decoys(LSTMReader(self.copy), self.places, DECOYS_COMPARED, self.rng))
+
+    def final_layer_after(self, replacement: Replacement, *, half: bool) -> _Update:
+        """Let the final layer's minimum forget the rest; take back half of what was done to all layers where asked."""
+        why = "after all layers' steps the secrets were still told from fresh draws"
+        if half:
+            halve(self.copy, self.model)
+            why = "half of all layers' steps were taken back to keep within the fidelity limit"
+        self.narrator.say(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
         done = self._final_layer(replacement)
-        return _Update(done.steps, done.gradients, done.products, (*done.notes, note))
+        return _Update(done.steps, done.gradients, done.products, (*done.notes, f"{why}; the final layer's followed"))
 
     def _all_layers(self, replacement: Replacement) -> _Update:
         """Take preconditioned steps over all layers, or Gauss-Newton steps."""
