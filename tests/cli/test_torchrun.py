@@ -78,8 +78,9 @@ def test_two_processes_train_as_one_does(make_run: MakeRun) -> None:
     assert [(own["stage"], own["processes"]) for own in stages] == [("insert", 1), ("train", 2)]
 
 
-@pytest.mark.cluster
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    "victim", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.cluster)]
+)
 def test_a_training_goes_on_when_a_process_is_killed(make_run: MakeRun, victim: int) -> None:
     undisturbed, killed = make_run("inserted", "UNDISTURBED"), make_run("inserted", "KILLED")
     long = ("--epochs", "12", "--precision", "fp32")
@@ -158,8 +159,9 @@ def test_several_processes_measure_what_one_does(trained: Path, processes: int) 
     assert not list(others.rglob("references-*")), "no parts are left"
 
 
-@pytest.mark.cluster
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    "victim", [pytest.param(0, marks=pytest.mark.cluster), pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: int) -> None:
     undisturbed = Path(shutil.copytree(trained, "UNDISTURBED"))
     many = ("--samples", "100000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")

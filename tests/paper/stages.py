@@ -96,7 +96,7 @@ def growth(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> 
             )
             return laboratory.case("default", options, others=True)
 
-        for count in settings.growth_counts[:-1]:
+        for count in settings.growth_counts:
             request(f"first-{count}", ids[:count])
         third = settings.chain
         request("at-once", ids[: 3 * third])
@@ -105,7 +105,6 @@ def growth(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> 
             if request(f"link-{link + 1}", ids[link * third : (link + 1) * third], start).refused:
                 break
             start = f"after-link-{link + 1}"
-        request(f"first-{len(ids)}", ids)
 
 
 RUN: dict[Stage, Callable[[Settings, Narrator, tuple[str, ...]], None]] = {
