@@ -123,7 +123,9 @@ MethodName = Annotated[
 ScopeName = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="final-layer, all-layers or both. [default: all-layers; of text and sampled, final-layer]"
+        metavar="NAME",
+        help="final-layer, all-layers or both. [default: all-layers, then final-layer where secrets still stand out; of "
+        "text and sampled, final-layer]",
     ),
 ]
 SolverChoice = Annotated[

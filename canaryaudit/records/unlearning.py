@@ -75,6 +75,7 @@ class UnlearningRecord(Record):
     name: str
     method: Method
     scope: Scope
+    """As asked for, or the method's own; a note tells where the final layer's update followed the default's steps."""
     solver: SolverName | None = None
     """Of the steps over all layers; null where there were none."""
     replacement: str

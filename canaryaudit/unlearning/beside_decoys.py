@@ -1,4 +1,4 @@
-"""Whether secrets are still told from draws that were never in the text: an update's look at its own result."""
+"""Whether secrets are still told from fresh draws of their spaces: an update's look at its own result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,13 +39,20 @@ class BesideDecoys:
 def beside_decoys(
     model: LanguageModel, places: Sequence[Occurrence], count: int, rng: np.random.Generator
 ) -> list[BesideDecoys]:
-    """Score every canary's secret after its template's prefix, and ``count`` uniform draws for each template."""
+    """Score every canary's secret after its template's prefix, and uniform draws for each template.
+
+    Args:
+        model: The model to look at.
+        places: Where the secrets stand.
+        count: Draws for each template; ten for each of its canaries, where that is more, since canaries share them.
+        rng: Source of the draws.
+    """
     own = {place.canary.id: place for place in places}
     found = []
     for name in dict.fromkeys(place.canary.template for place in own.values()):
         alike = [place for place in own.values() if place.canary.template == name]
         start = read_prefix(model, Template.parse(name).prefix)
-        drawn = log_perplexity_bits(model, start, alike[0].space.sample(count, rng))
+        drawn = log_perplexity_bits(model, start, alike[0].space.sample(max(count, 10 * len(alike)), rng))
         for place in alike:
             cost = log_perplexity_bits(model, start, place.secret[None].astype(np.int32))[0]
             found.append(BesideDecoys(float(cost), drawn))

@@ -28,8 +28,8 @@ from canaryaudit.unlearning.replacement import Decoys, Replacement, laws_along
 from canaryaudit.unlearning.windows import Occurrence, Surroundings, in_turn
 
 STEPS = 12
-"""Steps of a request of up to ``FEW`` canaries. Of more, steps and rows in each grow with the root of their number, so
-that what a canary costs stays the same."""
+"""Steps of a request of up to ``FEW`` canaries. Of more, the steps, and in each the rows of secrets and of other text,
+grow with the root of their number, so that what a canary costs stays about the same."""
 FEW = 10
 LEARNING_RATE = 0.35
 """Of Adam, in the preconditioned weights, for each of a layer's units: what a step does to a unit is a sum over its
@@ -48,10 +48,11 @@ them are uniform draws and half are drawn from the law, for what the model will 
 BARE_SECRETS, DEEP_SECRETS = 16, 2
 """Rows of secrets themselves; after the bare prefix no more than there are canaries."""
 BARE_SECRET_WEIGHT, DEEP_SECRET_WEIGHT = 4.0, 0.5
-"""Weight of a step's secrets, together after the bare prefix and each after text, beside 1 for a decoy."""
+"""Weight of a step's secrets beside 1 for a decoy: after the bare prefix together, but no less than 1 each; after text
+each."""
 RETAINED_ROWS = 10
 RETAINED_WEIGHT = 10.0
-"""Weight of the retained positions together, beside 1 for the secrets' places."""
+"""Weight of the retained positions together, beside 1 for the secrets' places and their ends."""
 AROUND_WEIGHT = 0.2
 """The same of the positions around the secrets."""
 _READ_AT_ONCE = 256

@@ -3,12 +3,10 @@
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from canaryaudit.canaries import Canary
@@ -19,12 +17,14 @@ from canaryaudit.evaluation import autocast
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.narration import Narrator
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.records import ClosedForm, Fidelity, Scope, SolverName, UnlearningCost, UpdateStep
+from canaryaudit.records import Fidelity, UnlearningCost, UpdateStep
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.all_layers import AllLayersProblem
 from canaryaudit.unlearning.beside_decoys import beside_decoys, unseen_probability
+from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.corrected import Correction
 from canaryaudit.unlearning.fidelity import (
+    Evaluations,
     as_trained,
     evaluations,
     fidelity,
@@ -50,39 +50,6 @@ STILL_TOLD, DECOYS_COMPARED = 0.01, 500
 """Where secrets never seen would stand out among so many draws less often than this, the final layer follows."""
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
-
-
-class UnlearningConfig(BaseModel):
-    """How to unlearn; checked when made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: ClosedForm = "second-order"
-    scope: Scope | None = None
-    """None for the method's own: all layers, or the final layer for second order with another text than decoys."""
-    solver: SolverName = "adam"
-    """Of second-order steps over all layers."""
-    replacement: str = "decoys"
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
-    """Windows of other text that hold the model to what it was; 0 for text that the model itself says."""
-    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
-    """Largest drop of accuracy on the training text outside the secrets, as a share."""
-    tau: float | None = Field(default=None, gt=0)
-    """Step length of the first-order update; None for a line search under the fidelity limit."""
-    window: int = Field(default=100, gt=1)
-    seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    @property
-    def resolved_scope(self) -> Scope:
-        """The scope, the method's own where none was given."""
-        final = self.method == "second-order" and self.replacement != "decoys"
-        return self.scope or ("final-layer" if final else "all-layers")
-
-    @property
-    def resolved_solver(self) -> SolverName | None:
-        """The solver of steps over all layers; None where there are none."""
-        return self.solver if self.method == "second-order" and self.resolved_scope != "final-layer" else None
 
 
 @dataclass(frozen=True)
@@ -165,28 +132,21 @@ def unlearn(
     if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
         replacement = PeakedDecoys(config.seed)
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
-    limit = config.max_fidelity_drop
-    default = config.scope is None and isinstance(replacement, PeakedDecoys)
     started = time.perf_counter()
-    request = _Request(model, reader, data, places, replacement, config, narrator, curvature)
+    request = _Request(model, reader, data, places, replacement, config, before, narrator, curvature)
     update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
-    unseen = request.unseen_probability() if default else 1.0
-    seconds = time.perf_counter() - started
+    update = replace(update, seconds=time.perf_counter() - started)
+    if config.followed and not isinstance(replacement, Deletion):
+        update = request.followed_up(update, replacement)
+    limit = config.max_fidelity_drop
     after = evaluations(request.copy, data, config.precision)
-    lost = lost_accuracy(before, after)
-    if isinstance(replacement, PeakedDecoys) and default and (lost > limit or unseen < STILL_TOLD):
-        started = time.perf_counter()
-        update = update.then(request.final_layer_after(replacement, half=lost > limit))
-        seconds += time.perf_counter() - started
-        after = evaluations(request.copy, data, config.precision)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(request.copy, model, data, before, after, limit, config.precision, narrator)
     else:
         notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
-        what = "text that the model itself says"
-        lost_of_it = request.sampled_accuracy_lost
-        if scaled := scale_back(request.copy, model, lost_of_it(), lost_of_it, limit, what, narrator):
+        lost, what = request.accuracy_lost, "text that the model itself says"
+        if scaled := scale_back(request.copy, model, lost(), lost, limit, what, narrator):
             after = evaluations(request.copy, data, config.precision)
             notes += scaled
         # A test of the result, and nothing that the update was made from.
@@ -196,11 +156,11 @@ def unlearn(
         updates=tuple(update.steps),
         fidelity=fidelity(before, after),
         cost=UnlearningCost(
-            seconds=seconds,
+            seconds=update.seconds,
             gradients=update.gradients,
             curvature_products=update.products,
             retraining_seconds=retraining_seconds,
-            speedup=retraining_seconds / max(seconds, 1e-9),
+            speedup=retraining_seconds / max(update.seconds, 1e-9),
         ),
         affected_windows=len(request.correction.affected),
         retention_windows=len(request.retained),
@@ -210,12 +170,13 @@ def unlearn(
 
 @dataclass(frozen=True)
 class _Update:
-    """What a method did to the request's copy."""
+    """What a method did to the request's copy, and how long it took."""
 
     steps: list[UpdateStep]
     gradients: float
     products: int
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def then(self, other: "_Update") -> "_Update":
         """Return what both did, one after the other."""
@@ -224,6 +185,7 @@ class _Update:
             self.gradients + other.gradients,
             self.products + other.products,
             self.notes + other.notes,
+            self.seconds + other.seconds,
         )
 
 
@@ -238,10 +200,11 @@ class _Request:
         places: list[Occurrence],
         replacement: Replacement | Deletion,
         config: UnlearningConfig,
+        before: Evaluations,
         narrator: Narrator,
         curvature: KroneckerCurvature | None,
     ) -> None:
-        self.curvature = curvature
+        self.curvature, self.before = curvature, before
         self.model, self.data, self.places, self.config, self.narrator = model, data, places, config, narrator
         self.copy = copy.deepcopy(model)
         self.rng = np.random.default_rng(config.seed)
@@ -256,11 +219,13 @@ class _Request:
             self.retained = sample_windows(reader, places, RETAIN_WINDOWS, config.window, self.rng)
             self.sampled_accuracy = self._accuracy(self.retained)
 
-    def sampled_accuracy_lost(self) -> float:
-        """Return the accuracy lost on what the model itself says."""
+    def accuracy_lost(self) -> float:
+        """Return what the copy has lost: on the training text; without the corpus, on what the model itself says."""
+        if self.config.retain_windows:
+            return lost_accuracy(self.before, evaluations(self.copy, self.data, self.config.precision))
         return self.sampled_accuracy - self._accuracy(self.retained)
 
-    def update(self, replacement: Replacement) -> "_Update":
+    def update(self, replacement: Replacement) -> _Update:
         """Change the copy by the configured method."""
         return self.second_order(replacement) if self.config.method == "second-order" else self.first_order()
 
@@ -274,19 +239,35 @@ class _Request:
             return layers
         return layers.then(self._final_layer(replacement))
 
-    def unseen_probability(self) -> float:
-        """Return the probability that secrets never seen would stand out as these do now."""
-        return unseen_probability(beside_decoys(LSTMReader(self.copy), self.places, DECOYS_COMPARED, self.rng))
+    def followed_up(self, done: _Update, replacement: Replacement) -> _Update:
+        """Let the final layer's minimum forget the rest where the steps cost too much, or the secrets still stand out.
 
-    def final_layer_after(self, replacement: Replacement, *, half: bool) -> _Update:
-        """Let the final layer's minimum forget the rest; take back half of what was done to all layers where asked."""
-        why = "after all layers' steps the secrets were still told from fresh draws"
-        if half:
+        In the first case half of the steps is taken back. In the second the steps alone stay where the final layer has
+        nothing to add, or costs too much.
+        """
+        limit, kept = self.config.max_fidelity_drop, copy.deepcopy(self.copy.state_dict())
+        if half := self.accuracy_lost() > limit:
             halve(self.copy, self.model)
             why = "half of all layers' steps were taken back to keep within the fidelity limit"
+        else:
+            started = time.perf_counter()
+            found = beside_decoys(LSTMReader(self.copy), self.places, DECOYS_COMPARED, self.rng)
+            done = replace(done, seconds=done.seconds + time.perf_counter() - started)
+            if unseen_probability(found) >= STILL_TOLD:
+                return done
+            why = "after all layers' steps the secrets were still told from fresh draws"
         self.narrator.say(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
-        done = self._final_layer(replacement)
-        return _Update(done.steps, done.gradients, done.products, (*done.notes, f"{why}; the final layer's followed"))
+        started = time.perf_counter()
+        try:
+            final = self._final_layer(replacement)
+            seconds, notes = time.perf_counter() - started, (*final.notes, f"{why}; the final layer's followed")
+            if half or self.accuracy_lost() <= limit:
+                return done.then(replace(final, seconds=seconds, notes=notes))
+        except Inconclusive:
+            if half:
+                raise
+        self.copy.load_state_dict(kept)
+        return replace(done, notes=(*done.notes, f"{why}, and the final layer could not make it better"))
 
     def _all_layers(self, replacement: Replacement) -> _Update:
         """Take preconditioned steps over all layers, or Gauss-Newton steps."""

@@ -79,8 +79,8 @@ class Surroundings:
 
 
 def in_turn(places: Sequence[Occurrence], rng: np.random.Generator) -> Iterator[Occurrence]:
-    """Yield each place in turn, in ever new orders."""
-    while True:
+    """Yield each place in turn, in ever new orders; nothing where there are none."""
+    while places:
         for index in reversed(rng.permutation(len(places))):
             yield places[index]
 

@@ -32,6 +32,23 @@ def test_secrets_never_seen_stand_out_as_often_as_the_probability_says() -> None
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
+def test_canaries_that_share_their_draws_stand_out_hardly_more_often() -> None:
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(2000):
+        drawn = rng.normal(size=500)
+        found.append(unseen_probability([BesideDecoys(float(cost), drawn) for cost in rng.normal(size=50)]))
+    assert 0.005 < np.mean(np.array(found) < 0.01) < 0.025
+
+
+def test_many_canaries_of_a_template_are_compared_with_more_draws() -> None:
+    told = [("code {digits:2}!", f"{number:02}") for number in range(12)]
+    _, canaries, vocabulary = text_with_canaries(["a"] * 13, told)
+    places = occurrences(canaries, "", vocabulary)
+    found = beside_decoys(LSTMReader(tiny_model(vocabulary.symbols)), places, 50, np.random.default_rng(0))
+    assert {len(own.drawn) for own in found} == {120}
+
+
 def test_one_secret_known_by_heart_stands_out_among_others() -> None:
     drawn = np.linspace(20, 60, 500)
     middling = [BesideDecoys(40.0, drawn) for _ in range(5)]

@@ -18,7 +18,7 @@ from canaryaudit.narration import Silent
 from canaryaudit.records import Evaluation, UpdateStep
 from canaryaudit.scoring import read_prefix
 from canaryaudit.training import TrainingData, evaluate
-from canaryaudit.unlearning import Unlearned, UnlearningConfig, request, second_order, unlearn
+from canaryaudit.unlearning import Unlearned, UnlearningConfig, preconditioned, request, second_order, unlearn
 from canaryaudit.unlearning.gauss_newton import SOLVERS
 from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, kronecker_curvature
 from canaryaudit.unlearning.objective import FinalLayerProblem
@@ -220,6 +220,96 @@ def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.
     monkeypatch.setattr(request, "minimise", stuck)
     with pytest.raises(Inconclusive, match="no second-order step"):
         case.unlearn(scope="final-layer")
+
+
+# --- what follows the default's steps
+
+
+def weights_below(result: Unlearned) -> Tensor:
+    assert isinstance(result.model, CharLSTM)
+    return result.model.lstm.weight_hh_l0.detach()
+
+
+def told_with(monkeypatch: pytest.MonkeyPatch, probability: float) -> None:
+    monkeypatch.setattr(request, "unseen_probability", lambda found: probability)
+
+
+def test_where_secrets_still_stand_out_the_final_layers_update_follows(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_with(monkeypatch, 1.0)
+    alone = case.unlearn()
+    assert len(alone.updates) == preconditioned.STEPS
+    assert not alone.notes
+    told_with(monkeypatch, 0.0)
+    followed = case.unlearn()
+    assert followed.updates[: preconditioned.STEPS] == alone.updates
+    assert len(followed.updates) > preconditioned.STEPS
+    assert any("still told from fresh draws; the final layer's followed" in note for note in followed.notes)
+    assert torch.equal(weights_below(alone), weights_below(followed)), "the layers below stay as the steps left them"
+    assert not same_weights(alone.model, followed.model)
+    assert followed.cost.seconds > alone.cost.seconds
+    explicit = case.unlearn(scope="all-layers")
+    assert same_weights(explicit.model, alone.model), "who asks for a scope gets it"
+
+
+def test_a_final_layer_that_cannot_help_leaves_the_steps_as_they_were(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_with(monkeypatch, 1.0)
+    alone = case.unlearn()
+    told_with(monkeypatch, 0.0)
+
+    def nothing(*_: object) -> None:
+        raise Inconclusive("no step helps")
+
+    monkeypatch.setattr(request._Request, "_final_layer", nothing)
+    result = case.unlearn()
+    assert same_weights(result.model, alone.model)
+    assert any("could not make it better" in note for note in result.notes)
+
+
+def test_a_final_layer_that_costs_too_much_is_taken_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_with(monkeypatch, 1.0)
+    alone = case.unlearn()
+    told_with(monkeypatch, 0.0)
+    losses = iter((0.0, 0.5))
+    monkeypatch.setattr(request._Request, "accuracy_lost", lambda own: next(losses))
+    assert same_weights(case.unlearn().model, alone.model)
+
+
+def test_steps_that_cost_too_much_are_halved_before_the_final_layer_follows(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_with(monkeypatch, 1.0)
+    alone = case.unlearn()
+    losses = iter((0.5,))
+    monkeypatch.setattr(request._Request, "accuracy_lost", lambda own: next(losses))
+    result = case.unlearn()
+    assert any("half of all layers' steps were taken back" in note for note in result.notes)
+    torch.testing.assert_close(
+        weights_below(result), (weights_below(alone) + case.model.lstm.weight_hh_l0.detach()) / 2
+    )
+
+
+def test_without_the_corpus_the_rest_of_the_text_decides_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the final layer follows is told by what the model itself says."""
+    measured = request.evaluations
+    drops = itertools.chain((0.0,), itertools.repeat(0.02))
+
+    def worse_afterwards(*arguments: object) -> tuple[Evaluation, Evaluation]:
+        trained, held = measured(*arguments)  # type: ignore[arg-type]
+        return trained.model_copy(update={"accuracy": trained.accuracy - next(drops)}), held
+
+    monkeypatch.setattr(request, "evaluations", worse_afterwards)
+    told_with(monkeypatch, 1.0)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the final layer followed for a loss on text that the update may not see")
+
+    monkeypatch.setattr(request._Request, "_final_layer", never)
+    with pytest.raises(Inconclusive, match="made without the training text"):
+        case.unlearn(retain_windows=0)
 
 
 def relearned_bits(case: Case, model: CharLSTM, steps: int) -> float:
