@@ -124,8 +124,8 @@ ScopeName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="final-layer, all-layers or both. [default: all-layers, then final-layer where secrets still stand out; of "
-        "text and sampled, final-layer]",
+        help="final-layer, all-layers or both. [default: all-layers, then final-layer where secrets still stand out; "
+        "of text and sampled, final-layer]",
     ),
 ]
 SolverChoice = Annotated[
