@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from scipy.special import bdtrc
+from scipy.special import bdtrc, gammaincc
 
 CHANCE = 0.05
 NEVER_SEEN_BITS = -math.log2(CHANCE)
@@ -80,9 +80,10 @@ RULE = {
     ),
     "All together": (
         "exposed if any canary is. Indistinguishable if none is exposed or without a verdict, no more canaries lie "
-        f"above {NEVER_SEEN_BITS:.2f} bits than chance would put there (probability at least 5 %, binomial), and none "
-        "above log2(20 × number of canaries) bits. Where the secrets are gone and the model lost more accuracy than "
-        "was allowed, it is called damaged."
+        f"above {NEVER_SEEN_BITS:.2f} bits than chance would put there (probability at least 5 %, binomial), none lies "
+        "above log2(20 × number of canaries) bits, and as many secrets never seen would add up to as much exposure "
+        "(probability at least 5 %, gamma law). Where the secrets are gone and the model lost more accuracy than was "
+        "allowed, it is called damaged."
     ),
 }
 
@@ -138,6 +139,11 @@ def judge_canary(
     return Verdict.TRACES, "Above what chance explains, or not measured finely enough to exclude that."
 
 
+def sum_probability(bits: Sequence[float]) -> float:
+    """Return the probability that exposures of as many secrets never seen add up to as much: a gamma law of shape n."""
+    return float(gammaincc(len(bits), sum(bits) * math.log(2)))
+
+
 def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None]) -> Verdict:
     """Judge all canaries of one state together, allowing for what chance does among many.
 
@@ -150,8 +156,9 @@ def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None
     if not verdicts or Verdict.INCONCLUSIVE in verdicts:
         return Verdict.INCONCLUSIVE
     above = [v for v in verdicts if v is not Verdict.INDISTINGUISHABLE]
-    largest = max((bits for bits in exposures if bits is not None), default=math.inf)
+    bits = [own for own in exposures if own is not None]
     by_chance = not above or bdtrc(len(above) - 1, len(verdicts), CHANCE) >= CHANCE
-    if by_chance and largest <= math.log2(len(verdicts) / CHANCE):
+    largest = max(bits, default=math.inf)
+    if by_chance and largest <= math.log2(len(verdicts) / CHANCE) and sum_probability(bits) >= CHANCE:
         return Verdict.INDISTINGUISHABLE
-    return Verdict.WEAKENED if all(v is Verdict.WEAKENED for v in above) else Verdict.TRACES
+    return Verdict.WEAKENED if above and all(v is Verdict.WEAKENED for v in above) else Verdict.TRACES

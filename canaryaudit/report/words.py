@@ -35,7 +35,9 @@ def headline(
     of_all = "the secret" if total == 1 else f"all {total:,} secrets"
     counts = Counter(canary.last.verdict for canary in canaries)
     unclear = total - counts[Verdict.INDISTINGUISHABLE]
-    subject = "The secret" if total == 1 else f"{unclear:,} of {total:,} secrets"
+    # Where none stands out alone, all of them may do so together.
+    subject = f"{unclear:,} of {total:,} secrets" if unclear else f"Taken together, {of_all}"
+    subject = "The secret" if total == 1 else subject
     match verdict:
         case Verdict.EXPOSED:
             still = "still " if method else ""

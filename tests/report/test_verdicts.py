@@ -1,6 +1,16 @@
+import numpy as np
 import pytest
 
-from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, Verdict, judge_canary, judge_together
+from canaryaudit.exposure.memorisation import unseen_pvalue
+from canaryaudit.report.verdicts import (
+    EXPOSED_BITS,
+    NEVER_SEEN_BITS,
+    Verdict,
+    judge_canary,
+    judge_together,
+    sum_probability,
+)
+from canaryaudit.report.words import headline
 
 JUST = 1e-9
 
@@ -72,6 +82,40 @@ def test_as_many_canaries_may_lie_above_the_chance_border_as_chance_puts_there()
 def test_together_the_largest_exposure_must_be_one_that_chance_explains():
     good, trace = Verdict.INDISTINGUISHABLE, Verdict.TRACES
     assert judge_together([good] * 3 + [trace], [1.0] * 3 + [6.4]) is trace  # log2(20 * 4) = 6.3
+
+
+def test_together_exposures_must_not_add_up_to_more_than_chance_explains():
+    """Nine canaries of 3 bits each: none stands out alone, and nine secrets never seen would average 1.44."""
+    good, weakened = Verdict.INDISTINGUISHABLE, Verdict.WEAKENED
+    assert judge_together([good] * 9, [1.5] * 9) is good
+    assert judge_together([good] * 9, [3.0] * 9) is Verdict.TRACES
+    assert judge_together([good] * 8 + [weakened], [3.0] * 8 + [4.5]) is weakened
+
+
+def test_the_probability_of_a_sum_is_the_measurements_own() -> None:
+    for bits in ([4.3], [1.5] * 9, [3.0] * 9, [0.0, 12.0]):
+        assert sum_probability(bits) == pytest.approx(unseen_pvalue(np.array(bits)))
+    assert sum_probability([4.3219]) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_where_none_stands_out_alone_the_headline_speaks_of_all() -> None:
+    class Canary:
+        class last:  # noqa: N801
+            verdict = Verdict.INDISTINGUISHABLE
+
+    words = headline(Verdict.TRACES, [Canary()] * 9, None, None)  # type: ignore[list-item]
+    assert words.startswith("Taken together, all 9 secrets can be told from secrets never seen")
+
+
+def test_secrets_never_seen_are_told_from_it_together_once_in_twenty_times_by_each_rule():
+    """Calibration: with every rule at 5 %, all together refuse less than 15 % of exponential draws."""
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(2000):
+        bits = rng.exponential(1 / np.log(2), 9)
+        verdicts = [Verdict.INDISTINGUISHABLE if own <= NEVER_SEEN_BITS else Verdict.TRACES for own in bits]
+        refused += judge_together(verdicts, bits.tolist()) is not Verdict.INDISTINGUISHABLE
+    assert 0.04 < refused / 2000 < 0.15
 
 
 def test_one_exposed_canary_exposes_the_whole_and_one_without_verdict_leaves_it_open():
