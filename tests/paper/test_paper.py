@@ -148,7 +148,7 @@ def test_the_page_has_every_part_and_says_what_was_not_run(results: Results, tmp
     page = render(results)
     assert "### 6 repetitions" in page
     assert "15 repetitions; 30 repetitions; 60 repetitions" in page
-    assert "SISA, 5 shards at 6 repetitions" in page
+    assert "SISA, 5 shards, SISA, 10 shards and SISA, 20 shards at 6 repetitions" in page
     tables = [block for block in page.split("\n\n") if block.startswith("|")]
     for block in tables:
         assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
