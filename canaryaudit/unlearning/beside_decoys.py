@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from canaryaudit.canaries import Template
+from canaryaudit.exposure.memorisation import unseen_pvalue
 from canaryaudit.model import LanguageModel
 from canaryaudit.scoring import log_perplexity_bits, read_prefix
 from canaryaudit.unlearning.windows import Occurrence
@@ -62,6 +62,6 @@ def beside_decoys(
 def unseen_probability(found: Sequence[BesideDecoys]) -> float:
     """Return the probability that as many secrets never seen would stand out as much as these.
 
-    The shares of such secrets are uniform, and the sum of -ln share is Gamma-distributed (Fisher's method).
+    The shares of such secrets are uniform, so that -log2 of a share is distributed as their exposure is.
     """
-    return float(stats.gamma.sf(-sum(np.log(own.share_below) for own in found), len(found)))
+    return unseen_pvalue(-np.log2([own.share_below for own in found]))
