@@ -9,6 +9,8 @@ file with, in a process that may use a gigabyte beyond what it began with. It mu
 """
 
 import argparse
+import copy
+import io
 import json
 import multiprocessing
 import random
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 from safetensors.numpy import save
 
 from canaryaudit.agreement import expected_strings
@@ -51,8 +54,8 @@ CPU_SECONDS = 10.0
 WALL_SECONDS = 180.0
 """After which a case that no signal reaches is ended."""
 MEMORY_BYTES = 2**30
-SHARES = {"template": 30, "record": 30, "tensors": 20, "plan": 14, "txt": 5, "rows": 1}
-"""Of a hundred cases; rows go through a library that takes a tenth of a second for each file."""
+SHARES = {"template": 30, "record": 29, "tensors": 20, "plan": 14, "txt": 5, "rows": 1, "parquet": 1}
+"""Of a hundred cases; rows and parquet go through a library that takes a tenth of a second for each file."""
 
 TOKENS = [
     *("{", "}", "[", "]", '"', ":", ",", "\\", "\n", "\r", "\0", "\t", "#", "=", "'", "{{", "}}", "|", "''", '"""'),
@@ -209,6 +212,25 @@ class Fuzzer:
         path = self._write(mutated(data, chance) if chance.random() < 0.4 else data, f"c.{ending}")
         read_corpus(str(path))
 
+    def _parquet(self, chance: random.Random) -> None:
+        columns: dict[str, pyarrow.Array] = {
+            name: pyarrow.array([f"{token} word" if kind is str else kind(n) for n in range(9)])
+            for name in chance.sample(["text", "id", "é", ""], chance.randint(1, 3))
+            for token, kind in [(chance.choice(["one", "\0", "é" * 300]), chance.choice([str, str, int, float, bytes]))]
+        }
+        if chance.random() < 0.2:
+            columns["text"] = pyarrow.array([chance.choice([None, [], ["a"], ["b", None]]) for _ in range(9)])
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(
+            pyarrow.table(columns),
+            sink,
+            compression=chance.choice(["none", "snappy", "gzip", "zstd"]),
+            use_dictionary=chance.random() < 0.5,
+            row_group_size=chance.choice([1, 4, 100]),
+        )
+        data = sink.getvalue()
+        read_corpus(str(self._write(mutated(data, chance) if chance.random() < 0.7 else data, "c.parquet")))
+
     def _write(self, data: bytes, name: str) -> Path:
         path = self.place / name
         path.write_bytes(data)
@@ -241,18 +263,18 @@ def spoiled(document: Any, chance: random.Random) -> Any:
     while isinstance(place, dict | list) and place and (parent is None or chance.random() < 0.8):
         parent, key = place, chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
         place = place[key]
+    value: Any = copy.deepcopy(chance.choice(VALUES))
     if parent is None:
-        return chance.choice(VALUES)
-    value: Any = chance.choice(VALUES)
+        return value
     for _ in range(chance.choice([0, 0, 0, 1, 300])):
         value = [value] if chance.random() < 0.5 else {"a": value}
     match chance.randrange(5):
         case 0:
             del parent[key]
         case 1 if isinstance(parent, list):
-            parent.extend([place] * chance.choice([1, 500]))
+            parent.extend([copy.deepcopy(place)] * chance.choice([1, 500]))
         case 2 if isinstance(parent, dict):
-            parent[chance.choice(["", "x", "\ud800", *map(str, parent)])] = place
+            parent[chance.choice(["", "x", "\ud800", *map(str, parent)])] = copy.deepcopy(place)
         case 3 if isinstance(parent, dict):
             parent.update({str(number): 0 for number in range(chance.choice([3, 2_000]))})
         case _:

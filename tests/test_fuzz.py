@@ -12,7 +12,7 @@ from tests.fuzz import SHARES, Fuzzer, Hanging, limits, mutated, signal
 
 def test_a_handful_of_strangers_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     fuzzer = Fuzzer(3, tmp_path)
-    cases = [case for case in range(250) if fuzzer.target(case) != "rows"]
+    cases = [case for case in range(250) if fuzzer.target(case) not in ("rows", "parquet")]
     taken = sum(fuzzer.run(case) for case in cases)
     assert len(cases) // 20 < taken < len(cases), "some must be sound, or nothing behind the first check is tried"
 
