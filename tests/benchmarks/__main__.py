@@ -3,6 +3,8 @@
 python -m tests.benchmarks                   all comparisons of speed, and retention
 python -m tests.benchmarks training          some of them: training, scoring, large, retention
 python -m tests.benchmarks exposure RUN      the estimators on a trained run
+python -m tests.benchmarks race CORPUS       time to 95 % accuracy on a text file, against a plain loop
+python -m tests.benchmarks cost              cost against size: corpus, canaries, completions, width of the model
 python -m tests.benchmarks stream [--gigabytes 1]   a corpus that does not fit in the memory that is used
 """
 
@@ -10,7 +12,16 @@ import sys
 from pathlib import Path
 
 from canaryaudit import environment
-from tests.benchmarks import bench_exposure, bench_large, bench_retention, bench_scoring, bench_stream, bench_training
+from tests.benchmarks import (
+    bench_cost,
+    bench_exposure,
+    bench_large,
+    bench_race,
+    bench_retention,
+    bench_scoring,
+    bench_stream,
+    bench_training,
+)
 
 SPEED = {"training": bench_training, "scoring": bench_scoring, "large": bench_large}
 
@@ -21,6 +32,15 @@ def main(arguments: list[str]) -> None:
     print("; ".join(f"{name}: {value}" for name, value in facts.items()))
     if arguments[:1] == ["exposure"] and len(arguments) == 2:
         bench_exposure.run(Path(arguments[1]))
+        return
+    if arguments[:1] == ["race"] and len(arguments) == 2:
+        print("\n| training | epochs | time | accuracy | share of the time |\n| --- | --: | --: | --: | --: |")
+        for line in bench_race.run(Path(arguments[1]), 0.95):
+            print(line, flush=True)
+        return
+    if arguments == ["cost"]:
+        for line in bench_cost.run():
+            print(line, flush=True)
         return
     if arguments[:1] == ["stream"] and (len(arguments) == 1 or arguments[1:2] == ["--gigabytes"]):
         print("\n| what | corpus | time | processor time | throughput of the processor | peak memory |")

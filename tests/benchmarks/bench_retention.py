@@ -1,25 +1,17 @@
 """Fidelity against the number of retained windows, 0 being text that the model itself says."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
-import torch
-
-from canaryaudit import training
-from canaryaudit.exposure import MeasurementConfig, measure
-from canaryaudit.model import LSTMReader
+from canaryaudit.exposure import MeasurementConfig
 from canaryaudit.narration import Silent
-from canaryaudit.newrun import make_run
-from canaryaudit.pipeline import Pipeline
-from canaryaudit.plan import InsertOptions, TrainOptions
 from canaryaudit.unlearning import UnlearningConfig, unlearn
+from tests.benchmarks.tiny import Trained, measured, trained
 
 WINDOWS = (0, 10, 30, 100, 300, 1000)
 SEEDS = (0, 1, 2)
-_SIZE = (16, 128, 1)
-_CHARACTERS = 60_000
+CHARACTERS = 60_000
+EPOCHS = 30
 
 
 @dataclass(frozen=True)
@@ -50,45 +42,20 @@ class Point:
 
 def run() -> list[Point]:
     """Train a tiny model on a part of the embedded corpus with nine canaries, and unlearn them with each number."""
-    with tempfile.TemporaryDirectory() as scratch:
-        text = Path(__file__).parents[2] / "corpora" / "harbour.txt"
-        corpus = Path(scratch, "part.txt")
-        corpus.write_text(text.read_text("utf-8")[:_CHARACTERS], "utf-8")
-        options = InsertOptions(
-            corpus=str(corpus),
-            template=("The strong-room opens to {digits:4}-{digits:4}.", "My number is {digits:6}."),
-            canaries=9,
-            repetitions=(6, 12),
-        )
-        made, _ = make_run(Path(scratch, "run"), options, ["bench"])
-        size, training.SIZES["small"] = training.SIZES["small"], _SIZE
-        try:
-            stages = Pipeline(made, ["bench"], Silent())
-            stages.train(TrainOptions(epochs=30, precision="fp32"))
-            return [_point(stages, windows) for windows in WINDOWS]
-        finally:
-            training.SIZES["small"] = size
+    templates = ("The strong-room opens to {digits:4}-{digits:4}.", "My number is {digits:6}.")
+    tiny = trained(CHARACTERS, templates, canaries=9, repetitions=(6, 12), epochs=EPOCHS)
+    return [_point(tiny, windows) for windows in WINDOWS]
 
 
-def _point(stages: Pipeline, windows: int) -> Point:
-    device = torch.device("cpu")
-    model, (data, _) = stages._model("before", device), stages._data(device)
-    canary_set = stages.run.canary_set()
+def _point(tiny: Trained, windows: int) -> Point:
     results, exposures = [], []
     for seed in SEEDS:
         config = UnlearningConfig(retain_windows=windows, max_fidelity_drop=1.0, seed=seed)
-        result = unlearn(model, data, canary_set.inserted, canary_set.corpus_symbols, config, 0.0, Silent())
-        measured = measure(
-            LSTMReader(result.model),
-            canary_set,
-            MeasurementConfig(num_references=2_000, search_budget=2_000),
-            name="after-benchmark",
-            model_sha256="",
-            precision="fp32",
-            narrator=Silent(),
-        )
+        known = tiny.canary_set
+        result = unlearn(tiny.model, tiny.data, known.inserted, known.corpus_symbols, config, 0.0, Silent())
+        found = measured(result.model, known, MeasurementConfig(num_references=2_000, search_budget=2_000))
         results.append(result)
-        exposures += [canary.exposure.bits for canary in measured.canaries if not canary.control]
+        exposures += [canary.exposure.bits for canary in found.canaries if not canary.control]
     kept = [result.fidelity for result in results]
     return Point(
         windows,

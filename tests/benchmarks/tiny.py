@@ -1,0 +1,58 @@
+"""A small model trained on the embedded story with canaries in it, for curves that need many updates."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from canaryaudit import training
+from canaryaudit.canaries import CanarySet
+from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.model import CharLSTM, LSTMReader
+from canaryaudit.narration import Silent
+from canaryaudit.newrun import make_run
+from canaryaudit.pipeline import Pipeline
+from canaryaudit.plan import InsertOptions, TrainOptions
+from canaryaudit.records import Measurement
+from canaryaudit.training import TrainingData
+
+_SIZE = (16, 128, 1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, what it was trained on, and the secrets in it."""
+
+    model: CharLSTM
+    data: TrainingData
+    canary_set: CanarySet
+
+
+def trained(
+    characters: int, template: tuple[str, ...], canaries: int, repetitions: tuple[int, ...], epochs: int
+) -> Trained:
+    """Insert canaries into the first characters of the story and train 128 units on it."""
+    story = Path(__file__).parents[2] / "corpora" / "harbour.txt"
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = Path(scratch, "part.txt")
+        corpus.write_text(story.read_text("utf-8")[:characters], "utf-8")
+        options = InsertOptions(corpus=str(corpus), template=template, canaries=canaries, repetitions=repetitions)
+        made, _ = make_run(Path(scratch, "run"), options, ["bench"])
+        size, training.SIZES["small"] = training.SIZES["small"], _SIZE
+        try:
+            stages = Pipeline(made, ["bench"], Silent())
+            stages.train(TrainOptions(epochs=epochs, precision="fp32"))
+            device = torch.device("cpu")
+            model, (data, _) = stages.model("before", device), stages.data(device)
+        finally:
+            training.SIZES["small"] = size
+        assert isinstance(model, CharLSTM)
+        return Trained(model, data, made.canary_set())
+
+
+def measured(model: CharLSTM, canary_set: CanarySet, config: MeasurementConfig) -> Measurement:
+    """Measure the exposures under a model."""
+    return measure(
+        LSTMReader(model), canary_set, config, name="bench", model_sha256="", precision="fp32", narrator=Silent()
+    )
