@@ -26,7 +26,7 @@ from tests.benchmarks.bench_scoring import PREFIX, SYMBOLS, untrained
 from tests.benchmarks.bench_stream import cost_of, write_corpus
 from tests.benchmarks.tiny import measured, trained
 
-CORPUS_MEGABYTES = (1, 10, 100)
+CORPUS_MEGABYTES = (1, 10, 100, 1000)
 CANARIES = (1, 10, 100, 500)
 COMPLETIONS = (1_000, 10_000, 100_000, 1_000_000)
 WIDTHS = (128, 256, 512, 1024)
