@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from canaryaudit import environment, training
+from canaryaudit.corpus import Vocabulary
 from canaryaudit.exposure import MeasurementConfig
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
 from canaryaudit.exposure.uniform import UniformSample
-from canaryaudit.model import CharLSTM, DraftReader, LSTMReader, PrefixState, resolve_precision
+from canaryaudit.model import CharLSTM, DraftReader, LanguageModel, LSTMReader, PrefixState, resolve_precision
 from canaryaudit.narration import Silent
 from canaryaudit.parts import Forgetful
 from canaryaudit.records import Architecture
@@ -30,7 +31,7 @@ CORPUS_MEGABYTES = (1, 10, 100, 1000)
 CANARIES = (1, 10, 100, 500)
 COMPLETIONS = (1_000, 10_000, 100_000, 1_000_000)
 WIDTHS = (128, 256, 512, 1024)
-CHARACTERS = 170_000
+CHARACTERS = 300_000
 EPOCHS = 12
 
 
@@ -76,11 +77,17 @@ def _corpora() -> Iterator[str]:
     return _table("corpus, MB", columns, rows(), 1)
 
 
-class _Weightless(LSTMReader):
-    """A reader that costs nothing: what is left is the work around the model."""
+class _Weightless:
+    """A model that knows and costs nothing: what is left is the work around it, which no GPU does."""
+
+    vocabulary, device = Vocabulary(SYMBOLS), torch.device("cpu")
+    _law = torch.full((1, len(SYMBOLS)), -math.log2(len(SYMBOLS)))
+
+    def read(self, symbols: torch.Tensor) -> PrefixState:
+        return PrefixState(self._law, ())
 
     def advance(self, state: PrefixState, symbols: torch.Tensor) -> PrefixState:
-        return state
+        return PrefixState(self._law.expand(len(symbols), -1), ())
 
 
 def _completions() -> Iterator[str]:
@@ -88,9 +95,9 @@ def _completions() -> Iterator[str]:
     reader = LSTMReader(model)
     quick = DraftReader(model) if resolve_precision("auto", torch.device("cpu")) == "bf16" else None
     targets = space.sample(64, np.random.default_rng(1))
-    start = read_prefix(reader, PREFIX)
 
-    def seconds(scorer: LSTMReader, count: int, draft: DraftReader | None) -> float:
+    def seconds(scorer: LanguageModel, count: int, draft: LanguageModel | None) -> float:
+        start = read_prefix(scorer, PREFIX)
         return _processor_seconds(
             lambda: score_references(
                 scorer,
@@ -108,10 +115,11 @@ def _completions() -> Iterator[str]:
     def rows() -> Iterator[list[float]]:
         for count in COMPLETIONS:
             taken = seconds(reader, count, quick if count >= DRAFT_FROM else None)
-            around = seconds(_Weightless(model), count, None)
-            yield [count, taken, 1e6 * taken / count, around]
+            around = seconds(_Weightless(), count, None)
+            yield [count, taken, around, 1e6 * taken / count, 1e6 * around / count]
 
-    return _table("completions", ["s", "µs each", "of it around the model, s"], rows(), 1)
+    columns = ["all, s", "around the model, s", "all, µs each", "around the model, µs each"]
+    return _table("completions", columns, rows(), 2)
 
 
 def _widths() -> Iterator[str]:
@@ -140,7 +148,11 @@ def _widths() -> Iterator[str]:
 
 def _canaries() -> Iterator[str]:
     templates = ("The strong-room opens to {digits:4}-{digits:4}.", "My number is {digits:8}.")
-    tiny = trained(CHARACTERS, templates, canaries=max(CANARIES), repetitions=(6,), epochs=EPOCHS)
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = Path(scratch, "corpus.txt")
+        write_corpus(corpus, CHARACTERS)
+        text = corpus.read_text("utf-8")
+    tiny = trained(text, templates, canaries=max(CANARIES), repetitions=(3,), epochs=EPOCHS)
     known = tiny.canary_set
 
     def rows() -> Iterator[list[float]]:

@@ -1,6 +1,7 @@
 """Fidelity against the number of retained windows, 0 being text that the model itself says."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 
 from canaryaudit.exposure import MeasurementConfig
@@ -43,7 +44,8 @@ class Point:
 def run() -> list[Point]:
     """Train a tiny model on a part of the embedded corpus with nine canaries, and unlearn them with each number."""
     templates = ("The strong-room opens to {digits:4}-{digits:4}.", "My number is {digits:6}.")
-    tiny = trained(CHARACTERS, templates, canaries=9, repetitions=(6, 12), epochs=EPOCHS)
+    story = Path(__file__).parents[2] / "corpora" / "harbour.txt"
+    tiny = trained(story.read_text("utf-8")[:CHARACTERS], templates, canaries=9, repetitions=(6, 12), epochs=EPOCHS)
     return [_point(tiny, windows) for windows in WINDOWS]
 
 

@@ -1,4 +1,4 @@
-"""A small model trained on the embedded story with canaries in it, for curves that need many updates."""
+"""A small model trained on a text with canaries in it, for curves that need many updates."""
 
 import tempfile
 from dataclasses import dataclass
@@ -29,14 +29,11 @@ class Trained:
     canary_set: CanarySet
 
 
-def trained(
-    characters: int, template: tuple[str, ...], canaries: int, repetitions: tuple[int, ...], epochs: int
-) -> Trained:
-    """Insert canaries into the first characters of the story and train 128 units on it."""
-    story = Path(__file__).parents[2] / "corpora" / "harbour.txt"
+def trained(text: str, template: tuple[str, ...], canaries: int, repetitions: tuple[int, ...], epochs: int) -> Trained:
+    """Insert canaries into a text and train 128 units on it."""
     with tempfile.TemporaryDirectory() as scratch:
         corpus = Path(scratch, "part.txt")
-        corpus.write_text(story.read_text("utf-8")[:characters], "utf-8")
+        corpus.write_text(text, "utf-8")
         options = InsertOptions(corpus=str(corpus), template=template, canaries=canaries, repetitions=repetitions)
         made, _ = make_run(Path(scratch, "run"), options, ["bench"])
         size, training.SIZES["small"] = training.SIZES["small"], _SIZE
