@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from canaryaudit.canaries import Template
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.training import TrainingData
 from canaryaudit.unlearning.replacement import Deletion, Replacement
@@ -139,7 +140,8 @@ def sentences(text: str, places: Sequence[Occurrence]) -> list[tuple[int, int]]:
     edges = np.array([0, *breaks, len(text)])
     found = []
     for place in places:
-        begin = place.start - len(place.prefix)
+        # A template without a prefix begins with its secret: the line break that it is read after is not deleted.
+        begin = place.start - len(Template.parse(place.canary.template).prefix)
         stop = place.start + len(place.secret) + len(place.suffix)
         first = int(edges[np.searchsorted(edges, max(begin, 0), "right") - 1])
         last = int(edges[np.searchsorted(edges, stop, "left")])

@@ -67,6 +67,10 @@ def test_the_sentence_that_holds_the_secret_is_deleted(before: str, after: str, 
     assert deleted(before, after) == left
 
 
+def test_the_sentence_before_a_canary_without_a_prefix_stays() -> None:
+    assert deleted("One. Two.\n\n", "\n\nThree.", ("{digits:3} is my number.", "471")) == "One. Two.\n\nThree."
+
+
 def test_a_full_stop_within_the_canary_ends_no_sentence() -> None:
     assert deleted("One. ", " Two.", ("Dr. No. has {digits:2}. not {digits:2}", "12. not 34")) == "One. "
 
