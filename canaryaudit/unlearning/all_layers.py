@@ -168,7 +168,7 @@ class AllLayersProblem:
         return Reading(windows, None, laws, laws.new_ones(len(laws)))
 
     def _around(self, place: Occurrence, *, bare: bool, weight: float) -> list[Reading]:
-        """Return one reading of a secret's context, for each length of its replacements."""
+        """Return a secret's context with its replacements and its own path, one reading for each of their lengths."""
         depth = 0 if bare else min(self._surroundings.free(place), CONTEXT)
         context = self._surroundings.context(place, depth)[None]
         secret, suffix = (torch.from_numpy(part).to(context.device) for part in (place.secret, place.suffix))
@@ -185,7 +185,13 @@ class AllLayersProblem:
             own = Corrected(
                 secret[None].cpu(), torch.from_numpy(laws_along(place.space, place.space.shares, place.secret))[None]
             )
-            readings[0] = _joined(readings[0], self._branching(context, own, suffix, before, after, weight))
+            path = self._branching(context, own, suffix, before, after, weight)
+            lengths = [item.symbols.shape[1] for item in corrected]
+            if len(secret) in lengths:
+                alike = lengths.index(len(secret))
+                readings[alike] = _joined(readings[alike], path)
+            else:  # a choice of words, and none of the secret's length was drawn
+                readings.append(path)
         return readings
 
     def _branching(
@@ -234,13 +240,11 @@ def merged(readings: Sequence[Reading]) -> list[Reading]:
 
 
 def _joined(one: Reading, other: Reading) -> Reading:
-    """Join two readings of one context whose branches are equally long; else keep the first."""
-    if one.branches is None or other.branches is None or one.branches.shape[2] != other.branches.shape[2]:
-        return one
+    """Join two readings of one context whose branches are equally long."""
     depth = one.contexts.shape[1]
     return Reading(
         one.contexts,
-        torch.cat((one.branches, other.branches), 1),
+        torch.cat([own.branches for own in (one, other) if own.branches is not None], 1),
         torch.cat((one.targets, other.targets[depth:])),
         torch.cat((one.weights[:depth] + other.weights[:depth], one.weights[depth:], other.weights[depth:])),
     )

@@ -21,8 +21,10 @@ CANARY = ("code {digits:4}!", "1234")
 WINDOW = 20
 
 
-def made(replacement: Any = None, *, window: int = WINDOW, hidden: int = 4) -> tuple[AllLayersProblem, Any, Any]:
-    data, canaries, vocabulary = text_with_canaries(PIECES, [CANARY])
+def made(
+    replacement: Any = None, *, window: int = WINDOW, hidden: int = 4, canary: tuple[str, str] = CANARY
+) -> tuple[AllLayersProblem, Any, Any]:
+    data, canaries, vocabulary = text_with_canaries(PIECES, [canary])
     model = tiny_model(vocabulary.symbols, hidden=hidden, scale=3.0).double()
     places = occurrences(canaries, "", vocabulary)
     starts = retention_windows(data.secret.numpy(), window, 100, np.random.default_rng(0))
@@ -93,6 +95,14 @@ def test_the_secret_itself_and_decoys_are_to_be_as_likely_as_any_other() -> None
         assert {text_of(own[4:], vocabulary) for own in reading.branches.flatten(0, 1)} == {"!"}
     assert "1234" in seen
     assert len(seen) > 8
+
+
+@pytest.mark.parametrize("secret", ["a12", "bcd12"])
+def test_the_secret_itself_is_read_whatever_lengths_its_decoys_have(secret: str) -> None:
+    problem, _, vocabulary = made(canary=("code {choice:a|bcd}{digits:2}!", secret))
+    for _ in range(10):
+        branches = [own for reading in problem.draw()[:-1] for own in reading.branches.flatten(0, 1)]
+        assert f"{secret}!" in {text_of(own, vocabulary) for own in branches}
 
 
 def test_around_the_secret_the_original_model_is_retained() -> None:
