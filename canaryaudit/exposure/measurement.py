@@ -17,7 +17,7 @@ from canaryaudit.exposure.headline import headline
 from canaryaudit.exposure.importance import Effort, importance_exposures
 from canaryaudit.exposure.memorisation import memorisation_curves
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
-from canaryaudit.exposure.sampling import sampled_exposure
+from canaryaudit.exposure.sampling import FEWEST, sampled_exposure
 from canaryaudit.exposure.skewnormal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
 from canaryaudit.exposure.uniform import UniformSample
 from canaryaudit.masking import hide_given
@@ -181,6 +181,8 @@ def _measure_group(
     estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in group.canaries]
     nodes, characters = 0, config.num_references * space.max_length
     if "exact" in config.estimators:
+        if space.size <= config.enumerate_up_to:
+            characters += space.size * space.max_length
         exact, nodes = _exact_estimates(model, group, config, _ticker(narrator, stage, "exact rank"), ranks)
         for own, estimate in zip(estimates, exact, strict=True):
             own["exact"] = estimate
@@ -208,9 +210,11 @@ def _measure_group(
         cost = float(group.costs_bits[k])
         if "sampled" in config.estimators:
             others = references.where(references.owner != k)
-            own["sampled"] = sampled_exposure(
-                cost, others.bits, space.bits, counts=others.counts, rescored=others.rescored
-            )
+            # Of a space with hardly a member but this one no number of draws tells anything: its rank is counted.
+            if others.total >= FEWEST or "exact" not in own:
+                own["sampled"] = sampled_exposure(
+                    cost, others.bits, space.bits, counts=others.counts, rescored=others.rescored
+                )
         if distribution.skew_normal is not None:
             own["skew-normal"] = skew_normal_exposure(cost, distribution.skew_normal, distribution.min_bits, space.bits)
     greedy = greedy_completion(model, group.start, space.max_length)

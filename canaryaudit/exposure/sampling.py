@@ -9,6 +9,8 @@ from scipy.stats import beta
 from canaryaudit.errors import MeasurementError
 from canaryaudit.records import Estimate
 
+FEWEST = 2
+"""References without which there is no estimate."""
 ENOUGH_LIKELIER = 10
 """Likelier references from which the figure is trusted: its interval is then about a factor of two wide."""
 NEIGHBOURS = 8
@@ -69,8 +71,8 @@ def sampled_exposure(
     """
     counts = np.ones(len(reference_bits), dtype=np.int64) if counts is None else counts
     count = float(counts.sum())
-    if count < 2:
-        raise MeasurementError(f"expected at least 2 references, got {count:.0f}: raise --samples")
+    if count < FEWEST:
+        raise MeasurementError(f"expected at least {FEWEST} references, got {count:.0f}: raise --samples")
     likelier = float(counts @ _likelier(reference_bits, log_perplexity_bits))
     if rescored is not None and len(rescored.rows):
         change, variance = _correction(log_perplexity_bits, reference_bits, counts, rescored)
