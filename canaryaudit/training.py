@@ -206,7 +206,7 @@ class _Loop:
             window=config.window,
             learning_rate=config.learning_rate,
             seed=config.seed,
-            device=str(self.data.train.device),
+            device=self.data.train.device.type,
             precision=config.precision,
             seconds=self.seconds,
             characters_per_second=self.characters / max(1e-9, self.seconds),
