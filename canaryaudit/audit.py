@@ -13,7 +13,7 @@ from canaryaudit.records import CorpusFacts, Measurement
 from canaryaudit.report import Summary
 from canaryaudit.report.figures import counted
 from canaryaudit.rundir import RunDirectory, check_name
-from canaryaudit.unlearnstage import check_options
+from canaryaudit.unlearnstage import check_options, difference
 
 
 def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[str]]:
@@ -94,19 +94,9 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
         pipeline.unlearn(options, measure_options)
         return
     record = run.unlearning(name)
-    pairs = {
-        "method": (record.method, options.method),
-        "scope": (record.scope, options.scope or record.scope),
-        "solver": (record.solver, options.solver if record.solver else None),
-        "replacement": (record.replacement, options.replacement),
-        "canaries": (set(record.canaries), set(options.canary or (c.id for c in run.canary_set().inserted))),
-        "from": (record.origin, options.start),
-        "seed": (record.seed, options.seed),
-        "max_fidelity_drop": (record.fidelity_limit, options.max_fidelity_drop),
-    }
-    if differing := [what for what, (found, asked) in pairs.items() if found != asked]:
+    if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing[0]}: give the "
+            f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing}: give the "
             f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
         )
     pipeline.narrator.say(f"Unlearned {name!r} already.")

@@ -6,6 +6,7 @@ away unasked: where it was made with other options than are asked for now, that 
 """
 
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
@@ -22,10 +23,10 @@ from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, Unlear
 from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
 from canaryaudit.report.figures import counted, points
 from canaryaudit.report.relearning import relearning_sentences
-from canaryaudit.rundir import check_name
+from canaryaudit.rundir import MAX_NAME, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
 from canaryaudit.trainingstate import read_state
-from canaryaudit.unlearnstage import check_options, run_unlearning
+from canaryaudit.unlearnstage import check_options, difference, run_unlearning
 from canaryaudit.workbench import Workbench
 
 DEFAULT_REPORTS = Path("reports")
@@ -159,6 +160,11 @@ class Pipeline(Workbench):
                 raise UnlearningError(
                     f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
                 )
+            if differing := difference(self.run.unlearning(name), options, self.run.canary_set().inserted):
+                raise UnlearningError(
+                    f"{self.run.path} has an unlearning {name!r} that differs from what is asked for in its "
+                    f"{differing}: use --force to do it again, or another --name"
+                )
             self.narrator.say(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
             self.measure(f"after-{name}", measure_options)
             return self.run.unlearning(name)
@@ -217,8 +223,7 @@ class Pipeline(Workbench):
         canaries = chosen_canaries(record, options.canary, before, inserted)
         reference = retrained_for(self._unlearnings(), canaries)
         if reference is None:
-            free = {own.name for own in self.run.unlearnings()}
-            name = "retrain" if "retrain" not in free else check_name(f"retrain-for-{record.name}")
+            name = _name_of_retraining(record.name, {own.name for own in self._unlearnings()})
             self.narrator.say(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
             retraining = UnlearnOptions(
                 name=name,
@@ -325,6 +330,13 @@ class Pipeline(Workbench):
         )
         if calibration and not calibration.passed:
             self.narrator.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")
+
+
+def _name_of_retraining(attacked: str, taken: set[str]) -> str:
+    """Return a name for a model that is retrained to attack it beside the unlearning ``attacked``."""
+    long = f"retrain-for-{attacked}"[: MAX_NAME - len("-99")]
+    numbered = (f"{long}-{number}" for number in count(2))
+    return next(name for name in chain(("retrain", long), numbered) if name not in taken)
 
 
 def training_config(options: TrainOptions) -> TrainingConfig:

@@ -54,8 +54,8 @@ class Repairs:
 
     def train(self, record: ModelRecord | None) -> str:
         """Return how to train the model again; ``record`` is None where model.json is lost."""
-        if self._plan:
-            return self._plan
+        if plan := self._plan_of("train", ""):
+            return plan
         if record and (training := record.training):
             options = _flags(
                 {
@@ -74,8 +74,8 @@ class Repairs:
 
     def measure(self, model: str, found: Measurement | None = None) -> str:
         """Return how to measure a model again; ``found`` is the measurement as it is, if it can be read."""
-        if self._plan:
-            return self._plan
+        if plan := self._plan_of("measure", model):
+            return plan
         made_by = self._argv("measure", model)
         options = split_words(made_by[2:], but={"--model"})[1] if made_by[1:2] == ["measure"] else []
         if made_by[1:2] in (["unlearn"], ["attack"]):
@@ -92,8 +92,8 @@ class Repairs:
             record: Its record, if it can be read.
             measured: Any measurement, for the number of references.
         """
-        if self._plan:
-            return self._plan
+        if plan := self._plan_of("unlearn", name):
+            return plan
         options = self._own_options("unlearn", name, but={"--name"})
         if not options and record:
             options = _flags(_asked(record) | ({"samples": measured.num_references} if measured else {}))
@@ -103,8 +103,9 @@ class Repairs:
     def attack(self, record: UnlearningRecord) -> str:
         """Return how to make the attack of a record again."""
         found = record.relearning
-        if self._plan or found is None:
-            return self._plan
+        plan = self._plan_of("attack", record.name)
+        if plan or found is None:
+            return plan
         options = _flags(
             {
                 "name": record.name,
@@ -120,6 +121,10 @@ class Repairs:
         """Return the command line of the last such stage; empty if there was none."""
         runs = [own.argv for own in self.manifest.stages if (own.stage, own.name) == (stage, name)]
         return list(runs[-1]) if runs else []
+
+    def _plan_of(self, stage: Stage, name: str) -> str:
+        """Return the command of the plan, where it ran the last such stage, or none is known; else nothing."""
+        return self._plan if self._argv(stage, name)[1:2] in ([], ["run"]) else ""
 
     def _own_options(self, stage: Stage, name: str, but: set[str] | None = None) -> list[str]:
         """Return the options of the command of that stage; none where another command ran it with its defaults."""
@@ -177,7 +182,13 @@ def _asked(record: UnlearningRecord) -> dict[str, Any]:
     }
     if record.method in get_args(ClosedForm):
         windows = 0 if record.retention_source == "model" else record.retention_windows
-        asked |= {"scope": record.scope, "solver": record.solver, "from": record.origin, "retain-windows": windows}
+        asked |= {
+            "scope": record.asked_scope if record.asked_windows is not None else record.scope,
+            "solver": record.solver,
+            "from": record.origin,
+            "retain-windows": windows if record.asked_windows is None else record.asked_windows,
+            "tau": record.tau,
+        }
     if record.method == "sisa":
         asked["shards"] = record.members
     return asked

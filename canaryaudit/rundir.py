@@ -33,7 +33,9 @@ _DERIVED = (
     *(layout.ENCODED, _MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT),
     *(layout.PARTS, layout.CURVATURE),
 )
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+MAX_NAME = 100
+"""Characters of an unlearning's name at most."""
+_NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -47,7 +49,7 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise RunDirectoryError(
             f"name {name!r} cannot be used: expected a-z, 0-9, '.', '_' and '-', with a letter or digit first, "
-            "at most 100 characters"
+            f"at most {MAX_NAME} characters"
         )
     return name
 

@@ -28,14 +28,41 @@ def check_options(options: UnlearnOptions) -> None:
     """
     if options.shards is not None and options.method != "sisa":
         raise UnlearningError(f"--shards belongs to --method sisa: drop it, or the method {options.method}")
+    if options.tau is not None and options.method != "first-order":
+        raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
     if options.method in get_args(ClosedForm):
         return
     if options.start != "before":
         raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
     if options.scope == "final-layer":
         raise UnlearningError(f"--method {options.method} trains all layers: drop --scope final-layer")
-    if options.tau is not None:
-        raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
+
+
+def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequence[Canary]) -> str:
+    """Return the first option in which an unlearning is not what is asked for; empty where it is in all of them.
+
+    Args:
+        record: What was done.
+        options: What is asked for.
+        inserted: The run's inserted canaries: all of them where none is named.
+    """
+    pairs: dict[str, tuple[object, object]] = {
+        "method": (record.method, options.method),
+        "replacement": (record.replacement, options.replacement),
+        "canaries": (set(record.canaries), set(options.canary or (canary.id for canary in inserted))),
+        "from": (record.origin, options.start),
+        "seed": (record.seed, options.seed),
+        "max-fidelity-drop": (record.fidelity_limit, options.max_fidelity_drop),
+    }
+    if record.method == "sisa":
+        pairs["shards"] = (record.members, options.shards or BaselineConfig.model_fields["shards"].default)
+    if record.solver:
+        pairs["solver"] = (record.solver, options.solver)
+    if record.asked_windows is not None:  # a closed form, of a version that tells
+        pairs["scope"] = (record.asked_scope, options.scope)
+        pairs["retain-windows"] = (record.asked_windows, options.retain_windows)
+        pairs["tau"] = (record.tau, options.tau)
+    return next((name for name, (found, asked) in pairs.items() if found != asked), "")
 
 
 def run_unlearning(
@@ -58,7 +85,7 @@ def run_unlearning(
         UnlearningError: The request cannot be carried out.
         Inconclusive: Nothing can be forgotten within the fidelity limit; nothing was saved.
     """
-    name, run = options.resolved_name, bench.run
+    name, run, closed = options.resolved_name, bench.run, options.method in get_args(ClosedForm)
     origin, training = run.model_record(options.start), run.model_record().training
     device = resolve_device(options.device)
     # The training's own where it can be: a trial of speed could choose otherwise where an interrupted request goes on.
@@ -68,7 +95,7 @@ def run_unlearning(
     if isinstance(model, Ensemble):
         raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
     with bench.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
-        if options.method in get_args(ClosedForm):
+        if closed:
             canaries = [*chosen, *(own for own in earlier if own not in chosen)]
             scope, solver, result = _update(bench, options, canaries, lineage, model, training, data, precision)
         else:
@@ -81,11 +108,14 @@ def run_unlearning(
         name=name,
         method=options.method,
         scope=scope,
+        asked_scope=options.scope if closed else None,
         solver=solver,
+        tau=options.tau,
         replacement=options.replacement,
         canaries=tuple(canary.id for canary in chosen),
         affected_windows=result.affected_windows,
         retention_windows=result.retention_windows,
+        asked_windows=options.retain_windows if closed else None,
         retention_source="corpus" if options.retain_windows else "model",
         seed=options.seed,
         device=device.type,

@@ -75,9 +75,13 @@ class UnlearningRecord(Record):
     name: str
     method: Method
     scope: Scope
-    """As asked for, or the method's own; a note tells where the final layer's update followed the default's steps."""
+    """Of the method; a note tells where the final layer's update followed the default's steps."""
+    asked_scope: Scope | None = None
+    """As asked for; null for the default."""
     solver: SolverName | None = None
     """Of the steps over all layers; null where there were none."""
+    tau: float | None = None
+    """Length of a first-order step, where it was asked for."""
     replacement: str
     """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
     canaries: Many[str]
@@ -86,6 +90,8 @@ class UnlearningRecord(Record):
     """Training windows that a secret touches, as feature or label: the size of Z."""
     retention_windows: int
     """Windows without a secret that held the model to what it was."""
+    asked_windows: int | None = None
+    """As asked for; a short text has fewer. Null for a baseline, and in a record of an earlier version."""
     retention_source: Literal["corpus", "model"] = "corpus"
     """Where they come from: the training text, or text that the model itself says."""
     seed: int

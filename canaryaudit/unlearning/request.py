@@ -257,17 +257,18 @@ class _Request:
                 return done
             why = "after all layers' steps the secrets were still told from fresh draws"
         self.narrator.say(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
-        started = time.perf_counter()
+        tried, started = _Update([], 0.0, 0), time.perf_counter()
         try:
-            final = self._final_layer(replacement)
-            seconds, notes = time.perf_counter() - started, (*final.notes, f"{why}; the final layer's followed")
-            if half or self.accuracy_lost() <= limit:
-                return done.then(replace(final, seconds=seconds, notes=notes))
+            tried = self._final_layer(replacement)
         except Inconclusive:
             if half:
                 raise
+        tried = replace(tried, seconds=time.perf_counter() - started)
+        if tried.steps and (half or self.accuracy_lost() <= limit):
+            return done.then(replace(tried, notes=(*tried.notes, f"{why}; the final layer's followed")))
         self.copy.load_state_dict(kept)
-        return replace(done, notes=(*done.notes, f"{why}, and the final layer could not make it better"))
+        # What came to nothing was work all the same.
+        return done.then(replace(tried, steps=[], notes=(f"{why}, and the final layer could not make it better",)))
 
     def _all_layers(self, replacement: Replacement) -> _Update:
         """Take preconditioned steps over all layers, or Gauss-Newton steps."""
@@ -359,9 +360,10 @@ class _Request:
             narrator=self.narrator,
         )
         if tau == 0:
+            other = "--replacement decoys" if config.replacement == Deletion.name else "--method second-order"
             raise Inconclusive(
                 "no first-order step serves the corrected text within the fidelity limit "
-                f"({config.max_fidelity_drop}): nothing was saved; use --method second-order"
+                f"({config.max_fidelity_drop}): nothing was saved; use {other}"
             )
         return _Update([step], 2.0 * len(self.correction.affected), 0, (f"tau {tau:.3g}",))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from canaryaudit import pipeline
+from canaryaudit.rundir import check_name
 from tests.commands import FAST, canaryaudit, succeed, tree
 
 MakeRun = Callable[..., Path]
@@ -87,6 +89,7 @@ def test_shards_over_the_fidelity_limit_are_refused_and_serve_the_next_try(
         (("--method", "retrain", "--shards", "5"), "--shards belongs to --method sisa"),
         (("--method", "retrain", "--scope", "final-layer"), "--method retrain trains all layers: drop --scope"),
         (("--method", "fine-tune", "--tau", "1e-3"), "--tau belongs to --method first-order"),
+        (("--tau", "0.5"), "--tau belongs to --method first-order: drop it, or the method second-order"),
         (("--method", "sisa", "--shards", "90"), "use fewer --shards"),
         (("--method", "retrain", "--replacement", "nothing"), "unknown replacement 'nothing'"),
         (("--method", "retrain", "--canary", "canary-99"), "no inserted canary is called 'canary-99'"),
@@ -181,6 +184,17 @@ def test_a_model_retrained_for_other_canaries_is_no_measure(make_run: MakeRun) -
     succeed("unlearn", run, "--method", "retrain", "--canary", "canary-01", *FAST, *LIMIT)
     result = succeed("attack", run, *STEPS, *FAST, "--canary", "canary-02")
     assert "retraining first, as 'retrain-for-second-order'." in result.err
+
+
+def test_what_is_retrained_for_an_attack_gets_a_name_that_is_free() -> None:
+    named = pipeline._name_of_retraining
+    assert named("x", {"x"}) == "retrain"
+    assert named("x", {"x", "retrain"}) == "retrain-for-x"
+    assert named("x", {"x", "retrain", "retrain-for-x"}) == "retrain-for-x-2"
+    taken = {"retrain"}
+    for _ in range(11):
+        taken.add(check_name(named("x" * 100, taken)))
+    assert len(taken) == 12
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,8 @@ def test_a_run_that_was_stopped_goes_on(audit: Audit, audited: Path, missing: st
         ),
         (('["canary-02"]', '["canary-01"]'), "an unlearning 'one' that differs from the plan's in its canaries"),
         (('name = "one"', 'name = "one"\nseed = 3'), "an unlearning 'one' that differs from the plan's in its seed"),
+        (('name = "one"', 'name = "one"\nscope = "all-layers"'), "differs from the plan's in its scope"),
+        (("retain_windows = 40", "retain_windows = 0"), "differs from the plan's in its retain-windows"),
     ],
 )
 def test_a_run_made_otherwise_is_not_touched(

@@ -141,6 +141,26 @@ def test_unlearn_that_was_stopped_before_its_measurement_only_measures(make_run:
     assert (run / "unlearned/second-order/model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--canary", "canary-01"), "canaries"),
+        (("--method", "first-order", "--name", "second-order"), "method"),
+        (("--scope", "final-layer"), "scope"),
+        (("--retain-windows", "41"), "retain-windows"),
+    ],
+)
+def test_an_unlearning_that_was_stopped_is_not_taken_for_another(
+    make_run: MakeRun, arguments: tuple[str, ...], what: str
+) -> None:
+    run = make_run("unlearned")
+    (run / "measurements/after-second-order.json").unlink()
+    refused = canaryaudit("unlearn", run, *UNLEARN, *arguments)
+    assert refused.status == 1
+    assert f"has an unlearning 'second-order' that differs from what is asked for in its {what}" in refused.complaint
+    assert not (run / "measurements/after-second-order.json").exists()
+
+
 def test_a_damaged_unlearning_is_done_again_by_force(make_run: MakeRun) -> None:
     run = make_run("unlearned")
     (run / "unlearned/second-order/unlearning.json").write_text("{", "utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from canaryaudit.files import exclusive_lock
-from tests.commands import INSERT, PROCESS, Result, canaryaudit, essence, finish, start, succeed, tree
+from tests.commands import INSERT, PROCESS, UNLEARN, Result, canaryaudit, essence, finish, start, succeed, tree
 
 MakeRun = Callable[..., Path]
 UNLEARNED = "unlearned/second-order"
@@ -295,6 +295,12 @@ def test_a_run_made_from_a_plan_is_repaired_by_the_plan(workplace: Path) -> None
         "utf-8",
     )
     succeed("run", "audit.toml")
+    succeed("unlearn", "RUN", "--name", "by-hand", "--canary", "canary-02", *UNLEARN)
+    truncate(Path("RUN/unlearned/by-hand/model.safetensors"))
+    (_, again) = canaryaudit("verify", "RUN", "--json").document["repairs"]
+    assert again.startswith("canaryaudit unlearn RUN --name by-hand --canary canary-02 "), "the plan has it not"
+    shutil.rmtree("RUN/unlearned/by-hand")
+    Path("RUN/measurements/after-by-hand.json").unlink()
     undamaged = essence(Path("RUN"))
     for name in ("model.safetensors", f"{UNLEARNED}/unlearning.json", "measurements/before.json"):
         truncate(Path("RUN", name))
