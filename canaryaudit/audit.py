@@ -5,6 +5,7 @@ from pathlib import Path
 
 from canaryaudit.errors import Inconclusive, RunDirectoryError
 from canaryaudit.insertion import InsertionPlan
+from canaryaudit.naming import check_name
 from canaryaudit.narration import Narrator
 from canaryaudit.newrun import make_run, plan_run
 from canaryaudit.pipeline import Pipeline
@@ -12,7 +13,7 @@ from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
 from canaryaudit.records import CorpusFacts, Measurement
 from canaryaudit.report import Summary
 from canaryaudit.report.figures import counted
-from canaryaudit.rundir import RunDirectory, check_name
+from canaryaudit.rundir import RunDirectory
 from canaryaudit.unlearnstage import check_options, difference
 
 

@@ -4,6 +4,7 @@ A message says what is wrong, what was expected, what came, and what to do next,
 ``canaryaudit.outcome`` catches these, for the command line; everything below it raises.
 """
 
+import shlex
 import signal
 
 
@@ -82,3 +83,8 @@ def one_line(error: BaseException) -> str:
     """Return what ``error`` says first, short enough to stand inside a one-line message."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if len(line) <= 200 else line[:199] + "…"
+
+
+def command(*words: object) -> str:
+    """Return a command line that can be copied into a shell."""
+    return shlex.join(str(word) for word in words)

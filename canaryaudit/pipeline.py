@@ -6,24 +6,23 @@ away unasked: where it was made with other options than are asked for now, that 
 """
 
 from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path
 
 from canaryaudit.attackstage import attacked, chosen_canaries, retrained_for, run_attack, was_attacked
 from canaryaudit.canaries import Canary
-from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError
+from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError, command
 from canaryaudit.exposure import DRAFT_FROM, MeasurementConfig, measure
 from canaryaudit.files import atomic_path
 from canaryaudit.insertion import InsertionPlan
 from canaryaudit.lineage import checked_lineage
 from canaryaudit.model import resolve_device, resolve_precision, weights_bytes
+from canaryaudit.naming import check_name, name_of_retraining
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.reading import share_readers
 from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
 from canaryaudit.report.figures import counted, points
 from canaryaudit.report.relearning import relearning_sentences
-from canaryaudit.rundir import MAX_NAME, check_name
 from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
 from canaryaudit.trainingstate import read_state
 from canaryaudit.unlearnstage import check_options, difference, run_unlearning
@@ -90,10 +89,11 @@ class Pipeline(Workbench):
                 continue
             if isinstance(made, TrainingRecord) and _is_met(name, asked, made):
                 continue
-            flag, known = f"--{name.replace('_', '-')} {asked}", "none" if found is None else found
+            flag, known = f"--{name.replace('_', '-')}", "none" if found is None else found
+            again = command("canaryaudit", "train", self.run.path, flag, asked, "--force")
             raise ModelError(
-                f"{self.run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag}: leave the option "
-                f"out to keep it, or replace it with: canaryaudit train {self.run.path} {flag} --force"
+                f"{self.run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag} {asked}: leave the "
+                f"option out to keep it, or replace it with: {again}"
             )
 
     # --- measure
@@ -107,9 +107,10 @@ class Pipeline(Workbench):
         if name == "before":
             self._need_model()
         elif not self.run.has_model(name):
+            make = command("canaryaudit", "unlearn", self.run.path, "--name", name.removeprefix("after-"))
             raise RunDirectoryError(
                 f"{self.run.path} has no model {name!r}, but {', '.join(self.models())}: choose one of them, or run: "
-                f"canaryaudit unlearn {self.run.path} --name {name.removeprefix('after-')}"
+                f"{make}"
             )
         device = resolve_device(options.device)
         record = self.run.model_record(name)
@@ -223,7 +224,7 @@ class Pipeline(Workbench):
         canaries = chosen_canaries(record, options.canary, before, inserted)
         reference = retrained_for(self._unlearnings(), canaries)
         if reference is None:
-            name = _name_of_retraining(record.name, {own.name for own in self._unlearnings()})
+            name = name_of_retraining(record.name, {own.name for own in self._unlearnings()})
             self.narrator.say(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
             retraining = UnlearnOptions(
                 name=name,
@@ -297,6 +298,11 @@ class Pipeline(Workbench):
 
     def _need_model(self) -> None:
         if not self.run.has_model("before"):
+            if lost := self.run.lost_record:
+                raise RunDirectoryError(
+                    f"{lost} is missing, though the model is there: see how to make it again with: "
+                    f"{command('canaryaudit', 'verify', self.run.path)}"
+                )
             self.narrator.say("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights("before")
@@ -330,13 +336,6 @@ class Pipeline(Workbench):
         )
         if calibration and not calibration.passed:
             self.narrator.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")
-
-
-def _name_of_retraining(attacked: str, taken: set[str]) -> str:
-    """Return a name for a model that is retrained to attack it beside the unlearning ``attacked``."""
-    long = f"retrain-for-{attacked}"[: MAX_NAME - len("-99")]
-    numbered = (f"{long}-{number}" for number in count(2))
-    return next(name for name in chain(("retrain", long), numbered) if name not in taken)
 
 
 def training_config(options: TrainOptions) -> TrainingConfig:

@@ -4,12 +4,11 @@ They come from the command that made it, as the manifest has it, or else from th
 their owners gave are masked in the manifest: the user puts them back.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from canaryaudit.errors import UsageError
+from canaryaudit.errors import UsageError, command
 from canaryaudit.plan import Plan, read_plan
 from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelRecord, Stage, UnlearningRecord
 
@@ -18,11 +17,6 @@ _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict
 _SWITCHES = {*_OF_OUTPUT, "--lowercase"}
 _PASSED_ON = ("--samples", "--device")
 """What ``unlearn`` and ``attack`` measure with too."""
-
-
-def command(*words: str | Path) -> str:
-    """Return a command line that can be copied into a shell."""
-    return shlex.join(str(word) for word in words)
 
 
 class Repairs:

@@ -5,7 +5,6 @@ no run; weights come before their record, so that a model without one is not the
 """
 
 import hashlib
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from canaryaudit.agreement import expected_strings
 from canaryaudit.assembly import Assembly
 from canaryaudit.canaries import CanarySet
 from canaryaudit.encoded import KeptText, write_text
-from canaryaudit.errors import Damaged, ModelError, RunDirectoryError
+from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, command
 from canaryaudit.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
 from canaryaudit.insertion import run_vocabulary
+from canaryaudit.naming import check_name, is_name
 from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record, record_json
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
@@ -33,25 +33,9 @@ _DERIVED = (
     *(layout.ENCODED, _MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT),
     *(layout.PARTS, layout.CURVATURE),
 )
-MAX_NAME = 100
-"""Characters of an unlearning's name at most."""
-_NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
+_RESULTS = {_MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT}
 
 R = TypeVar("R", bound=BaseModel)
-
-
-def check_name(name: str) -> str:
-    """Return ``name`` if it can name an unlearning.
-
-    Raises:
-        RunDirectoryError: It could not stand in a file name, or would lead out of the run directory.
-    """
-    if not _NAME.fullmatch(name):
-        raise RunDirectoryError(
-            f"name {name!r} cannot be used: expected a-z, 0-9, '.', '_' and '-', with a letter or digit first, "
-            f"at most {MAX_NAME} characters"
-        )
-    return name
 
 
 class RunDirectory:
@@ -141,9 +125,10 @@ class RunDirectory:
                 f"{path} holds something else ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): choose an "
                 "empty or a new directory for the run"
             )
-        if _MANIFEST in names and not replace:
+        if not replace and (_MANIFEST in names or names & _RESULTS):
+            lost = "" if _MANIFEST in names else f" that has lost its {_MANIFEST}"
             raise RunDirectoryError(
-                f"{path} already holds a run: choose another directory, or replace the run with --force"
+                f"{path} already holds a run{lost}: choose another directory, or replace the run with --force"
             )
 
     @classmethod
@@ -154,8 +139,13 @@ class RunDirectory:
             RunDirectoryError: No such directory, no run in it, or its manifest is damaged or newer.
         """
         if not path.exists():
-            raise RunDirectoryError(f"no such run directory: {path}; make it: canaryaudit insert CORPUS -o {path}")
+            raise RunDirectoryError(f"no such run directory: {path}; make it: {_insertion(path)}")
         if not path.is_dir() or not (path / _MANIFEST).exists():
+            if any((path / name).exists() for name in _RESULTS):
+                raise RunDirectoryError(
+                    f"{path} has lost its {_MANIFEST}, which says what was inserted: put it back from a copy, or start "
+                    f"afresh with: {_insertion(path)} --force"
+                )
             raise RunDirectoryError(
                 f"{path} is not a run directory (it has no {_MANIFEST}): make one: canaryaudit insert CORPUS -o RUN"
             )
@@ -300,7 +290,7 @@ class RunDirectory:
     def measurement(self, model: str) -> Measurement:
         """Return the measurement of a model."""
         name = str(self._measurement_path(model).relative_to(self.path))
-        return self._read(name, Measurement, f"run: canaryaudit measure {self.path} --model {model}")
+        return self._read(name, Measurement, f"run: {command('canaryaudit', 'measure', self.path, '--model', model)}")
 
     def write_measurement(self, measurement: Measurement) -> None:
         """Write a measurement under its model's name."""
@@ -354,7 +344,7 @@ class RunDirectory:
 
     @property
     def _insert_again(self) -> str:
-        return f"delete the directory, then run: canaryaudit insert CORPUS -o {self.path}"
+        return f"delete the directory, then run: {_insertion(self.path)}"
 
     def _kept(self, name: str, sha256: str | None, characters: int) -> KeptText:
         return KeptText(self.path / name, layout.encoded(self.path, name), sha256, characters, self._insert_again)
@@ -363,20 +353,26 @@ class RunDirectory:
         directory = self.path / _UNLEARNED
         if not directory.is_dir():
             return []
-        return sorted(entry.name for entry in directory.iterdir() if _NAME.fullmatch(entry.name))
+        return sorted(entry.name for entry in directory.iterdir() if is_name(entry.name))
 
     def _unlearned(self, model: str) -> Path:
         if not model.startswith("after-"):
             raise RunDirectoryError(f"no model is called {model!r}: expected before or after-NAME")
         return self.path / _UNLEARNED / check_name(model.removeprefix("after-"))
 
+    @property
+    def lost_record(self) -> Path | None:
+        """Where the trained model's record was, if its weights are there without it and training cannot go on."""
+        lost = (self.path / _WEIGHTS).is_file() and not self.has_model("before") and not self.checkpoint_path.exists()
+        return self.path / _MODEL if lost else None
+
     def _record_path(self, model: str) -> Path:
         return self.path / _MODEL if model == "before" else self._unlearned(model) / _UNLEARNING
 
     def _make_again(self, model: str) -> str:
-        if model == "before":
-            return f"run: canaryaudit train {self.path}"
-        return f"run: canaryaudit unlearn {self.path} --name {model.removeprefix('after-')}"
+        name = model.removeprefix("after-")
+        words = ("train", self.path) if model == "before" else ("unlearn", self.path, "--name", name)
+        return f"run: {command('canaryaudit', *words)}"
 
     def _measurement_path(self, model: str) -> Path:
         self.weights_path(model)  # Refuses what is not a model's name.
@@ -387,6 +383,10 @@ class RunDirectory:
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
         return read_record(self.path / name, kind, repair)
+
+
+def _insertion(path: Path) -> str:
+    return command("canaryaudit", "insert", "CORPUS", "-o", path)
 
 
 def _is_ours(name: str) -> bool:

@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 
 from canaryaudit import layout
 from canaryaudit.canaries import CanarySet
-from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion
+from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion, command
 from canaryaudit.files import exclusive_lock, is_temporary, sha256_of
 from canaryaudit.insertion import run_vocabulary
+from canaryaudit.naming import check_name
 from canaryaudit.parts import PartDirectory
 from canaryaudit.recordfiles import read_record
 from canaryaudit.records import (
@@ -27,8 +28,8 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.records.base import Record
-from canaryaudit.repairs import Repairs, command
-from canaryaudit.rundir import RunDirectory, check_name
+from canaryaudit.repairs import Repairs
+from canaryaudit.rundir import RunDirectory
 from canaryaudit.weightfiles import all_finite, found_shapes, weight_shapes
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ ORDER = (
     "files",
     "tensorfiles",
     "layout",
+    "naming",
     "parts",
     "cards",
     "canaries",

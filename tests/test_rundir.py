@@ -166,6 +166,18 @@ def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(make_run
     assert not (run.path / ".staging").exists()
 
 
+def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run: RunDirectory) -> None:
+    (run.path / "manifest.json").unlink()
+    (run.path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json, .*insert CORPUS -o .* --force"):
+        RunDirectory.open(run.path)
+    with pytest.raises(RunDirectoryError, match="already holds a run that has lost its manifest.json: choose another"):
+        make_run(run.path)
+    assert (run.path / "model.safetensors").read_bytes() == b"weights"
+    assert make_run(run.path, replace=True).canary_set()
+    assert not (run.path / "model.safetensors").exists()
+
+
 def test_a_locked_directory_is_not_written_to(make_run: MakeRun, run: RunDirectory) -> None:
     with run.lock():
         (run.path / ".staging").mkdir()

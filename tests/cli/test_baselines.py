@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from canaryaudit import pipeline
-from canaryaudit.rundir import check_name
+from canaryaudit.naming import check_name, name_of_retraining
 from tests.commands import FAST, canaryaudit, succeed, tree
 
 MakeRun = Callable[..., Path]
@@ -187,7 +186,7 @@ def test_a_model_retrained_for_other_canaries_is_no_measure(make_run: MakeRun) -
 
 
 def test_what_is_retrained_for_an_attack_gets_a_name_that_is_free() -> None:
-    named = pipeline._name_of_retraining
+    named = name_of_retraining
     assert named("x", {"x"}) == "retrain"
     assert named("x", {"x", "retrain"}) == "retrain-for-x"
     assert named("x", {"x", "retrain", "retrain-for-x"}) == "retrain-for-x-2"

@@ -161,6 +161,29 @@ def test_an_unlearning_that_was_stopped_is_not_taken_for_another(
     assert not (run / "measurements/after-second-order.json").exists()
 
 
+@pytest.mark.parametrize("command", [("report",), ("measure", *FAST), ("unlearn", *UNLEARN)])
+def test_a_model_whose_record_is_lost_is_not_trained_over(make_run: MakeRun, command: tuple[str, ...]) -> None:
+    run = make_run("unlearned")
+    (run / "model.json").unlink()
+    weights = (run / "model.safetensors").read_bytes()
+    refused = canaryaudit(command[0], run, *command[1:])
+    assert refused.status == 1
+    assert (
+        "RUN/model.json is missing, though the model is there: see how to make it again with: canaryaudit verify RUN"
+        in (refused.complaint)
+    )
+    assert (run / "model.safetensors").read_bytes() == weights
+
+
+def test_a_printed_command_can_be_copied_whatever_the_path(make_run: MakeRun) -> None:
+    shutil.move(make_run("trained"), "my run")
+    refused = canaryaudit("train", "my run", "--epochs", "4")
+    assert "replace it with: canaryaudit train 'my run' --epochs 4 --force" in refused.complaint
+    assert (
+        "run: canaryaudit unlearn 'my run' --name x" in canaryaudit("measure", "my run", "--model", "after-x").complaint
+    )
+
+
 def test_a_damaged_unlearning_is_done_again_by_force(make_run: MakeRun) -> None:
     run = make_run("unlearned")
     (run / "unlearned/second-order/unlearning.json").write_text("{", "utf-8")
