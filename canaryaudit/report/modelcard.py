@@ -24,10 +24,11 @@ def render_model_card(summary: Summary) -> str:
     ]
     if method:
         change = figures.points(method.accuracy_change)
-        loss = figures.signed(method.heldout_loss_change_bits, 3)
+        loss = f"held-out loss {figures.signed(method.heldout_loss_change_bits, 3)} bits per character"
+        held = loss if method.has_heldout else figures.NOTHING_HELD_OUT
         rows += [
             ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),
-            ("Fidelity", f"accuracy outside the secrets {change}; held-out loss {loss} bits per character"),
+            ("Fidelity", f"accuracy outside the secrets {change}; {held}"),
             (
                 "Cost",
                 f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}",

@@ -246,7 +246,9 @@ class MethodSummary(Part):
     """Change of the accuracy on training text outside the secrets; a loss is negative."""
     accuracy_drop_allowed: Figure
     heldout_loss_change_bits: Figure
+    """None also where no text was held out."""
     fidelity: tuple[FidelityLine, ...]
+    """Without the lines of held-out text where none was held out."""
     seconds: Figure
     retraining_seconds: Figure
     speedup: Figure
@@ -260,6 +262,11 @@ class MethodSummary(Part):
     notes: tuple[str, ...]
     relearning: Relearning | None = None
     """How fast secrets come back when the model is trained further; None where that was not tried."""
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether any text was held out: where none was, nothing can be said of it."""
+        return any(line.key == "heldout_loss" for line in self.fidelity)
 
 
 class Fact(Part):
