@@ -88,6 +88,7 @@ class CanaryState(Part):
     attack: AttackFigures | None = None
     """None where the measurement is too old to say."""
     beam_rank: int | None
+    """Place among the completions that a beam search finds; None where it is in none, or the secret is hidden."""
     character_bits: tuple[Number, ...] | None = None
     """Cost of each character of the secret, in bits: below 1, the model finds it likelier than all others together.
     None where the secret is hidden."""

@@ -384,6 +384,7 @@ def _in_tenths(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 1)
     if isinstance(value, dict):
-        # A rounded number of guesses is no longer the rank itself.
-        return {key: False if key == "guesses_exact" else _in_tenths(item) for key, item in value.items()}
+        # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
+        hidden = {"guesses_exact": False, "beam_rank": None}
+        return {key: hidden[key] if key in hidden else _in_tenths(item) for key, item in value.items()}
     return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

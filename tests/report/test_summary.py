@@ -246,6 +246,27 @@ def test_figures_of_a_hidden_secret_are_told_in_tenths_of_a_bit():
     assert revealed.canaries[0].before.exposure.bits == 17.12346
 
 
+def test_the_place_of_a_hidden_secret_in_the_beam_is_not_told():
+    """The search is deterministic: with the model at hand, the place tells which completion the secret is."""
+    canaries = make.canary_set([make.given("0123456789"), make.canary_set().canaries[1]])
+
+    def found(bits):
+        measured = make.measurement(canaries, bits)
+        ranked = [
+            m.model_copy(update={"extraction": m.extraction.model_copy(update={"beam_rank": 7})})
+            for m in measured.canaries
+        ]
+        return measured.model_copy(update={"canaries": tuple(ranked)})
+
+    before, after = found({"canary-01": 30.0, "canary-02": 30.0}), found({"canary-01": 20.0, "canary-02": 20.0})
+    for reveal, expected in ((False, {"canary-01": None, "canary-02": 7}), (True, {"canary-01": 7, "canary-02": 7})):
+        summary = build_summary(
+            make.manifest(), canaries, make.model_record(), before, [(make.unlearning(), after)], "story", reveal
+        )
+        assert {canary.id: canary.before.beam_rank for canary in summary.canaries} == expected
+        assert {canary.id: canary.after.beam_rank for canary in summary.canaries} == expected
+
+
 def test_the_gate_looks_at_the_unrounded_figure_of_a_hidden_secret():
     canaries = make.canary_set([make.given("0123456789")])
     gate = make.before_after({"canary-01": 10.04}, None, canaries, fail_above=10).gate
