@@ -97,7 +97,7 @@ class CanaryState(Part):
 
 
 class CanarySummary(Part):
-    """One inserted canary."""
+    """One canary that stands in the training text."""
 
     id: str
     template: int
@@ -106,6 +106,8 @@ class CanarySummary(Part):
     """What stands from the first slot's start to the last slot's end; masked characters are bullets."""
     masked: bool
     """Whether the secret is hidden on this page."""
+    located: bool = False
+    """Whether it was found in the text, where nothing was inserted for it."""
     repetitions: int
     space_bits: Figure
     targeted: bool

@@ -102,6 +102,7 @@ def build_summary(
             template=places[canary.template],
             secret=masker.secret(canary),
             masked=canary.masked and not reveal_secrets,
+            located=canary.origin == "located",
             repetitions=canary.repetitions,
             space_bits=templates[places[canary.template]].space_bits,
             targeted=canary.id in targeted,
