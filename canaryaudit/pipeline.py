@@ -19,9 +19,9 @@ from canaryaudit.model import resolve_device, resolve_precision, weights_bytes
 from canaryaudit.naming import check_name, name_of_retraining
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.reading import share_readers
-from canaryaudit.records import Measurement, ModelRecord, TrainingRecord, UnlearningRecord
+from canaryaudit.records import Manifest, Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
-from canaryaudit.report.figures import counted, points
+from canaryaudit.report.figures import NOTHING_HELD_OUT, counted, points
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
 from canaryaudit.trainingstate import read_state
@@ -52,7 +52,7 @@ class Pipeline(Workbench):
             if record.training:
                 self._check_asked(options, record.training, "a model trained")
             self._tidy(record)
-            self.narrator.say(f"Trained already: {_quality(record)}.")
+            self.narrator.say(f"Trained already: {_quality(record, self.run.manifest)}.")
             return record
         # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
         config = (None if anew else self._interrupted(options)) or training_config(options)
@@ -65,7 +65,7 @@ class Pipeline(Workbench):
         record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
         self.run.write_model_record(record)
         self.run.remove_checkpoint()
-        self.narrator.say(f"Trained in {training.seconds:.0f} s: {_quality(record)}.")
+        self.narrator.say(f"Trained in {training.seconds:.0f} s: {_quality(record, self.run.manifest)}.")
         return record
 
     def _interrupted(self, options: TrainOptions) -> TrainingConfig | None:
@@ -377,11 +377,12 @@ def _is_met(name: str, asked: object, training: TrainingRecord) -> bool:
     return name == "epochs" and isinstance(asked, int) and bool(training.reached_target) and training.epochs <= asked
 
 
-def _quality(record: ModelRecord) -> str:
+def _quality(record: ModelRecord, manifest: Manifest) -> str:
     training = record.training
     if training is None:
         return "no record of its training"
+    held = f"held-out loss {training.heldout.loss_bits:.2f} bits a character"
     return (
-        f"accuracy {training.train.accuracy:.3f} on training text, held-out loss {training.heldout.loss_bits:.2f} bits "
-        f"a character, {counted(training.epochs, 'epoch')}"
+        f"accuracy {training.train.accuracy:.3f} on training text, "
+        f"{held if manifest.corpus.heldout_characters else NOTHING_HELD_OUT}, {counted(training.epochs, 'epoch')}"
     )

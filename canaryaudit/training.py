@@ -322,7 +322,8 @@ class _Loop:
     def _tell(self) -> None:
         done = self.epoch * self.steps_per_epoch + self.step_in_epoch
         loss, accuracy = self._figures()
-        heldout = f", held-out {self.history[-1].heldout_loss_bits:.2f}" if self.history else ""
+        known = self.history and len(self.data.heldout)
+        heldout = f", held-out {self.history[-1].heldout_loss_bits:.2f}" if known else ""
         speed = self.characters / max(1e-9, self.seconds)
         facts = (
             f"epoch {self.epoch + 1}/{self.config.epochs}, loss {loss:.2f} bits{heldout}, "

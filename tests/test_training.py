@@ -276,9 +276,11 @@ def test_training_learns() -> None:
 
 
 def test_without_held_out_text_training_works_all_the_same() -> None:
-    data = some_data()
-    _, record = train(TrainingData(data.train, data.secret, data.heldout[:0]), VOCABULARY, config(epochs=1), Silent())
+    data, narrator = some_data(), Recorder()
+    _, record = train(TrainingData(data.train, data.secret, data.heldout[:0]), VOCABULARY, config(epochs=1), narrator)
     assert (record.heldout.loss_bits, record.history[0].heldout_loss_bits) == (0, 0)
+    assert narrator.told
+    assert not any("held-out" in facts for *_, facts in narrator.told), "nothing is told of a text that is not there"
 
 
 @pytest.mark.parametrize("length", [0, 1, 41])

@@ -15,6 +15,8 @@ from canaryaudit.report.verdicts import WORDS, Verdict
 from canaryaudit.text import shorten, well_formed
 
 COMPARISON_VERSION = 1
+SHORTEST_NAME, _LABEL = 20, 28
+"""Characters of a run's name on the terminal, and beside its row of the chart."""
 MOST_MARKS = 60
 """Canaries of each run that the chart marks, worst first."""
 
@@ -181,18 +183,30 @@ def _largest(values: Sequence[float | None]) -> float | None:
     return max(_known(values), default=None)
 
 
+def labels(runs: Sequence[RunSummary], limit: int) -> list[str]:
+    """Return every run's name in at most ``limit`` characters, no two of them alike.
+
+    Where any format's short names would be alike, all are numbered in the order given, and alike in every format.
+    """
+    if all(len({shorten(run.name, size) for run in runs}) == len(runs) for size in (SHORTEST_NAME, limit)):
+        return [shorten(run.name, limit) for run in runs]
+    numbers = [f"{place}:" for place in range(1, len(runs) + 1)]
+    return [number + shorten(run.name, limit - len(number)) for number, run in zip(numbers, runs, strict=True)]
+
+
 def comparison_chart(comparison: Comparison) -> Chart:
     """Build the picture: a row for each run, every canary's exposure before and after, over chance's own band."""
+    names = labels(comparison.runs, _LABEL)
     states = ["before", "after"] if comparison.unlearned else ["before"]
     rows: list[dict[str, Any]] = [
         {
-            "run": shorten(run.name, 28),
+            "run": name,
             "state": state,
             "bits": bits,
-            "said": f"{shorten(run.name, 28)}, {shorten(point.id, 24)}, inserted {point.repetitions:,} "
+            "said": f"{name}, {shorten(point.id, 24)}, inserted {point.repetitions:,} "
             f"{'time' if point.repetitions == 1 else 'times'}, {state}: {bits:.1f} bits",
         }
-        for run in comparison.runs
+        for name, run in zip(names, comparison.runs, strict=True)
         for point in run.points[:MOST_MARKS]
         for state, bits in (("before", point.before), ("after", point.after))
         if bits is not None
@@ -203,7 +217,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
         alt.Chart(alt.Data(values=rows))
         .mark_point(filled=True, size=70, opacity=0.7)
         .encode(
-            y=alt.Y("run:N", sort=[shorten(run.name, 28) for run in comparison.runs], title=None, axis=axis),
+            y=alt.Y("run:N", sort=names, title=None, axis=axis),
             yOffset=alt.YOffset("state:N", sort=states),
             x=alt.X("bits:Q", title="exposure, bits", scale=alt.Scale(domain=[0, reach], nice=False)),
             color=by_state(states),
@@ -222,8 +236,8 @@ def comparison_chart(comparison: Comparison) -> Chart:
 
 def _words(comparison: Comparison) -> str:
     said = []
-    for run in comparison.runs:
-        text = f"{shorten(run.name, 28)}: at most {figures.decimal(run.largest_before)}"
+    for name, run in zip(labels(comparison.runs, _LABEL), comparison.runs, strict=True):
+        text = f"{name}: at most {figures.decimal(run.largest_before)}"
         if run.method is not None:
             text += f" before and {figures.decimal(run.largest_after)} after"
         said.append(f"{text}, {WORDS[run.verdict]}")

@@ -13,16 +13,18 @@ from canaryaudit.files import atomic_write, write_errors
 from canaryaudit.records import ReportFormat
 from canaryaudit.report import figures
 from canaryaudit.report.charts import Chart
-from canaryaudit.report.comparison import Comparison, RunSummary, comparison_chart, spread
+from canaryaudit.report.comparison import SHORTEST_NAME, Comparison, RunSummary, comparison_chart, labels, spread
 from canaryaudit.report.html import UNFOLDED, drawing, make_environment
 from canaryaudit.report.markdown import code, plain
 from canaryaudit.report.terminal import STYLES, WIDTH
 from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
 from canaryaudit.report.write import SIGNATURE, render_json
-from canaryaudit.text import shorten, visible
+from canaryaudit.text import visible
 
 COMPARISON_FORMATS: tuple[ReportFormat, ...] = ("html", "md", "json")
 _MOST_REASONS = 20
+_NAME = 60
+"""Characters of a run's name in Markdown."""
 
 
 def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[ReportFormat]) -> list[Path]:
@@ -58,15 +60,23 @@ def render_page(comparison: Comparison, chart: Chart) -> str:
     return (
         make_environment()
         .get_template("comparison.html.j2")
-        .render(c=comparison, drawing=drawing(chart), words=SHORT_WORDS, spread=spread, unfolded=UNFOLDED)
+        .render(
+            c=comparison,
+            drawing=drawing(chart),
+            words=SHORT_WORDS,
+            spread=spread,
+            labels=labels,
+            unfolded=UNFOLDED,
+        )
     )
 
 
 def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
     """Return the comparison as Markdown, its picture beside it."""
-    runs = comparison.runs
-    blocks = ["# Canary audits compared", "\n".join(f"- {code(run.name, 60)}: {plain(run.headline)}" for run in runs)]
-    blocks += [f"> **Mind**, {code(run.name, 60)}: {plain(warning)}" for run in runs for warning in run.warnings]
+    names = [code(name, _NAME) for name in labels(comparison.runs, _NAME)]
+    runs = list(zip(names, comparison.runs, strict=True))
+    blocks = ["# Canary audits compared", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
+    blocks += [f"> **Mind**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
     if comparison.gated:
         blocks.append(f"**Gate: {'failed' if comparison.reasons else 'passed'}.**")
         blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
@@ -75,14 +85,14 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
         "| Run | Verdict | Canaries | Exposed | Largest exposure | Mean exposure | Accuracy | Held-out loss | Seconds "
         "| Controls |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |\n"
         + "\n".join(
-            f"| {code(run.name, 60)} | {WORDS[run.verdict]} | {run.canaries:,} | {run.exposed:,} | "
+            f"| {name} | {WORDS[run.verdict]} | {run.canaries:,} | {run.exposed:,} | "
             f"{_change(run.largest_before, run.largest_after)} | {_change(run.mean_before, run.mean_after)} | "
             f"{figures.points(run.accuracy_change)} | {figures.signed(run.heldout_loss_change_bits, 3)} | "
             f"{figures.decimal(run.seconds)} | {_controls(run)} |"
-            for run in runs
+            for name, run in runs
         ),
         "## Mean exposure by repetitions, bits",
-        f"| Times inserted | {' | '.join(code(run.name, 60) for run in runs)} |\n"
+        f"| Times inserted | {' | '.join(names)} |\n"
         f"| --: |{' --: |' * len(runs)}\n"
         + "\n".join(
             f"| {line.repetitions:,} | "
@@ -93,9 +103,9 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
         "## What was compared",
         "| Run | Corpus | Model | Seed | Unlearning |\n| --- | --- | --- | --- | --- |\n"
         + "\n".join(
-            f"| {code(run.name, 60)} | {plain(run.corpus, 80)} | {plain(run.model, 200)} | {plain(run.seed)} | "
+            f"| {name} | {plain(run.corpus, 80)} | {plain(run.model, 200)} | {plain(run.seed)} | "
             f"{plain(run.method or 'none', 120)} |"
-            for run in runs
+            for name, run in runs
         ),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -106,9 +116,9 @@ def render_comparison_terminal(comparison: Comparison) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "canaries", "largest, bits", "mean, bits", "accuracy", "verdict"):
         table.add_column(heading, justify="left" if heading in ("run", "verdict") else "right")
-    for run in comparison.runs:
+    for name, run in zip(labels(comparison.runs, SHORTEST_NAME), comparison.runs, strict=True):
         table.add_row(
-            Text(shorten(run.name, 20)),
+            Text(name),
             f"{run.canaries:,}",
             _change(run.largest_before, run.largest_after),
             _change(run.mean_before, run.mean_after),

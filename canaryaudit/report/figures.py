@@ -4,6 +4,8 @@ import math
 
 MISSING = "–"
 MINUS = "\u2212"
+NOTHING_HELD_OUT = "no text was held out"
+"""Said in place of figures of held-out text, where there is none."""
 
 
 def decimal(value: float | None, digits: int = 1) -> str:

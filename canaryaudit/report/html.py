@@ -48,6 +48,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         interval=figures.interval,
         guesses_words=guesses_words,
         shorten=shorten,
+        nothing_held_out=figures.NOTHING_HELD_OUT,
         unfolded=UNFOLDED,
         most_details=MOST_DETAILS,
         most_templates=MOST_TEMPLATES,

@@ -267,7 +267,10 @@ def _fidelity(method: MethodSummary) -> str:
         rows.append([line.name, *cells])
     table = _table(["Figure", "Before>", "After>", "Change>"], rows)
     allowed = figures.points(method.accuracy_drop_allowed).lstrip("+")
-    return f"{table}\n\nLargest drop allowed in the first line: {allowed}."
+    said = f"Largest drop allowed in the first line: {allowed}."
+    if not method.has_heldout:
+        said += f" Of text that the model never read there are no figures: {figures.NOTHING_HELD_OUT}."
+    return f"{table}\n\n{said}"
 
 
 def _ledger(method: MethodSummary) -> str:

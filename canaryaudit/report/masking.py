@@ -5,13 +5,17 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from canaryaudit.canaries import MASK, Canary, CanarySet, Slot, Template
+from canaryaudit.canaries import MASK, Canary, CanarySet, Template
 from canaryaudit.masking import HIDDEN
 
 _SHORTEST_RUN = 4
 """Shorter runs of a secret stand in any text by chance; hiding them everywhere would tell more than it hides."""
 _LONGEST_RUN = 32
 """No run of a long secret beyond this is shown, however long the secret is."""
+_FIXED, _FILLED, _CHOSEN = ".", "#", "|"
+"""Marks of a completion's characters: of the template's own, of a slot's, and of a choice's word."""
+_STRETCH = re.compile(r"#(?:[#.]*#)?")
+"""From one slot's start to the last slot's end before a choice: what of a completion is the secret's own."""
 _BRACES = re.compile(r"(\{[^{}]*\})")
 
 
@@ -36,18 +40,23 @@ class Masker:
 
     def _hide(self, canary: Canary) -> None:
         template, completion = self._templates[canary.template], canary.completion
-        if any(isinstance(part, Slot) and part.kind == "choice" for part in template.body):
+        marks = _marks(template, completion)
+        if _CHOSEN in marks:
             # Its words stand in the template for all to read: only which of them it is can be hidden.
             self._choices.add(_folded(template.prefix))
-            return
-        places = self._characters[_folded(template.prefix)]
-        for place, filled in enumerate(template.filled(completion)):
-            if filled:
-                places[place].add(completion[place])
-        for secret in {_folded(completion), _folded(template.secret_of(completion))}:
-            if len(secret) >= _SHORTEST_RUN:
-                length = min(_LONGEST_RUN, max(_SHORTEST_RUN, math.ceil(len(secret) / 2)))
-                self._runs[length].update(secret[i : i + length] for i in range(len(secret) - length + 1))
+        else:
+            places = self._characters[_folded(template.prefix)]
+            for place, mark in enumerate(marks):
+                if mark == _FILLED:
+                    places[place].add(completion[place])
+        secret, own = _folded(completion), marks.count(_FILLED)
+        forms = {(secret[slice(*found.span())], found[0]) for found in _STRETCH.finditer(marks)}
+        forms.add(("".join(c for c, mark in zip(secret, marks, strict=True) if mark == _FILLED), _FILLED * own))
+        for form, marked in forms:
+            if len(form) >= _SHORTEST_RUN:
+                length = min(_LONGEST_RUN, max(_SHORTEST_RUN, math.ceil(len(form) / 2)))
+                starts = [i for i in range(len(form) - length + 1) if _FILLED in marked[i : i + length]]
+                self._runs[length].update(form[i : i + length] for i in starts)
 
     def secret(self, canary: Canary) -> str:
         """Return the canary's completion, or as much of it as may be shown: its fixed characters."""
@@ -94,6 +103,19 @@ class Masker:
                 if folded[start : start + length] in runs:
                     marked.update(range(start, start + length))
         return "".join(MASK if i in marked else c for i, c in enumerate(text)) if marked else text
+
+
+def _marks(template: Template, completion: str) -> str:
+    """Return a mark for each character of a completion: ``_FIXED``, ``_FILLED`` or ``_CHOSEN``."""
+    marks = ""
+    for part in template.body:
+        if isinstance(part, str):
+            marks += _FIXED * len(part)
+        elif part.kind == "choice":
+            marks += _CHOSEN * len(next(word for word in part.words if completion.startswith(word, len(marks))))
+        else:
+            marks += _FILLED * part.length
+    return marks
 
 
 def _folded(text: str) -> str:

@@ -18,16 +18,17 @@ def render_model_card(summary: Summary) -> str:
     state = "after unlearning" if summary.unlearned else "as trained"
     rows = [
         ("Model", f"{state}; SHA-256 {_fact(summary, 'SHA-256 of the model ' + ('after' if method else 'before'))}"),
-        ("Canaries", f"{len(summary.canaries):,} secrets inserted into the training text: {', '.join(shown)}"),
+        ("Canaries", f"{_canaries(summary)}: {', '.join(shown)}"),
         ("Largest exposure", _largest(summary)),
         ("Controls", _controls(summary)),
     ]
     if method:
         change = figures.points(method.accuracy_change)
-        loss = figures.signed(method.heldout_loss_change_bits, 3)
+        loss = f"held-out loss {figures.signed(method.heldout_loss_change_bits, 3)} bits per character"
+        held = loss if method.has_heldout else figures.NOTHING_HELD_OUT
         rows += [
             ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),
-            ("Fidelity", f"accuracy outside the secrets {change}; held-out loss {loss} bits per character"),
+            ("Fidelity", f"accuracy outside the secrets {change}; {held}"),
             (
                 "Cost",
                 f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}",
@@ -51,6 +52,17 @@ def render_model_card(summary: Summary) -> str:
 
 def _fact(summary: Summary, name: str) -> str:
     return next((fact.value for fact in summary.provenance.facts if fact.name == name), "not recorded")
+
+
+def _canaries(summary: Summary) -> str:
+    """Say how many secrets were audited, and how they came into the training text."""
+    total = figures.counted(len(summary.canaries), "secret")
+    located = sum(canary.located for canary in summary.canaries)
+    if located == 0:
+        return f"{total} inserted into the training text"
+    if located == len(summary.canaries):
+        return f"{total} found in the training text, where nothing was inserted"
+    return f"{total}, {len(summary.canaries) - located:,} inserted into the training text and {located:,} found in it"
 
 
 def _largest(summary: Summary) -> str:
@@ -81,7 +93,7 @@ def _worst(summary: Summary) -> str:
         for canary in summary.canaries[:MOST_CANARIES]
     ]
     after = " Exposure after, bits |" if summary.unlearned else ""
-    head = f"| Canary | Times inserted | Exposure{' before' if after else ''}, bits |{after} Verdict |"
+    head = f"| Canary | Times in the text | Exposure{' before' if after else ''}, bits |{after} Verdict |"
     rule = "| --- | --: | --: |" + (" --: |" if after else "") + " --- |"
     rest = len(summary.canaries) - MOST_CANARIES
     more = f"\n\nThe {MOST_CANARIES} worst; {figures.counted(rest, 'canary')} more, less exposed." if rest > 0 else ""

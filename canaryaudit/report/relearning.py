@@ -64,10 +64,16 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
             f"Does not come back sooner than in the retrained model: trained further on {ATTACK_WORDS[curve.attack]}, "
             f"{curve.canary} lies at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({close})."
         )
-    return (
-        f"Training further on other text brings nothing back: {curve.canary} gains at most "
-        f"{figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the retrained model."
+    gains = (
+        f"{curve.canary} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the "
+        "retrained model"
     )
+    if curve.excess_bits > relearning.other_text_margin_bits:
+        return (
+            f"Not shown to come back: trained further on {ATTACK_WORDS[curve.attack]}, {gains}, after {steps} (its "
+            "interval and that at the start overlap)."
+        )
+    return f"Training further on other text brings nothing back: {gains}."
 
 
 def _at(points: Sequence[RelearningPoint], step: int) -> RelearningPoint:

@@ -88,6 +88,7 @@ class CanaryState(Part):
     attack: AttackFigures | None = None
     """None where the measurement is too old to say."""
     beam_rank: int | None
+    """Place among the completions that a beam search finds; None where it is in none, or the secret is hidden."""
     character_bits: tuple[Number, ...] | None = None
     """Cost of each character of the secret, in bits: below 1, the model finds it likelier than all others together.
     None where the secret is hidden."""
@@ -96,7 +97,7 @@ class CanaryState(Part):
 
 
 class CanarySummary(Part):
-    """One inserted canary."""
+    """One canary that stands in the training text."""
 
     id: str
     template: int
@@ -105,6 +106,8 @@ class CanarySummary(Part):
     """What stands from the first slot's start to the last slot's end; masked characters are bullets."""
     masked: bool
     """Whether the secret is hidden on this page."""
+    located: bool = False
+    """Whether it was found in the text, where nothing was inserted for it."""
     repetitions: int
     space_bits: Figure
     targeted: bool
@@ -246,7 +249,9 @@ class MethodSummary(Part):
     """Change of the accuracy on training text outside the secrets; a loss is negative."""
     accuracy_drop_allowed: Figure
     heldout_loss_change_bits: Figure
+    """None also where no text was held out."""
     fidelity: tuple[FidelityLine, ...]
+    """Without the lines of held-out text where none was held out."""
     seconds: Figure
     retraining_seconds: Figure
     speedup: Figure
@@ -260,6 +265,11 @@ class MethodSummary(Part):
     notes: tuple[str, ...]
     relearning: Relearning | None = None
     """How fast secrets come back when the model is trained further; None where that was not tried."""
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether any text was held out: where none was, nothing can be said of it."""
+        return any(line.key == "heldout_loss" for line in self.fidelity)
 
 
 class Fact(Part):

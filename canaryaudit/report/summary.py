@@ -102,6 +102,7 @@ def build_summary(
             template=places[canary.template],
             secret=masker.secret(canary),
             masked=canary.masked and not reveal_secrets,
+            located=canary.origin == "located",
             repetitions=canary.repetitions,
             space_bits=templates[places[canary.template]].space_bits,
             targeted=canary.id in targeted,
@@ -119,6 +120,7 @@ def build_summary(
             masker,
             before_states,
             records,
+            has_heldout=manifest.corpus.heldout_characters > 0,
             is_shown=chosen is not None and record is chosen[0],
         )
         for record, measurement in unlearnings
@@ -252,6 +254,7 @@ def _method(
     before_states: dict[str, CanaryState],
     records: Mapping[str, UnlearningRecord],
     *,
+    has_heldout: bool,
     is_shown: bool,
 ) -> MethodSummary:
     after_states = _states(canary_set, measurement, masker, before_states) if measurement else {}
@@ -277,8 +280,8 @@ def _method(
         mean_exposure_bits=sum(known) / len(known) if measurement and known else None,
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
-        heldout_loss_change_bits=loss_change,
-        fidelity=_fidelity(record),
+        heldout_loss_change_bits=loss_change if has_heldout else None,
+        fidelity=_fidelity(record, has_heldout=has_heldout),
         seconds=cost.seconds,
         retraining_seconds=cost.retraining_seconds,
         speedup=cost.speedup,
@@ -296,10 +299,12 @@ def _method(
     )
 
 
-def _fidelity(record: UnlearningRecord) -> tuple[FidelityLine, ...]:
+def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityLine, ...]:
     figures = record.fidelity.model_dump()
     lines = []
     for key, name in _FIDELITY_NAMES.items():
+        if key.startswith("heldout") and not has_heldout:
+            continue  # the record's zeros are no figures
         before, after = figures[f"{key}_before"], figures[f"{key}_after"]
         unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
         line = {"key": key, "name": name, "unit": unit, "better": better}
@@ -380,6 +385,7 @@ def _in_tenths(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 1)
     if isinstance(value, dict):
-        # A rounded number of guesses is no longer the rank itself.
-        return {key: False if key == "guesses_exact" else _in_tenths(item) for key, item in value.items()}
+        # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
+        hidden = {"guesses_exact": False, "beam_rank": None}
+        return {key: hidden[key] if key in hidden else _in_tenths(item) for key, item in value.items()}
     return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

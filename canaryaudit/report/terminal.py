@@ -98,6 +98,8 @@ def _facts(summary: Summary) -> Table:
                 Text(_FIDELITY[line.key]),
                 Text(f"{write(line.before, digits)} → {write(line.after, digits)} ({change})"),
             )
+        if not method.has_heldout:
+            grid.add_row(Text("Held-out text"), Text(figures.NOTHING_HELD_OUT))
         cost = f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}"
         grid.add_row(Text("Cost"), Text(f"{cost} ({figures.times(method.speedup)} as long)"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"

@@ -80,10 +80,11 @@ def sentences(
         else:
             moved = "fell" if change < 0 else "rose"
             limit = figures.MISSING if allowed is None else f"{100 * allowed:.2f}"
+            loss = figures.signed(method.heldout_loss_change_bits, 3)
+            heldout = f"loss on held-out text changed by {loss} bits per character"
             said.append(
                 f"Accuracy on training text outside the secrets {moved} by {abs(100 * change):.2f} points (a drop of "
-                f"{limit} was allowed); loss on held-out text changed by "
-                f"{figures.signed(method.heldout_loss_change_bits, 3)} bits per character."
+                f"{limit} was allowed); {heldout if method.has_heldout else figures.NOTHING_HELD_OUT}."
             )
         said.append(
             f"Unlearning took {figures.duration(method.seconds)}; training again takes "
@@ -192,6 +193,8 @@ def audited(
     unit = "time" if repetitions == [1] else "times"
     counts = Counter(canary.origin for canary in inserted)
     drawn, given, located = (counts[origin] for origin in ("generated", "given", "located"))
+    size = corpus.heldout_characters
+    held = f"{size:,} characters held out" if size else figures.NOTHING_HELD_OUT
     owners = "its owner" if given == 1 else "their owners"
     origins = [f"{drawn:,} drawn at random by this tool"] if drawn else []
     origins += [f"{given:,} given by {owners}"] if given else []
@@ -201,8 +204,7 @@ def audited(
         (
             "Text",
             f"{corpus.characters:,} characters in {figures.counted(corpus.paragraphs, 'paragraph')}, "
-            f"{figures.counted(corpus.documents, 'document')}; {corpus.heldout_characters:,} characters held out"
-            + "".join(f"; {cut}" for cut in cuts),
+            f"{figures.counted(corpus.documents, 'document')}; {held}" + "".join(f"; {cut}" for cut in cuts),
         ),
         (
             "Model",
@@ -215,7 +217,8 @@ def audited(
                     "Training",
                     f"{figures.counted(training.epochs, 'epoch')} in {figures.duration(training.seconds)} on "
                     f"{training.device} ({training.precision}); accuracy {figures.percent(training.train.accuracy)} on "
-                    f"training text, {figures.percent(training.heldout.accuracy)} on held-out text",
+                    "training text"
+                    + (f", {figures.percent(training.heldout.accuracy)} on held-out text" if size else ""),
                 )
             ]
             if training

@@ -245,10 +245,11 @@ class _Request:
         ensemble = Ensemble([shard.model for shard in last])
         after = evaluations(ensemble, data, config.precision)
         refuse_over_limit(self.before, after, config.max_fidelity_drop, what, advice)
+        loss = f" and held-out loss {whole[1].loss_bits:.3f} bits" if len(data.heldout) else ""
         notes = [
             f"{len(affected)} of {config.shards} shards were trained again",
             f"before the request the {config.shards} shards together had accuracy {whole[0].accuracy:.4f} on training "
-            f"text outside the secrets and held-out loss {whole[1].loss_bits:.3f} bits",
+            f"text outside the secrets{loss}",
         ]
         result = self._unlearned(
             ensemble,

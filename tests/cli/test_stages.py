@@ -54,6 +54,17 @@ def test_report_on_an_inserted_run_trains_and_measures_first(make_run: MakeRun) 
     assert "Report: reports/RUN/report.html" in result.out
 
 
+def test_no_figure_of_held_out_text_is_told_where_none_was_held_out(workplace: Path) -> None:
+    succeed("insert", "sea.txt", "-o", "RUN", *INSERT, "--holdout", "0")
+    said = succeed("train", "RUN", "--epochs", "2", "--precision", "fp32").err
+    assert "on training text, no text was held out, 2 epochs" in " ".join(said.split())
+    assert "held-out" not in said
+    shards = ("--method", "sisa", "--shards", "2", "--max-fidelity-drop", "1")
+    notes = succeed("unlearn", "RUN", *shards, *FAST, "--json").document["notes"]
+    assert any("2 shards together had accuracy" in note for note in notes)
+    assert not any("held-out" in note for note in notes)
+
+
 def test_report_before_anything_was_unlearned_is_about_before_only(make_run: MakeRun) -> None:
     run = make_run("measured")
     result = succeed("report", run)

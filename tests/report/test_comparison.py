@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from canaryaudit.report import compare, render_comparison_terminal, schema_path, write_comparison
-from canaryaudit.report.comparison import Comparison
+from canaryaudit.report.comparison import Comparison, comparison_chart, labels
 from tests.report import builders as make
 from tests.report.test_browser import CUT_OFF
 from tests.report.test_formats import HOSTILE, Page, hostile_summary, own_scripts
@@ -56,6 +56,32 @@ def test_runs_of_one_name_are_told_apart():
     summaries = [make.before_after(), make.before_after()]
     assert [run.name for run in compare(summaries, ["/x/a/story", "/x/b/story"]).runs] == ["a/story", "b/story"]
     assert [run.name for run in compare(summaries, ["/x/a/story", "/y/a/story"]).runs] == ["story (1)", "story (2)"]
+
+
+def test_long_names_that_differ_at_their_ends_only_are_told_apart_wherever_they_are_shortened(tmp_path):
+    names = [f"a-corpus-of-letters-and-diaries-of-sailors-of-the-north-sea-seed-{seed}" for seed in range(3)]
+    bits = [33.0, 32.0, 31.0]
+    runs = [make.before_after({**make.EXPOSED, "canary-01": b}, run_name=n) for n, b in zip(names, bits, strict=True)]
+    comparison = compare(runs, names)
+    for limit in (20, 28, 40, 60):
+        found = labels(comparison.runs, limit)
+        assert len(set(found)) == 3
+        assert max(map(len, found)) <= limit
+        assert [label.partition(":")[0] for label in found] == ["1", "2", "3"]
+    chart = comparison_chart(comparison)
+    points = next(layer for layer in chart.spec["layer"] if "yOffset" in layer["encoding"])
+    rows = points["data"]["values"]
+    assert {row["bits"] for row in rows if row["run"].startswith("3:a-corpus")} >= {31.0}
+    assert len({row["run"] for row in rows}) == 3
+    assert points["encoding"]["y"]["sort"] == labels(comparison.runs, 28)
+    for name, text in outputs(comparison, tmp_path).items():
+        if name != "comparison.json":
+            assert all(f"{place}:a-" in text for place in (1, 2, 3)), name
+
+
+def test_names_that_stay_apart_when_shortened_are_not_numbered():
+    comparison = two_runs()
+    assert labels(comparison.runs, 28) == ["seed-0", "seed-1"]
 
 
 def test_the_gates_reasons_name_the_run():

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.report import Summary, render_terminal, write_report
+from canaryaudit.report import Summary, compare, render_terminal, write_report
+from canaryaudit.report.modelcard import render_model_card
+from canaryaudit.report.write import render_json
 from canaryaudit.text import visible
 from tests.report import builders as make
 from tests.report.test_summary import several_methods
@@ -104,6 +106,30 @@ def test_before_only_reports_have_no_after(tmp_path):
         assert "Fidelity: what" not in outputs[name]
     assert "→" not in outputs["terminal"]
     assert ">after<" not in outputs["exposure.svg"]
+
+
+def test_no_format_gives_figures_of_held_out_text_where_none_was_held_out(tmp_path):
+    corpus = make.manifest().corpus.model_copy(update={"heldout_characters": 0, "holdout": 0.0})
+    summary = make.before_after(facts=make.manifest(corpus=corpus))
+    assert summary.method is not None
+    assert summary.method.heldout_loss_change_bits is None
+    assert [line.key for line in summary.method.fidelity] == ["train_accuracy", "train_accuracy_all", "train_loss"]
+    assert json.loads(render_json(summary))["methods"][0]["heldout_loss_change_bits"] is None
+    outputs = every_output(summary, tmp_path) | {"model card": render_model_card(summary)}
+    for name in ("report.html", "report.md", "terminal", "model card"):
+        said = outputs[name].lower()
+        assert "no text was held out" in said, name
+        for untrue in ("0 characters held out", "on held-out text", "held-out accuracy", "held-out loss, bits"):
+            assert untrue not in said, name
+    (run,) = compare([summary], ["story"]).runs
+    assert run.heldout_loss_change_bits is None
+
+
+def test_every_format_gives_figures_of_held_out_text(tmp_path):
+    outputs = every_output(make.before_after(), tmp_path) | {"model card": render_model_card(make.before_after())}
+    for name in ("report.html", "report.md", "terminal", "model card"):
+        assert "held-out" in outputs[name].lower(), name
+        assert "no text was held out" not in outputs[name].lower(), name
 
 
 def test_methods_are_compared_where_there_are_several(tmp_path):

@@ -1,3 +1,4 @@
+import pytest
 from markdown_it import MarkdownIt
 
 from canaryaudit.report.modelcard import render_model_card
@@ -26,6 +27,30 @@ def test_before_anything_was_unlearned_the_section_speaks_of_the_model_as_traine
     assert make.MODEL_SHA in text
     assert "after unlearning" not in text
     assert "Fidelity" not in text
+
+
+@pytest.mark.parametrize(
+    ("origins", "said"),
+    [
+        (["generated", "given"], "2 secrets inserted into the training text: 2 "),
+        (["given"], "1 secret inserted into the training text: 1 "),
+        (["located", "located"], "2 secrets found in the training text, where nothing was inserted: 2 "),
+        (
+            ["generated", "located", "given"],
+            "3 secrets, 2 inserted into the training text and 1 found in it: 3 ",
+        ),
+    ],
+)
+def test_the_section_says_how_the_secrets_came_into_the_text(origins, said):
+    secrets = ["7291048365", "0042719386", "5518230947"]
+    canaries = [
+        make.given(secret, name=f"canary-{place:02}").model_copy(update={"origin": origin})
+        for place, (secret, origin) in enumerate(zip(secrets, origins, strict=False), 1)
+    ]
+    bits = {canary.id: 1.0 for canary in canaries}
+    text = render_model_card(make.before_after(bits, bits, make.canary_set(canaries)))
+    assert f"| Canaries | {said}indistinguishable from never seen |" in text
+    assert "Times inserted" not in text
 
 
 def test_warnings_go_along():

@@ -138,6 +138,22 @@ def test_a_result_that_stays_gone_says_by_how_much() -> None:
     assert "no sooner than in the retrained model" in terminal(made)
 
 
+def test_a_gain_above_the_margin_is_not_called_nothing_because_its_intervals_overlap() -> None:
+    def wide(points: tuple[RelearningPoint, ...]) -> tuple[RelearningPoint, ...]:
+        spread = {"low": 0.0, "high": 9.0}
+        return tuple(p.model_copy(update={"exposure": p.exposure.model_copy(update=spread)}) for p in points)
+
+    narrow = curve("other-text", [1.0, 1.2, 5.5, 1.4], [1.3, 1.2, 1.1, 1.0])
+    assert narrow.comes_back_at == 2
+    unsure = compare("canary-01", "other-text", wide(narrow.unlearned), wide(narrow.retrained))
+    assert unsure.comes_back_at is None
+    (said,) = relearning_sentences(relearning(unsure), 40.0)
+    assert said == (
+        "Not shown to come back: trained further on other text only, canary-01 gains at most 4.5 bits beyond what it "
+        "gains in the retrained model, after 2 steps (its interval and that at the start overlap)."
+    )
+
+
 def test_the_worst_of_several_curves_is_told() -> None:
     both = relearning(GONE_FOR_GOOD.curves[1], BACK.curves[1].model_copy(update={"canary": "canary-03"}))
     assert relearning_sentences(both, 40.0) == relearning_sentences(relearning(both.curves[1]), 40.0)

@@ -6,6 +6,7 @@ from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.records import foremost
 from canaryaudit.report import Summary, build_summary
+from canaryaudit.report.masking import Masker
 from canaryaudit.report.verdicts import Verdict
 from canaryaudit.report.write import render_json
 from tests.report import builders as make
@@ -193,6 +194,55 @@ def test_a_chosen_word_is_hidden_with_its_length():
     assert summary.canaries[0].before.completion == "(hidden)"
 
 
+MIXED = "the {choice:red|green} code is {digits:8}, {digits:2} or {choice:scarlet|emerald}."
+
+
+def masker(template, secret, reveal_secrets=False):
+    return Masker(make.canary_set([make.given(secret, template)], num_controls=0), reveal_secrets)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("run-49170382", "run-••••••••"),
+        ("all of it: 4917038256", "all of it: ••••••••••"),
+        ("49170382, 56", "••••••••••••"),
+        ("half of it: 917038", "half of it: ••••••"),
+        ("the red code is not the green code", "the red code is not the green code"),
+        ("red, scarlet or emerald", "red, scarlet or emerald"),
+        ("the year 1999", "the year 1999"),
+    ],
+)
+def test_in_free_text_the_digits_beside_a_choice_are_hidden_and_its_words_are_not(text, shown):
+    secret = "red code is 49170382, 56 or scarlet"
+    assert masker(MIXED, secret).text(text) == shown
+    assert masker(MIXED, secret, reveal_secrets=True).text(text) == text
+
+
+def test_digits_beside_a_choice_are_hidden_from_the_names_of_run_and_unlearning():
+    canaries = make.canary_set([make.given("red code is 49170382, 56 or scarlet", MIXED)], num_controls=0)
+    measured = make.measurement(canaries, {"canary-01": 9.0})
+    record = make.unlearning("without-49170382", ["canary-01"], notes=("not 49170382 any more",))
+    summary = build_summary(
+        make.manifest(), canaries, make.model_record(), measured, [(record, measured)], "red-49170382"
+    )
+    assert summary.run == "red-••••••••"
+    assert summary.canaries[0].before.completion == "(hidden)"
+    assert not any(part in render_json(summary) for part in ("4917", "0382"))
+
+
+def test_where_all_is_chosen_free_text_stays_as_it_is():
+    template = "she was ill with {choice:measles|scarlet fever} or {choice:rubella|gout}."
+    text = "measles or rubella: scarlet fever or gout"
+    assert masker(template, "measles or rubella").text(text) == text
+
+
+def test_text_between_the_slots_is_no_secret():
+    hidden = masker("it is {digits:4}, and then in the afternoon {digits:4}.", "4917, and then in the afternoon 0382")
+    assert hidden.text("and then in the afternoon") == "and then in the afternoon"
+    assert hidden.text("49170382") == "••••••••"
+
+
 def test_a_generated_canary_does_not_give_away_a_given_one_with_the_same_words_before_it():
     shown = Canary(id="canary-02", template=make.PHONE, completion="9999999999", repetitions=2)
     canaries = make.canary_set([make.given("0123456789"), shown])
@@ -244,6 +294,27 @@ def test_figures_of_a_hidden_secret_are_told_in_tenths_of_a_bit():
     assert str(2**-3.123456)[:5] not in text  # The p of a group of one canary.
     revealed = make.before_after(before, after, canaries, reveal_secrets=True)
     assert revealed.canaries[0].before.exposure.bits == 17.12346
+
+
+def test_the_place_of_a_hidden_secret_in_the_beam_is_not_told():
+    """The search is deterministic: with the model at hand, the place tells which completion the secret is."""
+    canaries = make.canary_set([make.given("0123456789"), make.canary_set().canaries[1]])
+
+    def found(bits):
+        measured = make.measurement(canaries, bits)
+        ranked = [
+            m.model_copy(update={"extraction": m.extraction.model_copy(update={"beam_rank": 7})})
+            for m in measured.canaries
+        ]
+        return measured.model_copy(update={"canaries": tuple(ranked)})
+
+    before, after = found({"canary-01": 30.0, "canary-02": 30.0}), found({"canary-01": 20.0, "canary-02": 20.0})
+    for reveal, expected in ((False, {"canary-01": None, "canary-02": 7}), (True, {"canary-01": 7, "canary-02": 7})):
+        summary = build_summary(
+            make.manifest(), canaries, make.model_record(), before, [(make.unlearning(), after)], "story", reveal
+        )
+        assert {canary.id: canary.before.beam_rank for canary in summary.canaries} == expected
+        assert {canary.id: canary.after.beam_rank for canary in summary.canaries} == expected
 
 
 def test_the_gate_looks_at_the_unrounded_figure_of_a_hidden_secret():
