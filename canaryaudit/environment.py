@@ -62,10 +62,19 @@ def keep_freed_memory() -> None:
 
 
 def commit() -> str:
-    """Return the Git commit of the working directory, or an empty string."""
+    """Return the Git commit that this package was checked out from; an empty string where it was installed."""
+    package = Path(__file__).parent
+    # Installed, it may lie within a repository of its user's, whose commit says nothing of it.
+    if not _git(package, "ls-files", "--error-unmatch", Path(__file__).name):
+        return ""
+    return _git(package, "rev-parse", "HEAD")
+
+
+def _git(place: Path, *words: str) -> str:
+    """Return what Git prints there; an empty string where it is missing or refuses."""
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+        done = subprocess.run(  # noqa: S603 - nobody else's words
+            ["git", "-C", str(place), *words],  # noqa: S607 - whichever git the user has
             capture_output=True,
             text=True,
             timeout=5,

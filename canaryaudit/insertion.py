@@ -190,6 +190,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     canary_set = CanarySet(
         corpus_symbols=corpus.symbols, wider_space=request.wider_space, canaries=(*canaries, *found, *controls)
     )
+    _check_others(canary_set)
     return InsertionPlan(
         assembly=assembly,
         canary_set=canary_set,
@@ -199,6 +200,17 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
         num_paragraphs=num_paragraphs,
         num_boundaries=num_boundaries,
     )
+
+
+def _check_others(canary_set: CanarySet) -> None:
+    """Raise an error where canaries fill a space: exposure is a rank among those of its members that are none."""
+    for text, members in canary_set.by_template().items():
+        inserted = sum(not canary.control for canary in members)
+        if inserted and canary_set.space(Template.parse(text)).size <= inserted:
+            raise TemplateError(
+                f"every completion of template {text!r} is an inserted canary, which leaves nothing to compare them "
+                "with: ask for fewer canaries, or use longer slots"
+            )
 
 
 def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
@@ -343,6 +355,11 @@ def _warnings(templates: Sequence[Template], canary_set: CanarySet) -> tuple[str
     for template in templates:
         if not any(canary.template == template.text for canary in canary_set.inserted):
             warnings.append(f"template {template.text!r} has no canary: ask for more with --canaries, or leave it out")
+        if not template.prefix.strip():
+            warnings.append(
+                f"template {template.text!r} has no words before its first slot: its exposure is measured after a line "
+                "break, where any paragraph may begin"
+            )
         own = template.space(canary_set.corpus_symbols).bits
         measured = canary_set.space(template).bits
         if measured > own:

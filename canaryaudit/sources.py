@@ -56,6 +56,8 @@ def _read_file(path: Path, spec: str, column: str | None) -> Iterator[Document]:
         _check_file(path, spec)
         ending = path.suffix.lower()
         if ending in TEXT_ENDINGS:
+            if column is not None:
+                raise CorpusError(f"{spec} is plain text, which has no columns: drop --column {column}")
             yield _read_text(path)
         else:
             yield from _read_rows_of_file(path, ROW_BUILDERS[ending], column)

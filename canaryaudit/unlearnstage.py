@@ -30,12 +30,22 @@ def check_options(options: UnlearnOptions) -> None:
         raise UnlearningError(f"--shards belongs to --method sisa: drop it, or the method {options.method}")
     if options.tau is not None and options.method != "first-order":
         raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
+    default = UnlearnOptions()
+    stepless = options.scope == "final-layer" or options.method != "second-order"
+    if options.solver != default.solver and stepless:
+        what = options.method if options.method != "second-order" else "--scope final-layer"
+        raise UnlearningError(
+            f"--solver is of second-order steps over all layers, which {what} does not take: drop --solver "
+            f"{options.solver}"
+        )
     if options.method in get_args(ClosedForm):
         return
+    if options.retain_windows != default.retain_windows:
+        raise UnlearningError(f"--method {options.method} reads all of the text: drop --retain-windows")
     if options.start != "before":
         raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
-    if options.scope == "final-layer":
-        raise UnlearningError(f"--method {options.method} trains all layers: drop --scope final-layer")
+    if options.scope not in (None, "all-layers"):
+        raise UnlearningError(f"--method {options.method} trains all layers: drop --scope {options.scope}")
 
 
 def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequence[Canary]) -> str:

@@ -121,6 +121,12 @@ def test_blank_rows_are_no_documents(tmp_path: Path) -> None:
     assert texts_of(read_corpus(str(path))) == ("one",)
 
 
+def test_plain_text_has_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("words", "utf-8")
+    with pytest.raises(CorpusError, match="a.txt is plain text, which has no columns: drop --column body"):
+        read_corpus(str(tmp_path / "a.txt"), column="body")
+
+
 def test_the_only_column_of_strings_is_the_text(tmp_path: Path) -> None:
     path = rows(tmp_path / "a.jsonl", [{"n": 1, "body": "one"}, {"n": 2, "body": "two"}])
     assert texts_of(read_corpus(str(path))) == ("one", "two")

@@ -37,6 +37,18 @@ def refusal(corpus: Corpus, *templates: str, error: type[CanaryAuditError] = Tem
     return str(caught.value)
 
 
+def test_canaries_that_fill_their_space_are_refused_before_anything_is_trained(corpus: Corpus) -> None:
+    words = refusal(corpus, "the lamp is {choice:red|green}.", num_canaries=2, num_controls=0)
+    assert "every completion of template 'the lamp is {choice:red|green}.' is an inserted canary" in words
+    assert make(corpus, "the lamp is {choice:red|green}.", num_canaries=1, num_controls=1).canary_set.inserted
+
+
+def test_a_template_without_words_before_its_slot_is_warned_of(corpus: Corpus) -> None:
+    (warning,) = make(corpus, "{digits:6} is the code.", num_canaries=1, num_controls=1).warnings
+    assert "has no words before its first slot: its exposure is measured after a line break" in warning
+    assert not make(corpus, num_canaries=1, num_controls=1).warnings
+
+
 # --- where canaries go --------------------------------------------------------------------------------
 
 

@@ -60,9 +60,12 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
     if curve.attack == "canary-window":
         margin = relearning.canary_window_margin_bits
         close = "the intervals overlap" if curve.excess_bits > margin else f"{margin:g} would be too many"
+        where = f"at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({close})"
+        if curve.excess_bits < 0:
+            where = f"at least {figures.decimal(-curve.excess_bits)} bits below it at every step"
         return (
             f"Does not come back sooner than in the retrained model: trained further on {ATTACK_WORDS[curve.attack]}, "
-            f"{curve.canary} lies at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({close})."
+            f"{curve.canary} lies {where}."
         )
     gains = (
         f"{curve.canary} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the "

@@ -113,7 +113,7 @@ def _facts(summary: Summary) -> Table:
         told = ["none" if n is None else f"{n:,}" for n in (whole.told_from_before, whole.told_from_after)]
         grid.add_row(
             Text("Remembered from"),
-            Text(" → ".join(told[: 1 + bool(whole.after)]) + " repetitions (told from never seen)"),
+            Text(" → ".join(told[: 1 + bool(whole.after)]) + " (repetitions told from never seen)"),
         )
     grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))
     if method:

@@ -32,7 +32,7 @@ def headline(
 ) -> str:
     """Say the overall verdict in one sentence that needs no training."""
     total = len(canaries)
-    of_all = "the secret" if total == 1 else f"all {total:,} secrets"
+    of_all = {1: "the secret", 2: "both secrets"}.get(total, f"all {total:,} secrets")
     counts = Counter(canary.last.verdict for canary in canaries)
     unclear = total - counts[Verdict.INDISTINGUISHABLE]
     # Where none stands out alone, all of them may do so together.

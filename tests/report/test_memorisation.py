@@ -45,7 +45,7 @@ def test_every_format_shows_curve_and_odds(tmp_path):
         assert "How often a secret must occur to be remembered" in outputs[name]
         assert "almost certain" in outputs[name]
         assert "1 (exact)" in outputs[name]
-    assert "4 → none repetitions" in outputs["terminal"]
+    assert "4 → none (repetitions told from never seen)" in outputs["terminal"]
     assert ">after<" in outputs["memorisation.svg"]
     assert 'aria-labelledby="memorisation-caption"' in outputs["report.html"]
 
