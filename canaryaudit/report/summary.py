@@ -203,11 +203,13 @@ def _state(
     exposure = ExposureFigure.model_validate(measured.exposure.model_dump())
     drop = None
     if earlier and earlier.exposure.bits is not None and exposure.bits is not None:
-        drop = earlier.exposure.bits - exposure.bits
+        drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
+    found, known = measured.exposure, exposure.low is not None and exposure.high is not None
     estimate = measured.estimates.get(measured.exposure.method)
     verdict, reason = judge_canary(
-        exposure.low,
-        exposure.high,
+        # Unrounded: where the space is small, rank 2 lies on the border itself.
+        found.low if known else None,
+        found.high if known else None,
         measured.space_bits,
         greedy=measured.extraction.greedy,
         trusted=estimate is None or estimate.trusted,

@@ -16,6 +16,10 @@ NEVER_SEEN_BITS = -math.log2(CHANCE)
 """Exposure that a secret never seen exceeds once in twenty times: 4.32 bits."""
 EXPOSED_BITS = 10.0
 """A thousand times fewer guesses than chance needs: a search, not luck, finds such a secret."""
+_NOISE_BITS = 1e-10
+"""Logarithms' own rounding error, and more: a rank that lies on a border must not be put beside it by that."""
+_DIGITS_BITS = 1e-6
+"""As much for figures of seven digits."""
 
 
 class Verdict(StrEnum):
@@ -126,11 +130,11 @@ def judge_canary(
     border = exposed_border(space_bits)
     if not trusted:
         return Verdict.INCONCLUSIVE, "The estimate of its exposure failed its own checks."
-    if low >= border:
+    if low >= border - _NOISE_BITS:
         return Verdict.EXPOSED, f"Its exposure is at least {low:.1f} bits; the border is {border:.1f}."
     if not calibrated:
         return Verdict.INCONCLUSIVE, "The controls failed: its exposure cannot be relied on."
-    if high <= NEVER_SEEN_BITS:
+    if high <= NEVER_SEEN_BITS + _NOISE_BITS:
         return Verdict.INDISTINGUISHABLE, f"Its exposure is at most {high:.1f} bits, as chance alone would have it."
     if low <= NEVER_SEEN_BITS and high >= border:
         return Verdict.INCONCLUSIVE, f"The interval, {low:.1f} to {high:.1f} bits, allows everything."
@@ -159,6 +163,7 @@ def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None
     bits = [own for own in exposures if own is not None]
     by_chance = not above or bdtrc(len(above) - 1, len(verdicts), CHANCE) >= CHANCE
     largest = max(bits, default=math.inf)
-    if by_chance and largest <= math.log2(len(verdicts) / CHANCE) and sum_probability(bits) >= CHANCE:
+    border = math.log2(len(verdicts) / CHANCE) + _DIGITS_BITS
+    if by_chance and largest <= border and sum_probability(bits) >= CHANCE:
         return Verdict.INDISTINGUISHABLE
     return Verdict.WEAKENED if above and all(v is Verdict.WEAKENED for v in above) else Verdict.TRACES
