@@ -293,7 +293,7 @@ class Gate(Part):
     """Whether a pipeline may go on."""
 
     fail_above_bits: float | None
-    """The largest exposure that an inserted canary may have; None without such a limit."""
+    """The largest exposure that an inserted canary may have, none being exposed; None without such a limit."""
     baseline: str | None = None
     """The run of the earlier report that this one must not be worse than; None without one."""
     passed: bool
@@ -303,7 +303,7 @@ class Gate(Part):
     @property
     def name(self) -> str:
         """What is asked for, in words."""
-        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits"]
+        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits, none exposed"]
         limits += [] if self.baseline is None else [f"no worse than the report of {self.baseline}"]
         return " and ".join(limits)
 

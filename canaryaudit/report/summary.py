@@ -74,7 +74,7 @@ def build_summary(
             measurement is None where it was not taken yet.
         run_name: What to call the run.
         reveal_secrets: Show the secrets that their owner gave.
-        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have.
+        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have, none being exposed.
         shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
             is no baseline, or the last baseline.
         baseline: The gate: an earlier report that this one must not be worse than.

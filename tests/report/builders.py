@@ -330,3 +330,16 @@ def before_after(
         reveal_secrets,
         fail_above,
     )
+
+
+def three_digits(fail_above: float | None = None) -> Summary:
+    """Return the summary of an audit of three-digit secrets: at rank 1, at rank 2, and in the middle."""
+    template = "the PIN is {digits:3}."
+    canaries = canary_set(
+        [
+            Canary(id=f"canary-0{i}", template=template, completion=secret, repetitions=4)
+            for i, secret in enumerate(("417", "902", "358"), 1)
+        ]
+    )
+    bits = {"canary-01": math.log2(1000), "canary-02": math.log2(500), "canary-03": 1.0}
+    return before_after(bits, None, canaries, fail_above=fail_above)

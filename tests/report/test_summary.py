@@ -132,8 +132,24 @@ def test_the_gate_holds_the_largest_exposure_after_against_the_limit(limit, pass
 def test_the_gate_looks_at_before_when_there_is_no_after():
     gate = make.before_after(after=None, fail_above=30).gate
     assert gate is not None
-    assert [reason.split(":")[0] for reason in gate.reasons] == ["canary-01", "canary-02"]
+    assert [reason for reason in gate.reasons if "above the limit" in reason] == [
+        "canary-01: 33.22 bits before unlearning, above the limit of 30",
+        "canary-02: 33.22 bits before unlearning, above the limit of 30",
+    ]
     assert make.before_after().gate is None
+
+
+def test_a_canary_that_is_exposed_fails_the_gate_whatever_the_limit():
+    summary = make.three_digits(fail_above=10)
+    assert summary.overall.headline == "The model gives 2 of 3 secrets away."
+    assert summary.gate is not None
+    assert not summary.gate.passed
+    assert summary.gate.reasons == (
+        "canary-01: exposed before unlearning, whatever the limit: "
+        "the model completes the words before it with the secret itself",
+        "canary-02: exposed before unlearning, whatever the limit: "
+        "its exposure is at least 9.0 bits; the border is 9.0",
+    )
 
 
 def test_an_exposure_that_is_no_number_fails_the_gate():
