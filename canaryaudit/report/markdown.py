@@ -7,6 +7,7 @@ from typing import get_args
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import MOST_TEMPLATES, Chart
+from canaryaudit.report.estimates import bounds, only_bounds
 from canaryaudit.report.likelihood import expected
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.relearning import (
@@ -184,13 +185,18 @@ def _estimates(summary: Summary) -> str:
             cells = []
             for name in names:
                 line = state.estimates.get(name)
+                if line and only_bounds(name, line):
+                    cells.append(f"bounds {bounds(line)}")
+                    continue
                 spread = figures.interval(line.low, line.high) if line else ""
                 cell = figures.decimal(line.bits) + (f" ({spread})" if spread else "") if line else figures.MISSING
                 cells.append(cell + ("" if line is None or line.trusted else " ✗"))
             rows.append([code(canary.id, 40), when, figures.decimal(state.log_perplexity_bits), *cells])
     heads = ["Canary", "Model", "Log-perplexity, bits>", "Exact>", "Importance>", "Sampled>", "Skew-normal>"]
     table = _table(heads, rows)
-    return f"{table}\n\n✗: the estimator failed its own checks." if "✗" in table else table
+    said = ["✗: the estimator failed its own checks."] if "✗" in table else []
+    said += ["bounds: the search's budget was spent; it certifies bounds, no figure."] if "| bounds " in table else []
+    return "\n\n".join([table, *([" ".join(said)] if said else [])])
 
 
 def _completions(summary: Summary) -> str:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.report import Summary, render_terminal, write_report
+from canaryaudit.report import Summary, build_summary, render_terminal, write_report
+from canaryaudit.report.estimates import estimates_chart
 from canaryaudit.text import visible
 from tests.report import builders as make
 from tests.report.test_summary import several_methods
@@ -309,3 +310,28 @@ def test_ten_thousand_canaries_are_reported_in_half_a_minute(tmp_path):
     assert time.perf_counter() - started < 30
     assert sum(file.stat().st_size for file in files) < 30_000_000
     assert (tmp_path / "report.html").stat().st_size < 4_000_000
+
+
+def test_certified_bounds_are_called_bounds_and_compared_with_no_figure(tmp_path):
+    canaries = make.canary_set([make.canary_set().canaries[0]])
+    before = make.with_bounds(make.measurement(canaries, {"canary-01": 3.9}), 0.0, 15.8)
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    said = estimates_chart(summary).alternative
+    assert said == (
+        "Exposure of 1 canary by each estimator: in this model they differ most for canary-01, importance 3.9, "
+        "sampled 4.1, exact between 0.0 and 15.8."
+    )
+    out = every_output(summary, tmp_path)
+    assert "| bounds 0.0 to 15.8 |" in out["report.md"]
+    assert "bounds: the search's budget was spent; it certifies bounds, no figure." in out["report.md"]
+    assert '0.0 to 15.8<span class="small">bounds</span>' in out["report.html"]
+
+
+def test_a_single_estimate_differs_from_none():
+    canaries = make.canary_set([make.canary_set().canaries[0]])
+    before = make.measurement(canaries, {"canary-01": 3.9})
+    alone = {"exact": before.canaries[0].estimates["exact"]}
+    first = before.canaries[0].model_copy(update={"estimates": alone})
+    before = before.model_copy(update={"canaries": (first, *before.canaries[1:])})
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    assert estimates_chart(summary).alternative == "Exposure of 1 canary by each estimator."
