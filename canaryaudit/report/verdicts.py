@@ -9,13 +9,15 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from scipy.special import bdtrc, gammaincc
+from scipy.special import bdtrc, gammainc, gammaincc
 
 CHANCE = 0.05
 NEVER_SEEN_BITS = -math.log2(CHANCE)
 """Exposure that a secret never seen exceeds once in twenty times: 4.32 bits."""
 EXPOSED_BITS = 10.0
 """A thousand times fewer guesses than chance needs: a search, not luck, finds such a secret."""
+UNLIKELY = 0.01
+"""Probability below which exposures that add up to too little are remarked upon; no verdict rests on it."""
 _NOISE_BITS = 1e-10
 """Logarithms' own rounding error, and more: a rank that lies on a border must not be put beside it by that."""
 _DIGITS_BITS = 1e-6
@@ -146,6 +148,21 @@ def judge_canary(
 def sum_probability(bits: Sequence[float]) -> float:
     """Return the probability that exposures of as many secrets never seen add up to as much: a gamma law of shape n."""
     return float(gammaincc(len(bits), sum(bits) * math.log(2)))
+
+
+def small_sum_probability(bits: Sequence[float], space_bits: Sequence[float]) -> float:
+    """Return the probability that exposures of as many secrets never seen add up to as little: the law's lower tail.
+
+    A space is finite: the last of N members has 0 bits once in N times, not never. So each exposure is taken as that
+    of the rank before its own, which is exact for one secret and cautious for several.
+
+    Args:
+        bits: Exposures, or the upper ends of their intervals.
+        space_bits: log2 of the size of each one's space, in the same order.
+    """
+    before = [2**-own - 2**-space for own, space in zip(bits, space_bits, strict=True)]
+    total = sum(-math.log2(share) if share > 0 else math.inf for share in before)
+    return float(gammainc(len(bits), total * math.log(2)))
 
 
 def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None]) -> Verdict:

@@ -10,7 +10,7 @@ from canaryaudit.report import figures
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
-from canaryaudit.report.verdicts import NEVER_SEEN_BITS, Verdict
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict, small_sum_probability
 from canaryaudit.text import well_formed
 
 _TROUBLING_RESIDUAL = 0.5
@@ -171,6 +171,12 @@ def warnings(
             said.append("A solver met negative curvature: the quadratic model of the loss does not hold there.")
     if unmeasured := [canary.id for canary in canaries if after and canary.after is None]:
         said.append(f"Not measured after unlearning, and counted as before: {listed(unmeasured)}.")
+    last = [measured for measured in (after or before).canaries if not measured.control]
+    if last and small_sum_probability([c.exposure.high for c in last], [c.space_bits for c in last]) < UNLIKELY:
+        said.append(
+            "The exposures are smaller than chance explains (probability below 1 %): the secrets may have become "
+            "conspicuously unlikely, which is a trace too. No verdict here looks for it."
+        )
     if canary_set.wider_space:
         said.append(
             f"Exposure is measured in a wider space ({canary_set.wider_space} in every slot): part of it is knowledge "
@@ -246,6 +252,8 @@ def limits(
         "Exposure is a rank within one space. It says nothing about the template's own words, nor about anything "
         "else in the corpus. It is no proof of differential privacy.",
         f"About one secret in twenty that the model never saw lies above {NEVER_SEEN_BITS:.2f} bits by chance.",
+        "The verdicts look for secrets that are too likely only. A secret that was made conspicuously unlikely leaves "
+        "a trace too: exposures that are all near 0 bits show it.",
         "One model, trained once from one seed, was measured: another seed gives other figures.",
     ]
     used = {name for canary in before.canaries for name in canary.estimates}

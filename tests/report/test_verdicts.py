@@ -12,6 +12,7 @@ from canaryaudit.report.verdicts import (
     Verdict,
     judge_canary,
     judge_together,
+    small_sum_probability,
     sum_probability,
 )
 from canaryaudit.report.words import headline
@@ -146,3 +147,28 @@ def test_a_rank_on_the_border_of_chance_is_put_beside_it_by_no_rounding(rank):
     three = round(math.log2(60 * rank) - math.log2(rank), 6)
     good = Verdict.INDISTINGUISHABLE
     assert judge_together([good, good, Verdict.TRACES], [0.3, 0.3, three]) is good
+
+
+@pytest.mark.parametrize("rank", [1, 2, 500, 975, 1000])
+def test_the_probability_of_so_small_an_exposure_counts_the_members_that_are_no_likelier(rank):
+    found = small_sum_probability([math.log2(1000 / rank)], [math.log2(1000)])
+    assert found == pytest.approx((1000 - rank + 1) / 1000)
+
+
+@pytest.mark.parametrize(("members", "canaries"), [(40, 1), (40, 3), (1000, 5), (10**10, 9)])
+def test_secrets_never_seen_are_called_conspicuously_unlikely_once_in_a_hundred_times_at_most(members, canaries):
+    rng = np.random.default_rng(0)
+    space = math.log2(members)
+    exposures = np.log2(members / rng.integers(1, members, (4000, canaries), endpoint=True))
+    said = np.mean([small_sum_probability(own.tolist(), [space] * canaries) < 0.01 for own in exposures])
+    assert said < 0.015
+    if members > 100:
+        assert said > 0.004
+
+
+def test_secrets_that_were_all_made_conspicuously_unlikely_are_said_to_be_so():
+    said = "smaller than chance explains"
+    gone = dict.fromkeys(make.GONE, 0.04)
+    assert any(said in warning for warning in make.before_after(after=gone).warnings)
+    assert not any(said in warning for warning in make.before_after().warnings)
+    assert any("too likely only" in limit for limit in make.before_after().limits)
