@@ -267,9 +267,13 @@ def _fidelity(method: MethodSummary) -> str:
     rows = []
     for line in method.fidelity:
         if line.unit == "share":
-            cells = [figures.percent(line.before), figures.percent(line.after), figures.points(line.change)]
+            cells = [figures.percent(line.before), figures.percent(line.after), figures.points(line.shown_change)]
         else:
-            cells = [figures.decimal(line.before, 3), figures.decimal(line.after, 3), figures.signed(line.change, 3)]
+            cells = [
+                figures.decimal(line.before, 3),
+                figures.decimal(line.after, 3),
+                figures.signed(line.shown_change, 3),
+            ]
         rows.append([line.name, *cells])
     table = _table(["Figure", "Before>", "After>", "Change>"], rows)
     allowed = figures.points(method.accuracy_drop_allowed).lstrip("+")
@@ -349,8 +353,8 @@ def _methods(methods: Sequence[MethodSummary]) -> str:
             WORDS[m.verdict] if m.verdict else "not measured",
             figures.decimal(m.max_exposure_bits),
             figures.decimal(m.mean_exposure_bits),
-            figures.points(m.accuracy_change),
-            figures.signed(m.heldout_loss_change_bits, 3),
+            figures.points(m.shown_accuracy_change),
+            figures.signed(m.shown_heldout_loss_change, 3),
             figures.duration(m.seconds),
             figures.times(m.speedup),
         ]

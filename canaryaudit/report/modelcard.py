@@ -23,8 +23,8 @@ def render_model_card(summary: Summary) -> str:
         ("Controls", _controls(summary)),
     ]
     if method:
-        change = figures.points(method.accuracy_change)
-        loss = figures.signed(method.heldout_loss_change_bits, 3)
+        change = figures.points(method.shown_accuracy_change)
+        loss = figures.signed(method.shown_heldout_loss_change, 3)
         rows += [
             ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),
             ("Fidelity", f"accuracy outside the secrets {change}; held-out loss {loss} bits per character"),

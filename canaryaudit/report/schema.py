@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from canaryaudit.records import EstimatorName, MemorisationPoint, Relearning
+from canaryaudit.report import figures
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
@@ -209,6 +210,13 @@ class FidelityLine(Part):
     change: Figure
     better: Literal["higher", "lower"]
 
+    @property
+    def shown_change(self) -> float | None:
+        """The change between the figures as they are shown, in percent with two digits or in bits with three."""
+        if self.unit == "share":
+            return figures.share_change(self.before, self.after)
+        return figures.shown_change(self.before, self.after, 3)
+
 
 class StepFigures(Part):
     """One step of an update and its health."""
@@ -260,6 +268,19 @@ class MethodSummary(Part):
     notes: tuple[str, ...]
     relearning: Relearning | None = None
     """How fast secrets come back when the model is trained further; None where that was not tried."""
+
+    @property
+    def shown_accuracy_change(self) -> float | None:
+        """``accuracy_change`` as the table of fidelity has it."""
+        return self._shown_change("train_accuracy")
+
+    @property
+    def shown_heldout_loss_change(self) -> float | None:
+        """``heldout_loss_change_bits`` as the table of fidelity has it."""
+        return self._shown_change("heldout_loss")
+
+    def _shown_change(self, key: str) -> float | None:
+        return next((line.shown_change for line in self.fidelity if line.key == key), None)
 
 
 class Fact(Part):

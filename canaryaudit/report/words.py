@@ -74,16 +74,16 @@ def sentences(
                 if others == 1
                 else f"{others:,} of {len(canaries):,} canaries were not chosen for unlearning."
             )
-        change, allowed = method.accuracy_change, method.accuracy_drop_allowed
+        change, allowed = method.shown_accuracy_change, method.accuracy_drop_allowed
         if change is None:
             said.append("The model's accuracy after unlearning could not be measured.")
         else:
-            moved = "fell" if change < 0 else "rose"
+            moved = "fell by" if change < 0 else "rose by" if change > 0 else "changed by"
             limit = figures.MISSING if allowed is None else f"{100 * allowed:.2f}"
             said.append(
-                f"Accuracy on training text outside the secrets {moved} by {abs(100 * change):.2f} points (a drop of "
+                f"Accuracy on training text outside the secrets {moved} {abs(100 * change):.2f} points (a drop of "
                 f"{limit} was allowed); loss on held-out text changed by "
-                f"{figures.signed(method.heldout_loss_change_bits, 3)} bits per character."
+                f"{figures.signed(method.shown_heldout_loss_change, 3)} bits per character."
             )
         said.append(
             f"Unlearning took {figures.duration(method.seconds)}; training again takes "
