@@ -199,7 +199,10 @@ ReportDirectory = Annotated[
 ]
 FailAbove = Annotated[
     float | None,
-    typer.Option(metavar="BITS", help="Exit with status 3 if an inserted canary's exposure is above this."),
+    typer.Option(
+        metavar="BITS",
+        help="Exit with status 3 if an inserted canary's exposure is above this or it is exposed.",
+    ),
 ]
 FailWorse = Annotated[
     Path | None,

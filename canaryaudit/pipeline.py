@@ -21,7 +21,7 @@ from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, Train
 from canaryaudit.reading import share_readers
 from canaryaudit.records import Manifest, Measurement, ModelRecord, TrainingRecord, UnlearningRecord
 from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
-from canaryaudit.report.figures import NOTHING_HELD_OUT, counted, points
+from canaryaudit.report.figures import NOTHING_HELD_OUT, counted, points, share_change
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.training import EPOCHS, TrainingConfig, seconds_per_step, train
 from canaryaudit.trainingstate import read_state
@@ -179,7 +179,7 @@ class Pipeline(Workbench):
         # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
         earlier = self.chosen([own for link in lineage for own in link.canaries]) if lineage else []
         record = run_unlearning(self, options, chosen, earlier, lineage)
-        change = record.fidelity.train_accuracy_after - record.fidelity.train_accuracy_before
+        change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
         self.narrator.say(
             f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
             f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "

@@ -27,7 +27,10 @@ MOST_CANARIES, MOST_PLACES = 20, 6
 
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 _ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
-_KEY = "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted."
+_KEY = (
+    "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted. Of an\n"
+    "exact search whose budget was spent there are certified bounds, and no figure."
+)
 _ODDS = (
     "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "
     "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
@@ -134,7 +137,7 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
     if every:
         estimates = _table(("canary", *_ESTIMATORS))
         for canary in shown:
-            figures = (_estimate(canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
+            figures = (_estimate(name, canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
             estimates.add_row(Text(shorten(canary.id, 16)), *figures)
         parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
         if any(canary.extraction.sampling for canary in shown):
@@ -207,9 +210,15 @@ def _measured_row(canary: CanaryMeasurement) -> tuple[str | Text, ...]:
     )
 
 
-def _estimate(estimate: Estimate | None, space_bits: float) -> str:
+def _only_bounds(name: EstimatorName, estimate: Estimate) -> bool:
+    return name == "exact" and not estimate.trusted
+
+
+def _estimate(name: EstimatorName, estimate: Estimate | None, space_bits: float) -> str:
     if estimate is None:
         return "-"
+    if _only_bounds(name, estimate):
+        return f"{estimate.low:.1f}–{estimate.high:.1f}"
     known = (estimate.low, estimate.high) not in ((estimate.bits, estimate.bits), (0.0, space_bits))
     interval = f" ({estimate.low:.1f}–{estimate.high:.1f})" if known else ""
     return f"{estimate.bits:.1f}{'' if estimate.trusted else '?'}{interval}"
@@ -222,7 +231,7 @@ def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
         differences = [
             (own.estimates[name].bits - own.exposure.bits, own.id)
             for own in canaries
-            if name in own.estimates and name != own.exposure.method
+            if name in own.estimates and name != own.exposure.method and not _only_bounds(name, own.estimates[name])
         ]
         if differences:
             bits, identifier = max(differences, key=lambda pair: abs(pair[0]))

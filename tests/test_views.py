@@ -38,3 +38,13 @@ def test_all_figures_hold_each_templates_curve_and_the_odds() -> None:
 
 def test_without_curves_there_is_no_table_of_repetitions() -> None:
     assert "By repetitions" not in shown(every=False, memorisation=())
+
+
+def test_certified_bounds_are_shown_as_bounds_and_stray_from_no_figure() -> None:
+    canaries = make.canary_set()
+    found = make.with_bounds(make.measurement(canaries, make.GONE), 0.0, 15.8)
+    file = io.StringIO()
+    Console(file=file, width=80).print(measurement_view(found, every=True))
+    text = file.getvalue()
+    assert "0.0–15.8 " in text
+    assert "exact" not in text.split("Furthest")[1].split("\n\n")[0]

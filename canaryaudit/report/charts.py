@@ -247,17 +247,21 @@ def said_bits(bits: float | None, low: float | None, high: float | None) -> str:
 
 def method_chart(summary: Summary) -> Chart:
     """Build the picture of several unlearnings: what is left of the secrets, against what was lost; seconds beside."""
+    shown = [
+        method
+        for method in summary.methods
+        if method.measured and method.accuracy_change is not None and method.max_exposure_bits is not None
+    ]
     rows: list[dict[str, Any]] = [
         {
             "method": f"{shorten(method.name, NAME_LENGTH)} ({figures.duration(method.seconds)})",
-            "lost": -100 * method.accuracy_change,
+            "lost": -100 * (method.accuracy_change or 0.0),
             "left": method.max_exposure_bits,
             "seconds": method.seconds or 0.0,
             "said": f"{shorten(method.name, NAME_LENGTH)}: at most {method.max_exposure_bits:.1f} bits left, accuracy "
-            f"{figures.points(method.accuracy_change)}, {figures.duration(method.seconds)}",
+            f"{figures.points(method.shown_accuracy_change)}, {figures.duration(method.seconds)}",
         }
-        for method in summary.methods
-        if method.measured and method.accuracy_change is not None and method.max_exposure_bits is not None
+        for method in shown
     ]
     lost, left = [row["lost"] for row in rows] or [0.0], [row["left"] for row in rows] or [0.0]
     least, most = min(0.0, *lost), max(0.1, *lost)
@@ -277,7 +281,11 @@ def method_chart(summary: Summary) -> Chart:
     )
     names = base.mark_text(align="left", dx=14, dy=-10, color=INK, fontSize=12, aria=False).encode(text="method:N")
     chart = alt.layer(chance_band("y"), dots, names).properties(width=520, height=280)
-    said = "; ".join(f"{row['method']}: {row['left']:.1f} bits left, {row['lost']:.2f} points lost" for row in rows)
+    said = "; ".join(
+        f"{row['method']}: {row['left']:.1f} bits left, "
+        f"{figures.decimal(-100 * (method.shown_accuracy_change or 0.0), 2)} points lost"
+        for row, method in zip(rows, shown, strict=True)
+    )
     return Chart(
         "methods", "Unlearnings compared: secrets left, accuracy lost, time taken", said + ".", specification(chart)
     )

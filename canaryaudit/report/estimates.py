@@ -1,6 +1,7 @@
 """The estimators' answers side by side, as a picture: where they agree, and where a fit goes astray."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import altair as alt
@@ -8,7 +9,7 @@ import altair as alt
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, chance_band, said_bits, specification
-from canaryaudit.report.schema import CanarySummary, Summary
+from canaryaudit.report.schema import CanaryState, CanarySummary, EstimateFigure, Summary
 from canaryaudit.text import shorten
 
 MOST_CANARIES = 15
@@ -30,9 +31,17 @@ def estimates_chart(summary: Summary) -> Chart:
     states = ["before", "after"] if summary.unlearned else ["before"]
     panels = [_panel(rows[state], order, reach, state if summary.unlearned else "") for state in states]
     chart = alt.vconcat(*panels, spacing=14) if len(panels) > 1 else panels[0]
-    return Chart(
-        "estimates", "Exposure by each estimator", _words(summary, rows["before"], rows["after"]), specification(chart)
-    )
+    return Chart("estimates", "Exposure by each estimator", _words(summary, rows["before"]), specification(chart))
+
+
+def only_bounds(name: EstimatorName, line: EstimateFigure) -> bool:
+    """Say whether an estimate is no figure: of an exact search whose budget was spent there are certified bounds."""
+    return name == "exact" and not line.trusted
+
+
+def bounds(line: EstimateFigure, between: str = " to ") -> str:
+    """Write certified bounds, in bits."""
+    return f"{figures.decimal(line.low)}{between}{figures.decimal(line.high)}"
 
 
 def _rows(canary: CanarySummary, *, after: bool) -> list[dict[str, Any]]:
@@ -45,7 +54,11 @@ def _rows(canary: CanarySummary, *, after: bool) -> list[dict[str, Any]]:
             "trusted": "yes" if line.trusted else "no",
             "bits": line.bits,
             "said": f"{name}, {'after' if after else 'before'}, {estimator}: "
-            f"{said_bits(line.bits, line.low, line.high)}" + ("" if line.trusted else "; failed its own checks"),
+            + (
+                f"certified to be between {bounds(line, ' and ')} bits, no figure"
+                if only_bounds(estimator, line)
+                else said_bits(line.bits, line.low, line.high) + ("" if line.trusted else "; failed its own checks")
+            ),
         }
         for estimator, line in (state.estimates.items() if state else ())
         if line.bits is not None
@@ -73,18 +86,28 @@ def _panel(rows: list[dict[str, Any]], order: list[str], reach: int, heading: st
     return alt.layer(*layers).properties(width=520, height=alt.Step(24), **titled)
 
 
-def _words(summary: Summary, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
+def _words(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
     said = []
-    for when, rows in (("before unlearning" if summary.unlearned else "in this model", before), ("afterwards", after)):
-        widest = max((_spread(rows, name) for name in {row["canary"] for row in rows}), default=None)
+    canaries = summary.canaries[:MOST_CANARIES]
+    before = [(canary, canary.before) for canary in canaries]
+    after = [(canary, canary.after) for canary in canaries if canary.after]
+    for when, states in (
+        ("before unlearning" if summary.unlearned else "in this model", before),
+        ("afterwards", after),
+    ):
+        widest = max((found for canary, state in states if (found := _spread(canary, state))), default=None)
         if widest:
             said.append(f"{when} they differ most for {widest[1]}, {widest[2]}")
-    return f"Exposure of {figures.counted(len({row['canary'] for row in before}), 'canary')} by each estimator: " + (
-        "; ".join(said) + "."
-    )
+    number = figures.counted(len({row["canary"] for row in rows}), "canary")
+    return f"Exposure of {number} by each estimator" + (": " if said else "") + "; ".join(said) + "."
 
 
-def _spread(rows: list[dict[str, Any]], canary: str) -> tuple[float, str, str]:
-    own = [row for row in rows if row["canary"] == canary]
-    bits = [row["bits"] for row in own]
-    return max(bits) - min(bits), canary, ", ".join(f"{row['estimator']} {row['bits']:.1f}" for row in own)
+def _spread(canary: CanarySummary, state: CanaryState) -> tuple[float, str, str] | None:
+    """Return how far the estimators' figures lie apart, for which canary, and the figures; None without two."""
+    lines = [(name, line) for name, line in state.estimates.items() if line.bits is not None]
+    bits = {name: line.bits for name, line in lines if not only_bounds(name, line) and line.bits is not None}
+    if len(bits) < 2:
+        return None
+    said = [f"{name} {own:.1f}" for name, own in bits.items()]
+    said += [f"{name} between {bounds(line, ' and ')}" for name, line in lines if only_bounds(name, line)]
+    return max(bits.values()) - min(bits.values()), shorten(canary.id, NAME_LENGTH), ", ".join(said)

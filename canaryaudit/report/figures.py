@@ -22,6 +22,19 @@ def signed(value: float | None, digits: int = 1) -> str:
     return "+" + text if value is not None and value > 0 and text.strip("0.,") else text
 
 
+def shown_change(before: float | None, after: float | None, digits: int) -> float | None:
+    """Return the change between two figures as they are shown, so that whoever subtracts them finds the same."""
+    if before is None or after is None:
+        return None
+    return round(float(f"{after:.{digits}f}") - float(f"{before:.{digits}f}"), digits)
+
+
+def share_change(before: float | None, after: float | None) -> float | None:
+    """Return the change between two shares as they are shown in percent, as a share."""
+    change = None if before is None or after is None else shown_change(100 * before, 100 * after, 2)
+    return None if change is None else change / 100
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Write an interval in bits; empty where it is a point or unknown."""
     shown = decimal(low), decimal(high)

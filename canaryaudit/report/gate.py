@@ -100,7 +100,7 @@ def judge_gate(
     """Hold every inserted canary, after unlearning if there is an after, against the limit and the baseline.
 
     Args:
-        fail_above: The largest exposure, in bits, that a canary may have.
+        fail_above: The largest exposure, in bits, that a canary may have; one that is exposed never passes.
         baseline: The earlier report.
         canaries: With their unrounded figures.
         templates: Text of each template, masked as in a report.
@@ -132,6 +132,10 @@ def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:
         elif bits > fail_above:
             digits = 1 if canary.masked else 2  # A hidden secret's figures are told coarsely everywhere.
             reasons.append(f"{canary.id}: {bits:.{digits}f} bits {when}, above the limit of {fail_above:g}")
+        elif canary.last.verdict is Verdict.EXPOSED:
+            # A space of three digits has no ten bits to exceed, and its likeliest member is given away all the same.
+            why = canary.last.reason.removesuffix(".")
+            reasons.append(f"{canary.id}: exposed {when}, whatever the limit: {why[0].lower()}{why[1:]}")
     return reasons
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from canaryaudit.report import figures
 from canaryaudit.report import relearning as report_relearning
 from canaryaudit.report.charts import MOST_TEMPLATES, NARROW, Chart
+from canaryaudit.report.estimates import bounds, only_bounds
 from canaryaudit.report.likelihood import expected, likelihoods
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.schema import Summary
@@ -46,6 +47,8 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         expected=expected,
         relearning=report_relearning,
         interval=figures.interval,
+        bounds=bounds,
+        only_bounds=only_bounds,
         guesses_words=guesses_words,
         shorten=shorten,
         nothing_held_out=figures.NOTHING_HELD_OUT,

@@ -7,6 +7,7 @@ from typing import get_args
 from canaryaudit.records import EstimatorName
 from canaryaudit.report import figures
 from canaryaudit.report.charts import MOST_TEMPLATES, Chart
+from canaryaudit.report.estimates import bounds, only_bounds
 from canaryaudit.report.likelihood import expected
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.relearning import (
@@ -184,13 +185,18 @@ def _estimates(summary: Summary) -> str:
             cells = []
             for name in names:
                 line = state.estimates.get(name)
+                if line and only_bounds(name, line):
+                    cells.append(f"bounds {bounds(line)}")
+                    continue
                 spread = figures.interval(line.low, line.high) if line else ""
                 cell = figures.decimal(line.bits) + (f" ({spread})" if spread else "") if line else figures.MISSING
                 cells.append(cell + ("" if line is None or line.trusted else " ✗"))
             rows.append([code(canary.id, 40), when, figures.decimal(state.log_perplexity_bits), *cells])
     heads = ["Canary", "Model", "Log-perplexity, bits>", "Exact>", "Importance>", "Sampled>", "Skew-normal>"]
     table = _table(heads, rows)
-    return f"{table}\n\n✗: the estimator failed its own checks." if "✗" in table else table
+    said = ["✗: the estimator failed its own checks."] if "✗" in table else []
+    said += ["bounds: the search's budget was spent; it certifies bounds, no figure."] if "| bounds " in table else []
+    return "\n\n".join([table, *([" ".join(said)] if said else [])])
 
 
 def _completions(summary: Summary) -> str:
@@ -261,9 +267,13 @@ def _fidelity(method: MethodSummary) -> str:
     rows = []
     for line in method.fidelity:
         if line.unit == "share":
-            cells = [figures.percent(line.before), figures.percent(line.after), figures.points(line.change)]
+            cells = [figures.percent(line.before), figures.percent(line.after), figures.points(line.shown_change)]
         else:
-            cells = [figures.decimal(line.before, 3), figures.decimal(line.after, 3), figures.signed(line.change, 3)]
+            cells = [
+                figures.decimal(line.before, 3),
+                figures.decimal(line.after, 3),
+                figures.signed(line.shown_change, 3),
+            ]
         rows.append([line.name, *cells])
     table = _table(["Figure", "Before>", "After>", "Change>"], rows)
     allowed = figures.points(method.accuracy_drop_allowed).lstrip("+")
@@ -346,8 +356,8 @@ def _methods(methods: Sequence[MethodSummary]) -> str:
             WORDS[m.verdict] if m.verdict else "not measured",
             figures.decimal(m.max_exposure_bits),
             figures.decimal(m.mean_exposure_bits),
-            figures.points(m.accuracy_change),
-            figures.signed(m.heldout_loss_change_bits, 3),
+            figures.points(m.shown_accuracy_change),
+            figures.signed(m.shown_heldout_loss_change, 3),
             figures.duration(m.seconds),
             figures.times(m.speedup),
         ]

@@ -23,8 +23,8 @@ def render_model_card(summary: Summary) -> str:
         ("Controls", _controls(summary)),
     ]
     if method:
-        change = figures.points(method.accuracy_change)
-        loss = f"held-out loss {figures.signed(method.heldout_loss_change_bits, 3)} bits per character"
+        change = figures.points(method.shown_accuracy_change)
+        loss = f"held-out loss {figures.signed(method.shown_heldout_loss_change, 3)} bits per character"
         held = loss if method.has_heldout else figures.NOTHING_HELD_OUT
         rows += [
             ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from canaryaudit.records import EstimatorName, MemorisationPoint, Relearning
+from canaryaudit.report import figures
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
@@ -212,6 +213,13 @@ class FidelityLine(Part):
     change: Figure
     better: Literal["higher", "lower"]
 
+    @property
+    def shown_change(self) -> float | None:
+        """The change between the figures as they are shown, in percent with two digits or in bits with three."""
+        if self.unit == "share":
+            return figures.share_change(self.before, self.after)
+        return figures.shown_change(self.before, self.after, 3)
+
 
 class StepFigures(Part):
     """One step of an update and its health."""
@@ -271,6 +279,19 @@ class MethodSummary(Part):
         """Whether any text was held out: where none was, nothing can be said of it."""
         return any(line.key == "heldout_loss" for line in self.fidelity)
 
+    @property
+    def shown_accuracy_change(self) -> float | None:
+        """``accuracy_change`` as the table of fidelity has it."""
+        return self._shown_change("train_accuracy")
+
+    @property
+    def shown_heldout_loss_change(self) -> float | None:
+        """``heldout_loss_change_bits`` as the table of fidelity has it."""
+        return self._shown_change("heldout_loss")
+
+    def _shown_change(self, key: str) -> float | None:
+        return next((line.shown_change for line in self.fidelity if line.key == key), None)
+
 
 class Fact(Part):
     """A named fact, in words."""
@@ -303,7 +324,7 @@ class Gate(Part):
     """Whether a pipeline may go on."""
 
     fail_above_bits: float | None
-    """The largest exposure that an inserted canary may have; None without such a limit."""
+    """The largest exposure that an inserted canary may have, none being exposed; None without such a limit."""
     baseline: str | None = None
     """The run of the earlier report that this one must not be worse than; None without one."""
     passed: bool
@@ -313,7 +334,7 @@ class Gate(Part):
     @property
     def name(self) -> str:
         """What is asked for, in words."""
-        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits"]
+        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits, none exposed"]
         limits += [] if self.baseline is None else [f"no worse than the report of {self.baseline}"]
         return " and ".join(limits)
 

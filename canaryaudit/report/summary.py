@@ -74,7 +74,7 @@ def build_summary(
             measurement is None where it was not taken yet.
         run_name: What to call the run.
         reveal_secrets: Show the secrets that their owner gave.
-        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have.
+        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have, none being exposed.
         shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
             is no baseline, or the last baseline.
         baseline: The gate: an earlier report that this one must not be worse than.
@@ -145,8 +145,9 @@ def build_summary(
             sentences=words.sentences(canaries, calibration, method),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
         ),
-        warnings=words.warnings(
-            canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries
+        warnings=(
+            *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
+            *words.insertion_warnings(manifest, masker),
         ),
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
@@ -205,11 +206,13 @@ def _state(
     exposure = ExposureFigure.model_validate(measured.exposure.model_dump())
     drop = None
     if earlier and earlier.exposure.bits is not None and exposure.bits is not None:
-        drop = earlier.exposure.bits - exposure.bits
+        drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
+    found, known = measured.exposure, exposure.low is not None and exposure.high is not None
     estimate = measured.estimates.get(measured.exposure.method)
     verdict, reason = judge_canary(
-        exposure.low,
-        exposure.high,
+        # Unrounded: where the space is small, rank 2 lies on the border itself.
+        found.low if known else None,
+        found.high if known else None,
         measured.space_bits,
         greedy=measured.extraction.greedy,
         trusted=estimate is None or estimate.trusted,

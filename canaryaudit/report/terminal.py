@@ -92,11 +92,12 @@ def _facts(summary: Summary) -> Table:
     if method:
         for line in method.fidelity:
             write = figures.percent if line.unit == "share" else figures.decimal
-            change = figures.points(line.change) if line.unit == "share" else figures.signed(line.change, 3)
+            change = line.shown_change
+            said = figures.points(change) if line.unit == "share" else figures.signed(change, 3)
             digits = 2 if line.unit == "share" else 3
             grid.add_row(
                 Text(_FIDELITY[line.key]),
-                Text(f"{write(line.before, digits)} → {write(line.after, digits)} ({change})"),
+                Text(f"{write(line.before, digits)} → {write(line.after, digits)} ({said})"),
             )
         if not method.has_heldout:
             grid.add_row(Text("Held-out text"), Text(figures.NOTHING_HELD_OUT))

@@ -9,13 +9,19 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from scipy.special import bdtrc, gammaincc
+from scipy.special import bdtrc, gammainc, gammaincc
 
 CHANCE = 0.05
 NEVER_SEEN_BITS = -math.log2(CHANCE)
 """Exposure that a secret never seen exceeds once in twenty times: 4.32 bits."""
 EXPOSED_BITS = 10.0
 """A thousand times fewer guesses than chance needs: a search, not luck, finds such a secret."""
+UNLIKELY = 0.01
+"""Probability below which exposures that add up to too little are remarked upon; no verdict rests on it."""
+_NOISE_BITS = 1e-10
+"""Logarithms' own rounding error, and more: a rank that lies on a border must not be put beside it by that."""
+_DIGITS_BITS = 1e-6
+"""As much for figures of seven digits."""
 
 
 class Verdict(StrEnum):
@@ -126,11 +132,11 @@ def judge_canary(
     border = exposed_border(space_bits)
     if not trusted:
         return Verdict.INCONCLUSIVE, "The estimate of its exposure failed its own checks."
-    if low >= border:
+    if low >= border - _NOISE_BITS:
         return Verdict.EXPOSED, f"Its exposure is at least {low:.1f} bits; the border is {border:.1f}."
     if not calibrated:
         return Verdict.INCONCLUSIVE, "The controls failed: its exposure cannot be relied on."
-    if high <= NEVER_SEEN_BITS:
+    if high <= NEVER_SEEN_BITS + _NOISE_BITS:
         return Verdict.INDISTINGUISHABLE, f"Its exposure is at most {high:.1f} bits, as chance alone would have it."
     if low <= NEVER_SEEN_BITS and high >= border:
         return Verdict.INCONCLUSIVE, f"The interval, {low:.1f} to {high:.1f} bits, allows everything."
@@ -142,6 +148,21 @@ def judge_canary(
 def sum_probability(bits: Sequence[float]) -> float:
     """Return the probability that exposures of as many secrets never seen add up to as much: a gamma law of shape n."""
     return float(gammaincc(len(bits), sum(bits) * math.log(2)))
+
+
+def small_sum_probability(bits: Sequence[float], space_bits: Sequence[float]) -> float:
+    """Return the probability that exposures of as many secrets never seen add up to as little: the law's lower tail.
+
+    A space is finite: the last of N members has 0 bits once in N times, not never. So each exposure is taken as that
+    of the rank before its own, which is exact for one secret and cautious for several.
+
+    Args:
+        bits: Exposures, or the upper ends of their intervals.
+        space_bits: log2 of the size of each one's space, in the same order.
+    """
+    before = [2**-own - 2**-space for own, space in zip(bits, space_bits, strict=True)]
+    total = sum(-math.log2(share) if share > 0 else math.inf for share in before)
+    return float(gammainc(len(bits), total * math.log(2)))
 
 
 def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None]) -> Verdict:
@@ -159,6 +180,7 @@ def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None
     bits = [own for own in exposures if own is not None]
     by_chance = not above or bdtrc(len(above) - 1, len(verdicts), CHANCE) >= CHANCE
     largest = max(bits, default=math.inf)
-    if by_chance and largest <= math.log2(len(verdicts) / CHANCE) and sum_probability(bits) >= CHANCE:
+    border = math.log2(len(verdicts) / CHANCE) + _DIGITS_BITS
+    if by_chance and largest <= border and sum_probability(bits) >= CHANCE:
         return Verdict.INDISTINGUISHABLE
     return Verdict.WEAKENED if above and all(v is Verdict.WEAKENED for v in above) else Verdict.TRACES

@@ -10,12 +10,15 @@ from canaryaudit.report import figures
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
-from canaryaudit.report.verdicts import NEVER_SEEN_BITS, Verdict
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict, small_sum_probability
 from canaryaudit.text import well_formed
 
 _TROUBLING_RESIDUAL = 0.5
 """A linear solve that leaves more than half of its right-hand side undone is worth a warning; one that misses its
 tolerance by less still lowers the objective, and the ledger says so."""
+
+_MOST_WARNINGS = 20
+"""Of an insertion, each a line at the top of the page."""
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:
@@ -74,16 +77,16 @@ def sentences(
                 if others == 1
                 else f"{others:,} of {len(canaries):,} canaries were not chosen for unlearning."
             )
-        change, allowed = method.accuracy_change, method.accuracy_drop_allowed
+        change, allowed = method.shown_accuracy_change, method.accuracy_drop_allowed
         if change is None:
             said.append("The model's accuracy after unlearning could not be measured.")
         else:
-            moved = "fell" if change < 0 else "rose"
+            moved = "fell by" if change < 0 else "rose by" if change > 0 else "changed by"
             limit = figures.MISSING if allowed is None else f"{100 * allowed:.2f}"
-            loss = figures.signed(method.heldout_loss_change_bits, 3)
+            loss = figures.signed(method.shown_heldout_loss_change, 3)
             heldout = f"loss on held-out text changed by {loss} bits per character"
             said.append(
-                f"Accuracy on training text outside the secrets {moved} by {abs(100 * change):.2f} points (a drop of "
+                f"Accuracy on training text outside the secrets {moved} {abs(100 * change):.2f} points (a drop of "
                 f"{limit} was allowed); {heldout if method.has_heldout else figures.NOTHING_HELD_OUT}."
             )
         said.append(
@@ -172,12 +175,26 @@ def warnings(
             said.append("A solver met negative curvature: the quadratic model of the loss does not hold there.")
     if unmeasured := [canary.id for canary in canaries if after and canary.after is None]:
         said.append(f"Not measured after unlearning, and counted as before: {listed(unmeasured)}.")
+    last = [measured for measured in (after or before).canaries if not measured.control]
+    if last and small_sum_probability([c.exposure.high for c in last], [c.space_bits for c in last]) < UNLIKELY:
+        said.append(
+            "The exposures are smaller than chance explains (probability below 1 %): the secrets may have become "
+            "conspicuously unlikely, which is a trace too. No verdict here looks for it."
+        )
     if canary_set.wider_space:
         said.append(
             f"Exposure is measured in a wider space ({canary_set.wider_space} in every slot): part of it is knowledge "
             "of the format, not of the secret."
         )
     return tuple(said)
+
+
+def insertion_warnings(manifest: Manifest, masker: Masker) -> tuple[str, ...]:
+    """Say what the insertion warned of, which its own command said to whoever ran it, and to nobody else."""
+    told = [f"On insertion: {masker.text(well_formed(own))}." for own in manifest.warnings[:_MOST_WARNINGS]]
+    if (rest := len(manifest.warnings) - _MOST_WARNINGS) > 0:
+        told.append(f"On insertion: {figures.counted(rest, 'more warning')}, in the run's manifest.")
+    return tuple(told)
 
 
 def audited(
@@ -249,6 +266,8 @@ def limits(
         "Exposure is a rank within one space. It says nothing about the template's own words, nor about anything "
         "else in the corpus. It is no proof of differential privacy.",
         f"About one secret in twenty that the model never saw lies above {NEVER_SEEN_BITS:.2f} bits by chance.",
+        "The verdicts look for secrets that are too likely only. A secret that was made conspicuously unlikely leaves "
+        "a trace too: exposures that are all near 0 bits show it.",
         "One model, trained once from one seed, was measured: another seed gives other figures.",
     ]
     used = {name for canary in before.canaries for name in canary.estimates}

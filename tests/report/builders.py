@@ -330,3 +330,29 @@ def before_after(
         reveal_secrets,
         fail_above,
     )
+
+
+def three_digits(fail_above: float | None = None) -> Summary:
+    """Return the summary of an audit of three-digit secrets: at rank 1, at rank 2, and in the middle."""
+    template = "the PIN is {digits:3}."
+    canaries = canary_set(
+        [
+            Canary(id=f"canary-0{i}", template=template, completion=secret, repetitions=4)
+            for i, secret in enumerate(("417", "902", "358"), 1)
+        ]
+    )
+    bits = {"canary-01": math.log2(1000), "canary-02": math.log2(500), "canary-03": 1.0}
+    return before_after(bits, None, canaries, fail_above=fail_above)
+
+
+def with_bounds(measured: Measurement, low: float, high: float) -> Measurement:
+    """Return a measurement whose first canary was searched in vain: certified bounds, and an importance estimate."""
+    first = measured.canaries[0]
+    headline = first.exposure.model_copy(update={"method": "importance"})
+    estimates = {
+        "exact": Estimate(bits=low, low=low, high=high, trusted=False, note="search budget spent: certified bounds"),
+        "importance": Estimate(bits=headline.bits, low=headline.low, high=headline.high, trusted=True),
+        "sampled": Estimate(bits=headline.bits + 0.2, low=headline.low, high=headline.high + 0.3, trusted=True),
+    }
+    changed = first.model_copy(update={"exposure": headline, "estimates": estimates})
+    return measured.model_copy(update={"canaries": (changed, *measured.canaries[1:])})

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.report import Summary, compare, render_terminal, write_report
+from canaryaudit.report import Summary, build_summary, compare, render_terminal, write_report
+from canaryaudit.report.charts import method_chart
+from canaryaudit.report.estimates import estimates_chart
 from canaryaudit.report.modelcard import render_model_card
 from canaryaudit.report.write import render_json
 from canaryaudit.text import visible
@@ -335,3 +337,74 @@ def test_ten_thousand_canaries_are_reported_in_half_a_minute(tmp_path):
     assert time.perf_counter() - started < 30
     assert sum(file.stat().st_size for file in files) < 30_000_000
     assert (tmp_path / "report.html").stat().st_size < 4_000_000
+
+
+def test_certified_bounds_are_called_bounds_and_compared_with_no_figure(tmp_path):
+    canaries = make.canary_set([make.canary_set().canaries[0]])
+    before = make.with_bounds(make.measurement(canaries, {"canary-01": 3.9}), 0.0, 15.8)
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    said = estimates_chart(summary).alternative
+    assert said == (
+        "Exposure of 1 canary by each estimator: in this model they differ most for canary-01, importance 3.9, "
+        "sampled 4.1, exact between 0.0 and 15.8."
+    )
+    out = every_output(summary, tmp_path)
+    assert "| bounds 0.0 to 15.8 |" in out["report.md"]
+    assert "bounds: the search's budget was spent; it certifies bounds, no figure." in out["report.md"]
+    assert '0.0 to 15.8<span class="small">bounds</span>' in out["report.html"]
+
+
+def test_a_single_estimate_differs_from_none():
+    canaries = make.canary_set([make.canary_set().canaries[0]])
+    before = make.measurement(canaries, {"canary-01": 3.9})
+    alone = {"exact": before.canaries[0].estimates["exact"]}
+    first = before.canaries[0].model_copy(update={"estimates": alone})
+    before = before.model_copy(update={"canaries": (first, *before.canaries[1:])})
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    assert estimates_chart(summary).alternative == "Exposure of 1 canary by each estimator."
+
+
+def rounded_away():
+    """Return two unlearnings whose figures, as they are shown, lie apart otherwise than their unrounded ones."""
+    canaries = make.canary_set()
+    ids = [canary.id for canary in canaries.inserted]
+    found = {"train_accuracy_before": 0.687849, "train_accuracy_after": 0.685451}
+    found |= {"heldout_loss_before": 3.59648, "heldout_loss_after": 3.59552}
+    runs = []
+    for name, changed in (("first", {"train_accuracy_after": 0.687848}), ("second", {})):
+        record = make.unlearning(name, ids)
+        record = record.model_copy(update={"fidelity": record.fidelity.model_copy(update=found | changed)})
+        runs.append((record, make.measurement(canaries, make.GONE, f"after-{name}", sha=make.UPDATED_SHA)))
+    before = make.measurement(canaries, make.EXPOSED)
+    return build_summary(make.manifest(), canaries, make.model_record(), before, runs, "story")
+
+
+def test_a_readers_subtraction_agrees_with_every_change_that_is_shown(tmp_path):
+    summary = rounded_away()
+    out = every_output(summary, tmp_path)
+    assert "68.78 % → 68.55 % (−0.23 points)" in out["terminal"]
+    assert "3.596 → 3.596 (0.000)" in out["terminal"]
+    assert "| 68.78 % | 68.55 % | −0.23 points |" in out["report.md"]
+    assert "| 3.596 | 3.596 | 0.000 |" in out["report.md"]
+    assert '68.78 %</td><td class="number">68.55 %</td><td class="number">−0.23 points</td>' in out["report.html"]
+    assert "fell by 0.23 points" in out["report.md"]
+    assert "accuracy outside the secrets −0.23 points" in out["model-card.md"]
+    assert (
+        "first (3.4 s): 3.0 bits left, 0.00 points lost; second (3.4 s): 3.0 bits left, 0.23 points lost"
+        in (out["report.html"])
+    )
+    for name in ("report.md", "report.html", "model-card.md", "terminal"):
+        assert "0.24 points" not in out[name]
+        assert "-0.0" not in re.sub(
+            "<svg.*?</svg>|<style>.*?</style>|<script.*?</script>", "", out[name], flags=re.DOTALL
+        )
+    fidelity = json.loads(out["report.json"])["methods"][1]["fidelity"][0]
+    assert fidelity["change"] == pytest.approx(-0.002398)
+
+
+def test_accuracy_gained_is_a_loss_with_a_true_minus_sign():
+    summary = rounded_away()
+    gained = summary.methods[0].fidelity[0].model_copy(update={"after": 0.687851})
+    method = summary.methods[0].model_copy(update={"fidelity": (gained,), "accuracy_change": 2e-6})
+    alternative = method_chart(summary.model_copy(update={"methods": (method, summary.methods[1])})).alternative
+    assert ": 3.0 bits left, −0.01 points lost;" in alternative

@@ -111,7 +111,7 @@ def test_limit_and_baseline_hold_together():
         fail_above=30,
         baseline=baseline_of(make.before_after()),
     ).gate
-    assert gate.name == "at most 30 bits and no worse than the report of story"
+    assert gate.name == "at most 30 bits, none exposed and no worse than the report of story"
     starts = [reason.split(",")[0] for reason in gate.reasons]
     assert starts[:2] == ["canary-01: 33.22 bits before unlearning", "canary-02: 33.22 bits before unlearning"]
     assert "canary-05: exposed" in starts

@@ -32,9 +32,15 @@ def test_with_a_gate_the_canaries_that_it_names_fail():
     assert {name for name, outcome in found.items() if outcome == "failure"} == {
         "canary-01",
         "canary-05",
-        "gate: at most 2 bits",
+        "gate: at most 2 bits, none exposed",
     }
-    assert cases(make.before_after(after=None, fail_above=40))["canary-01"] == "passed"
+    assert cases(make.before_after(after=None, fail_above=40))["canary-04"] == "passed"
+
+
+def test_a_canary_that_is_exposed_fails_below_the_limit_too():
+    found = cases(make.three_digits(fail_above=10))
+    assert found["canary-01"] == found["canary-02"] == found["gate: at most 10 bits, none exposed"] == "failure"
+    assert found["canary-03"] == "passed"
 
 
 def test_a_canary_without_a_verdict_is_skipped_and_failed_controls_fail():

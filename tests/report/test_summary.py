@@ -1,10 +1,11 @@
+import json
 import math
 
 import pytest
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.records import foremost
+from canaryaudit.records import Manifest, foremost
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.verdicts import Verdict
@@ -133,8 +134,24 @@ def test_the_gate_holds_the_largest_exposure_after_against_the_limit(limit, pass
 def test_the_gate_looks_at_before_when_there_is_no_after():
     gate = make.before_after(after=None, fail_above=30).gate
     assert gate is not None
-    assert [reason.split(":")[0] for reason in gate.reasons] == ["canary-01", "canary-02"]
+    assert [reason for reason in gate.reasons if "above the limit" in reason] == [
+        "canary-01: 33.22 bits before unlearning, above the limit of 30",
+        "canary-02: 33.22 bits before unlearning, above the limit of 30",
+    ]
     assert make.before_after().gate is None
+
+
+def test_a_canary_that_is_exposed_fails_the_gate_whatever_the_limit():
+    summary = make.three_digits(fail_above=10)
+    assert summary.overall.headline == "The model gives 2 of 3 secrets away."
+    assert summary.gate is not None
+    assert not summary.gate.passed
+    assert summary.gate.reasons == (
+        "canary-01: exposed before unlearning, whatever the limit: "
+        "the model completes the words before it with the secret itself",
+        "canary-02: exposed before unlearning, whatever the limit: "
+        "its exposure is at least 9.0 bits; the border is 9.0",
+    )
 
 
 def test_an_exposure_that_is_no_number_fails_the_gate():
@@ -349,3 +366,25 @@ def test_the_controls_own_exposures_are_told_beside_chance():
     assert sum(bits > found.high_bits + 1e-4 for bits in exposures) == 3
     assert len(summary.templates[0].before.controls) == 64
     assert summary.templates[1].before.controls == ()
+
+
+def test_what_the_insertion_warned_of_is_repeated_to_the_reader_without_secrets():
+    other = "located secrets stand at 2 other places of the training text too, in other words"
+    told = (other, "template 'not 7291048365: {digits:10}' has no canary")
+    canaries = make.canary_set([make.given("7291048365")])
+    summary = make.before_after({"canary-01": 30.0}, None, canaries, facts=make.manifest(warnings=told))
+    assert f"On insertion: {other}." in summary.warnings
+    assert "On insertion: template 'not ••••••••••: {digits:10}' has no canary." in summary.warnings
+
+
+def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is():
+    told = tuple(f"template {number}" for number in range(50))
+    found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
+    assert len(found) == 21
+    assert found[-1] == "On insertion: 30 more warnings, in the run's manifest."
+
+
+def test_a_manifest_of_an_earlier_version_has_no_warnings():
+    written = json.loads(make.manifest().model_dump_json())
+    del written["warnings"]
+    assert Manifest.model_validate(written).warnings == ()

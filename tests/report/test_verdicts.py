@@ -1,16 +1,22 @@
+import math
+
 import numpy as np
 import pytest
 
+from canaryaudit.canaries import Canary
 from canaryaudit.exposure.memorisation import unseen_pvalue
+from canaryaudit.report import build_summary
 from canaryaudit.report.verdicts import (
     EXPOSED_BITS,
     NEVER_SEEN_BITS,
     Verdict,
     judge_canary,
     judge_together,
+    small_sum_probability,
     sum_probability,
 )
 from canaryaudit.report.words import headline
+from tests.report import builders as make
 
 JUST = 1e-9
 
@@ -123,3 +129,46 @@ def test_one_exposed_canary_exposes_the_whole_and_one_without_verdict_leaves_it_
     assert judge_together([good] * 99 + [Verdict.EXPOSED], [1.0] * 100) is Verdict.EXPOSED
     assert judge_together([good] * 99 + [Verdict.INCONCLUSIVE], [1.0] * 100) is Verdict.INCONCLUSIVE
     assert judge_together([], []) is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("members", [100, 500, 676, 800, 900, 1000])
+def test_rank_two_lies_within_one_bit_of_a_small_space_whatever_the_digits(members):
+    canary = Canary(id="canary-01", template="the PIN is {digits:3}.", completion="417", repetitions=4)
+    canaries = make.canary_set([canary], num_controls=0)
+    found = make.canary_measurement(canary, math.log2(members), math.log2(members) - 1, greedy=False)
+    before = make.measurement(canaries, {"canary-01": 5.0}).model_copy(update={"canaries": (found,)})
+    summary = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+    assert summary.canaries[0].last.verdict is Verdict.EXPOSED
+
+
+@pytest.mark.parametrize("rank", [14, 17, 31, 50, 661])
+def test_a_rank_on_the_border_of_chance_is_put_beside_it_by_no_rounding(rank):
+    assert judge(math.log2(20 * rank) - math.log2(rank)) is Verdict.INDISTINGUISHABLE
+    three = round(math.log2(60 * rank) - math.log2(rank), 6)
+    good = Verdict.INDISTINGUISHABLE
+    assert judge_together([good, good, Verdict.TRACES], [0.3, 0.3, three]) is good
+
+
+@pytest.mark.parametrize("rank", [1, 2, 500, 975, 1000])
+def test_the_probability_of_so_small_an_exposure_counts_the_members_that_are_no_likelier(rank):
+    found = small_sum_probability([math.log2(1000 / rank)], [math.log2(1000)])
+    assert found == pytest.approx((1000 - rank + 1) / 1000)
+
+
+@pytest.mark.parametrize(("members", "canaries"), [(40, 1), (40, 3), (1000, 5), (10**10, 9)])
+def test_secrets_never_seen_are_called_conspicuously_unlikely_once_in_a_hundred_times_at_most(members, canaries):
+    rng = np.random.default_rng(0)
+    space = math.log2(members)
+    exposures = np.log2(members / rng.integers(1, members, (4000, canaries), endpoint=True))
+    said = np.mean([small_sum_probability(own.tolist(), [space] * canaries) < 0.01 for own in exposures])
+    assert said < 0.015
+    if members > 100:
+        assert said > 0.004
+
+
+def test_secrets_that_were_all_made_conspicuously_unlikely_are_said_to_be_so():
+    said = "smaller than chance explains"
+    gone = dict.fromkeys(make.GONE, 0.04)
+    assert any(said in warning for warning in make.before_after(after=gone).warnings)
+    assert not any(said in warning for warning in make.before_after().warnings)
+    assert any("too likely only" in limit for limit in make.before_after().limits)
