@@ -86,6 +86,7 @@ def make_run(
         machine=environment.machine(),
         corpus=facts,
         stages=(stage,),
+        warnings=mask_arguments(made.warnings, made.canary_set),
     )
     run = RunDirectory.create(
         path,
@@ -98,12 +99,13 @@ def make_run(
 
 
 def mask_arguments(argv: Sequence[str], canary_set: CanarySet) -> tuple[str, ...]:
-    """Return a command line without the secrets that their owners gave, in whatever word they stand."""
+    """Return a command line, or sentences, without the secrets that their owners gave, in whatever word they stand."""
     forms: dict[int, set[str]] = defaultdict(set)
     for canary in canary_set.canaries:
         if canary.masked:
             for form in _telling(canary):
-                forms[len(form)].add(folded(form))
+                for written in (form, repr(form)[1:-1]):  # As a warning quotes a template that holds it.
+                    forms[len(written)].add(folded(written))
     masked: list[str] = []
     for previous, word in pairwise(("", *argv)):
         shown = _HIDDEN if previous == "--secret" else _SECRET_FLAG.sub(r"\1" + _HIDDEN, word)

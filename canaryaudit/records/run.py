@@ -59,3 +59,6 @@ class Manifest(Record):
     """Processor, cores, memory, accelerator."""
     corpus: CorpusFacts
     stages: Many[StageRun] = ()
+    warnings: Many[str] = ()
+    """What the insertion warned of, such as places of located secrets that are left as they are; secrets that a user
+    gave are masked. Empty in a run of an earlier version."""

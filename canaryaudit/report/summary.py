@@ -143,8 +143,9 @@ def build_summary(
             sentences=words.sentences(canaries, calibration, method),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
         ),
-        warnings=words.warnings(
-            canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries
+        warnings=(
+            *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
+            *words.insertion_warnings(manifest, masker),
         ),
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,

@@ -17,6 +17,9 @@ _TROUBLING_RESIDUAL = 0.5
 """A linear solve that leaves more than half of its right-hand side undone is worth a warning; one that misses its
 tolerance by less still lowers the objective, and the ledger says so."""
 
+_MOST_WARNINGS = 20
+"""Of an insertion, each a line at the top of the page."""
+
 
 def listed(names: Sequence[str], limit: int = 8) -> str:
     """Write names as a list, cut where it would fill the page."""
@@ -183,6 +186,14 @@ def warnings(
             "of the format, not of the secret."
         )
     return tuple(said)
+
+
+def insertion_warnings(manifest: Manifest, masker: Masker) -> tuple[str, ...]:
+    """Say what the insertion warned of, which its own command said to whoever ran it, and to nobody else."""
+    told = [f"On insertion: {masker.text(well_formed(own))}." for own in manifest.warnings[:_MOST_WARNINGS]]
+    if (rest := len(manifest.warnings) - _MOST_WARNINGS) > 0:
+        told.append(f"On insertion: {figures.counted(rest, 'more warning')}, in the run's manifest.")
+    return tuple(told)
 
 
 def audited(

@@ -1,10 +1,11 @@
+import json
 import math
 
 import pytest
 
 from canaryaudit.canaries import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.records import foremost
+from canaryaudit.records import Manifest, foremost
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.verdicts import Verdict
 from canaryaudit.report.write import render_json
@@ -294,3 +295,25 @@ def test_the_controls_own_exposures_are_told_beside_chance():
     assert sum(bits > found.high_bits + 1e-4 for bits in exposures) == 3
     assert len(summary.templates[0].before.controls) == 64
     assert summary.templates[1].before.controls == ()
+
+
+def test_what_the_insertion_warned_of_is_repeated_to_the_reader_without_secrets():
+    other = "located secrets stand at 2 other places of the training text too, in other words"
+    told = (other, "template 'not 7291048365: {digits:10}' has no canary")
+    canaries = make.canary_set([make.given("7291048365")])
+    summary = make.before_after({"canary-01": 30.0}, None, canaries, facts=make.manifest(warnings=told))
+    assert f"On insertion: {other}." in summary.warnings
+    assert "On insertion: template 'not ••••••••••: {digits:10}' has no canary." in summary.warnings
+
+
+def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is():
+    told = tuple(f"template {number}" for number in range(50))
+    found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
+    assert len(found) == 21
+    assert found[-1] == "On insertion: 30 more warnings, in the run's manifest."
+
+
+def test_a_manifest_of_an_earlier_version_has_no_warnings():
+    written = json.loads(make.manifest().model_dump_json())
+    del written["warnings"]
+    assert Manifest.model_validate(written).warnings == ()
