@@ -201,7 +201,7 @@ FailAbove = Annotated[
     float | None,
     typer.Option(
         metavar="BITS",
-        help="Exit with status 3 if an inserted canary's exposure is above this or it is exposed.",
+        help="Exit with status 3 if an inserted canary has more exposure than this, or the verdict exposed.",
     ),
 ]
 FailWorse = Annotated[

@@ -28,8 +28,8 @@ MOST_CANARIES, MOST_PLACES = 20, 6
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
 _ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
 _KEY = (
-    "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted. Of an\n"
-    "exact search whose budget was spent there are certified bounds, and no figure."
+    "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted. Of\n"
+    "an exact search whose budget was spent there are certified bounds, no figure."
 )
 _ODDS = (
     "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "

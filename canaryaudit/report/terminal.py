@@ -1,9 +1,10 @@
 """The report on a terminal, at most 80 columns wide."""
 
+from textwrap import fill, indent
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -52,7 +53,8 @@ def render_terminal(summary: Summary) -> RenderableType:
         word = "passed" if summary.gate.passed else "FAILED"
         parts.append(Text(f"Gate, {visible(summary.gate.name)}: {word}", style="bold"))
         reasons = summary.gate.reasons
-        parts += [Padding(Text(visible(reason)), (0, 0, 0, 2)) for reason in reasons[:MOST_CANARIES]]
+        # Wrapped here: what is padded would be cut where the console leaves wrapping to the terminal.
+        parts += [Text(indent(fill(visible(reason), WIDTH - 2), "  ")) for reason in reasons[:MOST_CANARIES]]
         if len(reasons) > MOST_CANARIES:
             parts.append(Text(f"  and {len(reasons) - MOST_CANARIES:,} more"))
     return Constrain(Group(*parts), WIDTH)

@@ -408,3 +408,14 @@ def test_accuracy_gained_is_a_loss_with_a_true_minus_sign():
     method = summary.methods[0].model_copy(update={"fidelity": (gained,), "accuracy_change": 2e-6})
     alternative = method_chart(summary.model_copy(update={"methods": (method, summary.methods[1])})).alternative
     assert ": 3.0 bits left, −0.01 points lost;" in alternative
+
+
+def test_a_reason_of_the_gate_is_told_whole_where_the_terminal_wraps_the_lines():
+    file = io.StringIO()
+    Console(file=file, width=80).print(render_terminal(make.three_digits(fail_above=10)), soft_wrap=True)
+    said = file.getvalue().split("none exposed: FAILED")[1]
+    assert "canary-02: exposed before unlearning, whatever the limit: its exposure is at least 9.0 bits;" in (
+        " ".join(said.split())
+    )
+    assert "the border is 9.0" in said
+    assert all(len(line) <= 80 for line in said.splitlines())
