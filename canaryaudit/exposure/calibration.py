@@ -1,13 +1,11 @@
 """The built-in test: secrets that were never inserted must look as if they had never been inserted."""
 
-import math
-
 import numpy as np
 from scipy import stats
 
+from canaryaudit.chance import EXPECTED_MEAN_BITS
 from canaryaudit.records import Calibration
 
-EXPECTED_MEAN_BITS = 1 / math.log(2)
 SMALLEST_PVALUE = 0.01
 
 

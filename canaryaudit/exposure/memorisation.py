@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import beta, gamma
 
+from canaryaudit.chance import EXPECTED_MEAN_BITS, sum_probability
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure.calibration import EXPECTED_MEAN_BITS
 from canaryaudit.records import CanaryMeasurement, MemorisationCurve, MemorisationPoint
 
 SIGNIFICANCE = 0.05
@@ -57,7 +57,7 @@ def memorisation_curve(
 
     The answer, ``told_from``, is the smallest number of repetitions at which the canaries are told from secrets
     that the model never saw. At each number of repetitions above 0, the hypothesis that the exposures are those
-    of unseen secrets is tested (``unseen_pvalue``, one-sided); the p-values are corrected over all numbers of
+    of unseen secrets is tested (``sum_probability``, one-sided); the p-values are corrected over all numbers of
     repetitions of the curve (Holm 1979), and the smallest number with a corrected p of at most 5 % is named. A
     curve of unseen secrets then names one in at most 5 % of audits. Where an exposure is not exact, the lower end of
     its interval is what is tested, so that an uncertain measurement makes the answer more cautious, never bolder.
@@ -89,7 +89,7 @@ def memorisation_curve(
     counts = sorted({int(count) for count in repetitions})
     rows = {count: np.flatnonzero(repetitions == count) for count in counts}
     tested = [count for count in counts if count > 0]
-    pvalues = [unseen_pvalue(low[rows[count]]) for count in tested]
+    pvalues = [sum_probability(low[rows[count]].tolist()) for count in tested]
     corrected = dict(zip(tested, zip(pvalues, holm(pvalues), strict=True), strict=True))
     points = []
     for count in counts:
@@ -118,19 +118,6 @@ def memorisation_curve(
         )
     told = [point.repetitions for point in points if point.told]
     return MemorisationCurve(template=template, points=tuple(points), told_from=min(told, default=None))
-
-
-def unseen_pvalue(bits: np.ndarray) -> float:
-    """Return the probability that as many unseen secrets have exposures that add up to as much, or more.
-
-    Exposures of secrets that a model never saw are exponential with mean 1/ln 2 (Jagielski 2023), so that their sum
-    follows a gamma law of shape n. In a finite space an exposure is at most as large as that law has it, so
-    that the p-value is on the safe side.
-
-    Args:
-        bits: Exposures, shape (n,), n >= 1.
-    """
-    return float(gamma.sf(float(np.sum(bits)), len(bits), scale=EXPECTED_MEAN_BITS))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -9,7 +9,9 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from scipy.special import bdtrc, gammainc, gammaincc
+from scipy.special import bdtrc
+
+from canaryaudit.chance import sum_probability
 
 CHANCE = 0.05
 NEVER_SEEN_BITS = -math.log2(CHANCE)
@@ -143,26 +145,6 @@ def judge_canary(
     if drop_bits is not None and drop_bits >= 1:
         return Verdict.WEAKENED, f"{drop_bits:.1f} bits less than before, and still above what chance explains."
     return Verdict.TRACES, "Above what chance explains, or not measured finely enough to exclude that."
-
-
-def sum_probability(bits: Sequence[float]) -> float:
-    """Return the probability that exposures of as many secrets never seen add up to as much: a gamma law of shape n."""
-    return float(gammaincc(len(bits), sum(bits) * math.log(2)))
-
-
-def small_sum_probability(bits: Sequence[float], space_bits: Sequence[float]) -> float:
-    """Return the probability that exposures of as many secrets never seen add up to as little: the law's lower tail.
-
-    A space is finite: the last of N members has 0 bits once in N times, not never. So each exposure is taken as that
-    of the rank before its own, which is exact for one secret and cautious for several.
-
-    Args:
-        bits: Exposures, or the upper ends of their intervals.
-        space_bits: log2 of the size of each one's space, in the same order.
-    """
-    before = [2**-own - 2**-space for own, space in zip(bits, space_bits, strict=True)]
-    total = sum(-math.log2(share) if share > 0 else math.inf for share in before)
-    return float(gammainc(len(bits), total * math.log(2)))
 
 
 def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None]) -> Verdict:

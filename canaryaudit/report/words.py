@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from canaryaudit.canaries import CanarySet, Slot, Template
+from canaryaudit.chance import small_sum_probability
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report import figures
 from canaryaudit.report.masking import Masker
 from canaryaudit.report.relearning import relearning_sentences
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
-from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict, small_sum_probability
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict
 from canaryaudit.text import well_formed
 
 _TROUBLING_RESIDUAL = 0.5

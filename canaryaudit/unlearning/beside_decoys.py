@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from canaryaudit.canaries import Template
-from canaryaudit.exposure.memorisation import unseen_pvalue
+from canaryaudit.chance import sum_probability
 from canaryaudit.model import LanguageModel
 from canaryaudit.scoring import log_perplexity_bits, read_prefix
 from canaryaudit.unlearning.windows import Occurrence
@@ -64,4 +64,4 @@ def unseen_probability(found: Sequence[BesideDecoys]) -> float:
 
     The shares of such secrets are uniform, so that -log2 of a share is distributed as their exposure is.
     """
-    return unseen_pvalue(-np.log2([own.share_below for own in found]))
+    return sum_probability((-np.log2([own.share_below for own in found])).tolist())

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from canaryaudit.chance import sum_probability
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import memorisation_curve
-from canaryaudit.exposure.memorisation import holm, mean_interval, share_interval, unseen_pvalue
+from canaryaudit.exposure.memorisation import holm, mean_interval, share_interval
 from canaryaudit.records import MemorisationCurve
 
 SPACE = math.log2(10**8)
@@ -129,20 +130,23 @@ def test_a_curve_of_unseen_secrets_names_a_number_in_one_of_twenty_audits(number
     seeds, named = 3_000, 0
     for seed in range(seeds):
         groups = np.split(unseen(np.random.default_rng(seed), 3 * number), 3)
-        named += min(holm([unseen_pvalue(group) for group in groups])) <= 0.05
+        named += min(holm([sum_probability(group.tolist()) for group in groups])) <= 0.05
     print(f"{number} canaries: {named / seeds:.2%} of {seeds} audits name a number")
     assert stats.binomtest(named, seeds, 0.05).pvalue > 0.001
 
 
 def test_a_small_space_makes_the_test_more_cautious_never_bolder() -> None:
     seeds = 2_000
-    rejected = sum(unseen_pvalue(unseen(np.random.default_rng(seed), 3, 100)) <= 0.05 for seed in range(seeds))
+    rejected = sum(
+        sum_probability(unseen(np.random.default_rng(seed), 3, 100).tolist()) <= 0.05 for seed in range(seeds)
+    )
     assert rejected <= 0.055 * seeds
 
 
 def test_the_pvalue_is_that_of_simulated_unseen_secrets() -> None:
     sums = unseen(np.random.default_rng(0), 600_000).reshape(-1, 3).sum(1)
-    assert unseen_pvalue(np.array([3.0, 2.0, 4.0])) == pytest.approx(float((sums >= 9).mean()), rel=0.03)
+    assert sum_probability([math.log2(20)]) == pytest.approx(0.05)
+    assert sum_probability([3.0, 2.0, 4.0]) == pytest.approx(float((sums >= 9).mean()), rel=0.03)
 
 
 def test_pvalues_are_corrected_step_by_step() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from canaryaudit.canaries import Canary
-from canaryaudit.exposure.memorisation import unseen_pvalue
+from canaryaudit.chance import small_sum_probability
 from canaryaudit.report import build_summary
 from canaryaudit.report.verdicts import (
     EXPOSED_BITS,
@@ -12,8 +12,6 @@ from canaryaudit.report.verdicts import (
     Verdict,
     judge_canary,
     judge_together,
-    small_sum_probability,
-    sum_probability,
 )
 from canaryaudit.report.words import headline
 from tests.report import builders as make
@@ -96,12 +94,6 @@ def test_together_exposures_must_not_add_up_to_more_than_chance_explains():
     assert judge_together([good] * 9, [1.5] * 9) is good
     assert judge_together([good] * 9, [3.0] * 9) is Verdict.TRACES
     assert judge_together([good] * 8 + [weakened], [3.0] * 8 + [4.5]) is weakened
-
-
-def test_the_probability_of_a_sum_is_the_measurements_own() -> None:
-    for bits in ([4.3], [1.5] * 9, [3.0] * 9, [0.0, 12.0]):
-        assert sum_probability(bits) == pytest.approx(unseen_pvalue(np.array(bits)))
-    assert sum_probability([4.3219]) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_where_none_stands_out_alone_the_headline_speaks_of_all() -> None:
