@@ -82,9 +82,12 @@ def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
 def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     # Importance sampling is left out where the rank is exact: that it is absent says nothing.
     found = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
+    effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
     return (
         measurement.num_references == options.samples
         and measurement.seed == options.seed
+        # A file of an earlier version does not tell the effort.
+        and effort in ((options.budget, options.precision_bits, options.max_draws), (None, None, None))
         and found == set(options.estimators) - {"importance"}
     )
 

@@ -75,7 +75,12 @@ class Repairs:
         if made_by[1:2] in (["unlearn"], ["attack"]):
             options = split_words(made_by[2:], only=_PASSED_ON)[1]
         if not made_by and found:
-            options = _flags({"samples": found.num_references, "seed": found.seed})
+            effort = {
+                "budget": found.search_budget,
+                "precision-bits": found.precision_bits,
+                "max-draws": found.max_draws,
+            }
+            options = _flags({"samples": found.num_references, "seed": found.seed, **effort})
         return command("canaryaudit", "measure", self.path, "--model", model, *options)
 
     def unlearn(self, name: str, record: UnlearningRecord | None, measured: Measurement | None) -> str:

@@ -127,6 +127,9 @@ def measure(
         device=str(model.device),
         precision=precision,
         num_references=config.num_references,
+        search_budget=config.search_budget,
+        precision_bits=config.precision_bits,
+        max_draws=config.max_draws,
         canaries=tuple(canaries),
         references=tuple(own.references for own in found),
         calibration=calibrate(
@@ -323,7 +326,11 @@ def _record(
 
 
 def _ticker(narrator: Narrator, stage: str, what: str) -> Ticker:
+    share = 0.0
+
     def tick(done: int, total: int) -> None:
-        narrator.progress(stage, done, total, what)
+        nonlocal share
+        share = max(share, done / max(1, total))  # the end moves away where more is drawn: what is told never falls
+        narrator.progress(stage, share * total, total, what)
 
     return tick

@@ -196,6 +196,12 @@ class Measurement(Record):
     device: str
     precision: str
     num_references: int
+    search_budget: int | None = None
+    """Prefixes that a search might expand; like the next two as asked for, and null in a file of an earlier version."""
+    precision_bits: float | None = None
+    """Half-width of an importance interval that was enough."""
+    max_draws: int | None = None
+    """Importance draws that might be taken for each template."""
     canaries: Many[CanaryMeasurement]
     references: Many[ReferenceDistribution]
     calibration: Calibration | None

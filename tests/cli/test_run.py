@@ -146,6 +146,9 @@ def test_a_measurement_with_other_options_is_taken_again(audit: Audit, audited: 
     assert measurement["num_references"] == 300
     assert measurement["canaries"][0]["estimates"].keys() == {"exact", "sampled"}
     assert "measuring again" not in succeed("run", "audit.toml").err
+    result = succeed("run", audit(("samples = 200", 'samples = 300\nestimators = ["exact", "sampled"]\nbudget = 900')))
+    assert "Measured before already, but with other options: measuring again." in result.err
+    assert json.loads(Path("RUN/measurements/before.json").read_text("utf-8"))["search_budget"] == 900
 
 
 def test_an_unlearning_that_comes_to_nothing_does_not_keep_the_report(audit: Audit) -> None:

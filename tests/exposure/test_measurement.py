@@ -13,6 +13,7 @@ from scipy import stats
 from canaryaudit.canaries import Canary, CanarySet, Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure.measurement import _ticker
 from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
 from canaryaudit.records import Architecture, CanaryMeasurement, Measurement
 from tests.fakes import Recorder, TableModel
@@ -287,3 +288,12 @@ def test_a_huge_space_is_measured_like_any_other() -> None:
 
 def test_without_controls_there_is_no_calibration() -> None:
     assert run(two_templates(0)).calibration is None
+
+
+def test_progress_that_is_told_never_falls() -> None:
+    """More draws move the end away; a share that fell would look like work undone."""
+    narrator = Recorder()
+    tick = _ticker(narrator, "measure", "importance sampling")
+    for done, total in ((0, 100), (89, 100), (100, 160), (120, 160), (160, 160)):
+        tick(done, total)
+    assert [done / total for _, done, total, _ in narrator.told] == pytest.approx([0, 0.89, 0.89, 0.89, 1])
