@@ -14,7 +14,7 @@ from canaryaudit.assembly import Assembly, assemble
 from canaryaudit.canaries import Canary, CanarySet, Slot, Template
 from canaryaudit.corpus import Corpus, Vocabulary, hold_out
 from canaryaudit.drawing import Presence, Secret, SecretDraws, drawn_surely
-from canaryaudit.errors import CorpusError, TemplateError
+from canaryaudit.errors import CorpusError, TemplateError, UsageError
 from canaryaudit.locating import (
     bare_spans,
     check_found,
@@ -66,21 +66,19 @@ class InsertionRequest(BaseModel):
         _ = self.parsed_located
         for repetitions in self.repetitions or (0,):
             if repetitions < 1:
-                raise TemplateError(f"repetitions of {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
+                raise UsageError(f"--repetitions of {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
         if self.num_canaries < 0 or self.num_controls < 0:
-            raise TemplateError("the numbers of canaries and of controls cannot be negative")
+            raise UsageError("the numbers of canaries and of controls cannot be negative")
         if not self.num_canaries and not self.secrets and not self.located:
-            raise TemplateError(
-                "nothing to insert: give a number of canaries with --canaries, a --secret, or a --locate"
-            )
+            raise UsageError("nothing to insert: give a number of canaries with --canaries, a --secret, or a --locate")
         if (self.num_canaries or self.secrets) and not self.templates:
             raise TemplateError("no template for the canaries to insert: give at least one with --template")
         if len(set(self.secrets)) < len(self.secrets):
             raise TemplateError("a secret is given twice: give each --secret once, and --repetitions for more copies")
         if not 0 <= self.holdout < 1:
-            raise CorpusError(f"cannot hold out a share of {self.holdout}: expected at least 0 and below 1")
+            raise UsageError(f"--holdout {self.holdout:g}: expected a share of at least 0 and below 1")
         if self.seed < 0:
-            raise CorpusError(f"seed {self.seed} is negative: expected 0 or more")
+            raise UsageError(f"seed {self.seed} is negative: expected 0 or more")
         return self
 
     @cached_property

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from canaryaudit.canaries import Canary, Template
 from canaryaudit.corpus import Corpus, ends_with_blank_line
-from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError
+from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError, UsageError
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
 from tests.wholetext import corpus_of, cut, heldout_text, hold_out, paragraphs, training_text
 
@@ -341,12 +341,6 @@ def test_the_mask_covers_the_slots_and_nothing_else(corpus: Corpus) -> None:
         (("{digits:0}",), {"num_canaries": 1}, "length of 1"),
         (("{digits:1000000}",), {"num_canaries": 1}, "length of 1"),
         (("{digits:999}{digits:999}",), {"num_canaries": 1}, "at most 1,000"),
-        ((PHONE,), {"num_canaries": 1, "repetitions": (1, 0)}, "repetitions of 0"),
-        ((PHONE,), {"num_canaries": 1, "repetitions": (-3,)}, "repetitions of -3"),
-        ((PHONE,), {"num_canaries": 1, "repetitions": ()}, "repetitions"),
-        ((PHONE,), {"num_canaries": -1}, "cannot be negative"),
-        ((PHONE,), {"num_canaries": 1, "num_controls": -1}, "cannot be negative"),
-        ((PHONE,), {}, "nothing to insert"),
         (("{digits:4} \udcff",), {"num_canaries": 1}, "not valid UTF-8"),
     ],
 )
@@ -357,7 +351,14 @@ def test_requests_that_make_no_sense_are_refused(
         plan_insertion(corpus, InsertionRequest(templates=templates, **options))
 
 
-@pytest.mark.parametrize("options", [{"holdout": 1.0}, {"holdout": -0.1}, {"holdout": float("nan")}, {"seed": -1}])
-def test_shares_and_seeds_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(CorpusError):
-        InsertionRequest(templates=(PHONE,), num_canaries=1, **options)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"holdout": 1.0}, {"holdout": -0.1}, {"holdout": float("nan")}, {"seed": -1}),
+        *({"repetitions": (1, 0)}, {"repetitions": (-3,)}, {"repetitions": ()}),
+        *({"num_canaries": -1}, {"num_controls": -1}, {"num_canaries": 0}),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        InsertionRequest(**{"templates": (PHONE,), "num_canaries": 1, **options})
