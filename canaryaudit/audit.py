@@ -49,7 +49,8 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
         for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
             pipeline.chosen(options.canary)
             check_name(options.resolved_name)
-            check_options(options)
+            if not run.has_unlearning(options.resolved_name):
+                check_options(options)
         pipeline.baseline(audit.report)
         pipeline.train(audit.train)
         _measure(pipeline, "before", audit.measure)

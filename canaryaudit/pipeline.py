@@ -85,6 +85,8 @@ class Pipeline(Workbench):
     def _check_asked(self, options: TrainOptions, made: TrainingConfig | TrainingRecord, what: str) -> None:
         for name, default in TrainOptions():
             asked, found = getattr(options, name), getattr(made, name)
+            if name == "device":
+                found = str(found).partition(":")[0]  # earlier versions noted which GPU it was
             if asked in (default, found):
                 continue
             if isinstance(made, TrainingRecord) and _is_met(name, asked, made):
@@ -298,11 +300,8 @@ class Pipeline(Workbench):
 
     def _need_model(self) -> None:
         if not self.run.has_model("before"):
-            if lost := self.run.lost_record:
-                raise RunDirectoryError(
-                    f"{lost} is missing, though the model is there: see how to make it again with: "
-                    f"{command('canaryaudit', 'verify', self.run.path)}"
-                )
+            if lost := self.run.lost_half:
+                raise RunDirectoryError(f"{lost} is missing, though the rest of the model is there: {self.run.see_how}")
             self.narrator.say("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights("before")

@@ -39,7 +39,7 @@ def read_record(path: Path, kind: type[R], repair: str) -> R:
     """
     if not path.exists():
         raise RunDirectoryError(f"{path} is missing: {repair}")
-    remedy = repair if repair.startswith("delete") else f"delete it, then {repair}"
+    remedy = repair if repair.startswith(("delete", "see")) else f"delete it, then {repair}"
     if not path.is_file():  # A pipe would be waited for.
         raise Damaged(path, "not a plain file", remedy)
     with read_errors(path):

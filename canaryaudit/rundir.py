@@ -126,9 +126,10 @@ class RunDirectory:
                 "empty or a new directory for the run"
             )
         if not replace and (_MANIFEST in names or names & _RESULTS):
-            lost = "" if _MANIFEST in names else f" that has lost its {_MANIFEST}"
+            if _MANIFEST not in names:
+                raise RunDirectoryError(f"{path} holds a run that has lost its {_MANIFEST}: {_start_afresh(path)}")
             raise RunDirectoryError(
-                f"{path} already holds a run{lost}: choose another directory, or replace the run with --force"
+                f"{path} already holds a run: choose another directory, or replace the run with --force"
             )
 
     @classmethod
@@ -142,10 +143,7 @@ class RunDirectory:
             raise RunDirectoryError(f"no such run directory: {path}; make it: {_insertion(path)}")
         if not path.is_dir() or not (path / _MANIFEST).exists():
             if any((path / name).exists() for name in _RESULTS):
-                raise RunDirectoryError(
-                    f"{path} has lost its {_MANIFEST}, which says what was inserted: put it back from a copy, or start "
-                    f"afresh with: {_insertion(path)} --force"
-                )
+                raise RunDirectoryError(f"{path} has lost its {_MANIFEST}: {_start_afresh(path)}")
             raise RunDirectoryError(
                 f"{path} is not a run directory (it has no {_MANIFEST}): make one: canaryaudit insert CORPUS -o RUN"
             )
@@ -221,7 +219,7 @@ class RunDirectory:
 
     def model_record(self, model: str = "before") -> ModelRecord:
         """Return a model's description; one made by unlearning has its origin's architecture."""
-        record = self._read(_MODEL, ModelRecord, self._make_again("before"))
+        record = self._read(_MODEL, ModelRecord, self.see_how)
         if model == "before":
             return record
         unlearning = self.unlearning(model.removeprefix("after-"))
@@ -242,10 +240,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.path} has no model {model!r}: {self._make_again(model)}")
         path, expected = self.weights_path(model), self.model_record(model).sha256
         if (actual := sha256_of(path)) != expected:
-            raise ModelError(
-                f"{path} is damaged (SHA-256 {actual[:12]}…, expected {expected[:12]}…): delete it, then "
-                f"{self._make_again(model)}"
-            )
+            raise ModelError(f"{path} is damaged (SHA-256 {actual[:12]}…, expected {expected[:12]}…): {self.see_how}")
         return path
 
     @property
@@ -329,7 +324,7 @@ class RunDirectory:
     def unlearning(self, name: str) -> UnlearningRecord:
         """Return the record of an unlearning."""
         path = f"{_UNLEARNED}/{check_name(name)}/{_UNLEARNING}"
-        return self._read(path, UnlearningRecord, self._make_again(f"after-{name}"))
+        return self._read(path, UnlearningRecord, self.see_how)
 
     def write_unlearning(self, record: UnlearningRecord) -> None:
         """Write the record of an unlearning, after its weights."""
@@ -361,10 +356,17 @@ class RunDirectory:
         return self.path / _UNLEARNED / check_name(model.removeprefix("after-"))
 
     @property
-    def lost_record(self) -> Path | None:
-        """Where the trained model's record was, if its weights are there without it and training cannot go on."""
-        lost = (self.path / _WEIGHTS).is_file() and not self.has_model("before") and not self.checkpoint_path.exists()
-        return self.path / _MODEL if lost else None
+    def see_how(self) -> str:
+        """What to do about a file that is lost or damaged, as a clause: the manifest knows with which options."""
+        return f"see how to make it again with: {command('canaryaudit', 'verify', self.path)}"
+
+    @property
+    def lost_half(self) -> Path | None:
+        """The trained model's record or its weights, where the other is there and no training can go on."""
+        record, weights = self.path / _MODEL, self.path / _WEIGHTS
+        if record.is_file() == weights.is_file() or self.checkpoint_path.exists():
+            return None
+        return record if weights.is_file() else weights
 
     def _record_path(self, model: str) -> Path:
         return self.path / _MODEL if model == "before" else self._unlearned(model) / _UNLEARNING
@@ -387,6 +389,10 @@ class RunDirectory:
 
 def _insertion(path: Path) -> str:
     return command("canaryaudit", "insert", "CORPUS", "-o", path)
+
+
+def _start_afresh(path: Path) -> str:
+    return f"put it back from a copy, or start afresh with: {_insertion(path)} --force"
 
 
 def _is_ours(name: str) -> bool:

@@ -30,15 +30,14 @@ def check_options(options: UnlearnOptions) -> None:
         raise UnlearningError(f"--shards belongs to --method sisa: drop it, or the method {options.method}")
     if options.tau is not None and options.method != "first-order":
         raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
-    default = UnlearnOptions()
-    stepless = options.scope == "final-layer" or options.method != "second-order"
-    if options.solver != default.solver and stepless:
-        what = options.method if options.method != "second-order" else "--scope final-layer"
+    default, closed = UnlearnOptions(), options.method in get_args(ClosedForm)
+    if options.solver != default.solver and not (closed and _closed_form(options, options.scope).resolved_solver):
+        what = options.method if options.method != "second-order" else "the final layer's update"
         raise UnlearningError(
             f"--solver is of second-order steps over all layers, which {what} does not take: drop --solver "
             f"{options.solver}"
         )
-    if options.method in get_args(ClosedForm):
+    if closed:
         return
     if options.retain_windows != default.retain_windows:
         raise UnlearningError(f"--method {options.method} reads all of the text: drop --retain-windows")
@@ -68,11 +67,20 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
         pairs["shards"] = (record.members, options.shards or BaselineConfig.model_fields["shards"].default)
     if record.solver:
         pairs["solver"] = (record.solver, options.solver)
-    if record.asked_windows is not None:  # a closed form, of a version that tells
-        pairs["scope"] = (record.asked_scope, options.scope)
+    if record.asked_windows is None:  # a baseline, or of an earlier version
+        pairs["scope"] = (record.scope, options.scope or record.scope)
+    elif record.method == options.method:
+        found, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
+        pairs["scope"] = ((found.resolved_scope, found.followed), (asked.resolved_scope, asked.followed))
         pairs["retain-windows"] = (record.asked_windows, options.retain_windows)
         pairs["tau"] = (record.tau, options.tau)
     return next((name for name, (found, asked) in pairs.items() if found != asked), "")
+
+
+def _closed_form(options: UnlearnOptions, scope: Scope | None) -> UnlearningConfig:
+    """Return what a closed form's options resolve to, with this scope."""
+    asked = options.model_dump(include={"method", "solver", "replacement"})
+    return UnlearningConfig.model_validate(asked | {"scope": scope})
 
 
 def run_unlearning(

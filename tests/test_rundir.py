@@ -169,9 +169,11 @@ def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(make_run
 def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run: RunDirectory) -> None:
     (run.path / "manifest.json").unlink()
     (run.path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json, .*insert CORPUS -o .* --force"):
+    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json: .*insert CORPUS -o .* --force"):
         RunDirectory.open(run.path)
-    with pytest.raises(RunDirectoryError, match="already holds a run that has lost its manifest.json: choose another"):
+    with pytest.raises(
+        RunDirectoryError, match=r"a run that has lost its manifest.json: .*insert CORPUS -o .* --force"
+    ):
         make_run(run.path)
     assert (run.path / "model.safetensors").read_bytes() == b"weights"
     assert make_run(run.path, replace=True).canary_set()
@@ -209,8 +211,9 @@ def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, 
         read_everything(run)
     message = str(caught.value)
     assert str(run.path / name) in message
-    assert "delete" in message
-    assert "run: canaryaudit " in message
+    way = "see how to make it again with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
+    assert way in message
+    assert ("delete" in message) is (name != "model.json")
     assert "\n" not in message
 
 
@@ -307,15 +310,15 @@ def test_new_weights_without_a_record_are_no_model(run: RunDirectory) -> None:
     assert not run.has_model("before")
 
 
-@pytest.mark.parametrize(("model", "command"), [("before", "train"), ("after-x", "unlearn")])
-def test_damaged_weights_are_refused_with_the_command_that_makes_them_anew(
-    run: RunDirectory, model: str, command: str
+@pytest.mark.parametrize("model", ["before", "after-x"])
+def test_damaged_weights_are_refused_with_the_command_that_tells_how_to_make_them_anew(
+    run: RunDirectory, model: str
 ) -> None:
     train(run)
     unlearn(run, "x")
     run.verify_weights(model)
     run.weights_path(model).write_bytes(b"bit rot")
-    with pytest.raises(ModelError, match=f"is damaged .*delete it, then run: canaryaudit {command} "):
+    with pytest.raises(ModelError, match="is damaged .*see how to make it again with: canaryaudit verify "):
         run.verify_weights(model)
 
 

@@ -87,7 +87,7 @@ def _quality(method: MethodSummary | None) -> list[ElementTree.Element]:
     name = "the model keeps its quality"
     if change is None or allowed is None:
         return [_case(name, skipped="accuracy after unlearning could not be measured")]
-    lost = f"accuracy outside the secrets fell by {-100 * change:.2f} points, {100 * allowed:.2f} were allowed"
+    lost = f"accuracy outside the secrets fell by {-100 * change:.3f} points, {100 * allowed:.3f} were allowed"
     return [_case(name, failure=lost if -change > allowed else "")]
 
 

@@ -167,8 +167,8 @@ def warnings(
         change, allowed = method.accuracy_change, method.accuracy_drop_allowed
         if change is not None and allowed is not None and -change > allowed:
             said.append(
-                f"The model was damaged: accuracy outside the secrets fell by {-100 * change:.2f} points, "
-                f"{100 * allowed:.2f} were allowed."
+                f"The model was damaged: accuracy outside the secrets fell by {-100 * change:.3f} points, "
+                f"{100 * allowed:.3f} were allowed."
             )
         if any((step.residual or 0) > _TROUBLING_RESIDUAL for step in method.steps):
             said.append("A step of the update did not converge: see the ledger.")

@@ -183,13 +183,13 @@ UNLEARNED = "unlearned/second-order"
         ("canaries.json", "measure", "insert CORPUS -o RUN"),
         ("canaries.json", "unlearn", "insert CORPUS -o RUN"),
         ("canaries.json", "report", "insert CORPUS -o RUN"),
-        ("model.json", "train", "canaryaudit train RUN"),
-        ("model.json", "measure", "canaryaudit train RUN"),
-        ("model.json", "report", "canaryaudit train RUN"),
+        ("model.json", "train", "canaryaudit verify RUN"),
+        ("model.json", "measure", "canaryaudit verify RUN"),
+        ("model.json", "report", "canaryaudit verify RUN"),
         ("measurements/before.json", "report", "canaryaudit measure RUN --model before"),
         ("measurements/after-second-order.json", "report", "canaryaudit measure RUN --model after-second-order"),
-        (f"{UNLEARNED}/unlearning.json", "unlearn", "canaryaudit unlearn RUN --name second-order"),
-        (f"{UNLEARNED}/unlearning.json", "report", "canaryaudit unlearn RUN --name second-order"),
+        (f"{UNLEARNED}/unlearning.json", "unlearn", "canaryaudit verify RUN"),
+        (f"{UNLEARNED}/unlearning.json", "report", "canaryaudit verify RUN"),
     ],
 )
 def test_a_damaged_record(
@@ -209,12 +209,16 @@ def test_a_damaged_record(
 @pytest.mark.parametrize(
     ("name", "command", "repair"),
     [
-        ("model.safetensors", ("train",), "run: canaryaudit train RUN"),
-        ("model.safetensors", ("measure",), "run: canaryaudit train RUN"),
-        ("model.safetensors", ("unlearn", "--name", "again"), "run: canaryaudit train RUN"),
-        ("model.safetensors", ("report",), "run: canaryaudit train RUN"),
-        (f"{UNLEARNED}/model.safetensors", ("measure", "--model", "after-second-order"), "unlearn RUN --name"),
-        (f"{UNLEARNED}/model.safetensors", ("report",), "unlearn RUN --name second-order"),
+        ("model.safetensors", ("train",), "canaryaudit verify RUN"),
+        ("model.safetensors", ("measure",), "canaryaudit verify RUN"),
+        ("model.safetensors", ("unlearn", "--name", "again"), "canaryaudit verify RUN"),
+        ("model.safetensors", ("report",), "canaryaudit verify RUN"),
+        (
+            f"{UNLEARNED}/model.safetensors",
+            ("measure", "--model", "after-second-order"),
+            "with: canaryaudit verify RUN",
+        ),
+        (f"{UNLEARNED}/model.safetensors", ("report",), "canaryaudit verify RUN"),
     ],
 )
 def test_damaged_weights(

@@ -92,7 +92,11 @@ def test_shards_over_the_fidelity_limit_are_refused_and_serve_the_next_try(
         (("--method", "retrain", "--solver", "cg"), "which retrain does not take: drop --solver cg"),
         (("--method", "sisa", "--retain-windows", "0"), "--method sisa reads all of the text: drop --retain-windows"),
         (("--method", "first-order", "--solver", "lissa"), "which first-order does not take: drop --solver lissa"),
-        (("--scope", "final-layer", "--solver", "lissa"), "which --scope final-layer does not take: drop --solver"),
+        (
+            ("--scope", "final-layer", "--solver", "lissa"),
+            "the final layer's update does not take: drop --solver",
+        ),
+        (("--replacement", "sampled", "--solver", "cg"), "the final layer's update does not take: drop --solver"),
         (("--tau", "0.5"), "--tau belongs to --method first-order: drop it, or the method second-order"),
         (("--method", "sisa", "--shards", "90"), "use fewer --shards"),
         (("--method", "retrain", "--replacement", "nothing"), "unknown replacement 'nothing'"),

@@ -179,11 +179,21 @@ def test_a_model_whose_record_is_lost_is_not_trained_over(make_run: MakeRun, com
     weights = (run / "model.safetensors").read_bytes()
     refused = canaryaudit(command[0], run, *command[1:])
     assert refused.status == 1
-    assert (
-        "RUN/model.json is missing, though the model is there: see how to make it again with: canaryaudit verify RUN"
-        in (refused.complaint)
+    assert "RUN/model.json is missing, though the rest of the model is there: see how to make it again with: " in (
+        refused.complaint
     )
     assert (run / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("command", [("report",), ("measure", *FAST)])
+def test_a_model_whose_weights_are_lost_is_not_trained_by_the_defaults(
+    make_run: MakeRun, command: tuple[str, ...]
+) -> None:
+    run = make_run("trained")
+    (run / "model.safetensors").unlink()
+    refused = canaryaudit(command[0], run, *command[1:])
+    assert "RUN/model.safetensors is missing, though the rest of the model is there" in refused.complaint
+    assert not (run / "model.safetensors").exists()
 
 
 def test_a_printed_command_can_be_copied_whatever_the_path(make_run: MakeRun) -> None:
