@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from canaryaudit.canaries import Template
 from canaryaudit.corpus import Corpus
-from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError
+from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError, UsageError
 from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
 from canaryaudit.locating import locate, located_templates
 from tests.wholetext import corpus_of, heldout_text, training_text
@@ -305,7 +305,7 @@ def test_secrets_that_overlap_those_of_another_template_are_counted() -> None:
 
 
 def test_nothing_to_insert_and_nothing_to_locate_is_refused() -> None:
-    with pytest.raises(TemplateError, match="or a --locate"):
+    with pytest.raises(UsageError, match="or a --locate"):
         InsertionRequest(templates=(PHONE,))
     with pytest.raises(TemplateError, match="at least one with --template"):
         InsertionRequest(templates=(), located=(PHONE,), num_canaries=1)
