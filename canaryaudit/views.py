@@ -18,6 +18,7 @@ from canaryaudit.records import (
     MemorisationCurve,
     RelearningAttack,
     UnlearningRecord,
+    only_bounds,
 )
 from canaryaudit.text import shorten, visible
 from canaryaudit.verification import PROBLEMS, Verification
@@ -210,14 +211,10 @@ def _measured_row(canary: CanaryMeasurement) -> tuple[str | Text, ...]:
     )
 
 
-def _only_bounds(name: EstimatorName, estimate: Estimate) -> bool:
-    return name == "exact" and not estimate.trusted
-
-
 def _estimate(name: EstimatorName, estimate: Estimate | None, space_bits: float) -> str:
     if estimate is None:
         return "-"
-    if _only_bounds(name, estimate):
+    if only_bounds(name, trusted=estimate.trusted):
         return f"{estimate.low:.1f}–{estimate.high:.1f}"
     known = (estimate.low, estimate.high) not in ((estimate.bits, estimate.bits), (0.0, space_bits))
     interval = f" ({estimate.low:.1f}–{estimate.high:.1f})" if known else ""
@@ -231,7 +228,9 @@ def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
         differences = [
             (own.estimates[name].bits - own.exposure.bits, own.id)
             for own in canaries
-            if name in own.estimates and name != own.exposure.method and not _only_bounds(name, own.estimates[name])
+            if name in own.estimates
+            and name != own.exposure.method
+            and not only_bounds(name, trusted=own.estimates[name].trusted)
         ]
         if differences:
             bits, identifier = max(differences, key=lambda pair: abs(pair[0]))

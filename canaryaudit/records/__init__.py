@@ -30,6 +30,7 @@ from canaryaudit.records.measurement import (
     ReferenceDistribution,
     SamplingOdds,
     SkewNormalFit,
+    only_bounds,
 )
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
@@ -76,4 +77,5 @@ __all__ = [
     "UnlearningRecord",
     "UpdateStep",
     "foremost",
+    "only_bounds",
 ]

@@ -23,6 +23,11 @@ class Estimate(Record):
     """Whether the figure lies beyond everything that was observed."""
 
 
+def only_bounds(name: EstimatorName, *, trusted: bool) -> bool:
+    """Say whether an estimate is no figure: of an exact search whose budget was spent there are certified bounds."""
+    return name == "exact" and not trusted
+
+
 class Headline(Record):
     """The one figure for a canary, chosen by the rule of ``exposure.headline``."""
 

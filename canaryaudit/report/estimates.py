@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import altair as alt
 
-from canaryaudit.records import EstimatorName
+from canaryaudit.records import EstimatorName, only_bounds
 from canaryaudit.report import figures
 from canaryaudit.report.charts import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, chance_band, said_bits, specification
 from canaryaudit.report.schema import CanaryState, CanarySummary, EstimateFigure, Summary
@@ -34,11 +34,6 @@ def estimates_chart(summary: Summary) -> Chart:
     return Chart("estimates", "Exposure by each estimator", _words(summary, rows["before"]), specification(chart))
 
 
-def only_bounds(name: EstimatorName, line: EstimateFigure) -> bool:
-    """Say whether an estimate is no figure: of an exact search whose budget was spent there are certified bounds."""
-    return name == "exact" and not line.trusted
-
-
 def bounds(line: EstimateFigure, between: str = " to ") -> str:
     """Write certified bounds, in bits."""
     return f"{figures.decimal(line.low)}{between}{figures.decimal(line.high)}"
@@ -56,7 +51,7 @@ def _rows(canary: CanarySummary, *, after: bool) -> list[dict[str, Any]]:
             "said": f"{name}, {'after' if after else 'before'}, {estimator}: "
             + (
                 f"certified to be between {bounds(line, ' and ')} bits, no figure"
-                if only_bounds(estimator, line)
+                if only_bounds(estimator, trusted=line.trusted)
                 else said_bits(line.bits, line.low, line.high) + ("" if line.trusted else "; failed its own checks")
             ),
         }
@@ -105,9 +100,13 @@ def _words(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
 def _spread(canary: CanarySummary, state: CanaryState) -> tuple[float, str, str] | None:
     """Return how far the estimators' figures lie apart, for which canary, and the figures; None without two."""
     lines = [(name, line) for name, line in state.estimates.items() if line.bits is not None]
-    bits = {name: line.bits for name, line in lines if not only_bounds(name, line) and line.bits is not None}
+    bits = {
+        name: line.bits for name, line in lines if not only_bounds(name, trusted=line.trusted) and line.bits is not None
+    }
     if len(bits) < 2:
         return None
     said = [f"{name} {own:.1f}" for name, own in bits.items()]
-    said += [f"{name} between {bounds(line, ' and ')}" for name, line in lines if only_bounds(name, line)]
+    said += [
+        f"{name} between {bounds(line, ' and ')}" for name, line in lines if only_bounds(name, trusted=line.trusted)
+    ]
     return max(bits.values()) - min(bits.values()), shorten(canary.id, NAME_LENGTH), ", ".join(said)

@@ -12,10 +12,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from canaryaudit.records import only_bounds
 from canaryaudit.report import figures
 from canaryaudit.report import relearning as report_relearning
 from canaryaudit.report.charts import MOST_TEMPLATES, NARROW, Chart
-from canaryaudit.report.estimates import bounds, only_bounds
+from canaryaudit.report.estimates import bounds
 from canaryaudit.report.likelihood import expected, likelihoods
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.schema import Summary

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
-from canaryaudit.records import EstimatorName
+from canaryaudit.records import EstimatorName, only_bounds
 from canaryaudit.report import figures
 from canaryaudit.report.charts import MOST_TEMPLATES, Chart
-from canaryaudit.report.estimates import bounds, only_bounds
+from canaryaudit.report.estimates import bounds
 from canaryaudit.report.likelihood import expected
 from canaryaudit.report.memorisation import guesses_words
 from canaryaudit.report.relearning import (
@@ -185,7 +185,7 @@ def _estimates(summary: Summary) -> str:
             cells = []
             for name in names:
                 line = state.estimates.get(name)
-                if line and only_bounds(name, line):
+                if line and only_bounds(name, trusted=line.trusted):
                     cells.append(f"bounds {bounds(line)}")
                     continue
                 spread = figures.interval(line.low, line.high) if line else ""
