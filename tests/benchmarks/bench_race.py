@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from canaryaudit.corpus import Vocabulary
 from canaryaudit.evaluation import evaluate
@@ -13,6 +12,7 @@ from canaryaudit.model import resolve_precision
 from canaryaudit.narration import Silent
 from canaryaudit.schedule import one_cycle, window_starts
 from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, new_model, train
+from tests.benchmarks.bench_training import plain_step
 
 
 def run(corpus: Path, accuracy: float) -> Iterator[str]:
@@ -56,12 +56,7 @@ def _plain(symbols: torch.Tensor, vocabulary: str, config: TrainingConfig, targe
                 rate = one_cycle(epoch * per_epoch + step, per_epoch * config.epochs, config.learning_rate)
                 group["lr"] = rate
             windows = symbols[own[:, None] + torch.arange(config.window + 1)]
-            logits, following = model(windows[:, :-1]), windows[:, 1:]
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), following.flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            optimizer.step()
+            logits, following = plain_step(model, optimizer, windows, predicted=config.window), windows[:, 1:]
             hits += int((logits.argmax(2) == following).sum())
             seen += following.numel()
         if hits / seen >= target - 0.05 or epoch + 1 == config.epochs:

@@ -17,6 +17,19 @@ def _text(length: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, len(_SYMBOLS), length))
 
 
+def plain_step(
+    model: CharLSTM, optimizer: torch.optim.Optimizer, windows: torch.Tensor, *, predicted: int
+) -> torch.Tensor:
+    """Take a step as one writes it down first, for the last labels of each window; return their logits."""
+    logits, target = model(windows[:, :-1])[:, -predicted:], windows[:, -predicted:]
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return logits
+
+
 def run() -> list[Comparison]:
     """Compare one short epoch of each."""
     embedding, hidden, layers = SIZES["paper"]
@@ -38,15 +51,7 @@ def run() -> list[Comparison]:
         for step in range(steps):
             starts = torch.arange(batch) * window + step
             windows = text[starts[:, None] + torch.arange(window + 1)]
-            logits = model(windows[:, :-1])
-            target = windows[:, 1:]
-            if not every_position:
-                logits, target = logits[:, -1:], target[:, -1:]
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            plain_step(model, optimizer, windows, predicted=window if every_position else 1)
         return batch * steps * (window if every_position else 1)
 
     plain_rates = rates(ours, lambda: plain(100, 32, 4, every_position=True), rounds=3)
