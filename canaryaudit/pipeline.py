@@ -85,8 +85,6 @@ class Pipeline(Workbench):
     def _check_asked(self, options: TrainOptions, made: TrainingConfig | TrainingRecord, what: str) -> None:
         for name, default in TrainOptions():
             asked, found = getattr(options, name), getattr(made, name)
-            if name == "device":
-                found = str(found).partition(":")[0]  # earlier versions noted which GPU it was
             if asked in (default, found):
                 continue
             if isinstance(made, TrainingRecord) and _is_met(name, asked, made):

@@ -57,7 +57,7 @@ class Repairs:
                     # An older record does not tell the planned ones; those before the target was reached are fewer.
                     "epochs": training.planned_epochs or (None if training.reached_target else training.epochs),
                     "target-accuracy": training.target_accuracy,
-                    "device": training.device.partition(":")[0],
+                    "device": training.device,
                     "precision": training.precision,
                     "seed": training.seed,
                 }

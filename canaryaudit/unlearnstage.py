@@ -107,7 +107,7 @@ def run_unlearning(
     origin, training = run.model_record(options.start), run.model_record().training
     device = resolve_device(options.device)
     # The training's own where it can be: a trial of speed could choose otherwise where an interrupted request goes on.
-    same = training is not None and training.device.partition(":")[0] == device.type
+    same = training is not None and training.device == device.type
     precision = training.precision if training and same else resolve_precision("auto", device)
     model, (data, _) = bench.model(options.start, device), bench.data(device)
     if isinstance(model, Ensemble):

@@ -1,6 +1,6 @@
 """model.json: a model's shape, and how it was made."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Many, Record
 
@@ -50,6 +50,7 @@ class TrainingRecord(Record):
     learning_rate: float
     seed: int
     device: str
+    """cpu or cuda, as ``--device`` has it."""
     precision: str
     seconds: float
     characters_per_second: float
@@ -61,6 +62,11 @@ class TrainingRecord(Record):
     """Epochs that the learning rate's cycle was laid out for; absent in older records, where it is ``epochs``."""
     target_accuracy: float | None = None
     reached_target: bool | None = None
+
+    @field_validator("device")
+    @classmethod
+    def _kind_of_device(cls, device: str) -> str:
+        return device.partition(":")[0]  # earlier versions noted which GPU it was
 
 
 class ModelRecord(Record):
