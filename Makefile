@@ -37,7 +37,7 @@ golden: .venv/.installed-dev ## write the report's golden files and JSON Schemas
 	$(BIN)/python -m tests.golden
 
 reproduce: .venv/.installed ## redo the published experiment; CORPUS=alice.txt for its own text (hours)
-	$(BIN)/python -m tests.paper --corpus $(CORPUS)
+	$(BIN)/python -m tests.reproduction --corpus $(CORPUS)
 
 bench: .venv/.installed-dev ## measure speed
 	$(BIN)/python -m tests.benchmarks

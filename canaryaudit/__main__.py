@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Load the command line and hand over to it."""
     try:
-        from canaryaudit.cli import main as run
+        from canaryaudit.cli.main import main as run
     except KeyboardInterrupt:
         sys.stderr.write("canaryaudit: interrupted: nothing is broken; the same command goes on\n")
         sys.exit(130)

@@ -1,7 +1,7 @@
 """Every error that a user can cause or meet, under one base class.
 
 A message says what is wrong, what was expected, what came, and what to do next, in one line. Only
-``canaryaudit.outcome`` catches these, for the command line; everything below it raises.
+``canaryaudit.cli.exit_status`` catches these, for the command line; everything below it raises.
 """
 
 import shlex

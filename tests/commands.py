@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canaryaudit.cli import run_command
+from canaryaudit.cli.main import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "The code is {digits:3}."

@@ -12,10 +12,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-from canaryaudit.corpus import Corpus
-from canaryaudit.insertion import InsertionPlan, InsertionRequest, plan_insertion
+from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
+from canaryaudit.corpus.corpus import Corpus
 from canaryaudit.records import CorpusFacts, Manifest
-from canaryaudit.rundir import RunDirectory
+from canaryaudit.runs.run_directory import RunDirectory
 from tests.wholetext import corpus_of, heldout_text, training_text
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canaryaudit.canaries import Template
-from canaryaudit.corpus import Vocabulary
-from canaryaudit.model import PrefixState
-from canaryaudit.scoring import EncodedSpace, encode_completions, log_perplexity_bits
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
+from canaryaudit.exposure.scoring import log_perplexity_bits
+from canaryaudit.models.language_model import PrefixState
 
 Law = Literal["random", "markov", "ties", "deterministic", "flat"]
 _ROWS = 4099

@@ -9,69 +9,31 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "canaryaudit"
 ORDER = (
     "errors",
-    "chance",
-    "text",
-    "narration",
-    "files",
-    "tensorfiles",
-    "layout",
-    "naming",
-    "parts",
-    "cards",
-    "canaries",
-    "agreement",
-    "masking",
-    "scratch",
-    "sources",
-    "corpus",
-    "assembly",
-    "drawing",
-    "locating",
-    "insertion",
-    "records",
-    "recordfiles",
-    "encoded",
-    "rundir",
+    "stats",
+    "formatting",
+    "progress",
     "environment",
+    "records",
+    "storage",
     "plan",
-    "newrun",
-    "model",
-    "ensemble",
-    "checkpoint",
-    "schedule",
-    "trainingstate",
-    "ranks",
-    "reading",
-    "evaluation",
+    "corpus",
+    "distributed",
+    "canaries",
+    "models",
+    "runs",
     "training",
-    "repairs",
-    "weightfiles",
-    "verification",
-    "scoring",
     "exposure",
+    "report",
     "unlearning",
     "attacks",
-    "report",
-    "lineage",
-    "workbench",
-    "curvaturestage",
-    "unlearnstage",
-    "attackstage",
     "pipeline",
-    "audit",
-    "comparing",
-    "views",
-    "terminal",
-    "flags",
-    "outcome",
-    "console",
-    "commands",
-    "following",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""
+OFFERING = ("", "records", "exposure", "exposure/estimators", "unlearning", "attacks", "report")
+"""The packages whose ``__init__`` offers names; every other one is empty."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 400
+MAX_LINES = 500
 
 
 def part_of(path: Path) -> str:
@@ -126,7 +88,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 @sources
 def test_only_the_command_line_and_the_report_print(path: Path) -> None:
-    if part_of(path) not in ("cli", "console", "report"):
+    if part_of(path) not in ("cli", "report"):
         assert prints(path.read_text("utf-8")) == []
 
 
@@ -155,16 +117,51 @@ def test_the_report_needs_neither_model_nor_torch() -> None:
     for path in PACKAGE.glob("report/**/*.py"):
         used = set(imports(path.read_text("utf-8"), package_of(path)))
         assert "torch" not in {name.split(".")[0] for name in used}, path
-        allowed = {*ORDER[: ORDER.index("rundir") + 1], "report", "__version__"}
-        own = {name.split(".")[1] for name in used if name.startswith("canaryaudit.")}
-        assert own <= allowed, path
+        allowed = {*ORDER[: ORDER.index("canaries") + 1], "report", "__version__"}
+        parts = {name.split(".")[1] for name in used if name.startswith("canaryaudit.")}
+        assert parts <= allowed, path
+
+
+def test_few_modules_lie_at_the_top_level() -> None:
+    assert len([path for path in PACKAGE.glob("*.py") if not path.name.startswith("__")]) <= 10
+
+
+def test_the_chain_of_imports_between_packages_is_short() -> None:
+    """At most nine units from the command line to the last one that it leads to."""
+    graph: dict[str, set[str]] = {part: set() for part in ORDER}
+    for path in SOURCES:
+        if part_of(path) in ORDER:
+            used = imports(path.read_text("utf-8"), package_of(path))
+            graph[part_of(path)] |= {name.split(".")[1] for name in used if name.startswith("canaryaudit.")} & set(
+                ORDER
+            )
+    lengths: dict[str, int] = {}
+    for part in ORDER:  # every import leads to an earlier one
+        lengths[part] = 1 + max((lengths[used] for used in graph[part] - {part}), default=0)
+    assert max(lengths.values()) <= 9, lengths
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.parent.name))
+def test_only_packages_that_offer_something_have_code_at_their_door(path: Path) -> None:
+    folder = str(path.parent.relative_to(PACKAGE)).removeprefix(".")
+    if folder not in OFFERING and not folder.startswith("report/charts"):
+        assert path.read_text("utf-8") == ""
+
+
+@sources
+def test_no_module_only_passes_on_what_others_define(path: Path) -> None:
+    if path.name not in ("__init__.py", "__main__.py"):
+        body = ast.parse(path.read_text("utf-8")).body
+        defined = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
+        assert defined, f"{path} defines nothing of its own"
 
 
 def test_the_rules_notice_what_they_forbid() -> None:
     corpus = PACKAGE / "corpus.py"
-    assert violations(corpus, "from canaryaudit.insertion import x") == ["insertion"]
+    assert violations(corpus, "from canaryaudit.canaries.insertion import x") == ["canaries"]
     assert violations(corpus, "from canaryaudit import cli, errors") == ["cli"]
-    assert violations(corpus, "def f():\n    import canaryaudit.report.charts") == ["report"]
-    assert violations(PACKAGE / "report" / "html.py", "from ..pipeline import x") == ["pipeline"]
-    assert violations(PACKAGE / "report" / "html.py", "from .charts import x") == []
+    assert violations(corpus, "def f():\n    import canaryaudit.report.charts.base") == ["report"]
+    html = PACKAGE / "report" / "formats" / "html.py"
+    assert violations(html, "from ...pipeline import x") == ["pipeline"]
+    assert violations(html, "from ..charts import x") == []
     assert prints("x = 1\nprint(x)") == [2]

@@ -12,9 +12,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from canaryaudit import pipeline, scoring, training
-from canaryaudit.cli import main
-from canaryaudit.exposure import importance, measurement, references, uniform
+from canaryaudit.cli.main import main
+from canaryaudit.exposure import importance_sampling as importance
+from canaryaudit.exposure import measurement, references, scoring
+from canaryaudit.exposure import uniform_sample as uniform
+from canaryaudit.pipeline import pipeline
+from canaryaudit.training import loop as training
 
 training.SIZES["small"] = (8, 24, 1)
 training._CHECKPOINT_SECONDS = 0.2

@@ -14,11 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from canaryaudit.model import CharLSTM
-from canaryaudit.narration import Silent
-from canaryaudit.ranks import ALONE, Ranks, of_job
+from canaryaudit.distributed import ALONE, Ranks, of_job
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.progress import Silent
 from canaryaudit.records import Architecture
-from canaryaudit.training import TrainingConfig, TrainingData, _Loop
+from canaryaudit.training.config import TrainingConfig
+from canaryaudit.training.data import TrainingData
+from canaryaudit.training.loop import _Loop
 
 ROWS = (8, 7, 3, 1)
 

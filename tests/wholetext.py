@@ -5,9 +5,10 @@ from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 
-from canaryaudit.canaries import Canary, Template
-from canaryaudit.corpus import Corpus, ends_with_blank_line, make_corpus
-from canaryaudit.insertion import InsertionPlan
+from canaryaudit.canaries.canary import Canary
+from canaryaudit.canaries.insertion import InsertionPlan
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.corpus import Corpus, ends_with_blank_line, make_corpus
 
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _LINE_BREAKS = re.compile(r"\n(?:[^\S\n]*\n)*")

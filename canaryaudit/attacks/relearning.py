@@ -19,15 +19,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from canaryaudit.canaries import Canary, CanarySet, Template
-from canaryaudit.ensemble import Ensemble, reader_of
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.template import Template
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
-from canaryaudit.model import CharLSTM
-from canaryaudit.narration import Narrator, Silent
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.ensemble import Ensemble, reader_of
+from canaryaudit.progress import Narrator, Silent
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
-from canaryaudit.training import TrainingData
-from canaryaudit.unlearning.windows import gather, retention_windows
+from canaryaudit.training.data import TrainingData, gather, retention_windows
 
 OTHER_TEXT_MARGIN_BITS = 1.0
 """Exposure that training on other text may bring back beyond what it does in the retrained model."""

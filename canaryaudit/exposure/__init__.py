@@ -4,16 +4,19 @@ The estimators know nothing of models: ``enumerate_ranks``, ``sampled_exposure``
 ``fit_skew_normal`` and ``skew_normal_exposure`` take log-perplexities from anywhere.
 """
 
-from canaryaudit.exposure.calibration import calibrate
-from canaryaudit.exposure.exact import RankBounds, enumerate_ranks, search_ranks
+from canaryaudit.exposure.config import ALL_ESTIMATORS, MeasurementConfig
+from canaryaudit.exposure.estimators.calibration import calibrate
+from canaryaudit.exposure.estimators.exact import enumerate_ranks
+from canaryaudit.exposure.estimators.headline import headline
+from canaryaudit.exposure.estimators.importance import importance_exposure
+from canaryaudit.exposure.estimators.memorisation import memorisation_curve, memorisation_curves
+from canaryaudit.exposure.estimators.sampled import Rescored, sampled_exposure
+from canaryaudit.exposure.estimators.skew_normal import fit_skew_normal, log2_skew_normal_cdf, skew_normal_exposure
 from canaryaudit.exposure.extraction import even_chance_log2, log2_sampled
-from canaryaudit.exposure.headline import headline
-from canaryaudit.exposure.importance import draw_members, importance_exposure
-from canaryaudit.exposure.measurement import ALL_ESTIMATORS, MeasurementConfig, measure
-from canaryaudit.exposure.memorisation import memorisation_curve, memorisation_curves
+from canaryaudit.exposure.importance_sampling import draw_members
+from canaryaudit.exposure.measurement import measure
+from canaryaudit.exposure.rank_search import RankBounds, search_ranks
 from canaryaudit.exposure.references import DRAFT_FROM
-from canaryaudit.exposure.sampling import Rescored, sampled_exposure
-from canaryaudit.exposure.skewnormal import fit_skew_normal, log2_skew_normal_cdf, skew_normal_exposure
 
 __all__ = [
     "ALL_ESTIMATORS",

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.model import LanguageModel, PrefixState
+from canaryaudit.exposure.encoded_space import EncodedSpace
+from canaryaudit.exposure.scoring import advance_in_tiles
+from canaryaudit.models.language_model import LanguageModel, PrefixState
 from canaryaudit.records import Extraction, Headline, SamplingOdds
-from canaryaudit.scoring import EncodedSpace, advance_in_tiles
 
 BEAM_WIDTH = 64
 SAMPLE_COUNTS = (1, 100, 10_000, 1_000_000)

@@ -5,26 +5,27 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from canaryaudit.canaries import CanarySet
+from canaryaudit.canaries.canary import CanarySet
+from canaryaudit.canaries.masking import hide_given
+from canaryaudit.distributed import ALONE, Ranks
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure.calibration import calibrate
-from canaryaudit.exposure.exact import DEFAULT_BUDGET, enumerate_ranks, search_ranks
+from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
+from canaryaudit.exposure.estimators.calibration import calibrate
+from canaryaudit.exposure.estimators.exact import _bounded, _exact, enumerate_ranks
+from canaryaudit.exposure.estimators.headline import headline
+from canaryaudit.exposure.estimators.memorisation import memorisation_curves
+from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
+from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
 from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
-from canaryaudit.exposure.group import Group
-from canaryaudit.exposure.headline import headline
-from canaryaudit.exposure.importance import Effort, importance_exposures
-from canaryaudit.exposure.memorisation import memorisation_curves
+from canaryaudit.exposure.importance_sampling import Effort, importance_exposures
+from canaryaudit.exposure.rank_search import search_ranks
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
-from canaryaudit.exposure.sampling import FEWEST, sampled_exposure
-from canaryaudit.exposure.skewnormal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
-from canaryaudit.exposure.uniform import UniformSample
-from canaryaudit.masking import hide_given
-from canaryaudit.model import LanguageModel
-from canaryaudit.narration import Narrator
-from canaryaudit.parts import Forgetful, PartStore
-from canaryaudit.ranks import ALONE, Ranks
+from canaryaudit.exposure.scoring import Ticker, log_perplexity_bits
+from canaryaudit.exposure.targets import Group
+from canaryaudit.exposure.uniform_sample import UniformSample
+from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.progress import Narrator
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -33,39 +34,7 @@ from canaryaudit.records import (
     MeasurementCost,
     ReferenceDistribution,
 )
-from canaryaudit.scoring import Ticker, log_perplexity_bits
-
-MIN_REFERENCES = 50
-"""Random completions that must be left when those of inserted canaries are taken out."""
-
-ALL_ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
-
-
-class MeasurementConfig(BaseModel):
-    """How to measure; checked when made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_references: int = Field(default=10_000, ge=100, le=100_000_000)
-    """Uniform draws of each template's space: seconds of work, and 9 bits of exposure with a tight interval."""
-    estimators: tuple[EstimatorName, ...] = ALL_ESTIMATORS
-    enumerate_up_to: int = Field(default=1_000_000, ge=0)
-    """Spaces of at most this size are scored whole; larger ones are searched."""
-    search_budget: int = Field(default=DEFAULT_BUDGET, ge=1)
-    draws_per_temperature: int = Field(default=2_000, ge=2)
-    """Importance draws from each proposal in the first round: enough for a tenth of a bit in most cases."""
-    precision_bits: float = Field(default=0.1, gt=0)
-    """Half-width of the importance interval below which no more is drawn."""
-    max_draws: int = Field(default=100_000, ge=1)
-    """Importance draws of each template after which no more is drawn."""
-    seed: int = Field(default=0, ge=0)
-
-    @field_validator("estimators")
-    @classmethod
-    def _has_a_headline(cls, estimators: tuple[EstimatorName, ...]) -> tuple[EstimatorName, ...]:
-        if set(estimators) <= {"skew-normal"}:
-            raise MeasurementError("the skew-normal fit gives no headline: add exact, importance or sampled")
-        return estimators
+from canaryaudit.storage.part_cache import Forgetful, PartStore
 
 
 @dataclass(frozen=True)
@@ -273,19 +242,6 @@ def _exact_estimates(
     return [
         _exact(bits, rank.lower) if rank.exact else _bounded(bits, rank.lower, rank.upper) for rank in search.ranks
     ], search.nodes
-
-
-def _exact(space_bits: float, rank: float) -> Estimate:
-    exposure = min(max(space_bits - math.log2(rank), 0.0), space_bits)
-    return Estimate(bits=exposure, low=exposure, high=exposure, trusted=True)
-
-
-def _bounded(space_bits: float, lower_rank: float, upper_rank: float) -> Estimate:
-    low = min(max(space_bits - math.log2(upper_rank), 0.0), space_bits)
-    high = min(max(space_bits - math.log2(lower_rank), 0.0), space_bits)
-    return Estimate(
-        bits=low, low=low, high=high, trusted=False, note="search budget spent: certified bounds, not a figure"
-    )
 
 
 def _record(

@@ -13,21 +13,14 @@ from itertools import islice
 import numpy as np
 import torch
 
-from canaryaudit.exposure.sampling import Rescored
-from canaryaudit.exposure.uniform import UniformSample
-from canaryaudit.model import LanguageModel, PrefixState
-from canaryaudit.parts import PartStore
-from canaryaudit.ranks import ALONE, Arrays, Ranks, Task
-from canaryaudit.reading import Readers
-from canaryaudit.scoring import (
-    EncodedSpace,
-    Ticker,
-    log_perplexity_bits,
-    owners,
-    packed_state,
-    score_sorted,
-    unpacked_state,
-)
+from canaryaudit.distributed import ALONE, Arrays, Ranks, Task
+from canaryaudit.exposure.encoded_space import EncodedSpace, owners
+from canaryaudit.exposure.estimators.sampled import Rescored
+from canaryaudit.exposure.scoring import Ticker, log_perplexity_bits, packed_state, score_sorted, unpacked_state
+from canaryaudit.exposure.scoring_models import Readers
+from canaryaudit.exposure.uniform_sample import UniformSample
+from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.storage.part_cache import PartStore
 
 DRAFT_FROM = 200_000
 """References from which a draft is worth its second look; below, float32 takes seconds."""

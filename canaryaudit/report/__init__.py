@@ -1,13 +1,13 @@
 """The report: one summary, masked once, and the formats made from it."""
 
-from canaryaudit.report.comparison import Comparison, compare
-from canaryaudit.report.comparisonfiles import COMPARISON_FORMATS, render_comparison_terminal, write_comparison
-from canaryaudit.report.gate import EarlierReport, read_baseline
-from canaryaudit.report.published import schema_path
+from canaryaudit.report.comparison.comparison import Comparison, compare
+from canaryaudit.report.comparison.writer import COMPARISON_FORMATS, render_comparison_terminal, write_comparison
+from canaryaudit.report.formats.terminal import render_terminal
+from canaryaudit.report.formats.writer import FORMATS, write_report
+from canaryaudit.report.json_schema import schema_path
 from canaryaudit.report.schema import Summary
-from canaryaudit.report.summary import build_summary
-from canaryaudit.report.terminal import render_terminal
-from canaryaudit.report.write import FORMATS, write_report
+from canaryaudit.report.summary.build import build_summary
+from canaryaudit.report.summary.gate import EarlierReport, read_baseline
 
 __all__ = [
     "COMPARISON_FORMATS",

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from canaryaudit import formatting as figures
 from canaryaudit.records import EstimatorName, MemorisationPoint, Relearning
-from canaryaudit.report import figures
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1

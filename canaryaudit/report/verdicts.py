@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from scipy.special import bdtrc
 
-from canaryaudit.chance import sum_probability
+from canaryaudit.stats import sum_probability
 
 CHANCE = 0.05
 NEVER_SEEN_BITS = -math.log2(CHANCE)

@@ -1,8 +1,10 @@
 """Make a trained model forget secrets by closed-form updates of its weights, instead of training again."""
 
 from canaryaudit.unlearning.config import UnlearningConfig
-from canaryaudit.unlearning.replacement import Decoys, Deletion, FixedText, Sampled, parse_replacement
-from canaryaudit.unlearning.request import Unlearned, unlearn
+from canaryaudit.unlearning.decoys import Decoys
+from canaryaudit.unlearning.replacement import Deletion, FixedText, Sampled, parse_replacement
+from canaryaudit.unlearning.request import unlearn
+from canaryaudit.unlearning.result import Unlearned
 
 __all__ = [
     "Decoys",

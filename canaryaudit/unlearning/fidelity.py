@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import torch
 
-from canaryaudit.ensemble import Ensemble
 from canaryaudit.errors import Inconclusive
-from canaryaudit.evaluation import evaluate
-from canaryaudit.model import CharLSTM
-from canaryaudit.narration import Narrator
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.ensemble import Ensemble
+from canaryaudit.progress import Narrator
 from canaryaudit.records import Evaluation, Fidelity
-from canaryaudit.training import TrainingData
+from canaryaudit.training.data import TrainingData
+from canaryaudit.training.evaluation import evaluate
 
 Evaluations = tuple[Evaluation, Evaluation]
 """On the training text and on the held-out text."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.narration import Narrator
+from canaryaudit.progress import Narrator
 from canaryaudit.records import UpdateStep
 
 _STEP_SHARES = tuple(2.0**-k for k in range(12, 1, -1))

@@ -3,26 +3,31 @@
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.canaries import Canary
-from canaryaudit.corpus import Vocabulary
-from canaryaudit.ensemble import Ensemble
+from canaryaudit.canaries.canary import Canary
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.evaluation import autocast
-from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
-from canaryaudit.narration import Narrator
+from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.device import autocast
+from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.records import Fidelity, UnlearningCost, UpdateStep
-from canaryaudit.training import TrainingData
-from canaryaudit.unlearning.all_layers import AllLayersProblem
-from canaryaudit.unlearning.beside_decoys import beside_decoys, unseen_probability
+from canaryaudit.progress import Narrator
+from canaryaudit.records import Fidelity, UnlearningCost
+from canaryaudit.training.data import TrainingData, gather, retention_windows
+from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS, STEPS, gauss_newton
+from canaryaudit.unlearning.all_layers.objective import AllLayersProblem
+from canaryaudit.unlearning.all_layers.preconditioned_adam import PreconditionedProblem, take_steps
 from canaryaudit.unlearning.config import UnlearningConfig
-from canaryaudit.unlearning.corrected import Correction
+from canaryaudit.unlearning.correction import Correction
+from canaryaudit.unlearning.curvature.kronecker import KRONECKER_STEPS, KroneckerCurvature, KroneckerSolver
+from canaryaudit.unlearning.curvature.solvers import Solver
+from canaryaudit.unlearning.decoys import Decoys
+from canaryaudit.unlearning.distinguishability import beside_decoys, unseen_probability
 from canaryaudit.unlearning.fidelity import (
     Evaluations,
     as_trained,
@@ -34,45 +39,19 @@ from canaryaudit.unlearning.fidelity import (
     refuse_over_limit,
     scale_back,
 )
-from canaryaudit.unlearning.final_layer import build_problem, exchange_secrets, write_columns
+from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, minimise
+from canaryaudit.unlearning.final_layer.problem import build_problem, exchange_secrets, write_columns
 from canaryaudit.unlearning.first_order import delta, line_search
-from canaryaudit.unlearning.gauss_newton import SOLVERS, STEPS, gauss_newton
-from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, KroneckerSolver
-from canaryaudit.unlearning.peaked import PeakedDecoys
-from canaryaudit.unlearning.preconditioned import PreconditionedProblem, take_steps
-from canaryaudit.unlearning.replacement import Decoys, Deletion, Replacement, parse_replacement
-from canaryaudit.unlearning.retention import sample_windows
-from canaryaudit.unlearning.second_order import MAX_STEPS, minimise
-from canaryaudit.unlearning.solvers import Solver
-from canaryaudit.unlearning.windows import Occurrence, completion_mask, gather, occurrences, retention_windows
+from canaryaudit.unlearning.model_samples import sample_windows
+from canaryaudit.unlearning.nonuniform_decoys import PeakedDecoys
+from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occurrences
+from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
+from canaryaudit.unlearning.result import Unlearned, _Update
 
 STILL_TOLD, DECOYS_COMPARED = 0.01, 500
 """Where secrets never seen would stand out among so many draws less often than this, the final layer follows."""
 _BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
-
-
-@dataclass(frozen=True)
-class Unlearned:
-    """An updated copy of a model, and what is to be said of it.
-
-    Attributes:
-        model: The copy.
-        updates: The steps, with their health.
-        fidelity: Quality before and after.
-        cost: The ledger.
-        affected_windows: Size of Z.
-        retention_windows: Windows of other text used.
-        notes: What the reader of a report should know.
-    """
-
-    model: CharLSTM | Ensemble
-    updates: tuple[UpdateStep, ...]
-    fidelity: Fidelity
-    cost: UnlearningCost
-    affected_windows: int
-    retention_windows: int
-    notes: tuple[str, ...]
 
 
 def unlearn(
@@ -166,27 +145,6 @@ def unlearn(
         retention_windows=len(request.retained),
         notes=update.notes + notes,
     )
-
-
-@dataclass(frozen=True)
-class _Update:
-    """What a method did to the request's copy, and how long it took."""
-
-    steps: list[UpdateStep]
-    gradients: float
-    products: int
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def then(self, other: "_Update") -> "_Update":
-        """Return what both did, one after the other."""
-        return _Update(
-            self.steps + other.steps,
-            self.gradients + other.gradients,
-            self.products + other.products,
-            self.notes + other.notes,
-            self.seconds + other.seconds,
-        )
 
 
 class _Request:

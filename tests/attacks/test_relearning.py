@@ -13,17 +13,17 @@ from torch import Tensor
 
 from canaryaudit.attacks import RelearningConfig, attack_by_relearning, relearning
 from canaryaudit.attacks.relearning import Contender, attack_batches, canary_window_start, compare, relearn
-from canaryaudit.canaries import Canary, CanarySet
-from canaryaudit.corpus import Vocabulary
-from canaryaudit.ensemble import Ensemble
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import UnlearningError
-from canaryaudit.model import CharLSTM
-from canaryaudit.narration import Silent
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.ensemble import Ensemble
+from canaryaudit.progress import Silent
 from canaryaudit.records import Headline, Relearning, RelearningPoint
-from canaryaudit.training import TrainingData
-from canaryaudit.unlearning.corrected import corrected_data
-from canaryaudit.unlearning.replacement import Decoys
-from canaryaudit.unlearning.windows import occurrences
+from canaryaudit.training.data import TrainingData
+from canaryaudit.unlearning.correction import corrected_data
+from canaryaudit.unlearning.decoys import Decoys
+from canaryaudit.unlearning.occurrences import occurrences
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 WINDOW = 60

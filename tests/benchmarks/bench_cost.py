@@ -11,17 +11,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from canaryaudit import environment, training
-from canaryaudit.corpus import Vocabulary
+from canaryaudit import environment
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure import MeasurementConfig
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
-from canaryaudit.exposure.uniform import UniformSample
-from canaryaudit.model import CharLSTM, DraftReader, LanguageModel, LSTMReader, PrefixState, resolve_precision
-from canaryaudit.narration import Silent
-from canaryaudit.parts import Forgetful
+from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.exposure.uniform_sample import UniformSample
+from canaryaudit.models.char_lstm import CharLSTM, DraftReader, LSTMReader
+from canaryaudit.models.device import resolve_precision
+from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.progress import Silent
 from canaryaudit.records import Architecture
-from canaryaudit.scoring import log_perplexity_bits, read_prefix
-from canaryaudit.training import TrainingConfig, seconds_per_step
+from canaryaudit.storage.part_cache import Forgetful
+from canaryaudit.training import loop as training
+from canaryaudit.training.config import TrainingConfig
+from canaryaudit.training.loop import seconds_per_step
 from canaryaudit.unlearning import UnlearningConfig, unlearn
 from tests.benchmarks.bench_scoring import PREFIX, SYMBOLS, untrained
 from tests.benchmarks.bench_stream import cost_of, write_corpus

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from canaryaudit.canaries import Template
-from canaryaudit.ensemble import load_model, reader_of
+from canaryaudit.canaries.template import Template
 from canaryaudit.exposure import enumerate_ranks, fit_skew_normal, sampled_exposure, search_ranks, skew_normal_exposure
-from canaryaudit.exposure.importance import Effort, importance_exposures
-from canaryaudit.model import LanguageModel
-from canaryaudit.parts import Forgetful
+from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
+from canaryaudit.exposure.importance_sampling import Effort, importance_exposures
+from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.models.ensemble import load_model, reader_of
+from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Estimate
-from canaryaudit.rundir import RunDirectory
-from canaryaudit.scoring import EncodedSpace, encode_completions, log_perplexity_bits, read_prefix
+from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.storage.part_cache import Forgetful
 
 _RANKS = (1, 10, 100, 1_000, 10_000, 100_000, 500_000)
 

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from canaryaudit import environment
+from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
-from canaryaudit.exposure.uniform import UniformSample
-from canaryaudit.model import DraftReader, LSTMReader, resolve_precision
-from canaryaudit.parts import Forgetful
-from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
+from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.exposure.uniform_sample import UniformSample
+from canaryaudit.models.char_lstm import DraftReader, LSTMReader
+from canaryaudit.models.device import resolve_precision
+from canaryaudit.storage.part_cache import Forgetful
 from tests.benchmarks.bench_scoring import PREFIX, plain_bits, untrained
 from tests.benchmarks.harness import Comparison, peak_megabytes
 

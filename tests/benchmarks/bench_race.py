@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from canaryaudit.corpus import Vocabulary
-from canaryaudit.evaluation import evaluate
-from canaryaudit.model import resolve_precision
-from canaryaudit.narration import Silent
-from canaryaudit.schedule import one_cycle, window_starts
-from canaryaudit.training import EPOCHS, TrainingConfig, TrainingData, new_model, train
+from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.models.device import resolve_precision
+from canaryaudit.progress import Silent
+from canaryaudit.training.config import EPOCHS, TrainingConfig
+from canaryaudit.training.data import TrainingData
+from canaryaudit.training.evaluation import evaluate
+from canaryaudit.training.loop import new_model, train
+from canaryaudit.training.schedule import one_cycle, window_starts
 from tests.benchmarks.bench_training import plain_step
 
 

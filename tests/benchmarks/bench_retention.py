@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from canaryaudit.exposure import MeasurementConfig
-from canaryaudit.narration import Silent
+from canaryaudit.progress import Silent
 from canaryaudit.unlearning import UnlearningConfig, unlearn
 from tests.benchmarks.tiny import Trained, measured, trained
 

@@ -3,12 +3,15 @@
 import numpy as np
 import torch
 
-from canaryaudit.canaries import Template
-from canaryaudit.corpus import Vocabulary
-from canaryaudit.model import LOG2_E, CharLSTM, DraftReader, LSTMReader, resolve_precision
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.exposure.encoded_space import EncodedSpace
+from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.models.char_lstm import CharLSTM, DraftReader, LSTMReader
+from canaryaudit.models.device import resolve_precision
+from canaryaudit.models.language_model import LOG2_E
 from canaryaudit.records import Architecture
-from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
-from canaryaudit.training import SIZES
+from canaryaudit.training.config import SIZES
 from tests.benchmarks.harness import Comparison, rates
 
 SYMBOLS = "".join(map(chr, range(32, 123)))

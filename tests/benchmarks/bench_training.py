@@ -4,10 +4,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from canaryaudit.model import CharLSTM, resolve_precision
-from canaryaudit.narration import Silent
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.device import resolve_precision
+from canaryaudit.progress import Silent
 from canaryaudit.records import Architecture
-from canaryaudit.training import SIZES, TrainingConfig, TrainingData, train
+from canaryaudit.training.config import SIZES, TrainingConfig
+from canaryaudit.training.data import TrainingData
+from canaryaudit.training.loop import train
 from tests.benchmarks.harness import Comparison, rates
 
 _SYMBOLS = "".join(map(chr, range(32, 86)))

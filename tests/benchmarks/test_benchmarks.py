@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from canaryaudit import training
+from canaryaudit.training import loop as training
 from tests.benchmarks import bench_cost, bench_race, bench_retention
 
 pytestmark = pytest.mark.slow

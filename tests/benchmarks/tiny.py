@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from canaryaudit import training
-from canaryaudit.canaries import CanarySet
+from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.exposure import MeasurementConfig, measure
-from canaryaudit.model import CharLSTM, LSTMReader
-from canaryaudit.narration import Silent
-from canaryaudit.newrun import make_run
-from canaryaudit.pipeline import Pipeline
+from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.pipeline.insert import make_run
+from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.plan import InsertOptions, TrainOptions
+from canaryaudit.progress import Silent
 from canaryaudit.records import Measurement
-from canaryaudit.training import TrainingData
+from canaryaudit.training import loop as training
+from canaryaudit.training.data import TrainingData
 
 _SIZE = (16, 128, 1)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from canaryaudit import training
 from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.training import loop as training
 from tests.commands import FAST, INSERT, ROOT, UNLEARN, succeed
 
 MakeRun = Callable[..., Path]
@@ -38,7 +38,7 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     def config(**options: object) -> MeasurementConfig:
         return MeasurementConfig.model_validate({**options, "search_budget": 300})
 
-    monkeypatch.setattr("canaryaudit.pipeline.MeasurementConfig", config)
+    monkeypatch.setattr("canaryaudit.pipeline.pipeline.MeasurementConfig", config)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from canaryaudit.naming import check_name, name_of_retraining
+from canaryaudit.pipeline.attack import name_of_retraining
+from canaryaudit.runs.layout import check_name
 from tests.commands import FAST, canaryaudit, succeed, tree
 
 MakeRun = Callable[..., Path]

@@ -5,7 +5,7 @@ import json
 import pytest
 from scipy import stats
 
-from canaryaudit import training
+from canaryaudit.training import loop as training
 from tests.commands import ROOT, succeed
 
 EXPECTED = 1.4427

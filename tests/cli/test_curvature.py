@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from canaryaudit.checkpoint import CheckpointFile
-from canaryaudit.files import atomic_path
+from canaryaudit.storage.checkpoint import CheckpointFile
+from canaryaudit.storage.files import atomic_path
 from tests.commands import UNLEARN, Result, canaryaudit, succeed
 
 MakeRun = Callable[..., Path]

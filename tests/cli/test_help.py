@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import canaryaudit as package
-from canaryaudit.cli import app
+from canaryaudit.cli.app import app
 from canaryaudit.plan import (
     AttackOptions,
     InsertOptions,
@@ -113,7 +113,7 @@ def test_a_plan_has_the_flags_as_keys(name: str, options: type[Options]) -> None
 
 
 def test_help_waits_for_no_heavy_module() -> None:
-    script = "import canaryaudit.cli, sys; print(*(set(sys.modules) & {'torch', 'scipy', 'altair', 'datasets'}))"
+    script = "import canaryaudit.cli.app, sys; print(*(set(sys.modules) & {'torch', 'scipy', 'altair', 'datasets'}))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={**PROCESS}, check=True, timeout=60
     )
@@ -122,7 +122,7 @@ def test_help_waits_for_no_heavy_module() -> None:
 
 def test_only_the_command_line_prints() -> None:
     """Results go through one door: no command prints by itself what --json must not be mixed with."""
-    source = ast.parse(inspect.getsource(sys.modules["canaryaudit.cli"]))
+    source = ast.parse(inspect.getsource(sys.modules["canaryaudit.cli.app"]))
     printing = {
         function.name
         for function in ast.walk(source)

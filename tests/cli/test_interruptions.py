@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from canaryaudit import __main__ as entry
-from canaryaudit import files
-from canaryaudit.outcome import raise_on_signals
-from canaryaudit.terminal import TerminalNarrator
+from canaryaudit.cli.exit_status import raise_on_signals
+from canaryaudit.cli.progress_bar import TerminalNarrator
+from canaryaudit.storage import files
 from tests.commands import FAST, INSERT, PROCESS, UNLEARN, Result, canaryaudit, essence, finish, start, tree
 
 MakeRun = Callable[..., Path]
@@ -238,10 +238,10 @@ def test_an_interrupt_while_modules_are_loaded(
 ) -> None:
     class Interruption:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "canaryaudit.cli":
+            if name == "canaryaudit.cli.app":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "canaryaudit.cli")
+    monkeypatch.delitem(sys.modules, "canaryaudit.cli.app")
     monkeypatch.setattr(sys, "meta_path", [Interruption(), *sys.meta_path])
     with pytest.raises(SystemExit) as ended:
         entry.main()

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.commands import FAST, ROOT, Result, canaryaudit, steady
-from tests.kills import PLAN
+from tests.robustness.kills import PLAN
 from tests.torchrun import MAIN, canaryaudit_on, complaints, finish, launch, start_tiny, worker
 
 MakeRun = Callable[..., Path]

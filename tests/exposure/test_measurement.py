@@ -10,11 +10,13 @@ import torch
 from pydantic import ValidationError
 from scipy import stats
 
-from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.exposure.measurement import _ticker
-from canaryaudit.model import CharLSTM, LanguageModel, LSTMReader
+from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Architecture, CanaryMeasurement, Measurement
 from tests.fakes import Recorder, TableModel
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from canaryaudit.exposure import references, sampled_exposure
+from canaryaudit.exposure.encoded_space import owners
 from canaryaudit.exposure.references import References, score_references
-from canaryaudit.exposure.uniform import UniformSample
-from canaryaudit.model import PrefixState
-from canaryaudit.parts import Forgetful, PartDirectory
-from canaryaudit.scoring import log_perplexity_bits, owners
+from canaryaudit.exposure.scoring import log_perplexity_bits
+from canaryaudit.exposure.uniform_sample import UniformSample
+from canaryaudit.models.language_model import PrefixState
+from canaryaudit.storage.part_cache import Forgetful, PartDirectory
 from tests.fakes import TableModel, encoded, every_member, naive_ranks
 
 SYMBOLS = "\n!-0123456789abcdef"
@@ -128,7 +129,7 @@ def test_an_interrupted_sample_goes_on_with_the_same_figures(
 ) -> None:
     monkeypatch.setattr(references, "KEEP_FROM", 1)
     monkeypatch.setattr(references, "_BLOCK", 1)
-    monkeypatch.setattr("canaryaudit.exposure.uniform.PART", 1000)
+    monkeypatch.setattr("canaryaudit.exposure.uniform_sample.PART", 1000)
     store = PartDirectory(tmp_path)  # type: ignore[arg-type]
     whole = setting.score(20_000, 5)
     calls: list[int] = []

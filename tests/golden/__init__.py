@@ -9,17 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from canaryaudit.canaries import Canary
+from canaryaudit.canaries.canary import Canary
 from canaryaudit.report import Summary, build_summary, compare, render_comparison_terminal, render_terminal
-from canaryaudit.report.comparison import comparison_chart
-from canaryaudit.report.comparisonfiles import render_comparison_markdown, render_page
-from canaryaudit.report.gallery import charts
-from canaryaudit.report.gate import EarlierReport
-from canaryaudit.report.html import render_html
-from canaryaudit.report.junit import render_junit
-from canaryaudit.report.markdown import render_markdown
-from canaryaudit.report.modelcard import render_model_card
-from canaryaudit.report.write import render_json
+from canaryaudit.report.charts import charts
+from canaryaudit.report.comparison.comparison import comparison_chart
+from canaryaudit.report.comparison.writer import render_comparison_markdown, render_page
+from canaryaudit.report.formats.html import render_html
+from canaryaudit.report.formats.junit import render_junit
+from canaryaudit.report.formats.markdown import render_markdown
+from canaryaudit.report.formats.model_card import render_model_card
+from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.gate import EarlierReport
 from tests.report import builders as make
 
 FILES = Path(__file__).parent / "files"

@@ -1,6 +1,6 @@
 """Write the golden files and the published JSON Schemas anew: ``python -m tests.golden``."""
 
-from canaryaudit.report.published import generate_schemas
+from canaryaudit.report.json_schema import generate_schemas
 from tests.golden import FILES, produce
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from canaryaudit.canaries import Canary, CanarySet, Template
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.masking import mask_completion
+from canaryaudit.canaries.template import Template
 from canaryaudit.exposure import memorisation_curves
 from canaryaudit.exposure.extraction import extraction
-from canaryaudit.masking import mask_completion
 from canaryaudit.records import (
     Architecture,
     Calibration,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from canaryaudit.canaries import Canary
+from canaryaudit.canaries.canary import Canary
 from canaryaudit.report import write_report
-from canaryaudit.report.html import render_html
+from canaryaudit.report.formats.html import render_html
 from tests.browser import Browser
 from tests.report import builders as make
-from tests.report.test_formats import HOSTILE, hostile_summary
-from tests.report.test_summary import several_methods
+from tests.report.formats.test_formats import HOSTILE, hostile_summary
+from tests.report.summary.test_build import several_methods
 
 SAMPLE = Path(__file__).resolve().parents[2] / "reports" / "sample" / "report.html"
 WIDTHS = (400, 1000, 1600)
@@ -202,7 +202,7 @@ def test_the_specifications_are_data_that_draw_the_same_chart(browser: Browser, 
         "Object.fromEntries([...document.querySelectorAll('script[type=\"application/json\"]')].map("
         "s => [s.id.replace(/-specification$/, ''), s.textContent]))"
     )
-    from canaryaudit.report.gallery import charts
+    from canaryaudit.report.charts import charts
 
     expected = {chart.name: chart.spec for chart in charts(several_methods())}
     assert {name: json.loads(text) for name, text in blocks.items()} == expected

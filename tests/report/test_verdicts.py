@@ -3,17 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from canaryaudit.canaries import Canary
-from canaryaudit.chance import small_sum_probability
+from canaryaudit.canaries.canary import Canary
 from canaryaudit.report import build_summary
-from canaryaudit.report.verdicts import (
-    EXPOSED_BITS,
-    NEVER_SEEN_BITS,
-    Verdict,
-    judge_canary,
-    judge_together,
-)
-from canaryaudit.report.words import headline
+from canaryaudit.report.summary.wording import headline
+from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, Verdict, judge_canary, judge_together
+from canaryaudit.stats import small_sum_probability
 from tests.report import builders as make
 
 JUST = 1e-9

@@ -6,15 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.canaries import Canary, Template
-from canaryaudit.corpus import Vocabulary
-from canaryaudit.insertion import secret_mask
-from canaryaudit.model import CharLSTM, LSTMReader
+from canaryaudit.canaries.canary import Canary
+from canaryaudit.canaries.insertion import secret_mask
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.exposure.encoded_space import EncodedSpace
+from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
 from canaryaudit.records import Architecture
-from canaryaudit.scoring import EncodedSpace, log_perplexity_bits, read_prefix
-from canaryaudit.training import TrainingData
-from canaryaudit.unlearning.objective import FinalLayerProblem
-from canaryaudit.unlearning.windows import Occurrence
+from canaryaudit.training.data import TrainingData
+from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
+from canaryaudit.unlearning.occurrences import Occurrence
 
 
 def tiny_model(symbols: str, hidden: int = 6, seed: int = 0, scale: float = 1.0) -> CharLSTM:

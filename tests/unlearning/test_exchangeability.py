@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from canaryaudit.canaries import Canary
-from canaryaudit.model import CharLSTM
-from canaryaudit.narration import Silent
-from canaryaudit.training import TrainingData
+from canaryaudit.canaries.canary import Canary
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.progress import Silent
+from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning import UnlearningConfig, unlearn
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, trained_model
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.model import CharLSTM
-from canaryaudit.narration import Silent
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.progress import Silent
 from canaryaudit.unlearning.first_order import delta, line_search
 from tests.unlearning.builders import tiny_model
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from canaryaudit.canaries import Template
-from canaryaudit.corpus import Vocabulary
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import UnlearningError
-from canaryaudit.scoring import EncodedSpace
+from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.unlearning import Decoys, Deletion, FixedText, Sampled, parse_replacement
-from canaryaudit.unlearning.replacement import Replacement, draw_symbols
-from canaryaudit.unlearning.windows import Occurrence
+from canaryaudit.unlearning.decoys import draw_symbols
+from canaryaudit.unlearning.occurrences import Occurrence
+from canaryaudit.unlearning.replacement import Replacement
 from tests.fakes import TableModel
 from tests.unlearning.builders import occurrence
 

@@ -11,20 +11,22 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from canaryaudit.canaries import Canary
+from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.model import CharLSTM, LSTMReader
-from canaryaudit.narration import Silent
+from canaryaudit.exposure.scoring import read_prefix
+from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.progress import Silent
 from canaryaudit.records import Evaluation, UpdateStep
-from canaryaudit.scoring import read_prefix
-from canaryaudit.training import TrainingData, evaluate
-from canaryaudit.unlearning import Unlearned, UnlearningConfig, preconditioned, request, second_order, unlearn
-from canaryaudit.unlearning.gauss_newton import SOLVERS
-from canaryaudit.unlearning.kronecker import KRONECKER_STEPS, KroneckerCurvature, kronecker_curvature
-from canaryaudit.unlearning.objective import FinalLayerProblem
-from canaryaudit.unlearning.second_order import MAX_STEPS, Minimum
-from canaryaudit.unlearning.solvers import LiSSA
-from canaryaudit.unlearning.windows import gather, retention_windows
+from canaryaudit.training.data import TrainingData, gather, retention_windows
+from canaryaudit.training.loop import evaluate
+from canaryaudit.unlearning import Unlearned, UnlearningConfig, request, unlearn
+from canaryaudit.unlearning.all_layers import preconditioned_adam as preconditioned
+from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS
+from canaryaudit.unlearning.curvature.kronecker import KRONECKER_STEPS, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.curvature.solvers import LiSSA
+from canaryaudit.unlearning.final_layer import newton as second_order
+from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, Minimum
+from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)

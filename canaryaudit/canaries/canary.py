@@ -1,0 +1,103 @@
+"""Canaries: the secrets of an audit, and the set of them with their controls."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast
+
+from canaryaudit.canaries.space import Space
+from canaryaudit.canaries.template import Template
+from canaryaudit.errors import TemplateError
+
+MASK = "•"
+
+
+MAX_EDGES = 10_000_000
+"""Of all templates' spaces together: a thousand with a hundred places of a hundred symbols. More would take minutes."""
+
+
+class Canary(BaseModel):
+    """A template filled with a secret.
+
+    A control is drawn like the others and never inserted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    """Stable name, ``canary-01`` or ``control-01``; never derived from the secret."""
+    template: str
+    """The template as the user wrote it."""
+    completion: str
+    """From the first slot's start to the last slot's end: the secret with the fixed text between the slots."""
+    repetitions: int
+    """How often it stands in the corpus; 0 for a control."""
+    control: bool = False
+    origin: Literal["generated", "given", "located"] = "generated"
+    """Drawn, given by the user, or found in the corpus; all but a drawn one are masked in every output."""
+    places: Annotated[tuple[int, ...], FailFast()] = ()
+    """Character offsets in the run's corpus.txt at which the canary's text begins."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether outputs must hide the secret unless told otherwise."""
+        return self.origin != "generated"
+
+
+class CanarySet(BaseModel):
+    """All canaries and controls of a run, with what their spaces depend on: the contents of canaries.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    corpus_symbols: str
+    """The corpus vocabulary before any canary: what an ``any`` slot ranges over."""
+    wider_space: Literal["digits", "alnum", "any"] | None = None
+    """Measure against this alphabet in every slot, instead of the slot's own."""
+    canaries: Annotated[tuple[Canary, ...], FailFast()]
+
+    @property
+    def inserted(self) -> tuple[Canary, ...]:
+        """The canaries that stand in the corpus."""
+        return tuple(canary for canary in self.canaries if not canary.control)
+
+    @property
+    def controls(self) -> tuple[Canary, ...]:
+        """The canaries that were drawn and never inserted."""
+        return tuple(canary for canary in self.canaries if canary.control)
+
+    def by_template(self) -> dict[str, list[Canary]]:
+        """Return canaries and controls by template, in order of first appearance."""
+        groups: dict[str, list[Canary]] = {}
+        for canary in self.canaries:
+            groups.setdefault(canary.template, []).append(canary)
+        return groups
+
+    def space(self, template: Template) -> Space:
+        """Return the space R that exposure of ``template``'s canaries is measured in."""
+        return (template.widened(self.wider_space) if self.wider_space else template).space(self.corpus_symbols)
+
+
+def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
+    """Return at which place of the text what should stand; None where canaries contradict their templates.
+
+    Args:
+        canary_set: As somebody may have written it.
+    """
+    identifiers = [canary.id for canary in canary_set.canaries]
+    sound, edges = len(set(identifiers)) == len(identifiers), 0
+    strings: list[tuple[int, str]] = []
+    try:
+        for name, group in canary_set.by_template().items():
+            template = Template.parse(name)
+            space = canary_set.space(template)
+            edges += sum(map(len, space.edges))
+            if edges > MAX_EDGES:
+                return None
+            for canary in group:
+                filled = template.fill(canary.completion)
+                sound &= canary.completion in space
+                sound &= canary.repetitions == len(canary.places)
+                strings += [(place, filled) for place in canary.places]
+    except TemplateError:
+        return None
+    return strings if sound else None

@@ -1,0 +1,372 @@
+"""Where canaries go: secrets drawn, places chosen; what is then put together is ``assembly``'s."""
+
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from canaryaudit.canaries.assembly import Assembly, assemble
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.generation import Presence, Secret, SecretDraws, drawn_surely
+from canaryaudit.canaries.locating import (
+    bare_spans,
+    check_found,
+    locate,
+    located_templates,
+    location_warnings,
+    occurrence_spans,
+    paragraphs_with,
+)
+from canaryaudit.canaries.space import Slot
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.corpus import Corpus, hold_out
+from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.errors import CorpusError, TemplateError, UsageError
+
+MAX_COMPLETION_LENGTH = 1_000
+
+_PLACES = 2
+"""The stream of random numbers for places; those of secrets and controls are ``drawing``'s."""
+
+
+class InsertionRequest(BaseModel):
+    """What to insert, as the user asked for it; checked when made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    templates: tuple[str, ...]
+    num_canaries: int = 0
+    """Generated canaries in total, dealt out in turn over repetitions x templates."""
+    repetitions: tuple[int, ...] = (1,)
+    secrets: tuple[str, ...] = ()
+    """Secrets that the user gives: a canary each, in the first template that it fits."""
+    located: tuple[str, ...] = ()
+    """Templates of secrets that stand in the corpus: each distinct one becomes a canary where it stands."""
+    num_controls: int = 0
+    """Canaries for each template that are drawn and never inserted."""
+    wider_space: Literal["digits", "alnum", "any"] | None = None
+    """Measure in this alphabet instead of the slots' own."""
+    lowercase: bool = False
+    """Lower-case the templates' fixed text, as the corpus was."""
+    holdout: float = 0.0
+    """Share of the corpus's characters to hold out."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "InsertionRequest":
+        if not self.templates and not self.located:
+            raise TemplateError("no template: give at least one with --template, such as 'my code is {digits:6}'")
+        for text in (*self.templates, *self.secrets, *self.located):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise TemplateError("a template or secret is not valid UTF-8: check the terminal's encoding")
+        for template in self.templates:
+            Template.parse(template)
+        _ = self.parsed_located
+        for repetitions in self.repetitions or (0,):
+            if repetitions < 1:
+                raise UsageError(f"--repetitions of {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
+        if self.num_canaries < 0 or self.num_controls < 0:
+            raise UsageError("the numbers of canaries and of controls cannot be negative")
+        if not self.num_canaries and not self.secrets and not self.located:
+            raise UsageError("nothing to insert: give a number of canaries with --canaries, a --secret, or a --locate")
+        if (self.num_canaries or self.secrets) and not self.templates:
+            raise TemplateError("no template for the canaries to insert: give at least one with --template")
+        if len(set(self.secrets)) < len(self.secrets):
+            raise TemplateError("a secret is given twice: give each --secret once, and --repetitions for more copies")
+        if not 0 <= self.holdout < 1:
+            raise UsageError(f"--holdout {self.holdout:g}: expected a share of at least 0 and below 1")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed} is negative: expected 0 or more")
+        return self
+
+    @cached_property
+    def parsed_templates(self) -> tuple[Template, ...]:
+        """The templates, each once, lower-cased if asked."""
+        templates = [Template.parse(text) for text in self.templates]
+        if self.lowercase:
+            templates = [template.lowercased() for template in templates]
+        return tuple(dict.fromkeys(templates))
+
+    @cached_property
+    def parsed_located(self) -> tuple[Template, ...]:
+        """The templates to locate, each once, lower-cased if asked."""
+        return located_templates(self.located, lowercase=self.lowercase)
+
+
+@dataclass(frozen=True)
+class TemplateSpace:
+    """How many completions a template has.
+
+    Attributes:
+        template: The template's text, as its canaries name it.
+        size: Number of completions in the space that exposure is measured in.
+        bits: log2 of the size: the highest exposure there is.
+        own_bits: log2 of the size of the slots' own space, from which secrets are drawn.
+        canaries: Number of canaries in the text.
+        controls: Number of controls.
+    """
+
+    template: str
+    size: int
+    bits: float
+    own_bits: float
+    canaries: int
+    controls: int
+
+
+@dataclass(frozen=True)
+class InsertionPlan:
+    """The audited text, the held-out text, and what was put where.
+
+    Attributes:
+        assembly: The text to train on, canaries included, and the held-out text, block by block.
+        canary_set: Canaries with their places in the text to train on, and controls.
+        spaces: One for each template.
+        warnings: What the user should know before relying on the audit.
+        num_documents: Documents of the corpus.
+        num_paragraphs: Paragraphs of the corpus, held-out ones included, canaries not.
+        num_boundaries: Places between training paragraphs, where a canary may go.
+    """
+
+    assembly: Assembly
+    canary_set: CanarySet
+    spaces: tuple[TemplateSpace, ...]
+    warnings: tuple[str, ...]
+    num_documents: int
+    num_paragraphs: int
+    num_boundaries: int
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the texts and of every completion that can be measured."""
+        return run_vocabulary(self.canary_set)
+
+
+def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
+    """Draw the secrets, choose the places and lay out the texts; the same seed gives the same plan.
+
+    Canaries stand as paragraphs of their own, only between training paragraphs, each at another place.
+    Secrets are uniform draws from the slots' own space; one that already stands in the corpus, or that
+    could be mistaken for another canary, is drawn again. Located secrets stay where they stand; a paragraph
+    that holds one, in whatever words, is never held out. Only to locate secrets is the whole text held in memory.
+
+    Raises:
+        TemplateError: A secret fits no template, or a space is too small, too long or not wider.
+        CorpusError: Too few paragraphs, a given secret already stands in the corpus, or one to locate does not.
+    """
+    num_paragraphs = len(corpus.ends)
+    if num_paragraphs < 2 and (request.num_canaries or request.secrets):
+        raise CorpusError(
+            f"corpus {corpus.name} is one paragraph of {len(corpus.text):,} characters, and canaries go only "
+            "between paragraphs: break the text with blank lines or line breaks"
+        )
+    templates, located = request.parsed_templates, request.parsed_located
+    every = tuple(dict.fromkeys((*templates, *located)))
+    for template in every:
+        _check_spaces(template, request, corpus.symbols)
+    secrets, must_stay = _standing(corpus, located)
+    held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
+    occupied = _occupied_boundaries(corpus, held, located)
+    num_boundaries = num_paragraphs - int(held.sum()) - 1 - len(occupied)
+    _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would take forever.
+    total = len(request.secrets) + request.num_canaries + len(secrets)
+
+    def draw(presence: Presence) -> tuple[SecretDraws, list[Canary]]:
+        draws = SecretDraws(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
+        draws.take_given(request.secrets, templates, request.repetitions)
+        draws.generate(request.num_canaries, templates, request.repetitions)
+        _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
+        return draws, draws.draw_controls(every, request.num_controls)
+
+    draws, controls = drawn_surely(corpus.text, draw)
+    num_places = sum(canary.repetitions for canary in draws.canaries)
+    chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
+    assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
+    found, warnings = _located_canaries(assembly, located, canaries, draws.width)
+    canary_set = CanarySet(
+        corpus_symbols=corpus.symbols, wider_space=request.wider_space, canaries=(*canaries, *found, *controls)
+    )
+    _check_others(canary_set)
+    return InsertionPlan(
+        assembly=assembly,
+        canary_set=canary_set,
+        spaces=tuple(_describe(template, canary_set) for template in every),
+        warnings=(*_warnings(every, canary_set), *warnings),
+        num_documents=corpus.num_documents,
+        num_paragraphs=num_paragraphs,
+        num_boundaries=num_boundaries,
+    )
+
+
+def _check_others(canary_set: CanarySet) -> None:
+    """Raise an error where canaries fill a space: exposure is a rank among those of its members that are none."""
+    for text, members in canary_set.by_template().items():
+        inserted = sum(not canary.control for canary in members)
+        if inserted and canary_set.space(Template.parse(text)).size <= inserted:
+            raise TemplateError(
+                f"every completion of template {text!r} is an inserted canary, which leaves nothing to compare them "
+                "with: ask for fewer canaries, or use longer slots"
+            )
+
+
+def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
+    """Return the vocabulary of a run: the corpus, all spaces' symbols and all templates' text."""
+    texts = [canary_set.corpus_symbols]
+    for text in canary_set.by_template():
+        template = Template.parse(text)
+        own, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
+        texts += [template.fixed_text, "".join(own.symbols), "".join(measured.symbols)]
+    return Vocabulary.of(texts)
+
+
+def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
+    """Mark the characters of a run's corpus that fill a canary's slots.
+
+    Args:
+        text_length: Number of characters of the run's corpus.
+        canaries: Canaries with their places; controls have none.
+
+    Returns:
+        Shape (text_length,), bool.
+    """
+    # Memory that is mapped and not asked for in large pages: of a long text only what is marked is ever there.
+    memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    mask = np.frombuffer(memory, dtype=bool, count=text_length)
+    for canary in canaries:
+        template = Template.parse(canary.template)
+        filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)
+        for place in canary.places:
+            start = place + len(template.prefix)
+            mask[start : start + len(filled)] = filled
+    return mask
+
+
+def _standing(corpus: Corpus, located: Sequence[Template]) -> tuple[list[Secret], frozenset[int]]:
+    """Return the distinct secrets to locate, and the paragraphs that hold one in whatever words.
+
+    Raises:
+        CorpusError: One of the templates stands nowhere.
+    """
+    if not located:
+        return [], frozenset()
+    text = corpus.text.read()
+    standing = locate(text, located)
+    check_found(text, standing)
+    spans = np.concatenate((occurrence_spans(standing), bare_spans(text, standing)))
+    holding, _ = paragraphs_with(spans, corpus.lengths)
+    return [secret for found in standing for secret in found.secrets], holding
+
+
+def _occupied_boundaries(corpus: Corpus, held: np.ndarray, located: Sequence[Template]) -> list[int]:
+    """Return the training paragraphs, counted from 0, that begin within an occurrence; ascending."""
+    if not located:
+        return []
+    text = "".join(assemble(corpus, held)[0].training_blocks())
+    _, within = paragraphs_with(occurrence_spans(locate(text, located)), corpus.lengths[~held])
+    return sorted(within)
+
+
+def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
+    """Return the training paragraphs before which canaries go, of choices among those that may be gone before."""
+    numbers = chosen + 1
+    for taken in occupied:
+        numbers += numbers >= taken
+    return numbers.tolist()  # type: ignore[no-any-return]
+
+
+def _located_canaries(
+    assembly: Assembly, templates: Sequence[Template], inserted: Sequence[Canary], width: int
+) -> tuple[list[Canary], list[str]]:
+    """Return a canary for each distinct secret that stands in the training text, and what to warn of."""
+    if not templates:
+        return [], []
+    text = "".join(assembly.training_blocks())
+    spans = []
+    for canary in inserted:
+        length = len(Template.parse(canary.template).fill(canary.completion))
+        spans += [(place, place + length) for place in canary.places]
+    findings = locate(text, templates, spans)
+    found = [(own.template.text, completion, places) for own in findings for completion, places in own.places.items()]
+    canaries = [
+        Canary(
+            id=f"canary-{number:0{width}}",
+            template=template,
+            completion=completion,
+            repetitions=len(places),
+            origin="located",
+            places=tuple(places),
+        )
+        for number, (template, completion, places) in enumerate(found, len(inserted) + 1)
+    ]
+    return canaries, location_warnings(text, findings)
+
+
+def _generated_insertions(request: InsertionRequest) -> int:
+    dealt = [repetitions for repetitions, _ in product(request.repetitions, request.parsed_templates)] or [0]
+    rounds, rest = divmod(request.num_canaries, len(dealt))
+    return rounds * sum(dealt) + sum(dealt[:rest])
+
+
+def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
+    if insertions > boundaries:
+        raise CorpusError(
+            f"corpus {corpus.name} is too short: {insertions:,} insertions need as many places between paragraphs, and "
+            f"its training part has {boundaries:,}; ask for fewer canaries or repetitions, or take a longer text"
+        )
+
+
+def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -> None:
+    length = sum(len(part) if isinstance(part, str) else part.length for part in template.body)
+    if length > MAX_COMPLETION_LENGTH:
+        raise TemplateError(
+            f"the slots of template {template.text!r} take {length:,} characters: expected at most "
+            f"{MAX_COMPLETION_LENGTH:,}"
+        )
+    if request.wider_space is None:
+        return
+    for slot, wide in zip(template.parts, template.widened(request.wider_space).parts, strict=True):
+        if isinstance(slot, Slot) and isinstance(wide, Slot):
+            missing = sorted(set(slot.alphabet(symbols)) - set(wide.alphabet(symbols)))
+            if missing:
+                raise TemplateError(
+                    f"--space {request.wider_space} is not wider than slot {{{slot.kind}:{slot.length}}}: it lacks "
+                    f"{''.join(missing[:12])!r}; choose another space or drop --space"
+                )
+
+
+def _describe(template: Template, canary_set: CanarySet) -> TemplateSpace:
+    space = canary_set.space(template)
+    return TemplateSpace(
+        template=template.text,
+        size=space.size,
+        bits=space.bits,
+        own_bits=template.space(canary_set.corpus_symbols).bits,
+        canaries=sum(canary.template == template.text for canary in canary_set.inserted),
+        controls=sum(canary.template == template.text for canary in canary_set.controls),
+    )
+
+
+def _warnings(templates: Sequence[Template], canary_set: CanarySet) -> tuple[str, ...]:
+    warnings: list[str] = []
+    for template in templates:
+        if not any(canary.template == template.text for canary in canary_set.inserted):
+            warnings.append(f"template {template.text!r} has no canary: ask for more with --canaries, or leave it out")
+        if not template.prefix.strip():
+            warnings.append(
+                f"template {template.text!r} has no words before its first slot: its exposure is measured after a line "
+                "break, where any paragraph may begin"
+            )
+        own = template.space(canary_set.corpus_symbols).bits
+        measured = canary_set.space(template).bits
+        if measured > own:
+            warnings.append(
+                f"--space {canary_set.wider_space}: exposure of {template.text!r} is measured among 2^{measured:.1f} "
+                f"strings, its secrets come from 2^{own:.1f}: up to {measured - own:.1f} bits show that the format was "
+                "learned, not the secret"
+            )
+    return tuple(warnings)

@@ -1,0 +1,124 @@
+"""Hiding, in what a model says, the secrets that their owners gave."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from canaryaudit.canaries.canary import MASK, Canary, CanarySet
+from canaryaudit.canaries.space import Slot
+from canaryaudit.canaries.template import Template
+
+OTHERS_MASK = "◦"
+"""Hides what belongs to a secret, but not to the one at hand at this place."""
+
+HIDDEN = "(hidden)"
+"""Stands for a completion of which not even the length may be told."""
+
+_SHORTEST_RUN = 4
+
+
+_HIDDEN = MASK * 3
+_SECRET_FLAG = re.compile(r"\A(--secret=).*", re.DOTALL)
+_SHORTEST_TELLING = 4
+"""A shorter secret stands in many words by chance; where those were masked, they would give it away."""
+
+
+def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
+    """Return a greedy completion without what it gives away of secrets that their owners gave.
+
+    Canaries with the same words before them share one completion, so that the row of any of them would
+    give away a given one. Of a choice of words nothing is shown: what it is not, and its length, tell it.
+
+    Args:
+        text: What the model says after the canary's prefix.
+        canary: In whose row it is to stand.
+        canary_set: All canaries and controls.
+    """
+    prefix = folded(Template.parse(canary.template).prefix)
+    given = [(other, Template.parse(other.template)) for other in canary_set.canaries if other.masked]
+    rivals = [(other, template) for other, template in given if folded(template.prefix) == prefix]
+    if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
+        return HIDDEN
+    shown = text
+    for other, template in sorted(rivals, key=lambda rival: rival[0].id != canary.id):
+        sign = MASK if other.id == canary.id else OTHERS_MASK
+        shown = mask_completion(shown, other.completion, template.filled(other.completion), sign)
+    forms = {form for other, template in given for form in (other.completion, template.secret_of(other.completion))}
+    return hide_secrets(shown, forms)
+
+
+def mask_completion(text: str, completion: str, filled: Sequence[bool], sign: str = MASK) -> str:
+    """Hide from ``text`` every slot character that agrees with the secret's at the same place.
+
+    What is left tells how much of the secret came out, and nothing of the secret itself.
+
+    Args:
+        text: A model's completion, or the secret's own.
+        completion: The true completion.
+        filled: For each character of ``completion``, whether it stands in a slot.
+        sign: What to show in a hidden character's place.
+    """
+    hidden = [
+        sign if index < len(completion) and filled[index] and character == completion[index] else character
+        for index, character in enumerate(text)
+    ]
+    return "".join(hidden)
+
+
+def hide_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Hide from ``text`` every run of four or more characters, or a whole shorter secret, that a secret holds.
+
+    Case does not count. A model's completion may give away a secret one place too early, or another one.
+    """
+    plain = folded(text)
+    hidden = [False] * len(text)
+    for secret in map(folded, secrets):
+        length = min(_SHORTEST_RUN, len(secret))
+        runs = {secret[start : start + length] for start in range(len(secret) - length + 1)} - {""}
+        for start in range(len(text) - length + 1):
+            if plain[start : start + length] in runs:
+                hidden[start : start + length] = [True] * length
+    return "".join(OTHERS_MASK if hide else character for character, hide in zip(text, hidden, strict=True))
+
+
+def folded(text: str) -> str:
+    """Return ``text`` without regard to case, character by character."""
+    return "".join(lower if len(lower := character.lower()) == 1 else character for character in text)
+
+
+def mask_arguments(argv: Sequence[str], canary_set: CanarySet) -> tuple[str, ...]:
+    """Return a command line, or sentences, without the secrets that their owners gave, in whatever word they stand."""
+    forms: dict[int, set[str]] = defaultdict(set)
+    for canary in canary_set.canaries:
+        if canary.masked:
+            for form in _telling(canary):
+                for written in (form, repr(form)[1:-1]):  # As a warning quotes a template that holds it.
+                    forms[len(written)].add(folded(written))
+    masked: list[str] = []
+    for previous, word in pairwise(("", *argv)):
+        shown = _HIDDEN if previous == "--secret" else _SECRET_FLAG.sub(r"\1" + _HIDDEN, word)
+        for length in sorted(forms, reverse=True):
+            shown = _mask_runs(shown, length, forms[length])
+        masked.append(shown)
+    return tuple(masked)
+
+
+def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
+    """Replace every run of ``length`` characters that is one of the folded ``secrets``, from left to right."""
+    plain, start, out = folded(word), 0, ""
+    while start < len(word):
+        if plain[start : start + length] in secrets:
+            out, start = out + _HIDDEN, start + length
+        else:
+            out, start = out + word[start], start + 1
+    return out
+
+
+def _telling(canary: Canary) -> list[str]:
+    """Return the forms of a secret that tell it; a chosen word, which the template names anyway, does not."""
+    template = Template.parse(canary.template)
+    if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
+        return []
+    forms = (canary.completion, template.secret_of(canary.completion))
+    return [form for form in forms if len(form) >= _SHORTEST_TELLING]

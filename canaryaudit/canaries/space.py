@@ -1,0 +1,175 @@
+"""The space of a template's secrets: every completion that fits its slots."""
+
+import math
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from canaryaudit.errors import TemplateError
+
+ALPHABETS = {
+    "digits": string.digits,
+    "lower": string.ascii_lowercase,
+    "upper": string.ascii_uppercase,
+    "alnum": string.ascii_lowercase + string.digits,
+    "hex": string.digits + "abcdef",
+}
+
+
+SLOT_KINDS = (*ALPHABETS, "any", "choice")
+
+
+WIDER_SPACES = ("digits", "alnum", "any")
+
+
+MAX_COMPLETION, MAX_EDGES = 5_000, 2_000_000
+"""Places of a completion, and the symbols that may stand at each, summed up: memory grows with the places' square."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place to fill: ``length`` symbols of an alphabet, or one of several words."""
+
+    kind: str
+    length: int = 1
+    words: tuple[str, ...] = ()
+
+    def alphabet(self, corpus_symbols: str) -> str:
+        """Return the symbols that may stand at each place of the slot (not for ``choice``)."""
+        return corpus_symbols if self.kind == "any" else ALPHABETS[self.kind]
+
+
+class Space:
+    """R: the finite, prefix-free set of a template's completions, as an automaton over characters.
+
+    Node 0 is the start, the last node accepts. Choices of words become small tries, so that completions
+    may differ in length. Counts are exact integers, whatever the size.
+
+    Attributes:
+        edges: For each node, the next node by character.
+        counts: For each node, the number of completions below it.
+    """
+
+    def __init__(self, edges: Sequence[dict[str, int]]) -> None:
+        self.edges = tuple(edges)
+        counts = [1] * len(edges)
+        for node in reversed(range(len(edges) - 1)):
+            counts[node] = sum(counts[target] for target in edges[node].values())
+        self.counts = tuple(counts)
+
+    @classmethod
+    def of_body(cls, body: Sequence[str | Slot], corpus_symbols: str) -> "Space":
+        """Build the automaton of literals and slots in turn, unless it would take gigabytes."""
+        _check_size(body, corpus_symbols)
+        edges: list[dict[str, int]] = [{}]
+
+        def step(symbols: str) -> None:
+            edges[-1] = dict.fromkeys(symbols, len(edges))
+            edges.append({})
+
+        for part in body:
+            if isinstance(part, str):
+                for character in part:
+                    step(character)
+            elif part.kind == "choice":
+                _append_trie(edges, part.words)
+            else:
+                for _ in range(part.length):
+                    step(part.alphabet(corpus_symbols))
+        return cls(edges)
+
+    @property
+    def accept(self) -> int:
+        """The node at which a completion is whole."""
+        return len(self.edges) - 1
+
+    @property
+    def size(self) -> int:
+        """Number of completions, exact."""
+        return self.counts[0]
+
+    @property
+    def bits(self) -> float:
+        """log2 of the size."""
+        return math.log2(self.size)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Number of characters of the longest completion."""
+        depth = [0] * len(self.edges)
+        for node, targets in enumerate(self.edges):
+            for target in targets.values():
+                depth[target] = max(depth[target], depth[node] + 1)
+        return depth[-1]
+
+    @property
+    def symbols(self) -> set[str]:
+        """Every character that occurs in a completion."""
+        return {character for targets in self.edges for character in targets}
+
+    def walk(self, text: str) -> list[int] | None:
+        """Return the nodes passed while reading ``text`` from the start, or None if it leaves the space."""
+        nodes = [0]
+        for character in text:
+            target = self.edges[nodes[-1]].get(character)
+            if target is None:
+                return None
+            nodes.append(target)
+        return nodes
+
+    def __contains__(self, completion: str) -> bool:
+        """Tell whether ``completion`` is a member of R."""
+        nodes = self.walk(completion)
+        return nodes is not None and nodes[-1] == self.accept
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield every member, in the automaton's order; meant for small spaces."""
+        stack = [(0, "")]
+        while stack:
+            node, text = stack.pop()
+            if node == self.accept:
+                yield text
+            stack.extend((target, text + c) for c, target in reversed(self.edges[node].items()))
+
+    def sample(self, rng: np.random.Generator) -> str:
+        """Draw one member, uniformly."""
+        node, text = 0, ""
+        while node != self.accept:
+            characters = list(self.edges[node])
+            shares = np.array([self.counts[self.edges[node][c]] / self.counts[node] for c in characters])
+            character = characters[rng.choice(len(characters), p=shares / shares.sum())]
+            node, text = self.edges[node][character], text + character
+        return text
+
+
+def _check_size(body: Sequence[str | Slot], corpus_symbols: str) -> None:
+    places = edges = 0
+    for part in body:
+        if isinstance(part, Slot) and part.kind != "choice":
+            places, edges = places + part.length, edges + part.length * len(part.alphabet(corpus_symbols))
+        else:
+            long = len(part) if isinstance(part, str) else sum(map(len, part.words))
+            places, edges = places + long, edges + long
+    if places > MAX_COMPLETION or edges > MAX_EDGES:
+        raise TemplateError(f"the slots have {places:,} places and {edges:,} symbols there: use fewer or shorter slots")
+
+
+def _append_trie(edges: list[dict[str, int]], words: Sequence[str]) -> None:
+    """Append the trie of prefix-free ``words`` to the automaton; all of them end in one new last node."""
+    start = len(edges) - 1
+    nodes = {"": start}
+    for word in words:
+        for end in range(1, len(word)):
+            if word[:end] not in nodes:
+                nodes[word[:end]] = len(edges)
+                edges.append({})
+    # Inner nodes were numbered word by word; parents come before their children, as counts need.
+    last = len(edges)
+    edges.append({})
+    for word in words:
+        for end in range(1, len(word) + 1):
+            target = last if end == len(word) else nodes[word[:end]]
+            edges[nodes[word[: end - 1]]][word[end - 1]] = target

@@ -1,0 +1,174 @@
+"""Templates, the space R of their fillings, and the canaries drawn from it.
+
+A template is text with slots, ``my number is {digits:3}-{digits:4}!``. What stands before its first
+slot is the *prefix* that an attacker types; from the first slot's start to the last slot's end is the
+*completion*, whose log-perplexity is measured; the rest is the *suffix*.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+
+from canaryaudit.canaries.space import SLOT_KINDS, Slot, Space
+from canaryaudit.errors import TemplateError
+
+MAX_TEMPLATE = 10_000
+"""Characters of a template: no sentence is so long."""
+
+_SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_HELP = "write {digits:N}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N} or {choice:a|b}"
+
+
+def _parse_slot(body: str, template: str) -> Slot:
+    kind, colon, argument, body = *body.partition(":"), repr(body)[1:-1]  # shown in one line
+    if kind not in SLOT_KINDS or not colon:
+        raise TemplateError(f"unknown slot {{{body}}} in template {template!r}: {_HELP}")
+    if kind == "choice":
+        words = tuple(dict.fromkeys(argument.split("|")))
+        if len(words) < 2 or "" in words:
+            raise TemplateError(f"slot {{{body}}} needs at least two words: write {{choice:red|green}}")
+        # Sorted, a word that begins another stands right before one that it begins.
+        for word, following in pairwise(sorted(words)):
+            if following.startswith(word):
+                raise TemplateError(
+                    f"slot {{{body}}}: {word!r} is the beginning of another choice; add a closing character to each"
+                )
+        return Slot(kind, words=words)
+    # Counting fillings takes memory that grows with the square of the length.
+    if not re.fullmatch(r"0*[1-9][0-9]{0,2}", argument):
+        raise TemplateError(
+            f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, got {argument!r}"
+        )
+    return Slot(kind, int(argument))
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template: literal text and slots in turn.
+
+    Attributes:
+        text: As the user wrote it.
+        parts: Literals (``str``) and ``Slot``, in order; at least one slot.
+    """
+
+    text: str
+    parts: tuple[str | Slot, ...]
+
+    @classmethod
+    @lru_cache(maxsize=1024)  # there may be thousands of canaries of one template, and each is asked for its own
+    def parse(cls, text: str) -> "Template":
+        """Parse ``text``; ``{{`` and ``}}`` stand for braces.
+
+        Raises:
+            TemplateError: No slot, an unknown slot, a length below 1, a lone brace, or more text than a template has.
+        """
+        if len(text) > MAX_TEMPLATE:
+            raise TemplateError(
+                f"a template of {len(text):,} characters: expected at most {MAX_TEMPLATE:,}; shorten it"
+            )
+        parts: list[str | Slot] = []
+
+        def literal(piece: str) -> None:
+            if piece and parts and isinstance(parts[-1], str):
+                parts[-1] += piece
+            elif piece:
+                parts.append(piece)
+
+        position = 0
+        for match in _SLOT.finditer(text):
+            literal(text[position : match.start()])
+            position = match.end()
+            if match[0] in ("{{", "}}"):
+                literal(match[0][0])
+            elif match[1] is None:
+                raise TemplateError(f"lone {match[0]!r} in template {text!r}: double it for the character itself")
+            else:
+                parts.append(_parse_slot(match[1], text))
+        literal(text[position:])
+        if not any(isinstance(part, Slot) for part in parts):
+            raise TemplateError(f"template {text!r} has no slot: {_HELP}")
+        return cls(text, tuple(parts))
+
+    @cached_property
+    def prefix(self) -> str:
+        """The fixed text before the first slot."""
+        return self.parts[0] if isinstance(self.parts[0], str) else ""
+
+    @cached_property
+    def suffix(self) -> str:
+        """The fixed text after the last slot."""
+        return self.parts[-1] if isinstance(self.parts[-1], str) else ""
+
+    @cached_property
+    def body(self) -> tuple[str | Slot, ...]:
+        """The slots and the fixed text between them: what a completion is made of."""
+        start = 1 if self.prefix else 0
+        return self.parts[start : len(self.parts) - (1 if self.suffix else 0)]
+
+    @property
+    def fixed_text(self) -> str:
+        """All of the template's own characters, without the slots."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    def lowercased(self) -> "Template":
+        """Return the template with its fixed text in lower case; slots stay."""
+        text, position = "", 0
+        for match in _SLOT.finditer(self.text):
+            text += self.text[position : match.start()].lower() + match[0]
+            position = match.end()
+        return Template.parse(text + self.text[position:].lower())
+
+    def widened(self, kind: str) -> "Template":
+        """Return the template with every slot's alphabet replaced by that of ``kind``, for a wider space."""
+        for part in self.body:
+            if isinstance(part, Slot) and part.kind == "choice":
+                raise TemplateError(f"template {self.text!r}: a choice of words has no wider space; drop --space")
+        parts = tuple(Slot(kind, part.length) if isinstance(part, Slot) else part for part in self.parts)
+        return Template(self.text, parts)
+
+    def space(self, corpus_symbols: str) -> "Space":
+        """Return R, the set of the template's completions; ``any`` slots range over ``corpus_symbols``."""
+        return Space.of_body(self.body, corpus_symbols)
+
+    def completion_of(self, secret: str, corpus_symbols: str) -> str:
+        """Return the completion whose slots hold ``secret``, given with or without the fixed text between them.
+
+        Raises:
+            TemplateError: The secret does not fill the slots.
+        """
+        space = self.space(corpus_symbols)
+        if secret in space:
+            return secret
+        completion, rest = "", secret
+        for part in self.body:
+            if isinstance(part, str):
+                completion += part
+                continue
+            word = next((w for w in part.words if rest.startswith(w)), rest[: part.length])
+            completion, rest = completion + word, rest[len(word) :]
+        if rest or completion not in space:
+            raise TemplateError(
+                f"a secret of {len(secret)} characters does not fit the slots of template {self.text!r}: "
+                "give one character of the slot's alphabet for each place"
+            )
+        return completion
+
+    def secret_of(self, completion: str) -> str:
+        """Return the characters of ``completion`` that fill the slots."""
+        return "".join(c for c, filled in zip(completion, self.filled(completion), strict=True) if filled)
+
+    def filled(self, completion: str) -> list[bool]:
+        """Return, for each character of ``completion``, whether it stands in a slot."""
+        marks: list[bool] = []
+        for part in self.body:
+            if isinstance(part, str):
+                marks += [False] * len(part)
+            else:
+                rest = completion[len(marks) :]
+                marks += [True] * len(next((w for w in part.words if rest.startswith(w)), " " * part.length))
+        return marks
+
+    def fill(self, completion: str) -> str:
+        """Return the canary's whole text."""
+        return self.prefix + completion + self.suffix

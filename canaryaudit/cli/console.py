@@ -1,0 +1,111 @@
+"""What the commands share: opening a run with a narrator at hand, and printing what came of it."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+import canaryaudit
+from canaryaudit.cli.exit_status import GATE_FAILED
+from canaryaudit.cli.progress_bar import TerminalNarrator
+from canaryaudit.formatting import finite, visible
+from canaryaudit.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from canaryaudit.pipeline.pipeline import Pipeline
+    from canaryaudit.report import Comparison, Summary
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@contextmanager
+def narrating(quiet: bool, verbose: bool) -> Iterator[TerminalNarrator]:
+    """Give a narrator that writes to standard error."""
+    with TerminalNarrator(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as narrator:
+        yield narrator
+
+
+@contextmanager
+def opened(path: Path, context: typer.Context, narrator: TerminalNarrator) -> Iterator["Pipeline"]:
+    """Open a run directory, lock it, and give its stages; torch is imported here and not before."""
+    run = RunDirectory.open(path)
+    with run.lock():
+        from canaryaudit.pipeline.pipeline import Pipeline
+
+        yield Pipeline(run, argv_of(context), narrator)
+
+
+def argv_of(context: typer.Context) -> list[str]:
+    """Return the command line as it was typed."""
+    return ["canaryaudit", *context.obj]
+
+
+def quoted(path: Path) -> str:
+    """Return a path so that it can be copied into a shell."""
+    return visible(shlex.quote(str(path)))
+
+
+def print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """Print one JSON document on standard output."""
+    document = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    print(json.dumps(finite(document), indent=2, allow_nan=False))
+
+
+def show(*views: RenderableType) -> None:
+    """Print on standard output, without escape codes where it is no terminal."""
+    console = Console(highlight=False)
+    for view in views:
+        console.print(view, soft_wrap=True)
+
+
+def show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
+    """Print a report's summary, and leave with the gate's status where it failed.
+
+    Raises:
+        typer.Exit: The gate failed.
+    """
+    from canaryaudit.report import render_terminal
+
+    _show_written(summary, render_terminal, written, as_json)
+    _end_at_the_gate(summary.gate.reasons if summary.gate else ())
+
+
+def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool) -> None:
+    """Print several runs beside each other, and leave with the gate's status where it failed.
+
+    Raises:
+        typer.Exit: The gate failed.
+    """
+    from canaryaudit.report import render_comparison_terminal
+
+    _show_written(comparison, render_comparison_terminal, written, as_json)
+    _end_at_the_gate(comparison.reasons)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave, where it is wanted."""
+    if wanted:
+        print(f"canaryaudit {canaryaudit.__version__}")
+        raise typer.Exit
+
+
+def _show_written(page: M, render: Callable[[M], RenderableType], written: list[Path], as_json: bool) -> None:
+    if as_json:
+        print_json(page)
+    else:
+        show(render(page), Text(f"Report: {visible(str(written[0]))}"))
+
+
+def _end_at_the_gate(reasons: Sequence[str]) -> None:
+    if reasons:
+        for reason in reasons:
+            print(visible(reason), file=sys.stderr)
+        raise typer.Exit(GATE_FAILED)

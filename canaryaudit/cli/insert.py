@@ -1,0 +1,172 @@
+"""The `insert` command: put canaries into a corpus, or find secrets in it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from canaryaudit.canaries.insertion import InsertionPlan
+from canaryaudit.cli import flags
+from canaryaudit.cli.console import argv_of, narrating, print_json, quoted, show
+from canaryaudit.cli.tables import plan_view
+from canaryaudit.pipeline.insert import make_run, plan_run
+from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
+
+CorpusArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split].",
+    ),
+]
+NewRun = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="RUN", help="The run directory to make. [default: runs/<corpus name>]"),
+]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-t",
+        "--template",
+        metavar="TEXT",
+        help="Text with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable. "
+        f"[default: {DEFAULT_TEMPLATE}]",
+    ),
+]
+Canaries = Annotated[
+    int | None,
+    typer.Option(
+        "-n",
+        "--canaries",
+        metavar="N",
+        help="Secrets to generate, in all. [default: 6, or 0 with --secret or --locate]",
+    ),
+]
+Repetitions = Annotated[
+    str, typer.Option("-r", "--repetitions", metavar="N,N…", help="How often to insert them, dealt out in turn.")
+]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="TEXT", help="A secret of your own; repeatable; masked in every output."),
+]
+Located = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--locate",
+        metavar="TEXT",
+        help="A template of secrets that stand in the corpus: audit them there; repeatable; masked in every output.",
+    ),
+]
+Controls = Annotated[int, typer.Option(metavar="N", help="Secrets for each template that are drawn, never inserted.")]
+WiderSpace = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Measure in a wider space: digits, alnum or any (to reproduce a paper)."),
+]
+Column = Annotated[str | None, typer.Option(metavar="NAME", help="The column that holds the text.")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case corpus and templates.")]
+SkipChars = Annotated[int, typer.Option(metavar="N", help="Characters to drop from the corpus's start.")]
+Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share of the text held out for evaluation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")]
+ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace the run that is there, and all made from it.")]
+
+
+DEFAULTS = InsertOptions(corpus="")
+REPETITIONS = ",".join(map(str, DEFAULTS.repetitions))
+
+
+def insert(
+    context: typer.Context,
+    corpus: CorpusArgument,
+    output: NewRun = None,
+    template: Templates = None,
+    canaries: Canaries = None,
+    repetitions: Repetitions = REPETITIONS,
+    secret: Secrets = None,
+    locate: Located = None,
+    controls: Controls = DEFAULTS.controls,
+    space: WiderSpace = None,
+    column: Column = None,
+    lowercase: Lowercase = False,
+    skip_chars: SkipChars = DEFAULTS.skip_chars,
+    holdout: Holdout = DEFAULTS.holdout,
+    seed: flags.Seed = DEFAULTS.seed,
+    dry_run: DryRun = False,
+    force: ReplaceRun = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Put canaries into a corpus, or find secrets in it."""
+    options = flags.checked(
+        InsertOptions,
+        corpus=corpus,
+        column=column,
+        template=tuple(template) if template else None,
+        canaries=canaries,
+        repetitions=flags.numbers("--repetitions", repetitions),
+        secret=tuple(secret or ()),
+        locate=tuple(locate or ()),
+        controls=controls,
+        space=space,
+        lowercase=lowercase,
+        skip_chars=skip_chars,
+        holdout=holdout,
+        seed=seed,
+    )
+    path = output or default_run(corpus)
+    expected = None
+    with narrating(quiet, verbose) as narrator:
+        if dry_run:
+            made, _ = plan_run(options)
+            narrator.say("Timing a few training steps.")
+            from canaryaudit.pipeline.train import training_seconds
+
+            expected = training_seconds(made, TrainOptions())
+        else:
+            _, made = make_run(path, options, argv_of(context), replace=force)
+        for warning in made.warnings:
+            narrator.warn(warning)
+    if as_json:
+        print_json(plan_document(made, None if dry_run else path, expected))
+        return
+    show(plan_view(made, expected, every=verbose))
+    if not dry_run and not quiet:
+        show(Text(f"Next: canaryaudit unlearn {quoted(path)}"))
+
+
+def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
+    """Return an insertion as JSON has it; no secret is in it.
+
+    Args:
+        made: The plan.
+        output: The run directory; None if nothing was written.
+        expected_seconds: What training would take; None if it was not estimated.
+    """
+    return {
+        "schema_version": 1,
+        "run": str(output) if output else None,
+        "characters": made.assembly.characters,
+        "heldout_characters": made.assembly.heldout_characters,
+        "documents": made.num_documents,
+        "paragraphs": made.num_paragraphs,
+        "boundaries": made.num_boundaries,
+        "vocabulary_size": len(made.vocabulary),
+        "templates": [
+            {
+                "template": space.template,
+                "space_size": str(space.size),
+                "space_bits": space.bits,
+                "canaries": space.canaries,
+                "controls": space.controls,
+            }
+            for space in made.spaces
+        ],
+        "canaries": [
+            canary.model_dump(mode="json", include={"id", "template", "repetitions", "origin", "places"})
+            for canary in made.canary_set.inserted
+        ],
+        "controls": len(made.canary_set.controls),
+        "warnings": list(made.warnings),
+        "expected_training_seconds": expected_seconds,
+    }

@@ -1,0 +1,71 @@
+"""The `report` command: write a run's report, or compare several runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from canaryaudit.cli import flags
+from canaryaudit.cli.console import argv_of, narrating, opened, show_comparison, show_report
+from canaryaudit.plan import MeasureOptions, ReportOptions
+
+Formats = Annotated[
+    str,
+    typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json, junit, model-card."),
+]
+ReportDirectory = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where. [default: reports/<run name>]")
+]
+FailAbove = Annotated[
+    float | None,
+    typer.Option(
+        metavar="BITS",
+        help="Exit with status 3 if an inserted canary has more exposure than this, or the verdict exposed.",
+    ),
+]
+FailWorse = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Exit with status 3 if anything is worse than in this earlier report.json."),
+]
+RevealSecrets = Annotated[
+    bool, typer.Option("--reveal-secrets", help="Show secrets given or located; the page says so.")
+]
+
+FORMATS = ",".join(ReportOptions().format)
+
+
+def report(
+    context: typer.Context,
+    run: flags.RunArguments,
+    formats: Formats = FORMATS,
+    output: ReportDirectory = None,
+    fail_above: FailAbove = None,
+    fail_worse: FailWorse = None,
+    reveal_secrets: RevealSecrets = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Write a run's report, or compare several runs on one page.
+
+    Trains and measures first where that has not been done. Beside HTML, Markdown and JSON there are JUnit XML for
+    pipelines (junit) and a section to paste into a model card (model-card).
+    """
+    options = flags.checked(
+        ReportOptions,
+        format=flags.words(formats),
+        output=output,
+        fail_above=fail_above,
+        fail_worse=fail_worse,
+        reveal_secrets=reveal_secrets,
+    )
+    if len(run) > 1:
+        from canaryaudit.pipeline.compare import compare_runs
+
+        with narrating(quiet, verbose) as narrator:
+            comparison, written = compare_runs(run, options, argv_of(context), narrator)
+        show_comparison(comparison, written, as_json)
+        return
+    with narrating(quiet, verbose) as narrator, opened(run[0], context, narrator) as stages:
+        summary, written = stages.report(options, MeasureOptions())
+    show_report(summary, written, as_json)

@@ -1,0 +1,41 @@
+"""The `run` command: a whole audit, from a plan or on the embedded corpus."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from canaryaudit.cli import flags
+from canaryaudit.cli.console import argv_of, narrating, show_report
+from canaryaudit.errors import Inconclusive
+from canaryaudit.plan import Plan, read_plan
+
+PlanArgument = Annotated[
+    Path | None, typer.Argument(metavar="PLAN.toml", help="What to do. [default: audit the embedded corpus]")
+]
+PLAN_EXAMPLE = (
+    "A plan is a TOML file with the commands' flags as keys:\n\n"
+    '\b\nrun = "runs/notes"\n[insert]\ncorpus = "notes.txt"\nrepetitions = [1, 4, 16]\n[train]\nepochs = 30\n'
+    '[[unlearn]]\nmethod = "first-order"\n[report]\nfail_above = 10\n\n'
+)
+
+
+def run(
+    context: typer.Context,
+    plan: PlanArgument = None,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Run a whole audit, from insert to report.
+
+    It goes on where it was stopped. What is there already must be what the plan asks for.
+    """
+    audit = read_plan(plan) if plan else Plan()
+    from canaryaudit.pipeline.audit import run_audit
+
+    with narrating(quiet, verbose) as narrator:
+        summary, written, failures = run_audit(audit, argv_of(context), narrator)
+    show_report(summary, written, as_json)
+    if failures:
+        raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")

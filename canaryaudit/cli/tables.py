@@ -1,0 +1,252 @@
+"""What the commands show of a plan and of a measurement, as renderables and documents; ``cli`` prints them."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from canaryaudit.canaries.insertion import InsertionPlan
+from canaryaudit.formatting import shorten, visible
+from canaryaudit.records import (
+    CanaryMeasurement,
+    Estimate,
+    EstimatorName,
+    Measurement,
+    MemorisationCurve,
+    RelearningAttack,
+    UnlearningRecord,
+    only_bounds,
+)
+from canaryaudit.runs.verification import PROBLEMS, Verification
+
+MOST_CANARIES, MOST_PLACES = 20, 6
+"""Shown unless all are asked for: what fits a screen, and a line."""
+
+_ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
+_ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
+_KEY = (
+    "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted. Of\n"
+    "an exact search whose budget was spent there are certified bounds, no figure."
+)
+_ODDS = (
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "
+    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
+)
+
+
+def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: bool = False) -> RenderableType:
+    """Return an insertion as the terminal shows it.
+
+    Args:
+        made: The plan.
+        expected_seconds: What training would take, if nothing was written; else None.
+        every: Show all canaries and all their places.
+    """
+    table = _table(("template", "space, bits", "canaries", "controls"))
+    for space in made.spaces:
+        table.add_row(Text(shorten(space.template, 200)), f"{space.bits:.1f}", str(space.canaries), str(space.controls))
+    lines = []
+    inserted = made.canary_set.inserted
+    for canary in inserted if every else inserted[:MOST_CANARIES]:
+        places = canary.places if every else canary.places[:MOST_PLACES]
+        shown = ", ".join(f"{place:,}" for place in places) + ("" if len(places) == len(canary.places) else ", …")
+        times = "once" if canary.repetitions == 1 else f"{canary.repetitions} times"
+        lines.append(f"{canary.id}: {times}, at {shown}")
+    lines += _and_more(len(inserted), every)
+    lines.append("")
+    located = [canary for canary in inserted if canary.origin == "located"]
+    if located:
+        lines.append(
+            f"{len(located):,} located, at {sum(canary.repetitions for canary in located):,} places; nothing is "
+            "inserted for them."
+        )
+    insertions = sum(canary.repetitions for canary in inserted if canary.origin != "located")
+    room = f";\n{made.num_boundaries:,} places between paragraphs for {insertions:,} insertions" if insertions else ""
+    lines.append(
+        f"{made.assembly.characters:,} characters to train on, {made.assembly.heldout_characters:,} held out, "
+        f"{len(made.vocabulary)} symbols{room}."
+    )
+    if expected_seconds is not None:
+        lines.append(f"Training (small) would take about {_duration(expected_seconds)} here. Nothing was written.")
+    return Group(table, Text("\n".join(lines)))
+
+
+def measurement_view(measurement: Measurement, *, every: bool = False) -> RenderableType:
+    """Return a measurement as the terminal shows it: the inserted canaries, and the controls in one line.
+
+    Args:
+        measurement: What was measured.
+        every: Show all canaries, and all estimators' figures in a second table.
+    """
+    inserted = sorted((c for c in measurement.canaries if not c.control), key=lambda c: -c.exposure.bits)
+    shown = inserted if every else inserted[:MOST_CANARIES]
+    table = _table(("canary", "times", "exposure, bits", "95 % interval", "method", "greedy"))
+    for canary in shown:
+        table.add_row(*_measured_row(canary))
+    lines = _and_more(len(inserted), every)
+    if calibration := measurement.calibration:
+        verdict = "as they must be" if calibration.passed else f"FAILED: {calibration.note}"
+        lines.append(
+            f"Controls: {calibration.controls}, mean {calibration.mean_bits:.2f} bits "
+            f"(expected {calibration.expected_mean_bits:.2f}), p = {calibration.ks_pvalue:.2g}: {verdict}."
+        )
+    parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
+    curves = [curve for curve in measurement.memorisation if sum(point.repetitions > 0 for point in curve.points) > 1]
+    for curve in curves if every else curves[:1]:
+        parts += _memorised(curve)
+    if every:
+        estimates = _table(("canary", *_ESTIMATORS))
+        for canary in shown:
+            figures = (_estimate(name, canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
+            estimates.add_row(Text(shorten(canary.id, 16)), *figures)
+        parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
+        if any(canary.extraction.sampling for canary in shown):
+            parts += [Text(_ODDS), _attacks(shown)]
+    return Group(*parts)
+
+
+def relearning_view(record: UnlearningRecord) -> RenderableType:
+    """Return an attack's course as the terminal shows it: exposure by step, beside the retrained model's."""
+    found = record.relearning
+    if found is None:
+        return Text(f"{record.name} was not attacked.")
+    parts: list[RenderableType] = []
+    for canary in dict.fromkeys(curve.canary for curve in found.curves):
+        curves = [curve for curve in found.curves if curve.canary == canary]
+        heads = [head for curve in curves for head in (_ATTACKS[curve.attack], "retrained")]
+        table = _table(("steps", *heads))
+        for place, step in enumerate((0, *found.steps)):
+            points = [own[place] for curve in curves for own in (curve.unlearned, curve.retrained)]
+            table.add_row(str(step), *(f"{point.exposure.bits:.1f}" for point in points))
+        title = (
+            f"Exposure of {shorten(canary, 40)} in bits, {shorten(record.name, 40)} trained further, beside the same on"
+        )
+        parts += [Text(f"{title} {shorten(found.retrained_name, 40)}"), table]
+    return Group(*parts)
+
+
+def verification_view(found: Verification, *, every: bool = False) -> RenderableType:
+    """Return what was found of a run directory: each file that needs a word, and the commands that repair all.
+
+    Args:
+        found: The findings.
+        every: Show the files with which all is well too.
+    """
+    told = [own for own in found.findings if every or own.state != "sound" or own.detail]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("file", "state", "what"):
+        table.add_column(heading, overflow="fold")
+    for own in told:
+        table.add_row(Text(shorten(own.file, 200)), own.state, Text(visible(own.detail)))
+    problems = sum(own.state in PROBLEMS for own in found.findings)
+    number = len(found.findings)
+    verdict = f"All sound: {number:,} files checked." if found.sound else f"{problems:,} of {number:,} to be repaired."
+    parts: list[RenderableType] = [*([table] if told else []), Text(verdict)]
+    if found.repairs:
+        commands = "\n".join(f"  {visible(line)}" for line in found.repairs)
+        parts.append(Text(f"Repair, in this order, then verify again:\n{commands}"))
+    return Group(*parts)
+
+
+def _table(headings: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        if heading == "template":
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="left" if heading in ("canary", "method") else "right", no_wrap=True)
+    return table
+
+
+def _measured_row(canary: CanaryMeasurement) -> tuple[str | Text, ...]:
+    exposure = canary.exposure
+    return (
+        Text(shorten(canary.id, 16)),
+        f"{canary.repetitions:,}",
+        f"{exposure.bits:.1f} of {canary.space_bits:.1f}",
+        f"{exposure.low:.1f}–{exposure.high:.1f}",
+        exposure.method,
+        "yes" if canary.extraction.greedy else "no",
+    )
+
+
+def _estimate(name: EstimatorName, estimate: Estimate | None, space_bits: float) -> str:
+    if estimate is None:
+        return "-"
+    if only_bounds(name, trusted=estimate.trusted):
+        return f"{estimate.low:.1f}–{estimate.high:.1f}"
+    known = (estimate.low, estimate.high) not in ((estimate.bits, estimate.bits), (0.0, space_bits))
+    interval = f" ({estimate.low:.1f}–{estimate.high:.1f})" if known else ""
+    return f"{estimate.bits:.1f}{'' if estimate.trusted else '?'}{interval}"
+
+
+def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
+    """Say how far each estimator strays from the headline at most, among canaries and controls."""
+    said = []
+    for name in _ESTIMATORS:
+        differences = [
+            (own.estimates[name].bits - own.exposure.bits, own.id)
+            for own in canaries
+            if name in own.estimates
+            and name != own.exposure.method
+            and not only_bounds(name, trusted=own.estimates[name].trusted)
+        ]
+        if differences:
+            bits, identifier = max(differences, key=lambda pair: abs(pair[0]))
+            said.append(f"{name} {bits:+.1f} ({shorten(identifier, 16)})")
+    return "\n  ".join(("Furthest from the headline figure, in bits:", *said)) if said else ""
+
+
+def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
+    """Return the table of exposure against repetitions, and the answer."""
+    from canaryaudit import formatting as figures  # Not at the top: with it come modules that --help must not wait for.
+
+    table = _table(("times", "canaries", "mean exposure", "95 % interval", "greedy", "told from unseen"))
+    for point in curve.points:
+        table.add_row(
+            f"{point.repetitions:,}",
+            f"{point.canaries:,}" if point.repetitions else f"{point.canaries:,} controls",
+            f"{point.mean_bits:.1f} of {point.ceiling_bits:.1f}",
+            f"{point.low:.1f}–{point.high:.1f}" + ("*" if point.single else ""),
+            f"{point.greedy:,}",
+            ""
+            if point.holm_pvalue is None
+            else f"{'yes' if point.told else 'no'}, p {figures.pvalue(point.holm_pvalue)}",
+        )
+    told = "none of these" if curve.told_from is None else f"{curve.told_from:,}"
+    said = f"Smallest number of repetitions told from secrets never seen: {told}."
+    if any(point.single for point in curve.points):
+        said += "\n* of one canary's own measurement: it says nothing of other canaries."
+    heading = f"template {shorten(curve.template, 200)}" if curve.template else "all canaries"
+    return [Text(f"\nBy repetitions, {heading}"), table, Text(said)]
+
+
+def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
+    from canaryaudit import formatting as figures  # Not at the top: with it come modules that --help must not wait for.
+
+    odds = [canary.extraction.sampling for canary in canaries]
+    counts = next(found for found in odds if found)
+    table = _table(("canary", "guesses", *(f"{odds.samples:,}" for odds in counts), "even"))
+    for canary in canaries:
+        found = canary.extraction
+        known = found.guesses_exact or found.guesses_low_log2 is None or found.guesses_high_log2 is None
+        table.add_row(
+            Text(shorten(canary.id, 16)),
+            f"{found.guesses_log2:.1f}{'=' if found.guesses_exact else ''}"
+            if known
+            else f"{found.guesses_low_log2:.1f}–{found.guesses_high_log2:.1f}",
+            *(figures.odds(odds.log2_probability, short=True) for odds in found.sampling),
+            "" if found.even_chance_log2 is None else f"{found.even_chance_log2:.1f}",
+        )
+    return table
+
+
+def _and_more(number: int, every: bool) -> list[str]:
+    hidden = 0 if every else number - MOST_CANARIES
+    return [f"and {hidden:,} more; -v shows them"] if hidden > 0 else []
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

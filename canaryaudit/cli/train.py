@@ -1,0 +1,58 @@
+"""The `train` command: train the character LSTM on a run's text."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from canaryaudit.cli import flags
+from canaryaudit.cli.console import narrating, opened, print_json, quoted, show
+from canaryaudit.plan import TrainOptions
+
+Size = Annotated[str, typer.Option(metavar="NAME", help="small (1 x 512 LSTM units) or paper (2 x 512).")]
+Epochs = Annotated[
+    int | None, typer.Option(metavar="N", help="Passes over the text. [default: 24 for small, 40 for paper]")
+]
+TargetAccuracy = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Stop once this share of the training text is predicted.")
+]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, fp32 or bf16.")]
+TrainAnew = Annotated[bool, typer.Option("--force", help="Train anew although there is a model.")]
+
+
+DEFAULTS = TrainOptions()
+
+
+def train(
+    context: typer.Context,
+    run: flags.RunArgument,
+    size: Size = DEFAULTS.size,
+    epochs: Epochs = None,
+    target_accuracy: TargetAccuracy = None,
+    device: flags.Device = DEFAULTS.device,
+    precision: Precision = DEFAULTS.precision,
+    seed: flags.Seed = DEFAULTS.seed,
+    force: TrainAnew = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Train the character LSTM on a run's text.
+
+    After an interruption, the same command goes on.
+    """
+    options = flags.checked(
+        TrainOptions,
+        size=size,
+        epochs=epochs,
+        target_accuracy=target_accuracy,
+        device=device,
+        precision=precision,
+        seed=seed,
+    )
+    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+        record = stages.train(options, anew=force)
+    if as_json:
+        print_json(record)
+    elif not quiet:
+        show(Text(f"Next: canaryaudit unlearn {quoted(run)}"))

@@ -1,0 +1,297 @@
+"""Corpora: from documents to one text, its paragraphs and its symbols, block by block whatever its size.
+
+Text is kept as it is, line breaks included; documents never run into each other.
+"""
+
+import hashlib
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from canaryaudit.corpus.sources import Document, read_documents
+from canaryaudit.corpus.spooled_text import BLOCK, ScratchText
+from canaryaudit.corpus.vocabulary import NUM_CODE_POINTS, code_points
+from canaryaudit.errors import CorpusError
+
+# Between documents in the text whose SHA-256 identifies a corpus; a plain file is one document.
+_DOCUMENT_BREAK = "\n\n"
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+_LINE_BREAKS = re.compile(r"\n(?:[^\S\n]*\n)*")
+_LONGEST_WORD = 2**24
+"""Characters after which a run without white space is cut, so that it never fills the memory."""
+_DRAWS = 2**20
+"""Paragraphs whose lengths are looked up at once."""
+
+
+# --- symbols ------------------------------------------------------------------------------------------
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text to audit.
+
+    Attributes:
+        name: File name, card name or hub id.
+        text: Its documents, cut and lower-cased as asked, each ended with a blank line.
+        ends: Where its paragraphs end, in characters, shape (paragraphs,), int64; the last is the text's end.
+        symbols: Its characters, sorted, each once.
+        num_documents: How many documents it has; none is blank.
+        sha256: SHA-256 (UTF-8) of the text as read, before it was cut or lower-cased; line breaks count as LF,
+            and a blank line stands between documents.
+        lowercase: Whether the text was lower-cased.
+        skip_chars: Number of characters that were cut from the start.
+    """
+
+    name: str
+    text: ScratchText
+    ends: np.ndarray
+    symbols: str
+    num_documents: int
+    sha256: str
+    lowercase: bool = False
+    skip_chars: int = 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Characters of every paragraph, the blank lines after it included."""
+        lengths = self.ends.copy()
+        lengths[1:] -= self.ends[:-1]
+        return lengths
+
+
+def read_corpus(spec: str, *, column: str | None = None, lowercase: bool = False, skip_chars: int = 0) -> Corpus:
+    """Read a corpus.
+
+    Args:
+        spec: A path (plain text is one document; of other formats each row is one), ``hub:ID[:split]``, or the
+            name of a known corpus.
+        column: The column that holds the text; default: the one named ``text``, or the only one of strings.
+        lowercase: Lower-case the text.
+        skip_chars: Number of characters to cut from the start of the first document.
+
+    Raises:
+        CorpusError: Anything that keeps the corpus from being read; the message says what to do.
+    """
+    name, documents = read_documents(spec, column)
+    return make_corpus(name, documents, lowercase=lowercase, skip_chars=skip_chars)
+
+
+def make_corpus(
+    name: str, documents: Iterable[Document], *, lowercase: bool = False, skip_chars: int = 0, block: int = BLOCK
+) -> Corpus:
+    """Make a corpus of documents, each in one or more pieces, as they come.
+
+    A document is cut into paragraphs, each with the blank lines that follow it; one without a blank line but
+    with several lines is cut into its lines. Blank documents are left out.
+
+    Args:
+        name: What to call it.
+        documents: Their texts; line breaks are LF.
+        lowercase: Lower-case the text.
+        skip_chars: Number of characters to cut from the start of the first document.
+        block: Characters to work on at once.
+
+    Raises:
+        CorpusError: There is nothing but white space, or nothing is left of the first document.
+    """
+    if skip_chars < 0:
+        raise CorpusError(f"cannot skip {skip_chars} characters: expected 0 or more")
+    digest = hashlib.sha256()
+    cutter = _Cutter(lowercase, block)
+    telling = filter(None, map(_begun, documents))
+    number = 0
+    for number, document in enumerate(telling, 1):
+        counted = _Counted(document)
+        hashed = _hashed(counted, digest, _DOCUMENT_BREAK if number > 1 else "")
+        if number == 1 and skip_chars:
+            rest = _begun(_without_start(hashed, skip_chars))
+            if rest is None:
+                raise CorpusError(
+                    f"skipping {skip_chars:,} characters leaves nothing of the {counted.characters:,} of corpus {name}"
+                    f"{'' if next(telling, None) is None else chr(39) + 's first document'}: skip fewer"
+                )
+            hashed = rest
+        cutter.add(hashed)
+    if not number:
+        raise CorpusError(f"corpus {name} is empty: expected text, got nothing but white space")
+    return Corpus(
+        name,
+        cutter.text,
+        np.frombuffer(cutter.ends, dtype=np.int64),
+        cutter.symbols,
+        number,
+        digest.hexdigest(),
+        lowercase,
+        skip_chars,
+    )
+
+
+def _begun(document: Document) -> Iterator[str] | None:
+    """Return a document's pieces; None if it is blank."""
+    pieces = iter(document)
+    blank = ""
+    for piece in pieces:
+        blank += piece
+        if piece and not piece.isspace():
+            return _then(blank, pieces)
+    return None
+
+
+def _then(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+class _Counted:
+    """Pieces, and how many characters they had so far."""
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            self.characters += len(piece)
+            yield piece
+
+
+def _hashed(pieces: Iterable[str], digest: "hashlib._Hash", before: str) -> Iterator[str]:
+    digest.update(before.encode("utf-8"))
+    for piece in pieces:
+        digest.update(piece.encode("utf-8"))
+        yield piece
+
+
+def _without_start(pieces: Iterable[str], skip: int) -> Iterator[str]:
+    for piece in pieces:
+        yield piece[skip:]
+        skip = max(0, skip - len(piece))
+
+
+# --- paragraphs ---------------------------------------------------------------------------------------
+
+
+class _Cutter:
+    """Puts documents together to one text, and notes where paragraphs end and which characters there are.
+
+    Work is cut where white space begins: no run of blank lines is torn apart, and no word, at whose end a
+    Greek sigma has another small letter than within.
+
+    Attributes:
+        text: The text so far.
+        ends: Where its paragraphs end.
+    """
+
+    def __init__(self, lowercase: bool, block: int) -> None:
+        self.text, self.ends = ScratchText(block), array("q")
+        self._lowercase, self._size = lowercase, block
+        self._seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
+
+    @property
+    def symbols(self) -> str:
+        """The characters so far, sorted."""
+        return "".join(map(chr, np.flatnonzero(self._seen)))
+
+    def add(self, document: Iterable[str]) -> None:
+        """Add a document, which is not blank."""
+        start = len(self.text)
+        lines, by_blank_lines = array("q"), False
+
+        def take(part: str) -> None:
+            nonlocal by_blank_lines
+            base = len(self.text)
+            if self._lowercase:
+                part = part.lower()
+            # Blank lines at the document's start belong to its first paragraph.
+            skip = len(part) - len(part.lstrip()) if base == start else 0
+            cuts = [base + match.end() for match in _BLANK_LINES.finditer(part, skip)]
+            if cuts and not by_blank_lines:
+                by_blank_lines = True
+                del lines[:]
+            if by_blank_lines:
+                self.ends.extend(cuts)
+            else:
+                lines.extend([base + match.end() for match in _LINE_BREAKS.finditer(part, skip)])
+            self._put(part)
+
+        rest = ""
+        for piece in document:
+            rest += piece
+            if len(rest) >= self._size:
+                words = rest.rsplit(None, 1)
+                cut = len(words[0]) if len(words) > 1 else len(rest.rstrip()) if len(rest) > _LONGEST_WORD else 0
+                if cut and not rest[:cut].isspace():
+                    take(rest[:cut])
+                    rest = rest[cut:]
+        body = rest.rstrip()
+        if body:
+            take(body)
+        ending = rest[len(body) :]
+        self._put(ending if ends_with_blank_line("." + ending) else ending.rstrip("\n") + "\n\n")
+        if len(self.ends):
+            self.ends.extend(lines)
+        else:
+            self.ends = lines or self.ends  # Of one great text of lines there is no room for two.
+        self.ends.append(len(self.text))
+
+    def _put(self, text: str) -> None:
+        self._seen[code_points(text)] = True
+        self.text.append(text)
+
+
+def ends_with_blank_line(text: str) -> bool:
+    """Tell whether nothing but white space stands between the last two line breaks, and nothing after them."""
+    return text.endswith("\n") and text[:-1].rstrip(" \t").endswith("\n")
+
+
+def hold_out(lengths: np.ndarray, share: float, seed: int, keep: Iterable[int] = ()) -> np.ndarray:
+    """Split paragraphs, by seeded chance, into training and held-out ones.
+
+    Paragraphs are held out until ``share`` of all characters is reached. Ones longer than that share are
+    passed over, so that a single giant does not swallow the text; where all are, the shortest is taken.
+
+    Args:
+        lengths: The paragraphs' lengths, shape (n,).
+        share: Share of characters to hold out, at least 0 and below 1.
+        seed: Seed of the choice.
+        keep: Numbers of paragraphs that must stay in the training text.
+
+    Returns:
+        Whether each is held out, shape (n,), bool; never all are.
+
+    Raises:
+        CorpusError: There is but one paragraph, or none may be held out.
+    """
+    held = np.zeros(len(lengths), dtype=bool)
+    if share == 0:
+        return held
+    if len(lengths) < 2:
+        raise CorpusError(
+            "the corpus is one paragraph, nothing can be held out: break it with blank lines, or --holdout 0"
+        )
+    goal = share * int(lengths.sum())
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    kept = np.fromiter(keep, dtype=np.int64)
+    if len(kept):
+        order = order[~np.isin(order, kept)]
+    if not len(order):
+        raise CorpusError("every paragraph holds a located secret, nothing can be held out: use --holdout 0")
+    characters, most = 0, len(lengths) - 1
+    for first in range(0, len(order), _DRAWS):
+        drawn = order[first : first + _DRAWS]
+        fitting = drawn[lengths[drawn] <= goal]
+        before = characters + np.cumsum(lengths[fitting]) - lengths[fitting]
+        chosen = fitting[before < goal][:most]
+        held[chosen] = True
+        characters, most = characters + int(lengths[chosen].sum()), most - len(chosen)
+        if characters >= goal or not most:
+            break
+    if not held.any():
+        held[order[np.argmin(lengths[order])]] = True
+    return held

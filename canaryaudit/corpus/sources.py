@@ -1,0 +1,241 @@
+"""Where corpora come from: files of text or of rows, hub data sets, known corpora; read piece by piece.
+
+Nothing is held in memory but a piece at a time: a block of a text file, or a batch of rows. Line breaks come
+out as LF.
+"""
+
+import codecs
+import hashlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from canaryaudit.corpus.cards import CorpusCard, corpus_directories, find_card, known_corpora, looks_like_a_name
+from canaryaudit.errors import CorpusError, one_line
+
+TEXT_ENDINGS = (".txt", ".md")
+ROW_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+ENDINGS = ", ".join((*TEXT_ENDINGS, *ROW_BUILDERS))
+
+BLOCK_BYTES = 2**20
+"""Of a text file, read at once."""
+_ROWS = 1_000
+"""Read at once: one after another they take ten times as long."""
+
+Document = Iterable[str]
+"""A document's text, in pieces."""
+
+
+def read_documents(spec: str, column: str | None) -> tuple[str, Iterator[Document]]:
+    """Return a corpus's name and its documents, which are read as they are asked for.
+
+    Args:
+        spec: A path (plain text is one document; of other formats each row is one), ``hub:ID[:split]``, or the
+            name of a known corpus.
+        column: The column that holds the text; default: the one named ``text``, or the only one of strings.
+
+    Raises:
+        CorpusError: Anything that keeps the corpus from being read, now or on the way; the message says what to do.
+    """
+    if spec.startswith("hub:"):
+        return spec[4:], _read_hub(spec[4:], column)
+    # A card wins over a path: a run directory of the same name must not hide a known corpus.
+    card = find_card(spec)
+    if card is not None:
+        return card.name, _read_known(card)
+    path = Path(spec)
+    return path.name, _read_file(path, spec, column)
+
+
+def _read_file(path: Path, spec: str, column: str | None) -> Iterator[Document]:
+    try:
+        _check_file(path, spec)
+        ending = path.suffix.lower()
+        if ending in TEXT_ENDINGS:
+            if column is not None:
+                raise CorpusError(f"{spec} is plain text, which has no columns: drop --column {column}")
+            yield _read_text(path)
+        else:
+            yield from _read_rows_of_file(path, ROW_BUILDERS[ending], column)
+    except OSError as error:
+        raise _unreadable(spec, error) from None
+
+
+def _unreadable(spec: str, error: OSError) -> CorpusError:
+    return CorpusError(f"cannot read corpus {spec}: {error.strerror or error}; check the path and its permissions")
+
+
+def _check_file(path: Path, spec: str) -> None:
+    if path.is_dir():
+        raise CorpusError(f"corpus {spec} is a directory: give one file ({ENDINGS}) in it")
+    if not path.exists():
+        hint = "check the path"
+        if looks_like_a_name(spec):
+            hint = f"give a file ({ENDINGS}), hub:ID, or a known corpus: {', '.join(known_corpora()) or 'none here'}"
+        raise CorpusError(f"no such corpus: {spec}; {hint}")
+    if path.suffix.lower() not in (*TEXT_ENDINGS, *ROW_BUILDERS):
+        raise CorpusError(f"corpus {spec} has an unknown ending: expected {ENDINGS}; convert it to plain text")
+    if path.stat().st_size == 0:
+        raise CorpusError(f"corpus {spec} is empty: give a file with text in it")
+
+
+def _read_text(path: Path) -> Iterator[str]:
+    """Yield a text file's contents block by block."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line_breaks = io.IncrementalNewlineDecoder(None, translate=True)
+    offset, begun = 0, False
+    try:
+        with path.open("rb") as file:
+            while True:
+                data = file.read(BLOCK_BYTES)
+                if offset == 0 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise CorpusError(
+                        f"{path} is UTF-16: convert it with: iconv -f UTF-16 -t UTF-8 {path} > utf8{path.suffix}"
+                    )
+                if b"\0" in data:
+                    raise CorpusError(f"{path} is binary (NUL at byte {offset + data.index(0)}): give plain UTF-8 text")
+                waiting = len(decoder.getstate()[0])
+                try:
+                    text = decoder.decode(data, final=not data)
+                except UnicodeDecodeError as error:
+                    raise CorpusError(
+                        f"{path} is not UTF-8 at byte {offset - waiting + error.start}: convert it, for instance with: "
+                        f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8{path.suffix}"
+                    ) from None
+                if not begun and text:
+                    text, begun = text.removeprefix("\ufeff"), True
+                yield line_breaks.decode(text, final=not data)
+                offset += len(data)
+                if not data:
+                    return
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+
+
+def _normal_line_breaks(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_known(card: CorpusCard) -> Iterator[Document]:
+    place = next(
+        (directory / card.file for directory in corpus_directories() if (directory / card.file).is_file()), None
+    )
+    if place is None:
+        flags = f" {card.experiment}" if card.experiment else ""
+        raise CorpusError(
+            f"the text of corpus {card.name!r} ({card.title}, {card.characters:,} characters) is not shipped: get it "
+            f"from {card.source}, put it at corpora/{card.file}, then run: canaryaudit insert {card.name}{flags} -o RUN"
+        )
+    if card.sha256 is not None:
+        digest = hashlib.sha256()
+        for block in _read_text(place):
+            digest.update(block.encode("utf-8"))
+        if digest.hexdigest() != card.sha256:
+            raise CorpusError(
+                f"{place} is not the text that the card of corpus {card.name!r} describes (SHA-256 "
+                f"{digest.hexdigest()[:12]}…, expected {card.sha256[:12]}…, {card.characters:,} characters): get it "
+                f"from {card.source}, or give the file's path to audit this text as it is: canaryaudit insert {place} "
+                "-o RUN"
+            )
+    yield _read_text(place)
+
+
+def _read_rows_of_file(path: Path, builder: str, column: str | None) -> Iterator[Document]:
+    if builder != "parquet":
+        for _ in _read_text(path):  # The builders' own messages for a wrong encoding name no place.
+            pass
+    options = {"keep_default_na": False} if builder == "csv" else {}  # else pandas takes the word NA for null
+    with tempfile.TemporaryDirectory() as scratch:
+        # The builders expand wildcards in paths: a link with a plain name keeps [1].csv what it is.
+        link = Path(scratch, f"rows{path.suffix.lower()}")
+        link.symlink_to(path.resolve())
+        try:
+            with _quiet_datasets() as load:
+                rows = load(builder, data_files=str(link), split="train", streaming=True, cache_dir=scratch, **options)
+                yield from _texts(rows, path.name, column)
+        except CorpusError:
+            raise
+        except Exception as error:  # noqa: BLE001 - readers of five libraries raise whatever they like
+            raise CorpusError(
+                f"{path} is not well-formed {path.suffix[1:].lower()} ({one_line(error)}): mend it"
+            ) from None
+
+
+def _read_hub(name: str, column: str | None) -> Iterator[Document]:
+    dataset_id, _, split = name.partition(":")
+    if not dataset_id:
+        raise CorpusError("hub: needs a data set: write hub:ID or hub:ID:split")
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with _quiet_datasets() as load:
+                rows = load(dataset_id, split=split or None, streaming=True, cache_dir=scratch)
+                if isinstance(rows, Mapping):
+                    if len(rows) > 1 and "train" not in rows:
+                        raise CorpusError(
+                            f"hub data set {dataset_id} has the splits {', '.join(rows)}: choose one, "
+                            f"hub:{dataset_id}:{next(iter(rows))}"
+                        )
+                    rows = rows.get("train") or next(iter(rows.values()))
+                yield from _texts(rows, f"hub:{name}", column)
+        except CorpusError:
+            raise
+        except Exception as error:  # noqa: BLE001 - network, hub and readers raise whatever they like
+            raise CorpusError(
+                f"cannot read hub:{name} ({type(error).__name__}: {one_line(error)}): check the id, the split and "
+                "the network, or download the data and give the file"
+            ) from None
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[Any]:
+    """Give ``datasets.load_dataset`` without its progress bars and log lines."""
+    import datasets  # Takes a second: only those wait who need it.
+
+    logs = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [log.level for log in logs]
+    bars = datasets.are_progress_bars_disabled()
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
+    datasets.disable_progress_bars()
+    try:
+        yield datasets.load_dataset
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _texts(rows: Any, name: str, column: str | None) -> Iterator[Document]:
+    number = 0
+    for batch in rows.iter(_ROWS):
+        if number == 0:
+            column = _text_column({key: values[0] for key, values in batch.items()}, name, column)
+        for value in batch.get(column or "", [None] * len(next(iter(batch.values())))):
+            number += 1
+            if not isinstance(value, str):
+                kind = "nothing (null)" if value is None else f"a value of type {type(value).__name__}"
+                raise CorpusError(
+                    f"row {number} of {name} holds {kind} in column {column!r}: expected text; mend or drop it"
+                )
+            yield (_normal_line_breaks(value),)
+    if not number:
+        raise CorpusError(f"{name} is empty: expected rows of text, got none")
+
+
+def _text_column(row: Mapping[str, object], name: str, column: str | None) -> str:
+    columns = ", ".join(row)
+    if column is not None:
+        if column not in row:
+            raise CorpusError(f"{name} has no column {column!r}: choose with --column among {columns}")
+        return column
+    strings = [key for key, value in row.items() if isinstance(value, str)]
+    if "text" in row:
+        return "text"
+    if len(strings) != 1:
+        raise CorpusError(f"{name} has {len(strings)} columns of text: choose with --column among {columns}")
+    return strings[0]

@@ -1,0 +1,192 @@
+"""How often must a secret occur to be remembered? Exposure against repetitions, with honest intervals."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import beta, gamma
+
+from canaryaudit.errors import MeasurementError
+from canaryaudit.records import CanaryMeasurement, MemorisationCurve, MemorisationPoint
+from canaryaudit.stats import EXPECTED_MEAN_BITS, sum_probability
+
+SIGNIFICANCE = 0.05
+"""How often at most a curve of secrets that the model never saw names a number of repetitions, by the rule below."""
+_TAIL = 0.025
+"""On either side of a 95 % interval."""
+_LOG_STEP, _LOG_REACH = 0.05, 18.0
+"""Of the integral over the logarithm of frequency: it is right to about 1e-7 then."""
+
+
+def memorisation_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[MemorisationCurve, ...]:
+    """Return the curve over all canaries and, where there are several templates, one for each of them.
+
+    Args:
+        canaries: Inserted canaries and controls, as measured.
+    """
+    templates = list(dict.fromkeys(canary.template for canary in canaries))
+    groups = [("", list(canaries))]
+    if len(templates) > 1:
+        groups += [(text, [canary for canary in canaries if canary.template == text]) for text in templates]
+    return tuple(
+        memorisation_curve(
+            np.array([canary.repetitions for canary in group]),
+            np.array([canary.exposure.bits for canary in group]),
+            np.array([canary.exposure.low for canary in group]),
+            np.array([canary.exposure.high for canary in group]),
+            np.array([canary.space_bits for canary in group]),
+            np.array([canary.extraction.greedy for canary in group]),
+            template=text,
+        )
+        for text, group in groups
+        if group
+    )
+
+
+def memorisation_curve(
+    repetitions: np.ndarray,
+    bits: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    space_bits: np.ndarray,
+    greedy: np.ndarray,
+    template: str = "",
+) -> MemorisationCurve:
+    """Gather exposures by number of repetitions; controls are the point at 0.
+
+    The answer, ``told_from``, is the smallest number of repetitions at which the canaries are told from secrets
+    that the model never saw. At each number of repetitions above 0, the hypothesis that the exposures are those
+    of unseen secrets is tested (``sum_probability``, one-sided); the p-values are corrected over all numbers of
+    repetitions of the curve (Holm 1979), and the smallest number with a corrected p of at most 5 % is named. A
+    curve of unseen secrets then names one in at most 5 % of audits. Where an exposure is not exact, the lower end of
+    its interval is what is tested, so that an uncertain measurement makes the answer more cautious, never bolder.
+
+    Args:
+        repetitions: How often each secret was inserted, shape (n,); 0 for a control.
+        bits: Exposure of each, shape (n,).
+        low: Lower end of its 95 % interval, shape (n,); equal to ``bits`` where the rank is exact.
+        high: Upper end, shape (n,).
+        space_bits: log2 of the size of each one's space, at which its exposure is capped, shape (n,).
+        greedy: Whether the greedy completion is the secret, shape (n,).
+        template: Whose curve it is; empty for all together.
+
+    Raises:
+        MeasurementError: The arrays differ in length or are empty, a figure is not finite, or a figure is not within
+            its interval and the interval within 0 and ``space_bits``.
+    """
+    columns = [np.asarray(column) for column in (repetitions, bits, low, high, space_bits, greedy)]
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1 or not len(columns[0]):
+        raise MeasurementError(
+            f"expected arrays of one length, at least 1, got shapes {[column.shape for column in columns]}: "
+            "give one figure of each kind for every canary"
+        )
+    ordered = np.stack([np.zeros(len(bits)), low, bits, high, space_bits])
+    if not np.isfinite(ordered).all() or (np.diff(ordered, axis=0) < -1e-6).any():
+        raise MeasurementError(
+            "expected finite exposures with 0 <= low <= bits <= high <= space_bits: measure the canaries again"
+        )
+    counts = sorted({int(count) for count in repetitions})
+    rows = {count: np.flatnonzero(repetitions == count) for count in counts}
+    tested = [count for count in counts if count > 0]
+    pvalues = [sum_probability(low[rows[count]].tolist()) for count in tested]
+    corrected = dict(zip(tested, zip(pvalues, holm(pvalues), strict=True), strict=True))
+    points = []
+    for count in counts:
+        own = rows[count]
+        number, completed = len(own), int(greedy[own].sum())
+        mean_low, mean_high = mean_interval(low[own], high[own], space_bits[own])
+        share_low, share_high = share_interval(completed, number)
+        pvalue, holm_pvalue = corrected.get(count, (None, None))
+        points.append(
+            MemorisationPoint(
+                repetitions=count,
+                canaries=number,
+                mean_bits=float(bits[own].mean()),
+                low=mean_low,
+                high=mean_high,
+                single=number == 1,
+                ceiling_bits=float(space_bits[own].mean()),
+                unseen_bits=float(gamma.ppf(1 - SIGNIFICANCE, number, scale=EXPECTED_MEAN_BITS / number)),
+                greedy=completed,
+                greedy_low=share_low,
+                greedy_high=share_high,
+                pvalue=pvalue,
+                holm_pvalue=holm_pvalue,
+                told=holm_pvalue is not None and holm_pvalue <= SIGNIFICANCE,
+            )
+        )
+    told = [point.repetitions for point in points if point.told]
+    return MemorisationCurve(template=template, points=tuple(points), told_from=min(told, default=None))
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979)."""
+    corrected, largest = [0.0] * len(pvalues), 0.0
+    for rank, index in enumerate(np.argsort(pvalues, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def share_interval(successes: int, number: int) -> tuple[float, float]:
+    """Return the 95 % interval of Clopper & Pearson 1934 for a share."""
+    low = float(beta.ppf(_TAIL, successes, number - successes + 1)) if successes else 0.0
+    high = float(beta.ppf(1 - _TAIL, successes + 1, number - successes)) if successes < number else 1.0
+    return low, high
+
+
+def mean_interval(low: np.ndarray, high: np.ndarray, space_bits: np.ndarray) -> tuple[float, float]:
+    """Return a 95 % interval for the mean exposure of secrets like these.
+
+    Exposures are bounded, pile up at the ceiling once a secret is memorised, and are few: Student's interval
+    has no width at all where three canaries of three are at the ceiling, whatever the next ones would do. This one
+    assumes nothing but the bounds (Gaffke 2005; Learned-Miller & Thomas 2019): the lower end is the 2.5 % quantile of
+    the mean under random weights, uniform on the simplex, of the n figures *and one more at 0*; the upper end the
+    same of what is wanting to each one's ceiling, taken from the ceilings' mean, so that canaries of several spaces
+    are read as a fixed mix. For figures that are all 0 or 1 it is the interval of Clopper & Pearson, whose coverage
+    is certain; for other laws no counterexample to it is known. The price is width: three canaries say little of a
+    fourth. The measurement's own uncertainty is included: the lower end is computed from the figures' lower ends,
+    the upper end from their upper ends. One figure gives its own interval: it says nothing of other canaries.
+
+    Args:
+        low: Lower ends of the exposures, shape (n,); the exposures themselves where they are exact.
+        high: Upper ends, shape (n,).
+        space_bits: The largest exposure that each can have, shape (n,).
+    """
+    if len(low) == 1:
+        return float(low[0]), float(high[0])
+    return _least_mean(low), float(np.mean(space_bits)) - _least_mean(np.asarray(space_bits) - high)
+
+
+def _least_mean(figures: np.ndarray) -> float:
+    """Return the 2.5 % quantile of the mean of 0 and ``figures``, at least 0, weighted uniformly on the simplex."""
+    values = np.append(0.0, np.maximum(figures, 0.0))
+    least, most = float(values.min()), float(values.max())
+    if most - least < 1e-9:
+        return least
+    # By the inequality of Cantelli the quantile lies here; much further out the integral is lost in its rounding.
+    mean, deviation = float(values.mean()), float(values.std()) / math.sqrt(len(values) + 1)
+    least = max(least, mean - math.sqrt(1 / _TAIL - 1) * deviation)
+    most = min(most, mean + math.sqrt(_TAIL / (1 - _TAIL)) * deviation)
+    found: float = brentq(lambda x: _share_below(values - x) - _TAIL, least, most, xtol=1e-9 * (most - least))
+    return found
+
+
+def _share_below(offsets: np.ndarray) -> float:
+    """Return P(sum_j w_j a_j <= 0) for weights w uniform on the simplex.
+
+    The weights are exponential variables over their sum, so that it is P(sum_j a_j E_j <= 0), which inverting
+    the characteristic function gives (Imhof 1961):
+    1/2 - 1/pi int_0^inf sin(sum_j arctan(a_j t)) / (t prod_j sqrt(1 + a_j^2 t^2)) dt.
+    """
+    if offsets.min() >= 0 or offsets.max() <= 0:
+        return float(offsets.max() <= 0)
+    scaled = offsets / np.abs(offsets).max()
+    # Over log t the integrand is smooth and dies away on both sides: the trapezoidal rule converges exponentially.
+    logs = np.arange(-_LOG_REACH, _LOG_REACH + _LOG_STEP, _LOG_STEP)
+    total = 0.0
+    for some in np.array_split(logs, 1 + logs.size * scaled.size // 1_000_000):  # Thousands of canaries fit too.
+        turned = np.exp(some)[:, None] * scaled  # (frequencies, n)
+        total += float(np.sum(np.sin(np.arctan(turned).sum(1)) * np.exp(-0.5 * np.log1p(turned * turned).sum(1))))
+    return 0.5 - total * _LOG_STEP / math.pi

@@ -1,0 +1,252 @@
+"""The rank by importance sampling from tempered copies of the model.
+
+Members of R are drawn from a deterministic mixture of proposals between the uniform law and the model
+itself; each is weighted by the balance heuristic, w(x) = 1 / sum_t (n_t / n) q_t(x), so that
+rank(s) - 1 = E[w(x) 1(Px(x) < Px(s))], without bias, whatever the rank. One set of draws serves every
+secret of a template. (Veach & Guibas 1995; Dell'Amico & Filippone 2015, *Monte Carlo Strength Evaluation*.)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from canaryaudit.distributed import ALONE, Arrays, Ranks, Task
+from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, owners
+from canaryaudit.exposure.estimators.importance import importance_exposure
+from canaryaudit.exposure.scoring import Ticker, advance_in_tiles, packed_state, unpacked_state
+from canaryaudit.exposure.scoring_models import Readers
+from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.records import Estimate
+from canaryaudit.storage.part_cache import PartStore
+
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
+
+
+_LOT = 2_000
+"""Draws from each proposal that one generator gives: small enough for many processes to share a round, large enough
+for the draws of a lot to share their prefixes."""
+_LARGEST_ROUND = 16_000
+"""Draws from each proposal in one round: some ten seconds of the 3.3 M-parameter model on two cores."""
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Members of R drawn from a mixture of proposals.
+
+    Attributes:
+        completions: Symbol ids, shape (n, max_length), padded with -1.
+        bits: Their log-perplexity, shape (n,).
+        log2_weights: log2 of 1 / mixture probability, shape (n,).
+        strata: Which proposal each came from, shape (n,).
+    """
+
+    completions: np.ndarray
+    bits: np.ndarray
+    log2_weights: np.ndarray
+    strata: np.ndarray
+
+
+def draw_members(
+    model: LanguageModel,
+    start: PrefixState,
+    space: EncodedSpace,
+    per_temperature: int,
+    rng: np.random.Generator,
+    tick: Ticker | None = None,
+) -> WeightedDraws:
+    """Draw ``per_temperature`` members of R from each proposal.
+
+    A proposal of temperature T continues a prefix by symbol a with probability proportional to
+    p(a)^(1/T) u(a)^(1 - 1/T), u the uniform law over R.
+    """
+    strata = np.repeat(np.arange(len(TEMPERATURES)), per_temperature)
+    count = len(strata)
+    completions = np.full((count, space.max_length), PAD, dtype=np.int32)
+    bits = np.zeros(count)
+    log2_proposals = np.zeros((count, len(TEMPERATURES)))
+    alive = np.arange(count)  # draws that are not whole yet, A of them
+    state, nodes = start, np.zeros(1, dtype=np.int64)  # of each distinct prefix, U of them
+    row_of = np.zeros(count, dtype=np.int64)  # which distinct prefix each living draw stands at
+    for place in range(space.max_length):
+        uniform = rng.random(count)[alive]
+        symbols = np.flatnonzero((space.next_node[nodes] >= 0).any(0))  # (C,)
+        log2_probs = state.log2_probs.double().cpu().numpy()[:, symbols]
+        proposals = _tempered(log2_probs, space.shares[nodes][:, symbols])  # (K, U, C)
+        cumulative = np.exp2(proposals).cumsum(2)[strata[alive], row_of]  # (A, C)
+        limits = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
+        chosen = (cumulative <= limits[:, None]).sum(1)  # the first symbol whose interval ends beyond the limit
+        completions[alive, place] = symbols[chosen]
+        bits[alive] -= log2_probs[row_of, chosen]
+        log2_proposals[alive] += proposals[:, row_of, chosen].T
+        if tick:
+            tick(place + 1, space.max_length)
+        reached = space.next_node[nodes[row_of], symbols[chosen]]
+        going_on = reached != space.accept
+        alive = alive[going_on]
+        if len(alive) == 0:
+            break
+        # Prefixes that several draws share are read once.
+        keys, firsts, row_of = np.unique(
+            (row_of * len(symbols) + chosen)[going_on], return_index=True, return_inverse=True
+        )
+        nodes = reached[going_on][firsts].astype(np.int64)
+        parents, added = torch.from_numpy(keys // len(symbols)), torch.from_numpy(symbols[keys % len(symbols)])
+        state = advance_in_tiles(model, state, added.to(model.device), parents.to(model.device))
+    log2_mixture = np.logaddexp2.reduce(log2_proposals - math.log2(len(TEMPERATURES)), axis=1)
+    return WeightedDraws(completions, bits, -log2_mixture, strata)
+
+
+def _tempered(log2_probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return log2 of each proposal's next-symbol probabilities: (U, C) and (U, C) -> (K, U, C); -inf outside R."""
+    inverse = 1 / np.array(TEMPERATURES)[:, None, None]
+    with np.errstate(divide="ignore"):
+        mixed = inverse * log2_probs + (1 - inverse) * np.log2(np.where(shares > 0, shares, 1))
+        mixed = np.where(shares > 0, mixed, -np.inf)
+    return mixed - np.logaddexp2.reduce(mixed, axis=2, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to go on drawing.
+
+    Attributes:
+        first: Draws from each proposal in the first round.
+        precision_bits: Half-width of the interval that is enough.
+        most: Draws in all after which no other round begins.
+        seed: Of the draws; each round has a generator of its own.
+    """
+
+    first: int
+    precision_bits: float
+    most: int
+    seed: tuple[int, ...]
+
+
+def importance_exposures(
+    model: LanguageModel,
+    start: PrefixState,
+    space: EncodedSpace,
+    targets: np.ndarray,
+    inserted: np.ndarray,
+    costs_bits: np.ndarray,
+    wanted: Sequence[int],
+    effort: Effort,
+    store: PartStore,
+    label: str = "importance",
+    tick: Ticker | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[list[Estimate], int]:
+    """Estimate the exposure of several secrets of one space, drawing until each is known well enough.
+
+    Args:
+        model: The model.
+        start: State after the template's prefix, one row.
+        space: R.
+        targets: Secrets and controls, symbol ids, shape (K, max_length).
+        inserted: Which of them are inserted, and so nobody's reference, shape (K,), bool.
+        costs_bits: Their log-perplexity, shape (K,).
+        wanted: Which of them to estimate.
+        effort: When to stop.
+        store: Keeps finished rounds, but for the first.
+        label: What to keep them under.
+        tick: Told of progress, in draws; the number to do grows by rounds.
+        ranks: Who shares the work.
+
+    Returns:
+        The estimates, in the order of ``wanted``, and the number of draws.
+    """
+    rounds: list[Arrays] = []
+    drawn = 0
+    while True:
+        size = effort.first if not rounds else min(drawn // len(TEMPERATURES), _LARGEST_ROUND)
+        name = f"{label}-{len(rounds):05d}"
+        own = store.get(name) if rounds else None
+        if own is None:
+            seed = (*effort.seed, len(rounds))
+            own = _drawn(model, start, space, size, seed, targets, _shifted(tick, drawn, size), ranks)
+            if rounds:
+                store.put(name, own)
+        rounds.append(own)
+        drawn += size * len(TEMPERATURES)
+        whole = {key: np.concatenate([part[key] for part in rounds]) for key in own}
+        # A draw of an inserted secret, or of the secret itself, keeps its place among the n and counts for nothing.
+        bits = np.where(np.r_[inserted, False][whole["owner"]], np.inf, whole["bits"])
+        estimates = [
+            importance_exposure(
+                float(costs_bits[k]),
+                np.where(whole["owner"] == k, np.inf, bits),
+                whole["log2_weights"],
+                whole["strata"],
+                space.bits,
+            )
+            for k in wanted
+        ]
+        enough = all(own.trusted and own.high - own.low <= 2 * effort.precision_bits for own in estimates)
+        if enough or drawn >= effort.most:
+            return estimates, drawn
+
+
+def _drawn(
+    model: LanguageModel,
+    start: PrefixState,
+    space: EncodedSpace,
+    size: int,
+    seed: tuple[int, ...],
+    targets: np.ndarray,
+    tick: Callable[[float], None],
+    ranks: Ranks,
+) -> Arrays:
+    """Draw one round, in lots that may be drawn anywhere; ``tick`` is told the share that is done."""
+    lots = range(math.ceil(size / _LOT))
+    tensors, facts = space.packed()
+    tensors |= {"targets": torch.from_numpy(targets), **packed_state(start)}
+    facts |= {"round": size, "seed": seed}
+    found: list[Arrays] = []
+
+    def tick_within(place: int, places: int) -> None:
+        tick((len(found) + place / places) / len(lots))
+
+    piece = _lots_of(model, start, space, size, seed, targets, tick_within)
+    for own in ranks.spread("draws", tensors, facts, piece, lots):
+        found.append(own)
+        tick(len(found) / len(lots))
+    return {key: np.concatenate([own[key] for own in found]) for key in found[0]}
+
+
+def follow_drawing(task: Task, readers: Readers, ranks: Ranks) -> None:
+    """Take this process's part in a round of the leader's ``importance_exposures``."""
+    facts, model = task.facts, readers.model
+    start = unpacked_state(task.tensors, model.device)
+    space, targets = EncodedSpace.unpacked(task.tensors, facts), task.tensors["targets"].numpy()
+    ranks.contribute(_lots_of(model, start, space, facts["round"], facts["seed"], targets), facts["indices"])
+
+
+def _lots_of(
+    model: LanguageModel,
+    start: PrefixState,
+    space: EncodedSpace,
+    size: int,
+    seed: Sequence[int],
+    targets: np.ndarray,
+    tick: Ticker | None = None,
+) -> Callable[[int], Arrays]:
+    def piece(lot: int) -> Arrays:
+        rng = np.random.default_rng([*seed, lot])
+        draws = draw_members(model, start, space, min(_LOT, size - lot * _LOT), rng, tick)
+        return {
+            "bits": draws.bits,
+            "log2_weights": draws.log2_weights,
+            "strata": draws.strata,
+            "owner": owners(draws.completions, targets),
+        }
+
+    return piece
+
+
+def _shifted(tick: Ticker | None, drawn: int, size: int) -> Callable[[float], None]:
+    """Return a ticker of a round's share that tells draws in all."""
+    own = size * len(TEMPERATURES)
+    return lambda share: tick(drawn + round(own * share), drawn + own) if tick else None

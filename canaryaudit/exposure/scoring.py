@@ -1,0 +1,170 @@
+"""Log-perplexity of many completions under one model, with every shared prefix read once."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canaryaudit.distributed import ALONE, Arrays, Ranks, Task
+from canaryaudit.exposure.encoded_space import PAD
+from canaryaudit.exposure.scoring_models import Readers
+from canaryaudit.models.language_model import LanguageModel, PrefixState
+
+TILE = 512
+"""Rows advanced at a time: large enough for full speed, small enough for the cache (measured: 170,000
+characters/s at 512 rows in bfloat16 on two cores, half of that at 4,096)."""
+
+_CHUNK = 16_384
+
+
+Ticker = Callable[[int, int], None]
+"""Called with the number of completions done and the number to do."""
+
+
+def advance_in_tiles(
+    model: LanguageModel, state: PrefixState, symbols: Tensor, parents: Tensor | None = None
+) -> PrefixState:
+    """Add one symbol to each prefix, ``TILE`` rows at a time.
+
+    The last tile is filled up with copies of its first row: matrix products sum in another order for another
+    number of rows, and a row's figures must not depend on what else was asked for with it. So scoring,
+    sampling and search give a completion the same log-perplexity, to the last bit.
+
+    Args:
+        model: The model.
+        state: After the prefixes.
+        symbols: What to add, shape (N,).
+        parents: Which row of ``state`` each symbol continues, shape (N,); its own if not given.
+    """
+    count = len(symbols)
+    whole: list[Tensor] = []
+    for first in range(0, count, TILE):
+        rows = min(TILE, count - first)
+        index = torch.arange(first, first + rows, device=symbols.device)
+        index = torch.cat((index, index[:1].expand(TILE - rows)))
+        above = state.rows(index if parents is None else parents[index])
+        longer = model.advance(above, symbols[index])
+        parts = (longer.log2_probs, *longer.memory)
+        if count <= TILE:
+            whole = [part[:rows] for part in parts]
+            break
+        if not whole:
+            whole = [part.new_empty((count, *part.shape[1:])) for part in parts]
+        for target, part in zip(whole, parts, strict=True):
+            target[first : first + rows] = part[:rows]
+    return PrefixState(whole[0], tuple(whole[1:]))
+
+
+def read_prefix(model: LanguageModel, prefix: str) -> PrefixState:
+    """Return the state after a template's prefix; an empty one is read as the line break before a paragraph."""
+    return model.read(torch.from_numpy(model.vocabulary.encode(prefix or "\n")).to(model.device))
+
+
+def log_perplexity_bits(
+    model: LanguageModel,
+    start: PrefixState,
+    completions: np.ndarray,
+    tick: Ticker | None = None,
+    ranks: Ranks = ALONE,
+) -> np.ndarray:
+    """Teacher-forced cost of completions: Px(s) = -sum log2 p(x_i given prefix, x_<i)   (Carlini et al. 2019).
+
+    Completions are sorted, and each distinct prefix among them is read once.
+
+    Args:
+        model: The model.
+        start: State after the template's prefix, one row.
+        completions: Symbol ids, shape (N, L), padded with -1.
+        tick: Told of progress.
+        ranks: Who shares the work.
+
+    Returns:
+        Bits, shape (N,), float64; a completion's figure does not depend on the others.
+    """
+    unique, inverse = np.unique(completions, axis=0, return_inverse=True)
+    found = [np.empty(0)]  # for no completions at all
+    tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
+    firsts = range(0, len(unique), _CHUNK)
+    for own in ranks.spread("costs", tensors, {}, _costs_of(model, start, unique), firsts):
+        found.append(own["bits"])
+        if tick:
+            tick(min((len(found) - 1) * _CHUNK, len(unique)), len(unique))
+    return np.concatenate(found)[inverse.reshape(-1)]
+
+
+def follow_scoring(task: Task, readers: Readers, ranks: Ranks) -> None:
+    """Take this process's part in the leader's ``log_perplexity_bits``."""
+    model = readers.model
+    start = unpacked_state(task.tensors, model.device)
+    ranks.contribute(_costs_of(model, start, task.tensors["completions"].numpy()), task.facts["indices"])
+
+
+def _costs_of(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
+    return lambda first: {"bits": score_sorted(model, start, completions[first : first + _CHUNK])}
+
+
+def packed_state(state: PrefixState) -> dict[str, Tensor]:
+    """Return a state as tensors by name."""
+    return {"log2_probs": state.log2_probs} | {f"memory.{k}": part for k, part in enumerate(state.memory)}
+
+
+def unpacked_state(tensors: Mapping[str, Tensor], device: torch.device) -> PrefixState:
+    """Return the state that ``packed_state`` took apart."""
+    memory = [tensors[f"memory.{k}"].to(device) for k in range(sum(name.startswith("memory.") for name in tensors))]
+    return PrefixState(tensors["log2_probs"].to(device), tuple(memory))
+
+
+def character_bits(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+    """Teacher-forced cost of each character of completions: -log2 p(x_i given prefix, x_<i).
+
+    Args:
+        model: The model.
+        start: State after the template's prefix, one row.
+        completions: Symbol ids, shape (N, L), padded with -1.
+
+    Returns:
+        Bits, shape (N, L), float64; 0 where there is no character. A row's sum is the completion's log-perplexity.
+    """
+    bits = np.zeros(completions.shape)
+    rows = np.arange(len(completions))
+    state = start.rows(torch.zeros(len(rows), dtype=torch.long, device=model.device))
+    for place in range(completions.shape[1]):
+        symbols = completions[:, place]
+        costs = -state.log2_probs.double().cpu().numpy()[rows, np.maximum(symbols, 0)]
+        bits[:, place] = np.where(symbols >= 0, costs, 0.0)
+        if place + 1 < completions.shape[1]:
+            state = advance_in_tiles(model, state, torch.from_numpy(np.maximum(symbols, 0)).to(model.device))
+    return bits
+
+
+def score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+    """Score lexicographically sorted distinct completions, level by level; arguments as ``log_perplexity_bits``.
+
+    All prefixes of one length are held at a time: some ten thousand completions are enough for full speed.
+    """
+    count, length = completions.shape
+    costs = np.zeros(count)
+    state = start
+    row_of = np.zeros(count, dtype=np.int64)  # which prefix of the level above each completion continues
+    changed = np.zeros(count, dtype=bool)  # where a new prefix of the current length begins
+    changed[0] = True
+    for place in range(length):
+        symbols = completions[:, place]
+        changed = changed | np.r_[True, symbols[1:] != symbols[:-1]]
+        firsts = np.flatnonzero(changed & (symbols != PAD))
+        if len(firsts) == 0:
+            break
+        parents = torch.from_numpy(row_of[firsts]).to(model.device)
+        chosen = torch.from_numpy(symbols[firsts].astype(np.int64)).to(model.device)
+        step = -state.log2_probs[parents, chosen].double().cpu().numpy()
+        group = np.cumsum(changed) - 1  # groups of completions that share this prefix
+        step_of_group = np.zeros(group[-1] + 1)
+        step_of_group[group[firsts]] = step
+        costs += step_of_group[group]
+        if place + 1 < length:
+            row_of_group = np.zeros(group[-1] + 1, dtype=np.int64)
+            row_of_group[group[firsts]] = np.arange(len(firsts))
+            row_of = row_of_group[group]
+            state = advance_in_tiles(model, state, chosen, parents)
+    return costs

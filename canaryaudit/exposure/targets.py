@@ -1,0 +1,49 @@
+"""The canaries of one template, encoded for a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.template import Template
+from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
+from canaryaudit.exposure.scoring import character_bits, log_perplexity_bits, read_prefix
+from canaryaudit.models.language_model import LanguageModel, PrefixState
+
+
+@dataclass(frozen=True)
+class Group:
+    """The canaries and controls of one template.
+
+    Attributes:
+        template: The template.
+        space: R.
+        start: The model's state after the prefix, one row.
+        canaries: K of them.
+        completions: Symbol ids, shape (K, max_length), padded with -1.
+        inserted: Which are no controls, shape (K,), bool.
+        costs_bits: Log-perplexity, shape (K,).
+        character_bits: The same character by character, shape (K, max_length).
+    """
+
+    template: Template
+    space: EncodedSpace
+    start: PrefixState
+    canaries: Sequence[Canary]
+    completions: np.ndarray
+    inserted: np.ndarray
+    costs_bits: np.ndarray
+    character_bits: np.ndarray
+
+    @classmethod
+    def of(cls, model: LanguageModel, canary_set: CanarySet, text: str, members: Sequence[Canary]) -> "Group":
+        """Encode a template's canaries and score them."""
+        template = Template.parse(text)
+        space = EncodedSpace.of(canary_set.space(template), model.vocabulary)
+        start = read_prefix(model, template.prefix)
+        completions = encode_completions([own.completion for own in members], model.vocabulary, space.max_length)
+        costs = log_perplexity_bits(model, start, completions)
+        inserted = np.array([not own.control for own in members])
+        by_character = character_bits(model, start, completions)
+        return cls(template, space, start, members, completions, inserted, costs, by_character)

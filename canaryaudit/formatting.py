@@ -1,0 +1,181 @@
+"""How figures are written: the same in every format."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+MINUS = "\u2212"
+NOTHING_HELD_OUT = "no text was held out"
+"""Said in place of figures of held-out text, where there is none."""
+
+
+_NAMELESS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0}
+"""Characters that print nothing, and that Unicode nevertheless counts as letters or marks."""
+_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_PLAIN = re.compile(r"[\x20-\x7e]*")
+
+
+def decimal(value: float | None, digits: int = 1) -> str:
+    """Write a number with ``digits`` decimals and a true minus sign, or a dash for none."""
+    if value is None:
+        return MISSING
+    text = f"{value:,.{digits}f}"
+    return MINUS + text[1:] if text.startswith("-") and text.strip("-0.,") else text.lstrip("-")
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """Write a change with its sign."""
+    text = decimal(value, digits)
+    return "+" + text if value is not None and value > 0 and text.strip("0.,") else text
+
+
+def shown_change(before: float | None, after: float | None, digits: int) -> float | None:
+    """Return the change between two figures as they are shown, so that whoever subtracts them finds the same."""
+    if before is None or after is None:
+        return None
+    return round(float(f"{after:.{digits}f}") - float(f"{before:.{digits}f}"), digits)
+
+
+def share_change(before: float | None, after: float | None) -> float | None:
+    """Return the change between two shares as they are shown in percent, as a share."""
+    change = None if before is None or after is None else shown_change(100 * before, 100 * after, 2)
+    return None if change is None else change / 100
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Write an interval in bits; empty where it is a point or unknown."""
+    shown = decimal(low), decimal(high)
+    return "" if low is None or high is None or shown[0] == shown[1] else f"{shown[0]} to {shown[1]}"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Write a share in percent."""
+    return MISSING if share is None else decimal(100 * share, digits) + " %"
+
+
+def points(share: float | None, digits: int = 2) -> str:
+    """Write a change of a share in percentage points."""
+    return MISSING if share is None else signed(100 * share, digits) + " points"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in the units that suit it."""
+    if seconds is None:
+        return MISSING
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def guesses(log2: float | None) -> str:
+    """Write a number of guesses given by its logarithm to base 2."""
+    if log2 is None:
+        return MISSING
+    if log2 < math.log2(1e6):
+        return f"{round(2**log2):,}"
+    number = 2**log2 if log2 < 1000 else math.inf
+    for size, name in ((1e6, "million"), (1e9, "billion"), (1e12, "trillion")):
+        if number < 999.5 * size:
+            return f"{number / size:.3g} {name}"
+    return f"10^{log2 * math.log10(2):.0f}"
+
+
+def odds(log2_probability: float | None, *, short: bool = False) -> str:
+    """Write a chance given by its logarithm to base 2, if need be in at most a dozen characters."""
+    if log2_probability is None:
+        return MISSING
+    chance = 2**log2_probability
+    if chance >= 0.995:
+        return "certain" if short else "almost certain"
+    if chance >= 0.095:
+        return f"{100 * chance:.0f} in 100"
+    if short and chance < 1e-5:
+        return f"1 in 10^{-log2_probability * math.log10(2):.0f}"
+    return f"1 in {guesses(-log2_probability)}"
+
+
+def pvalue(value: float | None) -> str:
+    """Write a probability under a hypothesis."""
+    return MISSING if value is None else "below 0.001" if value < 0.001 else decimal(value, 3)
+
+
+def significant(value: float | None) -> str:
+    """Write a quantity of unknown magnitude with three significant digits."""
+    return MISSING if value is None else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", MINUS)
+
+
+def times(factor: float | None) -> str:
+    """Write a speed-up."""
+    return MISSING if factor is None else f"{decimal(factor, 0 if factor >= 10 else 1)} times"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural where it needs one."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def _shown(character: str) -> str:
+    if character == "\n":
+        return "↵"
+    code = ord(character)
+    if code in _NAMELESS or unicodedata.category(character) in _HIDDEN_CATEGORIES:
+        return f"⟨U+{code:04X}⟩"
+    return character
+
+
+def visible(text: str) -> str:
+    """Return ``text`` on one line, with every character that would act or stay unseen replaced by a sign.
+
+    A line feed becomes ``↵``; escape and the other control characters, bidirectional overrides, zero-width
+    and unassigned characters become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show.
+    Applying it twice changes nothing.
+    """
+    return text if _PLAIN.fullmatch(text) else "".join(map(_shown, text))
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return the visible form of ``text``, at most ``limit`` characters, the middle replaced by its length."""
+    if len(text) <= limit and len(shown := visible(text)) <= limit:
+        return shown
+    note = f"…({len(text):,} characters)…"
+    if limit < 3 * len(note):
+        return visible(text[:limit])[: limit - 1] + "…"
+    side = (limit - len(note)) // 2
+    return visible(text[:side])[:side] + note + visible(text[-side:])[-side:]
+
+
+def well_formed(text: str) -> str:
+    """Return ``text`` without lone surrogates, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def json_safe(document: str) -> str:
+    r"""Return a JSON document with every unseen character written as ``\uXXXX``; its meaning stays.
+
+    Such characters can stand only within strings, where an escape means the same.
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        character = match[0]
+        if unicodedata.category(character) not in _HIDDEN_CATEGORIES and ord(character) not in _NAMELESS:
+            return character
+        units = character.encode("utf-16-be")
+        return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+    return re.sub(r"[^\n\x20-\x7e]", escaped, document)
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with null in place of numbers that JSON has no word for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,96 @@
+"""Several character LSTMs that predict together, by the mean of their log-probabilities.
+
+A model trained by shards is one (Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P). The mean of
+log-probabilities, made a law again, is the normalised geometric mean of the members' laws.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.language_model import LOG2_E, LanguageModel, PrefixState
+from canaryaudit.models.weights import load_into
+from canaryaudit.records import Architecture, ModelRecord
+
+State = tuple[tuple[Tensor, Tensor], ...]
+
+
+class Ensemble(nn.Module):
+    """Models of one architecture; used as one model wherever a ``CharLSTM`` is trained further or evaluated."""
+
+    def __init__(self, members: Sequence[CharLSTM]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.architecture = members[0].architecture
+
+    @property
+    def models(self) -> list[CharLSTM]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, CharLSTM)]
+
+    def features(self, symbols: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return what the members' final layers see, side by side, shape (B, T, K H), and their last states."""
+        states = state or (None,) * len(self.members)
+        read = [member.features(symbols, own) for member, own in zip(self.models, states, strict=True)]
+        return torch.cat([hidden for hidden, _ in read], -1), tuple(last for _, last in read)
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """Return the mean of the members' log-probabilities: (..., K H) -> (..., V); logits, since they sum to less."""
+        parts = hidden.chunk(len(self.members), -1)
+        logs = [member.output(part).float().log_softmax(-1) for member, part in zip(self.models, parts, strict=True)]
+        return torch.stack(logs).mean(0)
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        """Return logits of the next symbol at every position: (B, T) -> (B, T, V)."""
+        return self.output(self.features(symbols)[0])
+
+
+class EnsembleReader:
+    """An ``Ensemble`` as a ``LanguageModel``: each member reads by itself, and log-probabilities are averaged."""
+
+    def __init__(self, model: Ensemble) -> None:
+        self._readers = [LSTMReader(member) for member in model.models]
+        self.vocabulary, self.device = self._readers[0].vocabulary, self._readers[0].device
+
+    def read(self, symbols: Tensor) -> PrefixState:
+        """Read one prefix, shape (T,) with T >= 1, from the zero state."""
+        return self._joined([reader.read(symbols) for reader in self._readers])
+
+    def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
+        """Add one symbol, shape (N,), to each of N prefixes."""
+        share = len(state.memory) // len(self._readers)
+        return self._joined(
+            [
+                reader.advance(PrefixState(state.log2_probs, state.memory[share * k : share * (k + 1)]), symbols)
+                for k, reader in enumerate(self._readers)
+            ]
+        )
+
+    def _joined(self, states: Sequence[PrefixState]) -> PrefixState:
+        mean = torch.stack([state.log2_probs for state in states]).mean(0)
+        memory = tuple(part for state in states for part in state.memory)
+        return PrefixState(torch.log_softmax(mean / LOG2_E, 1) * LOG2_E, memory)
+
+
+def reader_of(model: CharLSTM | Ensemble) -> LanguageModel:
+    """Return a model as exposure is measured on it: one symbol at a time, in float32."""
+    return EnsembleReader(model) if isinstance(model, Ensemble) else LSTMReader(model)
+
+
+def untrained_model(architecture: Architecture, members: int) -> CharLSTM | Ensemble:
+    """Return a model of so many members of one architecture; one alone is no ensemble."""
+    if members == 1:
+        return CharLSTM(architecture)
+    return Ensemble([CharLSTM(architecture) for _ in range(members)])
+
+
+def load_model(record: ModelRecord, path: Path, device: torch.device) -> CharLSTM | Ensemble:
+    """Read the model that a record describes.
+
+    Raises:
+        ModelError: The file is damaged, or does not hold that model's weights.
+    """
+    return load_into(lambda: untrained_model(record.architecture, record.members), path, device)

@@ -1,0 +1,46 @@
+"""The protocol of any model that can be asked for the next symbol's probabilities."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from canaryaudit.corpus.vocabulary import Vocabulary
+
+LOG2_E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class PrefixState:
+    """What a model knows after reading N prefixes.
+
+    Attributes:
+        log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
+        memory: The model's own state; every tensor has N rows.
+    """
+
+    log2_probs: Tensor
+    memory: tuple[Tensor, ...]
+
+    def rows(self, index: Tensor) -> "PrefixState":
+        """Return the states of the prefixes that ``index`` names, repeated or reordered as it says."""
+        return PrefixState(self.log2_probs[index], tuple(part[index] for part in self.memory))
+
+
+class LanguageModel(Protocol):
+    """A causal model over a finite vocabulary, read symbol by symbol."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols, by id."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where symbols must be, and log-probabilities will be."""
+
+    def read(self, symbols: Tensor) -> PrefixState:
+        """Read one prefix, shape (T,), from the beginning; the state has one row."""
+
+    def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
+        """Add one symbol, shape (N,), to each of N prefixes."""

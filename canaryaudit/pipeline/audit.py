@@ -1,0 +1,125 @@
+"""A whole audit from a plan: what of it is there already, whether that is what the plan asks for, and the rest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from canaryaudit.canaries.insertion import InsertionPlan
+from canaryaudit.errors import Inconclusive, RunDirectoryError
+from canaryaudit.formatting import counted
+from canaryaudit.pipeline.insert import make_run, plan_run
+from canaryaudit.pipeline.pipeline import Pipeline
+from canaryaudit.pipeline.unlearn import check_options, difference
+from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
+from canaryaudit.progress import Narrator
+from canaryaudit.records import CorpusFacts, Measurement
+from canaryaudit.report import Summary
+from canaryaudit.runs.layout import check_name
+from canaryaudit.runs.run_directory import RunDirectory
+
+
+def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[str]]:
+    """Run a whole audit, or go on with what is there of it.
+
+    Returns:
+        The report's summary, its files, and the names of the unlearnings that came to nothing.
+
+    Raises:
+        CanaryAuditError: A stage fails, or was run already with other options than the plan's.
+    """
+    if RunDirectory.holds_run(audit.run):
+        run = RunDirectory.open(audit.run)
+        narrator.say(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
+        _check_insertion(run, *plan_run(audit.insert))
+    else:
+        run, made = make_run(audit.run, audit.insert, argv)
+        for verb, located in (("Inserted", False), ("Located", True)):
+            canaries = [c for c in made.canary_set.inserted if (c.origin == "located") is located]
+            places = sum(canary.repetitions for canary in canaries)
+            if canaries:
+                narrator.say(
+                    f"{verb} {counted(len(canaries), 'canary')} at {counted(places, 'place')} in "
+                    f"{made.assembly.characters:,} characters; "
+                    f"{counted(len(made.canary_set.controls), 'control')} kept out."
+                )
+        for warning in made.warnings:
+            narrator.warn(warning)
+    failures: list[str] = []
+    with run.lock():
+        pipeline = Pipeline(run, argv, narrator)
+        for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
+            pipeline.chosen(options.canary)
+            check_name(options.resolved_name)
+            if not run.has_unlearning(options.resolved_name):
+                check_options(options)
+        pipeline.baseline(audit.report)
+        pipeline.train(audit.train)
+        _measure(pipeline, "before", audit.measure)
+        for options in audit.unlearn:
+            try:
+                _unlearn(pipeline, options, audit.measure)
+            except Inconclusive as failure:
+                narrator.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
+                failures.append(options.resolved_name)
+        for attack in audit.attack:
+            try:
+                pipeline.attack(attack, audit.measure, anew=False)
+            except Inconclusive as failure:
+                narrator.warn(f"the attack on {attack.name or 'what was unlearned'} came to nothing: {failure}")
+                failures.append("the attack")
+        summary, written = pipeline.report(audit.report, audit.measure)
+    return summary, written, failures
+
+
+def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
+    if not pipeline.run.has_measurement(name):
+        pipeline.measure(name, options)
+    elif not _is_as_asked(pipeline.run.measurement(name), options):
+        pipeline.narrator.say(f"Measured {name} already, but with other options: measuring again.")
+        pipeline.measure(name, options)
+    else:
+        pipeline.narrator.say(f"Measured {name} already.")
+
+
+def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
+    # Importance sampling is left out where the rank is exact: that it is absent says nothing.
+    found = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
+    effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
+    return (
+        measurement.num_references == options.samples
+        and measurement.seed == options.seed
+        # A file of an earlier version does not tell the effort.
+        and effort in ((options.budget, options.precision_bits, options.max_draws), (None, None, None))
+        and found == set(options.estimators) - {"importance"}
+    )
+
+
+def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: MeasureOptions) -> None:
+    name, run = options.resolved_name, pipeline.run
+    if not run.has_unlearning(name):
+        pipeline.unlearn(options, measure_options)
+        return
+    record = run.unlearning(name)
+    if differing := difference(record, options, run.canary_set().inserted):
+        raise RunDirectoryError(
+            f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing}: give the "
+            f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
+        )
+    pipeline.narrator.say(f"Unlearned {name!r} already.")
+    _measure(pipeline, f"after-{name}", measure_options)
+
+
+def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> None:
+    """Raise an error if a run was not made from this insertion; drawing it again takes a moment and tells all."""
+    there = run.manifest.corpus
+    for name in ("sha256", "lowercase", "skip_chars", "holdout", "seed"):
+        if getattr(there, name) != getattr(facts, name):
+            what = f"corpus ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
+            break
+    else:
+        if made.canary_set == run.canary_set():
+            return
+        what = "canaries or controls"
+    raise RunDirectoryError(
+        f"{run.path} differs from the plan in its {what}: name another run directory in the plan (run = "
+        f'"runs/NAME"), or delete {run.path} to start afresh'
+    )

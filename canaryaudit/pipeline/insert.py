@@ -1,0 +1,89 @@
+"""The first stage: a corpus read, an insertion planned, and a run directory made of it, with its provenance."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import canaryaudit
+from canaryaudit import environment
+from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
+from canaryaudit.canaries.masking import mask_arguments
+from canaryaudit.corpus.corpus import read_corpus
+from canaryaudit.plan import InsertOptions
+from canaryaudit.records import CorpusFacts, Manifest, StageRun
+from canaryaudit.runs.run_directory import RunDirectory
+
+
+def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
+    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are not known yet."""
+    corpus = read_corpus(
+        options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
+    )
+    made = plan_insertion(
+        corpus,
+        InsertionRequest(
+            templates=options.templates,
+            num_canaries=options.num_canaries,
+            repetitions=options.repetitions,
+            secrets=options.secret,
+            located=options.locate,
+            num_controls=options.controls,
+            wider_space=options.space,
+            lowercase=options.lowercase,
+            holdout=options.holdout,
+            seed=options.seed,
+        ),
+    )
+    return made, CorpusFacts(
+        name=corpus.name,
+        sha256=corpus.sha256,
+        audited_sha256="",
+        characters=made.assembly.characters,
+        heldout_characters=made.assembly.heldout_characters,
+        paragraphs=made.num_paragraphs,
+        documents=made.num_documents,
+        lowercase=options.lowercase,
+        skip_chars=options.skip_chars,
+        holdout=options.holdout,
+        seed=options.seed,
+    )
+
+
+def make_run(
+    path: Path, options: InsertOptions, argv: Sequence[str], *, replace: bool = False
+) -> tuple[RunDirectory, InsertionPlan]:
+    """Plan the insertion and write the run directory.
+
+    Args:
+        path: A directory that is missing or empty.
+        options: What to insert where.
+        argv: The command line, for the manifest.
+        replace: Throw away the run that the directory already holds.
+    """
+    RunDirectory(path).check_can_create(replace=replace)
+    started, clock = environment.utc_now(), time.perf_counter()
+    made, facts = plan_run(options)
+    stage = StageRun(
+        stage="insert",
+        argv=mask_arguments(argv, made.canary_set),
+        started=started,
+        seconds=time.perf_counter() - clock,
+        seed=options.seed,
+    )
+    manifest = Manifest(
+        canaryaudit=canaryaudit.__version__,
+        versions=environment.versions(),
+        commit=environment.commit(),
+        machine=environment.machine(),
+        corpus=facts,
+        stages=(stage,),
+        warnings=mask_arguments(made.warnings, made.canary_set),
+    )
+    run = RunDirectory.create(
+        path,
+        manifest=manifest,
+        assembly=made.assembly,
+        canary_set=made.canary_set,
+        replace=replace,
+    )
+    return run, made

@@ -1,0 +1,16 @@
+"""The measuring stage: its configuration."""
+
+from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.plan import MeasureOptions
+
+
+def measurement_config(options: MeasureOptions) -> MeasurementConfig:
+    """Return how to measure by the options of a command."""
+    return MeasurementConfig(
+        num_references=options.samples,
+        estimators=options.estimators,
+        search_budget=options.budget,
+        precision_bits=options.precision_bits,
+        max_draws=options.max_draws,
+        seed=options.seed,
+    )

@@ -1,0 +1,72 @@
+"""A run directory at hand: its models and its text loaded, the stages that work on it noted."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from canaryaudit import distributed as ranks
+from canaryaudit import environment
+from canaryaudit.canaries.insertion import run_vocabulary, secret_mask
+from canaryaudit.canaries.masking import mask_arguments
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.ensemble import Ensemble, load_model
+from canaryaudit.progress import Narrator
+from canaryaudit.records import Stage, StageRun
+from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.training.data import TrainingData
+
+
+class Workbench:
+    """What every stage needs.
+
+    Attributes:
+        run: The run directory, whose lock the caller holds.
+        argv: The command line, for the manifest.
+        narrator: Told of progress.
+        ranks: The processes that share the work.
+    """
+
+    def __init__(self, run: RunDirectory, argv: Sequence[str], narrator: Narrator) -> None:
+        self.run, self.argv, self.narrator = run, tuple(argv), narrator
+        self.ranks = ranks.of_job()
+
+    def model(self, name: str, device: torch.device) -> CharLSTM | Ensemble:
+        """Load a model, after checking that its weights are what its record describes."""
+        return load_model(self.run.model_record(name), self.run.verify_weights(name), device)
+
+    def data(self, device: torch.device) -> tuple[TrainingData, str]:
+        """Return the run's encoded text, mapped into memory on a processor, and its vocabulary."""
+        canary_set = self.run.canary_set()
+        vocabulary = run_vocabulary(canary_set)
+        text, heldout = self.run.text().ids(vocabulary), self.run.heldout().ids(vocabulary)
+        data = TrainingData(
+            train=torch.from_numpy(text).to(device),
+            secret=torch.from_numpy(secret_mask(len(text), canary_set.canaries)).to(device),
+            heldout=torch.from_numpy(heldout).to(device),
+            sha256=(self.run.text().sha256, self.run.heldout().sha256),
+        )
+        return data, vocabulary.symbols
+
+    @contextmanager
+    def stage(
+        self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
+    ) -> Iterator[None]:
+        """Note a stage in the manifest when its work is done, before the record that makes it count."""
+        argv = mask_arguments(self.argv, self.run.canary_set())
+        started, clock = environment.utc_now(), time.perf_counter()
+        yield
+        self.run.add_stage(
+            StageRun(
+                stage=stage,
+                name=name,
+                argv=argv,
+                started=started,
+                seconds=time.perf_counter() - clock,
+                seed=seed,
+                device=device,
+                precision=precision,
+                processes=self.ranks.size,
+            )
+        )

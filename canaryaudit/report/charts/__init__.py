@@ -1,0 +1,24 @@
+"""Every chart of a report, in the order of its sections: a new section adds its own here."""
+
+from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
+from canaryaudit.report.charts.estimates import estimates_chart
+from canaryaudit.report.charts.exposure import exposure_chart
+from canaryaudit.report.charts.memorisation import memorisation_chart
+from canaryaudit.report.charts.methods import method_chart
+from canaryaudit.report.charts.references import reference_chart
+from canaryaudit.report.charts.relearning import relearning_charts
+from canaryaudit.report.schema import Summary
+
+
+def charts(summary: Summary) -> tuple[Chart, ...]:
+    """Return every chart that the summary has figures for."""
+    drawn = [exposure_chart(summary)]
+    if summary.memorisation:
+        drawn.append(memorisation_chart(summary.memorisation, unlearned=summary.unlearned))
+    for index, template in enumerate(summary.templates[:MOST_TEMPLATES]):
+        if template.before or template.after:
+            drawn.append(reference_chart(summary, index))
+    drawn.append(estimates_chart(summary))
+    if sum(method.measured for method in summary.methods) > 1:
+        drawn.append(method_chart(summary))
+    return (*drawn, *relearning_charts(summary))

@@ -1,0 +1,183 @@
+"""Charts of exposure and of methods, and what all charts share: one specification each, and its static picture.
+
+Specifications hold numbers and names only, never a secret. Pictures are drawn without a network and
+without a browser. They lie on light and dark backgrounds alike: nothing is painted behind them, text is
+mid-grey, and the two colours (vermilion and blue of Okabe & Ito, the blue lightened to show on black) are told
+apart by colour-blind readers; shapes say the same.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import altair as alt
+import vl_convert
+
+from canaryaudit import formatting as figures
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS
+
+BEFORE, AFTER, BAR = "#D55E00", "#1F84C4", "#8c959f"
+INK = "#767d85"
+"""Mid-grey, legible on white and on black."""
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+MOST_CANARIES = 40
+MOST_TEMPLATES = 6
+"""That have pictures of their own."""
+NAME_LENGTH = 24
+NARROW = 240
+"""Width of a chart's panels, without labels, that fits the screen of a telephone."""
+
+State = Literal["before", "after"]
+
+
+_LONG = re.compile(r"-?\d*\.\d{3,}(?:e-?\d+)?")
+_GEOMETRY = re.compile(r'\b(transform|d|x2|y2|width|height)="([^"]*)"')
+_PARTS = re.compile(r' role="graphics-[^"]*"| aria-roledescription="[^"]*"| aria-hidden="true"')
+_AXIS_LABEL = re.compile(r'( aria-roledescription="(?:axis|legend)") aria-label="[^"]*"')
+_LABEL = re.compile(r'aria-label="[^"]*"')
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with what a reader who cannot see it needs.
+
+    Attributes:
+        name: Stem of its file's name.
+        title: What it shows.
+        alternative: The same in a sentence with figures.
+        spec: Vega-Lite specification.
+    """
+
+    name: str
+    title: str
+    alternative: str
+    spec: dict[str, Any]
+
+    @property
+    def file_name(self) -> str:
+        """Name of the picture's file."""
+        return f"{self.name}.svg"
+
+    def svg(self, panel_width: int | None = None) -> str:
+        """Return the chart as a static picture.
+
+        Args:
+            panel_width: Of every panel, in pixels; by default as wide as it was specified.
+        """
+        return _drawn(json.dumps(self.spec if panel_width is None else _resized(self.spec, panel_width)))
+
+
+@lru_cache(maxsize=32)
+def _drawn(spec: str) -> str:
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_vegalite_version(), allowed_base_urls=[])
+    return svg
+
+
+def _resized(spec: dict[str, Any], width: int) -> dict[str, Any]:
+    """Return a specification with panels of another width: its own, and those that it is composed of."""
+    changed = spec | ({"width": width} if "width" in spec else {})
+    for parts in {"hconcat", "vconcat", "layer"} & set(spec):
+        changed[parts] = [_resized(part, width) for part in spec[parts]]
+    return changed
+
+
+def _vegalite_version() -> str:
+    """Return the version that altair writes specifications for, as vl_convert names it."""
+    wanted = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
+    known: list[str] = vl_convert.get_vegalite_versions()
+    return ".".join(wanted) if ".".join(wanted) in known else known[-1]
+
+
+def said_bits(bits: float | None, low: float | None, high: float | None) -> str:
+    """Say an exposure with its interval."""
+    spread = figures.interval(low, high)
+    return f"{figures.decimal(bits)} bits" + (f", between {spread.replace(' to ', ' and ')}" if spread else "")
+
+
+def chance_band(axis: Literal["x", "y"]) -> Any:
+    """Return the band in which 95 of 100 secrets lie that a model never saw."""
+    band = alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}])).mark_rect(
+        color=BAR, opacity=0.22, aria=False
+    )
+    return band.encode(x="from:Q", x2="to:Q") if axis == "x" else band.encode(y="from:Q", y2="to:Q")
+
+
+def by_state(states: Sequence[str]) -> alt.Color:
+    """Return the colour of before and after."""
+    return alt.Color(
+        "state:N", scale=alt.Scale(domain=states, range=[BEFORE, AFTER][: len(states)]), legend=legend(states)
+    )
+
+
+def shape_by_state(states: Sequence[str]) -> alt.Shape:
+    """Return the shape of before and after: what the colour says, for those who do not see it."""
+    scale = alt.Scale(domain=states, range=["circle", "diamond"][: len(states)])
+    return alt.Shape("state:N", scale=scale, legend=legend(states))
+
+
+def legend(states: Sequence[str]) -> alt.Legend | None:
+    """Return the legend of before and after; none where there is no after."""
+    return alt.Legend(title=None, orient="top", symbolOpacity=1) if len(states) > 1 else None
+
+
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """Return the specification with the house's look."""
+    axis = {
+        "labelColor": INK,
+        "titleColor": INK,
+        "tickColor": INK,
+        "domainColor": INK,
+        "gridColor": INK,
+        "gridOpacity": 0.2,
+    }
+    spec: dict[str, Any] = json.loads(chart.to_json(indent=None), parse_float=lambda text: float(f"{float(text):.5g}"))
+    del spec["$schema"]  # An address; the version that draws it is named where it is drawn.
+    spec["config"] = {
+        "background": "transparent",
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": axis
+        | {
+            "gridOpacity": 0.2,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelLimit": 240,
+        },
+        "legend": {"labelColor": INK, "labelFontSize": 12},
+        "title": {"color": INK},
+    }
+    return spec
+
+
+def inline_svg(chart: Chart, panel_width: int | None = None) -> str:
+    """Return the picture for a page.
+
+    Names of its parts become unique, text takes the page's own colour and font, only marks keep their words, and
+    coordinates are rounded to a hundredth of a pixel: a third of the size is left.
+
+    Args:
+        chart: What to draw.
+        panel_width: Of every panel, in pixels; by default as wide as it was specified.
+    """
+    name = chart.name if panel_width is None else f"{chart.name}-{panel_width}"
+    svg = chart.svg(panel_width)
+    svg = re.sub(r"\b(id=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)
+    svg = re.sub(r"\sxmlns(:xlink)?=\"[^\"]*\"", "", svg, count=2)
+    svg = svg.replace(f'"{INK}"', '"currentColor"')
+    svg = re.sub(r' font-family="[^"]*"| pointer-events="none"| opacity="1"', "", svg)
+    svg = _PARTS.sub("", _AXIS_LABEL.sub(r"\1", svg))
+    svg = _GEOMETRY.sub(lambda match: f'{match[1]}="{_LONG.sub(_rounded, match[2])}"', svg)
+    svg = _LABEL.sub(lambda match: _LONG.sub(_significant, match[0]), svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-labelledby="{chart.name}-caption" ', 1)
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def _significant(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.4g}"

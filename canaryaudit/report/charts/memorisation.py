@@ -1,0 +1,85 @@
+"""Exposure against the number of repetitions, as a chart."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from canaryaudit import formatting as figures
+from canaryaudit.records import MemorisationPoint
+from canaryaudit.report.charts.base import (
+    BAR,
+    MOST_TEMPLATES,
+    Chart,
+    by_state,
+    said_bits,
+    shape_by_state,
+    specification,
+)
+from canaryaudit.report.schema import CurveSummary, MemorisationSummary
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS
+
+
+def memorisation_chart(memorisation: MemorisationSummary, *, unlearned: bool) -> Chart:
+    """Build the curves: mean exposure against repetitions, over what as many secrets never seen would average."""
+    shown = memorisation.curves[: MOST_TEMPLATES + 1]
+    panels = [_curve_panel(curve, unlearned=unlearned, titled=len(shown) > 1) for curve in shown]
+    chart = alt.vconcat(*panels, spacing=18) if len(panels) > 1 else panels[0]
+    whole = shown[0]
+    said = [_points_words(whole.before, "before unlearning" if unlearned else "")]
+    said += [_points_words(whole.after, "afterwards")] if whole.after else []
+    words = f"{memorisation.answer} Mean exposure in bits: {'; '.join(said)}."
+    return Chart("memorisation", "Mean exposure against repetitions", words, specification(chart))
+
+
+def _points_words(points: Sequence[MemorisationPoint], when: str) -> str:
+    said = ", ".join(f"{p.mean_bits:.1f} ({p.low:.1f} to {p.high:.1f}) at {p.repetitions:,}" for p in points)
+    return f"{when}, {said}" if when else said
+
+
+def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
+    counts = sorted({point.repetitions for point in (*curve.before, *curve.after)})
+    ceiling = math.ceil(max(p.high for p in (*curve.before, *curve.after)))
+    states = ["before", "after"] if unlearned else ["before"]
+    x = alt.X(
+        "times:Q",
+        title="times inserted (0: controls)",
+        scale=alt.Scale(type="symlog", domain=[0, counts[-1]], nice=False, padding=14),
+        axis=alt.Axis(values=counts, grid=False, format=",d", labelOverlap="greedy"),
+    )
+    scale = alt.Scale(domain=[0, max(ceiling, math.ceil(1.5 * NEVER_SEEN_BITS))], nice=False)
+    y = alt.Y("bits:Q", title="mean exposure, bits", scale=scale, axis=alt.Axis(tickCount=5))
+    unseen = [{"times": point.repetitions, "bits": point.unseen_bits} for point in curve.before]
+    layers: list[Any] = [
+        alt.Chart(alt.Data(values=unseen)).mark_area(color=BAR, opacity=0.22, aria=False).encode(x=x, y=y)
+    ]
+    for state, points, aside in (("before", curve.before, -4), ("after", curve.after, 4)):
+        if not points:
+            continue
+        rows = [
+            {
+                "times": p.repetitions,
+                "bits": p.mean_bits,
+                "low": p.low,
+                "high": p.high,
+                "state": state,
+                "said": f"{figures.counted(p.canaries, 'canary') if p.repetitions else 'controls'}, inserted "
+                f"{p.repetitions:,} times, {state}: {said_bits(p.mean_bits, p.low, p.high)} on average",
+            }
+            for p in points
+        ]
+        base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=by_state(states))
+        offset = aside if unlearned else 0
+        layers += [
+            base.mark_line(strokeWidth=1.5, opacity=0.6, xOffset=offset, aria=False).encode(),
+            base.mark_rule(strokeWidth=5, opacity=0.35, xOffset=offset, aria=False).encode(
+                y=alt.Y("low:Q"), y2="high:Q"
+            ),
+            base.mark_point(filled=True, size=85, opacity=1, xOffset=offset).encode(
+                shape=shape_by_state(states), description="said:N"
+            ),
+        ]
+    name = "All templates" if curve.template is None else f"Template {curve.template + 1}"
+    heading = {"title": alt.TitleParams(name, anchor="start", fontSize=13)} if titled else {}
+    return alt.layer(*layers).properties(width=520, height=180, **heading)

@@ -1,0 +1,250 @@
+"""Several runs side by side: other seeds, sizes or corpora, each with the figures of its own summary."""
+
+import math
+from collections.abc import Sequence
+from pathlib import PurePath
+from statistics import fmean
+from typing import Any
+
+import altair as alt
+
+from canaryaudit import formatting as figures
+from canaryaudit.formatting import shorten, well_formed
+from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
+from canaryaudit.report.schema import Figure, Part, Summary
+from canaryaudit.report.verdicts import WORDS, Verdict
+
+COMPARISON_VERSION = 1
+SHORTEST_NAME, _LABEL = 20, 28
+"""Characters of a run's name on the terminal, and beside its row of the chart."""
+MOST_MARKS = 60
+"""Canaries of each run that the chart marks, worst first."""
+
+
+class RunPoint(Part):
+    """One canary of one run."""
+
+    id: str
+    repetitions: int
+    before: Figure
+    """Exposure in bits."""
+    after: Figure
+    verdict: Verdict
+
+
+class RunSummary(Part):
+    """One run's line."""
+
+    name: str
+    corpus: str
+    model: str
+    seed: str
+    """Of the canaries, and of the training where it is another one."""
+    method: str | None
+    """The unlearning shown; None where nothing was unlearned."""
+    verdict: Verdict
+    headline: str
+    canaries: int
+    exposed: int
+    """After unlearning, if there is an after."""
+    largest_before: Figure
+    mean_before: Figure
+    largest_after: Figure
+    mean_after: Figure
+    accuracy_change: Figure
+    heldout_loss_change_bits: Figure
+    seconds: Figure
+    speedup: Figure
+    calibrated: bool | None
+    """Whether all its controls passed; None without controls."""
+    warnings: tuple[str, ...]
+    points: tuple[RunPoint, ...]
+    """Worst first."""
+
+    @property
+    def accuracy_points(self) -> float | None:
+        """Change of the accuracy in percentage points."""
+        return None if self.accuracy_change is None else 100 * self.accuracy_change
+
+
+class RepetitionLine(Part):
+    """Mean exposure of the canaries that were inserted equally often, by run; None where a run has none."""
+
+    repetitions: int
+    before: tuple[Figure, ...]
+    after: tuple[Figure, ...]
+
+
+class Comparison(Part):
+    """comparison.json: several runs on one page."""
+
+    schema_version: int = COMPARISON_VERSION
+    unlearned: bool
+    """Whether any run has an after."""
+    runs: tuple[RunSummary, ...]
+    repetitions: tuple[RepetitionLine, ...]
+    """In ascending order."""
+    reasons: tuple[str, ...]
+    """Why the gate failed; empty where it passed, or there was none."""
+    gated: bool
+
+
+def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
+    """Put several runs' summaries side by side, in the order given.
+
+    Args:
+        summaries: One for each run, each masked.
+        paths: Where the runs are, to tell those of one name apart.
+    """
+    names = _names([summary.run for summary in summaries], paths)
+    runs = tuple(_run(name, summary) for name, summary in zip(names, summaries, strict=True))
+    counts = sorted({point.repetitions for run in runs for point in run.points})
+    return Comparison(
+        unlearned=any(summary.unlearned for summary in summaries),
+        runs=runs,
+        repetitions=tuple(
+            RepetitionLine(
+                repetitions=count,
+                before=tuple(_mean([p.before for p in run.points if p.repetitions == count]) for run in runs),
+                after=tuple(_mean([p.after for p in run.points if p.repetitions == count]) for run in runs),
+            )
+            for count in counts
+        ),
+        reasons=tuple(
+            f"{name}: {reason}"
+            for name, summary in zip(names, summaries, strict=True)
+            for reason in (summary.gate.reasons if summary.gate else ())
+        ),
+        gated=any(summary.gate for summary in summaries),
+    )
+
+
+def _names(names: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """Return a name for each run: its own, or with its folder's where two have the same."""
+    if len(set(names)) == len(names):
+        return list(names)
+    parents = [well_formed(PurePath(path).parent.name) for path in paths]
+    longer = [f"{parent}/{name}" if parent else name for parent, name in zip(parents, names, strict=True)]
+    if len(set(longer)) == len(longer):
+        return longer
+    return [f"{name} ({place})" for place, name in enumerate(names, 1)]
+
+
+def _run(name: str, summary: Summary) -> RunSummary:
+    method = summary.method
+    facts = {fact.name: fact.value for fact in (*summary.audited, *summary.provenance.facts)}
+    seed = facts.get("Seed of the canaries", figures.MISSING)
+    trained = {str(stage.seed) for stage in summary.provenance.stages if stage.stage == "train"} - {seed}
+    befores = [canary.before.exposure.bits for canary in summary.canaries]
+    afters = [canary.after.exposure.bits for canary in summary.canaries if canary.after]
+    tested = [c for c in (summary.calibration_before, summary.calibration_after) if c]
+    return RunSummary(
+        name=name,
+        corpus=facts["Corpus"],
+        model=facts["Model"],
+        seed=seed + (f", training {', '.join(sorted(trained))}" if trained else ""),
+        method=f"{method.method}, {method.scope}, {method.replacement}" if method else None,
+        verdict=summary.overall.verdict,
+        headline=summary.overall.headline,
+        canaries=len(summary.canaries),
+        exposed=sum(canary.last.verdict is Verdict.EXPOSED for canary in summary.canaries),
+        largest_before=_largest(befores),
+        mean_before=_mean(befores),
+        largest_after=_largest(afters),
+        mean_after=_mean(afters),
+        accuracy_change=method.shown_accuracy_change if method else None,
+        heldout_loss_change_bits=method.shown_heldout_loss_change if method else None,
+        seconds=method.seconds if method else None,
+        speedup=method.speedup if method else None,
+        calibrated=all(c.passed for c in tested) if tested else None,
+        warnings=summary.warnings,
+        points=tuple(
+            RunPoint(
+                id=canary.id,
+                repetitions=canary.repetitions,
+                before=canary.before.exposure.bits,
+                after=canary.after.exposure.bits if canary.after else None,
+                verdict=canary.last.verdict,
+            )
+            for canary in summary.canaries
+        ),
+    )
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return fmean(known) if (known := _known(values)) else None
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    return max(_known(values), default=None)
+
+
+def labels(runs: Sequence[RunSummary], limit: int) -> list[str]:
+    """Return every run's name in at most ``limit`` characters, no two of them alike.
+
+    Where any format's short names would be alike, all are numbered in the order given, and alike in every format.
+    """
+    if all(len({shorten(run.name, size) for run in runs}) == len(runs) for size in (SHORTEST_NAME, limit)):
+        return [shorten(run.name, limit) for run in runs]
+    numbers = [f"{place}:" for place in range(1, len(runs) + 1)]
+    return [number + shorten(run.name, limit - len(number)) for number, run in zip(numbers, runs, strict=True)]
+
+
+def comparison_chart(comparison: Comparison) -> Chart:
+    """Build the picture: a row for each run, every canary's exposure before and after, over chance's own band."""
+    names = labels(comparison.runs, _LABEL)
+    states = ["before", "after"] if comparison.unlearned else ["before"]
+    rows: list[dict[str, Any]] = [
+        {
+            "run": name,
+            "state": state,
+            "bits": bits,
+            "said": f"{name}, {shorten(point.id, 24)}, inserted {point.repetitions:,} "
+            f"{'time' if point.repetitions == 1 else 'times'}, {state}: {bits:.1f} bits",
+        }
+        for name, run in zip(names, comparison.runs, strict=True)
+        for point in run.points[:MOST_MARKS]
+        for state, bits in (("before", point.before), ("after", point.after))
+        if bits is not None
+    ]
+    reach = math.ceil(max([1.0, *(row["bits"] for row in rows)])) + 1
+    axis = alt.Axis(grid=True, domain=False, ticks=False, labelPadding=8)
+    points = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(filled=True, size=70, opacity=0.7)
+        .encode(
+            y=alt.Y("run:N", sort=names, title=None, axis=axis),
+            yOffset=alt.YOffset("state:N", sort=states),
+            x=alt.X("bits:Q", title="exposure, bits", scale=alt.Scale(domain=[0, reach], nice=False)),
+            color=by_state(states),
+            shape=shape_by_state(states),
+            description="said:N",
+        )
+    )
+    chart = alt.layer(chance_band("x"), points).properties(width=520, height=alt.Step(22))
+    return Chart(
+        "comparison",
+        "Exposure of every canary, by run",
+        f"Exposure in bits: {_words(comparison)}.",
+        specification(chart),
+    )
+
+
+def _words(comparison: Comparison) -> str:
+    said = []
+    for name, run in zip(labels(comparison.runs, _LABEL), comparison.runs, strict=True):
+        text = f"{name}: at most {figures.decimal(run.largest_before)}"
+        if run.method is not None:
+            text += f" before and {figures.decimal(run.largest_after)} after"
+        said.append(f"{text}, {WORDS[run.verdict]}")
+    return "; ".join(said)
+
+
+def spread(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Return the least and the largest of the known values."""
+    known: list[Any] = _known(values)
+    return (min(known), max(known)) if known else None

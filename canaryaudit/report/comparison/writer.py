@@ -1,0 +1,149 @@
+"""The comparison as a page, as Markdown, as JSON and on the terminal: all from one object, none computes a figure."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.constrain import Constrain
+from rich.table import Table
+from rich.text import Text
+
+from canaryaudit import formatting as figures
+from canaryaudit.formatting import visible
+from canaryaudit.records import ReportFormat
+from canaryaudit.report.charts.base import Chart
+from canaryaudit.report.comparison.comparison import (
+    SHORTEST_NAME,
+    Comparison,
+    RunSummary,
+    comparison_chart,
+    labels,
+    spread,
+)
+from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
+from canaryaudit.report.formats.markdown import code, plain
+from canaryaudit.report.formats.terminal import STYLES, WIDTH
+from canaryaudit.report.formats.writer import SIGNATURE, render_json
+from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
+from canaryaudit.storage.files import atomic_write, write_errors
+
+COMPARISON_FORMATS: tuple[ReportFormat, ...] = ("html", "md", "json")
+_MOST_REASONS = 20
+_NAME = 60
+"""Characters of a run's name in Markdown."""
+
+
+def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[ReportFormat]) -> list[Path]:
+    """Write the comparison in every wanted format, each file whole or not at all.
+
+    Returns:
+        The files written, the reader's first choice first.
+
+    Raises:
+        RunDirectoryError: The directory or a file cannot be written.
+    """
+    chart = comparison_chart(comparison)
+    makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
+        "html": lambda: {"comparison.html": render_page(comparison, chart)},
+        "md": lambda: {
+            "comparison.md": render_comparison_markdown(comparison, chart),
+            chart.file_name: SIGNATURE + chart.svg(),
+        },
+        "json": lambda: {"comparison.json": render_json(comparison)},
+    }
+    contents = {
+        name: text for wanted in COMPARISON_FORMATS if wanted in formats for name, text in makers[wanted]().items()
+    }
+    with write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        atomic_write(directory / name, text.encode())
+    return [directory / name for name in contents]
+
+
+def render_page(comparison: Comparison, chart: Chart) -> str:
+    """Return the page."""
+    return (
+        make_environment()
+        .get_template("comparison.html.j2")
+        .render(
+            c=comparison,
+            drawing=drawing(chart),
+            words=SHORT_WORDS,
+            spread=spread,
+            labels=labels,
+            unfolded=UNFOLDED,
+        )
+    )
+
+
+def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
+    """Return the comparison as Markdown, its picture beside it."""
+    names = [code(name, _NAME) for name in labels(comparison.runs, _NAME)]
+    runs = list(zip(names, comparison.runs, strict=True))
+    blocks = ["# Canary audits compared", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
+    blocks += [f"> **Mind**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
+    if comparison.gated:
+        blocks.append(f"**Gate: {'failed' if comparison.reasons else 'passed'}.**")
+        blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
+    blocks += [
+        f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})",
+        "| Run | Verdict | Canaries | Exposed | Largest exposure | Mean exposure | Accuracy | Held-out loss | Seconds "
+        "| Controls |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |\n"
+        + "\n".join(
+            f"| {name} | {WORDS[run.verdict]} | {run.canaries:,} | {run.exposed:,} | "
+            f"{_change(run.largest_before, run.largest_after)} | {_change(run.mean_before, run.mean_after)} | "
+            f"{figures.points(run.accuracy_change)} | {figures.signed(run.heldout_loss_change_bits, 3)} | "
+            f"{figures.decimal(run.seconds)} | {_controls(run)} |"
+            for name, run in runs
+        ),
+        "## Mean exposure by repetitions, bits",
+        f"| Times inserted | {' | '.join(names)} |\n"
+        f"| --: |{' --: |' * len(runs)}\n"
+        + "\n".join(
+            f"| {line.repetitions:,} | "
+            + " | ".join(_change(before, after) for before, after in zip(line.before, line.after, strict=True))
+            + " |"
+            for line in comparison.repetitions
+        ),
+        "## What was compared",
+        "| Run | Corpus | Model | Seed | Unlearning |\n| --- | --- | --- | --- | --- |\n"
+        + "\n".join(
+            f"| {name} | {plain(run.corpus, 80)} | {plain(run.model, 200)} | {plain(run.seed)} | "
+            f"{plain(run.method or 'none', 120)} |"
+            for name, run in runs
+        ),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def render_comparison_terminal(comparison: Comparison) -> RenderableType:
+    """Return what ``report`` prints of several runs, at most 80 columns wide."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("run", "canaries", "largest, bits", "mean, bits", "accuracy", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("run", "verdict") else "right")
+    for name, run in zip(labels(comparison.runs, SHORTEST_NAME), comparison.runs, strict=True):
+        table.add_row(
+            Text(name),
+            f"{run.canaries:,}",
+            _change(run.largest_before, run.largest_after),
+            _change(run.mean_before, run.mean_after),
+            figures.signed(run.accuracy_points, 2),
+            Text(SHORT_WORDS[run.verdict], style=STYLES[run.verdict]),
+        )
+    parts: list[RenderableType] = [table]
+    for run in comparison.runs:
+        lines = [f"{run.name}: {warning}" for warning in run.warnings]
+        parts += [Text.assemble(("! ", "bold yellow"), visible(line)) for line in lines]
+    if comparison.gated:
+        parts.append(Text(f"Gate: {'FAILED' if comparison.reasons else 'passed'}", style="bold"))
+    return Constrain(Group(*parts), WIDTH)
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return figures.decimal(before) + (f" → {figures.decimal(after)}" if after is not None else "")
+
+
+def _controls(run: RunSummary) -> str:
+    return "none" if run.calibrated is None else "passed" if run.calibrated else "**FAILED**"

@@ -1,0 +1,98 @@
+"""The report as JUnit XML, which pipelines show as test results: a case for each canary, and one for each condition."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from canaryaudit.formatting import shorten, visible
+from canaryaudit.report.schema import CalibrationFigures, CanarySummary, MethodSummary, Summary
+from canaryaudit.report.verdicts import WORDS, Verdict
+
+_LONGEST = 600
+
+
+def render_junit(summary: Summary) -> str:
+    """Return the report as JUnit XML.
+
+    With a gate, a canary's case fails where the gate names it; without one, where it is exposed. A canary without a
+    verdict counts as skipped: nothing was shown. Whether controls passed and quality was kept are cases of their own.
+    """
+    root = ElementTree.Element("testsuites", name="canaryaudit")
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for reason in summary.gate.reasons if summary.gate else ():
+        reasons[reason.split(": ")[0]].append(reason)
+    canaries = [_canary(canary, reasons[canary.id], gated=summary.gate is not None) for canary in summary.canaries]
+    _suite(root, f"{summary.run}: canaries", canaries)
+    _suite(root, f"{summary.run}: audit", [*_controls(summary), *_quality(summary.method), *_gate(summary)])
+    for name in ("tests", "failures", "skipped"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
+    root.set("errors", "0")
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(root: ElementTree.Element, name: str, cases: Sequence[ElementTree.Element]) -> None:
+    suite = ElementTree.SubElement(root, "testsuite", name=shorten(name, 160))
+    suite.extend(cases)
+    for case in cases:
+        case.set("classname", f"canaryaudit.{'canary' if name.endswith('canaries') else 'audit'}")
+        case.set("time", "0")
+    suite.set("tests", str(len(cases)))
+    suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))
+    suite.set("errors", "0")
+    suite.set("skipped", str(sum(case.find("skipped") is not None for case in cases)))
+
+
+def _case(name: str, *, failure: str = "", skipped: str = "", note: str = "") -> ElementTree.Element:
+    case = ElementTree.Element("testcase", name=shorten(name, 160))
+    if failure:
+        ElementTree.SubElement(case, "failure", message=shorten(failure, _LONGEST), type="exposure")
+    elif skipped:
+        ElementTree.SubElement(case, "skipped", message=shorten(skipped, _LONGEST))
+    if note:
+        ElementTree.SubElement(case, "system-out").text = "\n".join(map(visible, note.splitlines()))
+    return case
+
+
+def _canary(canary: CanarySummary, reasons: Sequence[str], *, gated: bool) -> ElementTree.Element:
+    state = canary.last
+    said = f"{WORDS[state.verdict]}: {state.reason}"
+    exposed = said if state.verdict is Verdict.EXPOSED else ""
+    failure = "; ".join(reasons) if gated else exposed
+    skipped = said if state.verdict is Verdict.INCONCLUSIVE else ""
+    return _case(canary.id, failure=failure, skipped=skipped, note=said)
+
+
+def _controls(summary: Summary) -> list[ElementTree.Element]:
+    states: list[tuple[str, CalibrationFigures | None]] = [("before", summary.calibration_before)]
+    if summary.unlearned:
+        states.append(("after", summary.calibration_after))
+    cases = []
+    for when, found in states:
+        name = f"controls pass {when} unlearning" if summary.unlearned else "controls pass"
+        if found is None:
+            cases.append(
+                _case(name, skipped="there were no controls: nothing shows that the measurement is calibrated")
+            )
+        else:
+            failure = "" if found.passed else found.note or "the controls do not score as secrets never seen must"
+            cases.append(_case(name, failure=failure))
+    return cases
+
+
+def _quality(method: MethodSummary | None) -> list[ElementTree.Element]:
+    if method is None:
+        return []
+    change, allowed = method.accuracy_change, method.accuracy_drop_allowed
+    name = "the model keeps its quality"
+    if change is None or allowed is None:
+        return [_case(name, skipped="accuracy after unlearning could not be measured")]
+    lost = f"accuracy outside the secrets fell by {-100 * change:.3f} points, {100 * allowed:.3f} were allowed"
+    return [_case(name, failure=lost if -change > allowed else "")]
+
+
+def _gate(summary: Summary) -> list[ElementTree.Element]:
+    if summary.gate is None:
+        return []
+    reasons = summary.gate.reasons
+    return [_case(f"gate: {summary.gate.name}", failure="; ".join(reasons[:20]), note="\n".join(reasons[:1000]))]

@@ -1,0 +1,367 @@
+"""The report as Markdown that renders on a code host as it is, its pictures beside it."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
+
+from canaryaudit import formatting as figures
+from canaryaudit.formatting import shorten
+from canaryaudit.records import EstimatorName, only_bounds
+from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
+from canaryaudit.report.charts.estimates import bounds
+from canaryaudit.report.formats.likelihood import expected
+from canaryaudit.report.schema import (
+    CalibrationFigures,
+    CanaryState,
+    CanarySummary,
+    CurveSummary,
+    ExposureFigure,
+    MethodSummary,
+    Summary,
+)
+from canaryaudit.report.summary.memorisation import guesses_words
+from canaryaudit.report.summary.relearning import (
+    relearning_facts,
+    relearning_rows,
+    relearning_rule,
+    relearning_sentences,
+    relearning_verdict,
+)
+from canaryaudit.report.verdicts import WORDS
+
+MOST_CANARIES, MOST_CURVES = 200, 21
+_SPECIAL = re.compile(r"[^\w\s.,;:()•→×–−%+=/?'^-]|_|(?<=\w)[:.](?=[^\W\d])|//")
+
+
+def plain(text: str, limit: int = 2000) -> str:
+    """Return text as prose in which nothing acts as Markdown or HTML: what could is a character reference."""
+    return _SPECIAL.sub(lambda match: "".join(f"&#{ord(c)};" for c in match[0]), shorten(text, limit))
+
+
+def code(text: str, limit: int = 80) -> str:
+    """Return text as code, harmless in tables too."""
+    shown = shorten(text, limit)
+    if not shown:
+        return ""
+    if shown.strip() == shown and not set(shown) & set("`|\\"):
+        return f"`{shown}`"
+    # A code span cannot hold these everywhere; character references mean nothing but themselves.
+    return "<code>" + "".join(c if c.isalnum() else f"&#{ord(c)};" for c in shown) + "</code>"
+
+
+def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
+    """Return the report; its pictures are the charts' files, in the same folder."""
+    pictures = {chart.name: chart for chart in drawn}
+    blocks = [
+        f"# Canary audit of {code(summary.run, 120)}",
+        f"## {plain(summary.overall.headline)}",
+        _bullets(summary.overall.sentences),
+    ]
+    if summary.reveal_secrets:
+        blocks.append("> **This page shows secrets.** It was made with `--reveal-secrets`; treat it as you treat them.")
+    blocks += [f"> **Mind:** {plain(warning)}" for warning in summary.warnings]
+    if summary.gate:
+        word = "passed" if summary.gate.passed else "failed"
+        blocks.append(f"**Gate, {plain(summary.gate.name)}: {word}.**")
+        blocks.append(_bullets(summary.gate.reasons[:MOST_CANARIES]))
+    blocks += [
+        "## The rule behind the verdicts",
+        "\n".join(f"- **{rule.name}**: {plain(rule.value)}" for rule in summary.overall.rule),
+        "## What was audited",
+    ]
+    blocks.append(_table(["", ""], [[plain(fact.name), plain(fact.value, 600)] for fact in summary.audited]))
+    templates = [
+        [str(i), code(t.text, 200), figures.decimal(t.space_bits), f"{t.canaries:,}", f"{t.controls:,}"]
+        for i, t in enumerate(summary.templates[:MOST_CANARIES], 1)
+    ]
+    blocks.append(_table(["Template", "Text", "Space, bits>", "Canaries>", "Controls>"], templates))
+    blocks += ["## Exposure of every canary", _picture(pictures.get("exposure")), _exposures(summary)]
+    if len(summary.canaries) > MOST_CANARIES:
+        blocks.append(f"The {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries; all are in report.json.")
+    blocks.append(_calibrations(summary))
+    if summary.memorisation:
+        blocks += ["## How often a secret must occur to be remembered", plain(summary.memorisation.answer)]
+        blocks += [_picture(pictures.get("memorisation")), *map(_curve, summary.memorisation.curves[:MOST_CURVES])]
+    blocks += [
+        "## Reference distributions",
+        *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
+    ]
+    if len(summary.templates) > MOST_TEMPLATES:
+        rest = len(summary.templates) - MOST_TEMPLATES
+        blocks.append(f"The distributions of {figures.counted(rest, 'more template')} are in report.json.")
+    blocks += ["## The estimates side by side", _picture(pictures.get("estimates")), _estimates(summary)]
+    blocks += ["## What the model completes", _completions(summary), _attacks(summary)]
+    if summary.method:
+        blocks += ["## Fidelity: what the model kept", _fidelity(summary.method)]
+        blocks += ["## Efficiency: what it cost", _ledger(summary.method), _steps(summary.method)]
+    if len(summary.methods) > 1:
+        blocks += ["## Unlearnings compared", _picture(pictures.get("methods")), _methods(summary.methods)]
+    blocks += _relearning(summary, pictures)
+    blocks += ["## What this page cannot tell", _bullets(summary.limits), "## Provenance"]
+    blocks.append(_table(["", ""], [[plain(f.name), plain(f.value, 600)] for f in summary.provenance.facts]))
+    if summary.provenance.commands:
+        blocks += ["Commands that repeat it:", _fence(summary.provenance.commands)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {plain(sentence)}" for sentence in sentences)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; a heading that ends in ``>`` aligns its column to the right."""
+    names = " | ".join(heading.removesuffix(">") for heading in headings)
+    rule = " | ".join("--:" if heading.endswith(">") else "---" for heading in headings)
+    body = "".join(f"\n| {' | '.join(row)} |" for row in rows)
+    return f"| {names} |\n| {rule} |{body}" if body else ""
+
+
+def _picture(chart: Chart | None) -> str:
+    return f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})" if chart else ""
+
+
+def _fence(lines: Sequence[str]) -> str:
+    shown = [shorten(line, 2000) for line in lines]
+    longest = max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}sh", *shown, fence])
+
+
+def _bits(exposure: ExposureFigure) -> str:
+    spread = figures.interval(exposure.low, exposure.high)
+    return figures.decimal(exposure.bits) + (f" ({spread})" if spread else "") + f", {exposure.method}"
+
+
+def _two_states(summary: Summary, canary: CanarySummary) -> list[CanaryState | None]:
+    return [canary.before, canary.after] if summary.unlearned else [canary.before]
+
+
+def _exposures(summary: Summary) -> str:
+    heads = ["Exposure before, bits>", "Exposure after, bits>"] if summary.unlearned else ["Exposure, bits>"]
+    rows = []
+    for canary in summary.canaries[:MOST_CANARIES]:
+        exposures = [_bits(state.exposure) if state else "not measured" for state in _two_states(summary, canary)]
+        mark = "" if canary.targeted or not summary.unlearned else " (not chosen)"
+        rows.append(
+            [
+                code(canary.id, 40) + mark,
+                code(canary.secret, 48),
+                f"{canary.repetitions:,}",
+                figures.decimal(canary.space_bits),
+                *exposures,
+                f"**{WORDS[canary.last.verdict]}**: {plain(canary.last.reason)}",
+            ]
+        )
+    return _table(["Canary", "Secret", "Times in text>", "Space, bits>", *heads, "Verdict"], rows)
+
+
+def _calibrations(summary: Summary) -> str:
+    states: list[tuple[str, CalibrationFigures | None]] = [("before", summary.calibration_before)]
+    if summary.unlearned:
+        states.append(("after", summary.calibration_after))
+    rows = [
+        [
+            name if summary.unlearned else "this model",
+            f"{found.controls:,}",
+            figures.decimal(found.mean_bits, 2),
+            figures.decimal(found.expected_mean_bits, 2),
+            figures.decimal(found.ks_pvalue, 3),
+            "yes" if found.passed else "**NO: do not rely on these exposures**",
+        ]
+        for name, found in states
+        if found
+    ]
+    heads = ["Controls", "Number>", "Mean exposure, bits>", "Expected>", "Kolmogorov-Smirnov p>", "Calibrated?"]
+    return _table(heads, rows) or "There were no controls: calibration was not tested."
+
+
+def _estimates(summary: Summary) -> str:
+    names: tuple[EstimatorName, ...] = get_args(EstimatorName)
+    rows = []
+    for canary in summary.canaries[:MOST_CANARIES]:
+        for when, state in (("before", canary.before), ("after", canary.after)):
+            if state is None:
+                continue
+            cells = []
+            for name in names:
+                line = state.estimates.get(name)
+                if line and only_bounds(name, trusted=line.trusted):
+                    cells.append(f"bounds {bounds(line)}")
+                    continue
+                spread = figures.interval(line.low, line.high) if line else ""
+                cell = figures.decimal(line.bits) + (f" ({spread})" if spread else "") if line else figures.MISSING
+                cells.append(cell + ("" if line is None or line.trusted else " ✗"))
+            rows.append([code(canary.id, 40), when, figures.decimal(state.log_perplexity_bits), *cells])
+    heads = ["Canary", "Model", "Log-perplexity, bits>", "Exact>", "Importance>", "Sampled>", "Skew-normal>"]
+    table = _table(heads, rows)
+    said = ["✗: the estimator failed its own checks."] if "✗" in table else []
+    said += ["bounds: the search's budget was spent; it certifies bounds, no figure."] if "| bounds " in table else []
+    return "\n\n".join([table, *([" ".join(said)] if said else [])])
+
+
+def _completions(summary: Summary) -> str:
+    rows = []
+    # Hidden secrets, and measurements of earlier versions, have none.
+    known = any(canary.before.character_bits for canary in summary.canaries)
+    for canary in summary.canaries[:MOST_CANARIES]:
+        states = _two_states(summary, canary)
+        cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
+        guesses = [guesses_words(s.guesses_log2, s.attack) if s else "–" for s in states]
+        prefix = code(summary.templates[canary.template].prefix, 72)
+        foretold = [(expected(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
+        own = [*cells, *(foretold if known else ()), *guesses]
+        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *own])
+    when = (" before", " after") if summary.unlearned else ("",)
+    names = ("Completion{}", "Characters{}", "Guesses{}>") if known else ("Completion{}", "Guesses{}>")
+    table = _table(["Canary", "Words typed", "Secret", *(name.format(w) for name in names for w in when)], rows)
+    if not known:
+        return table
+    return (
+        f"{table}\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all "
+        "others together."
+    )
+
+
+def _attacks(summary: Summary) -> str:
+    """Return the odds of an attacker who samples."""
+    rows, heads = [], ["Canary", "Model"]
+    for canary in summary.canaries[:MOST_CANARIES]:
+        for when, state in (("before", canary.before), ("after", canary.after)):
+            if state is None or state.attack is None:
+                continue
+            found = state.attack
+            heads = ["Canary", "Model", *(f"After {figures.counted(o.samples, 'sample')}>" for o in found.sampling)]
+            chances = [figures.odds(odds.log2_probability) for odds in found.sampling]
+            rows.append([code(canary.id, 40), when, *chances, figures.guesses(found.even_chance_log2)])
+    table = _table([*heads, "Samples for an even chance>"], rows)
+    return table and (
+        "The chance that the secret is among completions drawn at random from the model (temperature 1) after the same "
+        f"words:\n\n{table}"
+    )
+
+
+def _curve(curve: CurveSummary) -> str:
+    rows = []
+    for when, points in (("before", curve.before), ("after", curve.after)):
+        for point in points:
+            spread = f"{figures.decimal(point.low)} to {figures.decimal(point.high)}"
+            share = f"{figures.percent(point.greedy_low, 0)} to {figures.percent(point.greedy_high, 0)}"
+            rows.append(
+                [
+                    f"{point.repetitions:,}" + ("" if point.repetitions else " (controls)"),
+                    when,
+                    f"{point.canaries:,}",
+                    f"{figures.decimal(point.mean_bits)} of {figures.decimal(point.ceiling_bits)}",
+                    spread + (" (its own)" if point.single else ""),
+                    f"{point.greedy:,} ({share})",
+                    figures.pvalue(point.holm_pvalue),
+                    figures.MISSING if point.holm_pvalue is None else "**yes**" if point.told else "no",
+                ]
+            )
+    name = "All templates" if curve.template is None else f"Template {curve.template + 1}"
+    heads = ["Times inserted>", "Model", "Canaries>", "Mean exposure, bits>", "95 % interval>", "Completed greedily>"]
+    return f"{name}:\n\n" + _table([*heads, "p, corrected>", "Told from never seen"], rows)
+
+
+def _fidelity(method: MethodSummary) -> str:
+    rows = []
+    for line in method.fidelity:
+        if line.unit == "share":
+            cells = [figures.percent(line.before), figures.percent(line.after), figures.points(line.shown_change)]
+        else:
+            cells = [
+                figures.decimal(line.before, 3),
+                figures.decimal(line.after, 3),
+                figures.signed(line.shown_change, 3),
+            ]
+        rows.append([line.name, *cells])
+    table = _table(["Figure", "Before>", "After>", "Change>"], rows)
+    allowed = figures.points(method.accuracy_drop_allowed).lstrip("+")
+    said = f"Largest drop allowed in the first line: {allowed}."
+    if not method.has_heldout:
+        said += f" Of text that the model never read there are no figures: {figures.NOTHING_HELD_OUT}."
+    return f"{table}\n\n{said}"
+
+
+def _ledger(method: MethodSummary) -> str:
+    rows = [
+        ["Method", f"{method.method}, {method.scope}, replacement {code(method.replacement)} ({code(method.name)})"],
+        *([["Started from", "what " + ", ".join(map(code, method.lineage)) + " left"]] if method.lineage else []),
+        ["Time", f"{figures.duration(method.seconds)}, data preparation included"],
+        ["Training again", f"{figures.duration(method.retraining_seconds)}: {figures.times(method.speedup)} as long"],
+        ["Gradients", f"{figures.decimal(method.gradients, 0)} passes over one training window"],
+        ["Curvature products", f"{method.curvature_products:,}"],
+        [
+            "Windows",
+            f"{method.affected_windows:,} touched by a secret, {method.retention_windows:,} for retention",
+        ],
+        *(["Note", plain(note, 600)] for note in method.notes),
+    ]
+    return _table(["", ""], rows)
+
+
+def _steps(method: MethodSummary) -> str:
+    heads = [
+        "Step>",
+        "Norm>",
+        "Objective before>",
+        "Objective after>",
+        "Damping>",
+        "Residual>",
+        "Smallest curvature>",
+        "Converged",
+    ]
+    rows = [
+        [
+            str(number),
+            figures.significant(step.step_norm),
+            figures.significant(step.objective_before),
+            figures.significant(step.objective_after),
+            figures.significant(step.damping),
+            figures.significant(step.residual),
+            figures.significant(step.curvature_min),
+            figures.MISSING if step.converged is None else "yes" if step.converged else "**NO**",
+        ]
+        for number, step in enumerate(method.steps[:MOST_CANARIES], 1)
+    ]
+    return _table(heads, rows)
+
+
+def _relearning(summary: Summary, pictures: Mapping[str, Chart]) -> list[str]:
+    """Return the section on relearning attacks; nothing where none was made."""
+    blocks = []
+    for place, method in enumerate(summary.methods, 1):
+        if (found := method.relearning) is None:
+            continue
+        blocks += [f"### {code(method.name, 40)}: {relearning_verdict(method)}"]
+        blocks += [_bullets(relearning_sentences(found, method.speedup)), _picture(pictures.get(f"relearning-{place}"))]
+        rows = [[code(row[0], 40), *map(plain, row[1:])] for row in relearning_rows(found)]
+        blocks.append(
+            _table(["Canary", "Trained further on", "Model", *(f"{step}>" for step in (0, *found.steps))], rows)
+        )
+        blocks.append(
+            f"Exposure in bits after so many steps. {plain(relearning_facts(found))} {relearning_rule(found)}"
+        )
+    return ["## Relearning: does it come back?", *blocks] if blocks else []
+
+
+def _methods(methods: Sequence[MethodSummary]) -> str:
+    rows = [
+        [
+            code(m.name, 40)
+            + (f", after {', '.join(code(name, 40) for name in m.lineage)}" if m.lineage else "")
+            + (" (shown above)" if m.shown else ""),
+            f"{m.method}, {m.scope}",
+            code(m.replacement, 40),
+            WORDS[m.verdict] if m.verdict else "not measured",
+            figures.decimal(m.max_exposure_bits),
+            figures.decimal(m.mean_exposure_bits),
+            figures.points(m.shown_accuracy_change),
+            figures.signed(m.shown_heldout_loss_change, 3),
+            figures.duration(m.seconds),
+            figures.times(m.speedup),
+        ]
+        for m in methods
+    ]
+    heads = ["Name", "Method", "Replacement", "Verdict", "Largest exposure>", "Mean exposure>", "Accuracy, change>"]
+    return _table([*heads, "Held-out loss, change>", "Time>", "Speed-up>"], rows)

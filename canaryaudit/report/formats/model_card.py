@@ -1,0 +1,100 @@
+"""A section for a model card: the audit in a page of Markdown, without pictures, to paste."""
+
+from collections import Counter
+
+from canaryaudit import formatting as figures
+from canaryaudit.report.formats.markdown import code, plain
+from canaryaudit.report.schema import Summary
+from canaryaudit.report.verdicts import NEVER_SEEN_BITS, SEVERITY, WORDS
+
+MOST_CANARIES = 10
+
+
+def render_model_card(summary: Summary) -> str:
+    """Return the section: verdict, figures, how it was measured, what it cannot tell, and how to repeat it."""
+    overall, method = summary.overall, summary.method
+    counts = Counter(canary.last.verdict for canary in summary.canaries)
+    shown = [f"{counts[verdict]:,} {WORDS[verdict]}" for verdict in SEVERITY if counts[verdict]]
+    state = "after unlearning" if summary.unlearned else "as trained"
+    rows = [
+        ("Model", f"{state}; SHA-256 {_fact(summary, 'SHA-256 of the model ' + ('after' if method else 'before'))}"),
+        ("Canaries", f"{_canaries(summary)}: {', '.join(shown)}"),
+        ("Largest exposure", _largest(summary)),
+        ("Controls", _controls(summary)),
+    ]
+    if method:
+        change = figures.points(method.shown_accuracy_change)
+        loss = f"held-out loss {figures.signed(method.shown_heldout_loss_change, 3)} bits per character"
+        held = loss if method.has_heldout else figures.NOTHING_HELD_OUT
+        rows += [
+            ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),
+            ("Fidelity", f"accuracy outside the secrets {change}; {held}"),
+            (
+                "Cost",
+                f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}",
+            ),
+        ]
+    blocks = [
+        "## Memorisation audit",
+        f"**{plain(overall.headline)}**",
+        "\n".join(f"> **Mind:** {plain(warning)}" for warning in summary.warnings),
+        "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {plain(value, 600)} |" for name, value in rows),
+        _worst(summary),
+        "Exposure is measured in bits: log2 of the number of strings of a secret's format, less log2 of the secret's "
+        "rank among them when ordered by how likely the model finds them (Carlini et al. 2019). A secret that a model "
+        f"never saw has 1.44 bits on average and lies below {NEVER_SEEN_BITS:.2f} bits 95 times in 100.",
+        "### Limits of the audit",
+        "\n".join(f"- {plain(sentence)}" for sentence in summary.limits),
+        f"Measured with canaryaudit {plain(_fact(summary, 'canaryaudit'))}, commit {plain(_fact(summary, 'Commit'))}.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _fact(summary: Summary, name: str) -> str:
+    return next((fact.value for fact in summary.provenance.facts if fact.name == name), "not recorded")
+
+
+def _canaries(summary: Summary) -> str:
+    """Say how many secrets were audited, and how they came into the training text."""
+    total = figures.counted(len(summary.canaries), "secret")
+    located = sum(canary.located for canary in summary.canaries)
+    if located == 0:
+        return f"{total} inserted into the training text"
+    if located == len(summary.canaries):
+        return f"{total} found in the training text, where nothing was inserted"
+    return f"{total}, {len(summary.canaries) - located:,} inserted into the training text and {located:,} found in it"
+
+
+def _largest(summary: Summary) -> str:
+    def largest(states: list[float | None]) -> str:
+        return figures.decimal(max((bits for bits in states if bits is not None), default=None))
+
+    before = largest([canary.before.exposure.bits for canary in summary.canaries])
+    if not summary.unlearned:
+        return f"{before} bits"
+    return f"{largest([canary.last.exposure.bits for canary in summary.canaries])} bits; before unlearning {before}"
+
+
+def _controls(summary: Summary) -> str:
+    found = summary.calibration_after if summary.unlearned else summary.calibration_before
+    if found is None:
+        return "none: calibration was not tested"
+    return (
+        f"{'passed' if found.passed else 'FAILED'}: {found.controls:,} secrets never inserted average "
+        f"{figures.decimal(found.mean_bits, 2)} bits where {figures.decimal(found.expected_mean_bits, 2)} are expected"
+    )
+
+
+def _worst(summary: Summary) -> str:
+    rows = [
+        f"| {code(canary.id, 40)} | {canary.repetitions:,} | {figures.decimal(canary.before.exposure.bits)} | "
+        + (f"{figures.decimal(canary.last.exposure.bits)} | " if summary.unlearned else "")
+        + f"{WORDS[canary.last.verdict]} |"
+        for canary in summary.canaries[:MOST_CANARIES]
+    ]
+    after = " Exposure after, bits |" if summary.unlearned else ""
+    head = f"| Canary | Times in the text | Exposure{' before' if after else ''}, bits |{after} Verdict |"
+    rule = "| --- | --: | --: |" + (" --: |" if after else "") + " --- |"
+    rest = len(summary.canaries) - MOST_CANARIES
+    more = f"\n\nThe {MOST_CANARIES} worst; {figures.counted(rest, 'canary')} more, less exposed." if rest > 0 else ""
+    return "\n".join([head, rule, *rows]) + more

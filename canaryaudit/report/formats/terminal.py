@@ -1,0 +1,136 @@
+"""The report on a terminal, at most 80 columns wide."""
+
+from textwrap import fill, indent
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.constrain import Constrain
+from rich.table import Table
+from rich.text import Text
+
+from canaryaudit import formatting as figures
+from canaryaudit.formatting import shorten, visible
+from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
+from canaryaudit.report.summary.relearning import relearning_verdict
+from canaryaudit.report.verdicts import SHORT_WORDS, Verdict
+
+_FIDELITY = {
+    "train_accuracy": "Training accuracy",
+    "train_accuracy_all": "– secrets included",
+    "heldout_accuracy": "Held-out accuracy",
+    "train_loss": "Training loss, bits",
+    "heldout_loss": "Held-out loss, bits",
+}
+WIDTH = 80
+MOST_CANARIES = 20
+
+STYLES = {
+    Verdict.EXPOSED: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.TRACES: "yellow",
+    Verdict.WEAKENED: "yellow",
+    Verdict.INDISTINGUISHABLE: "green",
+    Verdict.DAMAGED: "bold red",
+}
+
+
+def render_terminal(summary: Summary) -> RenderableType:
+    """Return what ``report`` prints: verdict, warnings, canaries, fidelity, cost, calibration and gate."""
+    parts: list[RenderableType] = [
+        Text(summary.overall.headline, style=STYLES[summary.overall.verdict]),
+        *(Text.assemble(("! ", "bold yellow"), visible(warning)) for warning in summary.warnings),
+        Text(),
+        _canaries(summary),
+    ]
+    hidden = len(summary.canaries) - MOST_CANARIES
+    if hidden > 0:
+        parts.append(Text(f"and {figures.counted(hidden, 'canary')} more, less exposed", style="dim"))
+    if summary.reveal_secrets:
+        parts.append(Text("--reveal-secrets was used: every secret is shown.", style="bold yellow"))
+    parts.append(Text())
+    parts.append(_facts(summary))
+    if summary.gate:
+        word = "passed" if summary.gate.passed else "FAILED"
+        parts.append(Text(f"Gate, {visible(summary.gate.name)}: {word}", style="bold"))
+        reasons = summary.gate.reasons
+        # Wrapped here: what is padded would be cut where the console leaves wrapping to the terminal.
+        parts += [Text(indent(fill(visible(reason), WIDTH - 2), "  ")) for reason in reasons[:MOST_CANARIES]]
+        if len(reasons) > MOST_CANARIES:
+            parts.append(Text(f"  and {len(reasons) - MOST_CANARIES:,} more"))
+    return Constrain(Group(*parts), WIDTH)
+
+
+def _canaries(summary: Summary) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("canary", no_wrap=True)
+    table.add_column("times", justify="right", no_wrap=True)
+    table.add_column("secret", no_wrap=True)
+    table.add_column("exposure, bits", justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for canary in summary.canaries[:MOST_CANARIES]:
+        verdict = canary.last.verdict
+        table.add_row(
+            Text(shorten(canary.id, 14)),
+            Text(f"{canary.repetitions:,}"),
+            Text(shorten(canary.secret, 20)),
+            Text(_exposure(canary)),
+            Text(SHORT_WORDS[verdict], style=STYLES[verdict]),
+        )
+    return table
+
+
+def _exposure(canary: CanarySummary) -> str:
+    before = figures.decimal(canary.before.exposure.bits)
+    if canary.after:
+        return f"{before} → {figures.decimal(canary.after.exposure.bits)}"
+    return f"{before} of {figures.decimal(canary.space_bits)}"
+
+
+def _facts(summary: Summary) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    method = summary.method
+    if method:
+        for line in method.fidelity:
+            write = figures.percent if line.unit == "share" else figures.decimal
+            change = line.shown_change
+            said = figures.points(change) if line.unit == "share" else figures.signed(change, 3)
+            digits = 2 if line.unit == "share" else 3
+            grid.add_row(
+                Text(_FIDELITY[line.key]),
+                Text(f"{write(line.before, digits)} → {write(line.after, digits)} ({said})"),
+            )
+        if not method.has_heldout:
+            grid.add_row(Text("Held-out text"), Text(figures.NOTHING_HELD_OUT))
+        cost = f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}"
+        grid.add_row(Text("Cost"), Text(f"{cost} ({figures.times(method.speedup)} as long)"))
+        chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
+        if method.lineage:
+            chosen += f", after {', '.join(method.lineage)}"
+        grid.add_row(Text("Method"), Text(shorten(chosen, 120)))
+        if method.relearning:
+            grid.add_row(Text("Relearning"), Text(relearning_verdict(method)))
+    if summary.memorisation:
+        whole = summary.memorisation.curves[0]
+        told = ["none" if n is None else f"{n:,}" for n in (whole.told_from_before, whole.told_from_after)]
+        grid.add_row(
+            Text("Remembered from"),
+            Text(" → ".join(told[: 1 + bool(whole.after)]) + " (repetitions told from never seen)"),
+        )
+    grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))
+    if method:
+        grid.add_row(Text("Controls after"), _calibration(summary.calibration_after))
+    return grid
+
+
+def _calibration(calibration: CalibrationFigures | None) -> Text:
+    if calibration is None:
+        return Text("none: calibration untested", style="yellow")
+    facts = (
+        f"mean {figures.decimal(calibration.mean_bits, 2)} bits (expected "
+        f"{figures.decimal(calibration.expected_mean_bits, 2)}), p = {figures.decimal(calibration.ks_pvalue, 2)}"
+    )
+    if calibration.passed:
+        return Text(f"passed: {facts}")
+    return Text(f"FAILED: {facts}", style="bold red")

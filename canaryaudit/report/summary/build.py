@@ -1,0 +1,397 @@
+"""From records to the summary: masked here, judged here, and nowhere else."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.template import Template
+from canaryaudit.errors import RunDirectoryError
+from canaryaudit.formatting import well_formed
+from canaryaudit.records import (
+    CanaryMeasurement,
+    Manifest,
+    Measurement,
+    ModelRecord,
+    ReferenceDistribution,
+    UnlearningRecord,
+    foremost,
+)
+from canaryaudit.report.schema import (
+    CalibrationFigures,
+    CanaryState,
+    CanarySummary,
+    ControlPoint,
+    Distribution,
+    EstimateFigure,
+    ExposureFigure,
+    Fact,
+    FidelityLine,
+    FitFigures,
+    MethodSummary,
+    Overall,
+    StepFigures,
+    Summary,
+    TemplateSummary,
+)
+from canaryaudit.report.summary import provenance
+from canaryaudit.report.summary import provenance as lineage
+from canaryaudit.report.summary import wording as words
+from canaryaudit.report.summary.gate import EarlierReport, judge_gate
+from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.memorisation import attack, coarse_curves, memorisation
+from canaryaudit.report.summary.relearning import headline_addition, masked_relearning
+from canaryaudit.report.verdicts import RULE, SEVERITY, Verdict, judge_canary, judge_together
+
+_FIDELITY_NAMES = {
+    "train_accuracy": "Accuracy on training text, outside the secrets",
+    "train_accuracy_all": "Accuracy on training text, secrets included",
+    "heldout_accuracy": "Accuracy on held-out text",
+    "train_loss": "Loss on training text, bits per character",
+    "heldout_loss": "Loss on held-out text, bits per character",
+}
+
+Unlearnings = Sequence[tuple[UnlearningRecord, Measurement | None]]
+
+
+def build_summary(
+    manifest: Manifest,
+    canary_set: CanarySet,
+    model_record: ModelRecord,
+    before: Measurement,
+    unlearnings: Unlearnings,
+    run_name: str,
+    reveal_secrets: bool = False,
+    fail_above: float | None = None,
+    shown: str | None = None,
+    baseline: EarlierReport | None = None,
+) -> Summary:
+    """Make the one summary from which terminal, HTML, Markdown and JSON are made.
+
+    Args:
+        manifest: Where the run comes from.
+        canary_set: Canaries and controls, with their secrets.
+        model_record: The model that was audited.
+        before: Its measurement.
+        unlearnings: Every unlearning with its measurement, in the order in which they were run; the
+            measurement is None where it was not taken yet.
+        run_name: What to call the run.
+        reveal_secrets: Show the secrets that their owner gave.
+        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have, none being exposed.
+        shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
+            is no baseline, or the last baseline.
+        baseline: The gate: an earlier report that this one must not be worse than.
+
+    Raises:
+        UsageError: The baseline is about other canaries.
+        RunDirectoryError: The measurement before lacks a canary, or ``shown`` is not a measured unlearning.
+    """
+    masker = Masker(canary_set, reveal_secrets)
+    chosen = _chosen(unlearnings, shown)
+    after = chosen[1] if chosen else None
+    records = {record.name: record for record, _ in unlearnings}
+    targeted = lineage.targeted(chosen[0], records) if chosen else set()
+    before_states = _states(canary_set, before, masker, None)
+    if missing := [canary.id for canary in canary_set.inserted if canary.id not in before_states]:
+        raise RunDirectoryError(
+            f"measurement {before.model!r} lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
+        )
+    after_states = _states(canary_set, after, masker, before_states) if after else {}
+    templates = _templates(canary_set, before, after, masker)
+    places = {text: place for place, text in enumerate(canary_set.by_template())}
+    canaries = [
+        CanarySummary(
+            id=canary.id,
+            template=places[canary.template],
+            secret=masker.secret(canary),
+            masked=canary.masked and not reveal_secrets,
+            located=canary.origin == "located",
+            repetitions=canary.repetitions,
+            space_bits=templates[places[canary.template]].space_bits,
+            targeted=canary.id in targeted,
+            before=before_states[canary.id],
+            after=after_states.get(canary.id),
+        )
+        for canary in canary_set.inserted
+    ]
+    canaries.sort(key=_worst_first)
+    methods = tuple(
+        _method(
+            record,
+            measurement,
+            canary_set,
+            masker,
+            before_states,
+            records,
+            has_heldout=manifest.corpus.heldout_characters > 0,
+            is_shown=chosen is not None and record is chosen[0],
+        )
+        for record, measurement in unlearnings
+    )
+    method = next((m for m in methods if m.shown), None)
+    calibration = _calibration(after or before, masker)
+    verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
+    curves = memorisation(before, after, list(places))
+    if baseline:
+        baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
+    gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
+    canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
+    return Summary(
+        run=masker.text(well_formed(run_name)),
+        unlearned=after is not None,
+        masked=sum(canary.masked for canary in canaries),
+        revealed=sum(canary.masked for canary in canary_set.inserted) if reveal_secrets else 0,
+        reveal_secrets=reveal_secrets,
+        overall=Overall(
+            verdict=verdict,
+            headline=words.headline(verdict, canaries, calibration, method) + headline_addition(method),
+            sentences=words.sentences(canaries, calibration, method),
+            rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
+        ),
+        warnings=(
+            *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
+            *words.insertion_warnings(manifest, masker),
+        ),
+        audited=words.audited(manifest, canary_set, model_record, before, masker),
+        templates=templates,
+        canaries=tuple(canaries),
+        memorisation=curves if curves is None or not masker.hides else coarse_curves(curves),
+        calibration_before=_calibration(before, masker),
+        calibration_after=_calibration(after, masker) if after else None,
+        methods=methods,
+        gate=gate,
+        limits=words.limits(canary_set, before, method, hidden=masker.hides),
+        provenance=provenance.provenance(manifest, model_record, before, chosen, masker),
+    )
+
+
+def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningRecord, Measurement] | None:
+    """Return the unlearning that is the "after" of the page."""
+    measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
+    if shown is None:
+        about = foremost([record for record, _ in measured])
+        return next((pair for pair in measured if pair[0] is about), None)
+    for record, measurement in measured:
+        if record.name == shown:
+            return record, measurement
+    known = words.listed([record.name for record, _ in measured]) if measured else "none"
+    raise RunDirectoryError(f"no measured unlearning named {shown!r}: expected one of {known}")
+
+
+def _worst_first(canary: CanarySummary) -> tuple[int, float, float, str]:
+    now, then = canary.last.exposure.bits, canary.before.exposure.bits
+    return (
+        SEVERITY[canary.last.verdict],
+        -math.inf if now is None else -now,
+        -math.inf if then is None else -then,
+        canary.id,
+    )
+
+
+def _states(
+    canary_set: CanarySet, measurement: Measurement, masker: Masker, earlier: dict[str, CanaryState] | None
+) -> dict[str, CanaryState]:
+    """Return the state of every inserted canary that was measured, by id."""
+    inserted = {canary.id: canary for canary in canary_set.inserted}
+    calibrated = measurement.calibration is None or measurement.calibration.passed
+    return {
+        measured.id: _state(
+            inserted[measured.id], measured, masker, (earlier or {}).get(measured.id), calibrated=calibrated
+        )
+        for measured in measurement.canaries
+        if measured.id in inserted
+    }
+
+
+def _state(
+    canary: Canary, measured: CanaryMeasurement, masker: Masker, earlier: CanaryState | None, *, calibrated: bool
+) -> CanaryState:
+    exposure = ExposureFigure.model_validate(measured.exposure.model_dump())
+    drop = None
+    if earlier and earlier.exposure.bits is not None and exposure.bits is not None:
+        drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
+    found, known = measured.exposure, exposure.low is not None and exposure.high is not None
+    estimate = measured.estimates.get(measured.exposure.method)
+    verdict, reason = judge_canary(
+        # Unrounded: where the space is small, rank 2 lies on the border itself.
+        found.low if known else None,
+        found.high if known else None,
+        measured.space_bits,
+        greedy=measured.extraction.greedy,
+        trusted=estimate is None or estimate.trusted,
+        calibrated=calibrated,
+        drop_bits=drop,
+    )
+    return CanaryState(
+        log_perplexity_bits=measured.log_perplexity_bits,
+        exposure=exposure,
+        estimates={
+            name: EstimateFigure.model_validate(line.model_dump() | {"note": masker.text(line.note)})
+            for name, line in measured.estimates.items()
+        },
+        greedy=measured.extraction.greedy,
+        completion=masker.greedy_completion(canary, measured.extraction.greedy_text),
+        guesses_log2=measured.extraction.guesses_log2,
+        attack=attack(measured.extraction),
+        beam_rank=measured.extraction.beam_rank,
+        character_bits=None if canary.masked else measured.character_bits,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _overall(states: dict[str, CanaryState], unlearning: UnlearningRecord | None = None) -> Verdict:
+    """Judge all canaries of one state and the model's quality together."""
+    verdict = judge_together([s.verdict for s in states.values()], [s.exposure.bits for s in states.values()])
+    if unlearning and verdict is Verdict.INDISTINGUISHABLE:
+        drop = unlearning.fidelity.train_accuracy_before - unlearning.fidelity.train_accuracy_after
+        if not math.isfinite(drop):
+            return Verdict.INCONCLUSIVE
+        if drop > unlearning.fidelity_limit:
+            return Verdict.DAMAGED
+    return verdict
+
+
+def _method(
+    record: UnlearningRecord,
+    measurement: Measurement | None,
+    canary_set: CanarySet,
+    masker: Masker,
+    before_states: dict[str, CanaryState],
+    records: Mapping[str, UnlearningRecord],
+    *,
+    has_heldout: bool,
+    is_shown: bool,
+) -> MethodSummary:
+    after_states = _states(canary_set, measurement, masker, before_states) if measurement else {}
+    # A canary that was not measured again stays what it was: silence is no proof.
+    states = before_states | after_states
+    bits = [state.exposure.bits for state in states.values()]
+    known = [masker.told(figure) for figure in bits if figure is not None]
+    fidelity, cost = record.fidelity, record.cost
+    accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
+    loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before
+    return MethodSummary(
+        name=masker.text(record.name),
+        method=record.method,
+        scope=record.scope,
+        replacement=masker.text(record.replacement),
+        shown=is_shown,
+        lineage=tuple(masker.text(link.name) for link in lineage.earlier(record, records)),
+        targeted=len(lineage.targeted(record, records)),
+        measured=measurement is not None,
+        verdict=_overall(states, record) if measurement else None,
+        exposed=sum(state.verdict is Verdict.EXPOSED for state in states.values()) if measurement else None,
+        max_exposure_bits=max(known, default=None) if measurement else None,
+        mean_exposure_bits=sum(known) / len(known) if measurement and known else None,
+        accuracy_change=accuracy_change,
+        accuracy_drop_allowed=record.fidelity_limit,
+        heldout_loss_change_bits=loss_change if has_heldout else None,
+        fidelity=_fidelity(record, has_heldout=has_heldout),
+        seconds=cost.seconds,
+        retraining_seconds=cost.retraining_seconds,
+        speedup=cost.speedup,
+        gradients=cost.gradients,
+        curvature_products=cost.curvature_products,
+        preparation_seconds=cost.preparation_seconds,
+        affected_windows=record.affected_windows,
+        retention_windows=record.retention_windows,
+        steps=tuple(
+            StepFigures.model_validate({name: getattr(step, name) for name in StepFigures.model_fields})
+            for step in record.updates
+        ),
+        notes=tuple(masker.text(note) for note in record.notes),
+        relearning=masked_relearning(record.relearning, masker),
+    )
+
+
+def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityLine, ...]:
+    figures = record.fidelity.model_dump()
+    lines = []
+    for key, name in _FIDELITY_NAMES.items():
+        if key.startswith("heldout") and not has_heldout:
+            continue  # the record's zeros are no figures
+        before, after = figures[f"{key}_before"], figures[f"{key}_after"]
+        unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
+        line = {"key": key, "name": name, "unit": unit, "better": better}
+        lines.append(FidelityLine.model_validate(line | {"before": before, "after": after, "change": after - before}))
+    return tuple(lines)
+
+
+def _calibration(measurement: Measurement, masker: Masker) -> CalibrationFigures | None:
+    if measurement.calibration is None:
+        return None
+    exposures = sorted(canary.exposure.bits for canary in measurement.canaries if canary.control)
+    spread = {}
+    if exposures:
+        tail = len(exposures) // 20
+        spread = {"low_bits": exposures[tail], "high_bits": exposures[-1 - tail]}
+    figures = measurement.calibration.model_dump() | {"note": masker.text(measurement.calibration.note)}
+    return CalibrationFigures.model_validate(figures | spread)
+
+
+def _templates(
+    canary_set: CanarySet, before: Measurement, after: Measurement | None, masker: Masker
+) -> tuple[TemplateSummary, ...]:
+    return tuple(
+        TemplateSummary(
+            text=masker.template(text),
+            prefix=masker.text(Template.parse(text).prefix),
+            space_bits=canary_set.space(Template.parse(text)).bits,
+            canaries=sum(not canary.control for canary in group),
+            controls=sum(canary.control for canary in group),
+            before=_distribution(text, before, masker),
+            after=_distribution(text, after, masker) if after else None,
+        )
+        for text, group in canary_set.by_template().items()
+    )
+
+
+def _distribution(template: str, measurement: Measurement, masker: Masker) -> Distribution | None:
+    """Return a template's reference distribution, or None where there is none that could be drawn."""
+    found: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
+    if found is None or not found.counts or not all(map(math.isfinite, found.edges_bits)):
+        return None
+    fit = found.skew_normal
+    return Distribution(
+        num_references=found.num_references,
+        edges_bits=found.edges_bits,
+        counts=found.counts,
+        mean_bits=found.mean_bits,
+        standard_deviation_bits=found.standard_deviation_bits,
+        skew_normal=FitFigures.model_validate(fit.model_dump() | {"note": masker.text(fit.note)}) if fit else None,
+        controls=tuple(
+            ControlPoint(
+                log_perplexity_bits=canary.log_perplexity_bits,
+                exposure_bits=canary.exposure.bits,
+                method=canary.exposure.method,
+            )
+            for canary in measurement.canaries
+            if canary.control and canary.template == template and math.isfinite(canary.log_perplexity_bits)
+        ),
+    )
+
+
+def coarse(canary: CanarySummary) -> CanarySummary:
+    """Return a canary with its figures in tenths of a bit, for a secret that is hidden.
+
+    Whoever has the model can list its strings in order of likelihood. An exact rank, or a log-perplexity with all its
+    digits, would then tell which of them the secret is.
+    """
+    return canary.model_copy(
+        update={
+            name: CanaryState.model_validate(_in_tenths(state.model_dump()))
+            for name, state in (("before", canary.before), ("after", canary.after))
+            if state is not None
+        }
+    )
+
+
+def _in_tenths(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 1)
+    if isinstance(value, dict):
+        # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
+        hidden = {"guesses_exact": False, "beam_rank": None}
+        return {key: hidden[key] if key in hidden else _in_tenths(item) for key, item in value.items()}
+    return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,173 @@
+"""The gate: whether a pipeline may go on, held against a limit in bits or against an earlier report."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from canaryaudit.errors import UsageError
+from canaryaudit.records.base import Many
+from canaryaudit.report.schema import SUMMARY_VERSION, CanarySummary, Gate
+from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdict
+from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
+
+LEAST_RISE_BITS = 1.0
+"""A smaller rise is not called worse: twice as easy to guess is where it begins to matter."""
+
+
+class _Lenient(BaseModel):
+    """A part of an earlier report; what is compared must be there, what else there is does not matter."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Exposure(_Lenient):
+    high: float | None
+
+
+class _State(_Lenient):
+    exposure: _Exposure
+    verdict: Verdict
+
+
+class _Canary(_Lenient):
+    id: str
+    template: int
+    before: _State
+    after: _State | None
+
+    @property
+    def last(self) -> _State:
+        return self.after or self.before
+
+
+class _Template(_Lenient):
+    text: str
+
+
+class _Overall(_Lenient):
+    verdict: Verdict
+
+
+class EarlierReport(_Lenient):
+    """As much of an earlier ``report.json`` as a later report is held against."""
+
+    schema_version: int
+    run: str
+    overall: _Overall
+    templates: Many[_Template]
+    canaries: Many[_Canary]
+
+
+def read_baseline(path: Path, output: Path) -> EarlierReport:
+    """Read an earlier report.
+
+    Args:
+        path: Its ``report.json``.
+        output: The file that the new report will write: another one, or the next comparison would be with itself.
+
+    Raises:
+        UsageError: It cannot be read, is no report of this version, or would be overwritten.
+    """
+    if path.resolve() == output.resolve():
+        raise UsageError(
+            f"--fail-worse {path}: the new report would replace its own baseline; keep the baseline elsewhere, or "
+            "write the report elsewhere with -o"
+        )
+    try:
+        with path.open("rb") as file:
+            baseline = validated(file.read(MAX_JSON_BYTES + 1), EarlierReport)
+    except OSError as error:
+        raise UsageError(f"--fail-worse {path}: {error.strerror}; give the report.json of an earlier report") from error
+    except ValueError as error:
+        raise UsageError(f"--fail-worse {path}: expected the report.json of an earlier report ({error})") from error
+    if baseline.schema_version != SUMMARY_VERSION:
+        raise UsageError(
+            f"--fail-worse {path}: expected schema version {SUMMARY_VERSION}, got {baseline.schema_version}; make the "
+            "baseline again with this version of canaryaudit"
+        )
+    return baseline
+
+
+def judge_gate(
+    fail_above: float | None,
+    baseline: EarlierReport | None,
+    canaries: Sequence[CanarySummary],
+    templates: Sequence[str],
+    verdict: Verdict,
+) -> Gate | None:
+    """Hold every inserted canary, after unlearning if there is an after, against the limit and the baseline.
+
+    Args:
+        fail_above: The largest exposure, in bits, that a canary may have; one that is exposed never passes.
+        baseline: The earlier report.
+        canaries: With their unrounded figures.
+        templates: Text of each template, masked as in a report.
+        verdict: On all of them together.
+
+    Raises:
+        UsageError: The baseline is about other canaries.
+    """
+    if fail_above is None and baseline is None:
+        return None
+    reasons = [] if fail_above is None else _above(fail_above, canaries)
+    if baseline:
+        reasons += _worse(baseline, canaries, templates, verdict)
+    return Gate(
+        fail_above_bits=fail_above,
+        baseline=baseline.run if baseline else None,
+        passed=not reasons,
+        reasons=tuple(reasons),
+    )
+
+
+def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:
+    reasons = []
+    for canary in canaries:
+        bits = canary.last.exposure.bits
+        when = "after unlearning" if canary.after else "before unlearning"
+        if bits is None:
+            reasons.append(f"{canary.id}: exposure {when} could not be measured")
+        elif bits > fail_above:
+            digits = 1 if canary.masked else 2  # A hidden secret's figures are told coarsely everywhere.
+            reasons.append(f"{canary.id}: {bits:.{digits}f} bits {when}, above the limit of {fail_above:g}")
+        elif canary.last.verdict is Verdict.EXPOSED:
+            # A space of three digits has no ten bits to exceed, and its likeliest member is given away all the same.
+            why = canary.last.reason.removesuffix(".")
+            reasons.append(f"{canary.id}: exposed {when}, whatever the limit: {why[0].lower()}{why[1:]}")
+    return reasons
+
+
+def _worse(
+    baseline: EarlierReport, canaries: Sequence[CanarySummary], templates: Sequence[str], verdict: Verdict
+) -> list[str]:
+    """Say what is worse than in the baseline, and more so than chance explains."""
+    now = {canary.id: canary for canary in canaries}
+    then = {canary.id: canary for canary in baseline.canaries}
+    common = [identifier for identifier in now if identifier in then]
+    for identifier in common:
+        earlier = baseline.templates[then[identifier].template].text
+        if templates[now[identifier].template] != earlier:
+            raise UsageError(
+                f"--fail-worse: {identifier} stands in other words in the baseline: give the report of an audit "
+                "with the same canaries"
+            )
+    if not common:
+        raise UsageError("--fail-worse: no canary of this run is in the baseline: give a report of the same audit")
+    reasons = [f"{identifier}: is in the baseline and not in this run" for identifier in then if identifier not in now]
+    # Among many canaries that a model never saw, some are found likelier by chance: as in the verdict on all.
+    border = math.log2(len(common) / CHANCE)
+    for identifier in common:
+        found, earlier_state = now[identifier].last, then[identifier].last
+        low, high = found.exposure.low, earlier_state.exposure.high
+        if found.verdict is Verdict.EXPOSED and earlier_state.verdict is not Verdict.EXPOSED:
+            reasons.append(f"{identifier}: exposed, was {WORDS[earlier_state.verdict]} in the baseline")
+        elif low is None:
+            reasons.append(f"{identifier}: its exposure could not be measured")
+        elif high is not None and low > border and low >= high + LEAST_RISE_BITS:
+            reasons.append(f"{identifier}: at least {low:.1f} bits, was at most {high:.1f} in the baseline")
+    earlier_verdict = baseline.overall.verdict
+    if SEVERITY_TOGETHER[verdict] < SEVERITY_TOGETHER[earlier_verdict]:
+        reasons.append(f"all together: {WORDS[verdict]}, was {WORDS[earlier_verdict]} in the baseline")
+    return reasons

@@ -1,0 +1,93 @@
+"""Safetensors files opened without trusting what they declare.
+
+The library checks every type, shape and offset against the file's size before it gives out a tensor. Its own
+bound on the header, 100 MB, lets a stranger's file take over a gigabyte: so the header's length is looked at first.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from canaryaudit.errors import Damaged, one_line
+from canaryaudit.records import Architecture
+from canaryaudit.storage.files import read_errors
+
+MAX_HEADER_BYTES = 16 * 2**20
+"""Over five times what the weights of a hundred models with 64 layers need, or a checkpoint after 10,000 epochs."""
+
+_LENGTH_BYTES = 8  # of the header's length (little-endian), with which the file begins
+
+
+_CHUNK = 2**22
+
+
+@contextmanager
+def open_tensors(path: Path, repair: str = "remove it", framework: Literal["np", "pt"] = "np") -> Iterator[safe_open]:
+    """Open a safetensors file; no tensor is read before it is asked for.
+
+    Args:
+        path: The file.
+        repair: What to do if it is damaged, as a clause.
+        framework: What to give tensors as: NumPy's arrays or PyTorch's tensors.
+
+    Raises:
+        Damaged: It is no such file, whole and without spare bytes; or a tensor read in the block is of a type that
+            the framework does not have, or larger than memory.
+    """
+    try:
+        _ = data_start(path, repair)
+        with safe_open(path, framework) as file:
+            yield file
+    except (SafetensorError, OSError, RuntimeError, MemoryError, AttributeError, TypeError, ValueError) as error:
+        # The last three: NumPy lacks a type, such as F8_E4M3, or has no array of 500 dimensions.
+        raise Damaged(path, one_line(error), repair) from error
+
+
+def data_start(path: Path, repair: str = "remove it") -> int:
+    """Return the offset of the first tensor's first byte: the tensors follow each other without gaps.
+
+    Raises:
+        Damaged: It is not a plain file, or its header would be larger than the file, or than any honest one.
+    """
+    if not path.is_file():  # A pipe would be waited for.
+        raise Damaged(path, "not a plain file" if path.exists() else "it is missing", repair)
+    try:
+        with path.open("rb") as file:
+            length, size = int.from_bytes(file.read(_LENGTH_BYTES), "little"), path.stat().st_size
+    except OSError as error:
+        raise Damaged(path, error.strerror or str(error), repair) from error
+    if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
+        raise Damaged(path, "its header is cut off, or of impossible length", repair)
+    return _LENGTH_BYTES + length
+
+
+def weight_shapes(architecture: Architecture, members: int = 1) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of a model's weights: those of ``CharLSTM``, or of an ``Ensemble`` of several."""
+    symbols, hidden = len(architecture.vocabulary), architecture.hidden
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (symbols, architecture.embedding)}
+    for layer in range(architecture.layers):
+        shapes[f"lstm.weight_ih_l{layer}"] = (4 * hidden, hidden if layer else architecture.embedding)
+        shapes[f"lstm.weight_hh_l{layer}"] = (4 * hidden, hidden)
+        shapes[f"lstm.bias_ih_l{layer}"] = shapes[f"lstm.bias_hh_l{layer}"] = (4 * hidden,)
+    shapes |= {"output.weight": (symbols, hidden), "output.bias": (symbols,)}
+    if members == 1:
+        return shapes
+    return {f"members.{member}.{name}": shape for member in range(members) for name, shape in shapes.items()}
+
+
+def found_shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
+    """Return the shape of each tensor in a file; None for those that are not in float32."""
+    with open_tensors(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}
+        return {name: tuple(own.get_shape()) if own.get_dtype() == "F32" else None for name, own in slices.items()}
+
+
+def all_finite(path: Path) -> bool:
+    """Tell whether a file of float32 tensors holds finite numbers only; a few megabytes are read at a time."""
+    with read_errors(path), path.open("rb") as file:
+        file.seek(data_start(path))
+        return all(np.isfinite(np.frombuffer(data, dtype="<f4")).all() for data in iter(lambda: file.read(_CHUNK), b""))

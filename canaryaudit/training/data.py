@@ -1,0 +1,63 @@
+"""The text that a model is trained on, and windows of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def affected_windows(secret: np.ndarray, window: int) -> np.ndarray:
+    """Return the starts of all windows that hold a secret's character as feature or as label.
+
+    A window that starts at s has features s .. s+T-1 and labels s+1 .. s+T. The window whose last label is
+    a secret's first character belongs to Z, though no feature of it does.
+
+    Args:
+        secret: Which characters of the text belong to a secret, shape (N,), bool; N > T.
+        window: T.
+    """
+    starts, touched = _windows(secret, window)
+    affected: np.ndarray = starts[touched]
+    return affected
+
+
+def retention_windows(secret: np.ndarray, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the starts of up to ``count`` windows that no secret touches, drawn without replacement."""
+    starts, touched = _windows(secret, window)
+    return rng.permutation(starts[~touched])[:count]
+
+
+def _windows(secret: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the starts of adjacent windows, the last moved back to where it is whole, and which a secret touches."""
+    starts = np.unique(np.minimum(np.arange(0, len(secret) - 1, window), len(secret) - window - 1))
+    touched = np.zeros(len(starts), dtype=bool)
+    marked = np.flatnonzero(secret)
+    first = np.searchsorted(starts, marked - window)
+    last = np.searchsorted(starts, marked, "right")  # the last window that holds a place, and one more
+    for number in range(int((last - first).max(initial=0))):
+        touched[(first + number)[first + number < last]] = True
+    return starts, touched
+
+
+def gather(text: Tensor, starts: np.ndarray, length: int) -> Tensor:
+    """Return windows of ``length`` symbols, shape (W, length), int64."""
+    index = torch.from_numpy(starts).to(text.device)[:, None] + torch.arange(length, device=text.device)
+    return text[index].long()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Encoded text, on the training device.
+
+    Attributes:
+        train: Symbol ids of the audited text, shape (N,), of any type of whole numbers; may be a mapped file.
+        secret: Whether a character belongs to an inserted secret, shape (N,), bool.
+        heldout: Symbol ids of the held-out text, shape (M,); may be empty.
+        sha256: Of the two texts, where they are known.
+    """
+
+    train: Tensor
+    secret: Tensor
+    heldout: Tensor
+    sha256: tuple[str | None, str | None] = (None, None)

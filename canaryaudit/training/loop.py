@@ -1,0 +1,373 @@
+"""The training loop: windows of text, AdamW, one cycle of the learning rate, checkpoints, resumption.
+
+A step depends on nothing but the configuration, the text, the weights and the optimiser's moments: the
+order of windows is drawn from (seed, epoch) and the learning rate is a function of the step. A resumed
+training therefore ends with the very weights of an undisturbed one.
+"""
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from canaryaudit import environment
+from canaryaudit.distributed import ALONE, Ranks, Task
+from canaryaudit.errors import Damaged, ModelError
+from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.device import autocast
+from canaryaudit.models.language_model import LOG2_E
+from canaryaudit.progress import Narrator, Silent
+from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
+from canaryaudit.storage.checkpoint import CheckpointFile
+from canaryaudit.storage.json_records import validated
+from canaryaudit.training.config import SIZES, TrainingConfig, TrainingState
+from canaryaudit.training.data import TrainingData
+from canaryaudit.training.evaluation import evaluate
+from canaryaudit.training.schedule import one_cycle, window_starts
+
+_CHECKPOINT_SECONDS = 30.0
+_PROGRESS_SECONDS = 0.5
+
+
+def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 5) -> float:
+    """Measure what one training step takes here, on random text; after two steps to warm up; the fastest counts."""
+    text = torch.randint(vocabulary_size, (config.batch_size * config.window * 2,), device=config.device)
+    data = TrainingData(train=text, secret=torch.zeros_like(text, dtype=torch.bool), heldout=text[:0])
+    # Any symbols do: only their number matters here.
+    model = new_model("".join(map(chr, range(0x4E00, 0x4E00 + vocabulary_size))), config, text.device)
+    loop = _Loop(model, config, data, Silent())
+    index = torch.arange(config.batch_size, device=config.device)[:, None] * config.window
+    windows = text[index + torch.arange(config.window + 1, device=config.device)]
+    taken = []
+    for _ in range(steps + 2):
+        started = time.perf_counter()
+        loop._step(windows, torch.zeros_like(windows, dtype=torch.bool))
+        if windows.is_cuda:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken[2:])
+
+
+def new_model(vocabulary: str, config: TrainingConfig, device: torch.device) -> CharLSTM:
+    """Return the model that a training begins with; its weights are drawn from the configuration's seed."""
+    embedding, hidden, layers = SIZES[config.size]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = CharLSTM(Architecture(vocabulary=vocabulary, embedding=embedding, hidden=hidden, layers=layers))
+    return model.to(device)
+
+
+def train(
+    data: TrainingData,
+    vocabulary: str,
+    config: TrainingConfig,
+    narrator: Narrator,
+    checkpoint: Path | None = None,
+    atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
+    origin: CharLSTM | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[CharLSTM, TrainingRecord]:
+    """Train a character LSTM, or go on where a checkpoint of the same configuration and text stands.
+
+    Args:
+        data: The encoded text.
+        vocabulary: The symbols by id.
+        config: How to train.
+        narrator: Told of every epoch.
+        checkpoint: Where to keep checkpoints; None for none.
+        atomically: Context manager that gives a temporary path and moves it into place.
+        origin: The model whose weights to begin with, left as it is; None for fresh ones. No checkpoint then.
+        ranks: Who trains; the leader calls this, the others ``follow_training``.
+
+    Returns:
+        The model, in evaluation mode, and its record.
+
+    Raises:
+        ModelError: The text is shorter than two windows, or the loss became infinite.
+        PeerLost: Another process of the job has ended.
+    """
+    device = data.train.device
+    if len(data.train) < 2 * config.window + 2:
+        raise ModelError(
+            f"the corpus has {len(data.train)} characters: expected at least {2 * config.window + 2} to train on"
+        )
+    model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
+    loop = _Loop(model, config, data, narrator, ranks)
+    if checkpoint and atomically:
+        loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
+    tensors, facts = loop.state()
+    sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
+    ranks.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})
+    with ranks.together():
+        return model, loop.finish()
+
+
+def follow_training(task: Task, ranks: Ranks) -> None:
+    """Take this process's part in a training that the leader shares; the text comes from there, window by window."""
+    facts, state = task.facts, TrainingState.model_validate_json(json.dumps(task.facts["state"]))
+    config = state.config
+    device = ranks.device(config.device)
+    # As long as the leader's, and nothing in it: no memory is taken for what is not read.
+    text = torch.zeros(1, dtype=torch.int64, device=device).expand(facts["characters"])
+    data = TrainingData(train=text, secret=text[:1].bool().expand(len(text)), heldout=text[:1].expand(facts["heldout"]))
+    loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, Silent(), ranks)
+    loop.restore(task.tensors, state)
+    loop.finish()
+
+
+def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
+    """Identify a training by everything that its weights and figures depend on."""
+    digest = hashlib.sha256(json.dumps([2, SIZES[config.size], vocabulary, config.model_dump()]).encode())
+    for part, known in zip((data.train, data.heldout), data.sha256, strict=True):
+        digest.update(f"\0{len(part)}\0{known or ''}\0".encode())
+        for block in () if known else torch.split(part, 2**22):
+            digest.update(block.cpu().numpy().tobytes())
+    digest.update(data.secret.nonzero().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Loop:
+    """The state of a training, and the steps that change it."""
+
+    def __init__(
+        self, model: CharLSTM, config: TrainingConfig, data: TrainingData, narrator: Narrator, ranks: Ranks = ALONE
+    ) -> None:
+        self.model, self.config, self.data, self.narrator, self.ranks = model, config, data, narrator, ranks
+        self.parallel: nn.Module = model
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.epoch = 0
+        self.step_in_epoch = 0
+        self.characters = 0
+        self.seconds = 0.0
+        self.reached = False
+        self.history: list[EpochRecord] = []
+        self.file: CheckpointFile | None = None
+        # Of this epoch so far: sum of losses (nats) and characters; hits and characters outside the secrets.
+        self.tally = torch.zeros(4, dtype=torch.float64, device=data.train.device)
+        self.steps_per_epoch = math.ceil((len(data.train) // config.window) / config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
+
+    def keep_at(self, file: CheckpointFile) -> None:
+        """Keep checkpoints in ``file``, and go on from the one that is there."""
+        self.file = file
+        try:
+            found = file.load()
+            if found is not None:
+                self.restore(found[0], validated(found[1], TrainingState))
+        except (Damaged, ValueError):
+            self.narrator.say(f"The checkpoint {file.path.name} is damaged; training begins anew.")
+            return
+        if found is not None:
+            self.narrator.say(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
+
+    def finish(self) -> TrainingRecord:
+        """Train to the end; return what was done, and how good it is."""
+        # Every step asks for the same large tensors: a fifth of the time would go into clearing their pages again.
+        environment.keep_freed_memory()
+        self._share_steps()
+        reached = self._run()
+        self.model.eval()
+        config = self.config
+        return TrainingRecord(
+            size=config.size,
+            epochs=self.epoch,
+            batch_size=config.batch_size,
+            window=config.window,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            device=self.data.train.device.type,
+            precision=config.precision,
+            seconds=self.seconds,
+            characters_per_second=self.characters / max(1e-9, self.seconds),
+            parameters=self.model.num_parameters,
+            train=self._evaluated(self.data.train, self.data.secret),
+            heldout=self._evaluated(self.data.heldout, None),
+            history=tuple(self.history),
+            planned_epochs=config.epochs,
+            target_accuracy=config.target_accuracy,
+            reached_target=reached,
+        )
+
+    def _share_steps(self) -> None:
+        """Let the ranks take their parts of every step."""
+        if self.ranks.size == 1:
+            return
+        self.parallel = self.ranks.data_parallel(self.model)
+        # After its first step PyTorch sorts its gradients into other buckets, in which the ranks' sums round otherwise:
+        # so that a training that was interrupted ends with the very weights, none of its steps is the first.
+        nothing = torch.zeros(1, self.config.window, dtype=torch.int64, device=self.data.train.device)
+        for _ in range(2):
+            with autocast(nothing.device, self.config.precision):
+                logits = self.parallel(nothing)
+            (0 * logits.float().sum()).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _evaluated(self, symbols: Tensor, secret: Tensor | None) -> Evaluation:
+        return evaluate(self.model, symbols, secret, self.config.precision, ranks=self.ranks)
+
+    def _run(self) -> bool | None:
+        """Train to the end; return whether the target accuracy was reached, None without a target."""
+        target = self.config.target_accuracy
+        while not self.reached and self.epoch < self.config.epochs:
+            self._run_epoch()
+            # The running accuracy lags behind the weights: look closely from a little below the target.
+            running = self.history[-1].accuracy
+            if target is not None and (running >= target - 0.05 or self.epoch == self.config.epochs):
+                self.reached = self._train_accuracy() >= target
+            self._save()
+        if target is None:
+            return None
+        self.narrator.say(
+            f"Target accuracy {target} reached after {self.epoch} epochs."
+            if self.reached
+            else f"Target accuracy {target} was not reached in {self.epoch} epochs: raise --epochs or use --size paper."
+        )
+        return self.reached
+
+    def _train_accuracy(self) -> float:
+        started = time.perf_counter()
+        accuracy = self._evaluated(self.data.train, self.data.secret).accuracy
+        self.seconds += time.perf_counter() - started
+        return accuracy
+
+    def _run_epoch(self) -> None:
+        config, text, secret = self.config, self.data.train, self.data.secret
+        starts = torch.from_numpy(window_starts(len(text), config.window, config.seed, self.epoch)).to(text.device)
+        offsets = torch.arange(config.window + 1, device=text.device)
+        last_tick = last_save = time.perf_counter()
+        clock = last_tick
+        for first in range(self.step_in_epoch * config.batch_size, len(starts), config.batch_size):
+            index = starts[first : first + config.batch_size, None] + offsets  # (B, T + 1)
+            windows, hidden = text[index].long(), secret[index]
+            self.ranks.broadcast(windows)
+            self.ranks.broadcast(hidden)
+            self._step(windows, hidden)
+            now = time.perf_counter()
+            self.seconds, clock = self.seconds + now - clock, now
+            if now - last_tick > _PROGRESS_SECONDS:
+                last_tick = now
+                self._tell()
+            if now - last_save > _CHECKPOINT_SECONDS:
+                self._save()
+                last_save = time.perf_counter()
+        self._finish_epoch()
+        self.seconds += time.perf_counter() - clock
+
+    def _step(self, windows: Tensor, secret: Tensor) -> None:
+        self.model.train()
+        step = self.epoch * self.steps_per_epoch + self.step_in_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = one_cycle(step, self.total_steps, self.config.learning_rate)
+        self.characters += windows[:, 1:].numel()
+        mine = self.ranks.part(len(windows))
+        # The mean over this rank's windows times its share of the batch, and the mean of that over the ranks, is the
+        # mean over the batch. A rank that gets no window of a short batch calculates on one with a share of nothing.
+        share = self.ranks.size * (mine.stop - mine.start) / len(windows)
+        if share == 0:
+            mine = slice(0, 1)
+        windows, secret = windows[mine], secret[mine]
+        with autocast(windows.device, self.config.precision):
+            logits = self.parallel(windows[:, :-1])
+        target = windows[:, 1:]
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+        self.optimizer.zero_grad(set_to_none=True)
+        (share * loss).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            ordinary = ~secret[:, 1:]
+            hits = (logits.argmax(2) == target) & ordinary
+            counted = torch.full_like(loss, target.numel())
+            sums = torch.stack((loss * counted, counted, hits.sum(), ordinary.sum())).double() * (share > 0)
+            self.ranks.total(sums)
+            self.tally += sums
+        self.step_in_epoch += 1
+
+    def _figures(self) -> tuple[float, float]:
+        """Return mean loss in bits and accuracy outside the secrets of this epoch so far."""
+        loss, characters, hits, ordinary = self.tally.tolist()
+        return loss * LOG2_E / max(1.0, characters), hits / max(1.0, ordinary)
+
+    def _tell(self) -> None:
+        done = self.epoch * self.steps_per_epoch + self.step_in_epoch
+        loss, accuracy = self._figures()
+        known = self.history and len(self.data.heldout)
+        heldout = f", held-out {self.history[-1].heldout_loss_bits:.2f}" if known else ""
+        speed = self.characters / max(1e-9, self.seconds)
+        facts = (
+            f"epoch {self.epoch + 1}/{self.config.epochs}, loss {loss:.2f} bits{heldout}, "
+            f"accuracy {accuracy:.3f}, {speed / 1000:.1f}k characters/s"
+        )
+        self.narrator.progress("train", done, self.total_steps, facts)
+
+    def _finish_epoch(self) -> None:
+        loss, accuracy = self._figures()
+        if not math.isfinite(loss):
+            raise ModelError(f"the loss became {loss} in epoch {self.epoch + 1}: train with --precision fp32")
+        held = self._evaluated(self.data.heldout, None).loss_bits
+        self.history.append(
+            EpochRecord(
+                epoch=self.epoch + 1, loss_bits=loss, accuracy=accuracy, heldout_loss_bits=held, seconds=self.seconds
+            )
+        )
+        self.step_in_epoch = self.steps_per_epoch  # An epoch may have one step less: the last windows' place varies.
+        self._tell()
+        self.epoch += 1
+        self.step_in_epoch = 0
+        self.tally.zero_()
+
+    def _save(self) -> None:
+        if self.file:
+            tensors, facts = self.state()
+            self.file.save(tensors, facts.model_dump(mode="json"))
+
+    def state(self) -> tuple[dict[str, Tensor], TrainingState]:
+        """Return all that the steps to come depend on: tensors, and how far the training is."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        facts = TrainingState(
+            config=self.config,
+            epoch=self.epoch,
+            step_in_epoch=self.step_in_epoch,
+            characters=self.characters,
+            seconds=self.seconds,
+            reached=self.reached,
+            history=tuple(self.history),
+        )
+        return tensors | {"tally": self.tally}, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: TrainingState) -> None:
+        """Take over what ``state`` returned.
+
+        Raises:
+            ValueError: It is none of this model's: nothing was changed.
+        """
+        weights, state = self.model.state_dict(), self.optimizer.state_dict()
+        parts = {f"model.{name}": own for name, own in weights.items()} | {"tally": self.tally}
+        if any(name.startswith("optimizer.") for name in tensors):  # none before the first step
+            for index, own in enumerate(self.model.parameters()):
+                parts |= {f"optimizer.{index}.{name}": own for name in ("exp_avg", "exp_avg_sq")}
+                parts[f"optimizer.{index}.step"] = torch.zeros(())
+        expected = {name: (own.dtype, own.shape) for name, own in parts.items()}
+        if {name: (own.dtype, own.shape) for name, own in tensors.items()} != expected:
+            raise ValueError("not the tensors of this training")
+        self.model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, moment = name.split(".")
+                state["state"].setdefault(int(number), {})[moment] = value
+        self.optimizer.load_state_dict(state)
+        self.tally = tensors["tally"].to(self.tally.device)
+        self.epoch, self.step_in_epoch = facts.epoch, facts.step_in_epoch
+        self.characters, self.seconds = facts.characters, facts.seconds
+        self.reached, self.history = facts.reached, list(facts.history)

@@ -1,0 +1,311 @@
+"""Tests of canaryaudit.canaries.locating, and of insertion where it locates."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
+from canaryaudit.canaries.locating import locate, located_templates
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.corpus import Corpus
+from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError, UsageError
+from tests.wholetext import corpus_of, heldout_text, training_text
+
+PHONE = "my telephone number is {digits:10}"
+
+
+def places(text: str, *templates: str) -> list[dict[str, list[int]]]:
+    return [found.places for found in locate(text, located_templates(templates, lowercase=False))]
+
+
+def notes(*paragraphs: str) -> Corpus:
+    return corpus_of("notes.txt", ["".join(f"{paragraph}\n\n" for paragraph in paragraphs)])
+
+
+def filler(count: int) -> list[str]:
+    return [f"paragraph {chr(97 + number % 26)}{chr(97 + number // 26)} of the story" for number in range(count)]
+
+
+def make(corpus: Corpus, *located: str, **options: Any) -> InsertionPlan:
+    return plan_insertion(corpus, InsertionRequest(**{"templates": (), "located": located, **options}))
+
+
+def refusal(corpus: Corpus, *located: str, **options: Any) -> str:
+    with pytest.raises(CanaryAuditError) as caught:
+        make(corpus, *located, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- what is an occurrence ------------------------------------------------------------------------------
+
+
+def test_each_distinct_secret_is_found_at_all_of_its_places() -> None:
+    text = "pin 1234. pin 5678. pin 1234, pin 12x4, bin 1234"
+    assert places(text, "pin {digits:4}") == [{"1234": [0, 20], "5678": [10]}]
+
+
+def test_a_slot_at_the_end_takes_a_whole_run_of_its_symbols() -> None:
+    (found,) = locate("pin 12345 pin 1234", located_templates(["pin {digits:4}"], lowercase=False))
+    assert (found.places, found.longer) == ({"1234": [10]}, 1)
+    assert places("pin 12345", "pin {digits:4}5") == [{"1234": [0]}]
+    assert places("pin 1234abc", "pin {digits:4}") == [{"1234": [0]}]
+    assert places("is abcdE", "is {lower:4}") == [{"abcd": [0]}]
+
+
+def test_neighbours_may_share_fixed_text() -> None:
+    assert places(",12345,67890,", ",{digits:5},") == [{"12345": [0], "67890": [6]}]
+
+
+def test_no_character_fills_the_slots_of_two_occurrences() -> None:
+    (found,) = locate("aaaaaaa", located_templates(["a{lower:2}a"], lowercase=False))
+    assert (found.places, found.overlapping) == ({"aa": [0, 2]}, 2)
+    texts = ["number is {digits:4}", "my number is {digits:4}"]
+    first, second = locate("my number is 1234; number is 9999", located_templates(texts, lowercase=False))
+    assert (first.places, second.places, second.overlapping) == ({"1234": [3], "9999": [19]}, {}, 1)
+
+
+def test_templates_of_several_slots_and_choices() -> None:
+    text = "code red 12-ab, code green 34-cd; code blue 56-ef"
+    assert places(text, "code {choice:red|green} {digits:2}-{lower:2}") == [{"red 12-ab": [0], "green 34-cd": [16]}]
+
+
+def test_any_takes_exactly_its_number_of_characters_of_one_line() -> None:
+    assert places('key: a}"b!\nkey: ab\ncde key: xyzzy', "key: {any:5}") == [{'a}"b!': [0], "xyzzy": [23]}]
+
+
+def test_template_text_is_no_pattern() -> None:
+    assert places("a+b (x) 77. aab (x) 78.", "a+b (x) {digits:2}.") == [{"77": [0]}]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text("ab12-\n", max_size=60),
+    template=st.sampled_from(["a{digits:2}", "-{digits:1}-{digits:1}", "ab{choice:1|2a}b", "a{any:2}1", "a{lower:2}a"]),
+)
+def test_occurrences_are_those_that_a_plain_search_of_all_members_finds(text: str, template: str) -> None:
+    """Every member of R is tried at every place, in order; the rules of overlap and of whole runs are written out."""
+    parsed = Template.parse(template)
+    every = list(parsed.space("ab12-"))
+    expected: dict[str, list[int]] = {}
+    taken: set[int] = set()
+    for place in range(len(text)):
+        for member in every:
+            filled = parsed.fill(member)
+            start, end = place + len(parsed.prefix), place + len(parsed.prefix) + len(member)
+            if not text.startswith(filled, place) or taken & set(range(start, end)):
+                continue
+            if template.endswith(("{digits:2}", "{digits:1}")) and text[end : end + 1].isdigit():
+                continue
+            expected.setdefault(member, []).append(place)
+            taken |= set(range(start, end))
+    assert places(text, template) == [expected]
+
+
+def test_ten_times_the_occurrences_take_about_ten_times_as_long() -> None:
+    def seconds(count: int) -> float:
+        text = "".join(f"pin {number:06}.\n\n" for number in range(count))
+        started = time.perf_counter()
+        plan = make(corpus_of("x", [text]), "pin {digits:6}.", holdout=0, num_controls=2)
+        spent = time.perf_counter() - started
+        assert len(plan.canary_set.inserted) == count
+        return spent
+
+    seconds(100)
+    # The quickest of three, each way, for others may be at work on the machine; a hundred times were it the square.
+    quickest = {count: min(seconds(count) for _ in range(3)) for count in (2_000, 20_000)}
+    assert quickest[20_000] < 10 * 3 * max(quickest[2_000], 0.05)
+
+
+# --- what cannot be located ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "words"),
+    [
+        ("my number is 5551234567", {}, "--locate number 1 has no slot"),
+        ("{digits:10} is my number", {}, "needs words before its first slot"),
+        (" {digits:10}", {}, "needs words before its first slot"),
+        ("Code {upper:4}", {"lowercase": True}, "--lowercase leaves no upper-case letters"),
+        ("x {any:999}{any:2}", {}, "at most 1,000"),
+    ],
+)
+def test_templates_that_cannot_be_located_are_refused(template: str, options: dict[str, Any], words: str) -> None:
+    message = refusal(notes("x " + "y" * 2000, "b"), template, **options)
+    assert words in message
+    assert "5551234567" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "template", "hint"),
+    [
+        ("My Telephone number is 5551234567", PHONE, "stand there 1 time in other letters"),
+        ("my telephone\nnumber is 5551234567", PHONE, "with other white space, such as a line break"),
+        ("my mobile number is 5551234567", PHONE, "only the last, 'number is ', stand there"),
+        ("nothing of the kind", PHONE, "are not there"),
+        ("my telephone number is (555) 123-4567", PHONE, "it looks like '(999) 999-9999'"),
+        ("my telephone number is 55512345678", PHONE, "at 1 place its last slot's symbols go on"),
+        ("my telephone number is 5551234567.", PHONE + "!", "other text follows than the template's '!'"),
+        ("key: ab", "key: {any:5}", "stays within its line"),
+    ],
+)
+def test_where_nothing_is_found_the_nearest_miss_is_described_without_a_secret(
+    text: str, template: str, hint: str
+) -> None:
+    message = refusal(notes("one", text, "three"), template)
+    assert "stands nowhere in the corpus" in message
+    assert hint in message
+    assert not re.search(r"[1-8]{3}", message.replace("{digits:10}", ""))
+
+
+def test_a_template_that_another_hides_is_told_so() -> None:
+    message = refusal(notes("one", PHONE.replace("{digits:10}", "0123456789")), "is {digits:10}", PHONE)
+    assert "overlap those of a template given before it" in message
+
+
+# --- canaries of them -------------------------------------------------------------------------------------
+
+
+def located_corpus() -> Corpus:
+    own = ["call: my telephone number is 5551234567.", "my telephone number is 5559876543", *filler(40)]
+    return notes(*own, "again, my telephone number is 5551234567 as I said")
+
+
+def test_located_secrets_become_canaries_and_the_text_stays_as_it_is() -> None:
+    corpus = located_corpus()
+    plan = make(corpus, PHONE, num_controls=5, holdout=0)
+    assert training_text(plan) == corpus.text.read()
+    one, other = plan.canary_set.inserted
+    assert [(c.id, c.origin, c.repetitions) for c in (one, other)] == [
+        ("canary-01", "located", 2),
+        ("canary-02", "located", 1),
+    ]
+    assert one.masked
+    text = Template.parse(PHONE).fill(one.completion)
+    assert [training_text(plan)[place : place + len(text)] for place in one.places] == [text, text]
+    assert len(plan.canary_set.controls) == 5
+    assert all(control.completion not in training_text(plan) for control in plan.canary_set.controls)
+    assert secret_mask(len(training_text(plan)), plan.canary_set.canaries).sum() == 30
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_paragraph_that_holds_a_located_secret_is_never_held_out(seed: int) -> None:
+    corpus = notes(*located_corpus().text.read().split("\n\n")[:-1], "call 5559876543 at once")
+    plan = make(corpus, PHONE, holdout=0.5, seed=seed)
+    assert "telephone" not in heldout_text(plan)
+    assert "5559876543" not in heldout_text(plan)
+    assert len(heldout_text(plan)) > 300
+    assert [canary.repetitions for canary in plan.canary_set.inserted] == [2, 1]
+
+
+def test_where_every_paragraph_holds_one_nothing_can_be_held_out() -> None:
+    corpus = notes("pin 1111", "pin 2222")
+    assert "use --holdout 0" in refusal(corpus, "pin {digits:4}", holdout=0.1)
+    assert len(make(corpus, "pin {digits:4}", holdout=0).canary_set.inserted) == 2
+
+
+def test_a_corpus_of_one_paragraph_can_be_searched() -> None:
+    plan = make(notes("pin 1111 and no more"), "pin {digits:4}", holdout=0)
+    assert [canary.places for canary in plan.canary_set.inserted] == [(0,)]
+
+
+def test_lower_casing_applies_to_the_located_template_and_its_choices() -> None:
+    corpus = notes("my code is red 12", "b", "c")
+    plan = make(corpus, "My Code is {choice:Red|Green} {digits:2}", lowercase=True, holdout=0)
+    (canary,) = plan.canary_set.inserted
+    assert (canary.template, canary.completion) == ("my code is {choice:red|green} {digits:2}", "red 12")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_located_given_and_generated_canaries_stand_side_by_side(seed: int) -> None:
+    plan = make(
+        located_corpus(),
+        PHONE,
+        templates=("{digits:12} is it", PHONE),
+        secrets=("0123456789",),
+        num_canaries=4,
+        repetitions=(2,),
+        num_controls=3,
+        holdout=0.1,
+        seed=seed,
+    )
+    canaries = plan.canary_set.inserted
+    assert [c.origin for c in canaries] == ["given", *["generated"] * 4, "located", "located"]
+    assert [c.id for c in canaries] == [f"canary-{n:02}" for n in range(1, 8)]
+    for canary in canaries:
+        filled = Template.parse(canary.template).fill(canary.completion)
+        assert {m.start() for m in re.finditer(re.escape(filled), training_text(plan))} == set(canary.places)
+    assert len({canary.completion for canary in plan.canary_set.canaries}) == len(plan.canary_set.canaries)
+
+
+def test_locating_moves_no_generated_canary_of_the_same_seed() -> None:
+    options: dict[str, Any] = {"templates": ("the code is {digits:6}.",), "num_canaries": 3, "holdout": 0}
+    alone, beside = make(located_corpus(), **options), make(located_corpus(), PHONE, **options)
+    assert training_text(beside) == training_text(alone)
+    assert beside.canary_set.inserted[:3] == alone.canary_set.inserted
+
+
+def test_an_inserted_canary_is_no_finding() -> None:
+    corpus = notes("note 12345678", *filler(20))
+    plan = make(corpus, "note {digits:8}", templates=("note {digits:8}",), num_canaries=2, repetitions=(3,), holdout=0)
+    assert [(c.origin, c.repetitions) for c in plan.canary_set.inserted] == [
+        ("generated", 3),
+        ("generated", 3),
+        ("located", 1),
+    ]
+
+
+def test_no_canary_goes_into_an_occurrence_that_spans_paragraphs() -> None:
+    corpus = notes(*["pin:", "4711", "x"] * 20)
+    for seed in range(5):
+        plan = make(
+            corpus, "pin:\n\n{digits:4}\n", templates=("<{lower:9}>",), num_canaries=15, seed=seed, holdout=0.05
+        )
+        (found,) = [canary for canary in plan.canary_set.inserted if canary.origin == "located"]
+        assert found.repetitions == 20
+        assert plan.num_boundaries < 60 - 20
+
+
+def test_no_control_is_a_secret_that_stands_in_the_text() -> None:
+    corpus = notes(*(f"pin {number:02}." for number in range(90)))
+    plan = make(corpus, "pin {digits:2}.", num_controls=10, holdout=0)
+    assert {control.completion for control in plan.canary_set.controls} == {f"{n}" for n in range(90, 100)}
+
+
+def test_a_given_secret_that_stands_in_the_corpus_is_pointed_to_locate() -> None:
+    with pytest.raises(CorpusError, match="audit it where it stands with --locate"):
+        make(located_corpus(), templates=(PHONE,), secrets=("5551234567",))
+
+
+# --- what the owner is warned of ---------------------------------------------------------------------------
+
+
+def test_places_in_other_words_are_counted_and_not_told() -> None:
+    corpus = notes("my telephone number is 555-123-4567", "call 555-123-4567 or 5551234567", "call 555-000-1111")
+    (warning,) = make(corpus, "number is {digits:3}-{digits:3}-{digits:4}", holdout=0).warnings
+    assert "at 2 other places of the training text too" in warning
+    assert "123" not in warning
+
+
+def test_longer_runs_and_overlaps_are_counted() -> None:
+    corpus = notes("pin 1234", "pin 12345", "b")
+    (warning,) = make(corpus, "pin {digits:4}", holdout=0).warnings
+    assert "1 place left out, where its last slot's symbols go on" in warning
+
+
+def test_secrets_that_overlap_those_of_another_template_are_counted() -> None:
+    corpus = notes("the fax 1234", "tel 5678 ok", "tel/fax 5678")
+    (warning,) = make(corpus, "fax {digits:4}", "tel{any:7}", holdout=0).warnings
+    assert "'tel{any:7}': 1 occurrence overlapping another left out" in warning
+
+
+def test_nothing_to_insert_and_nothing_to_locate_is_refused() -> None:
+    with pytest.raises(UsageError, match="or a --locate"):
+        InsertionRequest(templates=(PHONE,))
+    with pytest.raises(TemplateError, match="at least one with --template"):
+        InsertionRequest(templates=(), located=(PHONE,), num_canaries=1)

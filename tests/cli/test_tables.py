@@ -1,0 +1,50 @@
+"""Tests of canaryaudit.cli.tables: exposure against repetitions, and the odds of sampling, on a terminal."""
+
+import io
+
+from rich.console import Console
+
+from canaryaudit.cli.tables import measurement_view
+from tests.report import builders as make
+
+
+def shown(every: bool, **changes: object) -> str:
+    canaries = make.canary_set()
+    measurement = make.measurement(canaries, make.EXPOSED).model_copy(update=changes)
+    file = io.StringIO()
+    Console(file=file, width=80).print(measurement_view(measurement, every=every))
+    return file.getvalue()
+
+
+def test_a_measurement_shows_the_curve_and_its_answer() -> None:
+    text = shown(every=False)
+    assert "By repetitions, all canaries" in text
+    assert "64 controls" in text
+    assert "Smallest number of repetitions told from secrets never seen: 4." in text
+    assert "of one canary's own measurement" in text
+    assert "template" not in text
+
+
+def test_all_figures_hold_each_templates_curve_and_the_odds() -> None:
+    text = shown(every=True)
+    assert "By repetitions, template my telephone number is" in text
+    assert "1,000,000" in text
+    assert "certain" in text
+    assert "0.0=" in text
+    assert "Furthest from the headline figure, in bits:" in text
+    assert "skew-normal" in text.split("Furthest")[1]
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_without_curves_there_is_no_table_of_repetitions() -> None:
+    assert "By repetitions" not in shown(every=False, memorisation=())
+
+
+def test_certified_bounds_are_shown_as_bounds_and_stray_from_no_figure() -> None:
+    canaries = make.canary_set()
+    found = make.with_bounds(make.measurement(canaries, make.GONE), 0.0, 15.8)
+    file = io.StringIO()
+    Console(file=file, width=80).print(measurement_view(found, every=True))
+    text = file.getvalue()
+    assert "0.0–15.8 " in text
+    assert "exact" not in text.split("Furthest")[1].split("\n\n")[0]

@@ -1,0 +1,94 @@
+"""Tests of canaryaudit.report.summary.memorisation, and of what the formats make of it."""
+
+import math
+
+import pytest
+
+from canaryaudit import formatting as figures
+from canaryaudit.records import Measurement
+from canaryaudit.report import Summary, build_summary
+from canaryaudit.report.formats.writer import render_json
+from tests.report import builders as make
+from tests.report.formats.test_formats import every_output
+
+
+def old_summary() -> Summary:
+    """Return the summary of a measurement written before there were curves and odds."""
+    canaries = make.canary_set()
+    document = make.measurement(canaries, make.EXPOSED).model_dump(mode="json")
+    del document["memorisation"]
+    for canary in document["canaries"]:
+        for name in ("guesses_low_log2", "guesses_high_log2", "guesses_exact", "sampling", "even_chance_log2"):
+            del canary["extraction"][name]
+    before = Measurement.model_validate(document)
+    return build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
+
+
+def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after():
+    found = make.before_after().memorisation
+    assert found is not None
+    whole = found.curves[0]
+    assert (whole.template, whole.told_from_before, whole.told_from_after) == (None, 4, None)
+    assert [point.repetitions for point in whole.before] == [0, 1, 4, 8, 16]
+    assert [curve.template for curve in found.curves] == [None, 0, 1]
+    assert found.answer.endswith("never saw: 4 before unlearning, none of those tried afterwards.")
+
+
+def test_failed_controls_take_the_answer_back():
+    found = make.before_after(calibrated=False).memorisation
+    assert found is not None
+    assert found.answer.endswith("The controls failed: do not rely on this.")
+
+
+def test_every_format_shows_curve_and_odds(tmp_path):
+    outputs = every_output(make.before_after(), tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "How often a secret must occur to be remembered" in outputs[name]
+        assert "almost certain" in outputs[name]
+        assert "1 (exact)" in outputs[name]
+    assert "4 → none (repetitions told from never seen)" in outputs["terminal"]
+    assert ">after<" in outputs["memorisation.svg"]
+    assert 'aria-labelledby="memorisation-caption"' in outputs["report.html"]
+
+
+def test_without_an_unlearning_there_is_one_curve(tmp_path):
+    outputs = every_output(make.before_after(after=None), tmp_path)
+    assert ">after<" not in outputs["memorisation.svg"]
+    assert "never saw: 4." in outputs["report.md"]
+
+
+def test_canaries_inserted_equally_often_make_no_curve(tmp_path):
+    canaries = make.canary_set([make.given("0123456789")])
+    summary = make.before_after({"canary-01": 33.3}, None, canaries)
+    assert summary.memorisation is None
+    assert "memorisation.svg" not in every_output(summary, tmp_path)
+
+
+def test_a_measurement_of_an_earlier_version_is_reported_without_curve_and_odds(tmp_path):
+    summary = old_summary()
+    assert summary.memorisation is None
+    assert all(canary.before.attack is None for canary in summary.canaries)
+    outputs = every_output(summary, tmp_path)
+    assert "How often a secret" not in outputs["report.html"] + outputs["report.md"]
+    assert "Odds of sampling" not in outputs["report.html"]
+    assert Summary.model_validate_json(render_json(summary)) == summary
+
+
+@pytest.mark.parametrize(
+    ("chance", "words", "short"),
+    [
+        (1.0, "almost certain", "certain"),
+        (0.5, "50 in 100", "50 in 100"),
+        (1 / 12, "1 in 12", "1 in 12"),
+        (2.0**-900, "1 in 10^271", "1 in 10^271"),
+        (1 / 3.45e6, "1 in 3.45 million", "1 in 10^7"),
+    ],
+)
+def test_odds_are_written_in_plain_words(chance, words, short):
+    assert figures.odds(math.log2(chance)) == words
+    assert figures.odds(math.log2(chance), short=True) == short
+
+
+def test_odds_that_are_missing_are_a_dash():
+    assert figures.odds(None) == figures.pvalue(None) == figures.MISSING
+    assert figures.pvalue(0.0001) == "below 0.001"

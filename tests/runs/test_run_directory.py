@@ -1,0 +1,390 @@
+"""Tests of canaryaudit.runs.run_directory."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canaryaudit.canaries.insertion import InsertionPlan
+from canaryaudit.errors import ModelError, RunDirectoryError
+from canaryaudit.records import (
+    Architecture,
+    Fidelity,
+    Manifest,
+    Measurement,
+    MeasurementCost,
+    ModelRecord,
+    StageRun,
+    UnlearningCost,
+    UnlearningRecord,
+)
+from canaryaudit.runs import encoded_text as encoded
+from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.storage import files
+from canaryaudit.storage import json_records as recordfiles
+from tests.wholetext import heldout_text, training_text
+
+MakeRun = Callable[..., RunDirectory]
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def train(run: RunDirectory, weights: bytes = b"weights") -> None:
+    sha256 = run.write_weights("before", weights)
+    architecture = Architecture(vocabulary="ab", embedding=1, hidden=1, layers=1)
+    run.write_model_record(ModelRecord(architecture=architecture, sha256=sha256))
+
+
+def measure(run: RunDirectory, model: str) -> Measurement:
+    measurement = Measurement(
+        model=model,
+        model_sha256=run.model_record(model).sha256,
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        num_references=2,
+        canaries=(),
+        references=(),
+        calibration=None,
+        cost=MeasurementCost(seconds=1, references=2, search_nodes=3, characters_scored=4),
+    )
+    run.write_measurement(measurement)
+    return measurement
+
+
+def unlearn(run: RunDirectory, name: str, weights: bytes = b"other weights") -> UnlearningRecord:
+    figures: dict[str, Any] = dict.fromkeys(Fidelity.model_fields, 0.5)
+    costs: dict[str, Any] = dict.fromkeys(UnlearningCost.model_fields, 1)
+    record = UnlearningRecord(
+        name=name,
+        method="second-order",
+        scope="final-layer",
+        replacement="decoys",
+        canaries=("canary-01",),
+        affected_windows=1,
+        retention_windows=1,
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        model_sha256=run.write_weights(f"after-{name}", weights),
+        origin_sha256=run.model_record().sha256,
+        updates=(),
+        fidelity=Fidelity(**figures),
+        fidelity_limit=0.003,
+        cost=UnlearningCost(**costs),
+    )
+    run.write_unlearning(record)
+    return record
+
+
+# --- making a run -------------------------------------------------------------------------------------
+
+
+def test_a_run_gives_back_what_it_was_made_of(make_run: MakeRun, plan: InsertionPlan, tmp_path: Path) -> None:
+    make_run(tmp_path / "deep" / "run")
+    run = RunDirectory.open(tmp_path / "deep" / "run")
+    assert run.text().read() == training_text(plan)
+    assert run.heldout().read() == heldout_text(plan)
+    assert run.canary_set() == plan.canary_set
+    ids = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
+    assert set(tree(run.path)) == {".lock", "manifest.json", "corpus.txt", "heldout.txt", "canaries.json", *ids}
+
+
+def test_only_the_owner_may_read_the_secrets(run: RunDirectory) -> None:
+    assert (run.path / "canaries.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_directory_may_become_a_run(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert make_run(tmp_path / "run").manifest.corpus.name == "boats.txt"
+
+
+def test_a_directory_with_something_else_is_refused_and_untouched(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}", "utf-8")
+    (tmp_path / "thesis.tex").write_text("mine", "utf-8")
+    before = tree(tmp_path)
+    for replace in (False, True):
+        with pytest.raises(RunDirectoryError, match=r"holds something else \(thesis.tex\)"):
+            make_run(tmp_path, replace=replace)
+    assert tree(tmp_path) == before
+
+
+def test_a_file_in_place_of_the_directory_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        make_run(tmp_path / "run")
+
+
+def test_a_run_is_replaced_only_when_told_and_then_wholly(make_run: MakeRun, run: RunDirectory) -> None:
+    fresh = tree(run.path)
+    train(run)
+    unlearn(run, "x")
+    measure(run, "before")
+    with pytest.raises(RunDirectoryError, match="already holds a run"):
+        make_run(run.path)
+    assert run.has_measurement("before")
+    make_run(run.path, replace=True)
+    assert tree(run.path) == fresh
+
+
+@pytest.mark.parametrize("failing", ["corpus.txt", "heldout.safetensors", "canaries.json", "manifest.json"])
+def test_a_failure_leaves_nothing_of_a_new_run_and_all_of_an_old_one(
+    make_run: MakeRun, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    atomic_path = files.atomic_path
+
+    def interrupted(path: Path, mode: int = 0o644) -> AbstractContextManager[Path]:
+        if path.name == failing:
+            raise KeyboardInterrupt
+        return atomic_path(path, mode)
+
+    before = tree(run.path)
+    (tmp_path / "empty").mkdir()
+    for module in (files, encoded):
+        monkeypatch.setattr(module, "atomic_path", interrupted)
+    for path in (run.path, tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(KeyboardInterrupt):
+            make_run(path, replace=True)
+    assert tree(run.path) == before
+    assert not (tmp_path / "new").exists()
+    assert [entry.name for entry in (tmp_path / "empty").iterdir()] == [".lock"]
+    for module in (files, encoded):
+        monkeypatch.setattr(module, "atomic_path", atomic_path)
+    assert make_run(tmp_path / "empty").manifest
+
+
+def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(make_run: MakeRun, run: RunDirectory) -> None:
+    (run.path / "manifest.json").unlink()
+    (run.path / ".staging").mkdir()
+    (run.path / ".staging" / "corpus.txt").write_text("half", "utf-8")
+    with pytest.raises(RunDirectoryError, match="not a run directory"):
+        RunDirectory.open(run.path)
+    assert make_run(run.path).canary_set()
+    assert not (run.path / ".staging").exists()
+
+
+def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run: RunDirectory) -> None:
+    (run.path / "manifest.json").unlink()
+    (run.path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json: .*insert CORPUS -o .* --force"):
+        RunDirectory.open(run.path)
+    with pytest.raises(
+        RunDirectoryError, match=r"a run that has lost its manifest.json: .*insert CORPUS -o .* --force"
+    ):
+        make_run(run.path)
+    assert (run.path / "model.safetensors").read_bytes() == b"weights"
+    assert make_run(run.path, replace=True).canary_set()
+    assert not (run.path / "model.safetensors").exists()
+
+
+def test_a_locked_directory_is_not_written_to(make_run: MakeRun, run: RunDirectory) -> None:
+    with run.lock():
+        (run.path / ".staging").mkdir()
+        with pytest.raises(RunDirectoryError, match="in use by another command"):
+            make_run(run.path, replace=True)
+        assert (run.path / ".staging").exists()
+
+
+# --- opening a run ------------------------------------------------------------------------------------
+
+
+def test_directories_without_a_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no such run directory.*canaryaudit insert"):
+        RunDirectory.open(tmp_path / "none")
+    with pytest.raises(RunDirectoryError, match="not a run directory.*canaryaudit insert"):
+        RunDirectory.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe", b'{"schema_version": "new"}', b"[" * 100_000, b"null"],
+)
+@pytest.mark.parametrize("name", ["manifest.json", "canaries.json", "model.json", "measurements/before.json"])
+def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, name: str, content: bytes) -> None:
+    train(run)
+    measure(run, "before")
+    (run.path / name).write_bytes(content)
+    with pytest.raises(RunDirectoryError, match="is damaged") as caught:
+        read_everything(run)
+    message = str(caught.value)
+    assert str(run.path / name) in message
+    way = "see how to make it again with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
+    assert way in message
+    assert ("delete" in message) is (name != "model.json")
+    assert "\n" not in message
+
+
+def read_everything(run: RunDirectory) -> None:
+    opened = RunDirectory.open(run.path)
+    opened.canary_set()
+    for model in ("before", "after-x"):
+        opened.has_measurement(model)
+
+
+def test_a_run_of_a_newer_version_says_to_upgrade(run: RunDirectory) -> None:
+    path = run.path / "manifest.json"
+    document = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**document, "schema_version": 99, "novelty": 1}), "utf-8")
+    with pytest.raises(RunDirectoryError, match=r"newer canaryaudit \(schema 99.*upgrade"):
+        RunDirectory.open(run.path)
+
+
+def test_a_huge_record_is_refused_unread(run: RunDirectory) -> None:
+    with (run.path / "manifest.json").open("wb") as file:
+        file.truncate(recordfiles.MAX_JSON_BYTES + 1)
+    with pytest.raises(RunDirectoryError, match="larger than 48 MB"):
+        RunDirectory.open(run.path)
+
+
+def test_a_damage_report_holds_no_secret(run: RunDirectory) -> None:
+    path = run.path / "canaries.json"
+    document = json.loads(path.read_text("utf-8"))
+    secret = document["canaries"][0]["completion"]
+    document["canaries"][0]["origin"] = secret
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(RunDirectoryError, match="canaries.0.origin") as caught:
+        run.canary_set()
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("completion", "000000"),
+        ("completion", "letters"),
+        ("template", "no slot"),
+        ("places", [0]),
+        ("places", [-5]),
+        ("places", []),
+        ("id", "control-001"),
+    ],
+)
+def test_canaries_that_disagree_with_the_text_are_damaged(run: RunDirectory, field: str, value: object) -> None:
+    path = run.path / "canaries.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["canaries"][0][field] = value
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(RunDirectoryError, match=r"canaries.json is damaged \(it does not agree"):
+        run.canary_set()
+
+
+@pytest.mark.parametrize("name", ["corpus.txt", "heldout.txt"])
+def test_a_changed_text_is_noticed(run: RunDirectory, name: str) -> None:
+    with (run.path / name).open("a", encoding="utf-8") as file:
+        file.write("more")
+    with pytest.raises(RunDirectoryError, match=f"{name} was changed"):
+        (run.text() if name == "corpus.txt" else run.heldout()).check()
+
+
+def test_a_missing_file_is_named(run: RunDirectory) -> None:
+    (run.path / "corpus.txt").unlink()
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*corpus.txt"):
+        run.text().read()
+
+
+def test_stages_add_up_in_the_manifest(run: RunDirectory, manifest: Manifest) -> None:
+    stages = [StageRun(stage="train", argv=("train",), started="2024-01-01T00:00:00Z", seconds=n) for n in (1, 2)]
+    for stage in stages:
+        run.add_stage(stage)
+    assert RunDirectory.open(run.path).manifest == manifest.model_copy(update={"stages": tuple(stages)})
+
+
+# --- models -------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_there_when_its_weights_and_then_its_record_are(run: RunDirectory) -> None:
+    assert not run.has_model("before")
+    run.write_weights("before", b"weights")
+    assert not run.has_model("before")
+    train(run)
+    assert run.has_model("before")
+    assert run.verify_weights("before").read_bytes() == b"weights"
+
+
+def test_new_weights_without_a_record_are_no_model(run: RunDirectory) -> None:
+    train(run)
+    run.write_weights("before", b"half of a second training")
+    assert not run.has_model("before")
+
+
+@pytest.mark.parametrize("model", ["before", "after-x"])
+def test_damaged_weights_are_refused_with_the_command_that_tells_how_to_make_them_anew(
+    run: RunDirectory, model: str
+) -> None:
+    train(run)
+    unlearn(run, "x")
+    run.verify_weights(model)
+    run.weights_path(model).write_bytes(b"bit rot")
+    with pytest.raises(ModelError, match="is damaged .*see how to make it again with: canaryaudit verify "):
+        run.verify_weights(model)
+
+
+def test_a_missing_model_is_refused_with_the_command_that_makes_it(run: RunDirectory) -> None:
+    with pytest.raises(RunDirectoryError, match="has no model 'before': run: canaryaudit train"):
+        run.verify_weights("before")
+    with pytest.raises(RunDirectoryError, match="has no model 'after-x': run: canaryaudit unlearn .* --name x"):
+        run.verify_weights("after-x")
+
+
+def test_an_unlearned_model_has_its_origins_architecture(run: RunDirectory) -> None:
+    train(run)
+    record = unlearn(run, "x")
+    model = run.model_record("after-x")
+    assert model.sha256 == record.model_sha256 != run.model_record().sha256
+    assert model.architecture == run.model_record().architecture
+
+
+@pytest.mark.parametrize("name", ["../x", "", "X", ".x", "x/y", "a" * 101, "x\n"])
+def test_names_that_lead_out_of_the_directory_are_refused(run: RunDirectory, name: str) -> None:
+    with pytest.raises(RunDirectoryError, match="cannot be used"):
+        run.weights_path(f"after-{name}")
+    with pytest.raises(RunDirectoryError, match="cannot be used"):
+        run.unlearning(name)
+
+
+def test_unknown_models_are_refused(run: RunDirectory) -> None:
+    with pytest.raises(RunDirectoryError, match="expected before or after-NAME"):
+        run.measurement("during")
+
+
+# --- measurements and unlearnings ---------------------------------------------------------------------
+
+
+def test_measurements_and_unlearnings_round_trip(run: RunDirectory) -> None:
+    train(run)
+    after = unlearn(run, "x"), unlearn(run, "a.b-c")
+    measured = measure(run, "after-x"), measure(run, "before")
+    assert run.unlearnings() == (after[1], after[0])
+    assert (run.measurement("after-x"), run.measurement("before")) == measured
+
+
+def test_a_measurement_of_another_model_does_not_count(run: RunDirectory) -> None:
+    train(run)
+    measure(run, "before")
+    assert run.has_measurement("before")
+    train(run, b"trained anew")
+    assert not run.has_measurement("before")
+
+
+def test_an_unlearning_of_another_model_does_not_count(run: RunDirectory) -> None:
+    train(run)
+    unlearn(run, "x")
+    measure(run, "after-x")
+    assert run.has_unlearning("x")
+    assert run.has_measurement("after-x")
+    train(run, b"trained anew")
+    assert not run.has_unlearning("x")
+    assert not run.has_measurement("after-x")
+    assert run.unlearnings() == ()
+
+
+def test_the_checkpoint_goes_when_training_is_over(run: RunDirectory) -> None:
+    run.checkpoint_path.write_bytes(b"state")
+    run.remove_checkpoint()
+    run.remove_checkpoint()
+    assert not run.checkpoint_path.exists()

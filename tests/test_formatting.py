@@ -1,0 +1,69 @@
+import json
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canaryaudit import formatting as figures
+from canaryaudit.formatting import finite, json_safe, shorten, visible
+from canaryaudit.report.formats.markdown import code, plain
+
+ACTING = "\x1b\x07\r\n\t\x00\x9b\u202e\u2066\u2069\u200b\ufeff\u2028\u00ad"
+
+
+def test_characters_that_act_or_stay_unseen_are_shown_as_signs():
+    assert visible("a\nb") == "a↵b"
+    assert visible("\x1b[31m") == "⟨U+001B⟩[31m"
+    assert visible("\u202e") == "⟨U+202E⟩"
+    assert not set(visible(ACTING)) & set(ACTING)
+
+
+@given(st.text())
+def test_visible_text_stays_as_it_is_and_never_holds_a_control_or_format_character(text):
+    shown = visible(text)
+    assert visible(shown) == shown
+    assert all(unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in shown)
+
+
+@given(st.text(), st.integers(4, 200))
+def test_shortened_text_keeps_to_its_limit(text, limit):
+    assert len(shorten(text, limit)) <= limit
+
+
+def test_a_long_text_tells_its_length_when_cut():
+    assert "(100,000 characters)" in shorten("x" * 100_000, 80)
+
+
+@given(st.text())
+def test_json_means_the_same_when_its_unseen_characters_are_escaped(text):
+    document = json_safe(json.dumps({"text": text}, ensure_ascii=False))
+    assert json.loads(document) == {"text": text}
+    assert visible(document) == document
+
+
+@given(st.text(alphabet="a|`\\<>&*_[]()!#~$@:/.\n \u202e"))
+def test_no_user_text_breaks_out_of_a_markdown_cell(text):
+    for shown in (code(text), plain(text)):
+        assert "|" not in shown
+        assert "\n" not in shown
+        assert "<" not in shown.replace("<code>", "").replace("</code>", "") or shown.startswith("`")
+
+
+def test_figures_are_written_alike_everywhere():
+    assert figures.decimal(-0.04) == "0.0"
+    assert figures.decimal(-1234.56) == "−1,234.6"
+    assert figures.decimal(None) == "–"
+    assert figures.points(-0.003) == "−0.30 points"
+    assert figures.signed(0.01, 3) == "+0.010"
+    assert figures.guesses(0) == "1"
+    assert figures.guesses(10) == "1,024"
+    assert figures.guesses(33.2) == "9.87 billion"
+    assert figures.guesses(5000) == "10^1505"
+    assert figures.duration(152) == "2 min 32 s"
+    assert figures.interval(2.0, 2.0) == ""
+
+
+def test_what_json_has_no_word_for_becomes_null():
+    value = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": "inf", "d": None, "e": 3}
+    assert finite(value) == {"a": [1.5, None, {"b": None}], "c": "inf", "d": None, "e": 3}
+    assert json.loads(json.dumps(finite(value), allow_nan=False)) == finite(value)
