@@ -55,7 +55,7 @@ class Task:
     facts: dict[str, Any]
 
 
-class Ranks:
+class ProcessGroup:
     """A process's place among those that work together; by default it is alone, and needs nobody.
 
     Attributes:
@@ -74,7 +74,7 @@ class Ranks:
         """Let the followers begin a task; the leader itself has to go on with the same one.
 
         Args:
-            name: What ``follow`` knows the task by.
+            name: What ``run_worker`` knows the task by.
             tensors: By name.
             facts: What JSON can hold.
 
@@ -129,7 +129,7 @@ class Ranks:
 
     # --- work in pieces
 
-    def spread(
+    def map_tasks(
         self,
         name: str,
         tensors: Mapping[str, Tensor],
@@ -140,7 +140,7 @@ class Ranks:
         """Do pieces of work that need nothing of each other, in turn on all processes.
 
         Args:
-            name: What ``follow`` knows the work by; there it comes with the same ``piece`` to ``contribute``.
+            name: What ``run_worker`` knows the work by; there it comes with the same ``piece`` to ``run_tasks``.
             tensors: What a piece depends on.
             facts: What else it depends on, and JSON can hold.
             piece: Does one; its result may not depend on where that is.
@@ -159,7 +159,7 @@ class Ranks:
         for turn, index in enumerate(indices):
             yield self._received(turn % self.size) if turn % self.size else piece(index)
 
-    def contribute(self, piece: Callable[[int], Arrays], indices: Sequence[int]) -> None:
+    def run_tasks(self, piece: Callable[[int], Arrays], indices: Sequence[int]) -> None:
         """Do this process's pieces of what the leader spreads, and send it the results."""
         sent: list[tuple[dist.Work | None, Tensor]] = []
         for index in indices[self.rank :: self.size]:
@@ -287,10 +287,10 @@ def _wait(sent: Sequence[tuple[dist.Work | None, Tensor]]) -> None:
             work.wait()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @cache
-def of_job() -> Ranks:
+def process_group() -> ProcessGroup:
     """Return this process's place in its job, which is the same for as long as it runs."""
-    return Ranks(environment.rank(), environment.num_processes())
+    return ProcessGroup(environment.rank(), environment.num_processes())

@@ -13,7 +13,7 @@ EXPECTED_MEAN_BITS = 1 / math.log(2)
 """Of the exposure of a secret that the model never saw."""
 
 
-def sum_probability(bits: Sequence[float]) -> float:
+def exposure_sum_pvalue(bits: Sequence[float]) -> float:
     """Return the probability that exposures of as many secrets never seen add up to as much, or more.
 
     Args:
@@ -22,7 +22,7 @@ def sum_probability(bits: Sequence[float]) -> float:
     return float(gammaincc(len(bits), math.fsum(bits) / EXPECTED_MEAN_BITS))
 
 
-def small_sum_probability(bits: Sequence[float], space_bits: Sequence[float]) -> float:
+def exposure_sum_lower_pvalue(bits: Sequence[float], space_bits: Sequence[float]) -> float:
     """Return the probability that exposures of as many secrets never seen add up to as little: the law's lower tail.
 
     A space is finite: the last of N members has 0 bits once in N times, not never. So each exposure is taken as that

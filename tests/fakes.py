@@ -11,7 +11,7 @@ from torch import Tensor
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
-from canaryaudit.exposure.scoring import log_perplexity_bits
+from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.models.language_model import PrefixState
 
 Law = Literal["random", "markov", "ties", "deterministic", "flat"]
@@ -24,7 +24,7 @@ class TableModel:
     Args:
         vocabulary: The symbols.
         seed: Of the table.
-        law: ``random`` rows, one row for each last symbol (``markov``), dyadic probabilities with many ties,
+        distribution: ``random`` rows, one row for each last symbol (``markov``), dyadic probabilities with many ties,
             one certain symbol and the others hopeless (``deterministic``), or all rows alike (``flat``).
         memorised: Texts, from the prefix's end on, that the model gives ``certainty`` to, symbol by symbol.
         certainty: Probability of the next symbol of a memorised text.
@@ -35,23 +35,23 @@ class TableModel:
         self,
         vocabulary: str,
         seed: int = 0,
-        law: Law = "random",
+        distribution: Law = "random",
         memorised: Sequence[str] = (),
         certainty: float = 0.9,
         noise_bits: float = 0.0,
     ) -> None:
         self.vocabulary = Vocabulary(vocabulary)
         self.device = torch.device("cpu")
-        self.law, self.certainty, self.noise_bits = law, certainty, noise_bits
+        self.distribution, self.certainty, self.noise_bits = distribution, certainty, noise_bits
         rng = np.random.default_rng(seed)
         size = len(vocabulary)
-        if law == "ties":
+        if distribution == "ties":
             halves = np.full((_ROWS, size), 2.0 ** -np.ceil(np.log2(size)))
             probs = rng.permuted(halves * np.r_[np.ones(size - size // 2), np.full(size // 2, 0.5)], axis=1)
-        elif law == "deterministic":
+        elif distribution == "deterministic":
             probs = np.full((_ROWS, size), 2.0**-40)
             probs[np.arange(_ROWS), rng.integers(size, size=_ROWS)] = 1.0
-        elif law == "flat":
+        elif distribution == "flat":
             probs = np.full((_ROWS, size), 1 / size)
         else:
             probs = rng.dirichlet(np.full(size, 0.7), _ROWS) * (1 - 1e-4) + 1e-4 / size
@@ -81,8 +81,8 @@ class TableModel:
         return state
 
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
-        states = state.memory[0]
-        following = symbols if self.law == "markov" else (states.abs() * 1_000_003 + symbols + 1) % 998_244_353
+        states = state.cache[0]
+        following = symbols if self.distribution == "markov" else (states.abs() * 1_000_003 + symbols + 1) % 998_244_353
         longer = self.longer[(-1 - states).clamp(min=0), symbols]
         return self._state(torch.where((states < 0) & (longer < 0), longer, following))
 
@@ -116,7 +116,7 @@ def every_member(template: str, model: TableModel) -> tuple[np.ndarray, np.ndarr
     space, start = encoded(template, model)
     texts = list(Template.parse(template).space(model.vocabulary.symbols))
     members = encode_completions(texts, model.vocabulary, space.max_length)
-    return members, log_perplexity_bits(model, start, members)
+    return members, score_log_perplexity(model, start, members)
 
 
 class Recorder:
@@ -131,10 +131,10 @@ class Recorder:
         self.told: list[tuple[str, float, float, str]] = []
         self._left = itertools.count() if interrupt_after is None else iter(range(interrupt_after))
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         self.said.append(message)
 
-    def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
+    def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
         if next(self._left, None) is None:
             raise KeyboardInterrupt
         self.told.append((stage, done, total, facts))

@@ -24,8 +24,8 @@ from canaryaudit.canaries.template import Template
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.models.ensemble import Ensemble, reader_of
-from canaryaudit.progress import Narrator, Silent
+from canaryaudit.models.ensemble import Ensemble, as_language_model
+from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 
@@ -61,7 +61,7 @@ class RelearningConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Contender:
+class AttackedModel:
     """A model under attack.
 
     Attributes:
@@ -76,13 +76,13 @@ class Contender:
 
 
 def attack_by_relearning(
-    unlearned: Contender,
-    retrained: Contender,
+    unlearned: AttackedModel,
+    retrained: AttackedModel,
     data: TrainingData,
     canaries: Sequence[Canary],
     canary_set: CanarySet,
     config: RelearningConfig,
-    narrator: Narrator,
+    progress: ProgressReporter,
 ) -> Relearning:
     """Attack an unlearned model and a retrained one with the very same batches.
 
@@ -93,7 +93,7 @@ def attack_by_relearning(
         canaries: Whom to attack, each by itself; all stand in the text.
         canary_set: All canaries: those that were inserted are no references of each other.
         config: How to attack.
-        narrator: Told of progress.
+        progress: Told of progress.
 
     Raises:
         UnlearningError: There is no text without a secret to train on.
@@ -110,11 +110,11 @@ def attack_by_relearning(
         points: list[list[RelearningPoint]] = []
         for contender in (unlearned, retrained):
             found = []
-            look = partial(exposure_point, canary, canary_set, config.measurement)
-            for point in relearn(contender.model, batches, config, look):
+            measure_step = partial(exposure_point, canary, canary_set, config.measurement)
+            for point in finetune_and_measure(contender.model, batches, config, measure_step):
                 done += 1
                 facts = f"{canary.id}, {attack}, {contender.name}, step {point.step}: {point.exposure.bits:.1f} bits"
-                narrator.progress("attack", done, total, facts)
+                progress.update("attack", done, total, facts)
                 found.append(point)
             points.append(found)
         curves.append(compare(canary.id, attack, points[0], points[1]))
@@ -173,11 +173,11 @@ def canary_window_start(canary: Canary, window: int, text_length: int) -> int:
     return int(np.clip(first - max(0, window + 1 - length) // 2, 0, text_length - window - 1))
 
 
-def relearn(
+def finetune_and_measure(
     model: CharLSTM | Ensemble,
     batches: Tensor,
     config: RelearningConfig,
-    look: Callable[[CharLSTM | Ensemble, int], T],
+    measure_step: Callable[[CharLSTM | Ensemble, int], T],
 ) -> Iterator[T]:
     """Train a copy of a model further, and look at it before the first step and after the steps asked for.
 
@@ -185,14 +185,14 @@ def relearn(
         model: The model; it is left as it is.
         batches: Windows by step, shape (S, B, T + 1).
         config: Learning rate and steps.
-        look: Called with the model as it is and the number of steps taken.
+        measure_step: Called with the model as it is and the number of steps taken.
 
     Yields:
-        What ``look`` returned, in the order of the steps.
+        What ``measure_step`` returned, in the order of the steps.
     """
     attacked = copy.deepcopy(model)
     optimizer = torch.optim.Adam(attacked.parameters(), lr=config.learning_rate)
-    yield look(attacked.eval(), 0)
+    yield measure_step(attacked.eval(), 0)
     for step, windows in enumerate(batches, 1):
         attacked.train()  # cuDNN differentiates an LSTM in no other mode
         logits = attacked(windows[:, :-1])
@@ -201,7 +201,7 @@ def relearn(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step in config.steps:
-            yield look(attacked.eval(), step)
+            yield measure_step(attacked.eval(), step)
 
 
 def exposure_point(
@@ -210,13 +210,13 @@ def exposure_point(
     """Measure one canary's exposure, against references drawn afresh from the model as it is."""
     alike = tuple(other for other in canary_set.inserted if other.template == canary.template)
     measurement = measure(
-        reader_of(model),
+        as_language_model(model),
         canary_set.model_copy(update={"canaries": alike}),
         config,
         name="attacked",
         model_sha256="",
         precision="fp32",
-        narrator=Silent(),
+        progress=NullReporter(),
     )
     found = next(own for own in measurement.canaries if own.id == canary.id)
     return RelearningPoint(step=step, log_perplexity_bits=found.log_perplexity_bits, exposure=found.exposure)

@@ -12,7 +12,7 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
-from canaryaudit.corpus.spooled_text import ScratchText
+from canaryaudit.corpus.spooled_text import SpooledText
 from canaryaudit.errors import CorpusError, TemplateError
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Secret:
         return self.stands_in(other.telling[0]) or other.stands_in(self.telling[0])
 
 
-class Presence:
+class CorpusIndex:
     """What is known of strings that stand in a text, or do not.
 
     A string that was never looked for is taken to be absent, and noted: ``resolve`` then looks for all such strings
@@ -70,7 +70,7 @@ class Presence:
         text: Where to look.
     """
 
-    def __init__(self, text: ScratchText) -> None:
+    def __init__(self, text: SpooledText) -> None:
         self._text = text
         self._present: set[str] = set()
         self._absent: set[str] = set()
@@ -91,7 +91,7 @@ class Presence:
         return bool(found)
 
 
-def drawn_surely(text: ScratchText, draw: Callable[[Presence], T]) -> T:
+def draw_until_absent(text: SpooledText, draw: Callable[[CorpusIndex], T]) -> T:
     """Return what ``draw`` makes of the truth about ``text``, in a few passes over it.
 
     The result is that of looking through the text for each secret as it is drawn: in every round what comes before
@@ -101,7 +101,7 @@ def drawn_surely(text: ScratchText, draw: Callable[[Presence], T]) -> T:
         text: What the secrets must not stand in.
         draw: Draws them, always in the same way; what it raises counts once it is based on the truth.
     """
-    presence = Presence(text)
+    presence = CorpusIndex(text)
     while True:
         try:
             drawn = draw(presence)
@@ -113,7 +113,7 @@ def drawn_surely(text: ScratchText, draw: Callable[[Presence], T]) -> T:
             return drawn
 
 
-class SecretDraws:
+class SecretGenerator:
     """Draws secrets, all of them telling apart, none of them in the corpus.
 
     Attributes:
@@ -124,7 +124,9 @@ class SecretDraws:
         canaries: A canary for each of them, its places still unknown.
     """
 
-    def __init__(self, presence: Presence, symbols: str, seed: int, width: int, located: Iterable[Secret] = ()) -> None:
+    def __init__(
+        self, presence: CorpusIndex, symbols: str, seed: int, width: int, located: Iterable[Secret] = ()
+    ) -> None:
         """Begin with no secret but ``located`` ones, which stand in the text already."""
         self.presence, self.symbols, self.seed, self.width = presence, symbols, seed, width
         self.inserted: list[Secret] = []

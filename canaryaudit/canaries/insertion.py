@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries.assembly import Assembly, assemble
 from canaryaudit.canaries.canary import Canary, CanarySet
-from canaryaudit.canaries.generation import Presence, Secret, SecretDraws, drawn_surely
+from canaryaudit.canaries.generation import CorpusIndex, Secret, SecretGenerator, draw_until_absent
 from canaryaudit.canaries.locating import (
     bare_spans,
     check_found,
@@ -176,14 +176,14 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would take forever.
     total = len(request.secrets) + request.num_canaries + len(secrets)
 
-    def draw(presence: Presence) -> tuple[SecretDraws, list[Canary]]:
-        draws = SecretDraws(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
+    def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
+        draws = SecretGenerator(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
         draws.take_given(request.secrets, templates, request.repetitions)
         draws.generate(request.num_canaries, templates, request.repetitions)
         _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
         return draws, draws.draw_controls(every, request.num_controls)
 
-    draws, controls = drawn_surely(corpus.text, draw)
+    draws, controls = draw_until_absent(corpus.text, draw)
     num_places = sum(canary.repetitions for canary in draws.canaries)
     chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
     assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))

@@ -57,7 +57,7 @@ def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Templat
 
 
 @dataclass(frozen=True)
-class Findings:
+class TemplateMatches:
     """What of one template stands in a text.
 
     Attributes:
@@ -84,7 +84,7 @@ class Findings:
         return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 
-def locate(text: str, templates: Sequence[Template], inserted: Iterable[tuple[int, int]] = ()) -> list[Findings]:
+def locate(text: str, templates: Sequence[Template], inserted: Iterable[tuple[int, int]] = ()) -> list[TemplateMatches]:
     """Find the occurrences of templates, in time linear in the text and in their number.
 
     Args:
@@ -101,7 +101,7 @@ def locate(text: str, templates: Sequence[Template], inserted: Iterable[tuple[in
     return [_locate_one(text, _Matcher(template), taken) for template in templates]
 
 
-def check_found(text: str, findings: Sequence[Findings]) -> None:
+def check_found(text: str, findings: Sequence[TemplateMatches]) -> None:
     """Check that every template was found.
 
     Raises:
@@ -127,12 +127,12 @@ def paragraphs_with(spans: np.ndarray, lengths: np.ndarray) -> tuple[frozenset[i
     return frozenset({*first.tolist(), *within}), frozenset(within)
 
 
-def occurrence_spans(findings: Sequence[Findings]) -> np.ndarray:
+def occurrence_spans(findings: Sequence[TemplateMatches]) -> np.ndarray:
     """Return all occurrences' first offsets and ends, prefix and suffix included, shape (n, 2)."""
     return np.concatenate([np.empty((0, 2), dtype=np.int64), *(found.spans() for found in findings)])
 
 
-def location_warnings(text: str, findings: Sequence[Findings]) -> list[str]:
+def location_warnings(text: str, findings: Sequence[TemplateMatches]) -> list[str]:
     """Say what an owner who wants these secrets forgotten must know: where else they stand, and what was left out."""
     warnings = []
     for found in findings:
@@ -191,7 +191,7 @@ def _pattern(part: str | Slot) -> str:
     return rf"[^\n]{{{part.length}}}" if part.kind == "any" else f"[{ALPHABETS[part.kind]}]{{{part.length}}}"
 
 
-def _locate_one(text: str, matcher: _Matcher, taken: bytearray) -> Findings:
+def _locate_one(text: str, matcher: _Matcher, taken: bytearray) -> TemplateMatches:
     """Find one template's occurrences, and mark the characters that fill its completions in ``taken``."""
     prefix = matcher.template.prefix
     places: dict[str, list[int]] = {}
@@ -209,13 +209,13 @@ def _locate_one(text: str, matcher: _Matcher, taken: bytearray) -> Findings:
                 places.setdefault(text[start:end], []).append(place)
                 taken[start:end] = bytes([_FOUND]) * (end - start)
         place = text.find(prefix, place + 1)
-    return Findings(matcher.template, places, overlapping, longer)
+    return TemplateMatches(matcher.template, places, overlapping, longer)
 
 
 # --- what an owner must know ----------------------------------------------------------------------------
 
 
-def bare_spans(text: str, findings: Sequence[Findings]) -> np.ndarray:
+def bare_spans(text: str, findings: Sequence[TemplateMatches]) -> np.ndarray:
     """Return where else located secrets stand, with or without the fixed text between their slots.
 
     Returns:
@@ -244,7 +244,7 @@ def bare_spans(text: str, findings: Sequence[Findings]) -> np.ndarray:
     return np.array(sorted(spans), dtype=np.int64).reshape(-1, 2)
 
 
-def _near_miss(text: str, found: Findings) -> str:
+def _near_miss(text: str, found: TemplateMatches) -> str:
     """Say what comes nearest to an occurrence, by its form alone."""
     template = found.template
     if found.overlapping:

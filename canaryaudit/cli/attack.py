@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import narrating, opened, print_json, quoted, show
+from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import relearning_view
 from canaryaudit.plan import AttackOptions, MeasureOptions
 
@@ -57,11 +57,11 @@ def attack(
         seed=seed,
     )
     measuring = flags.checked(MeasureOptions, samples=samples, device=device)
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+    with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         record = stages.attack(options, measuring)
     if as_json:
         print_json(record)
         return
     show(relearning_view(record))
     if not quiet:
-        show(Text(f"Next: canaryaudit report {quoted(run)}"))
+        show(Text(f"Next: canaryaudit report {shell_quote(run)}"))

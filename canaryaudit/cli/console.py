@@ -15,7 +15,7 @@ from rich.text import Text
 
 import canaryaudit
 from canaryaudit.cli.exit_status import GATE_FAILED
-from canaryaudit.cli.progress_bar import TerminalNarrator
+from canaryaudit.cli.progress_bar import TerminalReporter
 from canaryaudit.formatting import finite, visible
 from canaryaudit.runs.run_directory import RunDirectory
 
@@ -27,28 +27,28 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @contextmanager
-def narrating(quiet: bool, verbose: bool) -> Iterator[TerminalNarrator]:
+def progress_reporter(quiet: bool, verbose: bool) -> Iterator[TerminalReporter]:
     """Give a narrator that writes to standard error."""
-    with TerminalNarrator(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as narrator:
-        yield narrator
+    with TerminalReporter(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as progress:
+        yield progress
 
 
 @contextmanager
-def opened(path: Path, context: typer.Context, narrator: TerminalNarrator) -> Iterator["Pipeline"]:
+def open_pipeline(path: Path, context: typer.Context, progress: TerminalReporter) -> Iterator["Pipeline"]:
     """Open a run directory, lock it, and give its stages; torch is imported here and not before."""
     run = RunDirectory.open(path)
     with run.lock():
         from canaryaudit.pipeline.pipeline import Pipeline
 
-        yield Pipeline(run, argv_of(context), narrator)
+        yield Pipeline(run, command_line(context), progress)
 
 
-def argv_of(context: typer.Context) -> list[str]:
+def command_line(context: typer.Context) -> list[str]:
     """Return the command line as it was typed."""
     return ["canaryaudit", *context.obj]
 
 
-def quoted(path: Path) -> str:
+def shell_quote(path: Path) -> str:
     """Return a path so that it can be copied into a shell."""
     return visible(shlex.quote(str(path)))
 

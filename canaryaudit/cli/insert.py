@@ -8,7 +8,7 @@ from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import argv_of, narrating, print_json, quoted, show
+from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import plan_view
 from canaryaudit.pipeline.insert import make_run, plan_run
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
@@ -116,23 +116,23 @@ def insert(
     )
     path = output or default_run(corpus)
     expected = None
-    with narrating(quiet, verbose) as narrator:
+    with progress_reporter(quiet, verbose) as progress:
         if dry_run:
             made, _ = plan_run(options)
-            narrator.say("Timing a few training steps.")
+            progress.info("Timing a few training steps.")
             from canaryaudit.pipeline.train import training_seconds
 
             expected = training_seconds(made, TrainOptions())
         else:
-            _, made = make_run(path, options, argv_of(context), replace=force)
+            _, made = make_run(path, options, command_line(context), replace=force)
         for warning in made.warnings:
-            narrator.warn(warning)
+            progress.warn(warning)
     if as_json:
         print_json(plan_document(made, None if dry_run else path, expected))
         return
     show(plan_view(made, expected, every=verbose))
     if not dry_run and not quiet:
-        show(Text(f"Next: canaryaudit unlearn {quoted(path)}"))
+        show(Text(f"Next: canaryaudit unlearn {shell_quote(path)}"))
 
 
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:

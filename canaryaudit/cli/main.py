@@ -57,9 +57,9 @@ def _said(command: Callable[[], object], may_speak: Callable[[], bool]) -> int:
 
 def _lead() -> int:
     """Run the command line as the first of several processes."""
-    from canaryaudit import distributed as ranks
+    from canaryaudit import distributed
 
-    job = ranks.of_job()
+    job = distributed.process_group()
 
     def may_speak() -> bool:
         ignore_signals()
@@ -78,8 +78,8 @@ def _lead() -> int:
 def _follow() -> int:
     """Do this process's part, in silence."""
     end_on_signals()
-    from canaryaudit import distributed as ranks
-    from canaryaudit.pipeline.worker import follow
+    from canaryaudit import distributed
+    from canaryaudit.pipeline.worker import run_worker
 
-    job = ranks.of_job()
-    return _said(lambda: follow(job), job.speaks)
+    job = distributed.process_group()
+    return _said(lambda: run_worker(job), job.speaks)

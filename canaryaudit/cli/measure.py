@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import narrating, opened, print_json, show
+from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, show
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import MeasureOptions
@@ -67,7 +67,7 @@ def measure(
         device=device,
         seed=seed,
     )
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+    with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         models = stages.models() if model == "all" else [model]
         measurements = [stages.measure(name, options) for name in models]
     if as_json:

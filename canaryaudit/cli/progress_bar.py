@@ -45,7 +45,7 @@ class _Pace:
         return (now - self.since) * (1 - share) / share if 0 < share < 1 and now - self.since > 1 else None
 
 
-class TerminalNarrator:
+class TerminalReporter:
     """Tells on standard error what stages do; a context manager, so that the live line is always taken down.
 
     Args:
@@ -63,7 +63,7 @@ class TerminalNarrator:
         self._live: Progress | None = None
         self._pace: _Pace | None = None
 
-    def __enter__(self) -> "TerminalNarrator":
+    def __enter__(self) -> "TerminalReporter":
         """Begin; the live line appears with the first progress."""
         return self
 
@@ -71,7 +71,7 @@ class TerminalNarrator:
         """Take the live line down."""
         self._take_down()
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """Print a finished fact with the time since the command began."""
         if not self.quiet:
             self._print(message)
@@ -80,7 +80,7 @@ class TerminalNarrator:
         """Print a warning, whether quiet or not."""
         self._print(f"WARNING: {message}")
 
-    def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
+    def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
         """Move the live line; without a terminal, or when verbose, print a line now and then."""
         if self.quiet:
             return

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import argv_of, narrating, opened, show_comparison, show_report
+from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
 from canaryaudit.plan import MeasureOptions, ReportOptions
 
 Formats = Annotated[
@@ -62,10 +62,10 @@ def report(
     if len(run) > 1:
         from canaryaudit.pipeline.compare import compare_runs
 
-        with narrating(quiet, verbose) as narrator:
-            comparison, written = compare_runs(run, options, argv_of(context), narrator)
+        with progress_reporter(quiet, verbose) as progress:
+            comparison, written = compare_runs(run, options, command_line(context), progress)
         show_comparison(comparison, written, as_json)
         return
-    with narrating(quiet, verbose) as narrator, opened(run[0], context, narrator) as stages:
+    with progress_reporter(quiet, verbose) as progress, open_pipeline(run[0], context, progress) as stages:
         summary, written = stages.report(options, MeasureOptions())
     show_report(summary, written, as_json)

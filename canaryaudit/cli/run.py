@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import argv_of, narrating, show_report
+from canaryaudit.cli.console import command_line, progress_reporter, show_report
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import Plan, read_plan
 
@@ -34,8 +34,8 @@ def run(
     audit = read_plan(plan) if plan else Plan()
     from canaryaudit.pipeline.audit import run_audit
 
-    with narrating(quiet, verbose) as narrator:
-        summary, written, failures = run_audit(audit, argv_of(context), narrator)
+    with progress_reporter(quiet, verbose) as progress:
+        summary, written, failures = run_audit(audit, command_line(context), progress)
     show_report(summary, written, as_json)
     if failures:
         raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")

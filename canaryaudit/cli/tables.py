@@ -215,7 +215,7 @@ def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
             if point.holm_pvalue is None
             else f"{'yes' if point.told else 'no'}, p {figures.pvalue(point.holm_pvalue)}",
         )
-    told = "none of these" if curve.told_from is None else f"{curve.told_from:,}"
+    told = "none of these" if curve.detected_from is None else f"{curve.detected_from:,}"
     said = f"Smallest number of repetitions told from secrets never seen: {told}."
     if any(point.single for point in curve.points):
         said += "\n* of one canary's own measurement: it says nothing of other canaries."

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import narrating, opened, print_json, quoted, show
+from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
 from canaryaudit.plan import TrainOptions
 
 Size = Annotated[str, typer.Option(metavar="NAME", help="small (1 x 512 LSTM units) or paper (2 x 512).")]
@@ -50,9 +50,9 @@ def train(
         precision=precision,
         seed=seed,
     )
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+    with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         record = stages.train(options, anew=force)
     if as_json:
         print_json(record)
     elif not quiet:
-        show(Text(f"Next: canaryaudit unlearn {quoted(run)}"))
+        show(Text(f"Next: canaryaudit unlearn {shell_quote(run)}"))

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from canaryaudit.cli import flags
-from canaryaudit.cli.console import narrating, opened, print_json, quoted, show
+from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.plan import MeasureOptions, UnlearnOptions
 
@@ -118,7 +118,7 @@ def unlearn(
         seed=seed,
     )
     measuring = flags.checked(MeasureOptions, samples=samples, device=device)
-    with narrating(quiet, verbose) as narrator, opened(run, context, narrator) as stages:
+    with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         record = stages.unlearn(options, measuring, anew=force)
         measurement = stages.run.measurement(f"after-{record.name}")
     if as_json:
@@ -126,4 +126,4 @@ def unlearn(
         return
     show(measurement_view(measurement, every=verbose))
     if not quiet:
-        show(Text(f"Next: canaryaudit report {quoted(run)}"))
+        show(Text(f"Next: canaryaudit report {shell_quote(run)}"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from canaryaudit.corpus.sources import Document, read_documents
-from canaryaudit.corpus.spooled_text import BLOCK, ScratchText
+from canaryaudit.corpus.spooled_text import BLOCK, SpooledText
 from canaryaudit.corpus.vocabulary import NUM_CODE_POINTS, code_points
 from canaryaudit.errors import CorpusError
 
@@ -49,7 +49,7 @@ class Corpus:
     """
 
     name: str
-    text: ScratchText
+    text: SpooledText
     ends: np.ndarray
     symbols: str
     num_documents: int
@@ -189,7 +189,7 @@ class _Cutter:
     """
 
     def __init__(self, lowercase: bool, block: int) -> None:
-        self.text, self.ends = ScratchText(block), array("q")
+        self.text, self.ends = SpooledText(block), array("q")
         self._lowercase, self._size = lowercase, block
         self._seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
 

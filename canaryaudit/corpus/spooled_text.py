@@ -20,7 +20,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HASH_BITS = 20
 
 
-class ScratchText:
+class SpooledText:
     """A text that grows at its end and is read in blocks; the file goes with the object.
 
     Small texts stay in memory. The file lies where temporary files lie: in ``$TMPDIR``, or else in /tmp.

@@ -105,7 +105,7 @@ def encode_completions(completions: list[str], vocabulary: Vocabulary, max_lengt
     return encoded
 
 
-def owners(completions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def match_targets(completions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the index of the target that each completion is, -1 if none, shape (N,).
 
     Args:

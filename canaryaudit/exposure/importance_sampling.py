@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from canaryaudit.distributed import ALONE, Arrays, Ranks, Task
-from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, owners
+from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
+from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.importance import importance_exposure
 from canaryaudit.exposure.scoring import Ticker, advance_in_tiles, packed_state, unpacked_state
-from canaryaudit.exposure.scoring_models import Readers
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 from canaryaudit.records import Estimate
-from canaryaudit.storage.part_cache import PartStore
+from canaryaudit.storage.part_cache import ResultCache
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 
@@ -109,19 +109,19 @@ def _tempered(log2_probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Effort:
+class SamplingBudget:
     """How long to go on drawing.
 
     Attributes:
-        first: Draws from each proposal in the first round.
+        first_round: Draws from each proposal in the first round.
         precision_bits: Half-width of the interval that is enough.
-        most: Draws in all after which no other round begins.
+        max_draws: Draws in all after which no other round begins.
         seed: Of the draws; each round has a generator of its own.
     """
 
-    first: int
+    first_round: int
     precision_bits: float
-    most: int
+    max_draws: int
     seed: tuple[int, ...]
 
 
@@ -131,13 +131,13 @@ def importance_exposures(
     space: EncodedSpace,
     targets: np.ndarray,
     inserted: np.ndarray,
-    costs_bits: np.ndarray,
+    log_perplexity_bits: np.ndarray,
     wanted: Sequence[int],
-    effort: Effort,
-    store: PartStore,
+    budget: SamplingBudget,
+    cache: ResultCache,
     label: str = "importance",
     tick: Ticker | None = None,
-    ranks: Ranks = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[list[Estimate], int]:
     """Estimate the exposure of several secrets of one space, drawing until each is known well enough.
 
@@ -147,13 +147,13 @@ def importance_exposures(
         space: R.
         targets: Secrets and controls, symbol ids, shape (K, max_length).
         inserted: Which of them are inserted, and so nobody's reference, shape (K,), bool.
-        costs_bits: Their log-perplexity, shape (K,).
+        log_perplexity_bits: Their log-perplexity, shape (K,).
         wanted: Which of them to estimate.
-        effort: When to stop.
-        store: Keeps finished rounds, but for the first.
+        budget: When to stop.
+        cache: Keeps finished rounds, but for the first.
         label: What to keep them under.
         tick: Told of progress, in draws; the number to do grows by rounds.
-        ranks: Who shares the work.
+        processes: Who shares the work.
 
     Returns:
         The estimates, in the order of ``wanted``, and the number of draws.
@@ -161,14 +161,14 @@ def importance_exposures(
     rounds: list[Arrays] = []
     drawn = 0
     while True:
-        size = effort.first if not rounds else min(drawn // len(TEMPERATURES), _LARGEST_ROUND)
+        size = budget.first_round if not rounds else min(drawn // len(TEMPERATURES), _LARGEST_ROUND)
         name = f"{label}-{len(rounds):05d}"
-        own = store.get(name) if rounds else None
+        own = cache.get(name) if rounds else None
         if own is None:
-            seed = (*effort.seed, len(rounds))
-            own = _drawn(model, start, space, size, seed, targets, _shifted(tick, drawn, size), ranks)
+            seed = (*budget.seed, len(rounds))
+            own = _drawn(model, start, space, size, seed, targets, _shifted(tick, drawn, size), processes)
             if rounds:
-                store.put(name, own)
+                cache.put(name, own)
         rounds.append(own)
         drawn += size * len(TEMPERATURES)
         whole = {key: np.concatenate([part[key] for part in rounds]) for key in own}
@@ -176,7 +176,7 @@ def importance_exposures(
         bits = np.where(np.r_[inserted, False][whole["owner"]], np.inf, whole["bits"])
         estimates = [
             importance_exposure(
-                float(costs_bits[k]),
+                float(log_perplexity_bits[k]),
                 np.where(whole["owner"] == k, np.inf, bits),
                 whole["log2_weights"],
                 whole["strata"],
@@ -184,8 +184,8 @@ def importance_exposures(
             )
             for k in wanted
         ]
-        enough = all(own.trusted and own.high - own.low <= 2 * effort.precision_bits for own in estimates)
-        if enough or drawn >= effort.most:
+        enough = all(own.trusted and own.high - own.low <= 2 * budget.precision_bits for own in estimates)
+        if enough or drawn >= budget.max_draws:
             return estimates, drawn
 
 
@@ -197,7 +197,7 @@ def _drawn(
     seed: tuple[int, ...],
     targets: np.ndarray,
     tick: Callable[[float], None],
-    ranks: Ranks,
+    processes: ProcessGroup,
 ) -> Arrays:
     """Draw one round, in lots that may be drawn anywhere; ``tick`` is told the share that is done."""
     lots = range(math.ceil(size / _LOT))
@@ -210,18 +210,18 @@ def _drawn(
         tick((len(found) + place / places) / len(lots))
 
     piece = _lots_of(model, start, space, size, seed, targets, tick_within)
-    for own in ranks.spread("draws", tensors, facts, piece, lots):
+    for own in processes.map_tasks("draws", tensors, facts, piece, lots):
         found.append(own)
         tick(len(found) / len(lots))
     return {key: np.concatenate([own[key] for own in found]) for key in found[0]}
 
 
-def follow_drawing(task: Task, readers: Readers, ranks: Ranks) -> None:
+def draw_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
     """Take this process's part in a round of the leader's ``importance_exposures``."""
     facts, model = task.facts, readers.model
     start = unpacked_state(task.tensors, model.device)
     space, targets = EncodedSpace.unpacked(task.tensors, facts), task.tensors["targets"].numpy()
-    ranks.contribute(_lots_of(model, start, space, facts["round"], facts["seed"], targets), facts["indices"])
+    processes.run_tasks(_lots_of(model, start, space, facts["round"], facts["seed"], targets), facts["indices"])
 
 
 def _lots_of(
@@ -240,7 +240,7 @@ def _lots_of(
             "bits": draws.bits,
             "log2_weights": draws.log2_weights,
             "strata": draws.strata,
-            "owner": owners(draws.completions, targets),
+            "owner": match_targets(draws.completions, targets),
         }
 
     return piece

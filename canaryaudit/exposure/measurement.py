@@ -8,7 +8,7 @@ import numpy as np
 
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.masking import hide_given
-from canaryaudit.distributed import ALONE, Ranks
+from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
 from canaryaudit.exposure.estimators.calibration import calibrate
@@ -18,14 +18,14 @@ from canaryaudit.exposure.estimators.memorisation import memorisation_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
 from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
-from canaryaudit.exposure.importance_sampling import Effort, importance_exposures
+from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
 from canaryaudit.exposure.rank_search import search_ranks
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
-from canaryaudit.exposure.scoring import Ticker, log_perplexity_bits
-from canaryaudit.exposure.targets import Group
+from canaryaudit.exposure.scoring import Ticker, score_log_perplexity
+from canaryaudit.exposure.targets import Targets
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -34,7 +34,7 @@ from canaryaudit.records import (
     MeasurementCost,
     ReferenceDistribution,
 )
-from canaryaudit.storage.part_cache import Forgetful, PartStore
+from canaryaudit.storage.part_cache import NullCache, ResultCache
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def measure(
     name: str,
     model_sha256: str,
     precision: str,
-    narrator: Narrator,
+    progress: ProgressReporter,
     draft: LanguageModel | None = None,
-    store: PartStore | None = None,
-    ranks: Ranks = ALONE,
+    cache: ResultCache | None = None,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Measurement:
     """Measure every canary and control under ``model``, against references taken afresh from this model.
 
@@ -69,10 +69,10 @@ def measure(
         name: ``before`` or ``after-NAME``.
         model_sha256: Of the weights.
         precision: Of the matrix products, for the record.
-        narrator: Told of progress.
+        progress: Told of progress.
         draft: The same model, faster and less exact, for the bulk of a large reference sample.
-        store: Keeps finished parts of long samplings, of this very measurement.
-        ranks: Who shares the work; the followers have got the same model and draft ready.
+        cache: Keeps finished parts of long samplings, of this very measurement.
+        processes: Who shares the work; the followers have got the same model and draft ready.
 
     Raises:
         MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with.
@@ -82,8 +82,8 @@ def measure(
     found: list[_Found] = []
     for index, (text, members) in enumerate(groups.items()):
         stage = f"measure {name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
-        group = Group.of(model, canary_set, text, members)
-        found.append(_measure_group(model, draft, canary_set, group, config, index, narrator, stage, store, ranks))
+        group = Targets.of(model, canary_set, text, members)
+        found.append(_measure_group(model, draft, canary_set, group, config, index, progress, stage, cache, processes))
     canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
@@ -119,15 +119,15 @@ def _measure_group(
     model: LanguageModel,
     draft: LanguageModel | None,
     canary_set: CanarySet,
-    group: Group,
+    group: Targets,
     config: MeasurementConfig,
     index: int,
-    narrator: Narrator,
+    progress: ProgressReporter,
     stage: str,
-    store: PartStore | None,
-    ranks: Ranks,
+    cache: ResultCache | None,
+    processes: ProcessGroup,
 ) -> _Found:
-    store = store or Forgetful()
+    cache = cache or NullCache()
     text, space = group.template.text, group.space
     rng = np.random.default_rng((config.seed, index))
     references = score_references(
@@ -136,13 +136,13 @@ def _measure_group(
         group.start,
         UniformSample(space, config.num_references, (config.seed, index, 0)),
         group.completions,
-        group.costs_bits,
+        group.log_perplexity_bits,
         group.inserted,
         rng,
-        store,
+        cache,
         f"references-{index}",
-        _ticker(narrator, stage, "references"),
-        ranks,
+        _ticker(progress, stage, "references"),
+        processes,
     )
     if references.total < MIN_REFERENCES:
         raise MeasurementError(
@@ -155,33 +155,35 @@ def _measure_group(
     if "exact" in config.estimators:
         if space.size <= config.enumerate_up_to:
             characters += space.size * space.max_length
-        exact, nodes = _exact_estimates(model, group, config, _ticker(narrator, stage, "exact rank"), ranks)
+        exact, nodes = _exact_estimates(model, group, config, _ticker(progress, stage, "exact rank"), processes)
         for own, estimate in zip(estimates, exact, strict=True):
             own["exact"] = estimate
     undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
     if "importance" in config.estimators and undecided:
-        effort = Effort(config.draws_per_temperature, config.precision_bits, config.max_draws, (config.seed, index, 1))
+        effort = SamplingBudget(
+            config.draws_per_temperature, config.precision_bits, config.max_draws, (config.seed, index, 1)
+        )
         weighted, drawn = importance_exposures(
             model,
             group.start,
             space,
             group.completions,
             group.inserted,
-            group.costs_bits,
+            group.log_perplexity_bits,
             undecided,
             effort,
-            store,
+            cache,
             f"importance-{index}",
-            _ticker(narrator, stage, "importance sampling"),
-            ranks,
+            _ticker(progress, stage, "importance sampling"),
+            processes,
         )
         for k, estimate in zip(undecided, weighted, strict=True):
             estimates[k]["importance"] = estimate
         characters += drawn * space.max_length
     for k, own in enumerate(estimates):
-        cost = float(group.costs_bits[k])
+        cost = float(group.log_perplexity_bits[k])
         if "sampled" in config.estimators:
-            others = references.where(references.owner != k)
+            others = references.where(references.target_index != k)
             # Of a space with hardly a member but this one no number of draws tells anything: its rank is counted.
             if others.total >= FEWEST or "exact" not in own:
                 own["sampled"] = sampled_exposure(
@@ -219,13 +221,13 @@ def _describe(
 
 
 def _exact_estimates(
-    model: LanguageModel, group: Group, config: MeasurementConfig, tick: Ticker, ranks: Ranks
+    model: LanguageModel, group: Targets, config: MeasurementConfig, tick: Ticker, processes: ProcessGroup
 ) -> tuple[list[Estimate], int]:
     """Return an exact figure or certified bounds for each canary, and the prefixes that the search expanded."""
     bits = group.space.bits
     if group.space.size <= config.enumerate_up_to:
         members = group.space.members()
-        costs = log_perplexity_bits(model, group.start, members, tick, ranks)
+        costs = score_log_perplexity(model, group.start, members, tick, processes)
         rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in group.completions]
         found = enumerate_ranks(costs, rows, [row for row, own in zip(rows, group.inserted, strict=True) if own])
         return [_exact(bits, rank) for rank in found], 0
@@ -235,7 +237,7 @@ def _exact_estimates(
         group.space,
         group.completions,
         group.inserted,
-        group.costs_bits,
+        group.log_perplexity_bits,
         budget=config.search_budget,
         tick=tick,
     )
@@ -245,7 +247,7 @@ def _exact_estimates(
 
 
 def _record(
-    group: Group,
+    group: Targets,
     index: int,
     estimates: dict[EstimatorName, Estimate],
     greedy: str,
@@ -263,7 +265,7 @@ def _record(
         control=canary.control,
         masked=canary.masked,
         space_bits=group.space.bits,
-        log_perplexity_bits=float(group.costs_bits[index]),
+        log_perplexity_bits=float(group.log_perplexity_bits[index]),
         exposure=chosen,
         estimates=estimates,
         # Whoever has the model could put a hidden secret together from these, character by character.
@@ -271,7 +273,7 @@ def _record(
         if canary.masked or canary.control
         else tuple(group.character_bits[index, : len(own)].round(4).tolist()),
         extraction=extraction(
-            float(group.costs_bits[index]),
+            float(group.log_perplexity_bits[index]),
             chosen,
             group.space.bits,
             greedy=text == canary.completion,
@@ -281,12 +283,12 @@ def _record(
     )
 
 
-def _ticker(narrator: Narrator, stage: str, what: str) -> Ticker:
+def _ticker(progress: ProgressReporter, stage: str, what: str) -> Ticker:
     share = 0.0
 
     def tick(done: int, total: int) -> None:
         nonlocal share
         share = max(share, done / max(1, total))  # the end moves away where more is drawn: what is told never falls
-        narrator.progress(stage, share * total, total, what)
+        progress.update(stage, share * total, total, what)
 
     return tick

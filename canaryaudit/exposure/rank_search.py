@@ -63,7 +63,7 @@ def search_ranks(
     space: EncodedSpace,
     targets: np.ndarray,
     excluded: np.ndarray,
-    costs_bits: np.ndarray,
+    log_perplexity_bits: np.ndarray,
     budget: int = DEFAULT_BUDGET,
     tick: Callable[[int, int], None] | None = None,
 ) -> Search:
@@ -75,7 +75,7 @@ def search_ranks(
         space: R.
         targets: Members to rank, distinct, symbol ids, shape (K, max_length), padded with -1.
         excluded: Which targets are no reference for the others (inserted canaries), shape (K,), bool.
-        costs_bits: Log-perplexity of the targets, shape (K,).
+        log_perplexity_bits: Log-perplexity of the targets, shape (K,).
         budget: Prefixes to expand at most.
         tick: Told of progress.
 
@@ -88,7 +88,7 @@ def search_ranks(
     trail = _Trail(targets, space)
     # The search meets the targets themselves: the cost that it met is what counts, so that a rounding error never
     # makes a secret its own rival.
-    own = _OwnCosts(costs_bits.astype(float), np.full(len(targets), _NOISE_BITS))
+    own = _OwnCosts(log_perplexity_bits.astype(float), np.full(len(targets), _NOISE_BITS))
     frontier = _Frontier.at_start()
     pool = _StatePool(start, budget + 1)
     found: list[np.ndarray] = []
@@ -232,7 +232,7 @@ class _StatePool:
     def __init__(self, start: PrefixState, capacity: int) -> None:
         self.start = start
         # Allocated and not touched: pages that the search does not reach cost nothing.
-        self.memory = tuple(part.new_empty((capacity, *part.shape[1:])) for part in start.memory)
+        self.cache = tuple(part.new_empty((capacity, *part.shape[1:])) for part in start.cache)
         self.used = 0
 
     def expand(self, model: LanguageModel, chosen: _Frontier) -> tuple[np.ndarray, torch.Tensor]:
@@ -243,11 +243,11 @@ class _StatePool:
         else:
             parents = torch.from_numpy(chosen.parents).to(device)
             empty = self.start.log2_probs.new_empty((len(parents), 0))
-            above = PrefixState(empty, tuple(part[parents] for part in self.memory))
+            above = PrefixState(empty, tuple(part[parents] for part in self.cache))
             state = advance_in_tiles(model, above, torch.from_numpy(chosen.symbols).to(device))
         slots = np.arange(self.used, self.used + len(state.log2_probs))
         self.used += len(slots)
-        for part, new in zip(self.memory, state.memory, strict=True):
+        for part, new in zip(self.cache, state.cache, strict=True):
             part[slots[0] : slots[-1] + 1] = new
         return slots, state.log2_probs
 

@@ -13,14 +13,14 @@ from itertools import islice
 import numpy as np
 import torch
 
-from canaryaudit.distributed import ALONE, Arrays, Ranks, Task
-from canaryaudit.exposure.encoded_space import EncodedSpace, owners
+from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
+from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.sampled import Rescored
-from canaryaudit.exposure.scoring import Ticker, log_perplexity_bits, packed_state, score_sorted, unpacked_state
-from canaryaudit.exposure.scoring_models import Readers
+from canaryaudit.exposure.scoring import Ticker, packed_state, score_log_perplexity, score_sorted, unpacked_state
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import LanguageModel, PrefixState
-from canaryaudit.storage.part_cache import PartStore
+from canaryaudit.storage.part_cache import ResultCache
 
 DRAFT_FROM = 200_000
 """References from which a draft is worth its second look; below, float32 takes seconds."""
@@ -44,14 +44,14 @@ class References:
     Attributes:
         bits: Log-perplexity of each distinct member, shape (U,).
         counts: How often each was drawn, shape (U,).
-        owner: Which target each member is, -1 for most, shape (U,).
+        target_index: Which target each member is, -1 for most, shape (U,).
         rescored: Members that the model itself scored, where a draft scored them all.
         draft_error_bits: Root mean square error of the draft; 0 without one.
     """
 
     bits: np.ndarray
     counts: np.ndarray
-    owner: np.ndarray
+    target_index: np.ndarray
     rescored: Rescored | None
     draft_error_bits: float
 
@@ -73,7 +73,7 @@ class References:
         if kept.all():
             return self
         rescored = self.rescored.without(~kept) if self.rescored else None
-        return References(self.bits[kept], self.counts[kept], self.owner[kept], rescored, self.draft_error_bits)
+        return References(self.bits[kept], self.counts[kept], self.target_index[kept], rescored, self.draft_error_bits)
 
 
 def score_references(
@@ -82,13 +82,13 @@ def score_references(
     start: PrefixState,
     sample: UniformSample,
     targets: np.ndarray,
-    costs_bits: np.ndarray,
+    log_perplexity_bits: np.ndarray,
     inserted: np.ndarray,
     rng: np.random.Generator,
-    store: PartStore,
+    cache: ResultCache,
     label: str = "references",
     tick: Ticker | None = None,
-    ranks: Ranks = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> References:
     """Score a sample of uniform references; what an interrupted call had scored is not scored again.
 
@@ -98,21 +98,21 @@ def score_references(
         start: The model's state after the template's prefix, one row.
         sample: Which members.
         targets: Secrets and controls, symbol ids, shape (K, max_length).
-        costs_bits: Their log-perplexity, shape (K,).
+        log_perplexity_bits: Their log-perplexity, shape (K,).
         inserted: Which of them are inserted, and so nobody's reference, shape (K,), bool.
         rng: Chooses what is scored twice.
-        store: Keeps finished parts of a large sample.
+        cache: Keeps finished parts of a large sample.
         label: What to keep them under.
         tick: Told of progress, in draws.
-        ranks: Who shares the work.
+        processes: Who shares the work.
     """
     found: list[Arrays] = []
     done = 0
     blocks = [range(first, min(first + _BLOCK, sample.num_parts)) for first in range(0, sample.num_parts, _BLOCK)]
     names = [f"{label}-{number:05d}" for number in range(len(blocks))]
-    kept = [store.get(name) if sample.count >= KEEP_FROM else None for name in names]
+    kept = [cache.get(name) if sample.count >= KEEP_FROM else None for name in names]
     missing = [index for block, part in zip(blocks, kept, strict=True) if part is None for index in block]
-    scored = _scored(model, draft, start, sample, targets, missing, ranks)
+    scored = _scored(model, draft, start, sample, targets, missing, processes)
     for name, block, stored in zip(names, blocks, kept, strict=True):
         if stored is None:
             own: list[Arrays] = []
@@ -123,7 +123,7 @@ def score_references(
                     tick(done, sample.count)
             part = {key: np.concatenate([piece[key] for piece in own]) for key in own[0]}
             if sample.count >= KEEP_FROM:
-                store.put(name, part)
+                cache.put(name, part)
         else:
             part = stored
             done += int(part["counts"].sum())
@@ -131,9 +131,9 @@ def score_references(
     whole = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
     references = References(whole["bits"], whole["counts"], whole["owner"], None, 0.0)
     if draft is not None:
-        rescored, error = _rescore(model, start, sample, references.bits, costs_bits, rng, ranks)
-        references = References(references.bits, references.counts, references.owner, rescored, error)
-    rivals = ~np.r_[inserted, False][references.owner]  # -1 finds the last
+        rescored, error = _rescore(model, start, sample, references.bits, log_perplexity_bits, rng, processes)
+        references = References(references.bits, references.counts, references.target_index, rescored, error)
+    rivals = ~np.r_[inserted, False][references.target_index]  # -1 finds the last
     return references.where(rivals)
 
 
@@ -144,22 +144,22 @@ def _scored(
     sample: UniformSample,
     targets: np.ndarray,
     indices: Sequence[int],
-    ranks: Ranks,
+    processes: ProcessGroup,
 ) -> Iterator[Arrays]:
     """Score parts of a sample by the draft, if there is one; yield them in order."""
     tensors, facts = sample.space.packed()
     tensors |= {"targets": torch.from_numpy(targets), **packed_state(start)}
     facts |= {"count": sample.count, "seed": sample.seed, "draft": draft is not None}
-    return ranks.spread("references", tensors, facts, _parts_of(draft or model, start, sample, targets), indices)
+    return processes.map_tasks("references", tensors, facts, _parts_of(draft or model, start, sample, targets), indices)
 
 
-def follow_references(task: Task, readers: Readers, ranks: Ranks) -> None:
+def reference_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
     """Take this process's part in the leader's ``score_references``."""
     facts = task.facts
     sample = UniformSample(EncodedSpace.unpacked(task.tensors, facts), facts["count"], facts["seed"])
     model = (readers.draft if facts["draft"] else None) or readers.model
     start = unpacked_state(task.tensors, model.device)
-    ranks.contribute(_parts_of(model, start, sample, task.tensors["targets"].numpy()), facts["indices"])
+    processes.run_tasks(_parts_of(model, start, sample, task.tensors["targets"].numpy()), facts["indices"])
 
 
 def _parts_of(
@@ -170,7 +170,7 @@ def _parts_of(
         return {
             "bits": score_sorted(model, start, completions),
             "counts": counts.astype(np.int32),
-            "owner": owners(completions, targets),
+            "owner": match_targets(completions, targets),
         }
 
     return piece
@@ -181,18 +181,18 @@ def _rescore(
     start: PrefixState,
     sample: UniformSample,
     bits: np.ndarray,
-    costs_bits: np.ndarray,
+    log_perplexity_bits: np.ndarray,
     rng: np.random.Generator,
-    ranks: Ranks,
+    processes: ProcessGroup,
 ) -> tuple[Rescored, float]:
     """Score again, by the model itself, the references that decide; return them and the draft's error."""
     share = min(1.0, _PILOT / len(bits))
     pilot = np.flatnonzero(rng.random(len(bits)) < share)
-    pilot_bits = log_perplexity_bits(model, start, _completions(sample, pilot), ranks=ranks)
+    pilot_bits = score_log_perplexity(model, start, _completions(sample, pilot), processes=processes)
     error = float(np.sqrt(np.mean((pilot_bits - bits[pilot]) ** 2))) if len(pilot) else 0.0
-    near_shares = _near_shares(bits, costs_bits, _WIDTH * error)
+    near_shares = _near_shares(bits, log_perplexity_bits, _WIDTH * error)
     near = np.setdiff1d(np.flatnonzero(rng.random(len(bits)) < near_shares), pilot, assume_unique=True)
-    near_bits = log_perplexity_bits(model, start, _completions(sample, near), ranks=ranks)
+    near_bits = score_log_perplexity(model, start, _completions(sample, near), processes=processes)
     rows = np.concatenate((pilot, near))
     order = np.argsort(rows)
     rows = rows[order]
@@ -200,13 +200,13 @@ def _rescore(
     return Rescored(rows, np.concatenate((pilot_bits, near_bits))[order], shares), error
 
 
-def _near_shares(bits: np.ndarray, costs_bits: np.ndarray, width: float) -> np.ndarray:
+def _near_shares(bits: np.ndarray, log_perplexity_bits: np.ndarray, width: float) -> np.ndarray:
     """Return with which probability each reference is scored again for being next to a secret's cost, shape (U,)."""
     order = np.argsort(bits, kind="stable")
     ordered = bits[order]
-    wanted = min(_NEAR, max(1, _MOST_RESCORED // len(costs_bits)))
+    wanted = min(_NEAR, max(1, _MOST_RESCORED // len(log_perplexity_bits)))
     shares = np.zeros(len(bits))
-    for cost in costs_bits:
+    for cost in log_perplexity_bits:
         middle = int(np.searchsorted(ordered, cost))
         low = min(int(np.searchsorted(ordered, cost - width)), max(0, middle - wanted // 2))
         high = max(int(np.searchsorted(ordered, cost + width)), min(len(bits), middle + wanted // 2))

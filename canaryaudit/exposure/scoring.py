@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canaryaudit.distributed import ALONE, Arrays, Ranks, Task
+from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import PAD
-from canaryaudit.exposure.scoring_models import Readers
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 
 TILE = 512
@@ -45,7 +45,7 @@ def advance_in_tiles(
         index = torch.cat((index, index[:1].expand(TILE - rows)))
         above = state.rows(index if parents is None else parents[index])
         longer = model.advance(above, symbols[index])
-        parts = (longer.log2_probs, *longer.memory)
+        parts = (longer.log2_probs, *longer.cache)
         if count <= TILE:
             whole = [part[:rows] for part in parts]
             break
@@ -61,12 +61,12 @@ def read_prefix(model: LanguageModel, prefix: str) -> PrefixState:
     return model.read(torch.from_numpy(model.vocabulary.encode(prefix or "\n")).to(model.device))
 
 
-def log_perplexity_bits(
+def score_log_perplexity(
     model: LanguageModel,
     start: PrefixState,
     completions: np.ndarray,
     tick: Ticker | None = None,
-    ranks: Ranks = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> np.ndarray:
     """Teacher-forced cost of completions: Px(s) = -sum log2 p(x_i given prefix, x_<i)   (Carlini et al. 2019).
 
@@ -77,7 +77,7 @@ def log_perplexity_bits(
         start: State after the template's prefix, one row.
         completions: Symbol ids, shape (N, L), padded with -1.
         tick: Told of progress.
-        ranks: Who shares the work.
+        processes: Who shares the work.
 
     Returns:
         Bits, shape (N,), float64; a completion's figure does not depend on the others.
@@ -86,18 +86,18 @@ def log_perplexity_bits(
     found = [np.empty(0)]  # for no completions at all
     tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
     firsts = range(0, len(unique), _CHUNK)
-    for own in ranks.spread("costs", tensors, {}, _costs_of(model, start, unique), firsts):
+    for own in processes.map_tasks("costs", tensors, {}, _costs_of(model, start, unique), firsts):
         found.append(own["bits"])
         if tick:
             tick(min((len(found) - 1) * _CHUNK, len(unique)), len(unique))
     return np.concatenate(found)[inverse.reshape(-1)]
 
 
-def follow_scoring(task: Task, readers: Readers, ranks: Ranks) -> None:
-    """Take this process's part in the leader's ``log_perplexity_bits``."""
+def score_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
+    """Take this process's part in the leader's ``score_log_perplexity``."""
     model = readers.model
     start = unpacked_state(task.tensors, model.device)
-    ranks.contribute(_costs_of(model, start, task.tensors["completions"].numpy()), task.facts["indices"])
+    processes.run_tasks(_costs_of(model, start, task.tensors["completions"].numpy()), task.facts["indices"])
 
 
 def _costs_of(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
@@ -106,7 +106,7 @@ def _costs_of(model: LanguageModel, start: PrefixState, completions: np.ndarray)
 
 def packed_state(state: PrefixState) -> dict[str, Tensor]:
     """Return a state as tensors by name."""
-    return {"log2_probs": state.log2_probs} | {f"memory.{k}": part for k, part in enumerate(state.memory)}
+    return {"log2_probs": state.log2_probs} | {f"memory.{k}": part for k, part in enumerate(state.cache)}
 
 
 def unpacked_state(tensors: Mapping[str, Tensor], device: torch.device) -> PrefixState:
@@ -139,7 +139,7 @@ def character_bits(model: LanguageModel, start: PrefixState, completions: np.nda
 
 
 def score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
-    """Score lexicographically sorted distinct completions, level by level; arguments as ``log_perplexity_bits``.
+    """Score lexicographically sorted distinct completions, level by level; arguments as ``score_log_perplexity``.
 
     All prefixes of one length are held at a time: some ten thousand completions are enough for full speed.
     """

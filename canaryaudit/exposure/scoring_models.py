@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import torch
 
 from canaryaudit import environment
-from canaryaudit.distributed import Ranks, Task
-from canaryaudit.models.char_lstm import CharLSTM, DraftReader
-from canaryaudit.models.ensemble import Ensemble, reader_of, untrained_model
+from canaryaudit.distributed import ProcessGroup, Task
+from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM
+from canaryaudit.models.ensemble import Ensemble, as_language_model, untrained_model
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Architecture
 
 
 @dataclass(frozen=True)
-class Readers:
+class ScoringModels:
     """A model as exposure is measured on it.
 
     Attributes:
@@ -25,35 +25,39 @@ class Readers:
     draft: LanguageModel | None
 
 
-def share_readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool, ranks: Ranks) -> Readers:
+def share_scoring_models(
+    model: CharLSTM | Ensemble, *, large: bool, with_draft: bool, processes: ProcessGroup
+) -> ScoringModels:
     """Get a model ready to be measured, here and on all followers.
 
     Args:
         model: The model.
         large: Whether very many completions are to be scored.
         with_draft: Whether a draft is to score the bulk of them, if the model can have one.
-        ranks: Who shares the work.
+        processes: Who shares the work.
     """
     members = len(model.models) if isinstance(model, Ensemble) else 1
     facts = {"members": members, "large": large, "with_draft": with_draft}
     device = next(model.parameters()).device.type
-    ranks.share(
+    processes.share(
         "readers", model.state_dict(), {**facts, "architecture": model.architecture.model_dump(), "device": device}
     )
     return _readers(model, large=large, with_draft=with_draft)
 
 
-def received_readers(task: Task, ranks: Ranks) -> Readers:
-    """Return what ``share_readers`` got ready."""
+def received_scoring_models(task: Task, processes: ProcessGroup) -> ScoringModels:
+    """Return what ``share_scoring_models`` got ready."""
     facts = task.facts
     with torch.device("meta"):
         model = untrained_model(Architecture.model_validate(facts["architecture"]), facts["members"])
     model.load_state_dict(task.tensors, assign=True)
-    model.to(ranks.device(facts["device"])).eval()
+    model.to(processes.device(facts["device"])).eval()
     return _readers(model, large=facts["large"], with_draft=facts["with_draft"])
 
 
-def _readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool) -> Readers:
+def _readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool) -> ScoringModels:
     if large:
         environment.keep_freed_memory()
-    return Readers(reader_of(model), DraftReader(model) if with_draft and isinstance(model, CharLSTM) else None)
+    return ScoringModels(
+        as_language_model(model), BFloat16LanguageModel(model) if with_draft and isinstance(model, CharLSTM) else None
+    )

@@ -8,12 +8,12 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
-from canaryaudit.exposure.scoring import character_bits, log_perplexity_bits, read_prefix
+from canaryaudit.exposure.scoring import character_bits, read_prefix, score_log_perplexity
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 
 
 @dataclass(frozen=True)
-class Group:
+class Targets:
     """The canaries and controls of one template.
 
     Attributes:
@@ -23,7 +23,7 @@ class Group:
         canaries: K of them.
         completions: Symbol ids, shape (K, max_length), padded with -1.
         inserted: Which are no controls, shape (K,), bool.
-        costs_bits: Log-perplexity, shape (K,).
+        log_perplexity_bits: Log-perplexity, shape (K,).
         character_bits: The same character by character, shape (K, max_length).
     """
 
@@ -33,17 +33,17 @@ class Group:
     canaries: Sequence[Canary]
     completions: np.ndarray
     inserted: np.ndarray
-    costs_bits: np.ndarray
+    log_perplexity_bits: np.ndarray
     character_bits: np.ndarray
 
     @classmethod
-    def of(cls, model: LanguageModel, canary_set: CanarySet, text: str, members: Sequence[Canary]) -> "Group":
+    def of(cls, model: LanguageModel, canary_set: CanarySet, text: str, members: Sequence[Canary]) -> "Targets":
         """Encode a template's canaries and score them."""
         template = Template.parse(text)
         space = EncodedSpace.of(canary_set.space(template), model.vocabulary)
         start = read_prefix(model, template.prefix)
         completions = encode_completions([own.completion for own in members], model.vocabulary, space.max_length)
-        costs = log_perplexity_bits(model, start, completions)
+        costs = score_log_perplexity(model, start, completions)
         inserted = np.array([not own.control for own in members])
         by_character = character_bits(model, start, completions)
         return cls(template, space, start, members, completions, inserted, costs, by_character)

@@ -6,6 +6,8 @@ is the model that ``canaryaudit train`` makes.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,18 @@ class CharLSTM(nn.Module):
         return logits
 
 
-class LSTMReader:
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Let a model be differentiated on every device: cuDNN does that for an LSTM in training mode only."""
+    training = model.training
+    model.train()  # there is no dropout that it would switch on
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+class LSTMLanguageModel:
     """A trained ``CharLSTM`` as a ``LanguageModel``, in float32: weights laid out for one-symbol steps.
 
     The first layer's input map is folded into a table by symbol, and the others' input and recurrent maps
@@ -87,7 +100,7 @@ class LSTMReader:
     @torch.no_grad()
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one symbol, shape (N,), to each of N prefixes."""
-        hidden, cell = state.memory  # (N, layers, H) each
+        hidden, cell = state.cache  # (N, layers, H) each
         new_hidden, new_cell = torch.empty_like(hidden), torch.empty_like(cell)
         for layer in range(self.layers):
             if layer == 0:
@@ -108,7 +121,7 @@ class LSTMReader:
         return torch.log_softmax(logits, 1).mul_(LOG2_E)
 
 
-class DraftReader(LSTMReader):
+class BFloat16LanguageModel(LSTMLanguageModel):
     """The same model with its LSTM in bfloat16, by PyTorch's own fused cell: quick, and a little wrong.
 
     Log-perplexities of ten characters are off by some hundredths of a bit. The final layer stays in float32: of
@@ -123,6 +136,6 @@ class DraftReader(LSTMReader):
     @torch.no_grad()
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one symbol, shape (N,), to each of N prefixes; either reader's states will do."""
-        before = tuple(part.transpose(0, 1).to(torch.bfloat16).contiguous() for part in state.memory)  # (layers, N, H)
+        before = tuple(part.transpose(0, 1).to(torch.bfloat16).contiguous() for part in state.cache)  # (layers, N, H)
         seen, after = self._lstm(self._embedding[symbols][:, None], before)
         return PrefixState(self._log2_probs(seen[:, 0].float()), tuple(part.transpose(0, 1) for part in after))

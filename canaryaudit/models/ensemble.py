@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LOG2_E, LanguageModel, PrefixState
 from canaryaudit.models.weights import load_into
 from canaryaudit.records import Architecture, ModelRecord
@@ -48,11 +48,11 @@ class Ensemble(nn.Module):
         return self.output(self.features(symbols)[0])
 
 
-class EnsembleReader:
+class EnsembleLanguageModel:
     """An ``Ensemble`` as a ``LanguageModel``: each member reads by itself, and log-probabilities are averaged."""
 
     def __init__(self, model: Ensemble) -> None:
-        self._readers = [LSTMReader(member) for member in model.models]
+        self._readers = [LSTMLanguageModel(member) for member in model.models]
         self.vocabulary, self.device = self._readers[0].vocabulary, self._readers[0].device
 
     def read(self, symbols: Tensor) -> PrefixState:
@@ -61,23 +61,23 @@ class EnsembleReader:
 
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one symbol, shape (N,), to each of N prefixes."""
-        share = len(state.memory) // len(self._readers)
+        share = len(state.cache) // len(self._readers)
         return self._joined(
             [
-                reader.advance(PrefixState(state.log2_probs, state.memory[share * k : share * (k + 1)]), symbols)
+                reader.advance(PrefixState(state.log2_probs, state.cache[share * k : share * (k + 1)]), symbols)
                 for k, reader in enumerate(self._readers)
             ]
         )
 
     def _joined(self, states: Sequence[PrefixState]) -> PrefixState:
         mean = torch.stack([state.log2_probs for state in states]).mean(0)
-        memory = tuple(part for state in states for part in state.memory)
+        memory = tuple(part for state in states for part in state.cache)
         return PrefixState(torch.log_softmax(mean / LOG2_E, 1) * LOG2_E, memory)
 
 
-def reader_of(model: CharLSTM | Ensemble) -> LanguageModel:
+def as_language_model(model: CharLSTM | Ensemble) -> LanguageModel:
     """Return a model as exposure is measured on it: one symbol at a time, in float32."""
-    return EnsembleReader(model) if isinstance(model, Ensemble) else LSTMReader(model)
+    return EnsembleLanguageModel(model) if isinstance(model, Ensemble) else LSTMLanguageModel(model)
 
 
 def untrained_model(architecture: Architecture, members: int) -> CharLSTM | Ensemble:

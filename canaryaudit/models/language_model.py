@@ -17,15 +17,15 @@ class PrefixState:
 
     Attributes:
         log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
-        memory: The model's own state; every tensor has N rows.
+        cache: The model's own state; every tensor has N rows.
     """
 
     log2_probs: Tensor
-    memory: tuple[Tensor, ...]
+    cache: tuple[Tensor, ...]
 
     def rows(self, index: Tensor) -> "PrefixState":
         """Return the states of the prefixes that ``index`` names, repeated or reordered as it says."""
-        return PrefixState(self.log2_probs[index], tuple(part[index] for part in self.memory))
+        return PrefixState(self.log2_probs[index], tuple(part[index] for part in self.cache))
 
 
 class LanguageModel(Protocol):

@@ -4,17 +4,17 @@ from collections.abc import Collection, Sequence
 from itertools import chain, count
 
 from canaryaudit.attacks import RelearningConfig, attack_by_relearning
-from canaryaudit.attacks.relearning import Contender
+from canaryaudit.attacks.relearning import AttackedModel
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.device import resolve_device
-from canaryaudit.pipeline.session import Workbench
+from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import AttackOptions
-from canaryaudit.records import Measurement, UnlearningRecord, foremost
+from canaryaudit.records import Measurement, UnlearningRecord, main_result
 from canaryaudit.runs.layout import MAX_NAME
 
 
-def attacked(unlearnings: Sequence[UnlearningRecord], name: str | None) -> UnlearningRecord | None:
+def attack_target(unlearnings: Sequence[UnlearningRecord], name: str | None) -> UnlearningRecord | None:
     """Return the unlearning to attack: the one of that name, or the last that is more than a baseline.
 
     Args:
@@ -28,7 +28,7 @@ def attacked(unlearnings: Sequence[UnlearningRecord], name: str | None) -> Unlea
         UnlearningError: There is none of that name, or it is a retrained model, with which attacks are compared.
     """
     if name is None:
-        return foremost([record for record in unlearnings if record.method != "retrain"])
+        return main_result([record for record in unlearnings if record.method != "retrain"])
     found = next((record for record in unlearnings if record.name == name), None)
     if found is None:
         known = ", ".join(record.name for record in unlearnings) or "none"
@@ -42,7 +42,7 @@ def attacked(unlearnings: Sequence[UnlearningRecord], name: str | None) -> Unlea
     return found
 
 
-def chosen_canaries(
+def attack_canaries(
     record: UnlearningRecord, asked: Sequence[str], before: Measurement, inserted: Sequence[Canary]
 ) -> list[Canary]:
     """Return the canaries to attack: those asked for, or the one that was the most exposed before.
@@ -61,14 +61,14 @@ def chosen_canaries(
     return [by_id[max(record.canaries, key=lambda identifier: exposures.get(identifier, (-1.0, 0)))]]
 
 
-def retrained_for(unlearnings: Sequence[UnlearningRecord], canaries: Sequence[Canary]) -> UnlearningRecord | None:
+def find_retrained(unlearnings: Sequence[UnlearningRecord], canaries: Sequence[Canary]) -> UnlearningRecord | None:
     """Return the last unlearning by retraining whose text held none of these canaries; None if there is none."""
     wanted = {canary.id for canary in canaries}
     fitting = [record for record in unlearnings if record.method == "retrain" and wanted <= set(record.canaries)]
     return fitting[-1] if fitting else None
 
 
-def was_attacked(
+def is_same_attack(
     record: UnlearningRecord, reference: UnlearningRecord, canaries: Sequence[Canary], options: AttackOptions
 ) -> bool:
     """Tell whether this very attack was made, beside the retrained model as it is now."""
@@ -81,7 +81,7 @@ def was_attacked(
 
 
 def run_attack(
-    bench: Workbench,
+    session: RunSession,
     record: UnlearningRecord,
     reference: UnlearningRecord,
     canaries: Sequence[Canary],
@@ -89,8 +89,8 @@ def run_attack(
 ) -> UnlearningRecord:
     """Attack an unlearned model beside the retrained one, and write the outcome into its record."""
     device = resolve_device(options.device)
-    data, _ = bench.data(device)
-    training = bench.run.model_record().training
+    data, _ = session.data(device)
+    training = session.run.model_record().training
     config = RelearningConfig(
         steps=options.steps,
         learning_rate=options.learning_rate,
@@ -98,19 +98,20 @@ def run_attack(
         seed=options.seed,
     )
     contenders = [
-        Contender(own.name, bench.model(f"after-{own.name}", device), own.model_sha256) for own in (record, reference)
+        AttackedModel(own.name, session.model(f"after-{own.name}", device), own.model_sha256)
+        for own in (record, reference)
     ]
-    with bench.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
+    with session.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
         relearning = attack_by_relearning(
-            contenders[0], contenders[1], data, canaries, bench.run.canary_set(), config, bench.narrator
+            contenders[0], contenders[1], data, canaries, session.run.canary_set(), config, session.progress
         )
     written = record.model_copy(update={"relearning": relearning})
-    bench.run.write_unlearning(written)
+    session.run.write_unlearning(written)
     return written
 
 
 def name_of_retraining(attacked: str, taken: Collection[str]) -> str:
-    """Return a free name for a model that is retrained to be attacked beside the unlearning ``attacked``."""
+    """Return a free name for a model that is retrained to be attacked beside the unlearning ``attack_target``."""
     long = f"retrain-for-{attacked}"[: MAX_NAME - len("-99")]
     numbered = (f"{long}-{number}" for number in count(2))
     return next(name for name in chain(("retrain", long), numbered) if name not in taken)

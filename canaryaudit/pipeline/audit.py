@@ -10,14 +10,14 @@ from canaryaudit.pipeline.insert import make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.unlearn import check_options, difference
 from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import CorpusFacts, Measurement
 from canaryaudit.report import Summary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.run_directory import RunDirectory
 
 
-def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Summary, list[Path], list[str]]:
+def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> tuple[Summary, list[Path], list[str]]:
     """Run a whole audit, or go on with what is there of it.
 
     Returns:
@@ -28,7 +28,7 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
     """
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
-        narrator.say(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
+        progress.info(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
         _check_insertion(run, *plan_run(audit.insert))
     else:
         run, made = make_run(audit.run, audit.insert, argv)
@@ -36,16 +36,16 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
             canaries = [c for c in made.canary_set.inserted if (c.origin == "located") is located]
             places = sum(canary.repetitions for canary in canaries)
             if canaries:
-                narrator.say(
+                progress.info(
                     f"{verb} {counted(len(canaries), 'canary')} at {counted(places, 'place')} in "
                     f"{made.assembly.characters:,} characters; "
                     f"{counted(len(made.canary_set.controls), 'control')} kept out."
                 )
         for warning in made.warnings:
-            narrator.warn(warning)
+            progress.warn(warning)
     failures: list[str] = []
     with run.lock():
-        pipeline = Pipeline(run, argv, narrator)
+        pipeline = Pipeline(run, argv, progress)
         for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
             pipeline.chosen(options.canary)
             check_name(options.resolved_name)
@@ -58,13 +58,13 @@ def run_audit(audit: Plan, argv: Sequence[str], narrator: Narrator) -> tuple[Sum
             try:
                 _unlearn(pipeline, options, audit.measure)
             except Inconclusive as failure:
-                narrator.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
+                progress.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
                 failures.append(options.resolved_name)
         for attack in audit.attack:
             try:
                 pipeline.attack(attack, audit.measure, anew=False)
             except Inconclusive as failure:
-                narrator.warn(f"the attack on {attack.name or 'what was unlearned'} came to nothing: {failure}")
+                progress.warn(f"the attack on {attack.name or 'what was unlearned'} came to nothing: {failure}")
                 failures.append("the attack")
         summary, written = pipeline.report(audit.report, audit.measure)
     return summary, written, failures
@@ -74,10 +74,10 @@ def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
     if not pipeline.run.has_measurement(name):
         pipeline.measure(name, options)
     elif not _is_as_asked(pipeline.run.measurement(name), options):
-        pipeline.narrator.say(f"Measured {name} already, but with other options: measuring again.")
+        pipeline.progress.info(f"Measured {name} already, but with other options: measuring again.")
         pipeline.measure(name, options)
     else:
-        pipeline.narrator.say(f"Measured {name} already.")
+        pipeline.progress.info(f"Measured {name} already.")
 
 
 def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
@@ -104,7 +104,7 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
             f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing}: give the "
             f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
         )
-    pipeline.narrator.say(f"Unlearned {name!r} already.")
+    pipeline.progress.info(f"Unlearned {name!r} already.")
     _measure(pipeline, f"after-{name}", measure_options)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from canaryaudit.errors import UsageError
 from canaryaudit.pipeline.pipeline import DEFAULT_REPORTS, Pipeline
 from canaryaudit.plan import MeasureOptions, ReportOptions
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.report import COMPARISON_FORMATS, Comparison, compare, write_comparison
 from canaryaudit.runs.run_directory import RunDirectory
 
@@ -14,7 +14,7 @@ _LONGEST_NAME = 80
 
 
 def compare_runs(
-    paths: Sequence[Path], options: ReportOptions, argv: Sequence[str], narrator: Narrator
+    paths: Sequence[Path], options: ReportOptions, argv: Sequence[str], progress: ProgressReporter
 ) -> tuple[Comparison, list[Path]]:
     """Write a page that compares runs.
 
@@ -22,7 +22,7 @@ def compare_runs(
         paths: At least two run directories.
         options: What to report; ``fail_above`` holds for every run.
         argv: The command line, for the manifests.
-        narrator: Told of progress.
+        progress: Told of progress.
 
     Returns:
         The comparison and the files written.
@@ -44,7 +44,7 @@ def compare_runs(
     summaries = []
     for run in runs:
         with run.lock():
-            summaries.append(Pipeline(run, argv, narrator).summary(options, MeasureOptions()))
+            summaries.append(Pipeline(run, argv, progress).summary(options, MeasureOptions()))
     comparison = compare(summaries, [str(place) for place in places])
     name = "-".join(place.name for place in places)[:_LONGEST_NAME]
     return comparison, write_comparison(comparison, options.output or DEFAULT_REPORTS / name, formats)

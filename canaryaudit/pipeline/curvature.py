@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.models.ensemble import Ensemble
-from canaryaudit.pipeline.session import Workbench
+from canaryaudit.pipeline.session import RunSession
 from canaryaudit.records import UnlearningCost
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.files import atomic_path
@@ -56,22 +56,22 @@ class StoredCurvature:
         return cost.model_copy(update=paid)
 
 
-def stored_curvature(bench: Workbench, data: TrainingData) -> StoredCurvature:
+def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature:
     """Return the trained model's curvature: the stored one, or where there is none of this very model, a new one.
 
     It is taken from windows of the training text that no inserted secret touches, where there are any.
 
     Args:
-        bench: The run.
+        session: The run.
         data: Its text, on the device to compute on.
 
     Raises:
         ModelError: What is stored is damaged.
     """
-    record, path = bench.run.model_record(), bench.run.curvature_path
-    model = bench.model("before", data.train.device)
+    record, path = session.run.model_record(), session.run.curvature_path
+    model = session.model("before", data.train.device)
     if isinstance(model, Ensemble):
-        raise ModelError(f"{bench.run.path} holds several models that predict together: expected the one trained")
+        raise ModelError(f"{session.run.path} holds several models that predict together: expected the one trained")
     file = CheckpointFile(path, atomic_path, key=record.sha256)
     if found := file.load():
         tensors, facts = found
@@ -81,7 +81,7 @@ def stored_curvature(bench: Workbench, data: TrainingData) -> StoredCurvature:
         except (UnlearningError, ValueError) as error:
             fault = str(error) if isinstance(error, UnlearningError) else "its facts are not those of a curvature"
             raise ModelError(f"{path}: {fault}; remove it") from error
-        bench.narrator.say(f"Using the curvature stored in {path} (computed once, in {made.seconds:.1f} s).")
+        session.progress.info(f"Using the curvature stored in {path} (computed once, in {made.seconds:.1f} s).")
         return StoredCurvature(curvature, made, reused=True)
     window = record.training.window if record.training else 100
     rng = np.random.default_rng(_SEED)
@@ -89,11 +89,11 @@ def stored_curvature(bench: Workbench, data: TrainingData) -> StoredCurvature:
     if not len(starts):  # a text full of secrets
         starts = retention_windows(np.zeros(len(data.train), dtype=bool), window, WINDOWS, rng)
     started = time.perf_counter()
-    curvature = kronecker_curvature(model, gather(data.train, starts, window), _SEED, bench.narrator)
+    curvature = kronecker_curvature(model, gather(data.train, starts, window), _SEED, session.progress)
     seconds = time.perf_counter() - started
     made = CurvatureFacts(windows=len(starts), seconds=seconds)
     file.save(curvature.tensors(), made.model_dump())
-    bench.narrator.say(
+    session.progress.info(
         f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "
         f"({path.stat().st_size / 1e6:.0f} MB): later requests use it again."
     )

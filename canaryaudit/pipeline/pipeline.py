@@ -11,20 +11,20 @@ from pathlib import Path
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError, command
 from canaryaudit.exposure import DRAFT_FROM, measure
-from canaryaudit.exposure.scoring_models import share_readers
+from canaryaudit.exposure.scoring_models import share_scoring_models
 from canaryaudit.formatting import counted, points, share_change
 from canaryaudit.models.device import resolve_device, resolve_precision
 from canaryaudit.models.weights import weights_bytes
 from canaryaudit.pipeline.attack import (
-    attacked,
-    chosen_canaries,
+    attack_canaries,
+    attack_target,
+    find_retrained,
+    is_same_attack,
     name_of_retraining,
-    retrained_for,
     run_attack,
-    was_attacked,
 )
 from canaryaudit.pipeline.measure import measurement_config
-from canaryaudit.pipeline.session import Workbench
+from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.train import _is_met, _quality, training_config
 from canaryaudit.pipeline.unlearn import check_options, difference, run_unlearning
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
@@ -40,7 +40,7 @@ from canaryaudit.training.loop import train
 DEFAULT_REPORTS = Path("reports")
 
 
-class Pipeline(Workbench):
+class Pipeline(RunSession):
     """The stages of one run."""
 
     # --- train
@@ -61,20 +61,20 @@ class Pipeline(Workbench):
             if record.training:
                 self._check_asked(options, record.training, "a model trained")
             self._tidy(record)
-            self.narrator.say(f"Trained already: {_quality(record, self.run.manifest)}.")
+            self.progress.info(f"Trained already: {_quality(record, self.run.manifest)}.")
             return record
         # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
         config = (None if anew else self._interrupted(options)) or training_config(options)
         data, vocabulary = self.data(resolve_device(config.device))
         with self.stage("train", seed=config.seed, device=config.device, precision=config.precision):
             model, training = train(
-                data, vocabulary, config, self.narrator, self.run.checkpoint_path, atomic_path, ranks=self.ranks
+                data, vocabulary, config, self.progress, self.run.checkpoint_path, atomic_path, processes=self.processes
             )
             sha256 = self.run.write_weights("before", weights_bytes(model))
         record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
         self.run.write_model_record(record)
         self.run.remove_checkpoint()
-        self.narrator.say(f"Trained in {training.seconds:.0f} s: {_quality(record, self.run.manifest)}.")
+        self.progress.info(f"Trained in {training.seconds:.0f} s: {_quality(record, self.run.manifest)}.")
         return record
 
     def _interrupted(self, options: TrainOptions) -> TrainingConfig | None:
@@ -128,7 +128,7 @@ class Pipeline(Workbench):
         large = options.samples >= DRAFT_FROM
         with_draft = large and resolve_precision(options.precision, device) == "bf16"
         with self.stage("measure", name, seed=config.seed, device=device.type, precision="fp32"):
-            readers = share_readers(model, large=large, with_draft=with_draft, ranks=self.ranks)
+            readers = share_scoring_models(model, large=large, with_draft=with_draft, processes=self.processes)
             measurement = measure(
                 readers.model,
                 self.run.canary_set(),
@@ -136,10 +136,10 @@ class Pipeline(Workbench):
                 name=name,
                 model_sha256=record.sha256,
                 precision="fp32",
-                narrator=self.narrator,
+                progress=self.progress,
                 draft=readers.draft,
-                store=self.run.measurement_parts(f"{name} {record.sha256} {config} {readers.draft is not None}"),
-                ranks=self.ranks,
+                cache=self.run.measurement_cache(f"{name} {record.sha256} {config} {readers.draft is not None}"),
+                processes=self.processes,
             )
         self.run.write_measurement(measurement)
         self.run.remove_parts()
@@ -175,21 +175,21 @@ class Pipeline(Workbench):
                     f"{self.run.path} has an unlearning {name!r} that differs from what is asked for in its "
                     f"{differing}: use --force to do it again, or another --name"
                 )
-            self.narrator.say(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
+            self.progress.info(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
             self.measure(f"after-{name}", measure_options)
             return self.run.unlearning(name)
         self._need_model()
         if not self.run.has_measurement("before"):
-            self.narrator.say("Not measured yet: measuring before anything is unlearned.")
+            self.progress.info("Not measured yet: measuring before anything is unlearned.")
             self.measure("before", measure_options)
         models = ["before"] if options.start == "before" else self.models()
-        lineage = checked_lineage(self.run, options.start, name, models, self.narrator)
+        lineage = checked_lineage(self.run, options.start, name, models, self.progress)
         # What earlier requests forgot is forgotten again. Left out, it came back: after two more requests on a tiny
         # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
         earlier = self.chosen([own for link in lineage for own in link.canaries]) if lineage else []
         record = run_unlearning(self, options, chosen, earlier, lineage)
         change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
-        self.narrator.say(
+        self.progress.info(
             f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
             f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
             f"{points(change)}."
@@ -224,17 +224,17 @@ class Pipeline(Workbench):
             UnlearningError: No such unlearning, or it was not for a canary that is asked for.
             Inconclusive: The unlearning or the retraining that the attack needs came to nothing.
         """
-        record = attacked(self._unlearnings(), options.name)
+        record = attack_target(self._unlearnings(), options.name)
         if record is None:
-            self.narrator.say("Nothing unlearned yet: unlearning first.")
+            self.progress.info("Nothing unlearned yet: unlearning first.")
             record = self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
         self._need_measurement(measure_options)
         before, inserted = self.run.measurement("before"), self.run.canary_set().inserted
-        canaries = chosen_canaries(record, options.canary, before, inserted)
-        reference = retrained_for(self._unlearnings(), canaries)
+        canaries = attack_canaries(record, options.canary, before, inserted)
+        reference = find_retrained(self._unlearnings(), canaries)
         if reference is None:
             name = name_of_retraining(record.name, {own.name for own in self._unlearnings()})
-            self.narrator.say(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
+            self.progress.info(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
             retraining = UnlearnOptions(
                 name=name,
                 method="retrain",
@@ -247,13 +247,13 @@ class Pipeline(Workbench):
             reference = self.unlearn(retraining, measure_options)
         for own in (record, reference):
             self._need_measurement_after(own, measure_options)
-        if not anew and was_attacked(record, reference, canaries, options):
-            self.narrator.say(f"Attacked {record.name!r} already.")
+        if not anew and is_same_attack(record, reference, canaries, options):
+            self.progress.info(f"Attacked {record.name!r} already.")
             return record
         written = run_attack(self, record, reference, canaries, options)
         if written.relearning:
             for sentence in relearning_sentences(written.relearning, written.cost.speedup):
-                self.narrator.say(sentence)
+                self.progress.info(sentence)
         return written
 
     # --- report
@@ -309,20 +309,20 @@ class Pipeline(Workbench):
         if not self.run.has_model("before"):
             if lost := self.run.lost_half:
                 raise RunDirectoryError(f"{lost} is missing, though the rest of the model is there: {self.run.see_how}")
-            self.narrator.say("Not trained yet: training first.")
+            self.progress.info("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights("before")
 
     def _need_measurement(self, options: MeasureOptions) -> None:
         self._need_model()
         if not self.run.has_measurement("before"):
-            self.narrator.say("Not measured yet: measuring first.")
+            self.progress.info("Not measured yet: measuring first.")
             self.measure("before", options)
 
     def _need_measurement_after(self, record: UnlearningRecord, options: MeasureOptions) -> None:
         self.run.verify_weights(f"after-{record.name}")
         if not self.run.has_measurement(f"after-{record.name}"):
-            self.narrator.say(f"Unlearning {record.name!r} is not measured yet: measuring first.")
+            self.progress.info(f"Unlearning {record.name!r} is not measured yet: measuring first.")
             self.measure(f"after-{record.name}", options)
 
     def _unlearnings(self) -> list[UnlearningRecord]:
@@ -336,9 +336,9 @@ class Pipeline(Workbench):
         calibration = measurement.calibration
         controls = f"; controls average {calibration.mean_bits:.2f} bits (expected 1.44)" if calibration else ""
         greedy = sum(canary.extraction.greedy for canary in inserted)
-        self.narrator.say(
+        self.progress.info(
             f"Measured {measurement.model}: exposure {min(exposures):.1f} to {max(exposures):.1f} bits, "
             f"{greedy} of {len(inserted)} secrets completed greedily{controls}."
         )
         if calibration and not calibration.passed:
-            self.narrator.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")
+            self.progress.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")

@@ -6,31 +6,30 @@ from contextlib import contextmanager
 
 import torch
 
-from canaryaudit import distributed as ranks
-from canaryaudit import environment
+from canaryaudit import distributed, environment
 from canaryaudit.canaries.insertion import run_vocabulary, secret_mask
 from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, load_model
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Stage, StageRun
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.training.data import TrainingData
 
 
-class Workbench:
+class RunSession:
     """What every stage needs.
 
     Attributes:
         run: The run directory, whose lock the caller holds.
         argv: The command line, for the manifest.
-        narrator: Told of progress.
-        ranks: The processes that share the work.
+        progress: Told of progress.
+        processes: The processes that share the work.
     """
 
-    def __init__(self, run: RunDirectory, argv: Sequence[str], narrator: Narrator) -> None:
-        self.run, self.argv, self.narrator = run, tuple(argv), narrator
-        self.ranks = ranks.of_job()
+    def __init__(self, run: RunDirectory, argv: Sequence[str], progress: ProgressReporter) -> None:
+        self.run, self.argv, self.progress = run, tuple(argv), progress
+        self.processes = distributed.process_group()
 
     def model(self, name: str, device: torch.device) -> CharLSTM | Ensemble:
         """Load a model, after checking that its weights are what its record describes."""
@@ -67,6 +66,6 @@ class Workbench:
                 seed=seed,
                 device=device,
                 precision=precision,
-                processes=self.ranks.size,
+                processes=self.processes.size,
             )
         )

@@ -12,12 +12,12 @@ from canaryaudit.models.device import resolve_device, resolve_precision
 from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.models.weights import weights_bytes
 from canaryaudit.pipeline.curvature import stored_curvature
-from canaryaudit.pipeline.session import Workbench
+from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import UnlearnOptions
 from canaryaudit.records import ClosedForm, Scope, SolverName, TrainingRecord, UnlearningRecord
 from canaryaudit.storage.files import atomic_path
 from canaryaudit.training.data import TrainingData
-from canaryaudit.unlearning import Unlearned, UnlearningConfig, unlearn
+from canaryaudit.unlearning import UnlearningConfig, UnlearningResult, unlearn
 from canaryaudit.unlearning.baselines.retraining import BaselineConfig, Original, training_of, unlearn_by_training
 from canaryaudit.unlearning.baselines.sisa import passes_over_windows
 
@@ -86,7 +86,7 @@ def _closed_form(options: UnlearnOptions, scope: Scope | None) -> UnlearningConf
 
 
 def run_unlearning(
-    bench: Workbench,
+    session: RunSession,
     options: UnlearnOptions,
     chosen: Sequence[Canary],
     earlier: Sequence[Canary],
@@ -95,7 +95,7 @@ def run_unlearning(
     """Unlearn the chosen canaries from the model to start from, and write the result down.
 
     Args:
-        bench: The run.
+        session: The run.
         options: How to unlearn, and from which model.
         chosen: Whose secrets to unlearn.
         earlier: Those that earlier requests unlearned from the model to start from.
@@ -105,21 +105,25 @@ def run_unlearning(
         UnlearningError: The request cannot be carried out.
         Inconclusive: Nothing can be forgotten within the fidelity limit; nothing was saved.
     """
-    name, run, closed = options.resolved_name, bench.run, options.method in get_args(ClosedForm)
+    name, run, closed = options.resolved_name, session.run, options.method in get_args(ClosedForm)
     origin, training = run.model_record(options.start), run.model_record().training
     device = resolve_device(options.device)
     # The training's own where it can be: a trial of speed could choose otherwise where an interrupted request goes on.
     same = training is not None and training.device == device.type
     precision = training.precision if training and same else resolve_precision("auto", device)
-    model, (data, _) = bench.model(options.start, device), bench.data(device)
+    model, (data, _) = session.model(options.start, device), session.data(device)
     if isinstance(model, Ensemble):
         raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
-    with bench.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
+    with session.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
         if closed:
             canaries = [*chosen, *(own for own in earlier if own not in chosen)]
-            scope, solver, result = _update(bench, options, canaries, lineage, model, training, data, precision)
+            scope, solver, result = _update(session, options, canaries, lineage, model, training, data, precision)
         else:
-            scope, solver, result = "all-layers", None, _train(bench, options, chosen, model, training, data, precision)
+            scope, solver, result = (
+                "all-layers",
+                None,
+                _train(session, options, chosen, model, training, data, precision),
+            )
         sha256 = run.write_weights(f"after-{name}", weights_bytes(result.model))
     cost = result.cost
     if training:
@@ -156,7 +160,7 @@ def run_unlearning(
 
 
 def _update(
-    bench: Workbench,
+    session: RunSession,
     options: UnlearnOptions,
     canaries: Sequence[Canary],
     lineage: Sequence[UnlearningRecord],
@@ -164,7 +168,7 @@ def _update(
     training: TrainingRecord | None,
     data: TrainingData,
     precision: str,
-) -> tuple[Scope, SolverName | None, Unlearned]:
+) -> tuple[Scope, SolverName | None, UnlearningResult]:
     """Make the closed-form update that the options ask for; return its scope and its solver too."""
     config = UnlearningConfig.model_validate(
         {
@@ -180,15 +184,15 @@ def _update(
             "precision": precision,
         }
     )
-    stored = stored_curvature(bench, data) if config.resolved_solver == "kronecker" else None
+    stored = stored_curvature(session, data) if config.resolved_solver == "kronecker" else None
     result = unlearn(
         model,
         data,
         canaries,
-        bench.run.canary_set().corpus_symbols,
+        session.run.canary_set().corpus_symbols,
         config,
         training.seconds if training else 0.0,
-        bench.narrator,
+        session.progress,
         trained=lineage[0].fidelity if lineage else None,
         curvature=stored.curvature if stored else None,
     )
@@ -198,18 +202,18 @@ def _update(
 
 
 def _train(
-    bench: Workbench,
+    session: RunSession,
     options: UnlearnOptions,
     chosen: Sequence[Canary],
     model: CharLSTM,
     training: TrainingRecord | None,
     data: TrainingData,
     precision: str,
-) -> Unlearned:
+) -> UnlearningResult:
     """Train the baseline that the options ask for."""
     if training is None:
         raise ModelError(
-            f"{bench.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
+            f"{session.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
             f"to compare --method {options.method} with"
         )
     config = BaselineConfig.model_validate(
@@ -225,10 +229,10 @@ def _train(
     return unlearn_by_training(
         Original(model, data, training_of(training, data.train.device), training),
         chosen,
-        bench.run.canary_set(),
+        session.run.canary_set(),
         config,
-        partial(bench.run.work_path, options.resolved_name),
+        partial(session.run.work_path, options.resolved_name),
         atomic_path,
-        bench.narrator,
-        bench.ranks,
+        session.progress,
+        session.processes,
     )

@@ -1,28 +1,28 @@
 """What a process does that follows another one of its job: whatever task comes, until there is none any more."""
 
-from canaryaudit.distributed import Ranks
-from canaryaudit.exposure.importance_sampling import follow_drawing
-from canaryaudit.exposure.references import follow_references
-from canaryaudit.exposure.scoring import follow_scoring
-from canaryaudit.exposure.scoring_models import Readers, received_readers
-from canaryaudit.training.loop import follow_training
+from canaryaudit.distributed import ProcessGroup
+from canaryaudit.exposure.importance_sampling import draw_worker
+from canaryaudit.exposure.references import reference_worker
+from canaryaudit.exposure.scoring import score_worker
+from canaryaudit.exposure.scoring_models import ScoringModels, received_scoring_models
+from canaryaudit.training.loop import train_worker
 
-_MEASURING = {"costs": follow_scoring, "references": follow_references, "draws": follow_drawing}
+_MEASURING = {"costs": score_worker, "references": reference_worker, "draws": draw_worker}
 
 
-def follow(ranks: Ranks) -> None:
+def run_worker(processes: ProcessGroup) -> None:
     """Take part in the leader's tasks.
 
     Raises:
         CanaryAuditError: This process's part failed, or another process has ended.
     """
-    readers: Readers | None = None
-    with ranks.together():
-        while (task := ranks.next_task()) is not None:
+    readers: ScoringModels | None = None
+    with processes.together():
+        while (task := processes.next_task()) is not None:
             if task.name == "train":
-                follow_training(task, ranks)
+                train_worker(task, processes)
             elif task.name == "readers":
-                readers = received_readers(task, ranks)
+                readers = received_scoring_models(task, processes)
             elif readers is not None:
-                _MEASURING[task.name](task, readers, ranks)
-    ranks.leave()
+                _MEASURING[task.name](task, readers, processes)
+    processes.leave()

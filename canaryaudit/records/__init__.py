@@ -35,7 +35,7 @@ from canaryaudit.records.measurement import (
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
 from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
-from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep, foremost
+from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep, main_result
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -76,6 +76,6 @@ __all__ = [
     "UnlearningCost",
     "UnlearningRecord",
     "UpdateStep",
-    "foremost",
+    "main_result",
     "only_bounds",
 ]

@@ -177,7 +177,7 @@ class MemorisationCurve(Record):
     """Empty for all templates together, which need not have spaces of the same size."""
     points: Many[MemorisationPoint]
     """By repetitions, fewest first."""
-    told_from: int | None
+    detected_from: int | None
     """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
 
 

@@ -115,7 +115,7 @@ class UnlearningRecord(Record):
     notes: Many[str] = ()
 
 
-def foremost(unlearnings: Sequence[UnlearningRecord]) -> UnlearningRecord | None:
+def main_result(unlearnings: Sequence[UnlearningRecord]) -> UnlearningRecord | None:
     """Return the unlearning that a run is about where none is named: the last that is no baseline, or the last.
 
     A baseline is run to compare with: it is spoken of only where there is nothing else.

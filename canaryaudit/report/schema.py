@@ -174,9 +174,9 @@ class CurveSummary(Part):
     before: tuple[MemorisationPoint, ...]
     after: tuple[MemorisationPoint, ...]
     """Empty without an unlearning."""
-    told_from_before: int | None
+    detected_from_before: int | None
     """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
-    told_from_after: int | None
+    detected_from_after: int | None
 
 
 class MemorisationSummary(Part):

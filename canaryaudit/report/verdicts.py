@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from scipy.special import bdtrc
 
-from canaryaudit.stats import sum_probability
+from canaryaudit.stats import exposure_sum_pvalue
 
 CHANCE = 0.05
 NEVER_SEEN_BITS = -math.log2(CHANCE)
@@ -163,6 +163,6 @@ def judge_together(verdicts: Sequence[Verdict], exposures: Sequence[float | None
     by_chance = not above or bdtrc(len(above) - 1, len(verdicts), CHANCE) >= CHANCE
     largest = max(bits, default=math.inf)
     border = math.log2(len(verdicts) / CHANCE) + _DIGITS_BITS
-    if by_chance and largest <= border and sum_probability(bits) >= CHANCE:
+    if by_chance and largest <= border and exposure_sum_pvalue(bits) >= CHANCE:
         return Verdict.INDISTINGUISHABLE
     return Verdict.WEAKENED if above and all(v is Verdict.WEAKENED for v in above) else Verdict.TRACES

@@ -53,7 +53,7 @@ def write_text(path: Path, encoded: Path, blocks: Iterable[str], vocabulary: Voc
 
 
 @dataclass(frozen=True)
-class KeptText:
+class StoredText:
     """A text of a run, with the file of its ids.
 
     Attributes:

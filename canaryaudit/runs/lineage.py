@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 
 
 def checked_lineage(
-    run: RunDirectory, start: str, name: str, models: Sequence[str], narrator: Narrator
+    run: RunDirectory, start: str, name: str, models: Sequence[str], progress: ProgressReporter
 ) -> tuple[UnlearningRecord, ...]:
     """Return the unlearnings that led to the model to start from, and warn of those that will not count any more.
 
@@ -18,7 +18,7 @@ def checked_lineage(
         start: ``before`` or ``after-NAME``.
         name: What the new unlearning is to be called.
         models: The models that may be started from.
-        narrator: Told of unlearnings that started from one that is made anew.
+        progress: Told of unlearnings that started from one that is made anew.
 
     Raises:
         UnlearningError: There is no such model, or it is, or came from, the one to be replaced.
@@ -36,5 +36,5 @@ def checked_lineage(
     others = run.unlearnings(but=name)  # which may be damaged, and is to be replaced
     lost = [own.name for own in others if name in {link.name for link in run.lineage(own.name)}]
     if lost:
-        narrator.warn(f"{', '.join(lost)} started from after-{name}, which is made anew: do them again.")
+        progress.warn(f"{', '.join(lost)} started from after-{name}, which is made anew: do them again.")
     return lineage

@@ -19,11 +19,11 @@ from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, command
 from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
 from canaryaudit.runs import layout
-from canaryaudit.runs.encoded_text import KeptText, write_text
+from canaryaudit.runs.encoded_text import StoredText, write_text
 from canaryaudit.runs.layout import check_name, is_name
 from canaryaudit.storage.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
 from canaryaudit.storage.json_records import read_record, record_json
-from canaryaudit.storage.part_cache import PartDirectory
+from canaryaudit.storage.part_cache import DirectoryCache
 
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = layout.MANIFEST, layout.CORPUS, layout.HELDOUT, layout.CANARIES
 _WEIGHTS, _MODEL, _UNLEARNED, _UNLEARNING = layout.WEIGHTS, layout.MODEL, layout.UNLEARNED, layout.UNLEARNING
@@ -180,12 +180,12 @@ class RunDirectory:
         manifest = self.manifest
         self._write(_MANIFEST, manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
 
-    def text(self) -> KeptText:
+    def text(self) -> StoredText:
         """Return the audited text, canaries included, as it lies on the disk."""
         facts = self.manifest.corpus
         return self._kept(_CORPUS, facts.audited_sha256, facts.characters)
 
-    def heldout(self) -> KeptText:
+    def heldout(self) -> StoredText:
         """Return the held-out text; empty if nothing was held out."""
         facts = self.manifest.corpus
         return self._kept(_HELDOUT, facts.heldout_sha256, facts.heldout_characters)
@@ -290,9 +290,9 @@ class RunDirectory:
         """Write a measurement under its model's name."""
         self._write(str(self._measurement_path(measurement.model).relative_to(self.path)), measurement)
 
-    def measurement_parts(self, identity: str) -> PartDirectory:
+    def measurement_cache(self, identity: str) -> DirectoryCache:
         """Return where the parts of a long measurement are kept until it is done; of another identity, none."""
-        return PartDirectory(self.path / layout.PARTS / hashlib.sha256(identity.encode("utf-8")).hexdigest()[:16])
+        return DirectoryCache(self.path / layout.PARTS / hashlib.sha256(identity.encode("utf-8")).hexdigest()[:16])
 
     def remove_parts(self) -> None:
         """Remove the parts of measurements that are over, or were given up."""
@@ -340,8 +340,8 @@ class RunDirectory:
     def _insert_again(self) -> str:
         return f"delete the directory, then run: {_insertion(self.path)}"
 
-    def _kept(self, name: str, sha256: str | None, characters: int) -> KeptText:
-        return KeptText(self.path / name, layout.encoded(self.path, name), sha256, characters, self._insert_again)
+    def _kept(self, name: str, sha256: str | None, characters: int) -> StoredText:
+        return StoredText(self.path / name, layout.encoded(self.path, name), sha256, characters, self._insert_again)
 
     def _unlearning_names(self) -> list[str]:
         directory = self.path / _UNLEARNED

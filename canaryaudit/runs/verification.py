@@ -23,7 +23,7 @@ from canaryaudit.runs.repair_commands import Repairs
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.storage.files import exclusive_lock, is_temporary, sha256_of
 from canaryaudit.storage.json_records import read_record
-from canaryaudit.storage.part_cache import PartDirectory
+from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import all_finite, found_shapes, weight_shapes
 
 T = TypeVar("T")
@@ -311,7 +311,7 @@ class _Verifier:
             else:
                 self._note(path, state, detail)
         for path in sorted((self.path / layout.PARTS).glob("*/*.safetensors")):
-            if PartDirectory(path.parent).get(path.stem) is None:
+            if DirectoryCache(path.parent).get(path.stem) is None:
                 self._note(path, "damaged", "it cannot be read", "", path)
             else:
                 self._note(path, "unfinished", "a measurement that is not over; its command goes on from here")

@@ -11,7 +11,7 @@ from canaryaudit.storage.files import atomic_write
 from canaryaudit.storage.tensors import open_tensors
 
 
-class PartStore(Protocol):
+class ResultCache(Protocol):
     """Keeps arrays by name."""
 
     def get(self, name: str) -> dict[str, np.ndarray] | None:
@@ -21,7 +21,7 @@ class PartStore(Protocol):
         """Keep arrays under ``name``."""
 
 
-class Forgetful:
+class NullCache:
     """Keeps nothing: the work begins anew each time."""
 
     def get(self, name: str) -> None:
@@ -31,7 +31,7 @@ class Forgetful:
         """Keep nothing."""
 
 
-class PartDirectory:
+class DirectoryCache:
     """Keeps each part in a file of its own, written whole or not at all.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.distributed import ALONE, Ranks
+from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
 from canaryaudit.models.ensemble import Ensemble
@@ -26,7 +26,7 @@ def evaluate(
     secret: Tensor | None,
     precision: str,
     streams: int = 32,
-    ranks: Ranks = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Predict every character of a text from all that stands before it.
 
@@ -40,7 +40,7 @@ def evaluate(
         secret: Which characters belong to a secret, shape (N,); None for none.
         precision: ``fp32`` or ``bf16``.
         streams: Number of parts.
-        ranks: Who shares the streams; all of them call this, and the leader's text counts.
+        processes: Who shares the streams; all of them call this, and the leader's text counts.
     """
     size = len(symbols)
     if sampled := size > MOST_EVALUATED:
@@ -54,7 +54,7 @@ def evaluate(
     state: Any = None
     loss = torch.zeros((), dtype=torch.float64, device=symbols.device)
     counts = torch.zeros(4, dtype=torch.int64, device=symbols.device)  # right and all, then outside the secrets
-    mine = ranks.part(streams)
+    mine = processes.part(streams)
     for start in range(0, length - 1, 256):
         end = min(start + 256, length - 1)
         places = begins[:, None] + torch.arange(start, end + 1, device=symbols.device)  # (streams, <= 257)
@@ -63,8 +63,8 @@ def evaluate(
         read = symbols[places].long()
         plain = here if secret is None else here & ~secret[places[:, 1:]]
         plain = plain.contiguous()
-        ranks.broadcast(read)
-        ranks.broadcast(plain)
+        processes.broadcast(read)
+        processes.broadcast(plain)
         read, plain, here = read[mine], plain[mine], here[mine]
         if len(read) == 0:
             continue
@@ -76,8 +76,8 @@ def evaluate(
         loss += (losses * here).double().sum()
         hits = (logits.argmax(2) == target) & here
         counts += torch.stack((hits.sum(), here.sum(), (hits & plain).sum(), plain.sum()))
-    ranks.total(loss)
-    ranks.total(counts)
+    processes.total(loss)
+    processes.total(counts)
     right, counted, right_ordinary, counted_ordinary = counts.tolist()
     return Evaluation(
         accuracy=right_ordinary / max(1, counted_ordinary),

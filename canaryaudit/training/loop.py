@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from canaryaudit import environment
-from canaryaudit.distributed import ALONE, Ranks, Task
+from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup, Task
 from canaryaudit.errors import Damaged, ModelError
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
 from canaryaudit.models.language_model import LOG2_E
-from canaryaudit.progress import Narrator, Silent
+from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import validated
@@ -42,7 +42,7 @@ def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 
     data = TrainingData(train=text, secret=torch.zeros_like(text, dtype=torch.bool), heldout=text[:0])
     # Any symbols do: only their number matters here.
     model = new_model("".join(map(chr, range(0x4E00, 0x4E00 + vocabulary_size))), config, text.device)
-    loop = _Loop(model, config, data, Silent())
+    loop = _Loop(model, config, data, NullReporter())
     index = torch.arange(config.batch_size, device=config.device)[:, None] * config.window
     windows = text[index + torch.arange(config.window + 1, device=config.device)]
     taken = []
@@ -68,11 +68,11 @@ def train(
     data: TrainingData,
     vocabulary: str,
     config: TrainingConfig,
-    narrator: Narrator,
+    progress: ProgressReporter,
     checkpoint: Path | None = None,
     atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
     origin: CharLSTM | None = None,
-    ranks: Ranks = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[CharLSTM, TrainingRecord]:
     """Train a character LSTM, or go on where a checkpoint of the same configuration and text stands.
 
@@ -80,11 +80,11 @@ def train(
         data: The encoded text.
         vocabulary: The symbols by id.
         config: How to train.
-        narrator: Told of every epoch.
+        progress: Told of every epoch.
         checkpoint: Where to keep checkpoints; None for none.
         atomically: Context manager that gives a temporary path and moves it into place.
         origin: The model whose weights to begin with, left as it is; None for fresh ones. No checkpoint then.
-        ranks: Who trains; the leader calls this, the others ``follow_training``.
+        processes: Who trains; the leader calls this, the others ``train_worker``.
 
     Returns:
         The model, in evaluation mode, and its record.
@@ -99,25 +99,25 @@ def train(
             f"the corpus has {len(data.train)} characters: expected at least {2 * config.window + 2} to train on"
         )
     model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
-    loop = _Loop(model, config, data, narrator, ranks)
+    loop = _Loop(model, config, data, progress, processes)
     if checkpoint and atomically:
         loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
     tensors, facts = loop.state()
     sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
-    ranks.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})
-    with ranks.together():
+    processes.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})
+    with processes.together():
         return model, loop.finish()
 
 
-def follow_training(task: Task, ranks: Ranks) -> None:
+def train_worker(task: Task, processes: ProcessGroup) -> None:
     """Take this process's part in a training that the leader shares; the text comes from there, window by window."""
     facts, state = task.facts, TrainingState.model_validate_json(json.dumps(task.facts["state"]))
     config = state.config
-    device = ranks.device(config.device)
+    device = processes.device(config.device)
     # As long as the leader's, and nothing in it: no memory is taken for what is not read.
     text = torch.zeros(1, dtype=torch.int64, device=device).expand(facts["characters"])
     data = TrainingData(train=text, secret=text[:1].bool().expand(len(text)), heldout=text[:1].expand(facts["heldout"]))
-    loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, Silent(), ranks)
+    loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, NullReporter(), processes)
     loop.restore(task.tensors, state)
     loop.finish()
 
@@ -137,9 +137,14 @@ class _Loop:
     """The state of a training, and the steps that change it."""
 
     def __init__(
-        self, model: CharLSTM, config: TrainingConfig, data: TrainingData, narrator: Narrator, ranks: Ranks = ALONE
+        self,
+        model: CharLSTM,
+        config: TrainingConfig,
+        data: TrainingData,
+        progress: ProgressReporter,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.model, self.config, self.data, self.narrator, self.ranks = model, config, data, narrator, ranks
+        self.model, self.config, self.data, self.progress, self.processes = model, config, data, progress, processes
         self.parallel: nn.Module = model
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -164,10 +169,10 @@ class _Loop:
             if found is not None:
                 self.restore(found[0], validated(found[1], TrainingState))
         except (Damaged, ValueError):
-            self.narrator.say(f"The checkpoint {file.path.name} is damaged; training begins anew.")
+            self.progress.info(f"The checkpoint {file.path.name} is damaged; training begins anew.")
             return
         if found is not None:
-            self.narrator.say(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
+            self.progress.info(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
 
     def finish(self) -> TrainingRecord:
         """Train to the end; return what was done, and how good it is."""
@@ -199,9 +204,9 @@ class _Loop:
 
     def _share_steps(self) -> None:
         """Let the ranks take their parts of every step."""
-        if self.ranks.size == 1:
+        if self.processes.size == 1:
             return
-        self.parallel = self.ranks.data_parallel(self.model)
+        self.parallel = self.processes.data_parallel(self.model)
         # After its first step PyTorch sorts its gradients into other buckets, in which the ranks' sums round otherwise:
         # so that a training that was interrupted ends with the very weights, none of its steps is the first.
         nothing = torch.zeros(1, self.config.window, dtype=torch.int64, device=self.data.train.device)
@@ -212,7 +217,7 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _evaluated(self, symbols: Tensor, secret: Tensor | None) -> Evaluation:
-        return evaluate(self.model, symbols, secret, self.config.precision, ranks=self.ranks)
+        return evaluate(self.model, symbols, secret, self.config.precision, processes=self.processes)
 
     def _run(self) -> bool | None:
         """Train to the end; return whether the target accuracy was reached, None without a target."""
@@ -226,7 +231,7 @@ class _Loop:
             self._save()
         if target is None:
             return None
-        self.narrator.say(
+        self.progress.info(
             f"Target accuracy {target} reached after {self.epoch} epochs."
             if self.reached
             else f"Target accuracy {target} was not reached in {self.epoch} epochs: raise --epochs or use --size paper."
@@ -248,8 +253,8 @@ class _Loop:
         for first in range(self.step_in_epoch * config.batch_size, len(starts), config.batch_size):
             index = starts[first : first + config.batch_size, None] + offsets  # (B, T + 1)
             windows, hidden = text[index].long(), secret[index]
-            self.ranks.broadcast(windows)
-            self.ranks.broadcast(hidden)
+            self.processes.broadcast(windows)
+            self.processes.broadcast(hidden)
             self._step(windows, hidden)
             now = time.perf_counter()
             self.seconds, clock = self.seconds + now - clock, now
@@ -268,10 +273,10 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = one_cycle(step, self.total_steps, self.config.learning_rate)
         self.characters += windows[:, 1:].numel()
-        mine = self.ranks.part(len(windows))
+        mine = self.processes.part(len(windows))
         # The mean over this rank's windows times its share of the batch, and the mean of that over the ranks, is the
         # mean over the batch. A rank that gets no window of a short batch calculates on one with a share of nothing.
-        share = self.ranks.size * (mine.stop - mine.start) / len(windows)
+        share = self.processes.size * (mine.stop - mine.start) / len(windows)
         if share == 0:
             mine = slice(0, 1)
         windows, secret = windows[mine], secret[mine]
@@ -288,7 +293,7 @@ class _Loop:
             hits = (logits.argmax(2) == target) & ordinary
             counted = torch.full_like(loss, target.numel())
             sums = torch.stack((loss * counted, counted, hits.sum(), ordinary.sum())).double() * (share > 0)
-            self.ranks.total(sums)
+            self.processes.total(sums)
             self.tally += sums
         self.step_in_epoch += 1
 
@@ -307,7 +312,7 @@ class _Loop:
             f"epoch {self.epoch + 1}/{self.config.epochs}, loss {loss:.2f} bits{heldout}, "
             f"accuracy {accuracy:.3f}, {speed / 1000:.1f}k characters/s"
         )
-        self.narrator.progress("train", done, self.total_steps, facts)
+        self.progress.update("train", done, self.total_steps, facts)
 
     def _finish_epoch(self) -> None:
         loss, accuracy = self._figures()

@@ -4,15 +4,15 @@ from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.replacement import Deletion, FixedText, Sampled, parse_replacement
 from canaryaudit.unlearning.request import unlearn
-from canaryaudit.unlearning.result import Unlearned
+from canaryaudit.unlearning.result import UnlearningResult
 
 __all__ = [
     "Decoys",
     "Deletion",
     "FixedText",
     "Sampled",
-    "Unlearned",
     "UnlearningConfig",
+    "UnlearningResult",
     "parse_replacement",
     "unlearn",
 ]

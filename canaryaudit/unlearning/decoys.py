@@ -36,13 +36,13 @@ class Decoys:
         """Return every symbol of the space."""
         return np.flatnonzero((space.next_node >= 0).any(0))
 
-    def laws(self, place: Occurrence) -> np.ndarray:
+    def distributions(self, place: Occurrence) -> np.ndarray:
         """Return the law of the next symbol at each node of R, shape (nodes, V): the uniform one."""
         return place.space.shares
 
     def correct(self, place: Occurrence, count: int, rng: np.random.Generator) -> list[Corrected]:
         """Draw ``count`` members of R."""
-        space, laws = place.space, self.laws(place)
+        space, distributions = place.space, self.distributions(place)
         drawn = space.sample(count, rng)
         lengths = (drawn != PAD).sum(1)
         corrected = []
@@ -51,21 +51,21 @@ class Decoys:
             nodes = np.zeros(len(symbols), dtype=np.int64)
             targets = np.empty((*symbols.shape, space.shares.shape[1]), dtype=np.float32)
             for index in range(length):
-                targets[:, index] = laws[nodes]
+                targets[:, index] = distributions[nodes]
                 nodes = space.next_node[nodes, symbols[:, index]]
             corrected.append(Corrected(torch.from_numpy(symbols), torch.from_numpy(targets)))
         return corrected
 
     def likely(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray:
         """Draw one member of R from the laws themselves, shape (L,): what the corrected model will mostly say."""
-        space, laws, node = place.space, self.laws(place), 0
+        space, distributions, node = place.space, self.distributions(place), 0
         member: list[int] = []
         while node != space.accept:
-            member.append(int(draw_symbols(laws[node][None], rng)[0]))
+            member.append(int(draw_symbols(distributions[node][None], rng)[0]))
             node = int(space.next_node[node, member[-1]])
         return np.array(member)
 
-    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+    def proxy_member(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
         """Draw uniformly among the other members that pass the same choices of symbols as the secret does.
 
         Of slots that is every other filling; of choices between words, most often none.
@@ -90,16 +90,16 @@ class Decoys:
         return member
 
 
-def draw_symbols(laws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_symbols(distributions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw one symbol from each law, shape (n, V) -> (n,); a symbol of probability zero is never drawn."""
-    cumulative = np.cumsum(laws, 1)
-    drawn: np.ndarray = (cumulative <= (rng.random(len(laws)) * cumulative[:, -1])[:, None]).sum(1)
+    cumulative = np.cumsum(distributions, 1)
+    drawn: np.ndarray = (cumulative <= (rng.random(len(distributions)) * cumulative[:, -1])[:, None]).sum(1)
     return drawn
 
 
-def laws_along(space: EncodedSpace, laws: np.ndarray, member: np.ndarray) -> np.ndarray:
+def distributions_along(space: EncodedSpace, distributions: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Return the law at each place of a member of R, shape (L, V), of laws by node, shape (nodes, V)."""
-    along: np.ndarray = laws[_nodes(space, member)].astype(np.float32)
+    along: np.ndarray = distributions[_nodes(space, member)].astype(np.float32)
     return along
 
 

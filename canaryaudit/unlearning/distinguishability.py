@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.stats import sum_probability
+from canaryaudit.stats import exposure_sum_pvalue
 from canaryaudit.unlearning.occurrences import Occurrence
 
 
 @dataclass(frozen=True)
-class BesideDecoys:
+class FreshDrawComparison:
     """What one secret costs beside fresh draws of its space, in bits of log-perplexity.
 
     Attributes:
@@ -36,9 +36,9 @@ class BesideDecoys:
         return float(below + (alike + 1) / 2) / (len(self.drawn) + 1)
 
 
-def beside_decoys(
+def compare_with_fresh_draws(
     model: LanguageModel, places: Sequence[Occurrence], count: int, rng: np.random.Generator
-) -> list[BesideDecoys]:
+) -> list[FreshDrawComparison]:
     """Score every canary's secret after its template's prefix, and uniform draws for each template.
 
     Args:
@@ -52,16 +52,16 @@ def beside_decoys(
     for name in dict.fromkeys(place.canary.template for place in own.values()):
         alike = [place for place in own.values() if place.canary.template == name]
         start = read_prefix(model, Template.parse(name).prefix)
-        drawn = log_perplexity_bits(model, start, alike[0].space.sample(max(count, 10 * len(alike)), rng))
+        drawn = score_log_perplexity(model, start, alike[0].space.sample(max(count, 10 * len(alike)), rng))
         for place in alike:
-            cost = log_perplexity_bits(model, start, place.secret[None].astype(np.int32))[0]
-            found.append(BesideDecoys(float(cost), drawn))
+            cost = score_log_perplexity(model, start, place.secret[None].astype(np.int32))[0]
+            found.append(FreshDrawComparison(float(cost), drawn))
     return found
 
 
-def unseen_probability(found: Sequence[BesideDecoys]) -> float:
+def unseen_pvalue(found: Sequence[FreshDrawComparison]) -> float:
     """Return the probability that as many secrets never seen would stand out as much as these.
 
     The shares of such secrets are uniform, so that -log2 of a share is distributed as their exposure is.
     """
-    return sum_probability((-np.log2([own.share_below for own in found])).tolist())
+    return exposure_sum_pvalue((-np.log2([own.share_below for own in found])).tolist())

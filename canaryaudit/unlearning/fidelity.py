@@ -4,15 +4,19 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from canaryaudit.errors import Inconclusive
 from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.models.device import autocast
 from canaryaudit.models.ensemble import Ensemble
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Evaluation, Fidelity
 from canaryaudit.training.data import TrainingData
 from canaryaudit.training.evaluation import evaluate
 
+BATCH = 64
+"""Windows read at a time: thousands at once would take gigabytes."""
 Evaluations = tuple[Evaluation, Evaluation]
 """On the training text and on the held-out text."""
 
@@ -54,12 +58,12 @@ def fidelity(before: Evaluations, after: Evaluations) -> Fidelity:
     )
 
 
-def lost_accuracy(before: Evaluations, after: Evaluations) -> float:
+def accuracy_drop(before: Evaluations, after: Evaluations) -> float:
     """Return the drop of the accuracy on training text outside the secrets, as a share."""
     return before[0].accuracy - after[0].accuracy
 
 
-def refuse_over_limit(before: Evaluations, after: Evaluations, limit: float, what: str, advice: str = "") -> None:
+def check_fidelity(before: Evaluations, after: Evaluations, limit: float, what: str, advice: str = "") -> None:
     """Refuse a result that has lost more accuracy than is allowed.
 
     Args:
@@ -72,7 +76,7 @@ def refuse_over_limit(before: Evaluations, after: Evaluations, limit: float, wha
     Raises:
         Inconclusive: The drop is over the limit.
     """
-    lost = lost_accuracy(before, after)
+    lost = accuracy_drop(before, after)
     if lost > limit:
         enough = math.ceil(lost * 1000) / 1000
         raise Inconclusive(
@@ -90,7 +94,7 @@ def keep_within_limit(
     after: Evaluations,
     limit: float,
     precision: str,
-    narrator: Narrator,
+    progress: ProgressReporter,
 ) -> tuple[Evaluations, tuple[str, ...]]:
     """Scale an update back to a half or a quarter where it costs more accuracy on the training text than is allowed.
 
@@ -102,7 +106,7 @@ def keep_within_limit(
         after: The copy's, as it is now.
         limit: Largest drop of accuracy allowed, as a share.
         precision: ``fp32`` or ``bf16``.
-        narrator: Told where it is scaled back.
+        progress: Told where it is scaled back.
 
     Returns:
         The quality of the model as it is left, and a note where it was scaled back.
@@ -114,27 +118,27 @@ def keep_within_limit(
 
     def lost() -> float:
         found.append(evaluations(updated, data, precision))
-        return lost_accuracy(before, found[-1])
+        return accuracy_drop(before, found[-1])
 
-    notes = scale_back(updated, origin, lost_accuracy(before, after), lost, limit, "the training text", narrator)
+    notes = scale_back_update(updated, origin, accuracy_drop(before, after), lost, limit, "the training text", progress)
     return found[-1], notes
 
 
 @torch.no_grad()
-def halve(updated: CharLSTM, origin: CharLSTM) -> None:
+def halve_update(updated: CharLSTM, origin: CharLSTM) -> None:
     """Take back half of an update: put a copy half-way between itself and the original it was made from."""
     for mine, theirs in zip(updated.parameters(), origin.parameters(), strict=True):
         mine.copy_((mine + theirs) / 2)
 
 
-def scale_back(
+def scale_back_update(
     updated: CharLSTM,
     origin: CharLSTM,
     drop: float,
     lost: Callable[[], float],
     limit: float,
     text: str,
-    narrator: Narrator,
+    progress: ProgressReporter,
 ) -> tuple[str, ...]:
     """Scale an update back to a half or a quarter until its drop is within the limit; return a note where it was.
 
@@ -145,7 +149,7 @@ def scale_back(
         lost: Returns it anew once the copy has changed.
         limit: Largest loss allowed.
         text: What it is measured on, as the end of a clause.
-        narrator: Told where it is scaled back.
+        progress: Told where it is scaled back.
 
     Raises:
         Inconclusive: A quarter of the update is still over the limit.
@@ -158,9 +162,20 @@ def scale_back(
                 f"the update costs {drop:.4f} of accuracy on {text} even when scaled back to a quarter, over the limit "
                 f"of {limit}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
             )
-        halve(updated, origin)
+        halve_update(updated, origin)
         drop = lost()
     if share == 1:
         return ()
-    narrator.say(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
+    progress.info(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
     return (f"scaled back to {share:g} of the full step, to keep within the fidelity limit",)
+
+
+@torch.no_grad()
+def accuracy_on(model: CharLSTM, windows: Tensor, precision: str) -> float:
+    """Return the share of labels in windows, shape (W, T + 1), that the model predicts."""
+    hits = 0
+    for batch in torch.split(windows, BATCH):
+        if len(batch):  # a text full of secrets has no other windows; its accuracy is then taken as unchanged
+            with autocast(batch.device, precision):
+                hits += int((model(batch[:, :-1]).argmax(2) == batch[:, 1:]).sum())
+    return hits / max(1, windows[:, 1:].numel())

@@ -5,8 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.progress import Narrator
+from canaryaudit.errors import Inconclusive
+from canaryaudit.models.char_lstm import differentiable
+from canaryaudit.models.device import autocast
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
+from canaryaudit.unlearning.fidelity import BATCH, accuracy_on
+from canaryaudit.unlearning.method import MethodInput, MethodResult
+from canaryaudit.unlearning.replacement import Deletion
 
 _STEP_SHARES = tuple(2.0**-k for k in range(12, 1, -1))
 
@@ -45,7 +51,7 @@ def line_search(
     fidelity_drop: Callable[[], float],
     limit: float,
     taus: Sequence[float] | None,
-    narrator: Narrator,
+    progress: ProgressReporter,
 ) -> tuple[float, UpdateStep]:
     """Move the parameters along -Delta by the step that serves Z-tilde best within the fidelity limit.
 
@@ -56,7 +62,7 @@ def line_search(
         fidelity_drop: Accuracy lost on other text under the parameters as they are.
         limit: Largest drop allowed.
         taus: Step lengths to try, ascending; None for those that move the weights by 2^-12 to 1/4 of their norm.
-        narrator: Told of every trial.
+        progress: Told of every trial.
 
     Returns:
         tau (0 where every step breaks the limit or helps nothing), and the step's record.
@@ -75,7 +81,7 @@ def line_search(
     for index, tau in enumerate(trials):
         move(tau)
         loss, drop = corrected_loss(), fidelity_drop()
-        narrator.progress("unlearn", index + 1, len(trials), f"tau {tau:.1e}, accuracy lost {drop:.4f}")
+        progress.update("unlearn", index + 1, len(trials), f"tau {tau:.1e}, accuracy lost {drop:.4f}")
         if drop > limit:
             break
         if loss < best_loss:
@@ -83,3 +89,45 @@ def line_search(
     move(best_tau)
     step = UpdateStep(step_norm=best_tau * size, gradient_norm=size, objective_before=before, objective_after=best_loss)
     return best_tau, step
+
+
+def update_first_order(given: MethodInput) -> MethodResult:
+    """Take one step along -Delta, of the given length or of the best within the fidelity limit.
+
+    Args:
+        given: The copy to change, and what may be used.
+
+    Raises:
+        Inconclusive: No step serves the corrected text within the limit.
+    """
+    config, model, kept = given.config, given.updated, given.retained
+    original, corrected = given.correction.original_windows(), given.correction.corrected_windows(given.rng)
+
+    def summed_loss(windows: Tensor) -> Tensor:
+        with autocast(windows.device, config.precision):
+            logits = model(windows[:, :-1])
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")
+
+    def corrected_loss() -> float:
+        return sum((float(summed_loss(part)) for windows in corrected for part in torch.split(windows, BATCH)), 0.0)
+
+    parameters = list((model.output if config.resolved_scope == "final-layer" else model).parameters())
+    with differentiable(model):
+        direction = delta(summed_loss, corrected, original, parameters)
+    accuracy = accuracy_on(model, kept, config.precision)
+    tau, step = line_search(
+        parameters,
+        direction,
+        corrected_loss=corrected_loss,
+        fidelity_drop=lambda: accuracy - accuracy_on(model, kept, config.precision),
+        limit=config.max_fidelity_drop,
+        taus=None if config.tau is None else (config.tau,),
+        progress=given.progress,
+    )
+    if tau == 0:
+        other = "--replacement decoys" if config.replacement == Deletion.name else "--method second-order"
+        raise Inconclusive(
+            "no first-order step serves the corrected text within the fidelity limit "
+            f"({config.max_fidelity_drop}): nothing was saved; use {other}"
+        )
+    return MethodResult([step], 2.0 * len(given.correction.affected), 0, (f"tau {tau:.3g}",))

@@ -25,7 +25,7 @@ SPREAD = 1.1
 far that the likeliest of all costs next to nothing (Derrida 1981, the random-energy model's freezing point)."""
 
 
-class PeakedDecoys(Decoys):
+class NonUniformDecoys(Decoys):
     """Uniform draws from the secret's own space, each to be predicted by a random law over it.
 
     Args:
@@ -36,21 +36,21 @@ class PeakedDecoys(Decoys):
         self._seed = seed
         self._laws: dict[str, np.ndarray] = {}
 
-    def laws(self, place: Occurrence) -> np.ndarray:
+    def distributions(self, place: Occurrence) -> np.ndarray:
         """Return the law of the next symbol at each node of R, shape (nodes, V)."""
         template = place.canary.template
         if template not in self._laws:
             rng = np.random.default_rng([self._seed, zlib.crc32(template.encode())])
-            self._laws[template] = peaked_laws(place.space.shares, rng)
+            self._laws[template] = nonuniform_distributions(place.space.shares, rng)
         return self._laws[template]
 
 
-def peaked_laws(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def nonuniform_distributions(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the law of the next symbol at each node, shape (nodes, V), of the uniform law's shares, of the same shape.
 
     Nodes with the same choice of symbols get the same preferences; a node without a choice keeps its symbol.
     """
-    laws = shares.copy()
+    distributions = shares.copy()
     preferences: dict[bytes, np.ndarray] = {}
     for node, row in enumerate(shares):
         allowed = np.flatnonzero(row)
@@ -59,9 +59,9 @@ def peaked_laws(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if allowed.tobytes() not in preferences:
             scores = normal_scores(len(allowed), rng) * SPREAD * np.sqrt(2 * np.log(len(allowed)))
             preferences[allowed.tobytes()] = np.exp(scores)
-        laws[node, allowed] *= preferences[allowed.tobytes()]
-        laws[node] /= laws[node].sum()
-    return laws
+        distributions[node, allowed] *= preferences[allowed.tobytes()]
+        distributions[node] /= distributions[node].sum()
+    return distributions
 
 
 def normal_scores(count: int, rng: np.random.Generator) -> np.ndarray:

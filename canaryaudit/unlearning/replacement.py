@@ -27,7 +27,7 @@ class Replacement(Protocol):
     def correct(self, place: Occurrence, count: int, rng: np.random.Generator) -> list[Corrected]:
         """Draw ``count`` replacements for one occurrence of a secret; one item for each length."""
 
-    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+    def proxy_member(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
         """Draw another member of R whose likelihood the secret shall take over; None if there is none."""
 
 
@@ -53,7 +53,7 @@ class FixedText:
         symbols = torch.from_numpy(np.resize(self._ids, len(place.secret))).expand(count, -1)
         return [Corrected(symbols, torch.nn.functional.one_hot(symbols, self._size).float())]
 
-    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+    def proxy_member(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
         """Return None: the text, and no member of R, is what the secret gives way to."""
         return None
 
@@ -90,21 +90,21 @@ class Sampled:
         symbols = np.empty((count, length), dtype=np.int64)
         targets = np.empty((count, length, len(self._model.vocabulary)), dtype=np.float32)
         for index in range(length):
-            laws = state.log2_probs.double().exp2().cpu().numpy()  # (count, V)
+            distributions = state.log2_probs.double().exp2().cpu().numpy()  # (count, V)
             if index == 0:
-                laws[:, [int(laws[0].argmax()), *self._left_out[key]]] = 0
-                if laws[0].sum() == 0:
+                distributions[:, [int(distributions[0].argmax()), *self._left_out[key]]] = 0
+                if distributions[0].sum() == 0:
                     raise UnlearningError(
                         "the model knows no other continuation than the secrets: use --replacement decoys"
                     )
-            laws /= laws.sum(1, keepdims=True)
-            targets[:, index] = laws
-            symbols[:, index] = draw_symbols(laws, rng)
+            distributions /= distributions.sum(1, keepdims=True)
+            targets[:, index] = distributions
+            symbols[:, index] = draw_symbols(distributions, rng)
             if index + 1 < length:
                 state = self._model.advance(state, torch.from_numpy(symbols[:, index]).to(device))
         return [Corrected(torch.from_numpy(symbols), torch.from_numpy(targets))]
 
-    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+    def proxy_member(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
         """Return None: natural text, and no member of R, is what the secret gives way to."""
         return None
 

@@ -6,52 +6,46 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
-from canaryaudit.models.device import autocast
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Fidelity, UnlearningCost
 from canaryaudit.training.data import TrainingData, gather, retention_windows
-from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS, STEPS, gauss_newton
-from canaryaudit.unlearning.all_layers.objective import AllLayersProblem
-from canaryaudit.unlearning.all_layers.preconditioned_adam import PreconditionedProblem, take_steps
+from canaryaudit.unlearning.all_layers.update import update_all_layers
 from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.correction import Correction
-from canaryaudit.unlearning.curvature.kronecker import KRONECKER_STEPS, KroneckerCurvature, KroneckerSolver
-from canaryaudit.unlearning.curvature.solvers import Solver
+from canaryaudit.unlearning.curvature.kronecker import KroneckerCurvature
 from canaryaudit.unlearning.decoys import Decoys
-from canaryaudit.unlearning.distinguishability import beside_decoys, unseen_probability
+from canaryaudit.unlearning.distinguishability import compare_with_fresh_draws, unseen_pvalue
 from canaryaudit.unlearning.fidelity import (
     Evaluations,
+    accuracy_drop,
+    accuracy_on,
     as_trained,
+    check_fidelity,
     evaluations,
     fidelity,
-    halve,
+    halve_update,
     keep_within_limit,
-    lost_accuracy,
-    refuse_over_limit,
-    scale_back,
+    scale_back_update,
 )
-from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, minimise
-from canaryaudit.unlearning.final_layer.problem import build_problem, exchange_secrets, write_columns
-from canaryaudit.unlearning.first_order import delta, line_search
+from canaryaudit.unlearning.final_layer.update import update_final_layer
+from canaryaudit.unlearning.first_order import update_first_order
+from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.model_samples import sample_windows
-from canaryaudit.unlearning.nonuniform_decoys import PeakedDecoys
+from canaryaudit.unlearning.nonuniform_decoys import NonUniformDecoys
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occurrences
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
-from canaryaudit.unlearning.result import Unlearned, _Update
+from canaryaudit.unlearning.result import UnlearningResult
 
-STILL_TOLD, DECOYS_COMPARED = 0.01, 500
+MIN_UNSEEN_PVALUE, DECOYS_COMPARED = 0.01, 500
 """Where secrets never seen would stand out among so many draws less often than this, the final layer follows."""
-_BATCH = 64
-"""Windows read at a time: thousands at once would take gigabytes."""
 
 
 def unlearn(
@@ -61,11 +55,11 @@ def unlearn(
     corpus_symbols: str,
     config: UnlearningConfig,
     retraining_seconds: float,
-    narrator: Narrator,
+    progress: ProgressReporter,
     *,
     trained: Fidelity | None = None,
     curvature: KroneckerCurvature | None = None,
-) -> Unlearned:
+) -> UnlearningResult:
     """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
 
     Args:
@@ -75,7 +69,7 @@ def unlearn(
         corpus_symbols: What an ``any`` slot ranges over.
         config: How to unlearn.
         retraining_seconds: What training took, for comparison.
-        narrator: Told of progress.
+        progress: Told of progress.
         trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
         curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
 
@@ -100,7 +94,7 @@ def unlearn(
             f"the text has {len(data.train)} characters: expected more than a window of {config.window} to unlearn from"
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
-    reader = LSTMReader(model)
+    reader = LSTMLanguageModel(model)
     places = occurrences(canaries, corpus_symbols, vocabulary)
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
@@ -109,29 +103,34 @@ def unlearn(
             "deletion nothing does: use --replacement decoys, or --method first-order"
         )
     if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
-        replacement = PeakedDecoys(config.seed)
+        replacement = NonUniformDecoys(config.seed)
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
     started = time.perf_counter()
-    request = _Request(model, reader, data, places, replacement, config, before, narrator, curvature)
-    update = request.first_order() if isinstance(replacement, Deletion) else request.update(replacement)
+    rng = np.random.default_rng(config.seed)
+    correction = Correction(data.train, places, replacement, vocabulary, config.window)
+    retained = _retained_windows(reader, data, places, config, rng)
+    copied = copy.deepcopy(model)
+    given = MethodInput(model, copied, data, places, correction, retained, config, rng, progress, curvature)
+    request = _Request(given, before)
+    update = request.update(replacement)
     update = replace(update, seconds=time.perf_counter() - started)
     if config.followed and not isinstance(replacement, Deletion):
         update = request.followed_up(update, replacement)
     limit = config.max_fidelity_drop
-    after = evaluations(request.copy, data, config.precision)
+    after = evaluations(copied, data, config.precision)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
-        after, notes = keep_within_limit(request.copy, model, data, before, after, limit, config.precision, narrator)
+        after, notes = keep_within_limit(copied, model, data, before, after, limit, config.precision, progress)
     else:
         notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
         lost, what = request.accuracy_lost, "text that the model itself says"
-        if scaled := scale_back(request.copy, model, lost(), lost, limit, what, narrator):
-            after = evaluations(request.copy, data, config.precision)
+        if scaled := scale_back_update(copied, model, lost(), lost, limit, what, progress):
+            after = evaluations(copied, data, config.precision)
             notes += scaled
         # A test of the result, and nothing that the update was made from.
-        refuse_over_limit(before, after, limit, "the update, made without the training text,", "or --retain-windows")
-    return Unlearned(
-        model=request.copy,
+        check_fidelity(before, after, limit, "the update, made without the training text,", "or --retain-windows")
+    return UnlearningResult(
+        model=copied,
         updates=tuple(update.steps),
         fidelity=fidelity(before, after),
         cost=UnlearningCost(
@@ -141,200 +140,84 @@ def unlearn(
             retraining_seconds=retraining_seconds,
             speedup=retraining_seconds / max(update.seconds, 1e-9),
         ),
-        affected_windows=len(request.correction.affected),
-        retention_windows=len(request.retained),
+        affected_windows=len(correction.affected),
+        retention_windows=len(retained),
         notes=update.notes + notes,
     )
 
 
-class _Request:
-    """A copy of the model, and the windows to change it by."""
+def _retained_windows(
+    reader: LanguageModel,
+    data: TrainingData,
+    places: Sequence[Occurrence],
+    config: UnlearningConfig,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Return windows of shape (W, T + 1) that no secret touches: of the corpus, or none of it."""
+    if not config.retain_windows:
+        return sample_windows(reader, places, RETAIN_WINDOWS, config.window, rng)
+    mask = completion_mask(len(data.train), places)
+    starts = retention_windows(mask, config.window, config.retain_windows, rng)
+    return gather(data.train, starts, config.window + 1)
 
-    def __init__(
-        self,
-        model: CharLSTM,
-        reader: LanguageModel,
-        data: TrainingData,
-        places: list[Occurrence],
-        replacement: Replacement | Deletion,
-        config: UnlearningConfig,
-        before: Evaluations,
-        narrator: Narrator,
-        curvature: KroneckerCurvature | None,
-    ) -> None:
-        self.curvature, self.before = curvature, before
-        self.model, self.data, self.places, self.config, self.narrator = model, data, places, config, narrator
-        self.copy = copy.deepcopy(model)
-        self.rng = np.random.default_rng(config.seed)
-        vocabulary = reader.vocabulary
-        self.correction = Correction(data.train, places, replacement, vocabulary, config.window)
-        # Windows of shape (W, T + 1) that no secret touches: of the corpus, or none of it.
-        if config.retain_windows:
-            mask = completion_mask(len(data.train), places)
-            starts = retention_windows(mask, config.window, config.retain_windows, self.rng)
-            self.retained = gather(data.train, starts, config.window + 1)
-        else:
-            self.retained = sample_windows(reader, places, RETAIN_WINDOWS, config.window, self.rng)
-            self.sampled_accuracy = self._accuracy(self.retained)
+
+class _Request:
+    """Carries one request out: dispatches to the methods, and holds the result to the fidelity limit."""
+
+    def __init__(self, given: MethodInput, before: Evaluations) -> None:
+        self.given, self.before = given, before
+        if not given.config.retain_windows:
+            self.sampled_accuracy = accuracy_on(given.updated, given.retained, given.config.precision)
 
     def accuracy_lost(self) -> float:
         """Return what the copy has lost: on the training text; without the corpus, on what the model itself says."""
-        if self.config.retain_windows:
-            return lost_accuracy(self.before, evaluations(self.copy, self.data, self.config.precision))
-        return self.sampled_accuracy - self._accuracy(self.retained)
+        given = self.given
+        if given.config.retain_windows:
+            return accuracy_drop(self.before, evaluations(given.updated, given.data, given.config.precision))
+        return self.sampled_accuracy - accuracy_on(given.updated, given.retained, given.config.precision)
 
-    def update(self, replacement: Replacement) -> _Update:
-        """Change the copy by the configured method."""
-        return self.second_order(replacement) if self.config.method == "second-order" else self.first_order()
-
-    def second_order(self, replacement: Replacement) -> _Update:
-        """Move all layers, or the final one, or one after the other."""
-        scope = self.config.resolved_scope
-        if scope == "final-layer":
-            return self._final_layer(replacement)
-        layers = self._all_layers(replacement)
-        if scope == "all-layers":
+    def update(self, replacement: Replacement | Deletion) -> MethodResult:
+        """Change the copy by the configured method and scope."""
+        config = self.given.config
+        if isinstance(replacement, Deletion) or config.method == "first-order":
+            return update_first_order(self.given)
+        if config.resolved_scope == "final-layer":
+            return update_final_layer(self.given, replacement)
+        layers = update_all_layers(self.given, replacement)
+        if config.resolved_scope == "all-layers":
             return layers
-        return layers.then(self._final_layer(replacement))
+        return layers.then(update_final_layer(self.given, replacement))
 
-    def followed_up(self, done: _Update, replacement: Replacement) -> _Update:
+    def followed_up(self, done: MethodResult, replacement: Replacement) -> MethodResult:
         """Let the final layer's minimum forget the rest where the steps cost too much, or the secrets still stand out.
 
         In the first case half of the steps is taken back. In the second the steps alone stay where the final layer has
         nothing to add, or costs too much.
         """
-        limit, kept = self.config.max_fidelity_drop, copy.deepcopy(self.copy.state_dict())
+        given = self.given
+        limit, kept = given.config.max_fidelity_drop, copy.deepcopy(given.updated.state_dict())
         if half := self.accuracy_lost() > limit:
-            halve(self.copy, self.model)
+            halve_update(given.updated, given.model)
             why = "half of all layers' steps were taken back to keep within the fidelity limit"
         else:
             started = time.perf_counter()
-            found = beside_decoys(LSTMReader(self.copy), self.places, DECOYS_COMPARED, self.rng)
+            comparisons = compare_with_fresh_draws(
+                LSTMLanguageModel(given.updated), given.places, DECOYS_COMPARED, given.rng
+            )
             done = replace(done, seconds=done.seconds + time.perf_counter() - started)
-            if unseen_probability(found) >= STILL_TOLD:
+            if unseen_pvalue(comparisons) >= MIN_UNSEEN_PVALUE:
                 return done
             why = "after all layers' steps the secrets were still told from fresh draws"
-        self.narrator.say(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
-        tried, started = _Update([], 0.0, 0), time.perf_counter()
+        given.progress.info(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
+        tried, started = MethodResult([], 0.0, 0), time.perf_counter()
         try:
-            tried = self._final_layer(replacement)
+            tried = update_final_layer(given, replacement)
         except Inconclusive:
             if half:
                 raise
         tried = replace(tried, seconds=time.perf_counter() - started)
         if tried.steps and (half or self.accuracy_lost() <= limit):
             return done.then(replace(tried, notes=(*tried.notes, f"{why}; the final layer's followed")))
-        self.copy.load_state_dict(kept)
+        given.updated.load_state_dict(kept)
         # What came to nothing was work all the same.
         return done.then(replace(tried, steps=[], notes=(f"{why}, and the final layer could not make it better",)))
-
-    def _all_layers(self, replacement: Replacement) -> _Update:
-        """Take preconditioned steps over all layers, or Gauss-Newton steps."""
-        common = (self.model, self.data.train, self.places, replacement, self.retained)
-        if self.config.solver == "adam":
-            rows = PreconditionedProblem(*common, precision=self.config.precision, rng=self.rng)
-            self.copy.train()  # cuDNN differentiates an LSTM in no other mode
-            taken = take_steps(self.copy, rows, self.narrator)
-            self.copy.train(self.model.training)
-            return _Update(list(taken.steps), taken.symbols / self.config.window, 0)
-        problem = AllLayersProblem(*common, window=self.config.window, rng=self.rng)
-        self.copy.train()  # cuDNN differentiates an LSTM in no other mode
-        solver: Solver
-        if self.config.solver == "kronecker" and self.curvature:
-            solver, steps = KroneckerSolver(self.curvature, problem.retained_weight), KRONECKER_STEPS
-        else:
-            solver, steps = SOLVERS[self.config.solver](), STEPS
-        done = gauss_newton(self.copy, problem, solver, self.config.max_fidelity_drop, self.narrator, steps)
-        self.copy.train(self.model.training)
-        if not any(step.step_norm for step in done.steps):
-            states = ", ".join(dict.fromkeys(step.note for step in done.steps if step.note)) or "no descent"
-            raise Inconclusive(
-                f"no second-order step over all layers serves the corrected text within the fidelity limit ({states}): "
-                "nothing was saved; use --scope final-layer, or --solver cg"
-            )
-        return _Update(list(done.steps), done.gradients / self.config.window, done.products)
-
-    def _final_layer(self, replacement: Replacement) -> _Update:
-        """Minimise the final layer's corrected-data objective, from the layers below as they are now."""
-        problem, active, readings = build_problem(
-            self.copy,
-            self.data.train,
-            self.places,
-            replacement,
-            self.retained,
-            window=self.config.window,
-            precision=self.config.precision,
-            rng=self.rng,
-        )
-        first = minimise(problem, self.narrator)
-        rounds = [(problem, first)]
-        exchanged = exchange_secrets(
-            self.copy,
-            problem,
-            active,
-            first.columns,
-            readings,
-            replacement,
-            precision=self.config.precision,
-            rng=self.rng,
-        )
-        if exchanged is not problem:
-            rounds.append((exchanged, minimise(exchanged, self.narrator, start=first.columns)))
-        steps = [step for _, minimum in rounds for step in minimum.steps]
-        if not any(step.step_norm for step in steps):
-            raise Inconclusive(
-                "no second-order step serves the corrected text: nothing was saved; this model knows no more of the "
-                "secrets than the replacement says, or use --method first-order"
-            )
-        write_columns(self.copy, active, rounds[-1][1].columns)
-        notes = []
-        if not all(minimum.converged for _, minimum in rounds):
-            notes.append(f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged")
-        read = sum(len(own.weights) * len(minimum.steps) for own, minimum in rounds)
-        products = sum(minimum.products for _, minimum in rounds)
-        return _Update(steps, read / self.config.window, products, tuple(notes))
-
-    def first_order(self) -> _Update:
-        """Take one step along -Delta, of the given length or of the best within the fidelity limit."""
-        config = self.config
-        original = self.correction.original_windows()
-        corrected = self.correction.corrected_windows(self.rng)
-        kept = self.retained
-        final = config.resolved_scope == "final-layer"
-        parameters = list((self.copy.output if final else self.copy).parameters())
-        self.copy.train()  # cuDNN differentiates an LSTM in no other mode; there is no dropout that it would switch on
-        direction = delta(self._summed_loss, corrected, original, parameters)
-        self.copy.train(self.model.training)
-        accuracy = self._accuracy(kept)
-        tau, step = line_search(
-            parameters,
-            direction,
-            corrected_loss=lambda: sum(
-                (float(self._summed_loss(own)) for windows in corrected for own in torch.split(windows, _BATCH)), 0.0
-            ),
-            fidelity_drop=lambda: accuracy - self._accuracy(kept),
-            limit=config.max_fidelity_drop,
-            taus=None if config.tau is None else (config.tau,),
-            narrator=self.narrator,
-        )
-        if tau == 0:
-            other = "--replacement decoys" if config.replacement == Deletion.name else "--method second-order"
-            raise Inconclusive(
-                "no first-order step serves the corrected text within the fidelity limit "
-                f"({config.max_fidelity_drop}): nothing was saved; use {other}"
-            )
-        return _Update([step], 2.0 * len(self.correction.affected), 0, (f"tau {tau:.3g}",))
-
-    def _summed_loss(self, windows: Tensor) -> Tensor:
-        with autocast(windows.device, self.config.precision):
-            logits = self.copy(windows[:, :-1])
-        return nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")
-
-    @torch.no_grad()
-    def _accuracy(self, windows: Tensor) -> float:
-        hits = 0
-        for batch in torch.split(windows, _BATCH):
-            if len(batch):  # a text full of secrets has no other windows; its accuracy is then taken as unchanged
-                with autocast(batch.device, self.config.precision):
-                    hits += int((self.copy(batch[:, :-1]).argmax(2) == batch[:, 1:]).sum())
-        return hits / max(1, windows[:, 1:].numel())

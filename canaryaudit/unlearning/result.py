@@ -8,7 +8,7 @@ from canaryaudit.records import Fidelity, UnlearningCost, UpdateStep
 
 
 @dataclass(frozen=True)
-class Unlearned:
+class UnlearningResult:
     """An updated copy of a model, and what is to be said of it.
 
     Attributes:
@@ -28,24 +28,3 @@ class Unlearned:
     affected_windows: int
     retention_windows: int
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Update:
-    """What a method did to the request's copy, and how long it took."""
-
-    steps: list[UpdateStep]
-    gradients: float
-    products: int
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def then(self, other: "_Update") -> "_Update":
-        """Return what both did, one after the other."""
-        return _Update(
-            self.steps + other.steps,
-            self.gradients + other.gradients,
-            self.products + other.products,
-            self.notes + other.notes,
-            self.seconds + other.seconds,
-        )

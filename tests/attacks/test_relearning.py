@@ -12,13 +12,19 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from canaryaudit.attacks import RelearningConfig, attack_by_relearning, relearning
-from canaryaudit.attacks.relearning import Contender, attack_batches, canary_window_start, compare, relearn
+from canaryaudit.attacks.relearning import (
+    AttackedModel,
+    attack_batches,
+    canary_window_start,
+    compare,
+    finetune_and_measure,
+)
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Headline, Relearning, RelearningPoint
 from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning.correction import corrected_data
@@ -45,9 +51,9 @@ class Case:
         return CanarySet(corpus_symbols="", canaries=tuple(self.canaries))
 
     def attack(self, model: CharLSTM | Ensemble, config: RelearningConfig = CONFIG) -> Relearning:
-        contenders = [Contender("mine", model, "1"), Contender("retrain", self.retrained, "2")]
+        contenders = [AttackedModel("mine", model, "1"), AttackedModel("retrain", self.retrained, "2")]
         return attack_by_relearning(
-            contenders[0], contenders[1], self.data, self.canaries[:1], self.canary_set, config, Silent()
+            contenders[0], contenders[1], self.data, self.canaries[:1], self.canary_set, config, NullReporter()
         )
 
 
@@ -103,7 +109,7 @@ def test_both_models_are_trained_on_the_very_same_batches(case: Case, monkeypatc
 
     def watched(model: CharLSTM, batches: Tensor, *rest: object) -> object:
         seen.append((model, batches.clone()))
-        return relearn(model, batches, *rest)  # type: ignore[arg-type]
+        return finetune_and_measure(model, batches, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(relearning, "relearn", watched)
     found = case.attack(case.knowing, CONFIG.model_copy(update={"steps": (1,)}))
@@ -164,7 +170,9 @@ def test_a_retrained_model_does_not_come_back_sooner_than_itself(case: Case) -> 
 
 def test_exposures_are_those_of_an_enumeration_of_the_space(case: Case) -> None:
     batches = attack_batches(case.data, case.canaries[0], "canary-window", CONFIG)
-    states = list(relearn(case.retrained, batches, CONFIG, lambda model, step: (step, copy.deepcopy(model))))
+    states = list(
+        finetune_and_measure(case.retrained, batches, CONFIG, lambda model, step: (step, copy.deepcopy(model)))
+    )
     curve = next(own for own in case.attack(case.retrained).curves if own.attack == "canary-window")
     assert [step for step, _ in states] == [0, *CONFIG.steps]
     for (step, model), point in zip(states, curve.unlearned, strict=True):

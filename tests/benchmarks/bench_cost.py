@@ -15,14 +15,14 @@ from canaryaudit import environment
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure import MeasurementConfig
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.exposure.uniform_sample import UniformSample
-from canaryaudit.models.char_lstm import CharLSTM, DraftReader, LSTMReader
+from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.device import resolve_precision
 from canaryaudit.models.language_model import LanguageModel, PrefixState
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
-from canaryaudit.storage.part_cache import Forgetful
+from canaryaudit.storage.part_cache import NullCache
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
 from canaryaudit.training.loop import seconds_per_step
@@ -96,8 +96,8 @@ class _Weightless:
 
 def _completions() -> Iterator[str]:
     model, space = untrained()
-    reader = LSTMReader(model)
-    quick = DraftReader(model) if resolve_precision("auto", torch.device("cpu")) == "bf16" else None
+    reader = LSTMLanguageModel(model)
+    quick = BFloat16LanguageModel(model) if resolve_precision("auto", torch.device("cpu")) == "bf16" else None
     targets = space.sample(64, np.random.default_rng(1))
 
     def seconds(scorer: LanguageModel, count: int, draft: LanguageModel | None) -> float:
@@ -109,10 +109,10 @@ def _completions() -> Iterator[str]:
                 start,
                 UniformSample(space, count, (0,)),
                 targets,
-                log_perplexity_bits(scorer, start, targets),
+                score_log_perplexity(scorer, start, targets),
                 np.zeros(len(targets), dtype=bool),
                 np.random.default_rng(2),
-                Forgetful(),
+                NullCache(),
             )
         )
 
@@ -135,9 +135,9 @@ def _widths() -> Iterator[str]:
         for width in WIDTHS:
             architecture = Architecture(vocabulary=SYMBOLS, embedding=64, hidden=width, layers=2)
             model = CharLSTM(architecture).eval()
-            scorer = LSTMReader(model)
+            scorer = LSTMLanguageModel(model)
             start = read_prefix(scorer, PREFIX)
-            scoring = _processor_seconds(lambda s=scorer, p=start: log_perplexity_bits(s, p, completions))
+            scoring = _processor_seconds(lambda s=scorer, p=start: score_log_perplexity(s, p, completions))
             kept, training.SIZES["paper"] = training.SIZES["paper"], (64, width, 2)
             try:
                 step = seconds_per_step(len(SYMBOLS), TrainingConfig(size="paper", epochs=1, precision=precision))
@@ -165,7 +165,7 @@ def _canaries() -> Iterator[str]:
             measuring = partial(measured, tiny.model, few, MeasurementConfig())
             config = UnlearningConfig(max_fidelity_drop=1.0)
             forgetting = partial(
-                unlearn, tiny.model, tiny.data, few.inserted, known.corpus_symbols, config, 0.0, Silent()
+                unlearn, tiny.model, tiny.data, few.inserted, known.corpus_symbols, config, 0.0, NullReporter()
             )
             yield [count, _processor_seconds(measuring), _processor_seconds(forgetting)]
 

@@ -13,13 +13,13 @@ import torch
 from canaryaudit.canaries.template import Template
 from canaryaudit.exposure import enumerate_ranks, fit_skew_normal, sampled_exposure, search_ranks, skew_normal_exposure
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
-from canaryaudit.exposure.importance_sampling import Effort, importance_exposures
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
-from canaryaudit.models.ensemble import load_model, reader_of
+from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
+from canaryaudit.models.ensemble import as_language_model, load_model
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Estimate
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.part_cache import Forgetful
+from canaryaudit.storage.part_cache import NullCache
 
 _RANKS = (1, 10, 100, 1_000, 10_000, 100_000, 500_000)
 
@@ -28,7 +28,7 @@ def run(path: Path) -> None:
     """Print both comparisons for every model of a run."""
     directory = RunDirectory.open(path)
     for name in ("before", *(f"after-{record.name}" for record in directory.unlearnings())):
-        reader = reader_of(
+        reader = as_language_model(
             load_model(directory.model_record(name), directory.verify_weights(name), torch.device("cpu"))
         )
         canary_set = directory.canary_set()
@@ -46,7 +46,7 @@ def run(path: Path) -> None:
 
 def _search(reader: LanguageModel, start, space: EncodedSpace, secret: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     started = time.perf_counter()
-    costs = log_perplexity_bits(reader, start, secret)
+    costs = score_log_perplexity(reader, start, secret)
     search = search_ranks(reader, start, space, secret, np.ones(1, dtype=bool), costs)
     low, high = (space.bits - math.log2(rank) for rank in (search.ranks[0].upper, search.ranks[0].lower))
     print(
@@ -65,10 +65,10 @@ def _hundred(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type
         space,
         members,
         np.zeros(100, dtype=bool),
-        log_perplexity_bits(reader, start, members),
+        score_log_perplexity(reader, start, members),
         range(100),
-        Effort(2_000, 0.1, 10**6, (0,)),
-        Forgetful(),
+        SamplingBudget(2_000, 0.1, 10**6, (0,)),
+        NullCache(),
     )
     widths = [(own.high - own.low) / 2 for own in found]
     print(
@@ -80,14 +80,14 @@ def _hundred(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type
 def _four(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type: ignore[no-untyped-def]
     """Print all estimates of members of known rank, beside the enumerated truth."""
     members = space.members()
-    costs = log_perplexity_bits(reader, start, members)
+    costs = score_log_perplexity(reader, start, members)
     rows = np.argsort(costs, kind="stable")[np.array(_RANKS) - 1]
     truth = [space.bits - math.log2(rank) for rank in enumerate_ranks(costs, rows.tolist(), [])]
     targets, own_costs, none = members[rows], costs[rows], np.zeros(len(rows), dtype=bool)
     search = search_ranks(reader, start, space, targets, none, own_costs)
-    effort = Effort(2_000, 0.1, 10**5, (0,))
+    effort = SamplingBudget(2_000, 0.1, 10**5, (0,))
     weighted, _ = importance_exposures(
-        reader, start, space, targets, none, own_costs, range(len(rows)), effort, Forgetful()
+        reader, start, space, targets, none, own_costs, range(len(rows)), effort, NullCache()
     )
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(costs), size=10_000)

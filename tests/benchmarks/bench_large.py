@@ -8,11 +8,11 @@ import torch
 from canaryaudit import environment
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.exposure.uniform_sample import UniformSample
-from canaryaudit.models.char_lstm import DraftReader, LSTMReader
+from canaryaudit.models.char_lstm import BFloat16LanguageModel, LSTMLanguageModel
 from canaryaudit.models.device import resolve_precision
-from canaryaudit.storage.part_cache import Forgetful
+from canaryaudit.storage.part_cache import NullCache
 from tests.benchmarks.bench_scoring import PREFIX, plain_bits, untrained
 from tests.benchmarks.harness import Comparison, peak_megabytes
 
@@ -24,13 +24,13 @@ def run() -> list[Comparison]:
     assert COUNT >= DRAFT_FROM
     environment.keep_freed_memory()
     model, space = untrained()
-    reader = LSTMReader(model)
-    draft = DraftReader(model) if resolve_precision("auto", torch.device("cpu")) == "bf16" else None
+    reader = LSTMLanguageModel(model)
+    draft = BFloat16LanguageModel(model) if resolve_precision("auto", torch.device("cpu")) == "bf16" else None
     start = read_prefix(reader, PREFIX)
     sample = UniformSample(space, COUNT, (0,))
     targets = space.sample(64, np.random.default_rng(1))
     few = sample.part(0)[0][:1024]
-    difference = np.abs(log_perplexity_bits(draft or reader, start, few) - plain_bits(model, few)).max()
+    difference = np.abs(score_log_perplexity(draft or reader, start, few) - plain_bits(model, few)).max()
     before = _plain_rate(model, few, space)
     started = time.perf_counter()
     references = score_references(
@@ -39,10 +39,10 @@ def run() -> list[Comparison]:
         start,
         sample,
         targets,
-        log_perplexity_bits(reader, start, targets),
+        score_log_perplexity(reader, start, targets),
         np.zeros(len(targets), dtype=bool),
         np.random.default_rng(2),
-        Forgetful(),
+        NullCache(),
     )
     seconds = time.perf_counter() - started
     after = _plain_rate(model, few, space)

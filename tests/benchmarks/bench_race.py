@@ -8,7 +8,7 @@ import torch
 
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.models.device import resolve_precision
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.training.config import EPOCHS, TrainingConfig
 from canaryaudit.training.data import TrainingData
 from canaryaudit.training.evaluation import evaluate
@@ -34,7 +34,7 @@ def run(corpus: Path, accuracy: float) -> Iterator[str]:
     yield f"| plain fp32 `nn.LSTM` loop | {epochs} | {plain_seconds:.0f} s | {reached:.4f} | |"
     data = TrainingData(symbols, torch.zeros_like(symbols, dtype=torch.bool), symbols[:0])
     began = time.perf_counter()
-    model, record = train(data, vocabulary, config, Silent())
+    model, record = train(data, vocabulary, config, NullReporter())
     seconds = time.perf_counter() - began
     rate = 6 * model.num_parameters * record.characters_per_second / 1e9
     yield (

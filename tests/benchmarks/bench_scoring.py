@@ -6,8 +6,8 @@ import torch
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
-from canaryaudit.models.char_lstm import CharLSTM, DraftReader, LSTMReader
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
+from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.device import resolve_precision
 from canaryaudit.models.language_model import LOG2_E
 from canaryaudit.records import Architecture
@@ -43,16 +43,16 @@ def run() -> list[Comparison]:
     model, space = untrained()
     completions = space.sample(60_000, np.random.default_rng(0))
     few = completions[:1024]
-    readers: dict[str, LSTMReader] = {"fp32": LSTMReader(model)}
+    readers: dict[str, LSTMLanguageModel] = {"fp32": LSTMLanguageModel(model)}
     if resolve_precision("auto", torch.device("cpu")) == "bf16":
-        readers["bf16"] = DraftReader(model)
+        readers["bf16"] = BFloat16LanguageModel(model)
     results = []
     for precision, reader in readers.items():
         start = read_prefix(readers["fp32"], PREFIX)
-        difference = np.abs(log_perplexity_bits(reader, start, few) - plain_bits(model, few)).max()
+        difference = np.abs(score_log_perplexity(reader, start, few) - plain_bits(model, few)).max()
 
-        def ours(reader: LSTMReader = reader) -> int:
-            log_perplexity_bits(reader, read_prefix(reader, PREFIX), completions)
+        def ours(reader: LSTMLanguageModel = reader) -> int:
+            score_log_perplexity(reader, read_prefix(reader, PREFIX), completions)
             return completions.size
 
         def plain() -> int:

@@ -6,7 +6,7 @@ from torch import nn
 
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import resolve_precision
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
 from canaryaudit.training.config import SIZES, TrainingConfig
 from canaryaudit.training.data import TrainingData
@@ -43,7 +43,7 @@ def run() -> list[Comparison]:
     def ours() -> int:
         config = TrainingConfig(size="paper", epochs=1, precision=precision)
         data = TrainingData(train=text, secret=torch.zeros_like(text, dtype=torch.bool), heldout=text[:0])
-        _, record = train(data, _SYMBOLS, config, Silent())
+        _, record = train(data, _SYMBOLS, config, NullReporter())
         # The rate of the steps themselves: the evaluation at the end is no part of an epoch.
         return round(record.characters_per_second * record.seconds)
 

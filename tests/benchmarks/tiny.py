@@ -8,11 +8,11 @@ import torch
 
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.exposure import MeasurementConfig, measure
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.pipeline.insert import make_run
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.plan import InsertOptions, TrainOptions
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Measurement
 from canaryaudit.training import loop as training
 from canaryaudit.training.data import TrainingData
@@ -38,7 +38,7 @@ def trained(text: str, template: tuple[str, ...], canaries: int, repetitions: tu
         made, _ = make_run(Path(scratch, "run"), options, ["bench"])
         size, training.SIZES["small"] = training.SIZES["small"], _SIZE
         try:
-            stages = Pipeline(made, ["bench"], Silent())
+            stages = Pipeline(made, ["bench"], NullReporter())
             stages.train(TrainOptions(epochs=epochs, precision="fp32"))
             device = torch.device("cpu")
             model, (data, _) = stages.model("before", device), stages.data(device)
@@ -51,5 +51,11 @@ def trained(text: str, template: tuple[str, ...], canaries: int, repetitions: tu
 def measured(model: CharLSTM, canary_set: CanarySet, config: MeasurementConfig) -> Measurement:
     """Measure the exposures under a model."""
     return measure(
-        LSTMReader(model), canary_set, config, name="bench", model_sha256="", precision="fp32", narrator=Silent()
+        LSTMLanguageModel(model),
+        canary_set,
+        config,
+        name="bench",
+        model_sha256="",
+        precision="fp32",
+        progress=NullReporter(),
     )

@@ -14,7 +14,7 @@ import pytest
 
 from canaryaudit import __main__ as entry
 from canaryaudit.cli.exit_status import raise_on_signals
-from canaryaudit.cli.progress_bar import TerminalNarrator
+from canaryaudit.cli.progress_bar import TerminalReporter
 from canaryaudit.storage import files
 from tests.commands import FAST, INSERT, PROCESS, UNLEARN, Result, canaryaudit, essence, finish, start, tree
 
@@ -36,7 +36,7 @@ def signals() -> Iterator[None]:
 @pytest.fixture
 def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Event], Callable[[], int]]:
     """Let something happen at the n-th write or step of progress from now on; the function returned counts them."""
-    sync, progress = files._sync, TerminalNarrator.progress
+    sync, progress = files._sync, TerminalReporter.progress
 
     def arrange(when: int, event: Event) -> Callable[[], int]:
         moments = 0
@@ -51,12 +51,12 @@ def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Event], Callabl
             at_moment()
             sync(path)
 
-        def eventful_progress(self: TerminalNarrator, *arguments: object) -> None:
+        def eventful_progress(self: TerminalReporter, *arguments: object) -> None:
             at_moment()
             progress(self, *arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(files, "_sync", eventful_sync)
-        monkeypatch.setattr(TerminalNarrator, "progress", eventful_progress)
+        monkeypatch.setattr(TerminalReporter, "progress", eventful_progress)
         return lambda: moments
 
     return arrange

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canaryaudit.canaries.generation import Secret, drawn_surely
+from canaryaudit.canaries.generation import Secret, draw_until_absent
 from canaryaudit.canaries.insertion import InsertionRequest, plan_insertion, run_vocabulary
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus import sources
 from canaryaudit.corpus.corpus import make_corpus, read_corpus
-from canaryaudit.corpus.spooled_text import ScratchText
+from canaryaudit.corpus.spooled_text import SpooledText
 from canaryaudit.errors import CorpusError, RunDirectoryError, TemplateError
 from canaryaudit.runs import encoded_text as encoded
 from canaryaudit.runs.run_directory import RunDirectory
@@ -131,7 +131,7 @@ def test_bytes_that_are_not_utf8_are_named_by_their_place_in_the_file(
     block=st.sampled_from([1, 2, 5, 100]),
 )
 def test_a_search_finds_the_strings_that_stand_in_the_text(text: str, strings: list[str], block: int) -> None:
-    scratch = ScratchText(block)
+    scratch = SpooledText(block)
     for piece in pieces_of(text, 3):
         scratch.append(piece)
     assert scratch.holding(strings) == {own for own in strings if own and own in text}
@@ -142,7 +142,7 @@ def test_a_search_finds_the_strings_that_stand_in_the_text(text: str, strings: l
 
 
 def test_a_text_that_finds_no_room_says_where_it_was_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = ScratchText()
+    text = SpooledText()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -160,13 +160,13 @@ def test_secrets_are_drawn_as_if_each_was_looked_for_at_once() -> None:
     space = template.space("0123456789")
     stream = [space.sample(rng) for _ in range(40)]
     there = random.Random(2).sample(stream, 20)
-    text = ScratchText(16)
+    text = SpooledText(16)
     text.append(" ".join(there))
 
     def draw(presence: Any) -> list[str]:
         return [own for own in stream if not presence.holds(Secret(template, own))][:10]
 
-    assert drawn_surely(text, draw) == [own for own in stream if own not in there][:10]
+    assert draw_until_absent(text, draw) == [own for own in stream if own not in there][:10]
 
 
 # --- encoded texts --------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_text_of_an_earlier_version_which_has_no_checksum_is_read_anew(tmp_pat
     vocabulary, ids = encoded.Vocabulary("abc"), tmp_path / "ids.safetensors"
     for text in ("abcabc", "ccbbaa"):
         (tmp_path / "heldout.txt").write_text(text, "utf-8")
-        kept = encoded.KeptText(tmp_path / "heldout.txt", ids, None, 6, "")
+        kept = encoded.StoredText(tmp_path / "heldout.txt", ids, None, 6, "")
         assert vocabulary.decode(kept.ids(vocabulary)) == text
     assert not ids.exists()
 
@@ -241,7 +241,7 @@ def test_changes_of_mapped_ids_do_not_reach_the_file(run: RunDirectory) -> None:
 def test_ids_have_the_smallest_type_that_holds_them(tmp_path: Path, symbols: int, kind: str) -> None:
     vocabulary = encoded.Vocabulary("".join(map(chr, range(0x10000, 0x10000 + symbols))))
     sha256 = encoded.write_text(tmp_path / "t", tmp_path / "i", [vocabulary.symbols, ""], vocabulary)
-    kept = encoded.KeptText(tmp_path / "t", tmp_path / "i", sha256, symbols, "")
+    kept = encoded.StoredText(tmp_path / "t", tmp_path / "i", sha256, symbols, "")
     assert kept.ids(vocabulary).dtype == np.dtype(kind)
     assert kept.ids(vocabulary).tolist() == list(range(symbols))
     assert kept.check([(0, vocabulary.symbols[:3]), (symbols - 1, vocabulary.symbols[-1])])
@@ -255,7 +255,7 @@ def test_strings_are_found_at_their_places_across_blocks(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "places.txt"
     path.write_text(text, "utf-8")
-    kept = encoded.KeptText(path, path, None, len(text), "")
+    kept = encoded.StoredText(path, path, None, len(text), "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoded, "_BLOCK_BYTES", 3)
         expected = all(

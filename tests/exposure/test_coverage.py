@@ -30,8 +30,8 @@ class Setting:
     """A model whose space is enumerated, and targets at the given ranks."""
 
     def __init__(self, name: str) -> None:
-        law, memorised, certainty = MODELS[name]
-        self.model = TableModel("\n!-0123456789abcdef", 3, law, memorised, certainty)
+        distribution, memorised, certainty = MODELS[name]
+        self.model = TableModel("\n!-0123456789abcdef", 3, distribution, memorised, certainty)
         self.space, self.start = encoded(TEMPLATE, self.model)
         self.members, self.costs = every_member(TEMPLATE, self.model)
         order = np.argsort(self.costs, kind="stable")

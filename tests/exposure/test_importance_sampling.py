@@ -11,7 +11,7 @@ from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import draw_members, importance_exposure
 from canaryaudit.exposure.estimators.importance import TAIL
 from canaryaudit.exposure.importance_sampling import TEMPERATURES
-from canaryaudit.exposure.scoring import log_perplexity_bits
+from canaryaudit.exposure.scoring import score_log_perplexity
 from tests.fakes import TableModel, encoded
 
 SYMBOLS = "\n!-0123456789abcdef"
@@ -54,7 +54,7 @@ def test_draws_are_members_and_cost_what_the_scorer_says(template: str) -> None:
     draws = draw_members(model, start, space, 300, np.random.default_rng(1))
     members = {tuple(row) for row in space.members().tolist()}
     assert {tuple(row) for row in draws.completions.tolist()} <= members
-    np.testing.assert_array_equal(draws.bits, log_perplexity_bits(model, start, draws.completions))
+    np.testing.assert_array_equal(draws.bits, score_log_perplexity(model, start, draws.completions))
     assert np.bincount(draws.strata).tolist() == [300] * len(TEMPERATURES)
 
 
@@ -74,9 +74,9 @@ def test_the_last_temperature_draws_uniformly_and_the_first_like_the_model() -> 
     draws = draw_members(model, start, space, 20_000, np.random.default_rng(3))
     own = np.exp2(start.log2_probs[0].double().numpy()) * (space.next_node[0] >= 0)
     uniform = (space.next_node[0] >= 0) / 10
-    for stratum, law in ((0, own / own.sum()), (len(TEMPERATURES) - 1, uniform)):
-        counts = np.bincount(draws.completions[draws.strata == stratum, 0], minlength=len(law))
-        np.testing.assert_allclose(counts / 20_000, law, atol=4 * math.sqrt(0.25 / 20_000))
+    for stratum, distribution in ((0, own / own.sum()), (len(TEMPERATURES) - 1, uniform)):
+        counts = np.bincount(draws.completions[draws.strata == stratum, 0], minlength=len(distribution))
+        np.testing.assert_allclose(counts / 20_000, distribution, atol=4 * math.sqrt(0.25 / 20_000))
 
 
 def test_the_same_seed_gives_the_same_draws() -> None:

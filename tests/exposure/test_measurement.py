@@ -15,7 +15,7 @@ from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.exposure.measurement import _ticker
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Architecture, CanaryMeasurement, Measurement
 from tests.fakes import Recorder, TableModel
@@ -48,7 +48,7 @@ def trained() -> LanguageModel:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return LSTMReader(model.eval())
+    return LSTMLanguageModel(model.eval())
 
 
 def canary(name: str, template: str, completion: str, *, control: bool = False, given: bool = False) -> Canary:
@@ -86,7 +86,7 @@ def run(
         name="before",
         model_sha256="0" * 64,
         precision="fp32",
-        narrator=Recorder(),
+        progress=Recorder(),
     )
 
 
@@ -267,7 +267,7 @@ def test_a_space_that_is_all_canaries_cannot_be_measured() -> None:
 
 
 def test_a_model_that_finds_everything_alike_gives_no_exposure_and_no_error() -> None:
-    model = TableModel(SYMBOLS, law="flat")
+    model = TableModel(SYMBOLS, distribution="flat")
     measurement = run(two_templates(5), FULL, model, enumerate_up_to=0, search_budget=50)
     for own in measurement.canaries:
         assert own.estimates["skew-normal"].trusted is False
@@ -294,8 +294,8 @@ def test_without_controls_there_is_no_calibration() -> None:
 
 def test_progress_that_is_told_never_falls() -> None:
     """More draws move the end away; a share that fell would look like work undone."""
-    narrator = Recorder()
-    tick = _ticker(narrator, "measure", "importance sampling")
+    progress = Recorder()
+    tick = _ticker(progress, "measure", "importance sampling")
     for done, total in ((0, 100), (89, 100), (100, 160), (120, 160), (160, 160)):
         tick(done, total)
-    assert [done / total for _, done, total, _ in narrator.told] == pytest.approx([0, 0.89, 0.89, 0.89, 1])
+    assert [done / total for _, done, total, _ in progress.told] == pytest.approx([0, 0.89, 0.89, 0.89, 1])

@@ -91,7 +91,7 @@ def test_rounding_noise_moves_bounds_by_near_ties_only(seed: int) -> None:
 
 def test_a_memorised_secret_is_found_in_few_nodes() -> None:
     secret = "0123456789"
-    model = TableModel(SYMBOLS, law="random", memorised=[secret], certainty=0.95)
+    model = TableModel(SYMBOLS, distribution="random", memorised=[secret], certainty=0.95)
     space, start = encoded("{digits:10}", model)
     targets = model.vocabulary.encode(secret)[None].astype(np.int32)
     cost = -10 * math.log2(0.95)
@@ -124,7 +124,7 @@ def every_cost(model: TableModel, text: str) -> float:
 
 
 def test_a_space_too_large_for_a_float_still_gets_bounds() -> None:
-    model = TableModel(SYMBOLS, law="flat")
+    model = TableModel(SYMBOLS, distribution="flat")
     space, start = encoded("{hex:300}", model)
     target = model.vocabulary.encode("0" * 300)[None].astype(np.int32)
     cost = np.array([300 * math.log2(len(SYMBOLS))])

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from canaryaudit.exposure import references, sampled_exposure
-from canaryaudit.exposure.encoded_space import owners
+from canaryaudit.exposure.encoded_space import match_targets
 from canaryaudit.exposure.references import References, score_references
-from canaryaudit.exposure.scoring import log_perplexity_bits
+from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import PrefixState
-from canaryaudit.storage.part_cache import Forgetful, PartDirectory
+from canaryaudit.storage.part_cache import DirectoryCache, NullCache
 from tests.fakes import TableModel, encoded, every_member, naive_ranks
 
 SYMBOLS = "\n!-0123456789abcdef"
@@ -47,7 +47,7 @@ class Setting:
         arguments = {
             "inserted": np.zeros(len(RANKS), dtype=bool),
             "rng": np.random.default_rng(seed),
-            "store": Forgetful(),
+            "store": NullCache(),
         } | changes
         return score_references(
             self.model,
@@ -69,21 +69,21 @@ def test_references_cost_what_the_scorer_says_and_know_their_owners(setting: Set
     found = setting.score(30_000, 1, draft=False)
     sample = UniformSample(setting.space, 30_000, (1,))
     completions = np.concatenate([sample.part(index)[0] for index in range(sample.num_parts)])
-    np.testing.assert_array_equal(found.bits, log_perplexity_bits(setting.model, setting.start, completions))
-    np.testing.assert_array_equal(found.owner, owners(completions, setting.targets))
-    assert sorted(set(found.owner.tolist())) == list(range(-1, len(RANKS)))
+    np.testing.assert_array_equal(found.bits, score_log_perplexity(setting.model, setting.start, completions))
+    np.testing.assert_array_equal(found.target_index, match_targets(completions, setting.targets))
+    assert sorted(set(found.target_index.tolist())) == list(range(-1, len(RANKS)))
     assert (found.total, found.rescored, found.draft_error_bits) == (30_000, None, 0.0)
 
 
 def test_inserted_secrets_are_no_references_and_a_secret_is_not_its_own(setting: Setting) -> None:
     inserted = np.arange(len(RANKS)) < 2
     found = setting.score(50_000, 1, inserted=inserted)
-    assert set(found.owner.tolist()) == {-1, *range(2, len(RANKS))}
+    assert set(found.target_index.tolist()) == {-1, *range(2, len(RANKS))}
     assert found.rescored is not None
-    others = found.where(found.owner != 4)
+    others = found.where(found.target_index != 4)
     assert len(others.bits) == len(found.bits) - 1
     assert others.total < found.total
-    assert set(others.owner.tolist()) == {-1, 2, 3, *range(5, len(RANKS))}
+    assert set(others.target_index.tolist()) == {-1, 2, 3, *range(5, len(RANKS))}
     rescored = others.rescored
     assert rescored is not None
     # Still the same members: their second costs are near their first, and the model's own.
@@ -106,7 +106,7 @@ def test_intervals_hold_the_truth_though_a_draft_scored_the_references(
     for seed in range(seeds):
         found = setting.score(100_000, seed)
         for k, truth in enumerate(setting.truth):
-            others = found.where(found.owner != k)
+            others = found.where(found.target_index != k)
             bits, counts, cost = others.bits, others.counts, float(setting.target_costs[k])
             own = sampled_exposure(cost, bits, setting.space.bits, counts=counts, rescored=others.rescored)
             plain = sampled_exposure(cost, bits, setting.space.bits, counts=counts)
@@ -130,7 +130,7 @@ def test_an_interrupted_sample_goes_on_with_the_same_figures(
     monkeypatch.setattr(references, "KEEP_FROM", 1)
     monkeypatch.setattr(references, "_BLOCK", 1)
     monkeypatch.setattr("canaryaudit.exposure.uniform_sample.PART", 1000)
-    store = PartDirectory(tmp_path)  # type: ignore[arg-type]
+    cache = DirectoryCache(tmp_path)  # type: ignore[arg-type]
     whole = setting.score(20_000, 5)
     calls: list[int] = []
 
@@ -140,12 +140,12 @@ def test_an_interrupted_sample_goes_on_with_the_same_figures(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        setting.score(20_000, 5, store=store, tick=interrupt)
-    kept = sorted(store.path.iterdir())
+        setting.score(20_000, 5, cache=cache, tick=interrupt)
+    kept = sorted(cache.path.iterdir())
     assert len(kept) == 4
     kept[1].write_bytes(b"half a file")
     scored: list[int] = []
-    resumed = setting.score(20_000, 5, store=store, tick=lambda done, _: scored.append(done))
+    resumed = setting.score(20_000, 5, cache=cache, tick=lambda done, _: scored.append(done))
     np.testing.assert_array_equal(resumed.bits, whole.bits)
     np.testing.assert_array_equal(resumed.counts, whole.counts)
     assert resumed.rescored is not None

@@ -10,8 +10,8 @@ from scipy import stats
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
-from canaryaudit.exposure.scoring import TILE, advance_in_tiles, character_bits, log_perplexity_bits, read_prefix
-from canaryaudit.models.char_lstm import CharLSTM, DraftReader, LSTMReader
+from canaryaudit.exposure.scoring import TILE, advance_in_tiles, character_bits, read_prefix, score_log_perplexity
+from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.records import Architecture
 from tests.fakes import TableModel, encoded
 
@@ -48,51 +48,51 @@ def naive_bits(model: CharLSTM, prefix: str, completion: str) -> float:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_log_perplexity_is_that_of_a_plain_forward_pass(text: str, layers: int) -> None:
     model, template = lstm(layers), Template.parse(text)
-    reader, space = LSTMReader(model), template.space("ab-1")
+    reader, space = LSTMLanguageModel(model), template.space("ab-1")
     texts = list(space)[::3]
     completions = encode_completions(texts, reader.vocabulary, space.max_length)
-    found = log_perplexity_bits(reader, read_prefix(reader, template.prefix), completions)
+    found = score_log_perplexity(reader, read_prefix(reader, template.prefix), completions)
     expected = [naive_bits(model, template.prefix or "\n", own) for own in texts]
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.std(expected) > 0.1
 
 
 def test_duplicates_cost_the_same() -> None:
-    reader = LSTMReader(lstm())
+    reader = LSTMLanguageModel(lstm())
     completions = encode_completions(["12", "34", "12", "12"], reader.vocabulary, 2)
-    found = log_perplexity_bits(reader, read_prefix(reader, "a"), completions)
+    found = score_log_perplexity(reader, read_prefix(reader, "a"), completions)
     assert found[0] == found[2] == found[3] != found[1]
 
 
 def test_one_symbol_leaves_nothing_to_tell() -> None:
-    reader = LSTMReader(lstm(symbols="a"))
-    found = log_perplexity_bits(reader, read_prefix(reader, "a"), encode_completions(["aaa"], reader.vocabulary, 3))
+    reader = LSTMLanguageModel(lstm(symbols="a"))
+    found = score_log_perplexity(reader, read_prefix(reader, "a"), encode_completions(["aaa"], reader.vocabulary, 3))
     np.testing.assert_allclose(found, [0.0], atol=1e-6)
 
 
 def test_no_completions_have_no_cost() -> None:
-    reader = LSTMReader(lstm())
-    assert log_perplexity_bits(reader, read_prefix(reader, "a"), np.empty((0, 3), dtype=np.int32)).shape == (0,)
+    reader = LSTMLanguageModel(lstm())
+    assert score_log_perplexity(reader, read_prefix(reader, "a"), np.empty((0, 3), dtype=np.int32)).shape == (0,)
 
 
-@pytest.mark.parametrize("kind", [LSTMReader, DraftReader])
-def test_a_cost_does_not_depend_on_order_or_on_what_else_is_scored(kind: type[LSTMReader]) -> None:
+@pytest.mark.parametrize("kind", [LSTMLanguageModel, BFloat16LanguageModel])
+def test_a_cost_does_not_depend_on_order_or_on_what_else_is_scored(kind: type[LSTMLanguageModel]) -> None:
     """To the last bit, since rows are always advanced by the same number."""
     reader = kind(lstm())
     space = EncodedSpace.of(Template.parse("{digits:3}-{hex:1}").space(SYMBOLS), reader.vocabulary)
     start = read_prefix(reader, "my ")
     completions = np.unique(space.sample(3_000, np.random.default_rng(0)), axis=0)
-    together = log_perplexity_bits(reader, start, completions)
+    together = score_log_perplexity(reader, start, completions)
     shuffle = np.random.default_rng(1).permutation(len(completions))
-    np.testing.assert_array_equal(log_perplexity_bits(reader, start, completions[shuffle]), together[shuffle])
+    np.testing.assert_array_equal(score_log_perplexity(reader, start, completions[shuffle]), together[shuffle])
     for size in (1, 2, 31, 32, 33, 513):
-        np.testing.assert_array_equal(log_perplexity_bits(reader, start, completions[:size]), together[:size])
+        np.testing.assert_array_equal(score_log_perplexity(reader, start, completions[:size]), together[:size])
     with_others = np.concatenate((space.sample(2_000, np.random.default_rng(2)), completions))
-    np.testing.assert_array_equal(log_perplexity_bits(reader, start, with_others)[2_000:], together)
+    np.testing.assert_array_equal(score_log_perplexity(reader, start, with_others)[2_000:], together)
 
 
 def test_an_empty_prefix_is_read_as_a_line_break() -> None:
-    reader = LSTMReader(lstm())
+    reader = LSTMLanguageModel(lstm())
     assert torch.equal(read_prefix(reader, "").log2_probs, read_prefix(reader, "\n").log2_probs)
 
 
@@ -100,7 +100,7 @@ def test_scoring_tells_its_progress() -> None:
     told: list[tuple[int, int]] = []
     model = TableModel(SYMBOLS)
     space, start = encoded("{digits:5}", model)
-    log_perplexity_bits(model, start, space.members()[:20_000], lambda done, total: told.append((done, total)))
+    score_log_perplexity(model, start, space.members()[:20_000], lambda done, total: told.append((done, total)))
     assert told == [(16_384, 20_000), (20_000, 20_000)]
 
 
@@ -161,7 +161,7 @@ def test_encoding_pads_behind_short_completions() -> None:
 @pytest.mark.parametrize("text", TEMPLATES)
 def test_the_cost_of_each_character_is_that_of_a_plain_forward_pass(text: str) -> None:
     model, template = lstm(), Template.parse(text)
-    reader, space = LSTMReader(model), template.space("ab-1")
+    reader, space = LSTMLanguageModel(model), template.space("ab-1")
     texts = list(space)[::97] or [next(iter(space))]
     completions = encode_completions(texts, reader.vocabulary, space.max_length)
     found = character_bits(reader, read_prefix(reader, template.prefix), completions)

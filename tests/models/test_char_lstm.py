@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from canaryaudit.errors import Damaged, ModelError
 from canaryaudit.models import char_lstm as model_module
-from canaryaudit.models.char_lstm import CharLSTM, DraftReader, LSTMReader
+from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.device import resolve_device, resolve_precision
 from canaryaudit.models.weights import load_into, weights_bytes
 from canaryaudit.records import Architecture
@@ -42,12 +42,12 @@ def log2_probs(model: CharLSTM, symbols: torch.Tensor) -> torch.Tensor:
         return torch.log_softmax(model(symbols), 2) / math.log(2)
 
 
-def read_all(reader: LSTMReader, symbols: torch.Tensor) -> torch.Tensor:
+def read_all(reader: LSTMLanguageModel, symbols: torch.Tensor) -> torch.Tensor:
     """Read texts symbol by symbol, side by side; (B, T) -> (B, T, V)."""
     states = [reader.read(text[:1]) for text in symbols]
     state = type(states[0])(
         torch.cat([own.log2_probs for own in states]),
-        tuple(torch.cat([own.memory[k] for own in states]) for k in range(2)),
+        tuple(torch.cat([own.cache[k] for own in states]) for k in range(2)),
     )
     steps = [state.log2_probs]
     for place in range(1, symbols.shape[1]):
@@ -62,28 +62,28 @@ def read_all(reader: LSTMReader, symbols: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("embedding", "hidden", "layers"), [(6, 24, 1), (6, 24, 2), (3, 17, 3), (1, 1, 1)])
 def test_the_reader_agrees_with_the_whole_model(embedding: int, hidden: int, layers: int) -> None:
     model, symbols = make(embedding, hidden, layers), texts(9, 40)
-    found, expected = read_all(LSTMReader(model), symbols), log2_probs(model, symbols)
+    found, expected = read_all(LSTMLanguageModel(model), symbols), log2_probs(model, symbols)
     assert (found - expected).abs().max() < 1e-4
     assert expected.std() > 0.1, "a uniform model would prove nothing"
 
 
 def test_bfloat16_stays_within_a_tenth_of_a_bit_per_symbol() -> None:
     model, symbols = make(16, 64, 2, scale=2.0), texts(20, 40)
-    error = read_all(DraftReader(model), symbols) - log2_probs(model, symbols)
+    error = read_all(BFloat16LanguageModel(model), symbols) - log2_probs(model, symbols)
     assert 1e-6 < error.abs().max() < 0.1
     assert error.abs().mean() < 0.01
     assert abs(error.mean()) < 0.002, "errors must not add up along a text"
 
 
-@pytest.mark.parametrize("reader", [LSTMReader, DraftReader])
-def test_the_laws_are_laws(reader: type[LSTMReader]) -> None:
+@pytest.mark.parametrize("reader", [LSTMLanguageModel, BFloat16LanguageModel])
+def test_the_laws_are_laws(reader: type[LSTMLanguageModel]) -> None:
     probs = torch.exp2(read_all(reader(make()), texts(3, 10)))
     assert torch.allclose(probs.sum(2), torch.ones(3, 10), atol=1e-5)
     assert (probs <= 1).all()
 
 
 def test_reading_a_prefix_is_advancing_symbol_by_symbol() -> None:
-    reader, symbols = LSTMReader(make()), texts(1, 7)[0]
+    reader, symbols = LSTMLanguageModel(make()), texts(1, 7)[0]
     state = reader.read(symbols[:3])
     for symbol in symbols[3:]:
         state = reader.advance(state, symbol[None])
@@ -92,16 +92,16 @@ def test_reading_a_prefix_is_advancing_symbol_by_symbol() -> None:
 
 
 def test_rows_reorder_and_repeat_states() -> None:
-    reader, symbols = LSTMReader(make()), texts(1, 4)[0]
+    reader, symbols = LSTMLanguageModel(make()), texts(1, 4)[0]
     state = reader.advance(reader.read(symbols[:1]).rows(torch.zeros(3, dtype=torch.long)), symbols[1:4])
     turned = state.rows(torch.tensor([2, 0, 0]))
     assert torch.equal(turned.log2_probs, state.log2_probs[[2, 0, 0]])
-    assert all(torch.equal(a, b[[2, 0, 0]]) for a, b in zip(turned.memory, state.memory, strict=True))
+    assert all(torch.equal(a, b[[2, 0, 0]]) for a, b in zip(turned.memory, state.cache, strict=True))
 
 
 def test_a_reader_keeps_the_weights_it_was_made_of() -> None:
     model, symbols = make(), texts(1, 5)[0]
-    reader = LSTMReader(model)
+    reader = LSTMLanguageModel(model)
     before = reader.read(symbols).log2_probs.clone()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -111,13 +111,15 @@ def test_a_reader_keeps_the_weights_it_was_made_of() -> None:
 
 def test_an_empty_prefix_predicts_nothing() -> None:
     with pytest.raises(ModelError, match="empty prefix"):
-        LSTMReader(make()).read(torch.zeros(0, dtype=torch.long))
+        LSTMLanguageModel(make()).read(torch.zeros(0, dtype=torch.long))
 
 
 def test_a_draft_goes_on_from_the_readers_own_state() -> None:
     model, symbols = make(16, 64, 2), texts(1, 7)[0]
-    state = LSTMReader(model).read(symbols[:6])
-    drafted, exact = (reader(model).advance(state, symbols[6:]) for reader in (DraftReader, LSTMReader))
+    state = LSTMLanguageModel(model).read(symbols[:6])
+    drafted, exact = (
+        reader(model).advance(state, symbols[6:]) for reader in (BFloat16LanguageModel, LSTMLanguageModel)
+    )
     assert 0 < (drafted.log2_probs - exact.log2_probs).abs().max() < 0.05
     assert [part.shape for part in drafted.memory] == [part.shape for part in exact.memory]
 

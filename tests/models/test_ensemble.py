@@ -12,11 +12,11 @@ from canaryaudit.canaries.template import Template
 from canaryaudit.errors import ModelError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.exposure.encoded_space import EncodedSpace
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
-from canaryaudit.models.ensemble import Ensemble, EnsembleReader, load_model, reader_of
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
+from canaryaudit.models.ensemble import Ensemble, EnsembleLanguageModel, as_language_model, load_model
 from canaryaudit.models.weights import weights_bytes
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import ModelRecord
 from canaryaudit.training.loop import evaluate
 from tests.unlearning.builders import tiny_model
@@ -33,14 +33,14 @@ def dense_law(model: Ensemble, prefix: str) -> np.ndarray:
     symbols = torch.tensor([[SYMBOLS.index(character) for character in prefix]])
     product = np.ones(len(SYMBOLS))
     for member in model.models:
-        law = torch.softmax(copy.deepcopy(member).double()(symbols)[0, -1], 0).detach().numpy()
-        product *= law ** (1 / len(model.models))
+        distribution = torch.softmax(copy.deepcopy(member).double()(symbols)[0, -1], 0).detach().numpy()
+        product *= distribution ** (1 / len(model.models))
     return product / product.sum()
 
 
 def test_an_ensemble_reads_the_normalised_geometric_mean_of_its_members_laws() -> None:
     model = ensemble(0, 1, 2)
-    reader = EnsembleReader(model)
+    reader = EnsembleLanguageModel(model)
     for prefix in ("a", "ab 0", "\nabc 123"):
         state = read_prefix(reader, prefix)
         assert np.exp2(state.log2_probs[0].numpy()) == pytest.approx(dense_law(model, prefix), rel=1e-4)
@@ -51,10 +51,10 @@ def test_an_ensemble_reads_the_normalised_geometric_mean_of_its_members_laws() -
 
 def test_an_ensembles_log_perplexity_adds_up_step_by_step() -> None:
     model = ensemble(3, 4)
-    reader = reader_of(model)
+    reader = as_language_model(model)
     space = EncodedSpace.of(Template.parse("{digits:2}").space(""), reader.vocabulary)
     members = space.members()
-    costs = log_perplexity_bits(reader, read_prefix(reader, "ab "), members)
+    costs = score_log_perplexity(reader, read_prefix(reader, "ab "), members)
     for row, cost in zip(members[::17], costs[::17], strict=True):
         first, second = (SYMBOLS[symbol] for symbol in row)
         expected = dense_law(model, "ab ")[row[0]] * dense_law(model, f"ab {first}")[row[1]]
@@ -74,13 +74,13 @@ def test_an_ensemble_is_measured_by_the_same_code() -> None:
     model = ensemble(0, 1)
     canaries = (Canary(id="canary-01", template="ab {digits:3}", completion="471", repetitions=1, places=(0,)),)
     measured = measure(
-        reader_of(model),
+        as_language_model(model),
         CanarySet(corpus_symbols=SYMBOLS, canaries=canaries),
         MeasurementConfig(num_references=200),
         name="after-sisa",
         model_sha256="",
         precision="fp32",
-        narrator=Silent(),
+        progress=NullReporter(),
     )
     share = np.prod(
         [dense_law(model, f"ab {read}")[SYMBOLS.index(own)] for read, own in (("", "4"), ("4", "7"), ("47", "1"))]
@@ -106,4 +106,4 @@ def test_an_ensemble_is_written_and_read_like_a_model(tmp_path: Path) -> None:
 def test_a_single_model_has_the_reader_of_one() -> None:
     model = tiny_model(SYMBOLS)
     assert isinstance(model, CharLSTM)
-    assert isinstance(reader_of(model), LSTMReader)
+    assert isinstance(as_language_model(model), LSTMLanguageModel)

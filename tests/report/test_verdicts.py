@@ -7,7 +7,7 @@ from canaryaudit.canaries.canary import Canary
 from canaryaudit.report import build_summary
 from canaryaudit.report.summary.wording import headline
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, Verdict, judge_canary, judge_together
-from canaryaudit.stats import small_sum_probability
+from canaryaudit.stats import exposure_sum_lower_pvalue
 from tests.report import builders as make
 
 JUST = 1e-9
@@ -137,7 +137,7 @@ def test_a_rank_on_the_border_of_chance_is_put_beside_it_by_no_rounding(rank):
 
 @pytest.mark.parametrize("rank", [1, 2, 500, 975, 1000])
 def test_the_probability_of_so_small_an_exposure_counts_the_members_that_are_no_likelier(rank):
-    found = small_sum_probability([math.log2(1000 / rank)], [math.log2(1000)])
+    found = exposure_sum_lower_pvalue([math.log2(1000 / rank)], [math.log2(1000)])
     assert found == pytest.approx((1000 - rank + 1) / 1000)
 
 
@@ -146,7 +146,7 @@ def test_secrets_never_seen_are_called_conspicuously_unlikely_once_in_a_hundred_
     rng = np.random.default_rng(0)
     space = math.log2(members)
     exposures = np.log2(members / rng.integers(1, members, (4000, canaries), endpoint=True))
-    said = np.mean([small_sum_probability(own.tolist(), [space] * canaries) < 0.01 for own in exposures])
+    said = np.mean([exposure_sum_lower_pvalue(own.tolist(), [space] * canaries) < 0.01 for own in exposures])
     assert said < 0.015
     if members > 100:
         assert said > 0.004

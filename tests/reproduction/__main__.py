@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from canaryaudit.cli.progress_bar import TerminalNarrator
+from canaryaudit.cli.progress_bar import TerminalReporter
 from tests.reproduction.page import write_page
 from tests.reproduction.results import collect
 from tests.reproduction.settings import STAGES, Settings
@@ -50,12 +50,12 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.seeds:
         settings = settings.with_(seeds=asked.seeds)
     parts = asked.parts or STAGES
-    with TerminalNarrator(Console(stderr=True, highlight=False)) as narrator:
+    with TerminalReporter(Console(stderr=True, highlight=False)) as progress:
         for part in parts:
             if part != "page":
-                RUN[part](settings, narrator, asked.methods)
+                RUN[part](settings, progress, asked.methods)
             for path in write_page(collect(settings.runs / "results"), asked.output):
-                narrator.say(f"Wrote {path}.")
+                progress.info(f"Wrote {path}.")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -19,14 +19,14 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive
 from canaryaudit.exposure import measure, skew_normal_exposure
 from canaryaudit.exposure.scoring import advance_in_tiles, read_prefix
-from canaryaudit.models.ensemble import reader_of
+from canaryaudit.models.ensemble import as_language_model
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.pipeline.insert import make_run, plan_run
 from canaryaudit.pipeline.measure import measurement_config
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.unlearn import run_unlearning
 from canaryaudit.plan import InsertOptions, UnlearnOptions
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import CanaryMeasurement, Measurement, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 from tests.reproduction.results import Case, Clock, Exposed, Reference, RunFacts, write
@@ -41,22 +41,24 @@ class Laboratory(Pipeline):
     """One run directory of the reproduction; its lock is held while it is open."""
 
     def __init__(
-        self, run: RunDirectory, settings: Settings, stage: Stage, narrator: Narrator, number: int = 0
+        self, run: RunDirectory, settings: Settings, stage: Stage, progress: ProgressReporter, number: int = 0
     ) -> None:
-        super().__init__(run, ["python", "-m", "tests.reproduction", stage], narrator)
+        super().__init__(run, ["python", "-m", "tests.reproduction", stage], progress)
         self.settings, self.part, self.number = settings, stage, number
         self.results = settings.runs / "results" / run.path.name
 
     @classmethod
     @contextmanager
-    def open(cls, settings: Settings, stage: Stage, narrator: Narrator, number: int = 0) -> Iterator["Laboratory"]:
+    def open(
+        cls, settings: Settings, stage: Stage, progress: ProgressReporter, number: int = 0
+    ) -> Iterator["Laboratory"]:
         """Insert the stage's canaries, or go on with the run that is there; train what is not trained.
 
         Args:
             settings: What to insert and how to train.
             stage: Which.
             number: Repetitions for the grid, the seed for the seeds.
-            narrator: Told of progress.
+            progress: Told of progress.
         """
         path = settings.runs / (stage if stage in ("ten", "growth") else f"{stage}-{number}")
         options = settings.insert(stage, number)
@@ -67,7 +69,7 @@ class Laboratory(Pipeline):
         else:
             run, _ = make_run(path, options, ["python", "-m", "tests.reproduction", stage])
         with run.lock():
-            laboratory = cls(run, settings, stage, narrator, number)
+            laboratory = cls(run, settings, stage, progress, number)
             laboratory._trained(number if stage == "seeds" else 0)
             yield laboratory
 
@@ -114,7 +116,7 @@ class Laboratory(Pipeline):
             return found
         references = self.original(controls).references
         chosen = self.chosen(options.canary)
-        self.narrator.say(f"{self.run.path.name}: {name}, {len(chosen)} of {len(self.inserted)} canaries.")
+        self.progress.info(f"{self.run.path.name}: {name}, {len(chosen)} of {len(self.inserted)} canaries.")
         if not self.run.has_unlearning(name):
             lineage = self._lineage(options)
             earlier = [own for link in lineage for own in self.chosen(link.canaries)]
@@ -197,13 +199,13 @@ class Laboratory(Pipeline):
         subset = whole.model_copy(update={"canaries": tuple(own for group in groups for own in group)})
         options = self.settings.measure
         measured = measure(
-            reader_of(self.model(model, CPU)),
+            as_language_model(self.model(model, CPU)),
             subset,
             measurement_config(options),
             name=model,
             model_sha256=self.run.model_record(model).sha256,
             precision="fp32",
-            narrator=self.narrator,
+            progress=self.progress,
         )
         return measured, subset
 
@@ -216,7 +218,7 @@ class Laboratory(Pipeline):
         references: dict[str, Reference],
     ) -> dict[str, object]:
         """Return the fields of a case that its measurement fills."""
-        reader = reader_of(self.model(model, CPU))
+        reader = as_language_model(self.model(model, CPU))
         canaries = {own.id: own for own in subset.inserted}
         ids = {own.id for own in chosen}
         paths = {template: greedy_path(reader, template) for template in {own.template for own in measured.canaries}}
@@ -309,11 +311,11 @@ class GreedyPath:
 
 def greedy_path(reader: LanguageModel, template: str) -> GreedyPath:
     """Generate ``COMPLETION`` characters after a template's prefix."""
-    state, laws = read_prefix(reader, Template.parse(template).prefix), []
+    state, distributions = read_prefix(reader, Template.parse(template).prefix), []
     for _ in range(COMPLETION):
-        laws.append(state.log2_probs[0].double().cpu().numpy())
+        distributions.append(state.log2_probs[0].double().cpu().numpy())
         state = advance_in_tiles(reader, state, state.log2_probs.argmax(1))
-    log2_probs = np.stack(laws)
+    log2_probs = np.stack(distributions)
     return GreedyPath(reader.vocabulary.decode(log2_probs.argmax(1)), log2_probs, reader.vocabulary)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from canaryaudit.plan import AttackOptions, UnlearnOptions
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from tests.reproduction.laboratory import Laboratory
 from tests.reproduction.results import Case
 from tests.reproduction.settings import REPLACEMENT, Settings, Stage
@@ -14,14 +14,14 @@ METHODS = (*BASELINES, *CLOSED_FORMS, "attack")
 """What a part may be made of; relearning attacks are made on the default, for several seeds."""
 
 
-def grid(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> None:
+def grid(settings: Settings, progress: ProgressReporter, methods: tuple[str, ...]) -> None:
     """Unlearn secrets of four lengths from a model for each number of repetitions.
 
     Retraining, fine-tuning and shards unlearn all four at once, since what they cost does not depend on the number;
     closed forms unlearn them one at a time, each from the trained model.
     """
     for repetitions in settings.grid_repetitions:
-        with Laboratory.open(settings, "grid", narrator, repetitions) as laboratory:
+        with Laboratory.open(settings, "grid", progress, repetitions) as laboratory:
             controls = settings.measured_controls
             laboratory.original(controls)
             for method in ("retrain", "fine-tune"):
@@ -50,9 +50,9 @@ def _closed_form(method: str, canary: str) -> UnlearnOptions:
     return UnlearnOptions.model_validate({"name": name} | common | own)
 
 
-def ten(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> None:
+def ten(settings: Settings, progress: ProgressReporter, methods: tuple[str, ...]) -> None:
     """Unlearn ten random canaries of three templates at once."""
-    with Laboratory.open(settings, "ten", narrator) as laboratory:
+    with Laboratory.open(settings, "ten", progress) as laboratory:
         laboratory.original()
         if "default" in methods:
             laboratory.case("default", UnlearnOptions(name="default", device="cpu"))
@@ -60,10 +60,10 @@ def ten(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> Non
             laboratory.case("retrain", UnlearnOptions(method="retrain", device="cpu"))
 
 
-def seeds(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> None:
+def seeds(settings: Settings, progress: ProgressReporter, methods: tuple[str, ...]) -> None:
     """Unlearn the published telephone number, and attack the result, for several seeds."""
     for seed in settings.seeds:
-        with Laboratory.open(settings, "seeds", narrator, seed) as laboratory:
+        with Laboratory.open(settings, "seeds", progress, seed) as laboratory:
             laboratory.original()
             for method, options in (
                 ("retrain", UnlearnOptions(method="retrain", device="cpu")),
@@ -78,13 +78,13 @@ def seeds(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> N
                     laboratory.add_relearning(case, record)
 
 
-def growth(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> None:
+def growth(settings: Settings, progress: ProgressReporter, methods: tuple[str, ...]) -> None:
     """Unlearn more and more of many canaries; and three requests in turn beside all at once."""
     settings.write_lines()
     # Means over many canaries: each needs less than a lone one.
     measure = settings.measure.model_copy(update={"budget": 2_000, "max_draws": 10_000, "precision_bits": 0.3})
     settings = settings.with_(measure=measure)
-    with Laboratory.open(settings, "growth", narrator) as laboratory:
+    with Laboratory.open(settings, "growth", progress) as laboratory:
         laboratory.original()
         if "default" not in methods:
             return
@@ -107,7 +107,7 @@ def growth(settings: Settings, narrator: Narrator, methods: tuple[str, ...]) -> 
             start = f"after-link-{link + 1}"
 
 
-RUN: dict[Stage, Callable[[Settings, Narrator, tuple[str, ...]], None]] = {
+RUN: dict[Stage, Callable[[Settings, ProgressReporter, tuple[str, ...]], None]] = {
     "grid": grid,
     "ten": ten,
     "seeds": seeds,

@@ -14,7 +14,7 @@ from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.plan import MeasureOptions
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.training import loop as training
 from tests.commands import ROOT
 from tests.reproduction import __main__ as command
@@ -65,7 +65,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def results(settings: Settings) -> Results:
     for part in RUN.values():
-        part(settings, Silent(), METHODS)
+        part(settings, NullReporter(), METHODS)
     return collect(settings.runs / "results")
 
 
@@ -84,7 +84,7 @@ def test_stale_exposure_is_what_a_hand_calculation_finds(settings: Settings, res
     own = case.chosen[0]
     original = results.of("grid", "grid-6", "original")[0]
     fit = original.references[own.template].fit
-    with Laboratory.open(settings, "grid", Silent(), 6) as laboratory:
+    with Laboratory.open(settings, "grid", NullReporter(), 6) as laboratory:
         model = laboratory.model(f"after-{case.name}", torch.device("cpu"))
         secret = next(canary.completion for canary in laboratory.inserted if canary.id == own.id)
     assert isinstance(model, CharLSTM)
@@ -133,7 +133,7 @@ def test_a_case_is_run_once_and_after_a_kill_only_what_is_missing(
         raise AssertionError("trained again although it was trained")
 
     monkeypatch.setattr("tests.reproduction.laboratory.run_unlearning", refuse)
-    RUN["grid"](settings, Silent(), METHODS)
+    RUN["grid"](settings, NullReporter(), METHODS)
     again = collect(settings.runs / "results").of("grid", "grid-6", "retrain")[0]
     assert again.model_copy(update={"made": case.made}) == case
     assert {own for own, time in before.items() if own.stat().st_mtime_ns != time} == {path}
@@ -141,7 +141,7 @@ def test_a_case_is_run_once_and_after_a_kill_only_what_is_missing(
 
 def test_other_settings_do_not_go_on_with_a_run(settings: Settings, results: Results) -> None:
     with pytest.raises(SystemExit, match="was made with other settings"):
-        RUN["ten"](settings.with_(ten_controls=4), Silent(), METHODS)
+        RUN["ten"](settings.with_(ten_controls=4), NullReporter(), METHODS)
 
 
 def test_the_page_has_every_part_and_says_what_was_not_run(results: Results, tmp_path: Path) -> None:

@@ -43,11 +43,11 @@ from canaryaudit.report.summary.gate import EarlierReport
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.json_records import read_record
-from canaryaudit.storage.part_cache import PartDirectory
+from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import open_tensors
 from canaryaudit.training.config import read_state
-from tests.robustness.kills import AUDIT
 from tests.report import builders
+from tests.robustness.kills import AUDIT
 
 CPU_SECONDS = 10.0
 """Processor time of one case beyond which it counts as hanging."""
@@ -165,7 +165,7 @@ class Fuzzer:
             data = len(text).to_bytes(8, "little") + text + data[8 + length :]
         path = self._write(data if chance.random() < 0.5 else mutated(data, chance), "x.safetensors")
         read_state(path)
-        PartDirectory(self.place).get("x")
+        DirectoryCache(self.place).get("x")
         with suppress(CanaryAuditError):
             self._open()
         CheckpointFile(path, atomic_path, "k").load()

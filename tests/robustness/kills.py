@@ -1,4 +1,4 @@
-"""Kill a whole audit at random instants, again and again, and compare what it ends with: python -m tests.robustness.kills.
+"""Kill a whole audit at random instants, again and again, and compare what it ends with.
 
 python -m tests.robustness.kills --kills 50 --seed 0
 

@@ -1,4 +1,4 @@
-"""A handful of the fuzzer's cases, and that it finds what it looks for; `python -m tests.robustness.fuzz` reads many."""
+"""A handful of the fuzzer's cases, and that it finds what it looks for; the program reads many."""
 
 import os
 import time

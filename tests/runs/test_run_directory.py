@@ -220,10 +220,10 @@ def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, 
 
 
 def read_everything(run: RunDirectory) -> None:
-    opened = RunDirectory.open(run.path)
-    opened.canary_set()
+    open_pipeline = RunDirectory.open(run.path)
+    open_pipeline.canary_set()
     for model in ("before", "after-x"):
-        opened.has_measurement(model)
+        open_pipeline.has_measurement(model)
 
 
 def test_a_run_of_a_newer_version_says_to_upgrade(run: RunDirectory) -> None:

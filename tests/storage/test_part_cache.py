@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from canaryaudit.storage.part_cache import Forgetful, PartDirectory
+from canaryaudit.storage.part_cache import DirectoryCache, NullCache
 
 
 def test_a_part_comes_back_as_it_was(tmp_path: Path) -> None:
-    store = PartDirectory(tmp_path / "parts")
+    store = DirectoryCache(tmp_path / "parts")
     assert store.get("one") is None
     arrays = {"bits": np.array([1.5, np.inf]), "counts": np.array([1, 2], dtype=np.int32)}
     store.put("one", arrays)
-    found = PartDirectory(tmp_path / "parts").get("one")
+    found = DirectoryCache(tmp_path / "parts").get("one")
     assert found is not None
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -20,7 +20,7 @@ def test_a_part_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_is_none(tmp_path: Path) -> None:
-    store = PartDirectory(tmp_path)
+    store = DirectoryCache(tmp_path)
     store.put("one", {"bits": np.ones(3)})
     path = next(tmp_path.iterdir())
     path.write_bytes(path.read_bytes()[:-1])
@@ -32,10 +32,10 @@ def test_a_damaged_part_is_none(tmp_path: Path) -> None:
 def test_a_part_of_a_type_that_numpy_lacks_is_none(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
     (tmp_path / "one.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
-    assert PartDirectory(tmp_path).get("one") is None
+    assert DirectoryCache(tmp_path).get("one") is None
 
 
 def test_forgetful_keeps_nothing() -> None:
-    store = Forgetful()
+    store = NullCache()
     store.put("one", {"bits": np.ones(3)})
     assert store.get("one") is None

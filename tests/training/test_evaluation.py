@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.training import evaluation
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
@@ -48,6 +48,6 @@ def test_ids_of_any_type_train_the_very_same_weights(kind: type) -> None:
     secret = torch.from_numpy(some_text(400) == 3)
     wide = TrainingData(torch.from_numpy(text), secret, torch.from_numpy(heldout))
     narrow = TrainingData(torch.from_numpy(text.astype(kind)), secret, torch.from_numpy(heldout.astype(kind)))
-    (one, first), (two, second) = (train(data, VOCABULARY, CONFIG, Silent()) for data in (wide, narrow))
+    (one, first), (two, second) = (train(data, VOCABULARY, CONFIG, NullReporter()) for data in (wide, narrow))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert (first.train, first.heldout) == (second.train, second.heldout)

@@ -10,7 +10,7 @@ import torch
 
 from canaryaudit.errors import ModelError
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture, TrainingRecord
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.files import atomic_path
@@ -66,16 +66,16 @@ def timeless(record: TrainingRecord) -> dict[str, Any]:
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    one, two = (train(some_data(), VOCABULARY, config(), Silent()) for _ in range(2))
+    one, two = (train(some_data(), VOCABULARY, config(), NullReporter()) for _ in range(2))
     assert same(one[0], two[0])
     assert timeless(one[1]) == timeless(two[1])
-    assert not same(one[0], train(some_data(), VOCABULARY, config(seed=1), Silent())[0])
+    assert not same(one[0], train(some_data(), VOCABULARY, config(seed=1), NullReporter())[0])
 
 
 def test_freed_memory_is_kept_for_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
     monkeypatch.setattr("canaryaudit.environment.keep_freed_memory", lambda: kept.append(True))
-    train(some_data(), VOCABULARY, config(epochs=1), Silent())
+    train(some_data(), VOCABULARY, config(epochs=1), NullReporter())
     assert kept
 
 
@@ -83,23 +83,23 @@ def test_training_leaves_the_random_numbers_of_others_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(some_data(), VOCABULARY, config(epochs=1), Silent())
+    train(some_data(), VOCABULARY, config(epochs=1), NullReporter())
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("interruptions", [(0,), (1,), (4,), (7, 5), (8,), (9,), (10, 0, 3), (13, 1, 1), (26,)])
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, interruptions: tuple[int, ...]) -> None:
-    whole, record = train(some_data(), VOCABULARY, config(), Silent())
+    whole, record = train(some_data(), VOCABULARY, config(), NullReporter())
     path = tmp_path / "checkpoint.safetensors"
     for after in interruptions:
         with pytest.raises(KeyboardInterrupt):
             train(some_data(), VOCABULARY, config(), Recorder(interrupt_after=after), path, atomic_path)
-    narrator = Recorder()
-    resumed, resumed_record = train(some_data(), VOCABULARY, config(), narrator, path, atomic_path)
+    progress = Recorder()
+    resumed, resumed_record = train(some_data(), VOCABULARY, config(), progress, path, atomic_path)
     assert same(whole, resumed)
     assert timeless(record) == timeless(resumed_record)
-    assert bool(narrator.said) == (sum(interruptions) > 0)
+    assert bool(progress.said) == (sum(interruptions) > 0)
 
 
 @pytest.mark.usefixtures("busy")
@@ -122,23 +122,23 @@ def test_a_training_interrupted_while_it_writes_loses_one_checkpoint_at_most(tmp
                 raise KeyboardInterrupt
             return self.whole.__exit__(*error)
 
-    whole, _ = train(some_data(), VOCABULARY, config(), Silent())
+    whole, _ = train(some_data(), VOCABULARY, config(), NullReporter())
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(some_data(), VOCABULARY, config(), Silent(), path, Interrupting)
-    resumed, _ = train(some_data(), VOCABULARY, config(), Silent(), path, atomic_path)
+        train(some_data(), VOCABULARY, config(), NullReporter(), path, Interrupting)
+    resumed, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
     assert same(whole, resumed)
     assert [own.name for own in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    model, record = train(some_data(), VOCABULARY, config(), Silent(), path, atomic_path)
-    narrator = Recorder()
-    again, again_record = train(some_data(), VOCABULARY, config(), narrator, path, atomic_path)
+    model, record = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
+    progress = Recorder()
+    again, again_record = train(some_data(), VOCABULARY, config(), progress, path, atomic_path)
     assert same(model, again)
     assert timeless(record) == timeless(again_record)
-    assert narrator.told == []
+    assert progress.told == []
 
 
 # --- checkpoints that do not fit ------------------------------------------------------------------------
@@ -147,9 +147,9 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epochs": 4}, {"learning_rate": 0.01}, {"size": "paper"}])
 def test_a_checkpoint_of_another_configuration_is_ignored(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    train(some_data(), VOCABULARY, config(**changes), Silent(), path, atomic_path)
-    model, record = train(some_data(), VOCABULARY, config(), Silent(), path, atomic_path)
-    undisturbed, undisturbed_record = train(some_data(), VOCABULARY, config(), Silent())
+    train(some_data(), VOCABULARY, config(**changes), NullReporter(), path, atomic_path)
+    model, record = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
+    undisturbed, undisturbed_record = train(some_data(), VOCABULARY, config(), NullReporter())
     assert same(model, undisturbed)
     assert timeless(record) == timeless(undisturbed_record)
 
@@ -164,23 +164,23 @@ def test_a_checkpoint_of_another_text_secret_or_vocabulary_is_ignored(tmp_path: 
     )
     for number, (other, vocabulary) in enumerate(others):
         path = tmp_path / f"{number}.safetensors"
-        train(other, vocabulary, config(epochs=1), Silent(), path, atomic_path)
-        narrator = Recorder()
-        train(data, VOCABULARY, config(epochs=1), narrator, path, atomic_path)
-        assert narrator.told, "it must train"
+        train(other, vocabulary, config(epochs=1), NullReporter(), path, atomic_path)
+        progress = Recorder()
+        train(data, VOCABULARY, config(epochs=1), progress, path, atomic_path)
+        assert progress.told, "it must train"
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "foreign"])
 def test_a_damaged_checkpoint_begins_anew_and_says_so(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    expected, _ = train(some_data(), VOCABULARY, config(), Silent(), path, atomic_path)
+    expected, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
     data = path.read_bytes()
     changed = bytearray(data)
     changed[-9] ^= 1  # a single bit of a weight or moment
     path.write_bytes({"cut": data[:-5], "changed": bytes(changed), "foreign": b"hello"}[damage])
-    narrator = Recorder()
-    model, _ = train(some_data(), VOCABULARY, config(), narrator, path, atomic_path)
-    assert "damaged" in narrator.said[0]
+    progress = Recorder()
+    model, _ = train(some_data(), VOCABULARY, config(), progress, path, atomic_path)
+    assert "damaged" in progress.said[0]
     assert same(model, expected)
 
 
@@ -190,34 +190,34 @@ def test_a_damaged_checkpoint_begins_anew_and_says_so(tmp_path: Path, damage: st
 def test_training_stops_at_the_target_and_does_not_go_on_when_resumed(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     goal = config(epochs=40, target_accuracy=0.8)
-    model, record = train(some_data(), VOCABULARY, goal, Silent(), path, atomic_path)
+    model, record = train(some_data(), VOCABULARY, goal, NullReporter(), path, atomic_path)
     assert record.reached_target
     assert record.train.accuracy >= 0.8
     assert record.epochs == len(record.history) < 40
-    narrator = Recorder()
-    again, again_record = train(some_data(), VOCABULARY, goal, narrator, path, atomic_path)
+    progress = Recorder()
+    again, again_record = train(some_data(), VOCABULARY, goal, progress, path, atomic_path)
     assert same(model, again)
     assert timeless(record) == timeless(again_record)
-    assert narrator.told == []
-    assert any("reached after" in said for said in narrator.said)
+    assert progress.told == []
+    assert any("reached after" in said for said in progress.said)
 
 
 def test_a_target_out_of_reach_is_said_to_be() -> None:
-    narrator = Recorder()
-    _, record = train(some_data(), VOCABULARY, config(target_accuracy=0.99), narrator)
+    progress = Recorder()
+    _, record = train(some_data(), VOCABULARY, config(target_accuracy=0.99), progress)
     assert record.reached_target is False
     assert record.epochs == 3
-    assert "was not reached in 3 epochs" in narrator.said[-1]
+    assert "was not reached in 3 epochs" in progress.said[-1]
 
 
 def test_without_a_target_nothing_is_said_of_one() -> None:
-    narrator = Recorder()
-    assert train(some_data(), VOCABULARY, config(), narrator)[1].reached_target is None
-    assert narrator.said == []
+    progress = Recorder()
+    assert train(some_data(), VOCABULARY, config(), progress)[1].reached_target is None
+    assert progress.said == []
 
 
 def test_the_target_is_about_the_text_outside_the_secrets() -> None:
-    _, record = train(some_data(), VOCABULARY, config(epochs=25), Silent())
+    _, record = train(some_data(), VOCABULARY, config(epochs=25), NullReporter())
     assert record.train.accuracy > 0.9
     share = float(some_data().secret.float().mean())
     assert record.train.accuracy_all < record.train.accuracy - share / 3
@@ -229,18 +229,18 @@ def test_the_target_is_about_the_text_outside_the_secrets() -> None:
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("length", [700, 660])  # Of 660 characters some epochs take 9 steps, others 8.
 def test_progress_never_goes_back_and_ends_at_the_end(length: int) -> None:
-    narrator = Recorder()
-    train(some_data(length), VOCABULARY, config(), narrator)
-    done = [own[1] for own in narrator.told]
+    progress = Recorder()
+    train(some_data(length), VOCABULARY, config(), progress)
+    done = [own[1] for own in progress.told]
     assert done == sorted(done)
-    assert {own[0] for own in narrator.told} == {"train"}
-    assert done[-1] == narrator.told[-1][2] == 3 * 9
+    assert {own[0] for own in progress.told} == {"train"}
+    assert done[-1] == progress.told[-1][2] == 3 * 9
 
 
 def test_the_line_at_the_end_of_an_epoch_tells_that_epochs_figures() -> None:
-    narrator = Recorder()
-    _, record = train(some_data(), VOCABULARY, config(), narrator)
-    ends = [own[3] for own in narrator.told if own[1] % 9 == 0]
+    progress = Recorder()
+    _, record = train(some_data(), VOCABULARY, config(), progress)
+    ends = [own[3] for own in progress.told if own[1] % 9 == 0]
     assert len(ends) == 3
     for epoch, (facts, history) in enumerate(zip(ends, record.history, strict=True), start=1):
         assert f"epoch {epoch}/3" in facts
@@ -253,7 +253,7 @@ def test_the_line_at_the_end_of_an_epoch_tells_that_epochs_figures() -> None:
 def test_an_epochs_mean_loss_is_that_of_its_windows() -> None:
     """With a learning rate of next to nothing the weights stay as they were drawn, and the loss can be done again."""
     data, still = some_data(), config(epochs=1, learning_rate=1e-12)
-    model, record = train(data, VOCABULARY, still, Silent())
+    model, record = train(data, VOCABULARY, still, NullReporter())
     starts = window_starts(len(data.train), 20, 0, 0)
     losses, hits = [], []
     for start in starts:
@@ -268,7 +268,7 @@ def test_an_epochs_mean_loss_is_that_of_its_windows() -> None:
 
 
 def test_training_learns() -> None:
-    _, record = train(some_data(), VOCABULARY, config(epochs=15), Silent())
+    _, record = train(some_data(), VOCABULARY, config(epochs=15), NullReporter())
     assert record.history[0].loss_bits > 2
     assert record.heldout.loss_bits < 0.5
     assert record.history[-1].heldout_loss_bits == pytest.approx(record.heldout.loss_bits)
@@ -278,11 +278,11 @@ def test_training_learns() -> None:
 
 
 def test_without_held_out_text_training_works_all_the_same() -> None:
-    data, narrator = some_data(), Recorder()
-    _, record = train(TrainingData(data.train, data.secret, data.heldout[:0]), VOCABULARY, config(epochs=1), narrator)
+    data, progress = some_data(), Recorder()
+    _, record = train(TrainingData(data.train, data.secret, data.heldout[:0]), VOCABULARY, config(epochs=1), progress)
     assert (record.heldout.loss_bits, record.history[0].heldout_loss_bits) == (0, 0)
-    assert narrator.told
-    assert not any("held-out" in facts for *_, facts in narrator.told), "nothing is told of a text that is not there"
+    assert progress.told
+    assert not any("held-out" in facts for *_, facts in progress.told), "nothing is told of a text that is not there"
 
 
 @pytest.mark.parametrize("length", [0, 1, 41])
@@ -290,18 +290,18 @@ def test_a_text_shorter_than_two_windows_is_refused(length: int) -> None:
     data = some_data()
     short = TrainingData(data.train[:length], data.secret[:length], data.heldout)
     with pytest.raises(ModelError, match=f"has {length} characters: expected at least 42"):
-        train(short, VOCABULARY, config(), Silent())
+        train(short, VOCABULARY, config(), NullReporter())
 
 
 def test_the_shortest_text_that_is_taken_trains() -> None:
     data = some_data()
     short = TrainingData(data.train[:42], data.secret[:42], data.heldout)
-    assert train(short, VOCABULARY, config(epochs=1), Silent())[1].history[0].loss_bits > 0
+    assert train(short, VOCABULARY, config(epochs=1), NullReporter())[1].history[0].loss_bits > 0
 
 
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
     with pytest.raises(ModelError, match="the loss became nan in epoch"):
-        train(some_data(), VOCABULARY, config(learning_rate=1e38), Silent())
+        train(some_data(), VOCABULARY, config(learning_rate=1e38), NullReporter())
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"target_accuracy": 1.0}, {"window": 1}, {"seed": -1}, {"x": 1}])
@@ -404,6 +404,6 @@ def test_a_text_without_a_character_to_predict_has_no_figures() -> None:
 
 def test_checkpoint_files_hold_no_more_than_this_training_needs(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    model, _ = train(some_data(), VOCABULARY, config(), Silent(), path, atomic_path)
+    model, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
     assert CheckpointFile(path, atomic_path, "another").load() is None
     assert path.stat().st_size < 4 * 4 * model.num_parameters + 10_000

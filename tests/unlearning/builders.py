@@ -11,8 +11,8 @@ from canaryaudit.canaries.insertion import secret_mask
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace
-from canaryaudit.exposure.scoring import log_perplexity_bits, read_prefix
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.records import Architecture
 from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
@@ -121,11 +121,11 @@ def memorised_problem(certainty: float, *, seed: int = 0, positions: int = 60) -
     ).max()
     matrix[0, memorised] += np.log(certainty / (1 - certainty))
     logits = features @ matrix[:-1] + matrix[-1]
-    laws = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
-    laws[:half] = np.r_[np.full(10, 0.1), 0.0, 0.0]
+    distributions = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+    distributions[:half] = np.r_[np.full(10, 0.1), 0.0, 0.0]
     return WholeProblem(
         features=torch.from_numpy(features),
-        targets=torch.from_numpy(laws),
+        targets=torch.from_numpy(distributions),
         weights=torch.ones(positions, dtype=torch.float64),
         matrix=torch.from_numpy(matrix),
         active=torch.arange(10),
@@ -204,13 +204,13 @@ def trained_model(data: TrainingData, vocabulary: Vocabulary, *, window: int, st
 
 def exposures_bits(model: CharLSTM, canaries: list[Canary]) -> np.ndarray:
     """Return each secret's exact exposure, from the log-perplexity of every member of its space."""
-    reader = LSTMReader(model)
+    reader = LSTMLanguageModel(model)
     exposures = []
     for canary in canaries:
         template = Template.parse(canary.template)
         space = EncodedSpace.of(template.space(""), reader.vocabulary)
         members = space.members()
-        costs = log_perplexity_bits(reader, read_prefix(reader, template.prefix), members)
+        costs = score_log_perplexity(reader, read_prefix(reader, template.prefix), members)
         own = costs[(members == reader.vocabulary.encode(canary.completion)).all(1)]
         rank = 0.5 + (costs < own).sum() + (costs == own).sum() / 2
         exposures.append(space.bits - np.log2(rank))

@@ -5,7 +5,7 @@ import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning import UnlearningConfig, unlearn
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, trained_model
@@ -19,7 +19,8 @@ def trained() -> tuple[CharLSTM, TrainingData, list[Canary]]:
     """A model that knows eight codes by heart."""
     codes = np.random.default_rng(0).choice(1000, len(OWNERS), replace=False)
     canaries = [
-        (f"the code of the {owner} is {{digits:3}}.", f"{code:03}") for owner, code in zip(OWNERS, codes, strict=True)
+        (f"the code of the {target_index} is {{digits:3}}.", f"{code:03}")
+        for target_index, code in zip(OWNERS, codes, strict=True)
     ]
     chunks = np.array_split(story(np.random.default_rng(0)), len(OWNERS) * REPETITIONS + 1)
     data, made, vocabulary = text_with_canaries(["\n\n" + "".join(chunk) for chunk in chunks], canaries)
@@ -35,7 +36,7 @@ def exposures(trained: tuple[CharLSTM, TrainingData, list[Canary]]) -> np.ndarra
         config = UnlearningConfig(
             scope="final-layer", window=WINDOW, retain_windows=40, max_fidelity_drop=0.01, seed=seed
         )
-        result = unlearn(model, data, canaries, "", config, 100.0, Silent())
+        result = unlearn(model, data, canaries, "", config, 100.0, NullReporter())
         assert result.notes == ()
         after.append(exposures_bits(result.model, canaries))
     return np.array(after)

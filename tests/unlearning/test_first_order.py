@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.unlearning.first_order import delta, line_search
 from tests.unlearning.builders import tiny_model
 
@@ -86,7 +86,7 @@ class Slope:
             fidelity_drop=lambda: self.cost * abs(1 - self.weight.item()),
             limit=limit,
             taus=taus,
-            narrator=Silent(),
+            progress=NullReporter(),
         )
 
 

@@ -28,7 +28,7 @@ def spelled(model: TableModel, windows: np.ndarray) -> list[str]:
 
 
 def test_windows_follow_the_models_law_and_the_seed() -> None:
-    model = TableModel(SYMBOLS, law="markov", seed=2)
+    model = TableModel(SYMBOLS, distribution="markov", seed=2)
     windows = sample_windows(model, [], 4000, 12, np.random.default_rng(0)).numpy()
     assert windows.shape == (4000, 13)
     same, other = (sample_windows(model, [], 4000, 12, np.random.default_rng(seed)).numpy() for seed in (0, 1))
@@ -38,8 +38,8 @@ def test_windows_follow_the_models_law_and_the_seed() -> None:
     np.add.at(table, (windows[:, :-1].ravel(), windows[:, 1:].ravel()), 1)
     for symbol in np.flatnonzero(table.sum(1) > 2000):
         read = model.read(torch.tensor([int(symbol)]))
-        law = np.exp2(read.log2_probs[0].double().numpy())
-        np.testing.assert_allclose(table[symbol] / table[symbol].sum(), law / law.sum(), atol=0.04)
+        distribution = np.exp2(read.log2_probs[0].double().numpy())
+        np.testing.assert_allclose(table[symbol] / table[symbol].sum(), distribution / distribution.sum(), atol=0.04)
 
 
 def test_windows_begin_anywhere_and_not_only_after_a_line_break() -> None:
@@ -62,7 +62,7 @@ def test_no_window_holds_a_secret_or_the_words_before_it() -> None:
 
 
 def test_a_short_prefix_alone_drops_no_window() -> None:
-    model = TableModel(SYMBOLS, law="flat")
+    model = TableModel(SYMBOLS, distribution="flat")
     own = place("a {digits:6}", "123456", model)
     windows = spelled(model, sample_windows(model, [own], 3000, 20, np.random.default_rng(0)).numpy())
     assert any("a " in window for window in windows)
@@ -70,7 +70,7 @@ def test_a_short_prefix_alone_drops_no_window() -> None:
 
 
 def test_chosen_words_are_ordinary_text_elsewhere() -> None:
-    model = TableModel(SYMBOLS, law="flat")
+    model = TableModel(SYMBOLS, distribution="flat")
     own = place("abc def {choice:ha|b}", "ha", model)
     windows = spelled(model, sample_windows(model, [own], 2000, 20, np.random.default_rng(0)).numpy())
     assert any("ha" in window for window in windows)

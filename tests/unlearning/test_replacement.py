@@ -123,7 +123,7 @@ def alike(secret: str, template: str) -> set[str]:
 def stand_ins(template: str, secret: str, count: int) -> Counter[str]:
     space, rng, drawn = encoded(template), np.random.default_rng(3), Counter[str]()
     for _ in range(count):
-        member = Decoys().stand_in(occurrence(space, VOCABULARY.encode(secret)), rng)
+        member = Decoys().proxy_member(occurrence(space, VOCABULARY.encode(secret)), rng)
         assert member is not None
         assert member.dtype == np.int64
         drawn[spelled(torch.from_numpy(member))] += 1
@@ -162,7 +162,7 @@ def test_a_stand_in_is_a_uniform_member_that_passes_the_same_choices(template: s
 def test_there_is_no_stand_in_where_no_other_member_passes_the_same_choices(template: str, secret: str) -> None:
     assert alike(secret, template) == set()
     place = occurrence(encoded(template), VOCABULARY.encode(secret))
-    assert Decoys().stand_in(place, np.random.default_rng(0)) is None
+    assert Decoys().proxy_member(place, np.random.default_rng(0)) is None
 
 
 def test_a_stand_in_is_found_however_rare_its_like_is() -> None:
@@ -180,7 +180,7 @@ def test_a_stand_in_is_found_in_a_space_too_large_for_floats() -> None:
 def test_fixed_text_has_no_stand_in() -> None:
     replacement = FixedText("no ", VOCABULARY)
     place = occurrence(encoded("{digits:2}"), VOCABULARY.encode("47"))
-    assert replacement.stand_in(place, np.random.default_rng(0)) is None
+    assert replacement.proxy_member(place, np.random.default_rng(0)) is None
 
 
 # --- the model's own continuation
@@ -199,24 +199,24 @@ def law_after(model: TableModel, text: str) -> np.ndarray:
 def test_a_sampled_replacement_follows_the_models_law_without_its_likeliest_first_symbol() -> None:
     """Chi-squared of the first two symbols against the laws of the table, far from both tails' ends."""
     model = TableModel(" 0123ab", seed=3)
-    law = law_after(model, "ab ")
-    likeliest = model.vocabulary.symbols[int(law.argmax())]
+    distribution = law_after(model, "ab ")
+    likeliest = model.vocabulary.symbols[int(distribution.argmax())]
     strategy, (place,) = sampled(model, "ab ", likeliest * 3)
     (item,) = strategy.correct(place, 20_000, np.random.default_rng(0))
     assert item.symbols.shape == (20_000, 3)
-    law[law.argmax()] = 0
-    law /= law.sum()
+    distribution[distribution.argmax()] = 0
+    distribution /= distribution.sum()
     seen = Counter(tuple(row) for row in item.symbols[:, :2].tolist())
     deviation, cells = 0.0, 0
-    for first in np.flatnonzero(law):
+    for first in np.flatnonzero(distribution):
         then = law_after(model, "ab " + model.vocabulary.symbols[first])
-        for second, share in enumerate(law[first] * then / then.sum()):
+        for second, share in enumerate(distribution[first] * then / then.sum()):
             deviation += (seen[(int(first), second)] - 20_000 * share) ** 2 / (20_000 * share)
             cells += 1
-    assert sum(seen[(int(first), second)] for first in np.flatnonzero(law) for second in range(7)) == 20_000
+    assert sum(seen[(int(first), second)] for first in np.flatnonzero(distribution) for second in range(7)) == 20_000
     assert abs(deviation - cells) < 5 * (2 * cells) ** 0.5
     for row, targets in zip(item.symbols[:20], item.targets[:20], strict=True):
-        np.testing.assert_allclose(targets[0], law, atol=1e-6)
+        np.testing.assert_allclose(targets[0], distribution, atol=1e-6)
         told = "ab " + "".join(model.vocabulary.symbols[int(symbol)] for symbol in row[:2])
         np.testing.assert_allclose(targets[2], law_after(model, told), atol=1e-5)
 
@@ -239,12 +239,12 @@ def test_a_model_that_knows_nothing_else_to_say_is_an_error() -> None:
 def test_a_sampled_replacement_moves_every_symbol_and_has_no_stand_in() -> None:
     strategy, (place,) = sampled(TableModel(" 0123ab"), "ab ", "102")
     assert strategy.active_symbols(place.space).tolist() == list(range(7))
-    assert strategy.stand_in(place, np.random.default_rng(0)) is None
+    assert strategy.proxy_member(place, np.random.default_rng(0)) is None
 
 
 def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
-    laws = np.tile([0.0, 0.5, 0.0, 0.5, 0.0], (4000, 1))
-    drawn = Counter(draw_symbols(laws, np.random.default_rng(0)).tolist())
+    distributions = np.tile([0.0, 0.5, 0.0, 0.5, 0.0], (4000, 1))
+    drawn = Counter(draw_symbols(distributions, np.random.default_rng(0)).tolist())
     assert set(drawn) == {1, 3}
     assert abs(drawn[1] - 2000) < 200
 
@@ -252,7 +252,7 @@ def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
         def random(self, count: int) -> np.ndarray:
             return np.array([0.0, 1 - 2**-53, 0.5, 0.25])
 
-    assert draw_symbols(laws[:4], Edge()).tolist() == [1, 3, 3, 1]  # type: ignore[arg-type]
+    assert draw_symbols(distributions[:4], Edge()).tolist() == [1, 3, 3, 1]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.exposure.scoring import read_prefix
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
-from canaryaudit.progress import Silent
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Evaluation, UpdateStep
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.training.loop import evaluate
-from canaryaudit.unlearning import Unlearned, UnlearningConfig, request, unlearn
+from canaryaudit.unlearning import UnlearningConfig, UnlearningResult, request, unlearn
 from canaryaudit.unlearning.all_layers import preconditioned_adam as preconditioned
 from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS
 from canaryaudit.unlearning.curvature.kronecker import KRONECKER_STEPS, KroneckerCurvature, kronecker_curvature
 from canaryaudit.unlearning.curvature.solvers import LiSSA
 from canaryaudit.unlearning.final_layer import newton as second_order
-from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, Minimum
+from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, NewtonResult
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
@@ -41,9 +41,9 @@ class Case:
     data: TrainingData
     canaries: list[Canary]
 
-    def unlearn(self, curvature: KroneckerCurvature | None = None, **options: object) -> Unlearned:
+    def unlearn(self, curvature: KroneckerCurvature | None = None, **options: object) -> UnlearningResult:
         config = UnlearningConfig(**{"window": WINDOW, "retain_windows": 40, "max_fidelity_drop": 0.01, **options})
-        return unlearn(self.model, self.data, self.canaries, "", config, 100.0, Silent(), curvature=curvature)
+        return unlearn(self.model, self.data, self.canaries, "", config, 100.0, NullReporter(), curvature=curvature)
 
     def exposure_bits(self, model: CharLSTM) -> float:
         """Return the secret's exact exposure."""
@@ -62,7 +62,7 @@ def case() -> Case:
 
 
 @pytest.fixture(scope="module")
-def forgotten(case: Case) -> Unlearned:
+def forgotten(case: Case) -> UnlearningResult:
     """Unlearned by the final layer's update alone."""
     return case.unlearn(scope="final-layer")
 
@@ -86,7 +86,7 @@ def test_the_model_learned_the_secret_by_heart(case: Case) -> None:
     assert case.exposure_bits(case.model) == pytest.approx(SPACE_BITS)
 
 
-def test_decoys_take_the_secret_away_and_nothing_else(case: Case, forgotten: Unlearned) -> None:
+def test_decoys_take_the_secret_away_and_nothing_else(case: Case, forgotten: UnlearningResult) -> None:
     assert case.exposure_bits(forgotten.model) < 4
     fidelity = forgotten.fidelity
     assert fidelity.train_accuracy_before > 0.7
@@ -110,13 +110,13 @@ def test_the_original_model_is_left_as_it_is(case: Case) -> None:
         assert all(parameter.grad is None for parameter in case.model.parameters())
 
 
-def test_the_same_seed_gives_the_same_weights(case: Case, forgotten: Unlearned) -> None:
+def test_the_same_seed_gives_the_same_weights(case: Case, forgotten: UnlearningResult) -> None:
     assert same_weights(case.unlearn(scope="final-layer").model, forgotten.model)
     assert not same_weights(case.unlearn(scope="final-layer", seed=3).model, forgotten.model)
     assert same_weights(case.unlearn().model, case.unlearn().model)
 
 
-def test_fidelity_is_what_evaluation_says(case: Case, forgotten: Unlearned) -> None:
+def test_fidelity_is_what_evaluation_says(case: Case, forgotten: UnlearningResult) -> None:
     for model, moment in ((case.model, "before"), (forgotten.model, "after")):
         trained = evaluate(model, case.data.train, case.data.secret, "fp32")
         held = evaluate(model, case.data.heldout, None, "fp32")
@@ -130,7 +130,7 @@ def test_fidelity_is_what_evaluation_says(case: Case, forgotten: Unlearned) -> N
         }
 
 
-def test_the_ledger_adds_up(case: Case, forgotten: Unlearned) -> None:
+def test_the_ledger_adds_up(case: Case, forgotten: UnlearningResult) -> None:
     cost = forgotten.cost
     assert cost.curvature_products == sum(step.solver_iterations + 1 for step in forgotten.updates)
     assert cost.retraining_seconds == 100
@@ -150,7 +150,7 @@ def test_text_replacement_runs_and_records_its_figures(case: Case) -> None:
     result = case.unlearn(replacement="text:not ")
     assert result.updates[-1].objective_after < result.updates[0].objective_before
     assert all(step.curvature_min > 0 and step.converged is (step.residual <= 0.101) for step in result.updates)
-    greedy = read_prefix(LSTMReader(result.model), "the code is ").log2_probs.argmax()
+    greedy = read_prefix(LSTMLanguageModel(result.model), "the code is ").log2_probs.argmax()
     assert result.model.architecture.vocabulary[int(greedy)] == "n"
 
 
@@ -186,16 +186,16 @@ def test_a_first_order_step_that_breaks_the_limit_is_refused(case: Case) -> None
 def push(monkeypatch: pytest.MonkeyPatch, bias: float) -> None:
     """Let the second-order update raise the bias of every active symbol, and do nothing else."""
 
-    def minimise(problem: FinalLayerProblem, narrator: object, start: Tensor | None = None) -> Minimum:
+    def minimise(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
         columns = problem.origin.clone()
         columns[-1] += bias
         step = UpdateStep(step_norm=bias, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
-        return Minimum(columns, (step,), 1, converged=True)
+        return NewtonResult(columns, (step,), 1, converged=True)
 
     monkeypatch.setattr(request, "minimise", minimise)
 
 
-def drop(result: Unlearned) -> float:
+def drop(result: UnlearningResult) -> float:
     return result.fidelity.train_accuracy_before - result.fidelity.train_accuracy_after
 
 
@@ -226,9 +226,9 @@ def test_an_update_that_breaks_the_limit_at_every_length_is_refused(
 
 
 def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stuck(problem: FinalLayerProblem, narrator: object, start: Tensor | None = None) -> Minimum:
+    def stuck(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
         step = UpdateStep(step_norm=0.0, gradient_norm=1.0, objective_before=2.0, objective_after=2.0)
-        return Minimum(problem.origin, (step,), 1, converged=True)
+        return NewtonResult(problem.origin, (step,), 1, converged=True)
 
     monkeypatch.setattr(request, "minimise", stuck)
     with pytest.raises(Inconclusive, match="no second-order step"):
@@ -238,13 +238,13 @@ def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.
 # --- what follows the default's steps
 
 
-def weights_below(result: Unlearned) -> Tensor:
+def weights_below(result: UnlearningResult) -> Tensor:
     assert isinstance(result.model, CharLSTM)
     return result.model.lstm.weight_hh_l0.detach()
 
 
 def told_with(monkeypatch: pytest.MonkeyPatch, probability: float) -> None:
-    monkeypatch.setattr(request, "unseen_probability", lambda found: probability)
+    monkeypatch.setattr(request, "unseen_pvalue", lambda found: probability)
 
 
 def test_where_secrets_still_stand_out_the_final_layers_update_follows(
@@ -359,9 +359,9 @@ def test_a_minimisation_that_did_not_converge_is_noted_once(
 ) -> None:
     ends = list(converged)
 
-    def minimise(problem: FinalLayerProblem, narrator: object, start: Tensor | None = None) -> Minimum:
+    def minimise(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
         step = UpdateStep(step_norm=1.0, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
-        return Minimum(problem.origin, (step,), 1, converged=ends.pop(0))
+        return NewtonResult(problem.origin, (step,), 1, converged=ends.pop(0))
 
     monkeypatch.setattr(request, "minimise", minimise)
     expected = f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged"
@@ -369,7 +369,7 @@ def test_a_minimisation_that_did_not_converge_is_noted_once(
     assert ends == []
 
 
-def test_a_minimisation_that_converged_needs_no_note(forgotten: Unlearned) -> None:
+def test_a_minimisation_that_converged_needs_no_note(forgotten: UnlearningResult) -> None:
     assert forgotten.notes == ()
 
 
@@ -380,7 +380,7 @@ def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatc
     assert any("before it had converged" in note for note in result.notes)
 
 
-def test_the_second_minimisation_begins_where_the_first_ended(forgotten: Unlearned) -> None:
+def test_the_second_minimisation_begins_where_the_first_ended(forgotten: UnlearningResult) -> None:
     """Its objective has more terms, so that only there it may be higher than the one before."""
     rises = [b.objective_before != a.objective_after for a, b in pairwise(forgotten.updates)]
     assert sum(rises) == 1
@@ -391,9 +391,9 @@ def test_the_second_minimisation_begins_where_the_first_ended(forgotten: Unlearn
 def test_without_a_stand_in_there_is_one_minimisation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
-    def watched(problem: FinalLayerProblem, narrator: Silent, start: Tensor | None = None) -> Minimum:
+    def watched(problem: FinalLayerProblem, progress: NullReporter, start: Tensor | None = None) -> NewtonResult:
         started.append(start)
-        return second_order.minimise(problem, narrator, start)
+        return second_order.minimise(problem, progress, start)
 
     monkeypatch.setattr(request, "minimise", watched)
     case.unlearn(replacement="text:not ")
@@ -448,7 +448,7 @@ def test_a_solver_that_fails_leaves_nothing_to_save(case: Case, monkeypatch: pyt
 
 def test_with_a_stored_curvature_a_step_costs_one_product(case: Case) -> None:
     starts = retention_windows(case.data.secret.numpy(), WINDOW, 60, np.random.default_rng(0))
-    curvature = kronecker_curvature(case.model, gather(case.data.train, starts, WINDOW), 0, Silent())
+    curvature = kronecker_curvature(case.model, gather(case.data.train, starts, WINDOW), 0, NullReporter())
     layers = case.unlearn(curvature, scope="all-layers", solver="kronecker")
     assert layers.cost.curvature_products == len(layers.updates) == KRONECKER_STEPS
     assert layers.updates[-1].objective_after < layers.updates[0].objective_before / 3
@@ -514,7 +514,7 @@ def test_the_models_own_continuation_keeps_the_secret_from_being_said(case: Case
     result = case.unlearn(replacement="sampled")
     assert case.exposure_bits(result.model) < SPACE_BITS - 1
     assert result.updates[-1].objective_after < result.updates[0].objective_before
-    greedy = read_prefix(LSTMReader(result.model), "the code is ").log2_probs.argmax()
+    greedy = read_prefix(LSTMLanguageModel(result.model), "the code is ").log2_probs.argmax()
     assert result.model.architecture.vocabulary[int(greedy)] != SECRET[0]
 
 

@@ -8,20 +8,22 @@ import numpy as np
 from canaryaudit.records import Estimate
 
 
-def enumerate_ranks(costs_bits: np.ndarray, target_rows: Sequence[int], excluded_rows: Sequence[int]) -> list[float]:
+def enumerate_ranks(
+    log_perplexity_bits: np.ndarray, target_rows: Sequence[int], excluded_rows: Sequence[int]
+) -> list[float]:
     """Rank targets among all members of a space whose costs are known: 1 + likelier ones, ties count half.
 
     Args:
-        costs_bits: Log-perplexity of every member, shape (size,).
+        log_perplexity_bits: Log-perplexity of every member, shape (size,).
         target_rows: Rows of the members to rank.
         excluded_rows: Rows that are nobody's reference: the inserted canaries.
     """
-    kept = np.ones(len(costs_bits), dtype=bool)
+    kept = np.ones(len(log_perplexity_bits), dtype=bool)
     kept[list(excluded_rows)] = False
-    ordered = np.sort(costs_bits[kept])
+    ordered = np.sort(log_perplexity_bits[kept])
     ranks = []
     for row in target_rows:
-        cost = costs_bits[row]
+        cost = log_perplexity_bits[row]
         below, up_to = np.searchsorted(ordered, cost, "left"), np.searchsorted(ordered, cost, "right")
         ties = up_to - below - int(kept[row])  # a target that is itself a reference does not tie with itself
         ranks.append(1 + float(below) + 0.5 * float(ties))

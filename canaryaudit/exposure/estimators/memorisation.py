@@ -9,7 +9,7 @@ from scipy.stats import beta, gamma
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.records import CanaryMeasurement, MemorisationCurve, MemorisationPoint
-from canaryaudit.stats import EXPECTED_MEAN_BITS, sum_probability
+from canaryaudit.stats import EXPECTED_MEAN_BITS, exposure_sum_pvalue
 
 SIGNIFICANCE = 0.05
 """How often at most a curve of secrets that the model never saw names a number of repetitions, by the rule below."""
@@ -55,9 +55,9 @@ def memorisation_curve(
 ) -> MemorisationCurve:
     """Gather exposures by number of repetitions; controls are the point at 0.
 
-    The answer, ``told_from``, is the smallest number of repetitions at which the canaries are told from secrets
+    The answer, ``detected_from``, is the smallest number of repetitions at which the canaries are told from secrets
     that the model never saw. At each number of repetitions above 0, the hypothesis that the exposures are those
-    of unseen secrets is tested (``sum_probability``, one-sided); the p-values are corrected over all numbers of
+    of unseen secrets is tested (``exposure_sum_pvalue``, one-sided); the p-values are corrected over all numbers of
     repetitions of the curve (Holm 1979), and the smallest number with a corrected p of at most 5 % is named. A
     curve of unseen secrets then names one in at most 5 % of audits. Where an exposure is not exact, the lower end of
     its interval is what is tested, so that an uncertain measurement makes the answer more cautious, never bolder.
@@ -89,7 +89,7 @@ def memorisation_curve(
     counts = sorted({int(count) for count in repetitions})
     rows = {count: np.flatnonzero(repetitions == count) for count in counts}
     tested = [count for count in counts if count > 0]
-    pvalues = [sum_probability(low[rows[count]].tolist()) for count in tested]
+    pvalues = [exposure_sum_pvalue(low[rows[count]].tolist()) for count in tested]
     corrected = dict(zip(tested, zip(pvalues, holm(pvalues), strict=True), strict=True))
     points = []
     for count in counts:
@@ -117,7 +117,7 @@ def memorisation_curve(
             )
         )
     told = [point.repetitions for point in points if point.told]
-    return MemorisationCurve(template=template, points=tuple(points), told_from=min(told, default=None))
+    return MemorisationCurve(template=template, points=tuple(points), detected_from=min(told, default=None))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -113,7 +113,7 @@ def _facts(summary: Summary) -> Table:
             grid.add_row(Text("Relearning"), Text(relearning_verdict(method)))
     if summary.memorisation:
         whole = summary.memorisation.curves[0]
-        told = ["none" if n is None else f"{n:,}" for n in (whole.told_from_before, whole.told_from_after)]
+        told = ["none" if n is None else f"{n:,}" for n in (whole.detected_from_before, whole.detected_from_after)]
         grid.add_row(
             Text("Remembered from"),
             Text(" → ".join(told[: 1 + bool(whole.after)]) + " (repetitions told from never seen)"),

@@ -15,7 +15,7 @@ from canaryaudit.records import (
     ModelRecord,
     ReferenceDistribution,
     UnlearningRecord,
-    foremost,
+    main_result,
 )
 from canaryaudit.report.schema import (
     CalibrationFigures,
@@ -169,7 +169,7 @@ def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningReco
     """Return the unlearning that is the "after" of the page."""
     measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
     if shown is None:
-        about = foremost([record for record, _ in measured])
+        about = main_result([record for record, _ in measured])
         return next((pair for pair in measured if pair[0] is about), None)
     for record, measurement in measured:
         if record.name == shown:

@@ -26,8 +26,8 @@ def memorisation(
             template=places[curve.template],
             before=curve.points,
             after=found.points if (found := later.get(curve.template)) else (),
-            told_from_before=curve.told_from,
-            told_from_after=found.told_from if found else None,
+            detected_from_before=curve.detected_from,
+            detected_from_after=found.detected_from if found else None,
         )
         for curve in before.memorisation
         if curve.template in places
@@ -64,15 +64,15 @@ def _one_digit(value: float | None) -> float | None:
 
 def _answer(before: Measurement, after: Measurement | None, later: MemorisationCurve | None) -> str:
     """Say in a sentence how often a secret must occur to be remembered."""
-    told = _named(before.memorisation[0].told_from)
+    told = _named(before.memorisation[0].detected_from)
     said = "The smallest number of repetitions at which the canaries are told from secrets that the model never saw: "
-    said += f"{told} before unlearning, {_named(later.told_from)} afterwards." if later else f"{told}."
+    said += f"{told} before unlearning, {_named(later.detected_from)} afterwards." if later else f"{told}."
     failed = [m for m in (before, after) if m and m.calibration and not m.calibration.passed]
     return said + (" The controls failed: do not rely on this." if failed else "")
 
 
-def _named(told_from: int | None) -> str:
-    return "none of those tried" if told_from is None else f"{told_from:,}"
+def _named(detected_from: int | None) -> str:
+    return "none of those tried" if detected_from is None else f"{detected_from:,}"
 
 
 def attack(extraction: Extraction) -> AttackFigures | None:

@@ -14,7 +14,7 @@ from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, M
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict
-from canaryaudit.stats import small_sum_probability
+from canaryaudit.stats import exposure_sum_lower_pvalue
 
 _TROUBLING_RESIDUAL = 0.5
 """A linear solve that leaves more than half of its right-hand side undone is worth a warning; one that misses its
@@ -179,7 +179,7 @@ def warnings(
     if unmeasured := [canary.id for canary in canaries if after and canary.after is None]:
         said.append(f"Not measured after unlearning, and counted as before: {listed(unmeasured)}.")
     last = [measured for measured in (after or before).canaries if not measured.control]
-    if last and small_sum_probability([c.exposure.high for c in last], [c.space_bits for c in last]) < UNLIKELY:
+    if last and exposure_sum_lower_pvalue([c.exposure.high for c in last], [c.space_bits for c in last]) < UNLIKELY:
         said.append(
             "The exposures are smaller than chance explains (probability below 1 %): the secrets may have become "
             "conspicuously unlikely, which is a trace too. No verdict here looks for it."

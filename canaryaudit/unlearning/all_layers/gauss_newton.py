@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
-from canaryaudit.unlearning.all_layers.objective import AllLayersProblem, Reading
+from canaryaudit.unlearning.all_layers.objective import AllLayersProblem, BranchingBatch
 from canaryaudit.unlearning.curvature.solvers import ConjugateGradients, LiSSA, Solver
 
 STEPS = 6
@@ -27,7 +27,7 @@ _SHARES = (1.0, 0.5, 0.25, 0.125)
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepResult:
     """What ``gauss_newton`` did.
 
     Attributes:
@@ -50,8 +50,13 @@ solver ``kronecker`` needs a stored curvature: see ``kronecker``."""
 
 
 def gauss_newton(
-    model: CharLSTM, problem: AllLayersProblem, solver: Solver, limit: float, narrator: Narrator, steps: int = STEPS
-) -> Stepped:
+    model: CharLSTM,
+    problem: AllLayersProblem,
+    solver: Solver,
+    limit: float,
+    progress: ProgressReporter,
+    steps: int = STEPS,
+) -> StepResult:
     """Move the weights of ``model`` in place.
 
     Args:
@@ -59,7 +64,7 @@ def gauss_newton(
         problem: Draws each step's objective.
         solver: Of the linear system.
         limit: Largest drop of accuracy on the retained windows in one step.
-        narrator: Told of every step.
+        progress: Told of every step.
         steps: How many to take.
     """
     damping_share = DAMPING_SHARE
@@ -90,19 +95,19 @@ def gauss_newton(
                 note="" if solved.converged else solved.status,
             )
         )
-        narrator.progress("unlearn", index + 1, steps, f"objective {value:.1f} to {after:.1f}")
+        progress.update("unlearn", index + 1, steps, f"objective {value:.1f} to {after:.1f}")
         quality = (value - after) / max(promised, 1e-12)
         if share == 1.0 and quality > 0.75:
             damping_share /= 4
         elif share < 0.5 or quality < 0.25:
             damping_share *= 4
-    return Stepped(tuple(done), gradients, products)
+    return StepResult(tuple(done), gradients, products)
 
 
 def _line_search(
     model: CharLSTM,
     problem: AllLayersProblem,
-    readings: Sequence[Reading],
+    readings: Sequence[BranchingBatch],
     direction: torch.Tensor,
     value: float,
     limit: float,

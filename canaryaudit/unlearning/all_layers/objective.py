@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.unlearning.curvature.products import DifferentiableLoss, as_function
-from canaryaudit.unlearning.decoys import Corrected, laws_along
+from canaryaudit.unlearning.decoys import Corrected, distributions_along
 from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.occurrences import Occurrence, Surroundings, in_turn
 from canaryaudit.unlearning.replacement import Replacement
@@ -37,7 +37,7 @@ AROUND_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
-class Reading:
+class BranchingBatch:
     """Sequences that branch off shared contexts, and the law of what follows each of their symbols.
 
     Attributes:
@@ -58,8 +58,8 @@ class Reading:
         return self.contexts.numel() + (0 if self.branches is None else self.branches.numel())
 
 
-class Reader(nn.Module):
-    """A model as a function of a ``Reading``: logits at its positions, shape (P, V).
+class BranchingModel(nn.Module):
+    """A model as a function of a ``BranchingBatch``: logits at its positions, shape (P, V).
 
     In the weights' own precision: without oneDNN, which forward mode must do without, bfloat16 takes a processor
     twice as long.
@@ -69,7 +69,7 @@ class Reader(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, reading: BranchingBatch) -> Tensor:
         """Read the contexts once, and every branch from its context's state."""
         hidden, state = self.model.features(reading.contexts)
         rows = [hidden.flatten(0, 1)]
@@ -82,19 +82,19 @@ class Reader(nn.Module):
         return logits
 
 
-def divergence(logits: Tensor, reading: Reading) -> Tensor:
+def divergence(logits: Tensor, reading: BranchingBatch) -> Tensor:
     """Return sum_i w_i KL(t_i || softmax(logits_i)), in nats."""
     return weighted_divergence(logits, reading.targets, reading.weights)
 
 
-def secant_curvature(logits: Tensor, reading: Reading, direction: Tensor) -> Tensor:
+def secant_curvature(logits: Tensor, reading: BranchingBatch, direction: Tensor) -> Tensor:
     """Return L v with L = w (diag q - q q'), q half-way between what is predicted and what is wanted.
 
     A memorised secret is predicted with certainty: there the second derivative of its loss is zero, and a
     Gauss-Newton step arbitrarily long.
     """
-    law = (torch.softmax(logits, 1) + reading.targets) / 2
-    return reading.weights[:, None] * law * (direction - (law * direction).sum(1, keepdim=True))
+    distribution = (torch.softmax(logits, 1) + reading.targets) / 2
+    return reading.weights[:, None] * distribution * (direction - (distribution * direction).sum(1, keepdim=True))
 
 
 class AllLayersProblem:
@@ -124,14 +124,14 @@ class AllLayersProblem:
         self.model, self.replacement = model, replacement
         self.retained, self.window, self.rng = retained, window, rng
         self._surroundings, self._turns = Surroundings(text, places), in_turn(places, rng)
-        self._reader = Reader(model)
+        self._reader = BranchingModel(model)
 
     @property
     def retained_weight(self) -> float:
         """Summed weight of the positions to retain in one step."""
         return float(self.window * max(1, min(RETAINED_BATCH, len(self.retained))))
 
-    def draw(self) -> list[Reading]:
+    def draw(self) -> list[BranchingBatch]:
         """Return the next step's readings: of secrets, of which each comes in turn, and of other text."""
         chosen = self.rng.permutation(len(self.retained))[:RETAINED_BATCH]
         kept = [self._kept(self.retained[torch.from_numpy(chosen)][:, :-1])] if len(chosen) else []
@@ -141,18 +141,18 @@ class AllLayersProblem:
             secrets += self._around(next(self._turns), bare=index % 2 == 0, weight=weight)
         return merged(secrets) + kept
 
-    def loss(self, model: CharLSTM, readings: Sequence[Reading]) -> DifferentiableLoss[Reading]:
+    def loss(self, model: CharLSTM, readings: Sequence[BranchingBatch]) -> DifferentiableLoss[BranchingBatch]:
         """Return the objective of these readings at the weights of ``model``."""
-        parameters, predict = as_function(Reader(model))
+        parameters, predict = as_function(BranchingModel(model))
         return DifferentiableLoss(parameters, predict, divergence, readings, secant_curvature)
 
     @torch.no_grad()
-    def accuracy(self, model: CharLSTM, readings: Sequence[Reading]) -> float:
+    def accuracy(self, model: CharLSTM, readings: Sequence[BranchingBatch]) -> float:
         """Return the accuracy on the retained windows."""
         hits = positions = 0
         for own in readings:
             if own.branches is None:
-                likeliest = Reader(model)(own).argmax(1).view_as(own.contexts)
+                likeliest = BranchingModel(model)(own).argmax(1).view_as(own.contexts)
                 hits += int((likeliest[:, :-1] == own.contexts[:, 1:]).sum())
                 positions += own.contexts[:, 1:].numel()
         return hits / max(1, positions)
@@ -161,14 +161,14 @@ class AllLayersProblem:
     def _laws(self, contexts: Tensor, branches: Tensor | None = None) -> Tensor:
         """Return the original model's laws, shape (P, V)."""
         nothing = torch.empty(0, device=contexts.device)
-        laws: Tensor = self._reader(Reading(contexts, branches, nothing, nothing)).softmax(1)
-        return laws
+        distributions: Tensor = self._reader(BranchingBatch(contexts, branches, nothing, nothing)).softmax(1)
+        return distributions
 
-    def _kept(self, windows: Tensor) -> Reading:
-        laws = self._laws(windows)
-        return Reading(windows, None, laws, laws.new_ones(len(laws)))
+    def _kept(self, windows: Tensor) -> BranchingBatch:
+        distributions = self._laws(windows)
+        return BranchingBatch(windows, None, distributions, distributions.new_ones(len(distributions)))
 
-    def _around(self, place: Occurrence, *, bare: bool, weight: float) -> list[Reading]:
+    def _around(self, place: Occurrence, *, bare: bool, weight: float) -> list[BranchingBatch]:
         """Return a secret's context with its replacements and its own path, one reading for each of their lengths."""
         depth = 0 if bare else min(self._surroundings.free(place), CONTEXT)
         context = self._surroundings.context(place, depth)[None]
@@ -176,15 +176,16 @@ class AllLayersProblem:
         whole = torch.cat((secret, suffix))[None, None]
         truly = self._laws(context, whole)
         before, after = truly[: context.shape[1] - 1], truly[context.shape[1] - 1 + len(secret) :]
-        stand_in = self.replacement.stand_in(place, self.rng)
+        proxy_member = self.replacement.proxy_member(place, self.rng)
         readings = []
         corrected = self.replacement.correct(place, DECOYS, self.rng)
         for item in corrected:
             share = weight * len(item.symbols) / sum(len(own.symbols) for own in corrected)
             readings.append(self._branching(context, item, suffix, before, after, share))
-        if stand_in is not None:
+        if proxy_member is not None:
             own = Corrected(
-                secret[None].cpu(), torch.from_numpy(laws_along(place.space, place.space.shares, place.secret))[None]
+                secret[None].cpu(),
+                torch.from_numpy(distributions_along(place.space, place.space.shares, place.secret))[None],
             )
             path = self._branching(context, own, suffix, before, after, weight)
             lengths = [item.symbols.shape[1] for item in corrected]
@@ -197,7 +198,7 @@ class AllLayersProblem:
 
     def _branching(
         self, context: Tensor, corrected: Corrected, suffix: Tensor, before: Tensor, after: Tensor, weight: float
-    ) -> Reading:
+    ) -> BranchingBatch:
         """Return the reading of a context that replacements and the suffix follow."""
         symbols, targets = corrected.symbols.to(context.device), corrected.targets.to(context.device)
         count, length = symbols.shape
@@ -207,7 +208,7 @@ class AllLayersProblem:
         own = torch.full((count, along.shape[1]), each * AROUND_WEIGHT, device=context.device)
         own[:, : length - 1] = each
         around = torch.full((len(before),), AROUND_WEIGHT * each, device=context.device)
-        return Reading(
+        return BranchingBatch(
             context,
             branches[None],
             torch.cat((before, targets[:, 0].mean(0, keepdim=True), along.flatten(0, 1))),
@@ -215,9 +216,9 @@ class AllLayersProblem:
         )
 
 
-def merged(readings: Sequence[Reading]) -> list[Reading]:
+def merged(readings: Sequence[BranchingBatch]) -> list[BranchingBatch]:
     """Join readings of equal shapes into one: sequences side by side cost little more than one."""
-    groups: dict[tuple[int, ...], list[Reading]] = {}
+    groups: dict[tuple[int, ...], list[BranchingBatch]] = {}
     for own in readings:
         groups.setdefault(
             (own.contexts.shape[1], *own.branches.shape[1:]) if own.branches is not None else (), []
@@ -235,15 +236,15 @@ def merged(readings: Sequence[Reading]) -> list[Reading]:
         ]
         branches = [own.branches for own in group if own.branches is not None]
         joined.append(
-            Reading(torch.cat([own.contexts for own in group]), torch.cat(branches) if branches else None, *rows)
+            BranchingBatch(torch.cat([own.contexts for own in group]), torch.cat(branches) if branches else None, *rows)
         )
     return joined
 
 
-def _joined(one: Reading, other: Reading) -> Reading:
+def _joined(one: BranchingBatch, other: BranchingBatch) -> BranchingBatch:
     """Join two readings of one context whose branches are equally long."""
     depth = one.contexts.shape[1]
-    return Reading(
+    return BranchingBatch(
         one.contexts,
         torch.cat([own.branches for own in (one, other) if own.branches is not None], 1),
         torch.cat((one.targets, other.targets[depth:])),

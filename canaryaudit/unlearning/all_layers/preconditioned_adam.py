@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
-from canaryaudit.unlearning.decoys import Decoys, laws_along
+from canaryaudit.unlearning.decoys import Decoys, distributions_along
 from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.occurrences import Occurrence, Surroundings, in_turn
 from canaryaudit.unlearning.replacement import Replacement
@@ -60,7 +60,7 @@ _READ_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Rows:
+class SequenceBatch:
     """Text side by side, and the law of what follows each symbol.
 
     Attributes:
@@ -75,7 +75,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepResult:
     """What the steps did.
 
     Attributes:
@@ -89,7 +89,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of a step, as in ``Rows``; ``own`` weighs the secret's place and its end, and is 0 around it."""
+    """One row of a step, as in ``SequenceBatch``; ``own`` weighs the secret's place and its end, and is 0 around it."""
 
     symbols: Tensor
     targets: Tensor
@@ -149,7 +149,7 @@ class PreconditionedProblem:
         self.inputs, self._laws = self._read(self._kept) if count else ({}, torch.empty(0))
         self._drawn = 0
 
-    def draw(self) -> Rows:
+    def draw(self) -> SequenceBatch:
         """Return the next step's rows: decoys, secrets, and other text."""
         told = [
             self._decoy(next(self._turns), likely=index % 2 == 1, deep=index >= BARE_DECOYS)
@@ -172,9 +172,9 @@ class PreconditionedProblem:
             weights = torch.full(self._kept.shape[1:], each, device=self.device)
             parts += [(self._kept[own], self._laws[own], weights) for own in index.tolist()]
         pad = nn.utils.rnn.pad_sequence
-        return Rows(*(pad(list(part), batch_first=True) for part in zip(*parts, strict=True)))
+        return SequenceBatch(*(pad(list(part), batch_first=True) for part in zip(*parts, strict=True)))
 
-    def loss(self, model: CharLSTM, rows: Rows) -> Tensor:
+    def loss(self, model: CharLSTM, rows: SequenceBatch) -> Tensor:
         """Return F on these rows, in nats."""
         with autocast(rows.symbols.device, self.precision):
             logits = model(rows.symbols)
@@ -194,13 +194,13 @@ class PreconditionedProblem:
         return self._row(place, item.symbols[0], item.targets[0], 1.0, deep=deep)
 
     def _along(self, decoys: Decoys, place: Occurrence, member: np.ndarray, weight: float, *, deep: bool) -> _Row:
-        laws = torch.from_numpy(laws_along(place.space, decoys.laws(place), member))
-        return self._row(place, torch.from_numpy(member), laws, weight, deep=deep)
+        distributions = torch.from_numpy(distributions_along(place.space, decoys.distributions(place), member))
+        return self._row(place, torch.from_numpy(member), distributions, weight, deep=deep)
 
-    def _row(self, place: Occurrence, member: Tensor, laws: Tensor, weight: float, *, deep: bool) -> _Row:
+    def _row(self, place: Occurrence, member: Tensor, distributions: Tensor, weight: float, *, deep: bool) -> _Row:
         around = self._predicted(place, deep=deep)
         symbols = torch.cat((around.context, member.to(self.device), torch.from_numpy(place.suffix).to(self.device)))
-        targets = torch.cat((around.before, laws.to(around.before), around.after))
+        targets = torch.cat((around.before, distributions.to(around.before), around.after))
         own = around.before.new_zeros(len(symbols))
         # And what ends it: a model that does not stop after a secret's length is not the text's any more.
         first, last = len(around.context) - 1, len(around.context) + len(member)
@@ -218,15 +218,17 @@ class PreconditionedProblem:
             secret, suffix = (torch.from_numpy(part).to(self.device) for part in (place.secret, place.suffix))
             with autocast(self.device, self.precision):
                 logits = self.model(torch.cat((context, secret, suffix))[None])[0]
-            laws = logits.to(self.model.output.weight.dtype).softmax(1)
-            self._around[key] = _Around(context, laws[: len(context) - 1], laws[len(context) + len(secret) - 1 :])
+            distributions = logits.to(self.model.output.weight.dtype).softmax(1)
+            self._around[key] = _Around(
+                context, distributions[: len(context) - 1], distributions[len(context) + len(secret) - 1 :]
+            )
         return self._around[key]
 
     @torch.no_grad()
     def _read(self, windows: Tensor) -> tuple[dict[tuple[str, ...], Tensor], Tensor]:
         """Return E[x x'] of the matrices' inputs x, by the matrices' names, and the laws, shape (W, T, V)."""
         sums: dict[tuple[str, ...], Tensor] = {}
-        laws = []
+        distributions = []
         kind = self.model.output.weight.dtype
         for batch in torch.split(windows, _READ_AT_ONCE):
             with autocast(batch.device, self.precision):
@@ -235,8 +237,8 @@ class PreconditionedProblem:
             for names, inputs in found:
                 flat = inputs.flatten(0, 1).to(kind)
                 sums[names] = sums.get(names, torch.zeros(())) + flat.T @ flat / windows.numel()
-            laws.append(logits.to(kind).softmax(2))
-        return sums, torch.cat(laws) if laws else windows.new_empty((0, 0, 0), dtype=kind)
+            distributions.append(logits.to(kind).softmax(2))
+        return sums, torch.cat(distributions) if distributions else windows.new_empty((0, 0, 0), dtype=kind)
 
 
 def layer_inputs(model: CharLSTM, symbols: Tensor) -> list[tuple[tuple[str, ...], Tensor]]:
@@ -265,13 +267,13 @@ def inverse_root(moments: Tensor, damping: float) -> Tensor:
     return root
 
 
-def take_steps(model: CharLSTM, problem: PreconditionedProblem, narrator: Narrator) -> Stepped:
+def take_steps(model: CharLSTM, problem: PreconditionedProblem, progress: ProgressReporter) -> StepResult:
     """Move the weights of ``model`` in place.
 
     Args:
         model: A copy of the original model.
         problem: Draws each step's rows.
-        narrator: Told of every step.
+        progress: Told of every step.
     """
     roots = {
         name: root
@@ -305,7 +307,7 @@ def take_steps(model: CharLSTM, problem: PreconditionedProblem, narrator: Narrat
         pairs = zip(named.values(), before, strict=True)
         length = math.sqrt(sum(float((own.detach() - old).square().sum()) for own, old in pairs))
         records.append((length, norm, float(loss.detach())))
-        narrator.progress("unlearn", index + 1, problem.steps, f"objective {records[-1][2]:.3f}")
+        progress.update("unlearn", index + 1, problem.steps, f"objective {records[-1][2]:.3f}")
     model.zero_grad(set_to_none=True)
     with torch.no_grad():
         last = float(problem.loss(model, problem.draw()))
@@ -314,4 +316,4 @@ def take_steps(model: CharLSTM, problem: PreconditionedProblem, narrator: Narrat
         UpdateStep(step_norm=length, gradient_norm=norm, objective_before=value, objective_after=after)
         for (length, norm, value), after in zip(records, afters, strict=True)
     )
-    return Stepped(steps, symbols)
+    return StepResult(steps, symbols)

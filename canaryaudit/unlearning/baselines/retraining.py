@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.distributed import ALONE, Ranks
+from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import UnlearningError
-from canaryaudit.models.char_lstm import CharLSTM, LSTMReader
+from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.ensemble import Ensemble
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Baseline, TrainingRecord, UnlearningCost
 from canaryaudit.training.config import TrainingConfig
 from canaryaudit.training.data import TrainingData, affected_windows, retention_windows
@@ -34,18 +34,18 @@ from canaryaudit.unlearning.baselines.sisa import (
     shard_bounds,
 )
 from canaryaudit.unlearning.correction import corrected_data
-from canaryaudit.unlearning.distinguishability import beside_decoys
+from canaryaudit.unlearning.distinguishability import compare_with_fresh_draws
 from canaryaudit.unlearning.fidelity import (
     Evaluations,
+    accuracy_drop,
+    check_fidelity,
     evaluations,
     fidelity,
     keep_within_limit,
-    lost_accuracy,
-    refuse_over_limit,
 )
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occurrences
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
-from canaryaudit.unlearning.result import Unlearned
+from canaryaudit.unlearning.result import UnlearningResult
 
 FINE_TUNING_RATE = 1.0
 """Highest learning rate of fine-tuning, as a share of the training's: at a third of it, memorised secrets stay where
@@ -108,9 +108,9 @@ def unlearn_by_training(
     config: BaselineConfig,
     workplace: Workplace,
     atomically: Callable[[Path], AbstractContextManager[Path]],
-    narrator: Narrator,
-    ranks: Ranks = ALONE,
-) -> Unlearned:
+    progress: ProgressReporter,
+    processes: ProcessGroup = SINGLE_PROCESS,
+) -> UnlearningResult:
     """Make a model that was trained on the corrected text.
 
     Args:
@@ -120,8 +120,8 @@ def unlearn_by_training(
         config: How to unlearn.
         workplace: Where trainings keep what they go on from.
         atomically: Context manager that gives a temporary path and moves it into place.
-        narrator: Told of progress.
-        ranks: Who trains.
+        progress: Told of progress.
+        processes: Who trains.
 
     Raises:
         UnlearningError: Nothing to unlearn, or too many shards.
@@ -139,11 +139,11 @@ def unlearn_by_training(
         original,
         places,
         canary_set.inserted,
-        parse_replacement(config.replacement, vocabulary, LSTMReader(original.model), places),
+        parse_replacement(config.replacement, vocabulary, LSTMLanguageModel(original.model), places),
         config,
-        ShardTrainer(vocabulary.symbols, original.training, workplace, atomically, narrator, ranks),
+        ShardTrainer(vocabulary.symbols, original.training, workplace, atomically, progress, processes),
         evaluations(original.model, original.data, config.precision),
-        narrator,
+        progress,
     )
     match config.method:
         case "retrain":
@@ -165,26 +165,26 @@ class _Request:
     config: BaselineConfig
     trainer: ShardTrainer
     before: Evaluations
-    narrator: Narrator
+    progress: ProgressReporter
 
-    def retrain(self) -> Unlearned:
+    def retrain(self) -> UnlearningResult:
         """Train from scratch on the corrected text, as the original was, to the same accuracy."""
         config, data = self.config, self._corrected()
         model, record = self.trainer.train(data)
         seconds, gradients, notes = record.seconds, passes_over_windows(record), []
         after = evaluations(model, self.original.data, config.precision)
         top_ups = 0
-        while lost_accuracy(self.before, after) > config.max_fidelity_drop and top_ups < MOST_TOP_UPS:
+        while accuracy_drop(self.before, after) > config.max_fidelity_drop and top_ups < MOST_TOP_UPS:
             top_ups += 1
             model, record = self._train_further(model, data, TOP_UP_RATE, top_ups)
             seconds, gradients = seconds + record.seconds, gradients + passes_over_windows(record)
             after = evaluations(model, self.original.data, config.precision)
         if top_ups:
             notes.append(f"{top_ups} more epochs at a low learning rate, to come to the original's accuracy")
-        refuse_over_limit(self.before, after, config.max_fidelity_drop, "the retrained model")
+        check_fidelity(self.before, after, config.max_fidelity_drop, "the retrained model")
         return self._unlearned(model, after, seconds, gradients, notes)
 
-    def fine_tune(self) -> Unlearned:
+    def fine_tune(self) -> UnlearningResult:
         """Train the original further on the corrected text until the secrets cost what fresh draws cost.
 
         One epoch, with a learning rate cycle of its own, after the other: until the chosen secrets are, on
@@ -199,7 +199,7 @@ class _Request:
             score = self.standard_score(model)
             seconds += record.seconds + time.perf_counter() - started
             gradients += passes_over_windows(record)
-            self.narrator.say(
+            self.progress.info(
                 f"Fine-tuned for {epoch} of at most {MOST_EPOCHS} epochs: the secrets stand {score:.1f} standard "
                 "deviations below fresh draws."
             )
@@ -217,11 +217,11 @@ class _Request:
             evaluations(model, self.original.data, config.precision),
             config.max_fidelity_drop,
             config.precision,
-            self.narrator,
+            self.progress,
         )
         return self._unlearned(model, after, seconds, gradients, [*notes, *scaling])
 
-    def train_by_shards(self) -> Unlearned:
+    def train_by_shards(self) -> UnlearningResult:
         """Train every shard's model, then again those whose shard holds a chosen secret; average all of them.
 
         Source: Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P (SISA, without slices).
@@ -235,7 +235,7 @@ class _Request:
         whole = evaluations(Ensemble([shard.model for shard in first]), data, config.precision)
         what, advice = f"the ensemble of {config.shards} shards", "or use fewer --shards"
         # An ensemble that is too weak before the request will not be better after it.
-        refuse_over_limit(self.before, whole, config.max_fidelity_drop, what, advice)
+        check_fidelity(self.before, whole, config.max_fidelity_drop, what, advice)
         last = list(first)
         affected = affected_shards(self.places, bounds)
         for index in affected:
@@ -246,7 +246,7 @@ class _Request:
             last[index] = self.trainer.train_shard(corrected, index, corrected=True)
         ensemble = Ensemble([shard.model for shard in last])
         after = evaluations(ensemble, data, config.precision)
-        refuse_over_limit(self.before, after, config.max_fidelity_drop, what, advice)
+        check_fidelity(self.before, after, config.max_fidelity_drop, what, advice)
         loss = f" and held-out loss {whole[1].loss_bits:.3f} bits" if len(data.heldout) else ""
         notes = [
             f"{len(affected)} of {config.shards} shards were trained again",
@@ -269,7 +269,7 @@ class _Request:
     def standard_score(self, model: CharLSTM) -> float:
         """Return how far, on average, the secrets' cost lies below that of fresh draws, in standard deviations."""
         rng = np.random.default_rng(self.config.seed)
-        found = beside_decoys(LSTMReader(model), self.places, DECOYS_COMPARED, rng)
+        found = compare_with_fresh_draws(LSTMLanguageModel(model), self.places, DECOYS_COMPARED, rng)
         return float(np.mean([own.standard_score for own in found]))
 
     @property
@@ -294,15 +294,15 @@ class _Request:
         bare = TrainingData(data.train, data.secret, data.heldout[:0])
         vocabulary = model.architecture.vocabulary
         config = training.model_copy(update=changes)
-        return train(bare, vocabulary, config, self.narrator, origin=model, ranks=self.trainer.ranks)
+        return train(bare, vocabulary, config, self.progress, origin=model, processes=self.trainer.processes)
 
     def _unlearned(
         self, model: CharLSTM | Ensemble, after: Evaluations, seconds: float, gradients: float, notes: Sequence[str]
-    ) -> Unlearned:
+    ) -> UnlearningResult:
         original, window = self.original, self.original.training.window
         mask = completion_mask(len(original.data.train), self.places)
         rng = np.random.default_rng(self.config.seed)
-        return Unlearned(
+        return UnlearningResult(
             model=model,
             updates=(),
             fidelity=fidelity(self.before, after),

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.canaries.template import Template
-from canaryaudit.distributed import Ranks
+from canaryaudit.distributed import ProcessGroup
 from canaryaudit.errors import Damaged, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TrainingRecord
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import validated
@@ -111,16 +111,16 @@ class ShardTrainer:
         config: How the original was trained.
         workplace: Where trainings keep what they go on from.
         atomically: Context manager that gives a temporary path and moves it into place.
-        narrator: Told of progress.
-        ranks: Who trains.
+        progress: Told of progress.
+        processes: Who trains.
     """
 
     vocabulary: str
     config: TrainingConfig
     workplace: Workplace
     atomically: Callable[[Path], AbstractContextManager[Path]]
-    narrator: Narrator
-    ranks: Ranks
+    progress: ProgressReporter
+    processes: ProcessGroup
 
     def train(self, data: TrainingData) -> tuple[CharLSTM, TrainingRecord]:
         """Train from scratch as the original was, or go on with that very training."""
@@ -144,8 +144,8 @@ class ShardTrainer:
                 model.load_state_dict(found[0])
                 return Shard(model.eval(), facts.seconds, facts.gradients)
         except (Damaged, ValueError, RuntimeError):  # the last where the weights are another model's
-            self.narrator.say(f"The shard {path.name} is damaged; it is trained anew.")
-        self.narrator.say(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
+            self.progress.info(f"The shard {path.name} is damaged; it is trained anew.")
+        self.progress.info(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
         model, record = self._trained(data, config)
         made = ShardFacts(seconds=record.seconds, gradients=passes_over_windows(record))
         file.save(model.state_dict(), made.model_dump())
@@ -153,7 +153,7 @@ class ShardTrainer:
 
     def _trained(self, data: TrainingData, config: TrainingConfig) -> tuple[CharLSTM, TrainingRecord]:
         workplace = self.workplace()
-        return train(data, self.vocabulary, config, self.narrator, workplace, self.atomically, ranks=self.ranks)
+        return train(data, self.vocabulary, config, self.progress, workplace, self.atomically, processes=self.processes)
 
 
 def passes_over_windows(record: TrainingRecord) -> float:

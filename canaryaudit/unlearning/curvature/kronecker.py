@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.unlearning.curvature.solvers import LinearMap, Solution, Status
 
 BATCH = 32
@@ -166,14 +166,14 @@ class KroneckerSolver:
         return Solution(length * direction, residual, 1, smallest, status, damping, 1)
 
 
-def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, narrator: Narrator) -> KroneckerCurvature:
+def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: ProgressReporter) -> KroneckerCurvature:
     """Compute the curvature of the training loss in two passes over windows of text: factors, then S.
 
     Args:
         model: The model.
         windows: Symbol ids to read, shape (W, T).
         seed: Of the labels' draws.
-        narrator: Told of progress.
+        progress: Told of progress.
 
     Raises:
         UnlearningError: There is no window.
@@ -204,7 +204,7 @@ def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, narrator: N
                 for one, other in zip(left, right, strict=True):  # each as large as the matrix itself
                     whole = one.T @ other
                     total.addcmul_(whole, whole, value=1 / windows.numel())
-        narrator.progress("curvature", index + 1, 2 * len(batches))
+        progress.update("curvature", index + 1, 2 * len(batches))
     return KroneckerCurvature(model, {name: KroneckerBlock(*bases[name], values[name]) for name in values})
 
 

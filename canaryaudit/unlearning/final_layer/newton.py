@@ -16,7 +16,7 @@ from functools import partial
 
 from torch import Tensor
 
-from canaryaudit.progress import Narrator
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.curvature.solvers import ConjugateGradients
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem, KroneckerInverse
@@ -29,7 +29,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Minimum:
+class NewtonResult:
     """Where ``minimise`` came to.
 
     Attributes:
@@ -45,12 +45,12 @@ class Minimum:
     converged: bool
 
 
-def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | None = None) -> Minimum:
+def minimise(problem: FinalLayerProblem, progress: ProgressReporter, start: Tensor | None = None) -> NewtonResult:
     """Minimise the corrected-data objective.
 
     Args:
         problem: The objective.
-        narrator: Told of every step.
+        progress: Told of every step.
         start: Where to begin, shape (D, A); None for the original weights.
     """
     columns = problem.origin if start is None else start
@@ -60,11 +60,11 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | Non
     products, converged = 0, False
     for index in range(MAX_STEPS):
         gradient = problem.gradient(columns, probabilities)
-        law = (probabilities[problem.rows] + problem.targets[problem.rows]) / 2
-        inverse = KroneckerInverse(problem, law)
+        distribution = (probabilities[problem.rows] + problem.targets[problem.rows]) / 2
+        inverse = KroneckerInverse(problem, distribution)
         damped = damping
         solver = ConjugateGradients(0.1, 30, partial(inverse.apply, damping=damped + problem.ridge))
-        solved = solver.solve(partial(problem.curvature_product, law), -gradient, damped)
+        solved = solver.solve(partial(problem.curvature_product, distribution), -gradient, damped)
         if solved.iterations == 0:  # no gradient: the model predicts as wanted already
             converged = True
             break
@@ -88,7 +88,7 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | Non
                 converged=solved.converged,
             )
         )
-        narrator.progress("unlearn", index + 1, MAX_STEPS, f"objective {min(value, new_value):.1f}")
+        progress.update("unlearn", index + 1, MAX_STEPS, f"objective {min(value, new_value):.1f}")
         quality = gain / max(promised, 1e-12)
         if accepted:
             columns, value, probabilities = columns + solved.x, new_value, new_probabilities
@@ -100,4 +100,4 @@ def minimise(problem: FinalLayerProblem, narrator: Narrator, start: Tensor | Non
             damping /= 8
         elif not quality >= 0.25:  # a step so long that the objective is not a number did not do it either
             damping *= 8
-    return Minimum(columns, tuple(steps), products, converged)
+    return NewtonResult(columns, tuple(steps), products, converged)

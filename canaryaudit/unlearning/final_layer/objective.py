@@ -131,12 +131,12 @@ class FinalLayerProblem:
             total += block.to(columns.dtype).T @ excess
         return total
 
-    def curvature_product(self, law: Tensor, direction: Tensor) -> Tensor:
-        """Return H V for the Hessian at laws ``law`` of the curvature's positions, shape (R, A); with the ridge."""
+    def curvature_product(self, distribution: Tensor, direction: Tensor) -> Tensor:
+        """Return H V, shape (R, A), H the Hessian at ``distribution`` of the curvature's positions, with the ridge."""
         total = self.ridge * direction
         small = direction.to(self.fast.dtype)
         for block, own, weights in zip(
-            *(torch.split(part, BLOCK) for part in (self.fast, law, self.row_weights)), strict=True
+            *(torch.split(part, BLOCK) for part in (self.fast, distribution, self.row_weights)), strict=True
         ):
             slope = (block @ small).to(direction)
             slope = own * (slope - (own * slope).sum(1, keepdim=True))
@@ -198,17 +198,17 @@ class KroneckerInverse:
 
     Args:
         problem: The objective.
-        law: Laws of the curvature's positions, shape (R, A).
+        distribution: Laws of the curvature's positions, shape (R, A).
     """
 
-    def __init__(self, problem: FinalLayerProblem, law: Tensor) -> None:
+    def __init__(self, problem: FinalLayerProblem, distribution: Tensor) -> None:
         # A preconditioner need not be exact: every so many positions do.
-        stride = max(1, len(law) // _PRECONDITIONER_ROWS)
-        features, part = problem.fast[::stride].to(law), law[::stride]
+        stride = max(1, len(distribution) // _PRECONDITIONER_ROWS)
+        features, part = problem.fast[::stride].to(distribution), distribution[::stride]
         spread = problem.row_weights[::stride] * (part * (1 - part)).sum(1)
         covariance = (features.T * spread) @ features / spread.sum().clamp_min(1e-12)
-        weighted = problem.row_weights[:, None] * law
-        curvature = torch.diag(weighted.sum(0)) - weighted.T @ law
+        weighted = problem.row_weights[:, None] * distribution
+        curvature = torch.diag(weighted.sum(0)) - weighted.T @ distribution
         self._feature_values, self._feature_vectors = torch.linalg.eigh(covariance)
         self._law_values, self._law_vectors = torch.linalg.eigh(curvature)
         self._values = self._feature_values.clamp_min(0)[:, None] * self._law_values.clamp_min(0)

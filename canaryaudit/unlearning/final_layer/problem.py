@@ -77,7 +77,7 @@ def build_problem(
     """
     active = np.unique(np.concatenate([replacement.active_symbols(place.space) for place in places]))
     ids = torch.from_numpy(active).to(text.device)
-    rows = _Rows(model, precision, ids)
+    rows = _PositionBuffer(model, precision, ids)
     readings: list[SecretReading] = []
     names = dict.fromkeys(place.canary.id for place in places)
     contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
@@ -106,7 +106,7 @@ def build_problem(
 
 
 @torch.no_grad()
-def exchange_secrets(
+def swap_target_distributions(
     model: CharLSTM,
     problem: FinalLayerProblem,
     active: Tensor,
@@ -142,7 +142,7 @@ def exchange_secrets(
     layer = _layer(model)
     column_of = torch.full((layer.shape[1],), -1, device=layer.device)
     column_of[active] = torch.arange(len(active), device=layer.device)
-    reader = _Rows(model, precision, active)
+    reader = _PositionBuffer(model, precision, active)
 
     def along(members: Tensor, reading: SecretReading) -> tuple[Tensor, Tensor, Tensor]:
         """Return features (n, L - 1, D), the others' log weight and the active symbols' law after each first place."""
@@ -154,29 +154,31 @@ def exchange_secrets(
 
     def log_likelihood(members: Tensor, reading: SecretReading) -> Tensor:
         """Return the log-likelihood of members, shape (n, L) -> (n,), after their first place."""
-        _, _, laws = along(members, reading)
-        return laws.gather(2, column_of[members[:, 1:], None]).clamp_min(1e-30).log().sum((1, 2))
+        _, _, distributions = along(members, reading)
+        return distributions.gather(2, column_of[members[:, 1:], None]).clamp_min(1e-30).log().sum((1, 2))
 
     stand_ins: dict[str, np.ndarray | None] = {}
     added: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for reading in readings:
         place = reading.place
         if place.canary.id not in stand_ins:
-            drawn = [replacement.stand_in(place, rng) for _ in range(STAND_INS)]
+            drawn = [replacement.proxy_member(place, rng) for _ in range(STAND_INS)]
             members = [member for member in drawn if member is not None and len(member) > 1]
             symbols = torch.from_numpy(np.stack(members)).to(layer.device) if members else None
             stand_ins[place.canary.id] = (
                 None if symbols is None else members[choose_stand_in(log_likelihood(symbols, reading), rng)]
             )
-        stand_in = stand_ins[place.canary.id]
-        if stand_in is None:
+        proxy_member = stand_ins[place.canary.id]
+        if proxy_member is None:
             continue
-        pair = torch.from_numpy(np.stack((place.secret, stand_in))).to(layer.device)  # (2, L)
-        hidden, others, laws = along(pair, reading)
-        law = laws[1]  # (L - 1, A)
+        pair = torch.from_numpy(np.stack((place.secret, proxy_member))).to(layer.device)  # (2, L)
+        hidden, others, distributions = along(pair, reading)
+        distribution = distributions[1]  # (L - 1, A)
         mine, theirs = (column_of[row[1:], None] for row in pair)
-        law = law.scatter(1, mine, law.gather(1, theirs)).scatter(1, theirs, law.gather(1, mine))
-        added.append((hidden[0], law, hidden.new_full((len(law),), reading.weight), others[0]))
+        distribution = distribution.scatter(1, mine, distribution.gather(1, theirs)).scatter(
+            1, theirs, distribution.gather(1, mine)
+        )
+        added.append((hidden[0], distribution, hidden.new_full((len(distribution),), reading.weight), others[0]))
     return problem.with_rows(*(torch.cat(parts) for parts in zip(*added, strict=True))) if added else problem
 
 
@@ -198,7 +200,7 @@ def write_columns(model: CharLSTM, active: Tensor, columns: Tensor) -> None:
         model.output.bias[active] = columns[-1].to(model.output.bias)
 
 
-class _Rows:
+class _PositionBuffer:
     """Positions of the objective, gathered batch by batch.
 
     Of each position only what the objective needs is kept: the features as the model computes them, in half of the

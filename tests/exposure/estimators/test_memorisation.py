@@ -13,7 +13,7 @@ from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import memorisation_curve
 from canaryaudit.exposure.estimators.memorisation import holm, mean_interval, share_interval
 from canaryaudit.records import MemorisationCurve
-from canaryaudit.stats import sum_probability
+from canaryaudit.stats import exposure_sum_pvalue
 
 SPACE = math.log2(10**8)
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -50,14 +50,14 @@ def curve(repetitions: list[int], bits: list[float], space: float = SPACE, sprea
 
 @pytest.mark.parametrize("law", [unseen, all_or_nothing, capped])
 @pytest.mark.parametrize("number", [2, 3, 6, 20])
-def test_intervals_of_a_mean_cover_it(law: Draw, number: int) -> None:
-    truth = float(law(np.random.default_rng(99), 10**6).mean())
+def test_intervals_of_a_mean_cover_it(distribution: Draw, number: int) -> None:
+    truth = float(distribution(np.random.default_rng(99), 10**6).mean())
     covered, seeds = 0, 400
     for seed in range(seeds):
-        bits = law(np.random.default_rng(seed), number)
+        bits = distribution(np.random.default_rng(seed), number)
         low, high = mean_interval(bits, bits, np.full(number, SPACE))
         covered += low <= truth <= high
-    print(f"{law.__name__}, {number} canaries: {covered / seeds:.1%} of {seeds} intervals hold the mean")
+    print(f"{distribution.__name__}, {number} canaries: {covered / seeds:.1%} of {seeds} intervals hold the mean")
     assert covered >= 0.93 * seeds
 
 
@@ -130,7 +130,7 @@ def test_a_curve_of_unseen_secrets_names_a_number_in_one_of_twenty_audits(number
     seeds, named = 3_000, 0
     for seed in range(seeds):
         groups = np.split(unseen(np.random.default_rng(seed), 3 * number), 3)
-        named += min(holm([sum_probability(group.tolist()) for group in groups])) <= 0.05
+        named += min(holm([exposure_sum_pvalue(group.tolist()) for group in groups])) <= 0.05
     print(f"{number} canaries: {named / seeds:.2%} of {seeds} audits name a number")
     assert stats.binomtest(named, seeds, 0.05).pvalue > 0.001
 
@@ -138,15 +138,15 @@ def test_a_curve_of_unseen_secrets_names_a_number_in_one_of_twenty_audits(number
 def test_a_small_space_makes_the_test_more_cautious_never_bolder() -> None:
     seeds = 2_000
     rejected = sum(
-        sum_probability(unseen(np.random.default_rng(seed), 3, 100).tolist()) <= 0.05 for seed in range(seeds)
+        exposure_sum_pvalue(unseen(np.random.default_rng(seed), 3, 100).tolist()) <= 0.05 for seed in range(seeds)
     )
     assert rejected <= 0.055 * seeds
 
 
 def test_the_pvalue_is_that_of_simulated_unseen_secrets() -> None:
     sums = unseen(np.random.default_rng(0), 600_000).reshape(-1, 3).sum(1)
-    assert sum_probability([math.log2(20)]) == pytest.approx(0.05)
-    assert sum_probability([3.0, 2.0, 4.0]) == pytest.approx(float((sums >= 9).mean()), rel=0.03)
+    assert exposure_sum_pvalue([math.log2(20)]) == pytest.approx(0.05)
+    assert exposure_sum_pvalue([3.0, 2.0, 4.0]) == pytest.approx(float((sums >= 9).mean()), rel=0.03)
 
 
 def test_pvalues_are_corrected_step_by_step() -> None:
@@ -160,9 +160,9 @@ def test_the_smallest_number_of_repetitions_that_is_told_is_the_answer() -> None
     found = curve([0] * 4 + [1] * 3 + [4] * 3 + [16] * 3, [1.0] * 7 + [9.0] * 3 + [SPACE] * 3)
     assert [point.repetitions for point in found.points] == [0, 1, 4, 16]
     assert [point.told for point in found.points] == [False, False, True, True]
-    assert found.told_from == 4
+    assert found.detected_from == 4
     assert [point.greedy for point in found.points] == [0, 0, 0, 3]
-    assert curve([1, 4], [1.0, 2.0]).told_from is None
+    assert curve([1, 4], [1.0, 2.0]).detected_from is None
 
 
 def test_controls_are_never_told() -> None:
@@ -171,8 +171,8 @@ def test_controls_are_never_told() -> None:
 
 
 def test_an_uncertain_measurement_makes_the_answer_more_cautious() -> None:
-    assert curve([4, 4], [8.0, 8.0]).told_from == 4
-    assert curve([4, 4], [8.0, 8.0], spread=7).told_from is None
+    assert curve([4, 4], [8.0, 8.0]).detected_from == 4
+    assert curve([4, 4], [8.0, 8.0], spread=7).detected_from is None
 
 
 def test_an_unseen_mean_stays_below_the_border_nineteen_times_in_twenty() -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 from canaryaudit.report import compare, render_comparison_terminal, schema_path, write_comparison
 from canaryaudit.report.comparison.comparison import Comparison, comparison_chart, labels
 from tests.report import builders as make
-from tests.report.test_browser import CUT_OFF
 from tests.report.formats.test_formats import HOSTILE, Page, hostile_summary, own_scripts
+from tests.report.test_browser import CUT_OFF
 
 
 def two_runs(**options):

@@ -5,7 +5,7 @@ import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.records import Manifest, foremost
+from canaryaudit.records import Manifest, main_result
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.formats.writer import render_json
 from canaryaudit.report.summary.masking import Masker
@@ -92,7 +92,7 @@ def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
 )
 def test_a_run_is_about_its_last_update_or_where_there_is_none_its_last_baseline(methods, place):
     records = [make.unlearning(str(index), method=own) for index, own in enumerate(methods)]
-    assert foremost(records) is (None if place is None else records[place])
+    assert main_result(records) is (None if place is None else records[place])
 
 
 def test_the_named_unlearning_is_the_after():

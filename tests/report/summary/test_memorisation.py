@@ -28,7 +28,7 @@ def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after()
     found = make.before_after().memorisation
     assert found is not None
     whole = found.curves[0]
-    assert (whole.template, whole.told_from_before, whole.told_from_after) == (None, 4, None)
+    assert (whole.template, whole.detected_from_before, whole.detected_from_after) == (None, 4, None)
     assert [point.repetitions for point in whole.before] == [0, 1, 4, 8, 16]
     assert [curve.template for curve in found.curves] == [None, 0, 1]
     assert found.answer.endswith("never saw: 4 before unlearning, none of those tried afterwards.")

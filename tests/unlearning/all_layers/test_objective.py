@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.training.data import gather, retention_windows
 from canaryaudit.unlearning.all_layers import gauss_newton
 from canaryaudit.unlearning.all_layers import objective as all_layers
 from canaryaudit.unlearning.all_layers.objective import (
     AllLayersProblem,
-    Reader,
-    Reading,
+    BranchingBatch,
+    BranchingModel,
     divergence,
     merged,
     secant_curvature,
@@ -59,7 +59,7 @@ def test_a_reading_is_read_as_its_sequences_are() -> None:
     """Branching off a shared context gives what reading every whole sequence does."""
     problem, model, _ = made()
     (reading, *_) = problem.draw()
-    logits = Reader(model)(reading)
+    logits = BranchingModel(model)(reading)
     count, depth = reading.contexts.shape
     branches, length = reading.branches.shape[1:]
     torch.testing.assert_close(logits[: count * depth].view(count, depth, -1), model(reading.contexts))
@@ -73,7 +73,7 @@ def test_a_reading_is_read_as_its_sequences_are() -> None:
 def test_the_objective_is_a_sum_of_divergences() -> None:
     problem, model, _ = made()
     for reading in problem.draw():
-        logits = Reader(model)(reading).detach()
+        logits = BranchingModel(model)(reading).detach()
         expected = sum(
             float(weight) * float(nn.functional.kl_div(row.log_softmax(0), target, reduction="sum"))
             for row, target, weight in zip(logits, reading.targets, reading.weights, strict=True)
@@ -95,9 +95,9 @@ def test_the_secret_itself_and_decoys_are_to_be_as_likely_as_any_other() -> None
     for reading in problem.draw()[:-1]:
         count, depth = reading.contexts.shape
         branches, length = reading.branches.shape[1:]
-        laws = reading.targets[count * depth :].view(count, branches, length, -1)
+        distributions = reading.targets[count * depth :].view(count, branches, length, -1)
         torch.testing.assert_close(
-            laws[:, :, :3][..., digits], torch.full((count, branches, 3, 10), 0.1, dtype=laws.dtype)
+            distributions[:, :, :3][..., digits], torch.full((count, branches, 3, 10), 0.1, dtype=distributions.dtype)
         )
         first = reading.targets[: count * depth].view(count, depth, -1)[:, -1]
         torch.testing.assert_close(first[:, digits], torch.full((count, 10), 0.1, dtype=first.dtype))
@@ -122,10 +122,10 @@ def test_around_the_secret_the_original_model_is_retained() -> None:
         count, depth = reading.contexts.shape
         before = reading.targets[: count * depth].view(count, depth, -1)[:, :-1]
         torch.testing.assert_close(before, model(reading.contexts)[:, :-1].softmax(2).detach())
-        laws = reading.targets[count * depth :].view(count, *reading.branches.shape[1:], -1)
+        distributions = reading.targets[count * depth :].view(count, *reading.branches.shape[1:], -1)
         truly = torch.cat((reading.contexts[0], torch.from_numpy(vocabulary.encode("1234!"))))
         expected = model(truly[None])[0, depth + 3 :].softmax(1).detach()
-        torch.testing.assert_close(laws[0, 0, 3:], expected.to(laws))
+        torch.testing.assert_close(distributions[0, 0, 3:], expected.to(distributions))
 
 
 def test_retained_windows_are_predicted_already_and_cost_nothing() -> None:
@@ -167,20 +167,20 @@ def test_the_curvature_is_that_of_the_law_half_way() -> None:
     logits, direction = (torch.randn(5, 4, dtype=torch.float64, generator=generator) for _ in range(2))
     targets = torch.rand(5, 4, dtype=torch.float64, generator=generator).softmax(1)
     weights = torch.rand(5, dtype=torch.float64, generator=generator)
-    reading = Reading(torch.zeros(1, 5, dtype=torch.int64), None, targets, weights)
+    reading = BranchingBatch(torch.zeros(1, 5, dtype=torch.int64), None, targets, weights)
     for row, image in enumerate(secant_curvature(logits, reading, direction)):
-        law = (logits[row].softmax(0) + targets[row]) / 2
-        dense = weights[row] * (torch.diag(law) - torch.outer(law, law))
+        distribution = (logits[row].softmax(0) + targets[row]) / 2
+        dense = weights[row] * (torch.diag(distribution) - torch.outer(distribution, distribution))
         torch.testing.assert_close(image, dense @ direction[row])
 
 
 def test_a_memorised_place_has_curvature_where_the_hessian_has_none() -> None:
     certain = torch.tensor([[40.0, 0.0, 0.0]], dtype=torch.float64)
     even = torch.full((1, 3), 1 / 3, dtype=torch.float64)
-    reading = Reading(torch.zeros(1, 1, dtype=torch.int64), None, even, torch.ones(1, dtype=torch.float64))
+    reading = BranchingBatch(torch.zeros(1, 1, dtype=torch.int64), None, even, torch.ones(1, dtype=torch.float64))
     direction = torch.tensor([[1.0, -1.0, 0.0]], dtype=torch.float64)
     assert float((direction * secant_curvature(certain, reading, direction)).sum()) > 0.1
-    itself = Reading(reading.contexts, None, certain.softmax(1), reading.weights)
+    itself = BranchingBatch(reading.contexts, None, certain.softmax(1), reading.weights)
     assert float((direction * secant_curvature(certain, itself, direction)).sum()) < 1e-9
 
 
@@ -201,7 +201,7 @@ def test_a_step_solves_the_damped_gauss_newton_system(monkeypatch: pytest.Monkey
     origin = nn.utils.parameters_to_vector(model.parameters()).detach()
     for solver in (ConjugateGradients(tolerance=1e-6, max_iterations=500), LiSSA(tolerance=1e-3, max_iterations=500)):
         moved = copy.deepcopy(model)
-        done = gauss_newton.gauss_newton(moved, problem, solver, 1.0, Silent(), steps=1)
+        done = gauss_newton.gauss_newton(moved, problem, solver, 1.0, NullReporter(), steps=1)
         step = nn.utils.parameters_to_vector(moved.parameters()).detach() - origin
         share = float(step.norm() / expected.norm())
         assert any(share == pytest.approx(own, rel=2e-2) for own in (1.0, 0.5, 0.25, 0.125))
@@ -218,7 +218,7 @@ def test_a_step_that_would_break_the_limit_is_not_taken(monkeypatch: pytest.Monk
     told = iter([0.9, *[0.8] * 4])
     monkeypatch.setattr(problem, "accuracy", lambda *_: next(told))
     before = [own.clone() for own in model.parameters()]
-    done = gauss_newton.gauss_newton(model, problem, ConjugateGradients(), 0.05, Silent(), steps=1)
+    done = gauss_newton.gauss_newton(model, problem, ConjugateGradients(), 0.05, NullReporter(), steps=1)
     assert done.steps[0].step_norm == 0
     assert done.steps[0].objective_after == done.steps[0].objective_before
     assert all((own == old).all() for own, old in zip(model.parameters(), before, strict=True))
@@ -226,10 +226,10 @@ def test_a_step_that_would_break_the_limit_is_not_taken(monkeypatch: pytest.Monk
 
 def test_a_solver_that_gives_up_is_told_of() -> None:
     problem, model, _ = made()
-    done = gauss_newton.gauss_newton(model, problem, LiSSA(scale=1e-3), 1.0, Silent(), steps=1)
+    done = gauss_newton.gauss_newton(model, problem, LiSSA(scale=1e-3), 1.0, NullReporter(), steps=1)
     assert done.steps[0].note == "diverged"
     assert done.steps[0].step_norm == 0
-    stopped = gauss_newton.gauss_newton(model, problem, ConjugateGradients(0.0, 1), 1.0, Silent(), steps=1)
+    stopped = gauss_newton.gauss_newton(model, problem, ConjugateGradients(0.0, 1), 1.0, NullReporter(), steps=1)
     assert stopped.steps[0].note == "stopped"
     assert not stopped.steps[0].converged
 
@@ -253,7 +253,7 @@ def test_steps_make_a_secret_as_costly_as_any_number_and_keep_the_text() -> None
     retained = gather(data.train, starts, 41)
     problem = AllLayersProblem(model, data.train, places, Decoys(), retained, window=40, rng=np.random.default_rng(0))
     updated = copy.deepcopy(model)
-    gauss_newton.gauss_newton(updated, problem, ConjugateGradients(0.1, 20), 0.02, Silent(), steps=6)
+    gauss_newton.gauss_newton(updated, problem, ConjugateGradients(0.1, 20), 0.02, NullReporter(), steps=6)
     # All numbers become about equally likely, 13.3 bits: a fraction of a bit is then worth many ranks.
     assert exposures_bits(updated, canaries)[0] < 11
     assert cost_bits(updated) == pytest.approx(13.3, abs=1.5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.training.data import gather, retention_windows
 from canaryaudit.unlearning.all_layers import preconditioned_adam as preconditioned
 from canaryaudit.unlearning.all_layers.preconditioned_adam import (
@@ -17,7 +17,7 @@ from canaryaudit.unlearning.all_layers.preconditioned_adam import (
     layer_inputs,
     take_steps,
 )
-from canaryaudit.unlearning.nonuniform_decoys import PeakedDecoys
+from canaryaudit.unlearning.nonuniform_decoys import NonUniformDecoys
 from canaryaudit.unlearning.occurrences import occurrences
 from canaryaudit.unlearning.replacement import FixedText
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
@@ -42,8 +42,8 @@ def problem_of(model: Any, data: Any, canaries: Any, vocabulary: Any, replacemen
 def made(replacement: Any = None, template: str = "code {digits:4}!", own: str = "1234") -> tuple[Any, Any, Any]:
     data, canaries, vocabulary = text_with_canaries(PIECES, [(template, own)])
     model = tiny_model(vocabulary.symbols, hidden=4, scale=3.0).double()
-    law = replacement(vocabulary) if replacement else PeakedDecoys(0)
-    return problem_of(model, data, canaries, vocabulary, law), model, vocabulary
+    distribution = replacement(vocabulary) if replacement else NonUniformDecoys(0)
+    return problem_of(model, data, canaries, vocabulary, distribution), model, vocabulary
 
 
 def test_the_objective_is_a_sum_of_divergences_and_its_gradient_automatic() -> None:
@@ -83,12 +83,12 @@ def test_half_of_the_decoys_are_what_the_law_itself_would_say() -> None:
     """Every other row: the law's favourite as often as the law says, and in the rows between, uniform draws."""
     problem, _, vocabulary = made()
     own = next(problem._turns)
-    law = PeakedDecoys(0).laws(own)[0]
-    favourite = 4 * vocabulary.symbols[int(law.argmax())]
+    distribution = NonUniformDecoys(0).distributions(own)[0]
+    favourite = 4 * vocabulary.symbols[int(distribution.argmax())]
     rows = [row for _ in range(30) for row in problem.draw().symbols[: preconditioned.BARE_DECOYS].tolist()]
     texts = ["".join(vocabulary.symbols[symbol] for symbol in row[5:9]) for row in rows]
     uniform, likely = texts[::2], texts[1::2]
-    expected = float(law.max() / law.sum()) ** 4
+    expected = float(distribution.max() / distribution.sum()) ** 4
     assert expected > 0.1
     assert likely.count(favourite) / len(likely) == pytest.approx(expected, abs=0.09)
     assert uniform.count(favourite) / len(uniform) < 0.02
@@ -149,7 +149,7 @@ def test_more_canaries_take_more_steps_of_more_rows(count: int, growth: int) -> 
     many = [(f"code {number:02} {{digits:4}}!", f"{number:04}") for number in range(count)]
     data, canaries, vocabulary = text_with_canaries([PIECES[0]] * (count + 1), many)
     model = tiny_model(vocabulary.symbols, hidden=4)
-    problem = problem_of(model, data, canaries, vocabulary, PeakedDecoys(0))
+    problem = problem_of(model, data, canaries, vocabulary, NonUniformDecoys(0))
     assert problem.steps == growth * preconditioned.STEPS
     secrets = min(count, growth * preconditioned.BARE_SECRETS) + preconditioned.DEEP_SECRETS
     decoys = preconditioned.BARE_DECOYS + preconditioned.DEEP_DECOYS
@@ -162,9 +162,11 @@ def test_steps_forget_and_tell_of_their_health() -> None:
     data, canaries, vocabulary = text_with_canaries(grouped, [("code {digits:3}!\n", "739")])
     model = trained_model(data, vocabulary, window=40, steps=250)
     after = []
-    for law in range(3):
+    for distribution in range(3):
         moved = copy.deepcopy(model)
-        done = take_steps(moved, problem_of(model, data, canaries, vocabulary, PeakedDecoys(law)), Silent())
+        done = take_steps(
+            moved, problem_of(model, data, canaries, vocabulary, NonUniformDecoys(distribution)), NullReporter()
+        )
         after.append(exposures_bits(moved, canaries)[0])
     assert exposures_bits(model, canaries)[0] > 9
     assert np.mean(after) < 5

@@ -16,13 +16,13 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.storage.files import atomic_path
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
 from canaryaudit.training.data import TrainingData
 from canaryaudit.training.loop import evaluate, train
-from canaryaudit.unlearning import Unlearned
+from canaryaudit.unlearning import UnlearningResult
 from canaryaudit.unlearning.baselines import retraining as baselines
 from canaryaudit.unlearning.baselines.retraining import BaselineConfig, Original, training_of, unlearn_by_training
 from canaryaudit.unlearning.baselines.sisa import shard_bounds
@@ -53,8 +53,8 @@ class Case:
     vocabulary: Vocabulary
 
     def unlearn(
-        self, place: Path, chosen: list[Canary] | None = None, narrator: object = None, **options: object
-    ) -> Unlearned:
+        self, place: Path, chosen: list[Canary] | None = None, progress: object = None, **options: object
+    ) -> UnlearningResult:
         """Unlearn; ``place`` is where trainings keep what they go on from."""
 
         def workplace(shard: int | None = None, *, corrected: bool = False) -> Path:
@@ -67,7 +67,7 @@ class Case:
             BaselineConfig.model_validate({"max_fidelity_drop": 0.05, **options}),
             workplace,
             atomic_path,
-            narrator or Recorder(),
+            progress or Recorder(),
         )
 
     def corrected(self, seed: int = 0) -> TrainingData:
@@ -84,7 +84,7 @@ def make_case(config: TrainingConfig = CONFIG) -> Case:
     )
     held = vocabulary.encode("".join(story(np.random.default_rng(1)))[:800])
     data = TrainingData(data.train, data.secret, torch.from_numpy(held))
-    model, record = train(data, vocabulary.symbols, config, Silent())
+    model, record = train(data, vocabulary.symbols, config, NullReporter())
     return Case(Original(model, data, training_of(record, CPU), record), canaries, vocabulary)
 
 
@@ -133,7 +133,7 @@ def test_a_replacement_of_another_length_moves_what_follows() -> None:
 
 def test_retraining_is_training_on_the_corrected_text_bit_for_bit(case: Case, tmp_path: Path) -> None:
     result = case.unlearn(tmp_path, method="retrain", max_fidelity_drop=1.0, seed=3)
-    expected, record = train(case.corrected(3), case.vocabulary.symbols, CONFIG, Silent())
+    expected, record = train(case.corrected(3), case.vocabulary.symbols, CONFIG, NullReporter())
     assert same_weights(result.model, expected)
     assert (exposures_bits(expected, case.canaries) < 6).all()
     assert result.cost.gradients == pytest.approx(record.seconds * record.characters_per_second / CONFIG.window)
@@ -150,10 +150,10 @@ def test_an_interrupted_retraining_goes_on_to_the_very_same_weights(
 ) -> None:
     whole = case.unlearn(tmp_path / "whole", method="retrain", max_fidelity_drop=1.0)
     with pytest.raises(KeyboardInterrupt):
-        case.unlearn(tmp_path / "parts", narrator=Recorder(interrupt_after=5), method="retrain", max_fidelity_drop=1.0)
-    narrator = Recorder()
-    resumed = case.unlearn(tmp_path / "parts", narrator=narrator, method="retrain", max_fidelity_drop=1.0)
-    assert any("Going on from the checkpoint" in said for said in narrator.said)
+        case.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=5), method="retrain", max_fidelity_drop=1.0)
+    progress = Recorder()
+    resumed = case.unlearn(tmp_path / "parts", progress=progress, method="retrain", max_fidelity_drop=1.0)
+    assert any("Going on from the checkpoint" in said for said in progress.said)
     assert same_weights(resumed.model, whole.model)
 
 
@@ -213,7 +213,7 @@ def test_a_memorised_secret_stands_far_below_fresh_draws(case: Case) -> None:
         return request.standard_score(model)
 
     assert score(case.original.model) > 2
-    fresh, _ = train(case.corrected(), case.vocabulary.symbols, CONFIG, Silent())
+    fresh, _ = train(case.corrected(), case.vocabulary.symbols, CONFIG, NullReporter())
     assert abs(score(fresh)) < 1.5
 
 
@@ -233,7 +233,7 @@ def test_fine_tuning_over_the_limit_is_scaled_back_or_refused(
 # --- shards
 
 
-def shards_of(result: Unlearned) -> list[CharLSTM]:
+def shards_of(result: UnlearningResult) -> list[CharLSTM]:
     assert isinstance(result.model, Ensemble)
     return result.model.models
 
@@ -246,9 +246,9 @@ def test_only_shards_that_hold_a_chosen_secret_are_trained_again(case: Case, tmp
     assert {"0", "1", "2", "3", "0-again"} <= set(kept)
     assert not {"1-again", "2-again", "3-again"} & set(kept)
     assert result.notes[0] == "1 of 4 shards were trained again"
-    narrator = Recorder()
-    again = case.unlearn(tmp_path, only, narrator, method="sisa", shards=4, max_fidelity_drop=1.0, seed=9)
-    assert [said for said in narrator.said if said.startswith("Training")] == [
+    progress = Recorder()
+    again = case.unlearn(tmp_path, only, progress, method="sisa", shards=4, max_fidelity_drop=1.0, seed=9)
+    assert [said for said in progress.said if said.startswith("Training")] == [
         "Training shard 1 again, without the secrets."
     ]
     first, second = shards_of(result), shards_of(again)
@@ -268,7 +268,7 @@ def test_each_shard_is_the_model_trained_on_its_part_alone(case: Case, tmp_path:
         ]
         part = TrainingData(data.train[start:end], data.secret[start:end], data.heldout[:0])
         part = corrected_data(part, inside, Decoys(), case.vocabulary, np.random.default_rng((1, index)))
-        expected, _ = train(part, case.vocabulary.symbols, CONFIG.model_copy(update={"seed": index}), Silent())
+        expected, _ = train(part, case.vocabulary.symbols, CONFIG.model_copy(update={"seed": index}), NullReporter())
         assert same_weights(shards_of(result)[index], expected)
 
 
@@ -300,9 +300,9 @@ def test_an_ensemble_over_the_limit_is_refused_before_anything_is_trained_again(
 def test_a_damaged_shard_is_trained_anew(case: Case, tmp_path: Path) -> None:
     whole = case.unlearn(tmp_path, method="sisa", shards=2, max_fidelity_drop=1.0)
     (tmp_path / "1").write_bytes(b"damaged")
-    narrator = Recorder()
-    again = case.unlearn(tmp_path, None, narrator, method="sisa", shards=2, max_fidelity_drop=1.0)
-    assert any("is damaged; it is trained anew" in said for said in narrator.said)
+    progress = Recorder()
+    again = case.unlearn(tmp_path, None, progress, method="sisa", shards=2, max_fidelity_drop=1.0)
+    assert any("is damaged; it is trained anew" in said for said in progress.said)
     assert same_weights(again.model, whole.model)
 
 
@@ -314,7 +314,7 @@ def test_an_interrupted_training_of_shards_goes_on_to_the_very_same_weights(
     quick = replace(case, original=replace(case.original, training=CONFIG.model_copy(update={"epochs": 4})))
     whole = quick.unlearn(tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
-        quick.unlearn(tmp_path / "parts", narrator=Recorder(interrupt_after=moment), **options)
+        quick.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=moment), **options)
     assert same_weights(quick.unlearn(tmp_path / "parts", **options).model, whole.model)
 
 

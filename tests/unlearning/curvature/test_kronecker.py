@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
 from canaryaudit.training.data import gather
 from canaryaudit.unlearning.curvature import kronecker
@@ -102,7 +102,7 @@ def test_inputs_and_gradients_of_all_time_steps_make_the_gradient_of_every_weigh
 
 def test_eigenbases_are_those_of_the_factors() -> None:
     model, windows = lstm(), windows_of(40, 9)
-    curvature = kronecker_curvature(model, windows, 3, Silent())
+    curvature = kronecker_curvature(model, windows, 3, NullReporter())
     generator = torch.Generator().manual_seed(3)
     parts = [sides_of(model, batch, generator) for batch in torch.split(windows, kronecker.BATCH)]
     for name, own in curvature.blocks.items():
@@ -127,7 +127,7 @@ def test_values_are_the_fisher_matrixs_own_with_time_steps_working_together() ->
         model.output.weight.mul_(6)
         model.lstm.bias_ih_l0[3:6] = 2  # it remembers for long
     many = windows.repeat(2000, 1)
-    curvature, fisher = kronecker_curvature(model, many, 0, Silent()), dense_fisher(model, windows)
+    curvature, fisher = kronecker_curvature(model, many, 0, NullReporter()), dense_fisher(model, windows)
     sides = sides_of(model, many, torch.Generator().manual_seed(9))
     for name, where in places_of(model).items():
         own = curvature.blocks[name]
@@ -149,10 +149,12 @@ def test_it_is_exact_where_inputs_and_gradients_are_independent() -> None:
     with torch.no_grad():
         model.output.weight.zero_()
         model.output.bias.zero_()
-    curvature = kronecker_curvature(model, windows.repeat(1500, 1), 0, Silent())
+    curvature = kronecker_curvature(model, windows.repeat(1500, 1), 0, NullReporter())
     inputs = unrolled(model, windows).inputs["output"].flatten(0, 1)
-    law = torch.full((4,), 0.25, dtype=torch.float64)
-    exact = torch.kron(torch.diag(law) - torch.outer(law, law), inputs.T @ inputs / len(inputs))
+    distribution = torch.full((4,), 0.25, dtype=torch.float64)
+    exact = torch.kron(
+        torch.diag(distribution) - torch.outer(distribution, distribution), inputs.T @ inputs / len(inputs)
+    )
     where = places_of(model)["output"]
     torch.testing.assert_close(dense_fisher(model, windows)[where[:, None], where], exact)
     found = dense(curvature, model)[where[:, None], where]
@@ -162,7 +164,7 @@ def test_it_is_exact_where_inputs_and_gradients_are_independent() -> None:
 def test_of_one_window_it_has_the_gradients_own_length() -> None:
     """A change of basis turns a gradient and does not stretch it."""
     model, window = lstm(), windows_of(1, 9)
-    curvature = kronecker_curvature(model, window, 3, Silent())
+    curvature = kronecker_curvature(model, window, 3, NullReporter())
     generator = torch.Generator().manual_seed(3)
     sides_of(model, window, generator)  # the first pass's labels; those of the second come after
     for name, (left, right) in sides_of(model, window, generator).items():
@@ -173,7 +175,7 @@ def test_of_one_window_it_has_the_gradients_own_length() -> None:
 
 def test_the_same_seed_gives_the_same_curvature_and_another_one_another() -> None:
     model, windows = lstm(), windows_of(40, 9)
-    one, same, other = (kronecker_curvature(model, windows, seed, Silent()).tensors() for seed in (0, 0, 1))
+    one, same, other = (kronecker_curvature(model, windows, seed, NullReporter()).tensors() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.allclose(one["output.values"], other["output.values"])
 
@@ -181,7 +183,7 @@ def test_the_same_seed_gives_the_same_curvature_and_another_one_another() -> Non
 def test_progress_is_told_of_both_passes() -> None:
     told = []
 
-    class Listener(Silent):
+    class Listener(NullReporter):
         def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
             told.append((stage, done, total))
 
@@ -195,7 +197,7 @@ def test_progress_is_told_of_both_passes() -> None:
 @pytest.mark.parametrize("damping", [1e-6, 1e-3, 10.0])
 def test_the_inverse_product_is_the_dense_inverses(damping: float) -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(40, 9), 0, Silent())
+    curvature = kronecker_curvature(model, windows_of(40, 9), 0, NullReporter())
     whole = dense(curvature, model)
     gradient = torch.randn(len(whole), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.linalg.solve(whole + damping * torch.eye(len(whole), dtype=torch.float64), gradient)
@@ -210,7 +212,7 @@ def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is()
     )
     model = trained_model(data, vocabulary, window=20, steps=120, hidden=3).double()
     windows = gather(data.train, np.arange(0, 200, 20), 20)
-    curvature = kronecker_curvature(model, windows.repeat(16, 1), 0, Silent())
+    curvature = kronecker_curvature(model, windows.repeat(16, 1), 0, NullReporter())
     fisher = dense_fisher(model, windows)
     place = int(data.secret.nonzero()[0])
     for start in (1500, 2000, place - 10):
@@ -229,7 +231,7 @@ def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is()
 
 def test_what_is_stored_gives_the_same_products() -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(6, 9), 0, Silent())
+    curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
     again = KroneckerCurvature.of(model, {name: own.clone() for name, own in curvature.tensors().items()})
     gradient = torch.ones(sum(own.numel() for own in model.parameters()), dtype=torch.float64)
     assert torch.equal(again.inverse_product(gradient, 0.1), curvature.inverse_product(gradient, 0.1))
@@ -252,7 +254,7 @@ def test_what_is_no_curvature_of_this_model_is_refused(
     change: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     model = lstm()
-    tensors = kronecker_curvature(model, windows_of(6, 9), 0, Silent()).tensors()
+    tensors = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter()).tensors()
     change(tensors)
     with pytest.raises(UnlearningError, match=message):
         KroneckerCurvature.of(model, tensors)
@@ -260,7 +262,7 @@ def test_what_is_no_curvature_of_this_model_is_refused(
 
 def test_bad_requests_are_refused() -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(6, 9), 0, Silent())
+    curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
     size = sum(own.numel() for own in model.parameters())
     for damping in (0.0, -1.0, float("nan")):
         with pytest.raises(UnlearningError, match="expected a damping over 0"):
@@ -268,7 +270,7 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(UnlearningError, match=rf"expected a vector of shape \({size},\), got \(3,\)"):
         curvature.inverse_product(torch.ones(3, dtype=torch.float64), 1.0)
     with pytest.raises(UnlearningError, match="no window of text"):
-        kronecker_curvature(model, windows_of(0, 9), 0, Silent())
+        kronecker_curvature(model, windows_of(0, 9), 0, NullReporter())
 
 
 # --- the solver
@@ -276,7 +278,7 @@ def test_bad_requests_are_refused() -> None:
 
 def test_one_product_gives_the_stored_direction_its_length_and_tells_what_is_left_undone() -> None:
     model, windows = lstm(layers=1), windows_of(3, 6)
-    curvature = kronecker_curvature(model, windows.repeat(10, 1), 0, Silent())
+    curvature = kronecker_curvature(model, windows.repeat(10, 1), 0, NullReporter())
     matrix = 50 * dense_fisher(model, windows)
     right = torch.randn(len(matrix), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = KroneckerSolver(curvature, weight=50).solve(matrix.__matmul__, right, 0.5)
@@ -290,7 +292,7 @@ def test_one_product_gives_the_stored_direction_its_length_and_tells_what_is_lef
 
 def test_where_the_matrix_is_the_stored_curvature_one_product_solves() -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(8, 9), 0, Silent())
+    curvature = kronecker_curvature(model, windows_of(8, 9), 0, NullReporter())
     matrix = 50 * dense(curvature, model)
     right = torch.randn(len(matrix), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = KroneckerSolver(curvature, weight=50).solve(matrix.__matmul__, right, 0.5)
@@ -301,7 +303,7 @@ def test_where_the_matrix_is_the_stored_curvature_one_product_solves() -> None:
 
 def test_negative_curvature_along_the_stored_direction_is_told_and_no_step_taken() -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(8, 9), 0, Silent())
+    curvature = kronecker_curvature(model, windows_of(8, 9), 0, NullReporter())
     right = torch.ones(sum(own.numel() for own in model.parameters()), dtype=torch.float64)
     found = KroneckerSolver(curvature, 1.0).solve(lambda value: -2 * value, right, 0.5)
     assert (found.status, float(found.x.norm())) == ("indefinite", 0)

@@ -84,10 +84,10 @@ def dense_gauss_newton(loss: DifferentiableLoss[Batch]) -> Tensor:
     theta, outputs = as_flat_function(loss)
     total = torch.zeros(len(theta), len(theta), dtype=theta.dtype)
     for batch in loss.batches:
-        laws = outputs(theta, batch).flatten(0, -2).softmax(1)
+        distributions = outputs(theta, batch).flatten(0, -2).softmax(1)
         slopes = jacobian(lambda at, own=batch: outputs(at, own).flatten(0, -2), theta)  # (P, V, N)
-        for law, slope in zip(laws, slopes, strict=True):
-            total += slope.T @ (torch.diag(law) - torch.outer(law, law)) @ slope
+        for distribution, slope in zip(distributions, slopes, strict=True):
+            total += slope.T @ (torch.diag(distribution) - torch.outer(distribution, distribution)) @ slope
     return total
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from canaryaudit.progress import Silent
+from canaryaudit.progress import NullReporter
 from canaryaudit.unlearning.curvature.solvers import ConjugateGradients, Solution
 from canaryaudit.unlearning.final_layer import newton as second_order
 from canaryaudit.unlearning.final_layer.newton import minimise
@@ -36,7 +36,7 @@ def minimum(whole: WholeProblem) -> Tensor:
 def test_the_update_reaches_the_minimum_that_scipy_finds(seed: int, active: tuple[int, ...]) -> None:
     whole = random_problem(seed, active=active)
     problem = whole.reduced()
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     columns, steps = found.columns, found.steps
     lowest = problem.value(minimum(whole))
     assert lowest * (1 - 1e-9) <= problem.value(columns) <= lowest * (1 + ENOUGH)
@@ -51,7 +51,7 @@ def test_a_memorised_label_is_forgotten_however_certain_it_was(seed: int, rest: 
     whole = memorised_problem(1 - rest, seed=seed)
     problem = whole.reduced()
     assert problem.probabilities(whole.origin)[:30, 3].min() >= 1 - rest * 1.001
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     columns, steps = found.columns, found.steps
     best = minimum(whole)
     assert problem.value(columns) <= problem.value(best) * (1 + ENOUGH)
@@ -62,14 +62,14 @@ def test_a_memorised_label_is_forgotten_however_certain_it_was(seed: int, rest: 
 
 def test_single_precision_is_as_good() -> None:
     whole = memorised_problem(1 - 1e-6)
-    columns = minimise(whole.single(), Silent()).columns
+    columns = minimise(whole.single(), NullReporter()).columns
     assert whole.reduced().value(columns.double()) <= whole.reduced().value(minimum(whole)) * (1 + ENOUGH)
 
 
 @pytest.mark.parametrize("whole", [random_problem(0), random_problem(3), memorised_problem(1 - 1e-6)])
 def test_bfloat16_curvature_reaches_the_same_minimum(whole: WholeProblem) -> None:
     """Value and gradient are taken in single precision; the curvature only says which way to go."""
-    exact, rough = (minimise(whole.single(precision), Silent()) for precision in ("fp32", "bf16"))
+    exact, rough = (minimise(whole.single(precision), NullReporter()) for precision in ("fp32", "bf16"))
     assert rough.converged
     judge = whole.reduced()
     assert judge.value(rough.columns.double()) == pytest.approx(judge.value(exact.columns.double()), rel=0.01)
@@ -80,7 +80,7 @@ def test_the_minimum_is_reached_from_wherever_one_starts(seed: int) -> None:
     whole = random_problem(seed)
     problem = whole.reduced()
     start = whole.origin + torch.from_numpy(np.random.default_rng(seed).normal(size=tuple(whole.origin.shape)))
-    found = minimise(problem, Silent(), start=start)
+    found = minimise(problem, NullReporter(), start=start)
     assert found.steps[0].objective_before == problem.value(start)
     assert found.steps[0].objective_before != problem.value(whole.origin)
     assert problem.value(found.columns) <= problem.value(minimum(whole)) * (1 + ENOUGH)
@@ -89,7 +89,7 @@ def test_the_minimum_is_reached_from_wherever_one_starts(seed: int) -> None:
 def test_started_at_the_minimum_one_step_tells_so() -> None:
     whole = random_problem(1)
     best = minimum(whole)
-    found = minimise(whole.reduced(), Silent(), start=best)
+    found = minimise(whole.reduced(), NullReporter(), start=best)
     assert found.converged
     assert len(found.steps) <= 1
     torch.testing.assert_close(found.columns, best, rtol=0, atol=1e-4)
@@ -98,14 +98,14 @@ def test_started_at_the_minimum_one_step_tells_so() -> None:
 @pytest.mark.parametrize("limit", [1, 2])
 def test_steps_that_still_gain_at_the_limit_have_not_converged(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = memorised_problem(1 - 1e-6).reduced()
-    needed = len(minimise(problem, Silent()).steps)
+    needed = len(minimise(problem, NullReporter()).steps)
     assert needed > 2
     monkeypatch.setattr(second_order, "MAX_STEPS", limit)
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     assert len(found.steps) == limit
     assert not found.converged
     monkeypatch.setattr(second_order, "MAX_STEPS", needed)
-    assert minimise(problem, Silent()).converged, "the last step allowed may be the one that tells"
+    assert minimise(problem, NullReporter()).converged, "the last step allowed may be the one that tells"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -113,7 +113,7 @@ def test_no_step_raises_the_objective(seed: int) -> None:
     whole = random_problem(seed, width=6, positions=16, ridge=1e-9)
     harsh = WholeProblem(whole.features * 8, whole.targets, whole.weights, whole.matrix * 3, whole.active, 1e-9)
     problem = harsh.reduced()
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     columns, steps = found.columns, found.steps
     assert all(step.objective_after <= step.objective_before for step in steps)
     assert [step.objective_before for step in steps[1:]] == [step.objective_after for step in steps[:-1]]
@@ -126,14 +126,14 @@ def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = random_problem(1)
     problem = whole.reduced()
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     columns, (step,), products = found.columns, found.steps, found.products
     moved = columns - whole.origin
-    law = ((problem.probabilities(whole.origin) + whole.targets[:, whole.active]) / 2).numpy()
-    features = np.c_[whole.features.numpy(), np.ones(len(law))]
+    distribution = ((problem.probabilities(whole.origin) + whole.targets[:, whole.active]) / 2).numpy()
+    features = np.c_[whole.features.numpy(), np.ones(len(distribution))]
     dense = sum(
         weight * np.kron(np.outer(h, h), np.diag(own) - np.outer(own, own))
-        for h, own, weight in zip(features, law, whole.weights.numpy(), strict=True)
+        for h, own, weight in zip(features, distribution, whole.weights.numpy(), strict=True)
     ) + step.damping * np.eye(moved.numel())
     gradient = whole.gradient(whole.origin).reshape(-1).numpy()
     residual = np.linalg.norm(dense @ moved.reshape(-1).numpy() + gradient) / np.linalg.norm(gradient)
@@ -149,7 +149,7 @@ def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_damping_falls_after_good_steps() -> None:
-    steps = minimise(random_problem(0).reduced(), Silent()).steps
+    steps = minimise(random_problem(0).reduced(), NullReporter()).steps
     ridge = random_problem(0).reduced().ridge
     assert steps[1].damping - ridge == pytest.approx((steps[0].damping - ridge) / 8)
 
@@ -167,7 +167,7 @@ def test_a_step_that_does_not_do_what_it_promised_is_taken_back(size: float, mon
     solve = ConjugateGradients.solve
     monkeypatch.setattr(ConjugateGradients, "solve", once_too_far)
     problem = whole.reduced()
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     columns, steps = found.columns, found.steps
     assert steps[0].step_norm == 0
     assert steps[0].objective_after == steps[0].objective_before
@@ -185,7 +185,7 @@ def test_a_model_that_predicts_as_wanted_is_left_alone(symbols: int) -> None:
         torch.tensor([0, 2, 3]),
         1e-3,
     )
-    found = minimise(problem, Silent())
+    found = minimise(problem, NullReporter())
     columns, steps, products = found.columns, found.steps, found.products
     torch.testing.assert_close(columns, problem.origin, rtol=0, atol=1e-6)
     assert found.converged

@@ -94,11 +94,11 @@ def test_nothing_is_lost_in_float32_where_all_symbols_are_active() -> None:
 def test_the_preconditioner_is_the_dense_inverse_of_the_kronecker_product(damping: float) -> None:
     whole = random_problem()
     problem = whole.reduced()
-    law = problem.probabilities(moved(whole.origin, 1))
+    distribution = problem.probabilities(moved(whole.origin, 1))
     # One position at a time, from the definition.
     covariance, curvature, spread = np.zeros((4, 4)), np.zeros((3, 3)), 0.0
     for features, own, weight in zip(
-        np.c_[whole.features.numpy(), np.ones(40)], law.numpy(), whole.weights.numpy(), strict=True
+        np.c_[whole.features.numpy(), np.ones(40)], distribution.numpy(), whole.weights.numpy(), strict=True
     ):
         block = np.diag(own) - np.outer(own, own)
         curvature += weight * block
@@ -107,7 +107,7 @@ def test_the_preconditioner_is_the_dense_inverse_of_the_kronecker_product(dampin
     dense = np.kron(covariance / spread, curvature) + damping * np.eye(12)
     value = moved(torch.zeros(4, 3, dtype=torch.float64), 3)
     np.testing.assert_allclose(
-        KroneckerInverse(problem, law).apply(value, damping).reshape(-1).numpy(),
+        KroneckerInverse(problem, distribution).apply(value, damping).reshape(-1).numpy(),
         np.linalg.solve(dense, value.reshape(-1).numpy()),
         rtol=1e-9,
     )
@@ -117,10 +117,10 @@ def test_the_preconditioner_inverts_the_curvature_itself_where_all_laws_agree() 
     """Then the Hessian is a Kronecker product."""
     whole = random_problem(ridge=0.0)
     problem = whole.reduced()
-    law = problem.probabilities(whole.origin)[:1].expand(40, -1)
+    distribution = problem.probabilities(whole.origin)[:1].expand(40, -1)
     value = moved(torch.zeros(4, 3, dtype=torch.float64), 3)
-    solved = KroneckerInverse(problem, law).apply(value, 0.5)
-    torch.testing.assert_close(problem.curvature_product(law, solved) + 0.5 * solved, value)
+    solved = KroneckerInverse(problem, distribution).apply(value, 0.5)
+    torch.testing.assert_close(problem.curvature_product(distribution, solved) + 0.5 * solved, value)
 
 
 # --- curvature in bfloat16
@@ -134,10 +134,10 @@ def test_a_bfloat16_curvature_product_is_close_to_the_exact_one(seed: int) -> No
     assert (rough.fast.dtype, exact.fast.dtype) == (torch.bfloat16, torch.float32)
     assert torch.equal(exact.fast, torch.cat(exact.features))
     columns = moved(whole.origin, seed).float()
-    law = exact.probabilities(columns)
+    distribution = exact.probabilities(columns)
     direction = moved(torch.zeros_like(whole.origin), seed + 1).float()
-    expected = exact.curvature_product(law, direction)
-    found = rough.curvature_product(law, direction)
+    expected = exact.curvature_product(distribution, direction)
+    found = rough.curvature_product(distribution, direction)
     assert found.dtype == torch.float32
     error = float((found - expected).norm() / expected.norm())
     assert 0 < error < 0.02
@@ -147,9 +147,9 @@ def test_value_and_gradient_are_in_full_precision_whatever_the_curvatures() -> N
     whole = random_problem()
     exact, rough = whole.single(), whole.single("bf16")
     columns = moved(whole.origin, 0).float()
-    law = exact.probabilities(columns)
+    distribution = exact.probabilities(columns)
     assert rough.value(columns) == exact.value(columns)
-    assert torch.equal(rough.gradient(columns, law), exact.gradient(columns, law))
+    assert torch.equal(rough.gradient(columns, distribution), exact.gradient(columns, distribution))
 
 
 def test_a_subsample_for_the_curvature_weighs_as_much_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,12 +163,12 @@ def test_a_subsample_for_the_curvature_weighs_as_much_as_all(monkeypatch: pytest
     assert {7, 1999} <= set(problem.rows.tolist())
     assert (problem.row_weights[torch.isin(problem.rows, torch.tensor([7, 1999]))] == 500.0).all()
     assert float(problem.row_weights.sum()) == pytest.approx(float(weights.sum()))
-    law = problem.probabilities(problem.origin)
+    distribution = problem.probabilities(problem.origin)
     direction = moved(torch.zeros_like(problem.origin), 3)
     every = replace(whole, weights=weights)
     monkeypatch.setattr(objective, "CURVATURE_ROWS", 4000)
-    expected = every.reduced().curvature_product(law, direction)
-    found = problem.curvature_product(law[problem.rows], direction)
+    expected = every.reduced().curvature_product(distribution, direction)
+    found = problem.curvature_product(distribution[problem.rows], direction)
     assert float((found - expected).norm() / expected.norm()) < 0.2
 
 
@@ -195,12 +195,12 @@ def test_a_problem_with_rows_added_is_the_problem_of_all_rows(cut: int, precisio
     torch.testing.assert_close(joined.others, every.others)
     assert joined.ridge == pytest.approx(every.ridge, rel=1e-6)
     columns = moved(whole.origin, 1).float()
-    law = joined.probabilities(columns)
+    distribution = joined.probabilities(columns)
     assert joined.value(columns) == pytest.approx(every.value(columns), rel=1e-6)
-    torch.testing.assert_close(joined.gradient(columns, law), every.gradient(columns, law))
-    expected = every.curvature_product(law, columns)  # in bfloat16 every block's product is rounded
+    torch.testing.assert_close(joined.gradient(columns, distribution), every.gradient(columns, distribution))
+    expected = every.curvature_product(distribution, columns)  # in bfloat16 every block's product is rounded
     tolerance = float(expected.abs().max()) * (2**-7 if precision == "bf16" else 1e-5)
-    torch.testing.assert_close(joined.curvature_product(law, columns), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(joined.curvature_product(distribution, columns), expected, rtol=0, atol=tolerance)
 
 
 def test_a_problem_is_left_as_it_is_where_rows_are_added() -> None:

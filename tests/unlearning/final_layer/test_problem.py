@@ -21,7 +21,7 @@ from canaryaudit.unlearning.final_layer.problem import (
     SECRET_WEIGHT,
     SecretReading,
     build_problem,
-    exchange_secrets,
+    swap_target_distributions,
     write_columns,
 )
 from canaryaudit.unlearning.occurrences import Occurrence, occurrences
@@ -48,8 +48,8 @@ class Spy:
         self.drawn.append(self.inner.correct(place, count, rng))
         return self.drawn[-1]
 
-    def stand_in(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
-        member = self.inner.stand_in(place, rng)
+    def proxy_member(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
+        member = self.inner.proxy_member(place, rng)
         self.stand_ins.append((place.secret.tolist(), None if member is None else member.tolist()))
         return member
 
@@ -72,10 +72,10 @@ class Built:
         self.spy = Spy(make(vocabulary))
         self.contexts: list[tuple[Tensor, Occurrence, int]] = []
         self.retained = np.array([3, 0] if window < len(self.text) - 3 else [], dtype=np.int64)
-        add = final_layer._Rows.add_occurrence
+        add = final_layer._PositionBuffer.add_occurrence
 
         def remember(
-            rows: final_layer._Rows,
+            rows: final_layer._PositionBuffer,
             context: Tensor,
             place: Occurrence,
             replacement: Replacement,
@@ -85,7 +85,7 @@ class Built:
             self.contexts.append((context, place, draws))
             return add(rows, context, place, replacement, draws, rng)
 
-        monkeypatch.setattr(final_layer._Rows, "add_occurrence", remember)
+        monkeypatch.setattr(final_layer._PositionBuffer, "add_occurrence", remember)
         monkeypatch.setattr(final_layer, "CONTEXTS", 12)
         monkeypatch.setattr(final_layer, "MIN_REPLACEMENTS", 36)
         monkeypatch.setattr(final_layer, "REPLACEMENTS_PER_CANARY", 2)
@@ -104,7 +104,7 @@ class Built:
     def exchanged(self, columns: Tensor) -> FinalLayerProblem:
         """Return the problem with the secrets' own rows, where ``columns`` are the layer's."""
         arguments = (self.model, self.problem, self.active, columns, self.readings, self.spy)
-        return exchange_secrets(*arguments, precision="fp32", rng=np.random.default_rng(6))
+        return swap_target_distributions(*arguments, precision="fp32", rng=np.random.default_rng(6))
 
 
 @torch.no_grad()
@@ -119,11 +119,11 @@ def rows_by_definition(built: Built) -> list[tuple[Tensor, Tensor, float]]:
     rows: list[tuple[Tensor, Tensor, float]] = []
     for (context, place, _), drawn in zip(built.contexts, built.spy.drawn, strict=True):
         before, secret, suffix = context.tolist(), place.secret.tolist(), place.suffix.tolist()
-        features, laws = states(built.model, before + secret + suffix)
+        features, distributions = states(built.model, before + secret + suffix)
         start = len(before)
         # Up to the secret, and from its last character on, the original model's own predictions.
-        rows += [(features[k], laws[k], 1.0) for k in range(start - 1)]
-        tail = laws[start + len(secret) - 1 :]
+        rows += [(features[k], distributions[k], 1.0) for k in range(start - 1)]
+        tail = distributions[start + len(secret) - 1 :]
         for item in drawn:
             mean = torch.stack(list(item.targets[:, 0])).mean(0)
             rows.append((features[start - 1], mean, 0.25 * len(item.symbols)))
@@ -288,20 +288,20 @@ def test_a_secrets_row_has_the_law_along_its_stand_in_with_two_symbols_exchanged
     passive = [k for k in range(layer.shape[1]) if k not in built.active.tolist()]
     rows, exchanged, agreeing = [], 0, 0
     for context, place, draws in built.contexts:
-        secret, stand_in = place.secret.tolist(), stand_in_of[tuple(place.secret.tolist())]
-        if stand_in is None:
+        secret, proxy_member = place.secret.tolist(), stand_in_of[tuple(place.secret.tolist())]
+        if proxy_member is None:
             continue
-        assert len(stand_in) == len(secret)
-        assert stand_in != secret
+        assert len(proxy_member) == len(secret)
+        assert proxy_member != secret
         own, theirs = (
-            states(built.model, context.tolist() + member)[0][len(context) :] for member in (secret, stand_in)
+            states(built.model, context.tolist() + member)[0][len(context) :] for member in (secret, proxy_member)
         )
         for k in range(len(secret) - 1):
-            law = torch.softmax(theirs[k] @ updated[:-1] + updated[-1], 0)
-            mine, other = secret[k + 1], stand_in[k + 1]
-            swapped = law.clone()
-            swapped[mine], swapped[other] = law[other], law[mine]
-            assert int((swapped != law).sum()) == (0 if mine == other else 2)
+            distribution = torch.softmax(theirs[k] @ updated[:-1] + updated[-1], 0)
+            mine, other = secret[k + 1], proxy_member[k + 1]
+            swapped = distribution.clone()
+            swapped[mine], swapped[other] = distribution[other], distribution[mine]
+            assert int((swapped != distribution).sum()) == (0 if mine == other else 2)
             exchanged, agreeing = exchanged + (mine != other), agreeing + (mine == other)
             others = torch.logsumexp(own[k] @ layer[:-1, passive] + layer[-1, passive], 0)
             rows.append((own[k], swapped[built.active], SECRET_WEIGHT * draws, others))
@@ -351,7 +351,7 @@ def test_features_lose_nothing_by_being_kept_in_the_precision_they_were_computed
     model = tiny_model(vocabulary.symbols, hidden=7, scale=4.0)
     active = torch.arange(3)
     for precision in ("fp32", "bf16"):
-        rows = final_layer._Rows(model, precision, active)
+        rows = final_layer._PositionBuffer(model, precision, active)
         hidden, _ = rows.read(data.train[None])
         assert torch.equal(hidden.to(rows.kind).float(), hidden)
 
@@ -364,11 +364,13 @@ def test_positions_gathered_in_small_blocks_make_the_same_problem(monkeypatch: p
     assert len(cut.problem.features) > len(whole.problem.features)
     columns = whole.problem.origin + 0.3
     assert cut.problem.value(columns) == pytest.approx(whole.problem.value(columns), rel=1e-6)
-    laws = [problem.probabilities(columns) for problem in (whole.problem, cut.problem)]
-    torch.testing.assert_close(laws[0], laws[1])
+    distributions = [problem.probabilities(columns) for problem in (whole.problem, cut.problem)]
+    torch.testing.assert_close(distributions[0], distributions[1])
     for find in (
-        lambda problem, law: problem.gradient(columns, law),
-        lambda problem, law: problem.curvature_product(law, columns),
-        lambda problem, law: KroneckerInverse(problem, law).apply(columns, 0.1),
+        lambda problem, distribution: problem.gradient(columns, distribution),
+        lambda problem, distribution: problem.curvature_product(distribution, columns),
+        lambda problem, distribution: KroneckerInverse(problem, distribution).apply(columns, 0.1),
     ):
-        torch.testing.assert_close(find(cut.problem, laws[1]), find(whole.problem, laws[0]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            find(cut.problem, distributions[1]), find(whole.problem, distributions[0]), rtol=1e-4, atol=1e-4
+        )
