@@ -26,9 +26,9 @@ class Draft(TableModel):
 
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         right = super().advance(state, symbols)
-        wave = torch.sin(right.memory[0][:, None] * 12.9898 + torch.arange(right.log2_probs.shape[1]) * 78.233)
+        wave = torch.sin(right.cache[0][:, None] * 12.9898 + torch.arange(right.log2_probs.shape[1]) * 78.233)
         wrong = 0.15 * (wave + 0.3)  # not the same on average, so that errors do not cancel out
-        return PrefixState((right.log2_probs + wrong).clamp(max=0), right.memory)
+        return PrefixState((right.log2_probs + wrong).clamp(max=0), right.cache)
 
 
 class Setting:
@@ -47,7 +47,7 @@ class Setting:
         arguments = {
             "inserted": np.zeros(len(RANKS), dtype=bool),
             "rng": np.random.default_rng(seed),
-            "store": NullCache(),
+            "cache": NullCache(),
         } | changes
         return score_references(
             self.model,

@@ -111,7 +111,7 @@ def test_tiles_keep_every_row_in_its_place(count: int) -> None:
     symbols = torch.arange(count) % len(SYMBOLS)
     found, expected = advance_in_tiles(model, state, symbols), model.advance(state, symbols)
     assert torch.equal(found.log2_probs, expected.log2_probs)
-    assert torch.equal(found.memory[0], expected.memory[0])
+    assert torch.equal(found.cache[0], expected.cache[0])
     few = model.advance(state.rows(torch.arange(1)), symbols[:1])
     parents = torch.zeros(count, dtype=torch.long)
     assert torch.equal(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from canaryaudit.errors import Damaged, ModelError
-from canaryaudit.models import char_lstm as model_module
+from canaryaudit.models import device as model_module
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.device import resolve_device, resolve_precision
 from canaryaudit.models.weights import load_into, weights_bytes
@@ -96,7 +96,7 @@ def test_rows_reorder_and_repeat_states() -> None:
     state = reader.advance(reader.read(symbols[:1]).rows(torch.zeros(3, dtype=torch.long)), symbols[1:4])
     turned = state.rows(torch.tensor([2, 0, 0]))
     assert torch.equal(turned.log2_probs, state.log2_probs[[2, 0, 0]])
-    assert all(torch.equal(a, b[[2, 0, 0]]) for a, b in zip(turned.memory, state.cache, strict=True))
+    assert all(torch.equal(a, b[[2, 0, 0]]) for a, b in zip(turned.cache, state.cache, strict=True))
 
 
 def test_a_reader_keeps_the_weights_it_was_made_of() -> None:
@@ -121,7 +121,7 @@ def test_a_draft_goes_on_from_the_readers_own_state() -> None:
         reader(model).advance(state, symbols[6:]) for reader in (BFloat16LanguageModel, LSTMLanguageModel)
     )
     assert 0 < (drafted.log2_probs - exact.log2_probs).abs().max() < 0.05
-    assert [part.shape for part in drafted.memory] == [part.shape for part in exact.memory]
+    assert [part.shape for part in drafted.cache] == [part.shape for part in exact.cache]
 
 
 # --- weights --------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import pytest
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure.estimators import headline
+from canaryaudit.exposure.estimators.headline import headline
 from canaryaudit.records import Estimate
 
 

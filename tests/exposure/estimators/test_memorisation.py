@@ -48,7 +48,7 @@ def curve(repetitions: list[int], bits: list[float], space: float = SPACE, sprea
 # --- the interval of a mean -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("law", [unseen, all_or_nothing, capped])
+@pytest.mark.parametrize("distribution", [unseen, all_or_nothing, capped])
 @pytest.mark.parametrize("number", [2, 3, 6, 20])
 def test_intervals_of_a_mean_cover_it(distribution: Draw, number: int) -> None:
     truth = float(distribution(np.random.default_rng(99), 10**6).mean())
