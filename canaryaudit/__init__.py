@@ -1,4 +1,4 @@
-"""Measure, remove and prove the removal of secrets that a language model memorised."""
+"""Measure, remove and prove the removal of secrets that a language model memorized."""
 
 import os
 

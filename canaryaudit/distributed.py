@@ -190,7 +190,7 @@ class ProcessGroup:
             dist.all_reduce(tensor)
 
     def part(self, count: int) -> slice:
-        """Return which of ``count`` rows are this process's: neighbours, as many as others have, or one more."""
+        """Return which of ``count`` rows are this process's: neighbors, as many as others have, or one more."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def data_parallel(self, model: nn.Module) -> nn.Module:

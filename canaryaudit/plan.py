@@ -48,7 +48,7 @@ class InsertOptions(Options):
     canaries: int | None = Field(default=None, ge=0)
     """Generated canaries in all; 6 where no secret is given or located: two for each of the default repetitions."""
     repetitions: tuple[int, ...] = (1, 4, 16)
-    """Once, and two steps up: memorisation begins somewhere between."""
+    """Once, and two steps up: memorization begins somewhere between."""
     secret: tuple[str, ...] = ()
     locate: tuple[str, ...] = ()
     """Templates of secrets that stand in the corpus; they are audited where they stand."""

@@ -110,7 +110,7 @@ class Browser:
             self.events.append(self._next())
 
     def show(self, width: int, height: int = 900, *, scheme: str = "light", medium: str = "") -> None:
-        """Set the window's size in CSS pixels, the colour scheme and the medium."""
+        """Set the window's size in CSS pixels, the color scheme and the medium."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )

@@ -26,8 +26,8 @@ class TableModel:
         seed: Of the table.
         distribution: ``random`` rows, one row for each last symbol (``markov``), dyadic probabilities with many ties,
             one certain symbol and the others hopeless (``deterministic``), or all rows alike (``flat``).
-        memorised: Texts, from the prefix's end on, that the model gives ``certainty`` to, symbol by symbol.
-        certainty: Probability of the next symbol of a memorised text.
+        memorized: Texts, from the prefix's end on, that the model gives ``certainty`` to, symbol by symbol.
+        certainty: Probability of the next symbol of a memorized text.
         noise_bits: Rounding noise that depends on where in a batch a prefix stands.
     """
 
@@ -36,7 +36,7 @@ class TableModel:
         vocabulary: str,
         seed: int = 0,
         distribution: Law = "random",
-        memorised: Sequence[str] = (),
+        memorized: Sequence[str] = (),
         certainty: float = 0.9,
         noise_bits: float = 0.0,
     ) -> None:
@@ -56,10 +56,10 @@ class TableModel:
         else:
             probs = rng.dirichlet(np.full(size, 0.7), _ROWS) * (1 - 1e-4) + 1e-4 / size
         self.table = torch.from_numpy(np.log2(probs)).float()
-        self._remember([self.vocabulary.encode(text).tolist() for text in memorised])
+        self._remember([self.vocabulary.encode(text).tolist() for text in memorized])
 
     def _remember(self, texts: list[list[int]]) -> None:
-        """Give each prefix of a memorised text the state -1 - its number; all other states are hashes."""
+        """Give each prefix of a memorized text the state -1 - its number; all other states are hashes."""
         prefixes = list(dict.fromkeys(tuple(text[:end]) for text in texts for end in range(len(text))))
         number = {prefix: index for index, prefix in enumerate(prefixes)}
         size = len(self.vocabulary)

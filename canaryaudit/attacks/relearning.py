@@ -44,7 +44,7 @@ class RelearningConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64), min_length=1)
-    """Ascending; optimiser steps after which exposure is taken; it is always taken before the first one too."""
+    """Ascending; optimizer steps after which exposure is taken; it is always taken before the first one too."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of Adam: what someone who knows nothing of the model would take."""
     batch_size: int = Field(default=8, ge=2)

@@ -19,7 +19,7 @@ class Assembly:
 
     Attributes:
         corpus: The corpus.
-        held: Where its held-out text lies, neighbouring paragraphs as one: begins and ends in characters, shape (n, 2).
+        held: Where its held-out text lies, neighboring paragraphs as one: begins and ends in characters, shape (n, 2).
         inserted: Texts to insert, and before which of its characters, ascending; none within a held-out part.
     """
 
@@ -100,7 +100,7 @@ def assemble(
     longer = 0
     for number, one, other in zip(order, preceding.tolist(), following.tolist(), strict=True):
         start, end = (int(corpus.ends[index - 1]) if index else 0 for index in (other, one + 1))
-        # A canary ends as its neighbour does: with a blank line, or in a text of lines with a line break.
+        # A canary ends as its neighbor does: with a blank line, or in a text of lines with a line break.
         text = texts[here[number]] + ("\n\n" if _ends_with_blank_line(corpus, end) else "\n")
         places[here[number]].append(start - int(before[np.searchsorted(spans[:, 0], start)]) + longer)
         inserted.append((start, text))
@@ -110,7 +110,7 @@ def assemble(
 
 
 def held_spans(ends: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return where held-out paragraphs begin and end, in characters, neighbours as one, shape (n, 2)."""
+    """Return where held-out paragraphs begin and end, in characters, neighbors as one, shape (n, 2)."""
     changes = np.flatnonzero(held[1:] != held[:-1]) + 1  # numbers of paragraphs
     edges = np.r_[[0] if held[0] else [], changes, [len(held)] if held[-1] else []].astype(np.int64)
     spans: np.ndarray = np.where(edges > 0, ends[edges - 1], 0).reshape(-1, 2)

@@ -4,7 +4,7 @@ An occurrence is the template's whole text with its slots filled, letter by lett
 number of characters: ``any`` takes whatever stands there within one line, and a slot at the template's end
 takes a whole run of its symbols, so that the beginning of a longer number is no occurrence. No character
 fills the slots of two occurrences: the earlier template wins, and within a template the occurrence that
-begins first. Fixed text may be shared, as the comma in ``,{digits:5},`` is by neighbouring fields.
+begins first. Fixed text may be shared, as the comma in ``,{digits:5},`` is by neighboring fields.
 """
 
 import re

@@ -23,7 +23,7 @@ from canaryaudit.cli.verify import verify
 
 app = typer.Typer(
     name="canaryaudit",
-    help="Measure, remove and prove the removal of secrets that a language model memorised.",
+    help="Measure, remove and prove the removal of secrets that a language model memorized.",
     epilog="\b\nTry it on the embedded corpus, in minutes:\n  canaryaudit run",
     invoke_without_command=True,
     add_completion=False,

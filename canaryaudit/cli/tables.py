@@ -14,7 +14,7 @@ from canaryaudit.records import (
     Estimate,
     EstimatorName,
     Measurement,
-    MemorisationCurve,
+    MemorizationCurve,
     RelearningAttack,
     UnlearningRecord,
     only_bounds,
@@ -93,9 +93,9 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             f"(expected {calibration.expected_mean_bits:.2f}), p = {calibration.ks_pvalue:.2g}: {verdict}."
         )
     parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
-    curves = [curve for curve in measurement.memorisation if sum(point.repetitions > 0 for point in curve.points) > 1]
+    curves = [curve for curve in measurement.memorization if sum(point.repetitions > 0 for point in curve.points) > 1]
     for curve in curves if every else curves[:1]:
-        parts += _memorised(curve)
+        parts += _memorized(curve)
     if every:
         estimates = _table(("canary", *_ESTIMATORS))
         for canary in shown:
@@ -199,7 +199,7 @@ def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
     return "\n  ".join(("Furthest from the headline figure, in bits:", *said)) if said else ""
 
 
-def _memorised(curve: MemorisationCurve) -> list[RenderableType]:
+def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
     """Return the table of exposure against repetitions, and the answer."""
     from canaryaudit import formatting as figures  # Not at the top: with it come modules that --help must not wait for.
 

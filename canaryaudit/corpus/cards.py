@@ -24,7 +24,7 @@ class CorpusCard(BaseModel):
     name: str
     title: str
     author: str
-    licence: str
+    license: str
     language: str
     characters: int
     sha256: str | None = None

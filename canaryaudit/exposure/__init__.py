@@ -9,7 +9,7 @@ from canaryaudit.exposure.estimators.calibration import calibrate
 from canaryaudit.exposure.estimators.exact import enumerate_ranks
 from canaryaudit.exposure.estimators.headline import headline
 from canaryaudit.exposure.estimators.importance import importance_exposure
-from canaryaudit.exposure.estimators.memorisation import memorisation_curve, memorisation_curves
+from canaryaudit.exposure.estimators.memorization import memorization_curve, memorization_curves
 from canaryaudit.exposure.estimators.sampled import Rescored, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import fit_skew_normal, log2_skew_normal_cdf, skew_normal_exposure
 from canaryaudit.exposure.extraction import even_chance_log2, log2_sampled
@@ -34,8 +34,8 @@ __all__ = [
     "log2_sampled",
     "log2_skew_normal_cdf",
     "measure",
-    "memorisation_curve",
-    "memorisation_curves",
+    "memorization_curve",
+    "memorization_curves",
     "sampled_exposure",
     "search_ranks",
     "skew_normal_exposure",

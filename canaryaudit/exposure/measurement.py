@@ -14,7 +14,7 @@ from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
 from canaryaudit.exposure.estimators.calibration import calibrate
 from canaryaudit.exposure.estimators.exact import _bounded, _exact, enumerate_ranks
 from canaryaudit.exposure.estimators.headline import headline
-from canaryaudit.exposure.estimators.memorisation import memorisation_curves
+from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
 from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
@@ -105,7 +105,7 @@ def measure(
             np.array([canary.exposure.bits for canary in controls]),
             np.array([canary.space_bits for canary in controls]),
         ),
-        memorisation=memorisation_curves(canaries),
+        memorization=memorization_curves(canaries),
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
             references=config.num_references * len(groups),

@@ -84,7 +84,7 @@ def _most_distinct(space: EncodedSpace, node: int, draws: int) -> float:
 
 
 def _grouped(space: EncodedSpace, subtrees: Iterator[_Subtree]) -> Iterator[_Subtrees]:
-    """Put neighbouring subtrees of one depth together, as far as they fit into a part."""
+    """Put neighboring subtrees of one depth together, as far as they fit into a part."""
     group: list[_Subtree] = []
     total = 0.0
     for prefix, node, draws in subtrees:

@@ -1,7 +1,7 @@
 """Several character LSTMs that predict together, by the mean of their log-probabilities.
 
 A model trained by shards is one (Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P). The mean of
-log-probabilities, made a law again, is the normalised geometric mean of the members' laws.
+log-probabilities, made a law again, is the normalized geometric mean of the members' laws.
 """
 
 from collections.abc import Sequence

@@ -130,7 +130,7 @@ class ReferenceDistribution(Record):
 
 
 class Calibration(Record):
-    """Controls' exposures against the law that holds where nothing was memorised: Exp with mean 1/ln 2 bits."""
+    """Controls' exposures against the law that holds where nothing was memorized: Exp with mean 1/ln 2 bits."""
 
     controls: int
     mean_bits: float
@@ -141,7 +141,7 @@ class Calibration(Record):
     note: str = ""
 
 
-class MemorisationPoint(Record):
+class MemorizationPoint(Record):
     """The canaries that were inserted equally often; the controls at 0 repetitions."""
 
     repetitions: int
@@ -170,12 +170,12 @@ class MemorisationPoint(Record):
     """Whether they are told from secrets never seen: the corrected p is at most 5 %."""
 
 
-class MemorisationCurve(Record):
+class MemorizationCurve(Record):
     """Exposure against repetitions."""
 
     template: str
     """Empty for all templates together, which need not have spaces of the same size."""
-    points: Many[MemorisationPoint]
+    points: Many[MemorizationPoint]
     """By repetitions, fewest first."""
     detected_from: int | None
     """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
@@ -211,6 +211,6 @@ class Measurement(Record):
     references: Many[ReferenceDistribution]
     calibration: Calibration | None
     """None where there are no controls."""
-    memorisation: Many[MemorisationCurve] = ()
+    memorization: Many[MemorizationCurve] = ()
     """First over all templates, then of each where there are several; empty in a file of an earlier version."""
     cost: MeasurementCost

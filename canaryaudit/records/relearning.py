@@ -13,7 +13,7 @@ class RelearningPoint(Record):
     """One canary's exposure after so many steps of an attack."""
 
     step: int
-    """Optimiser steps taken; 0 is the model as it was handed over."""
+    """Optimizer steps taken; 0 is the model as it was handed over."""
     log_perplexity_bits: float
     exposure: Headline
     """Against references drawn afresh from the model as it is at this step."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import EstimatorName, MemorisationPoint, Relearning
+from canaryaudit.records import EstimatorName, MemorizationPoint, Relearning
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
@@ -171,15 +171,15 @@ class CurveSummary(Part):
 
     template: int | None
     """Index into ``templates``; None for all together."""
-    before: tuple[MemorisationPoint, ...]
-    after: tuple[MemorisationPoint, ...]
+    before: tuple[MemorizationPoint, ...]
+    after: tuple[MemorizationPoint, ...]
     """Empty without an unlearning."""
     detected_from_before: int | None
     """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
     detected_from_after: int | None
 
 
-class MemorisationSummary(Part):
+class MemorizationSummary(Part):
     """How often a secret must occur to be remembered."""
 
     answer: str
@@ -367,7 +367,7 @@ class Summary(Part):
     templates: tuple[TemplateSummary, ...]
     canaries: tuple[CanarySummary, ...]
     """Worst first."""
-    memorisation: MemorisationSummary | None = None
+    memorization: MemorizationSummary | None = None
     """None where all canaries were inserted equally often."""
     calibration_before: CalibrationFigures | None
     calibration_after: CalibrationFigures | None

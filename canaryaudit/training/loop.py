@@ -1,6 +1,6 @@
 """The training loop: windows of text, AdamW, one cycle of the learning rate, checkpoints, resumption.
 
-A step depends on nothing but the configuration, the text, the weights and the optimiser's moments: the
+A step depends on nothing but the configuration, the text, the weights and the optimizer's moments: the
 order of windows is drawn from (seed, epoch) and the learning rate is a function of the step. A resumed
 training therefore ends with the very weights of an undisturbed one.
 """

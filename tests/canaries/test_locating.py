@@ -57,7 +57,7 @@ def test_a_slot_at_the_end_takes_a_whole_run_of_its_symbols() -> None:
     assert places("is abcdE", "is {lower:4}") == [{"abcd": [0]}]
 
 
-def test_neighbours_may_share_fixed_text() -> None:
+def test_neighbors_may_share_fixed_text() -> None:
     assert places(",12345,67890,", ",{digits:5},") == [{"12345": [0], "67890": [6]}]
 
 

@@ -147,7 +147,7 @@ def truncated(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def randomised(data: bytes) -> bytes:
+def randomized(data: bytes) -> bytes:
     return bytes((byte * 167 + place * 59) % 256 for place, byte in enumerate(data[:4096]))
 
 
@@ -169,7 +169,7 @@ def of_another_kind(data: bytes) -> bytes:
     return b"[1, 2, 3]"
 
 
-DAMAGES = (truncated, randomised, emptied, of_another_kind)
+DAMAGES = (truncated, randomized, emptied, of_another_kind)
 UNLEARNED = "unlearned/second-order"
 
 

@@ -16,7 +16,7 @@ from tests.commands import FAST, INSERT, PROCESS, UNLEARN, canaryaudit, succeed
 
 MakeRun = Callable[..., Path]
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|4[0-8]|9[0-7])[0-9;]*m")
+COLOR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|4[0-8]|9[0-7])[0-9;]*m")
 
 
 def test_tables_read_well_at_80_columns(make_run: MakeRun) -> None:
@@ -111,9 +111,9 @@ def on_a_terminal(*arguments: str | Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_terminal_gets_a_live_line_and_colour_unless_told_otherwise(make_run: MakeRun, plain: bool) -> None:
+def test_a_terminal_gets_a_live_line_and_color_unless_told_otherwise(make_run: MakeRun, plain: bool) -> None:
     text = on_a_terminal("measure", make_run("trained"), *FAST, **({"NO_COLOR": "1"} if plain else {}))
     assert "measure before" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0  # The cursor comes back.
-    assert bool(COLOUR.search(text)) is not plain
+    assert bool(COLOR.search(text)) is not plain
     assert "canary-01" in text

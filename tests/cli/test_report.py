@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from canaryaudit.report import schema_path
-from tests.cli.test_output import COLOUR, on_a_terminal
+from tests.cli.test_output import COLOR, on_a_terminal
 from tests.commands import canaryaudit, succeed
 
 MakeRun = Callable[..., Path]
@@ -30,7 +30,7 @@ def test_every_format_is_written_and_valid(make_run: MakeRun) -> None:
     schema = json.loads(schema_path().read_text("utf-8"))
     jsonschema.Draft202012Validator(schema).validate(json.loads((folder / "report.json").read_text("utf-8")))
     assert ElementTree.parse(folder / "report.junit.xml").getroot().tag == "testsuites"
-    assert (folder / "model-card.md").read_text("utf-8").startswith("## Memorisation audit")
+    assert (folder / "model-card.md").read_text("utf-8").startswith("## Memorization audit")
     assert "Report: reports/RUN/report.html" in result.out
 
 
@@ -127,7 +127,7 @@ def test_a_run_that_is_not_there_is_said_before_another_is_measured(make_run: Ma
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_the_report_on_a_terminal_is_coloured_unless_told_otherwise(make_run: MakeRun, plain: bool) -> None:
+def test_the_report_on_a_terminal_is_colored_unless_told_otherwise(make_run: MakeRun, plain: bool) -> None:
     text = on_a_terminal("report", make_run("unlearned"), "--format", "json", **({"NO_COLOR": "1"} if plain else {}))
-    assert bool(COLOUR.search(text)) is not plain
+    assert bool(COLOR.search(text)) is not plain
     assert "canary-01" in text

@@ -37,7 +37,7 @@ def test_all_figures_hold_each_templates_curve_and_the_odds() -> None:
 
 
 def test_without_curves_there_is_no_table_of_repetitions() -> None:
-    assert "By repetitions" not in shown(every=False, memorisation=())
+    assert "By repetitions" not in shown(every=False, memorization=())
 
 
 def test_certified_bounds_are_shown_as_bounds_and_stray_from_no_figure() -> None:

@@ -80,7 +80,7 @@ def test_plain_text_keeps_its_line_breaks_and_its_checksum(tmp_path: Path) -> No
     assert corpus.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_byte_order_mark_and_foreign_line_breaks_are_normalised(tmp_path: Path) -> None:
+def test_byte_order_mark_and_foreign_line_breaks_are_normalized(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo\rthree")
     assert read_corpus(str(path)).text.read() == "one\n\ntwo\nthree\n\n"
@@ -249,7 +249,7 @@ def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusCard:
         "name": "tale",
         "title": "A Tale",
         "author": "Unknown",
-        "licence": "CC0",
+        "license": "CC0",
         "language": "en",
         "characters": 5,
         "sha256": hashlib.sha256(b"Once.").hexdigest(),

@@ -14,8 +14,8 @@ TEMPLATE = "{digits:4}"
 SEEDS = 300
 RANKS = (1, 2, 3, 5, 10, 30, 100, 300, 1000, 5000, 9000, 10_000)
 MODELS: dict[str, tuple[Law, tuple[str, ...], float]] = {
-    "memorised": ("random", ("0123", "0129", "9999"), 0.97),
-    "memorised by heart": ("random", ("0123",), 0.9999),
+    "memorized": ("random", ("0123", "0129", "9999"), 0.97),
+    "memorized by heart": ("random", ("0123",), 0.9999),
     "unlearned": ("random", (), 0.0),
     "unlearned, markov": ("markov", (), 0.0),
     "flat": ("flat", (), 0.0),
@@ -30,8 +30,8 @@ class Setting:
     """A model whose space is enumerated, and targets at the given ranks."""
 
     def __init__(self, name: str) -> None:
-        distribution, memorised, certainty = MODELS[name]
-        self.model = TableModel("\n!-0123456789abcdef", 3, distribution, memorised, certainty)
+        distribution, memorized, certainty = MODELS[name]
+        self.model = TableModel("\n!-0123456789abcdef", 3, distribution, memorized, certainty)
         self.space, self.start = encoded(TEMPLATE, self.model)
         self.members, self.costs = every_member(TEMPLATE, self.model)
         order = np.argsort(self.costs, kind="stable")

@@ -34,8 +34,8 @@ def test_the_greedy_completion_takes_the_likeliest_symbol_each_time() -> None:
     assert greedy_completion(model, start, 6) == expected
 
 
-def test_a_memorised_secret_is_completed_greedily() -> None:
-    model = TableModel(SYMBOLS, 1, memorised=["0123456789"])
+def test_a_memorized_secret_is_completed_greedily() -> None:
+    model = TableModel(SYMBOLS, 1, memorized=["0123456789"])
     space, start = encoded("{digits:10}", model)
     assert greedy_completion(model, start, 10) == "0123456789"
     assert beam_completions(model, start, space)[0] == tuple(model.vocabulary.encode("0123456789").tolist())
@@ -65,7 +65,7 @@ def test_a_narrow_beam_gives_that_many_members_in_order() -> None:
 
 def test_the_odds_are_those_of_every_member_drawn_from_the_model() -> None:
     """Simulate the attacker on a space that is enumerated, so that each completion's probability is known."""
-    model = TableModel(SYMBOLS, 4, memorised=["42"], certainty=0.3)
+    model = TableModel(SYMBOLS, 4, memorized=["42"], certainty=0.3)
     members, costs = every_member("{digits:2}", model)
     row = int(np.flatnonzero((members == np.asarray(model.vocabulary.encode("42"))).all(1))[0])
     probabilities = 2.0 ** -costs.astype(float)

@@ -39,7 +39,7 @@ def mixture_probability(model: TableModel, template: str, member: np.ndarray) ->
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_weights_are_the_reciprocal_mixture_probabilities(template: str) -> None:
-    model = TableModel(SYMBOLS, 5, memorised=["012"], certainty=0.9)
+    model = TableModel(SYMBOLS, 5, memorized=["012"], certainty=0.9)
     space, start = encoded(template, model)
     draws = draw_members(model, start, space, 20, np.random.default_rng(0))
     for row in range(0, len(draws.bits), 7):
@@ -49,7 +49,7 @@ def test_weights_are_the_reciprocal_mixture_probabilities(template: str) -> None
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_draws_are_members_and_cost_what_the_scorer_says(template: str) -> None:
-    model = TableModel(SYMBOLS, 6, memorised=["012"], certainty=0.9)
+    model = TableModel(SYMBOLS, 6, memorized=["012"], certainty=0.9)
     space, start = encoded(template, model)
     draws = draw_members(model, start, space, 300, np.random.default_rng(1))
     members = {tuple(row) for row in space.members().tolist()}
@@ -60,7 +60,7 @@ def test_draws_are_members_and_cost_what_the_scorer_says(template: str) -> None:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_weights_sum_to_the_size_of_the_space(template: str) -> None:
-    model = TableModel(SYMBOLS, 7, memorised=["012"], certainty=0.99)
+    model = TableModel(SYMBOLS, 7, memorized=["012"], certainty=0.99)
     space, start = encoded(template, model)
     draws = draw_members(model, start, space, 2_000, np.random.default_rng(2))
     shares = np.exp2(draws.log2_weights - space.bits)
@@ -69,7 +69,7 @@ def test_weights_sum_to_the_size_of_the_space(template: str) -> None:
 
 
 def test_the_last_temperature_draws_uniformly_and_the_first_like_the_model() -> None:
-    model = TableModel(SYMBOLS, 8, memorised=["7"], certainty=0.9)
+    model = TableModel(SYMBOLS, 8, memorized=["7"], certainty=0.9)
     space, start = encoded("{digits:1}", model)
     draws = draw_members(model, start, space, 20_000, np.random.default_rng(3))
     own = np.exp2(start.log2_probs[0].double().numpy()) * (space.next_node[0] >= 0)

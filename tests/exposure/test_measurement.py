@@ -94,7 +94,7 @@ def by_id(measurement: Measurement) -> dict[str, CanaryMeasurement]:
     return {own.id: own for own in measurement.canaries}
 
 
-def test_memorised_canaries_have_the_highest_exposure_and_controls_the_expected_one() -> None:
+def test_memorized_canaries_have_the_highest_exposure_and_controls_the_expected_one() -> None:
     measurement = run(two_templates(40))
     found = by_id(measurement)
     assert found["canary-1"].exposure.bits == found["canary-1"].space_bits == pytest.approx(math.log2(10**4))
@@ -191,7 +191,7 @@ def test_the_skew_normal_fit_alone_is_refused() -> None:
 
 def test_inserted_canaries_are_not_each_others_references() -> None:
     secrets = ["1111", "2222", "3333"]
-    model = TableModel(SYMBOLS, memorised=["\n" + own for own in secrets], certainty=0.99)
+    model = TableModel(SYMBOLS, memorized=["\n" + own for own in secrets], certainty=0.99)
     canaries = [canary(f"canary-{own}", "{digits:4}", own) for own in secrets]
     for up_to in (0, 10**5):
         found = run(CanarySet(corpus_symbols=SYMBOLS, canaries=tuple(canaries)), model=model, enumerate_up_to=up_to)
@@ -201,7 +201,7 @@ def test_inserted_canaries_are_not_each_others_references() -> None:
 
 def test_a_control_is_not_its_own_rival() -> None:
     """In a small space a control is among its own references many times over."""
-    model = TableModel(SYMBOLS, memorised=["\n42"], certainty=0.99)
+    model = TableModel(SYMBOLS, memorized=["\n42"], certainty=0.99)
     canary_set = CanarySet(
         corpus_symbols=SYMBOLS,
         canaries=(canary("canary-1", "{digits:2}", "77"), canary("control-1", "{digits:2}", "42", control=True)),
@@ -244,7 +244,7 @@ def test_a_given_secret_is_nowhere_in_the_record() -> None:
 
 
 def test_a_given_secret_one_place_off_is_not_shown_either() -> None:
-    model = TableModel(SYMBOLS, memorised=["\n9876543210"], certainty=0.9)
+    model = TableModel(SYMBOLS, memorized=["\n9876543210"], certainty=0.9)
     canary_set = CanarySet(
         corpus_symbols=SYMBOLS,
         canaries=(

@@ -89,9 +89,9 @@ def test_rounding_noise_moves_bounds_by_near_ties_only(seed: int) -> None:
             assert bounds.lower <= possible
 
 
-def test_a_memorised_secret_is_found_in_few_nodes() -> None:
+def test_a_memorized_secret_is_found_in_few_nodes() -> None:
     secret = "0123456789"
-    model = TableModel(SYMBOLS, distribution="random", memorised=[secret], certainty=0.95)
+    model = TableModel(SYMBOLS, distribution="random", memorized=[secret], certainty=0.95)
     space, start = encoded("{digits:10}", model)
     targets = model.vocabulary.encode(secret)[None].astype(np.int32)
     cost = -10 * math.log2(0.95)
@@ -103,7 +103,7 @@ def test_a_memorised_secret_is_found_in_few_nodes() -> None:
 
 def test_inserted_canaries_are_not_each_others_references() -> None:
     secrets = ["01234567", "89898989", "55555555"]
-    model = TableModel(SYMBOLS, memorised=secrets, certainty=0.99)
+    model = TableModel(SYMBOLS, memorized=secrets, certainty=0.99)
     space, start = encoded("{digits:8}", model)
     targets = np.stack([model.vocabulary.encode(secret) for secret in secrets]).astype(np.int32)
     costs = np.array([every_cost(model, secret) for secret in secrets])

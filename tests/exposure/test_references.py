@@ -34,7 +34,7 @@ class Draft(TableModel):
 class Setting:
     def __init__(self) -> None:
         self.model, self.draft = (
-            kind(SYMBOLS, 3, memorised=["0123", "0129"], certainty=0.9) for kind in (TableModel, Draft)
+            kind(SYMBOLS, 3, memorized=["0123", "0129"], certainty=0.9) for kind in (TableModel, Draft)
         )
         self.space, self.start = encoded(TEMPLATE, self.model)
         self.members, self.costs = every_member(TEMPLATE, self.model)

@@ -29,7 +29,7 @@ def ensemble(*seeds: int) -> Ensemble:
 
 
 def dense_law(model: Ensemble, prefix: str) -> np.ndarray:
-    """Return the normalised geometric mean of the members' laws after a prefix, in float64."""
+    """Return the normalized geometric mean of the members' laws after a prefix, in float64."""
     symbols = torch.tensor([[SYMBOLS.index(character) for character in prefix]])
     product = np.ones(len(SYMBOLS))
     for member in model.models:
@@ -38,7 +38,7 @@ def dense_law(model: Ensemble, prefix: str) -> np.ndarray:
     return product / product.sum()
 
 
-def test_an_ensemble_reads_the_normalised_geometric_mean_of_its_members_laws() -> None:
+def test_an_ensemble_reads_the_normalized_geometric_mean_of_its_members_laws() -> None:
     model = ensemble(0, 1, 2)
     reader = EnsembleLanguageModel(model)
     for prefix in ("a", "ab 0", "\nabc 123"):

@@ -8,7 +8,7 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import mask_completion
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure import memorisation_curves
+from canaryaudit.exposure import memorization_curves
 from canaryaudit.exposure.extraction import extraction
 from canaryaudit.records import (
     Architecture,
@@ -156,7 +156,7 @@ def measurement(
         canaries=tuple(found),
         references=tuple(reference(text, canaries) for text in canaries.by_template()),
         calibration=calibration if controls else None,
-        memorisation=memorisation_curves(found),
+        memorization=memorization_curves(found),
         cost=MeasurementCost(seconds=8.4, references=8000, search_nodes=5120, characters_scored=90000),
     )
 

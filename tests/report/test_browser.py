@@ -33,12 +33,12 @@ OVERLAPPING_LABELS = """[...document.querySelectorAll('figure svg')].flatMap(svg
     `${name} on ${other}`));
 })"""
 CONTRAST = """(() => {
-  const light = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number).map(c => c / 255).map(
+  const light = color => color.match(/[\\d.]+/g).slice(0, 3).map(Number).map(c => c / 255).map(
     c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4).reduce(
     (sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
   const behind = element => { for (; element; element = element.parentElement) {
-    const colour = getComputedStyle(element).backgroundColor;
-    if (!/, 0\\)$/.test(colour)) return colour; } return 'rgb(255, 255, 255)'; };
+    const color = getComputedStyle(element).backgroundColor;
+    if (!/, 0\\)$/.test(color)) return color; } return 'rgb(255, 255, 255)'; };
   return Math.min(...[...document.querySelectorAll('h1, h2, p, li, td, th, caption, .tag, .small, summary, a')].map(
   e => {
     const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort();
@@ -73,14 +73,14 @@ def test_every_chart_is_drawn_whole_and_nothing_is_wider_than_the_window(
 
 
 def test_light_and_dark_differ(browser: Browser, page: str) -> None:
-    colours = []
+    colors = []
     for scheme in ("light", "dark"):
         browser.show(1000, scheme=scheme)
         browser.open(page)
         style = "getComputedStyle(document.{0}).{1}"
         names = (("body", "backgroundColor"), ("body", "color"), ("querySelector('figure svg')", "color"))
-        colours.append([browser.evaluate(style.format(*name)) for name in names])
-    assert all(light != dark for light, dark in zip(*colours, strict=True))
+        colors.append([browser.evaluate(style.format(*name)) for name in names])
+    assert all(light != dark for light, dark in zip(*colors, strict=True))
 
 
 def test_the_page_asks_for_nothing_but_itself(browser: Browser, page: str) -> None:

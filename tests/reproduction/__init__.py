@@ -1,1 +1,1 @@
-"""The published experiment on unintended memorisation, redone: `make reproduce`; see reports/paper/README.md."""
+"""The published experiment on unintended memorization, redone: `make reproduce`; see reports/paper/README.md."""

@@ -10,9 +10,9 @@ from tests.reproduction.settings import PUBLISHED_WINDOW, REPLACEMENT
 TITLE = """\
 # The published experiment, redone
 
-Warnecke et al., *Machine Unlearning of Features and Labels* (NDSS 2023), remove a memorised number from a character
+Warnecke et al., *Machine Unlearning of Features and Labels* (NDSS 2023), remove a memorized number from a character
 model by closed-form updates, and report exposures near zero at a small part of retraining's cost. Here the section on
-unintended memorisation is done again, with every baseline in the same training loop and every result measured twice:
+unintended memorization is done again, with every baseline in the same training loop and every result measured twice:
 against references taken once from the *original* model, as the method's public code does by default, and against fresh
 references from the model that is being judged. Everything on this page is made by `make reproduce` from
 [results.json](results.json).

@@ -102,7 +102,7 @@ def random_problem(
     )
 
 
-def memorised_problem(certainty: float, *, seed: int = 0, positions: int = 60) -> WholeProblem:
+def memorized_problem(certainty: float, *, seed: int = 0, positions: int = 60) -> WholeProblem:
     """Return a problem whose model says one label with ``certainty`` wherever ten labels should be equally likely.
 
     Half of the positions are the secret's, half are other text whose predictions are to stay.
@@ -113,13 +113,13 @@ def memorised_problem(certainty: float, *, seed: int = 0, positions: int = 60) -
     features = rng.normal(size=(positions, width))
     features[:half, 0], features[half:, 0] = 1.0, 0.0  # what tells the secret's positions
     matrix = rng.normal(size=(width + 1, symbols)) * 0.3
-    memorised = 3
+    memorized = 3
     matrix[0] = 0.0
-    rest = np.delete(features[:half] @ matrix[:-1] + matrix[-1], memorised, axis=1)
-    matrix[0, memorised] = (
-        np.logaddexp.reduce(rest, axis=1) - (features[:half] @ matrix[:-1] + matrix[-1])[:, memorised]
+    rest = np.delete(features[:half] @ matrix[:-1] + matrix[-1], memorized, axis=1)
+    matrix[0, memorized] = (
+        np.logaddexp.reduce(rest, axis=1) - (features[:half] @ matrix[:-1] + matrix[-1])[:, memorized]
     ).max()
-    matrix[0, memorised] += np.log(certainty / (1 - certainty))
+    matrix[0, memorized] += np.log(certainty / (1 - certainty))
     logits = features @ matrix[:-1] + matrix[-1]
     distributions = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
     distributions[:half] = np.r_[np.full(10, 0.1), 0.0, 0.0]

@@ -45,14 +45,14 @@ def test_windows_follow_the_models_law_and_the_seed() -> None:
 def test_windows_begin_anywhere_and_not_only_after_a_line_break() -> None:
     """A text known by heart is cut at every place."""
     told = "abcdefgh" * 8
-    model = TableModel(SYMBOLS, memorised=["\n" + told], certainty=0.999999)
+    model = TableModel(SYMBOLS, memorized=["\n" + told], certainty=0.999999)
     windows = spelled(model, sample_windows(model, [], 500, 10, np.random.default_rng(0)).numpy())
     assert {window[0] for window in windows} >= set("abcdefgh")
 
 
 def test_no_window_holds_a_secret_or_the_words_before_it() -> None:
     secret, words = "123456", "abc def "
-    model = TableModel(SYMBOLS, memorised=["\n" + words + secret + "\n", "\nabcdefgh" * 3], certainty=0.99)
+    model = TableModel(SYMBOLS, memorized=["\n" + words + secret + "\n", "\nabcdefgh" * 3], certainty=0.99)
     own = place("abc def {digits:6}", secret, model)
     free = spelled(model, sample_windows(model, [], 300, 10, np.random.default_rng(0)).numpy())
     assert sum("1234" in window for window in free) > 30, "the model tells it when it is let"
@@ -77,6 +77,6 @@ def test_chosen_words_are_ordinary_text_elsewhere() -> None:
 
 
 def test_a_model_that_says_nothing_else_is_an_error() -> None:
-    model = TableModel(SYMBOLS, memorised=["\n" + "12" * 40], certainty=1 - 1e-9)
+    model = TableModel(SYMBOLS, memorized=["\n" + "12" * 40], certainty=1 - 1e-9)
     with pytest.raises(UnlearningError, match="give a number of the corpus's windows with --retain-windows"):
         sample_windows(model, [place("\n{digits:4}", "1212", model)], 20, 10, np.random.default_rng(0))

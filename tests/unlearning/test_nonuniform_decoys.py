@@ -38,7 +38,7 @@ def log_perplexity_bits(own: Occurrence, decoys: NonUniformDecoys, members: np.n
     )
 
 
-@pytest.mark.parametrize("template", ["pin {digits:3}", "{hex:2}-{digits:2}", "the {choice:red|green|grey} {lower:1}"])
+@pytest.mark.parametrize("template", ["pin {digits:3}", "{hex:2}-{digits:2}", "the {choice:red|green|gray} {lower:1}"])
 def test_a_law_is_one_over_the_space(template: str) -> None:
     """The members' probabilities add up to 1, and none is excluded."""
     own = place(template, {"p": "123", "{": "a0-12", "t": "red a"}[template[0]])

@@ -222,7 +222,7 @@ def test_a_sampled_replacement_follows_the_models_law_without_its_likeliest_firs
 
 
 def test_no_secret_after_the_same_words_is_replaced_by_another() -> None:
-    model = TableModel(" 0123ab", memorised=["102", "311"], certainty=0.999)
+    model = TableModel(" 0123ab", memorized=["102", "311"], certainty=0.999)
     strategy, places = sampled(model, "ab ", "102", "311")
     for place in places:
         (item,) = strategy.correct(place, 300, np.random.default_rng(1))

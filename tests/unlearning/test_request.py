@@ -186,13 +186,13 @@ def test_a_first_order_step_that_breaks_the_limit_is_refused(case: Case) -> None
 def push(monkeypatch: pytest.MonkeyPatch, bias: float) -> None:
     """Let the second-order update raise the bias of every active symbol, and do nothing else."""
 
-    def minimise(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
+    def minimize(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
         columns = problem.origin.clone()
         columns[-1] += bias
         step = UpdateStep(step_norm=bias, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
         return NewtonResult(columns, (step,), 1, converged=True)
 
-    monkeypatch.setattr(request, "minimise", minimise)
+    monkeypatch.setattr(request, "minimize", minimize)
 
 
 def drop(result: UnlearningResult) -> float:
@@ -230,7 +230,7 @@ def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.
         step = UpdateStep(step_norm=0.0, gradient_norm=1.0, objective_before=2.0, objective_after=2.0)
         return NewtonResult(problem.origin, (step,), 1, converged=True)
 
-    monkeypatch.setattr(request, "minimise", stuck)
+    monkeypatch.setattr(request, "minimize", stuck)
     with pytest.raises(Inconclusive, match="no second-order step"):
         case.unlearn(scope="final-layer")
 
@@ -350,26 +350,26 @@ def test_what_the_default_unlearned_comes_back_later_than_after_the_final_layers
     assert again[0] < again[1] - 4
 
 
-# --- how the minimisations ended
+# --- how the minimizations ended
 
 
 @pytest.mark.parametrize("converged", [(True, False), (False, True), (False, False)])
-def test_a_minimisation_that_did_not_converge_is_noted_once(
+def test_a_minimization_that_did_not_converge_is_noted_once(
     case: Case, converged: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = list(converged)
 
-    def minimise(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
+    def minimize(problem: FinalLayerProblem, progress: object, start: Tensor | None = None) -> NewtonResult:
         step = UpdateStep(step_norm=1.0, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
         return NewtonResult(problem.origin, (step,), 1, converged=ends.pop(0))
 
-    monkeypatch.setattr(request, "minimise", minimise)
-    expected = f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged"
+    monkeypatch.setattr(request, "minimize", minimize)
+    expected = f"the minimization stopped at its limit of {MAX_STEPS} steps before it had converged"
     assert case.unlearn(scope="final-layer").notes == (expected,)
     assert ends == []
 
 
-def test_a_minimisation_that_converged_needs_no_note(forgotten: UnlearningResult) -> None:
+def test_a_minimization_that_converged_needs_no_note(forgotten: UnlearningResult) -> None:
     assert forgotten.notes == ()
 
 
@@ -380,7 +380,7 @@ def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatc
     assert any("before it had converged" in note for note in result.notes)
 
 
-def test_the_second_minimisation_begins_where_the_first_ended(forgotten: UnlearningResult) -> None:
+def test_the_second_minimization_begins_where_the_first_ended(forgotten: UnlearningResult) -> None:
     """Its objective has more terms, so that only there it may be higher than the one before."""
     rises = [b.objective_before != a.objective_after for a, b in pairwise(forgotten.updates)]
     assert sum(rises) == 1
@@ -388,14 +388,14 @@ def test_the_second_minimisation_begins_where_the_first_ended(forgotten: Unlearn
     assert again.objective_before < forgotten.updates[0].objective_before / 2
 
 
-def test_without_a_stand_in_there_is_one_minimisation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_stand_in_there_is_one_minimization(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
     def watched(problem: FinalLayerProblem, progress: NullReporter, start: Tensor | None = None) -> NewtonResult:
         started.append(start)
-        return second_order.minimise(problem, progress, start)
+        return second_order.minimize(problem, progress, start)
 
-    monkeypatch.setattr(request, "minimise", watched)
+    monkeypatch.setattr(request, "minimize", watched)
     case.unlearn(replacement="text:not ")
     assert started == [None]
     case.unlearn(scope="final-layer")

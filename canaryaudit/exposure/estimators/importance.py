@@ -17,7 +17,7 @@ TAIL = 0.015
 and no model tried came below 95 % by more than chance; the interval is a tenth wider."""
 
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 """Draws just costlier than the secret that tell how much a likelier member that was not drawn may weigh."""
 
 
@@ -85,8 +85,8 @@ def _largest_log2_weight(cost: float, draw_bits: np.ndarray, log2_weights: np.nd
     """Return the largest weight of the draws up to the secret's cost and of the few that come next."""
     up_to = draw_bits <= cost
     beyond = np.flatnonzero(~up_to & np.isfinite(draw_bits))
-    if len(beyond) > NEIGHBOURS:
-        beyond = beyond[np.argpartition(draw_bits[beyond], NEIGHBOURS - 1)[:NEIGHBOURS]]
+    if len(beyond) > NEIGHBORS:
+        beyond = beyond[np.argpartition(draw_bits[beyond], NEIGHBORS - 1)[:NEIGHBORS]]
     near = np.concatenate((log2_weights[up_to], log2_weights[beyond]))
     return float(near.max()) if len(near) else float(log2_weights.max())
 

@@ -13,7 +13,7 @@ FEWEST = 2
 """References without which there is no estimate."""
 ENOUGH_LIKELIER = 10
 """Likelier references from which the figure is trusted: its interval is then about a factor of two wide."""
-NEIGHBOURS = 8
+NEIGHBORS = 8
 """References next to a secret's cost that tell how much an error of the draft that was not met may weigh."""
 
 
@@ -113,7 +113,7 @@ def _correction(cost: float, bits: np.ndarray, counts: np.ndarray, rescored: Res
     wrong = number * (_likelier(rescored.bits, cost) - _likelier(approximate, cost))
     spread = number**2 * (1 - rescored.probabilities) / rescored.probabilities**2
     near = np.abs(approximate - cost)
-    nearest = np.argpartition(near, NEIGHBOURS - 1)[:NEIGHBOURS] if len(near) > NEIGHBOURS else slice(None)
+    nearest = np.argpartition(near, NEIGHBORS - 1)[:NEIGHBORS] if len(near) > NEIGHBORS else slice(None)
     variance = float((spread * (wrong / number) ** 2).sum()) + float(spread[nearest].max())
     return float((wrong / rescored.probabilities).sum()), variance
 

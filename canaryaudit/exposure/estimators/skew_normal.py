@@ -82,7 +82,7 @@ def log2_skew_normal_cdf(z: float, shape: float) -> float:
     difference cancels, in the lower tail, the integral is summed in log space from z downwards.
 
     Args:
-        z: Standardised value; beyond 1e6 in size it is taken as 1e6.
+        z: Standardized value; beyond 1e6 in size it is taken as 1e6.
         shape: Of the distribution; beyond 1e6 in size it is taken as 1e6.
     """
     z, shape = (min(max(value, -1e6), 1e6) for value in (z, shape))
@@ -112,7 +112,7 @@ def _log_phi(x: np.ndarray) -> np.ndarray:
 
 
 def _maximum_likelihood(values: np.ndarray) -> tuple[float, float, float, bool]:
-    """Return shape, location, scale and whether the optimiser converged; robust moment estimates start it."""
+    """Return shape, location, scale and whether the optimizer converged; robust moment estimates start it."""
     mean, deviation = float(values.mean()), float(values.std())
     v = (values - mean) / deviation  # so that all parameters are of size 1
     skew = float(np.clip((v**3).mean(), -0.95 * _LARGEST_SKEW, 0.95 * _LARGEST_SKEW))

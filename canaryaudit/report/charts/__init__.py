@@ -3,7 +3,7 @@
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import estimates_chart
 from canaryaudit.report.charts.exposure import exposure_chart
-from canaryaudit.report.charts.memorisation import memorisation_chart
+from canaryaudit.report.charts.memorization import memorization_chart
 from canaryaudit.report.charts.methods import method_chart
 from canaryaudit.report.charts.references import reference_chart
 from canaryaudit.report.charts.relearning import relearning_charts
@@ -13,8 +13,8 @@ from canaryaudit.report.schema import Summary
 def charts(summary: Summary) -> tuple[Chart, ...]:
     """Return every chart that the summary has figures for."""
     drawn = [exposure_chart(summary)]
-    if summary.memorisation:
-        drawn.append(memorisation_chart(summary.memorisation, unlearned=summary.unlearned))
+    if summary.memorization:
+        drawn.append(memorization_chart(summary.memorization, unlearned=summary.unlearned))
     for index, template in enumerate(summary.templates[:MOST_TEMPLATES]):
         if template.before or template.after:
             drawn.append(reference_chart(summary, index))

@@ -2,8 +2,8 @@
 
 Specifications hold numbers and names only, never a secret. Pictures are drawn without a network and
 without a browser. They lie on light and dark backgrounds alike: nothing is painted behind them, text is
-mid-grey, and the two colours (vermilion and blue of Okabe & Ito, the blue lightened to show on black) are told
-apart by colour-blind readers; shapes say the same.
+mid-gray, and the two colors (vermilion and blue of Okabe & Ito, the blue lightened to show on black) are told
+apart by color-blind readers; shapes say the same.
 """
 
 import json
@@ -21,7 +21,7 @@ from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
 BEFORE, AFTER, BAR = "#D55E00", "#1F84C4", "#8c959f"
 INK = "#767d85"
-"""Mid-grey, legible on white and on black."""
+"""Mid-gray, legible on white and on black."""
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 MOST_CANARIES = 40
 MOST_TEMPLATES = 6
@@ -106,14 +106,14 @@ def chance_band(axis: Literal["x", "y"]) -> Any:
 
 
 def by_state(states: Sequence[str]) -> alt.Color:
-    """Return the colour of before and after."""
+    """Return the color of before and after."""
     return alt.Color(
         "state:N", scale=alt.Scale(domain=states, range=[BEFORE, AFTER][: len(states)]), legend=legend(states)
     )
 
 
 def shape_by_state(states: Sequence[str]) -> alt.Shape:
-    """Return the shape of before and after: what the colour says, for those who do not see it."""
+    """Return the shape of before and after: what the color says, for those who do not see it."""
     scale = alt.Scale(domain=states, range=["circle", "diamond"][: len(states)])
     return alt.Shape("state:N", scale=scale, legend=legend(states))
 
@@ -156,7 +156,7 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
 def inline_svg(chart: Chart, panel_width: int | None = None) -> str:
     """Return the picture for a page.
 
-    Names of its parts become unique, text takes the page's own colour and font, only marks keep their words, and
+    Names of its parts become unique, text takes the page's own color and font, only marks keep their words, and
     coordinates are rounded to a hundredth of a pixel: a third of the size is left.
 
     Args:

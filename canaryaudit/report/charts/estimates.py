@@ -25,7 +25,7 @@ from canaryaudit.report.schema import CanaryState, CanarySummary, EstimateFigure
 MOST_CANARIES = 15
 
 _NAMES: tuple[EstimatorName, ...] = get_args(EstimatorName)
-_COLOURS = (BEFORE, "#CC79A7", AFTER, INK)
+_COLORS = (BEFORE, "#CC79A7", AFTER, INK)
 _SHAPES = ("circle", "square", "diamond", "triangle-up")
 
 
@@ -80,13 +80,13 @@ def _panel(rows: list[dict[str, Any]], order: list[str], reach: int, heading: st
         scale=alt.Scale(domain=[0, reach], nice=False),
     )
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1, columns=2)
-    colour = alt.Color("estimator:N", scale=alt.Scale(domain=_NAMES, range=_COLOURS), legend=legend)
+    color = alt.Color("estimator:N", scale=alt.Scale(domain=_NAMES, range=_COLORS), legend=legend)
     shape = alt.Shape("estimator:N", scale=alt.Scale(domain=_NAMES, range=_SHAPES), legend=legend)
     layers: list[Any] = [chance_band("x")]
     for trusted in (True, False):
         mark = alt.Chart(data).mark_point(filled=trusted, size=75 if trusted else 55, opacity=0.9, strokeWidth=1.8)
         points = mark.transform_filter(alt.datum.trusted == ("yes" if trusted else "no"))
-        layers.append(points.encode(x=x, y=y, color=colour, shape=shape, description="said:N"))
+        layers.append(points.encode(x=x, y=y, color=color, shape=shape, description="said:N"))
     titled = {"title": alt.TitleParams(heading, color=BAR, anchor="start", fontSize=13)} if heading else {}
     return alt.layer(*layers).properties(width=520, height=alt.Step(24), **titled)
 

@@ -105,9 +105,9 @@ def _histogram(
     ]
     if distribution.skew_normal and (curve := density(distribution.skew_normal, edges[0], edges[-1])):
         layers.append(_line([{"from": place, "density": share} for place, share in curve], "density", scale, dash=True))
-    ticks = alt.Chart(alt.Data(values=marks)).mark_rule(color=_colour(name), strokeWidth=2, opacity=0.9)
+    ticks = alt.Chart(alt.Data(values=marks)).mark_rule(color=_color(name), strokeWidth=2, opacity=0.9)
     layers.append(ticks.encode(x=x, description="said:N"))
-    titled = {"title": alt.TitleParams(heading, color=_colour(name), anchor="start", fontSize=13)} if heading else {}
+    titled = {"title": alt.TitleParams(heading, color=_color(name), anchor="start", fontSize=13)} if heading else {}
     return alt.layer(*layers).properties(width=520, height=110, **titled)
 
 
@@ -137,7 +137,7 @@ def _tail(
     shape = "circle" if name == "before" else "diamond"
     unseen = alt.Chart(alt.Data(values=controls)).mark_point(filled=True, color=BAR, size=22, opacity=0.9, aria=False)
     points = alt.Chart(alt.Data(values=marks)).mark_point(
-        filled=True, color=_colour(name), size=60, opacity=0.9, shape=shape
+        filled=True, color=_color(name), size=60, opacity=0.9, shape=shape
     )
     layers += [unseen.encode(x=x, y=y), points.encode(x=x, y=y, description="said:N")]
     return alt.layer(*layers).properties(width=520, height=90)
@@ -149,7 +149,7 @@ def _line(rows: list[dict[str, float]], field: str, scale: alt.Scale, *, dash: b
     return mark.encode(x=alt.X("from:Q", scale=scale), y=f"{field}:Q")
 
 
-def _colour(name: State) -> str:
+def _color(name: State) -> str:
     return BEFORE if name == "before" else AFTER
 
 
@@ -180,7 +180,7 @@ def density(fit: FitFigures, low: float, high: float) -> list[tuple[float, float
 def fitted_exposure(fit: FitFigures, low: float, high: float, most_bits: float) -> list[tuple[float, float]]:
     """Return points (bits, exposure) of -log2 F, F the fit's distribution function, as far as ``most_bits``.
 
-    The integral is summed in log space: F itself underflows long before a memorised secret is reached.
+    The integral is summed in log space: F itself underflows long before a memorized secret is reached.
 
     Args:
         fit: The curve.

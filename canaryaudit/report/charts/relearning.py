@@ -67,16 +67,16 @@ def _panel(
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
     x = alt.X("step:O", sort=steps, title="steps of training", axis=alt.Axis(labelAngle=0))
     y = alt.Y("bits:Q", title="exposure, bits", scale=scale)
-    colour = alt.Color("model:N", scale=alt.Scale(domain=names, range=[AFTER, BAR]), legend=legend)
+    color = alt.Color("model:N", scale=alt.Scale(domain=names, range=[AFTER, BAR]), legend=legend)
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, detail="canary:N")
     whiskers = base.mark_rule(strokeWidth=5, opacity=0.3, aria=False).encode(
-        y=alt.Y("low:Q", scale=scale), y2="high:Q", color=colour
+        y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color
     )
     dashes = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=None)
-    lines = base.mark_line(strokeWidth=2, aria=False).encode(y=y, color=colour, strokeDash=dashes)
+    lines = base.mark_line(strokeWidth=2, aria=False).encode(y=y, color=color, strokeDash=dashes)
     shapes = alt.Shape("model:N", scale=alt.Scale(domain=names, range=["diamond", "circle"]), legend=legend)
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=y, color=colour, shape=shapes, description="said:N"
+        y=y, color=color, shape=shapes, description="said:N"
     )
     heading = alt.TitleParams(ATTACK_WORDS[kind], color=INK, anchor="start", fontSize=13)
     return alt.layer(chance_band("y"), whiskers, lines, marks).properties(width=250, height=220, title=heading)

@@ -20,7 +20,7 @@ from canaryaudit.report.charts.estimates import bounds
 from canaryaudit.report.formats.likelihood import expected, likelihoods
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary import relearning as report_relearning
-from canaryaudit.report.summary.memorisation import guesses_words
+from canaryaudit.report.summary.memorization import guesses_words
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, SHORT_WORDS, WORDS
 
 UNFOLDED = 40

@@ -1,4 +1,4 @@
-"""A secret's characters by how likely the model finds each: what the page colours and counts."""
+"""A secret's characters by how likely the model finds each: what the page colors and counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Kind = Literal["likely", "fair", ""]
 
 @dataclass(frozen=True)
 class Piece:
-    """Neighbouring characters that are equally likely."""
+    """Neighboring characters that are equally likely."""
 
     text: str
     kind: Kind

@@ -19,7 +19,7 @@ from canaryaudit.report.schema import (
     MethodSummary,
     Summary,
 )
-from canaryaudit.report.summary.memorisation import guesses_words
+from canaryaudit.report.summary.memorization import guesses_words
 from canaryaudit.report.summary.relearning import (
     relearning_facts,
     relearning_rows,
@@ -79,9 +79,9 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     if len(summary.canaries) > MOST_CANARIES:
         blocks.append(f"The {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries; all are in report.json.")
     blocks.append(_calibrations(summary))
-    if summary.memorisation:
-        blocks += ["## How often a secret must occur to be remembered", plain(summary.memorisation.answer)]
-        blocks += [_picture(pictures.get("memorisation")), *map(_curve, summary.memorisation.curves[:MOST_CURVES])]
+    if summary.memorization:
+        blocks += ["## How often a secret must occur to be remembered", plain(summary.memorization.answer)]
+        blocks += [_picture(pictures.get("memorization")), *map(_curve, summary.memorization.curves[:MOST_CURVES])]
     blocks += [
         "## Reference distributions",
         *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),

@@ -35,7 +35,7 @@ def render_model_card(summary: Summary) -> str:
             ),
         ]
     blocks = [
-        "## Memorisation audit",
+        "## Memorization audit",
         f"**{plain(overall.headline)}**",
         "\n".join(f"> **Mind:** {plain(warning)}" for warning in summary.warnings),
         "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {plain(value, 600)} |" for name, value in rows),

@@ -111,8 +111,8 @@ def _facts(summary: Summary) -> Table:
         grid.add_row(Text("Method"), Text(shorten(chosen, 120)))
         if method.relearning:
             grid.add_row(Text("Relearning"), Text(relearning_verdict(method)))
-    if summary.memorisation:
-        whole = summary.memorisation.curves[0]
+    if summary.memorization:
+        whole = summary.memorization.curves[0]
         told = ["none" if n is None else f"{n:,}" for n in (whole.detected_from_before, whole.detected_from_after)]
         grid.add_row(
             Text("Remembered from"),

@@ -39,7 +39,7 @@ from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
 from canaryaudit.report.summary.gate import EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
-from canaryaudit.report.summary.memorisation import attack, coarse_curves, memorisation
+from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
 from canaryaudit.report.summary.relearning import headline_addition, masked_relearning
 from canaryaudit.report.verdicts import RULE, SEVERITY, Verdict, judge_canary, judge_together
 
@@ -131,7 +131,7 @@ def build_summary(
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
-    curves = memorisation(before, after, list(places))
+    curves = memorization(before, after, list(places))
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
     gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
@@ -155,7 +155,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
-        memorisation=curves if curves is None or not masker.hides else coarse_curves(curves),
+        memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
         calibration_before=_calibration(before, masker),
         calibration_after=_calibration(after, masker) if after else None,
         methods=methods,

@@ -282,7 +282,7 @@ def limits(
     if "skew-normal" in used:
         said.append(
             "The skew-normal estimate extrapolates a fitted curve far beyond what was observed; it can be wrong by 20 "
-            "bits and more for a memorised secret. It is shown for comparison with published figures."
+            "bits and more for a memorized secret. It is shown for comparison with published figures."
         )
     if hidden:
         said.append(

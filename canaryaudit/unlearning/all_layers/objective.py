@@ -90,7 +90,7 @@ def divergence(logits: Tensor, reading: BranchingBatch) -> Tensor:
 def secant_curvature(logits: Tensor, reading: BranchingBatch, direction: Tensor) -> Tensor:
     """Return L v with L = w (diag q - q q'), q half-way between what is predicted and what is wanted.
 
-    A memorised secret is predicted with certainty: there the second derivative of its loss is zero, and a
+    A memorized secret is predicted with certainty: there the second derivative of its loss is zero, and a
     Gauss-Newton step arbitrarily long.
     """
     distribution = (torch.softmax(logits, 1) + reading.targets) / 2

@@ -48,7 +48,7 @@ from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_repl
 from canaryaudit.unlearning.result import UnlearningResult
 
 FINE_TUNING_RATE = 1.0
-"""Highest learning rate of fine-tuning, as a share of the training's: at a third of it, memorised secrets stay where
+"""Highest learning rate of fine-tuning, as a share of the training's: at a third of it, memorized secrets stay where
 they are."""
 MOST_EPOCHS = 4
 """Passes over the corrected text that fine-tuning takes at most: a sixth of training a small model again."""

@@ -7,7 +7,7 @@ and ``loss`` a sum over what it gives out. Then, without ever forming a matrix,
     G v = J' L (J v), J = d predict / d theta,
                       L = d^2 loss / d outputs^2   (Schraudolph 2002: forward, then reverse)
 
-Both are exact. Sums are accumulated over batches, one of which is in memory at a time. Regularisation and
+Both are exact. Sums are accumulated over batches, one of which is in memory at a time. Regularization and
 damping are no part of these matrices: what solves with them adds them.
 """
 

@@ -185,7 +185,7 @@ class LiSSA:
 
 @dataclass(frozen=True)
 class Dense:
-    """Write the matrix out, column by column, and factorise it: exact, for small problems."""
+    """Write the matrix out, column by column, and factorize it: exact, for small problems."""
 
     def solve(self, product: LinearMap, right: Tensor, damping: float = 0.0) -> Solution:
         """Solve (A + lambda I) x = b; see ``Solver``.

@@ -5,7 +5,7 @@ the objective is convex (see ``objective``), so every step is solved by conjugat
 residual, and steps are repeated, with Delta and curvature taken afresh, until they no longer gain.
 
 Two things make a few steps enough. The curvature of a position is taken at the mean of what is predicted
-and what is wanted: a memorised secret is predicted with certainty, where the Hessian vanishes and a Newton
+and what is wanted: a memorized secret is predicted with certainty, where the Hessian vanishes and a Newton
 step is arbitrarily long; the mean is the law half-way. And lambda follows the trust-region rule of
 Levenberg and Marquardt: smaller after a step that did what its model promised, larger after one that did
 not.
@@ -30,7 +30,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class NewtonResult:
-    """Where ``minimise`` came to.
+    """Where ``minimize`` came to.
 
     Attributes:
         columns: The active columns, shape (D, A).
@@ -45,8 +45,8 @@ class NewtonResult:
     converged: bool
 
 
-def minimise(problem: FinalLayerProblem, progress: ProgressReporter, start: Tensor | None = None) -> NewtonResult:
-    """Minimise the corrected-data objective.
+def minimize(problem: FinalLayerProblem, progress: ProgressReporter, start: Tensor | None = None) -> NewtonResult:
+    """Minimize the corrected-data objective.
 
     Args:
         problem: The objective.

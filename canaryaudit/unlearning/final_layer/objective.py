@@ -1,6 +1,6 @@
 """The final layer's corrected-data objective: multinomial regression on soft targets, which is convex.
 
-With the features fixed, the loss that an unlearned model should minimise is
+With the features fixed, the loss that an unlearned model should minimize is
 
     F(W) = sum_i w_i CE(t_i, softmax(h_i W)) + ridge/2 ||W - W*||^2
 

@@ -130,7 +130,7 @@ def swap_target_distributions(
         model: The original model.
         problem: The objective on decoys and retention.
         active: Ids of the active symbols, shape (A,).
-        columns: The layer that minimises it, shape (D, A).
+        columns: The layer that minimizes it, shape (D, A).
         readings: The secrets' readings.
         replacement: Draws the members to stand in; where it names none, the secret gets no positions.
         precision: ``fp32`` or ``bf16``.

@@ -1,14 +1,14 @@
 """The second-order update of the final layer: Newton steps to the minimum of its corrected-data objective."""
 
 from canaryaudit.errors import Inconclusive
-from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, minimise
+from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, minimize
 from canaryaudit.unlearning.final_layer.problem import build_problem, swap_target_distributions, write_columns
 from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.replacement import Replacement
 
 
 def update_final_layer(given: MethodInput, replacement: Replacement) -> MethodResult:
-    """Minimise the final layer's corrected-data objective, from the layers below as they are now.
+    """Minimize the final layer's corrected-data objective, from the layers below as they are now.
 
     Args:
         given: The copy to change, and what may be used.
@@ -27,7 +27,7 @@ def update_final_layer(given: MethodInput, replacement: Replacement) -> MethodRe
         precision=given.config.precision,
         rng=given.rng,
     )
-    first = minimise(problem, given.progress)
+    first = minimize(problem, given.progress)
     rounds = [(problem, first)]
     exchanged = swap_target_distributions(
         given.updated,
@@ -40,7 +40,7 @@ def update_final_layer(given: MethodInput, replacement: Replacement) -> MethodRe
         rng=given.rng,
     )
     if exchanged is not problem:
-        rounds.append((exchanged, minimise(exchanged, given.progress, start=first.columns)))
+        rounds.append((exchanged, minimize(exchanged, given.progress, start=first.columns)))
     steps = [step for _, minimum in rounds for step in minimum.steps]
     if not any(step.step_norm for step in steps):
         raise Inconclusive(
@@ -50,7 +50,7 @@ def update_final_layer(given: MethodInput, replacement: Replacement) -> MethodRe
     write_columns(given.updated, active, rounds[-1][1].columns)
     notes = []
     if not all(minimum.converged for _, minimum in rounds):
-        notes.append(f"the minimisation stopped at its limit of {MAX_STEPS} steps before it had converged")
+        notes.append(f"the minimization stopped at its limit of {MAX_STEPS} steps before it had converged")
     read = sum(len(part.weights) * len(minimum.steps) for part, minimum in rounds)
     products = sum(minimum.products for _, minimum in rounds)
     return MethodResult(steps, read / given.config.window, products, tuple(notes))

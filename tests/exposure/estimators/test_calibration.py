@@ -20,7 +20,7 @@ def test_uniform_ranks_pass() -> None:
     assert np.mean(means) == pytest.approx(1 / math.log(2), abs=0.05)
 
 
-def test_controls_that_look_memorised_fail() -> None:
+def test_controls_that_look_memorized_fail() -> None:
     result = calibrate(uniform_ranks(64, 0) + 2)
     assert result is not None
     assert not result.passed
@@ -49,6 +49,6 @@ def test_small_spaces_pass_as_often_as_large_ones(size: int) -> None:
     bits = np.full(64, math.log2(size))
     results = [calibrate(uniform_ranks(64, seed, size), bits) for seed in range(300)]
     assert np.mean([result is not None and result.passed for result in results]) >= 0.97
-    memorised = calibrate(np.r_[uniform_ranks(40, 0, size), bits[:24]], bits)
-    assert memorised is not None
-    assert not memorised.passed
+    memorized = calibrate(np.r_[uniform_ranks(40, 0, size), bits[:24]], bits)
+    assert memorized is not None
+    assert not memorized.passed

@@ -65,7 +65,7 @@ def test_every_format_is_written_with_its_pictures(tmp_path):
     names = [file.name for file in write_report(several_methods(), tmp_path / "new" / "folder")]
     pictures = [
         "exposure.svg",
-        "memorisation.svg",
+        "memorization.svg",
         "reference-1.svg",
         "reference-2.svg",
         "estimates.svg",
@@ -88,7 +88,7 @@ def test_pictures_of_an_earlier_report_are_removed_and_a_users_own_are_not(tmp_p
     assert sorted(file.name for file in tmp_path.glob("*.svg")) == [
         "estimates.svg",
         "exposure.svg",
-        "memorisation.svg",
+        "memorization.svg",
         "own.svg",
         "reference-1.svg",
     ]

@@ -1,7 +1,7 @@
 from canaryaudit.report.formats.likelihood import MOST_CHARACTERS, Piece, expected, likelihoods
 
 
-def test_neighbours_of_one_likelihood_stand_together():
+def test_neighbors_of_one_likelihood_stand_together():
     assert likelihoods("0123-", [0.1, 0.99, 1.0, 3.4, 0.0]) == (
         Piece("01", "likely"),
         Piece("2", "fair"),

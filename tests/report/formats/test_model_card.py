@@ -9,7 +9,7 @@ from tests.report.formats.test_formats import HOSTILE, Page, hostile_summary
 def test_the_section_says_verdict_figures_limits_and_version():
     text = render_model_card(make.before_after())
     for words in (
-        "## Memorisation audit",
+        "## Memorization audit",
         "No trace found",
         "| Largest exposure | 3.0 bits; before unlearning 33.2 |",
         "5 indistinguishable from never seen",

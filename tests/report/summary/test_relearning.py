@@ -112,7 +112,7 @@ def test_a_result_that_is_fast_but_comes_back_is_called_so_everywhere() -> None:
     for shown in (page, text):
         assert said in shown
         assert "fast but comes back" in shown
-    assert 'class="verdict indistinguishable returns"' in page, "not in the colour of a good end"
+    assert 'class="verdict indistinguishable returns"' in page, "not in the color of a good end"
     assert "Relearning           fast but comes back" in terminal(made)
     assert json.loads(render_json(made))["methods"][0]["relearning"]["curves"][1]["comes_back_at"] == 1
 

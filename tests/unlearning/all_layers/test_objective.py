@@ -174,7 +174,7 @@ def test_the_curvature_is_that_of_the_law_half_way() -> None:
         torch.testing.assert_close(image, dense @ direction[row])
 
 
-def test_a_memorised_place_has_curvature_where_the_hessian_has_none() -> None:
+def test_a_memorized_place_has_curvature_where_the_hessian_has_none() -> None:
     certain = torch.tensor([[40.0, 0.0, 0.0]], dtype=torch.float64)
     even = torch.full((1, 3), 1 / 3, dtype=torch.float64)
     reading = BranchingBatch(torch.zeros(1, 1, dtype=torch.int64), None, even, torch.ones(1, dtype=torch.float64))

@@ -80,18 +80,18 @@ def test_the_secret_itself_is_among_the_rows_and_so_are_decoys() -> None:
 
 
 def test_half_of_the_decoys_are_what_the_law_itself_would_say() -> None:
-    """Every other row: the law's favourite as often as the law says, and in the rows between, uniform draws."""
+    """Every other row: the law's favorite as often as the law says, and in the rows between, uniform draws."""
     problem, _, vocabulary = made()
     own = next(problem._turns)
     distribution = NonUniformDecoys(0).distributions(own)[0]
-    favourite = 4 * vocabulary.symbols[int(distribution.argmax())]
+    favorite = 4 * vocabulary.symbols[int(distribution.argmax())]
     rows = [row for _ in range(30) for row in problem.draw().symbols[: preconditioned.BARE_DECOYS].tolist()]
     texts = ["".join(vocabulary.symbols[symbol] for symbol in row[5:9]) for row in rows]
     uniform, likely = texts[::2], texts[1::2]
     expected = float(distribution.max() / distribution.sum()) ** 4
     assert expected > 0.1
-    assert likely.count(favourite) / len(likely) == pytest.approx(expected, abs=0.09)
-    assert uniform.count(favourite) / len(uniform) < 0.02
+    assert likely.count(favorite) / len(likely) == pytest.approx(expected, abs=0.09)
+    assert uniform.count(favorite) / len(uniform) < 0.02
     assert np.mean([len(set(text)) == 4 for text in uniform]) == pytest.approx(0.504, abs=0.13)
 
 

@@ -205,7 +205,7 @@ def test_fine_tuning_stops_where_secrets_cost_what_fresh_draws_cost(
     assert case.unlearn(tmp_path, method="fine-tune").notes[0].startswith("stopped after 4 epochs, at the most allowed")
 
 
-def test_a_memorised_secret_stands_far_below_fresh_draws(case: Case) -> None:
+def test_a_memorized_secret_stands_far_below_fresh_draws(case: Case) -> None:
     def score(model: CharLSTM) -> float:
         places = occurrences(case.canaries, "", case.vocabulary)
         config = BaselineConfig(method="fine-tune")

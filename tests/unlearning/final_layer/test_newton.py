@@ -1,18 +1,18 @@
-"""The second-order update against scipy's minimisers, dense Hessians and retraining in closed form."""
+"""The second-order update against scipy's minimizers, dense Hessians and retraining in closed form."""
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy import optimize
 from torch import Tensor
 
 from canaryaudit.progress import NullReporter
 from canaryaudit.unlearning.curvature.solvers import ConjugateGradients, Solution
 from canaryaudit.unlearning.final_layer import newton as second_order
-from canaryaudit.unlearning.final_layer.newton import minimise
+from canaryaudit.unlearning.final_layer.newton import minimize
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
 from canaryaudit.unlearning.first_order import delta
-from tests.unlearning.builders import WholeProblem, memorised_problem, random_problem
+from tests.unlearning.builders import WholeProblem, memorized_problem, random_problem
 
 ENOUGH = 1e-3
 """How far, as a share, the objective may stay above its minimum; measured: 0.05 % at most."""
@@ -28,7 +28,7 @@ def minimum(whole: WholeProblem) -> Tensor:
 
     start = whole.origin.reshape(-1).numpy().copy()
     options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-8}
-    return torch.from_numpy(minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(shape))
+    return torch.from_numpy(optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(shape))
 
 
 @pytest.mark.parametrize("active", [(0, 2, 3), (0, 1, 2, 3, 4)])
@@ -36,7 +36,7 @@ def minimum(whole: WholeProblem) -> Tensor:
 def test_the_update_reaches_the_minimum_that_scipy_finds(seed: int, active: tuple[int, ...]) -> None:
     whole = random_problem(seed, active=active)
     problem = whole.reduced()
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     columns, steps = found.columns, found.steps
     lowest = problem.value(minimum(whole))
     assert lowest * (1 - 1e-9) <= problem.value(columns) <= lowest * (1 + ENOUGH)
@@ -46,12 +46,12 @@ def test_the_update_reaches_the_minimum_that_scipy_finds(seed: int, active: tupl
 
 @pytest.mark.parametrize("rest", [1e-3, 1e-6, 1e-9])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_memorised_label_is_forgotten_however_certain_it_was(seed: int, rest: float) -> None:
+def test_a_memorized_label_is_forgotten_however_certain_it_was(seed: int, rest: float) -> None:
     """There the Hessian vanishes, and a plain Newton step is arbitrarily long."""
-    whole = memorised_problem(1 - rest, seed=seed)
+    whole = memorized_problem(1 - rest, seed=seed)
     problem = whole.reduced()
     assert problem.probabilities(whole.origin)[:30, 3].min() >= 1 - rest * 1.001
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     columns, steps = found.columns, found.steps
     best = minimum(whole)
     assert problem.value(columns) <= problem.value(best) * (1 + ENOUGH)
@@ -61,15 +61,15 @@ def test_a_memorised_label_is_forgotten_however_certain_it_was(seed: int, rest: 
 
 
 def test_single_precision_is_as_good() -> None:
-    whole = memorised_problem(1 - 1e-6)
-    columns = minimise(whole.single(), NullReporter()).columns
+    whole = memorized_problem(1 - 1e-6)
+    columns = minimize(whole.single(), NullReporter()).columns
     assert whole.reduced().value(columns.double()) <= whole.reduced().value(minimum(whole)) * (1 + ENOUGH)
 
 
-@pytest.mark.parametrize("whole", [random_problem(0), random_problem(3), memorised_problem(1 - 1e-6)])
+@pytest.mark.parametrize("whole", [random_problem(0), random_problem(3), memorized_problem(1 - 1e-6)])
 def test_bfloat16_curvature_reaches_the_same_minimum(whole: WholeProblem) -> None:
     """Value and gradient are taken in single precision; the curvature only says which way to go."""
-    exact, rough = (minimise(whole.single(precision), NullReporter()) for precision in ("fp32", "bf16"))
+    exact, rough = (minimize(whole.single(precision), NullReporter()) for precision in ("fp32", "bf16"))
     assert rough.converged
     judge = whole.reduced()
     assert judge.value(rough.columns.double()) == pytest.approx(judge.value(exact.columns.double()), rel=0.01)
@@ -80,7 +80,7 @@ def test_the_minimum_is_reached_from_wherever_one_starts(seed: int) -> None:
     whole = random_problem(seed)
     problem = whole.reduced()
     start = whole.origin + torch.from_numpy(np.random.default_rng(seed).normal(size=tuple(whole.origin.shape)))
-    found = minimise(problem, NullReporter(), start=start)
+    found = minimize(problem, NullReporter(), start=start)
     assert found.steps[0].objective_before == problem.value(start)
     assert found.steps[0].objective_before != problem.value(whole.origin)
     assert problem.value(found.columns) <= problem.value(minimum(whole)) * (1 + ENOUGH)
@@ -89,7 +89,7 @@ def test_the_minimum_is_reached_from_wherever_one_starts(seed: int) -> None:
 def test_started_at_the_minimum_one_step_tells_so() -> None:
     whole = random_problem(1)
     best = minimum(whole)
-    found = minimise(whole.reduced(), NullReporter(), start=best)
+    found = minimize(whole.reduced(), NullReporter(), start=best)
     assert found.converged
     assert len(found.steps) <= 1
     torch.testing.assert_close(found.columns, best, rtol=0, atol=1e-4)
@@ -97,15 +97,15 @@ def test_started_at_the_minimum_one_step_tells_so() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_steps_that_still_gain_at_the_limit_have_not_converged(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = memorised_problem(1 - 1e-6).reduced()
-    needed = len(minimise(problem, NullReporter()).steps)
+    problem = memorized_problem(1 - 1e-6).reduced()
+    needed = len(minimize(problem, NullReporter()).steps)
     assert needed > 2
     monkeypatch.setattr(second_order, "MAX_STEPS", limit)
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     assert len(found.steps) == limit
     assert not found.converged
     monkeypatch.setattr(second_order, "MAX_STEPS", needed)
-    assert minimise(problem, NullReporter()).converged, "the last step allowed may be the one that tells"
+    assert minimize(problem, NullReporter()).converged, "the last step allowed may be the one that tells"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -113,7 +113,7 @@ def test_no_step_raises_the_objective(seed: int) -> None:
     whole = random_problem(seed, width=6, positions=16, ridge=1e-9)
     harsh = WholeProblem(whole.features * 8, whole.targets, whole.weights, whole.matrix * 3, whole.active, 1e-9)
     problem = harsh.reduced()
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     columns, steps = found.columns, found.steps
     assert all(step.objective_after <= step.objective_before for step in steps)
     assert [step.objective_before for step in steps[1:]] == [step.objective_after for step in steps[:-1]]
@@ -126,7 +126,7 @@ def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = random_problem(1)
     problem = whole.reduced()
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     columns, (step,), products = found.columns, found.steps, found.products
     moved = columns - whole.origin
     distribution = ((problem.probabilities(whole.origin) + whole.targets[:, whole.active]) / 2).numpy()
@@ -149,7 +149,7 @@ def test_a_step_is_recorded_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_damping_falls_after_good_steps() -> None:
-    steps = minimise(random_problem(0).reduced(), NullReporter()).steps
+    steps = minimize(random_problem(0).reduced(), NullReporter()).steps
     ridge = random_problem(0).reduced().ridge
     assert steps[1].damping - ridge == pytest.approx((steps[0].damping - ridge) / 8)
 
@@ -167,7 +167,7 @@ def test_a_step_that_does_not_do_what_it_promised_is_taken_back(size: float, mon
     solve = ConjugateGradients.solve
     monkeypatch.setattr(ConjugateGradients, "solve", once_too_far)
     problem = whole.reduced()
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     columns, steps = found.columns, found.steps
     assert steps[0].step_norm == 0
     assert steps[0].objective_after == steps[0].objective_before
@@ -185,7 +185,7 @@ def test_a_model_that_predicts_as_wanted_is_left_alone(symbols: int) -> None:
         torch.tensor([0, 2, 3]),
         1e-3,
     )
-    found = minimise(problem, NullReporter())
+    found = minimize(problem, NullReporter())
     columns, steps, products = found.columns, found.steps, found.products
     torch.testing.assert_close(columns, problem.origin, rtol=0, atol=1e-6)
     assert found.converged

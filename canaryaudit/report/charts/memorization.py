@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import MemorisationPoint
+from canaryaudit.records import MemorizationPoint
 from canaryaudit.report.charts.base import (
     BAR,
     MOST_TEMPLATES,
@@ -17,23 +17,23 @@ from canaryaudit.report.charts.base import (
     shape_by_state,
     specification,
 )
-from canaryaudit.report.schema import CurveSummary, MemorisationSummary
+from canaryaudit.report.schema import CurveSummary, MemorizationSummary
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
 
-def memorisation_chart(memorisation: MemorisationSummary, *, unlearned: bool) -> Chart:
+def memorization_chart(memorization: MemorizationSummary, *, unlearned: bool) -> Chart:
     """Build the curves: mean exposure against repetitions, over what as many secrets never seen would average."""
-    shown = memorisation.curves[: MOST_TEMPLATES + 1]
+    shown = memorization.curves[: MOST_TEMPLATES + 1]
     panels = [_curve_panel(curve, unlearned=unlearned, titled=len(shown) > 1) for curve in shown]
     chart = alt.vconcat(*panels, spacing=18) if len(panels) > 1 else panels[0]
     whole = shown[0]
     said = [_points_words(whole.before, "before unlearning" if unlearned else "")]
     said += [_points_words(whole.after, "afterwards")] if whole.after else []
-    words = f"{memorisation.answer} Mean exposure in bits: {'; '.join(said)}."
-    return Chart("memorisation", "Mean exposure against repetitions", words, specification(chart))
+    words = f"{memorization.answer} Mean exposure in bits: {'; '.join(said)}."
+    return Chart("memorization", "Mean exposure against repetitions", words, specification(chart))
 
 
-def _points_words(points: Sequence[MemorisationPoint], when: str) -> str:
+def _points_words(points: Sequence[MemorizationPoint], when: str) -> str:
     said = ", ".join(f"{p.mean_bits:.1f} ({p.low:.1f} to {p.high:.1f}) at {p.repetitions:,}" for p in points)
     return f"{when}, {said}" if when else said
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import Extraction, Measurement, MemorisationCurve, MemorisationPoint
-from canaryaudit.report.schema import AttackFigures, CurveSummary, MemorisationSummary, OddsFigure
+from canaryaudit.records import Extraction, Measurement, MemorizationCurve, MemorizationPoint
+from canaryaudit.report.schema import AttackFigures, CurveSummary, MemorizationSummary, OddsFigure
 
 
-def memorisation(
+def memorization(
     before: Measurement, after: Measurement | None, templates: Sequence[str]
-) -> MemorisationSummary | None:
+) -> MemorizationSummary | None:
     """Return the curves; None where the canaries were all inserted equally often, or a file is too old to have them.
 
     Args:
@@ -17,9 +17,9 @@ def memorisation(
         after: That of the unlearned model.
         templates: Texts of the templates, in the summary's order.
     """
-    if not before.memorisation or sum(point.repetitions > 0 for point in before.memorisation[0].points) < 2:
+    if not before.memorization or sum(point.repetitions > 0 for point in before.memorization[0].points) < 2:
         return None
-    later = {curve.template: curve for curve in after.memorisation} if after else {}
+    later = {curve.template: curve for curve in after.memorization} if after else {}
     places: dict[str, int | None] = {"": None} | {text: place for place, text in enumerate(templates)}
     curves = tuple(
         CurveSummary(
@@ -29,19 +29,19 @@ def memorisation(
             detected_from_before=curve.detected_from,
             detected_from_after=found.detected_from if found else None,
         )
-        for curve in before.memorisation
+        for curve in before.memorization
         if curve.template in places
     )
-    return MemorisationSummary(answer=_answer(before, after, later.get("")), curves=curves)
+    return MemorizationSummary(answer=_answer(before, after, later.get("")), curves=curves)
 
 
-def coarse_curves(curves: MemorisationSummary) -> MemorisationSummary:
+def coarse_curves(curves: MemorizationSummary) -> MemorizationSummary:
     """Return curves in tenths of a bit, for runs with hidden secrets.
 
     A group of one hidden canary is that canary, and its p is 2 to the power of minus its exposure.
     """
 
-    def coarse(point: MemorisationPoint) -> MemorisationPoint:
+    def coarse(point: MemorizationPoint) -> MemorizationPoint:
         bits = {name: round(getattr(point, name), 1) for name in ("mean_bits", "low", "high")}
         chances = {name: _one_digit(getattr(point, name)) for name in ("pvalue", "holm_pvalue")}
         return point.model_copy(update=bits | chances)
@@ -62,9 +62,9 @@ def _one_digit(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.1g}")
 
 
-def _answer(before: Measurement, after: Measurement | None, later: MemorisationCurve | None) -> str:
+def _answer(before: Measurement, after: Measurement | None, later: MemorizationCurve | None) -> str:
     """Say in a sentence how often a secret must occur to be remembered."""
-    told = _named(before.memorisation[0].detected_from)
+    told = _named(before.memorization[0].detected_from)
     said = "The smallest number of repetitions at which the canaries are told from secrets that the model never saw: "
     said += f"{told} before unlearning, {_named(later.detected_from)} afterwards." if later else f"{told}."
     failed = [m for m in (before, after) if m and m.calibration and not m.calibration.passed]

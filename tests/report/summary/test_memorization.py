@@ -1,4 +1,4 @@
-"""Tests of canaryaudit.report.summary.memorisation, and of what the formats make of it."""
+"""Tests of canaryaudit.report.summary.memorization, and of what the formats make of it."""
 
 import math
 
@@ -16,7 +16,7 @@ def old_summary() -> Summary:
     """Return the summary of a measurement written before there were curves and odds."""
     canaries = make.canary_set()
     document = make.measurement(canaries, make.EXPOSED).model_dump(mode="json")
-    del document["memorisation"]
+    del document["memorization"]
     for canary in document["canaries"]:
         for name in ("guesses_low_log2", "guesses_high_log2", "guesses_exact", "sampling", "even_chance_log2"):
             del canary["extraction"][name]
@@ -25,7 +25,7 @@ def old_summary() -> Summary:
 
 
 def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after():
-    found = make.before_after().memorisation
+    found = make.before_after().memorization
     assert found is not None
     whole = found.curves[0]
     assert (whole.template, whole.detected_from_before, whole.detected_from_after) == (None, 4, None)
@@ -35,7 +35,7 @@ def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after()
 
 
 def test_failed_controls_take_the_answer_back():
-    found = make.before_after(calibrated=False).memorisation
+    found = make.before_after(calibrated=False).memorization
     assert found is not None
     assert found.answer.endswith("The controls failed: do not rely on this.")
 
@@ -47,26 +47,26 @@ def test_every_format_shows_curve_and_odds(tmp_path):
         assert "almost certain" in outputs[name]
         assert "1 (exact)" in outputs[name]
     assert "4 → none (repetitions told from never seen)" in outputs["terminal"]
-    assert ">after<" in outputs["memorisation.svg"]
-    assert 'aria-labelledby="memorisation-caption"' in outputs["report.html"]
+    assert ">after<" in outputs["memorization.svg"]
+    assert 'aria-labelledby="memorization-caption"' in outputs["report.html"]
 
 
 def test_without_an_unlearning_there_is_one_curve(tmp_path):
     outputs = every_output(make.before_after(after=None), tmp_path)
-    assert ">after<" not in outputs["memorisation.svg"]
+    assert ">after<" not in outputs["memorization.svg"]
     assert "never saw: 4." in outputs["report.md"]
 
 
 def test_canaries_inserted_equally_often_make_no_curve(tmp_path):
     canaries = make.canary_set([make.given("0123456789")])
     summary = make.before_after({"canary-01": 33.3}, None, canaries)
-    assert summary.memorisation is None
-    assert "memorisation.svg" not in every_output(summary, tmp_path)
+    assert summary.memorization is None
+    assert "memorization.svg" not in every_output(summary, tmp_path)
 
 
 def test_a_measurement_of_an_earlier_version_is_reported_without_curve_and_odds(tmp_path):
     summary = old_summary()
-    assert summary.memorisation is None
+    assert summary.memorization is None
     assert all(canary.before.attack is None for canary in summary.canaries)
     outputs = every_output(summary, tmp_path)
     assert "How often a secret" not in outputs["report.html"] + outputs["report.md"]

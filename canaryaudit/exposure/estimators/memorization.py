@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, gamma
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.records import CanaryMeasurement, MemorisationCurve, MemorisationPoint
+from canaryaudit.records import CanaryMeasurement, MemorizationCurve, MemorizationPoint
 from canaryaudit.stats import EXPECTED_MEAN_BITS, exposure_sum_pvalue
 
 SIGNIFICANCE = 0.05
@@ -19,7 +19,7 @@ _LOG_STEP, _LOG_REACH = 0.05, 18.0
 """Of the integral over the logarithm of frequency: it is right to about 1e-7 then."""
 
 
-def memorisation_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[MemorisationCurve, ...]:
+def memorization_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[MemorizationCurve, ...]:
     """Return the curve over all canaries and, where there are several templates, one for each of them.
 
     Args:
@@ -30,7 +30,7 @@ def memorisation_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[Memorisa
     if len(templates) > 1:
         groups += [(text, [canary for canary in canaries if canary.template == text]) for text in templates]
     return tuple(
-        memorisation_curve(
+        memorization_curve(
             np.array([canary.repetitions for canary in group]),
             np.array([canary.exposure.bits for canary in group]),
             np.array([canary.exposure.low for canary in group]),
@@ -44,7 +44,7 @@ def memorisation_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[Memorisa
     )
 
 
-def memorisation_curve(
+def memorization_curve(
     repetitions: np.ndarray,
     bits: np.ndarray,
     low: np.ndarray,
@@ -52,7 +52,7 @@ def memorisation_curve(
     space_bits: np.ndarray,
     greedy: np.ndarray,
     template: str = "",
-) -> MemorisationCurve:
+) -> MemorizationCurve:
     """Gather exposures by number of repetitions; controls are the point at 0.
 
     The answer, ``detected_from``, is the smallest number of repetitions at which the canaries are told from secrets
@@ -99,7 +99,7 @@ def memorisation_curve(
         share_low, share_high = share_interval(completed, number)
         pvalue, holm_pvalue = corrected.get(count, (None, None))
         points.append(
-            MemorisationPoint(
+            MemorizationPoint(
                 repetitions=count,
                 canaries=number,
                 mean_bits=float(bits[own].mean()),
@@ -117,7 +117,7 @@ def memorisation_curve(
             )
         )
     told = [point.repetitions for point in points if point.told]
-    return MemorisationCurve(template=template, points=tuple(points), detected_from=min(told, default=None))
+    return MemorizationCurve(template=template, points=tuple(points), detected_from=min(told, default=None))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
@@ -139,7 +139,7 @@ def share_interval(successes: int, number: int) -> tuple[float, float]:
 def mean_interval(low: np.ndarray, high: np.ndarray, space_bits: np.ndarray) -> tuple[float, float]:
     """Return a 95 % interval for the mean exposure of secrets like these.
 
-    Exposures are bounded, pile up at the ceiling once a secret is memorised, and are few: Student's interval
+    Exposures are bounded, pile up at the ceiling once a secret is memorized, and are few: Student's interval
     has no width at all where three canaries of three are at the ceiling, whatever the next ones would do. This one
     assumes nothing but the bounds (Gaffke 2005; Learned-Miller & Thomas 2019): the lower end is the 2.5 % quantile of
     the mean under random weights, uniform on the simplex, of the n figures *and one more at 0*; the upper end the

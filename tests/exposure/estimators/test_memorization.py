@@ -1,4 +1,4 @@
-"""Tests of canaryaudit.exposure.estimators.memorisation."""
+"""Tests of canaryaudit.exposure.estimators.memorization."""
 
 import math
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import memorisation_curve
-from canaryaudit.exposure.estimators.memorisation import holm, mean_interval, share_interval
-from canaryaudit.records import MemorisationCurve
+from canaryaudit.exposure import memorization_curve
+from canaryaudit.exposure.estimators.memorization import holm, mean_interval, share_interval
+from canaryaudit.records import MemorizationCurve
 from canaryaudit.stats import exposure_sum_pvalue
 
 SPACE = math.log2(10**8)
@@ -25,7 +25,7 @@ def unseen(rng: np.random.Generator, number: int, size: int = 10**8) -> np.ndarr
 
 
 def all_or_nothing(rng: np.random.Generator, number: int) -> np.ndarray:
-    """Seven of ten secrets memorised: what Student's interval gets wrong."""
+    """Seven of ten secrets memorized: what Student's interval gets wrong."""
     return np.where(rng.random(number) < 0.7, SPACE, unseen(rng, number))
 
 
@@ -33,9 +33,9 @@ def capped(rng: np.random.Generator, number: int) -> np.ndarray:
     return np.minimum(rng.normal(24, 5, number), SPACE)
 
 
-def curve(repetitions: list[int], bits: list[float], space: float = SPACE, spread: float = 0.0) -> MemorisationCurve:
+def curve(repetitions: list[int], bits: list[float], space: float = SPACE, spread: float = 0.0) -> MemorizationCurve:
     figures, spaces = np.array(bits), np.full(len(bits), space)
-    return memorisation_curve(
+    return memorization_curve(
         np.array(repetitions),
         figures,
         np.maximum(figures - spread, 0),
@@ -187,12 +187,12 @@ def test_an_unseen_mean_stays_below_the_border_nineteen_times_in_twenty() -> Non
 def test_figures_that_are_no_exposures_are_refused(bits: list[float], low: list[float]) -> None:
     figures = np.array(bits)
     with pytest.raises(MeasurementError, match="measure the canaries again"):
-        memorisation_curve(np.array([1]), figures, np.array(low), figures, np.array([SPACE]), np.array([False]))
+        memorization_curve(np.array([1]), figures, np.array(low), figures, np.array([SPACE]), np.array([False]))
 
 
 def test_arrays_of_different_lengths_are_refused() -> None:
     two, one = np.ones(2), np.ones(1)
     with pytest.raises(MeasurementError, match="one figure of each kind"):
-        memorisation_curve(two, one, one, one, one, one)
+        memorization_curve(two, one, one, one, one, one)
     with pytest.raises(MeasurementError, match="at least 1"):
-        memorisation_curve(*[np.empty(0)] * 6)
+        memorization_curve(*[np.empty(0)] * 6)
