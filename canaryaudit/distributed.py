@@ -102,7 +102,8 @@ class ProcessGroup:
         self._num_tasks += 1
         payload = torch.empty(size, dtype=torch.uint8)
         dist.broadcast(payload, 0)
-        return Task(name, load(payload.numpy().tobytes()), facts)
+        # Cloned into memory aligned as the leader's own: some libraries' matrix products round otherwise elsewhere.
+        return Task(name, {key: value.clone() for key, value in load(payload.numpy().tobytes()).items()}, facts)
 
     def dismiss(self) -> None:
         """Tell the followers that the work is done; they may have waited in vain."""

@@ -10,7 +10,7 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import plan_view
-from canaryaudit.pipeline.insert import make_run, plan_run
+from canaryaudit.pipeline.insert import find_run, make_run, plan_run
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
 
 CorpusArgument = Annotated[
@@ -97,7 +97,10 @@ def insert(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Put canaries into a corpus, or find secrets in it."""
+    """Put canaries into a corpus, or find secrets in it.
+
+    A run that is already there, made from the same text with the same options, is left as it is.
+    """
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
@@ -123,6 +126,9 @@ def insert(
             from canaryaudit.pipeline.train import training_seconds
 
             expected = training_seconds(made, TrainOptions())
+        elif plan := None if force else find_run(path, options):
+            made = plan
+            progress.info(f"{path} is already there, made from this text with these options: nothing was written.")
         else:
             _, made = make_run(path, options, command_line(context), replace=force)
         for warning in made.warnings:

@@ -17,6 +17,9 @@ from canaryaudit.errors import ModelError
 from canaryaudit.models.language_model import LOG2_E, PrefixState
 from canaryaudit.records import Architecture
 
+_VECTOR = 16
+"""Numbers in float32 that a processor handles at once, at most."""
+
 
 class CharLSTM(nn.Module):
     """Embedding, LSTM layers, linear map to the vocabulary."""
@@ -83,8 +86,11 @@ class LSTMLanguageModel:
                 torch.cat((weight[f"weight_ih_l{k}"], weight[f"weight_hh_l{k}"]), 1) for k in range(1, self.layers)
             ]
             self._matrices = [matrix.T.contiguous() for matrix in inputs]  # (H or 2H, 4H)
-            self._output = model.output.weight.detach().float().T.contiguous()  # (H, V)
-            self._output_bias = model.output.bias.detach().float().clone()
+            # With columns of zeros up to whole vectors of numbers, V' in all: at a matrix's edge a row's products round
+            # otherwise for another place in the batch, where more than two threads share the work.
+            spare = -len(self.vocabulary) % _VECTOR
+            self._output = nn.functional.pad(model.output.weight.detach().float().T.contiguous(), (0, spare))  # (H, V')
+            self._output_bias = nn.functional.pad(model.output.bias.detach().float(), (0, spare))
 
     @torch.no_grad()
     def read(self, symbols: Tensor) -> PrefixState:
@@ -117,7 +123,7 @@ class LSTMLanguageModel:
         return PrefixState(self._log2_probs(new_hidden[:, -1]), (new_hidden, new_cell))
 
     def _log2_probs(self, features: Tensor) -> Tensor:
-        logits = torch.addmm(self._output_bias, features, self._output)
+        logits = torch.addmm(self._output_bias, features, self._output)[:, : len(self.vocabulary)]
         return torch.log_softmax(logits, 1).mul_(LOG2_E)
 
 

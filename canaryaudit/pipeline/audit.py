@@ -6,7 +6,7 @@ from pathlib import Path
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.insert import make_run, plan_run
+from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.unlearn import check_options, difference
 from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
@@ -109,17 +109,9 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
 
 
 def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> None:
-    """Raise an error if a run was not made from this insertion; drawing it again takes a moment and tells all."""
-    there = run.manifest.corpus
-    for name in ("sha256", "lowercase", "skip_chars", "holdout", "seed"):
-        if getattr(there, name) != getattr(facts, name):
-            what = f"corpus ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
-            break
-    else:
-        if made.canary_set == run.canary_set():
-            return
-        what = "canaries or controls"
-    raise RunDirectoryError(
-        f"{run.path} differs from the plan in its {what}: name another run directory in the plan (run = "
-        f'"runs/NAME"), or delete {run.path} to start afresh'
-    )
+    """Raise an error if a run was not made from this insertion."""
+    if part := differing_part(run, made, facts):
+        raise RunDirectoryError(
+            f"{run.path} differs from the plan in its {part}: name another run directory in the plan (run = "
+            f'"runs/NAME"), or delete {run.path} to start afresh'
+        )

@@ -9,6 +9,7 @@ from canaryaudit import environment
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.corpus.corpus import read_corpus
+from canaryaudit.errors import RunDirectoryError
 from canaryaudit.plan import InsertOptions
 from canaryaudit.records import CorpusFacts, Manifest, StageRun
 from canaryaudit.runs.run_directory import RunDirectory
@@ -87,3 +88,43 @@ def make_run(
         replace=replace,
     )
     return run, made
+
+
+def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
+    """Return the insertion that the run in a directory was made from, if these options ask for the same again.
+
+    Args:
+        path: The directory.
+        options: What to insert where.
+
+    Returns:
+        The plan, drawn again; None where the directory holds no run.
+
+    Raises:
+        RunDirectoryError: The run was made from another text or with other options.
+    """
+    if not RunDirectory.holds_run(path):
+        return None
+    run = RunDirectory.open(path)
+    made, facts = plan_run(options)
+    if part := differing_part(run, made, facts):
+        raise RunDirectoryError(
+            f"{path} already holds a run, which differs in its {part}: choose another directory, or replace the run "
+            "with --force"
+        )
+    return made
+
+
+def differing_part(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> str:
+    """Name the part in which a run differs from an insertion, with the run's value; an empty string if there is none.
+
+    Args:
+        run: The run.
+        made: The insertion, drawn again: that takes a moment and tells all.
+        facts: What it says of its corpus.
+    """
+    there = run.manifest.corpus
+    for name in ("sha256", "lowercase", "skip_chars", "holdout", "seed"):
+        if getattr(there, name) != getattr(facts, name):
+            return f"corpus ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
+    return "" if made.canary_set == run.canary_set() else "canaries or controls"

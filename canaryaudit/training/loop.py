@@ -2,7 +2,8 @@
 
 A step depends on nothing but the configuration, the text, the weights and the optimizer's moments: the
 order of windows is drawn from (seed, epoch) and the learning rate is a function of the step. A resumed
-training therefore ends with the very weights of an undisturbed one.
+training therefore ends with the very weights of an undisturbed one, on the same machine with as many threads and
+processes: elsewhere sums are taken in another order and round otherwise.
 """
 
 import copy

@@ -124,11 +124,36 @@ def test_a_run_directory_that_cannot_be_one(output: str, expected: str) -> None:
     refuse(1, expected, "insert", "sea.txt", "-o", output, *INSERT)
 
 
-def test_a_second_insert_must_be_forced(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (("--seed", "1"), "seed (0)"),
+        (("--lowercase",), "lowercase (False)"),
+        (("--skip-chars", "900"), "skip_chars (0)"),
+        (("--holdout", "0.1"), "holdout (0.05)"),
+        (("-n", "3"), "canaries or controls"),
+        (("--controls", "9"), "canaries or controls"),
+        (("-t", "The key is {digits:3}."), "canaries or controls"),
+        (("--secret", "999"), "canaries or controls"),
+    ],
+)
+def test_a_second_insert_with_other_options_must_be_forced(
+    make_run: MakeRun, flags: tuple[str, ...], part: str
+) -> None:
     run = make_run("trained")
-    expected = "RUN already holds a run: choose another directory, or replace the run with --force"
-    refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT)
-    succeed("insert", "sea.txt", "-o", run, *INSERT, "--seed", "1", "--force")
+    expected = (
+        f"RUN already holds a run, which differs in its {part}: choose another directory, or replace the run with "
+        "--force"
+    )
+    refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT, *flags)
+
+
+def test_a_second_insert_of_a_changed_text_must_be_forced(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    corpus = Path("sea.txt")
+    corpus.write_text(corpus.read_text("utf-8").replace("harbour", "harbor", 1), "utf-8")
+    refuse(1, "RUN already holds a run, which differs in its corpus (sea.txt)", "insert", corpus, "-o", run, *INSERT)
+    succeed("insert", corpus, "-o", run, *INSERT, "--force")
     encoded = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
     assert set(tree(run)) == {"manifest.json", "corpus.txt", "heldout.txt", "canaries.json"} | encoded
 

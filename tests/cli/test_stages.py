@@ -272,6 +272,43 @@ def canaryaudit_calibrate() -> Callable[..., object]:
 # --- where things go ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        INSERT,
+        ("-t", "The code is {digits:3}.", "--secret", "417", "-n", "1", "-r", "2", "--lowercase", "--space", "alnum"),
+        ("--locate", "the {lower:6}", "--controls", "4", "--seed", "3", "--holdout", "0"),
+    ],
+)
+def test_the_same_insert_again_finds_its_run(flags: tuple[str, ...]) -> None:
+    command = ("insert", "sea.txt", "-o", "RUN", *flags)
+    first = succeed(*command)
+    assert "already there" not in first.err
+    there = tree(Path("RUN"))
+    again = succeed(*command)
+    assert "RUN is already there, made from this text with these options: nothing was written." in again.err
+    assert again.out == first.out
+    assert tree(Path("RUN")) == there
+    assert succeed(*command, "--json").out == succeed(*command, "--json", "--force").out, "the same document"
+    assert json.loads((Path("RUN") / "manifest.json").read_text("utf-8"))["stages"][0]["argv"][-1] == "--force"
+
+
+def test_the_same_insert_again_leaves_what_was_made_of_its_run(make_run: MakeRun) -> None:
+    run = make_run("measured")
+    there = tree(run)
+    assert "already there" in succeed("insert", "sea.txt", "-o", run, *INSERT).err
+    assert tree(run) == there
+
+
+def test_the_same_insert_again_does_not_call_a_damaged_run_sound(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    path = run / "corpus.txt"
+    path.write_text(path.read_text("utf-8")[:-20], "utf-8")
+    result = canaryaudit("insert", "sea.txt", "-o", run, *INSERT)
+    assert result.status == 1
+    assert "RUN/corpus.txt was changed since canaries were inserted" in result.complaint
+
+
 def test_without_an_output_the_run_bears_the_corpus_name() -> None:
     result = succeed("insert", "sea.txt", *INSERT)
     assert "Next: canaryaudit unlearn runs/sea" in result.out

@@ -187,10 +187,7 @@ def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: P
     values: dict[str, Tensor] = {}
     for index, batch in enumerate((*batches, *batches)):
         if index == len(batches):
-            bases = {
-                name: (torch.linalg.eigh(left)[1], torch.linalg.eigh(right)[1])
-                for name, (left, right) in factors.items()
-            }
+            bases = {name: (_eigenvectors(left), _eigenvectors(right)) for name, (left, right) in factors.items()}
             factors.clear()
         for name, sides in sides_of(model, batch, generator).items():
             if not bases:
@@ -206,6 +203,16 @@ def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: P
                     total.addcmul_(whole, whole, value=1 / windows.numel())
         progress.update("curvature", index + 1, 2 * len(batches))
     return KroneckerCurvature(model, {name: KroneckerBlock(*bases[name], values[name]) for name in values})
+
+
+def _eigenvectors(factor: Tensor) -> Tensor:
+    """Return a factor's eigenvectors as the columns of a matrix, row after row in memory.
+
+    LAPACK returns them column after column, and a file holds rows. Matrix products round otherwise for another order in
+    memory, on some processors and for some sizes: a curvature read from its file would give other steps than a new one.
+    """
+    vectors: Tensor = torch.linalg.eigh(factor)[1].contiguous()
+    return vectors
 
 
 def sides_of(model: CharLSTM, windows: Tensor, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
