@@ -111,7 +111,7 @@ def test_both_models_are_trained_on_the_very_same_batches(case: Case, monkeypatc
         seen.append((model, batches.clone()))
         return finetune_and_measure(model, batches, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(relearning, "relearn", watched)
+    monkeypatch.setattr(relearning, "finetune_and_measure", watched)
     found = case.attack(case.knowing, CONFIG.model_copy(update={"steps": (1,)}))
     assert [model for model, _ in seen] == [case.knowing, case.retrained] * 2
     assert torch.equal(seen[0][1], seen[1][1])

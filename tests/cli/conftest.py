@@ -38,7 +38,7 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     def config(**options: object) -> MeasurementConfig:
         return MeasurementConfig.model_validate({**options, "search_budget": 300})
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.MeasurementConfig", config)
+    monkeypatch.setattr("canaryaudit.pipeline.measure.MeasurementConfig", config)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def signals() -> Iterator[None]:
 @pytest.fixture
 def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Event], Callable[[], int]]:
     """Let something happen at the n-th write or step of progress from now on; the function returned counts them."""
-    sync, progress = files._sync, TerminalReporter.progress
+    sync, update = files._sync, TerminalReporter.update
 
     def arrange(when: int, event: Event) -> Callable[[], int]:
         moments = 0
@@ -51,12 +51,12 @@ def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Event], Callabl
             at_moment()
             sync(path)
 
-        def eventful_progress(self: TerminalReporter, *arguments: object) -> None:
+        def eventful_update(self: TerminalReporter, *arguments: object) -> None:
             at_moment()
-            progress(self, *arguments)  # type: ignore[arg-type]
+            update(self, *arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(files, "_sync", eventful_sync)
-        monkeypatch.setattr(TerminalReporter, "progress", eventful_progress)
+        monkeypatch.setattr(TerminalReporter, "update", eventful_update)
         return lambda: moments
 
     return arrange

@@ -187,7 +187,7 @@ def test_progress_is_told_of_both_passes() -> None:
     told = []
 
     class Listener(NullReporter):
-        def progress(self, stage: str, done: float, total: float, facts: str = "") -> None:
+        def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
             told.append((stage, done, total))
 
     kronecker_curvature(lstm(), windows_of(40, 9), 0, Listener())
