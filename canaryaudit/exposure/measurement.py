@@ -12,8 +12,8 @@ from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
 from canaryaudit.exposure.estimators.calibration import calibrate
-from canaryaudit.exposure.estimators.exact import _bounded, _exact, enumerate_ranks
-from canaryaudit.exposure.estimators.headline import headline
+from canaryaudit.exposure.estimators.exact import bounded_exposure, enumerate_ranks, exact_exposure
+from canaryaudit.exposure.estimators.headline import choose_headline
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
@@ -190,7 +190,9 @@ def _measure_group(
                     cost, others.bits, space.bits, counts=others.counts, rescored=others.rescored
                 )
         if distribution.skew_normal is not None:
-            own["skew-normal"] = skew_normal_exposure(cost, distribution.skew_normal, distribution.min_bits, space.bits)
+            own["skew-normal"] = skew_normal_exposure(
+                cost, [distribution.min_bits], space.bits, fit=distribution.skew_normal
+            )
     greedy = greedy_completion(model, group.start, space.max_length)
     beams = beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
@@ -229,8 +231,8 @@ def _exact_estimates(
         members = group.space.members()
         costs = score_log_perplexity(model, group.start, members, tick, processes)
         rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in group.completions]
-        found = enumerate_ranks(costs, rows, [row for row, own in zip(rows, group.inserted, strict=True) if own])
-        return [_exact(bits, rank) for rank in found], 0
+        inserted = [row for row, own in zip(rows, group.inserted, strict=True) if own]
+        return exact_exposure(enumerate_ranks(costs, rows, inserted), bits), 0
     search = search_ranks(
         model,
         group.start,
@@ -242,7 +244,8 @@ def _exact_estimates(
         tick=tick,
     )
     return [
-        _exact(bits, rank.lower) if rank.exact else _bounded(bits, rank.lower, rank.upper) for rank in search.ranks
+        exact_exposure(rank.lower, bits) if rank.exact else bounded_exposure(rank.lower, rank.upper, bits)
+        for rank in search.ranks
     ], search.nodes
 
 
@@ -255,7 +258,7 @@ def _record(
     canary_set: CanarySet,
 ) -> CanaryMeasurement:
     canary = group.canaries[index]
-    chosen = headline(estimates)
+    chosen = choose_headline(estimates)
     own = tuple(int(symbol) for symbol in group.completions[index] if symbol >= 0)
     text = greedy[: len(canary.completion)]
     return CanaryMeasurement(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError, command
-from canaryaudit.exposure import DRAFT_FROM, measure
+from canaryaudit.exposure import measure
+from canaryaudit.exposure.references import DRAFT_FROM
 from canaryaudit.exposure.scoring_models import share_scoring_models
 from canaryaudit.formatting import counted, points, share_change
 from canaryaudit.models.device import resolve_device, resolve_precision

@@ -8,7 +8,7 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import mask_completion
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure import memorization_curves
+from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.extraction import extraction
 from canaryaudit.records import (
     Architecture,

@@ -17,7 +17,8 @@ from canaryaudit.canaries.masking import hide_given
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive
-from canaryaudit.exposure import measure, skew_normal_exposure
+from canaryaudit.exposure import measure
+from canaryaudit.exposure.estimators import skew_normal_exposure
 from canaryaudit.exposure.scoring import advance_in_tiles, read_prefix
 from canaryaudit.models.ensemble import as_language_model
 from canaryaudit.models.language_model import LanguageModel
@@ -334,7 +335,7 @@ def exposed_under(
     def stale(bits: float) -> float | None:
         if reference is None:
             return None
-        return skew_normal_exposure(bits, reference.fit, reference.min_bits, measured.space_bits).bits
+        return skew_normal_exposure(bits, [reference.min_bits], measured.space_bits, fit=reference.fit).bits
 
     return Exposed(
         id=canary.id,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import sampled_exposure
+from canaryaudit.exposure.estimators import sampled_exposure
 
 
 def estimate(likelier: int, count: int, space_bits: float = 30.0):  # type: ignore[no-untyped-def]
