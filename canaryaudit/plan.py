@@ -1,4 +1,4 @@
-"""What a command or a plan file asks for, stage by stage: defaults stand here, with their reasons."""
+"""Options of every command and of plan files, stage by stage, with their defaults and the reasons for them."""
 
 import re
 import tomllib
@@ -13,11 +13,11 @@ from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope, Solv
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
 RETAIN_WINDOWS = 1000
-"""Windows of other text that an update is held to by default: 100,000 characters, beside up to 20,000 weights that
-move. With 300 the accuracy on a novel fell three times as much where secrets are made of letters."""
+"""Default number of windows of other text that regularize an update: 100,000 characters for up to 20,000 weights that
+change. With 300 windows, accuracy on a novel fell three times as much for secrets made of letters."""
 
 MOST_STEPS = 10_000
-"""Steps of a relearning attack; all its batches are drawn beforehand."""
+"""Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
 _WORDS = {
     "Input should be": "expected",
@@ -27,33 +27,34 @@ _WORDS = {
     "a valid tuple": "a list",
     "a valid ": "a ",
 }
-"""Pydantic's words in plain ones."""
+"""Plain words for Pydantic's."""
 
 
 class Options(BaseModel):
-    """Base of all options: immutable, unknown ones are errors, and each bears its flag's name."""
+    """Base of all options: immutable, named after their flags; unknown options are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
 
 
 class InsertOptions(Options):
-    """What to insert where; as the flags of ``canaryaudit insert``."""
+    """What to insert, and where; the flags of ``canaryaudit insert``."""
 
     corpus: str
     """A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split]."""
     column: str | None = None
-    """The column that holds the text, where there are several."""
+    """The column that holds the text, if there are several."""
     template: tuple[str, ...] | None = None
-    """None for the default template, where something is to be inserted."""
+    """None for the default template, if something is inserted."""
     canaries: int | None = Field(default=None, ge=0)
-    """Generated canaries in all; 6 where no secret is given or located: two for each of the default repetitions."""
+    """Total number of generated canaries. The default is 6, two per default repetition count, or 0 if secrets are given
+    or located."""
     repetitions: tuple[int, ...] = (1, 4, 16)
-    """Once, and two steps up: memorization begins somewhere between."""
+    """Memorization usually begins within this range."""
     secret: tuple[str, ...] = ()
     locate: tuple[str, ...] = ()
-    """Templates of secrets that stand in the corpus; they are audited where they stand."""
+    """Templates of secrets that already occur in the corpus; they are audited in place."""
     controls: int = Field(default=32, ge=0, le=10_000)
-    """For each template; their mean exposure is then known to a quarter of a bit."""
+    """Per template; 32 controls determine their mean exposure to a quarter of a bit."""
     space: Literal["digits", "alnum", "any"] | None = None
     lowercase: bool = False
     skip_chars: int = Field(default=0, ge=0)
@@ -73,11 +74,11 @@ class InsertOptions(Options):
 
 
 class TrainOptions(Options):
-    """How to train; as the flags of ``canaryaudit train``."""
+    """How to train; the flags of ``canaryaudit train``."""
 
     size: Literal["small", "paper"] = "small"
     epochs: int | None = Field(default=None, gt=0)
-    """None for the size's own: 24 for small, 40 for paper."""
+    """None for the default of the size: 24 for small, 40 for paper."""
     target_accuracy: float | None = Field(default=None, gt=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -85,62 +86,62 @@ class TrainOptions(Options):
 
 
 class MeasureOptions(Options):
-    """How to measure; as the flags of ``canaryaudit measure``."""
+    """How to measure; the flags of ``canaryaudit measure``."""
 
     samples: int = Field(default=10_000, ge=100, le=100_000_000)
     estimators: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
     budget: int = Field(default=50_000, ge=1)
-    """Prefixes that the search for one template's exact ranks may expand."""
+    """Maximum number of prefixes that the exact rank search expands for one template."""
     precision_bits: float = Field(default=0.1, gt=0)
-    """Half-width of the importance interval that is enough: finer than any decision needs."""
+    """Target half-width of the importance interval: finer than any decision needs."""
     max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Importance draws of one template; some 20 seconds of the 3.3 M-parameter model on two cores."""
+    """Maximum importance draws per template: about 20 seconds for the 3.3 M-parameter model on two cores."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the first look at large reference samples; all else is float32."""
+    """Precision of the first pass over large reference samples; everything else is float32."""
     seed: int = Field(default=0, ge=0)
 
 
 class UnlearnOptions(Options):
-    """How to unlearn; as the flags of ``canaryaudit unlearn``."""
+    """How to unlearn; the flags of ``canaryaudit unlearn``."""
 
     name: str | None = None
     """None for the method's name."""
     method: Method = "second-order"
     scope: Scope | None = None
     solver: SolverName = "adam"
-    """Of steps over all layers: many preconditioned ones forget more for their time than a few Gauss-Newton steps."""
+    """For all layers. In equal time, many preconditioned steps remove more than a few Gauss-Newton steps."""
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""
     start: str = Field(default="before", alias="from")
-    """The model to update: ``before``, or ``after-NAME`` for one request after another."""
+    """The model to update: ``before``, or ``after-NAME`` to continue from an earlier request."""
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
-    """0 for none of the corpus: the model is held to text that it says itself."""
+    """0 to use no text of the corpus: the update is regularized on text sampled from the model."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     tau: float | None = Field(default=None, gt=0)
     shards: int | None = Field(default=None, ge=2, le=100)
-    """Of the method sisa; None for its own, 5."""
+    """For method sisa; None for its default, 5."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=0, ge=0)
 
     @property
     def resolved_name(self) -> str:
-        """The name that the result is kept under."""
+        """The name of the result."""
         return self.name or self.method
 
 
 class AttackOptions(Options):
-    """How to attack what was unlearned; as the flags of ``canaryaudit attack``."""
+    """How to attack an unlearned model; the flags of ``canaryaudit attack``."""
 
     name: str | None = None
-    """Which unlearning; None for the last that is more than a baseline."""
+    """The unlearning to attack; None for the last one that is not a baseline."""
     canary: tuple[str, ...] = ()
-    """Ids; empty for the one that was the most exposed before."""
+    """Ids; empty for the canary most exposed before unlearning."""
     steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """Up to a few passes over what an attacker may have of a text; most of a secret's way back is the first few."""
+    """Up to a few passes over the text that an attacker may have; most of the recovery happens in the first few."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Of Adam: what someone who knows nothing of the model takes."""
+    """Adam's learning rate; the usual choice of an attacker who does not know the model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=0, ge=0)
 
@@ -153,7 +154,7 @@ class AttackOptions(Options):
 
 
 class ReportOptions(Options):
-    """What to report; as the flags of ``canaryaudit report``."""
+    """What to report; the flags of ``canaryaudit report``."""
 
     format: tuple[ReportFormat, ...] = ("html", "md", "json")
     output: Path | None = None
@@ -165,7 +166,7 @@ class ReportOptions(Options):
 
 
 class Plan(Options):
-    """A whole audit; without a file, that of the embedded corpus."""
+    """A whole audit; the default is the audit of the embedded corpus."""
 
     run: Path = DEFAULT_RUNS / "embedded"
     insert: InsertOptions = InsertOptions(
@@ -181,42 +182,42 @@ class Plan(Options):
     measure: MeasureOptions = MeasureOptions()
     unlearn: tuple[UnlearnOptions, ...] = (UnlearnOptions(),)
     attack: tuple[AttackOptions, ...] = ()
-    """None by default: an attack needs a retrained model beside it, which takes as long as training did."""
+    """Empty by default: an attack needs a retrained model for comparison, which takes as long as training."""
     report: ReportOptions = ReportOptions()
 
 
 def default_run(corpus: str) -> Path:
-    """Return the run directory for a corpus where none was named: ``runs/notes`` for ``texts/notes.txt``."""
+    """Return the default run directory of a corpus: ``runs/notes`` for ``texts/notes.txt``."""
     name = corpus.removeprefix("hub:").split(":")[0] if corpus.startswith("hub:") else corpus
     return DEFAULT_RUNS / (re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "audit")
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan file; without ``run``, its run directory bears the plan's own name.
+    """Read a plan file; without ``run``, the run directory is named after the file.
 
     Raises:
-        UsageError: It cannot be read, is no TOML, or asks for something unknown.
+        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
     """
     try:
         plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no TOML file ({one_line(error)}): mend that place") from error
+        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
     except ValidationError as error:
-        place, fault = describe(error)
-        raise UsageError(f"{path}: {place or 'plan'}: {fault}; see canaryaudit run --help") from error
+        field, fault = describe(error)
+        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
     return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})
 
 
 def describe(error: ValidationError) -> tuple[str, str]:
-    """Return where a validation's first fault is, and what it is; a secret's text is never told."""
+    """Return the field and the description of the first validation error, never with a secret's text."""
     first = error.errors(include_url=False)[0]
     fault = first["msg"]
-    for theirs, ours in _WORDS.items():
-        fault = fault.replace(theirs, ours)
+    for pydantic_words, plain_words in _WORDS.items():
+        fault = fault.replace(pydantic_words, plain_words)
     if first["type"] == "extra_forbidden":
-        fault = "there is no such key"
+        fault = "unknown key"
     elif first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
         fault += f", got {first['input']!r}"
     return ".".join(map(str, first["loc"])), fault

@@ -1,4 +1,4 @@
-"""The `attack` command: train an unlearned model further and see what comes back."""
+"""The `attack` command: train an unlearned model further and measure whether its secrets come back."""
 
 from typing import Annotated
 
@@ -12,16 +12,20 @@ from canaryaudit.plan import AttackOptions, MeasureOptions
 
 AttackedName = Annotated[
     str | None,
-    typer.Option("--name", metavar="NAME", help="Which unlearning. [default: the last that is no baseline]"),
+    typer.Option("--name", metavar="NAME", help="Unlearning to attack. [default: the last one that is not a baseline]"),
 ]
 AttackedCanaries = Annotated[
     list[str] | None,
-    typer.Option("--canary", metavar="ID", help="Whom to attack; repeatable. [default: the most exposed before]"),
+    typer.Option(
+        "--canary", metavar="ID", help="Canary to attack; repeatable. [default: the one most exposed before unlearning]"
+    ),
 ]
 AttackSteps = Annotated[
-    str, typer.Option("--steps", metavar="N,N…", help="Steps of training after which exposure is taken.")
+    str, typer.Option("--steps", metavar="N,N…", help="Training steps after which exposure is measured.")
 ]
-AttackRate = Annotated[float, typer.Option("--learning-rate", metavar="RATE", help="The attacker's, of Adam.")]
+AttackRate = Annotated[
+    float, typer.Option("--learning-rate", metavar="RATE", help="The attacker's Adam learning rate.")
+]
 
 
 DEFAULTS = AttackOptions()
@@ -42,10 +46,11 @@ def attack(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Attack what was unlearned by training it further.
+    """Attack an unlearned model by training it further.
 
-    Once on other text only, and once with one window of the secret's own text in every batch; each beside the same
-    on a model retrained without the secret, which is trained first where there is none.
+    Two attacks run: one trains on other text only, the other adds one window of the secret's text to every batch.
+    Each is compared with the same attack on a model retrained without the secret. If there is no such model, it is
+    trained first.
     """
     options = flags.checked(
         AttackOptions,

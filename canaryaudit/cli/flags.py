@@ -1,4 +1,4 @@
-"""Flags that several commands share, and how their values become checked options."""
+"""Flags that several commands share, and their conversion to checked options."""
 
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -11,50 +11,50 @@ from canaryaudit.plan import MeasureOptions, Options, describe
 
 T = TypeVar("T", bound=Options)
 MEASURE = MeasureOptions()
-"""The defaults of what several commands measure."""
+"""Measurement defaults that several commands share."""
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as `insert -o` made it.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory made by `insert -o`.")]
 RunArguments = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="A run directory; several are compared on one page.")
+    list[Path], typer.Argument(metavar="RUN", help="Run directory; several are compared on one page.")
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
-Samples = Annotated[int, typer.Option(metavar="N", help="References drawn from each template's space.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results, warnings and errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say every step, and show every figure.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
+Samples = Annotated[int, typer.Option(metavar="N", help="References to draw from each template's space.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only one JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only print results, warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every step and figure.")]
 
 
 def checked(kind: type[T], **values: object) -> T:
     """Make options from flags.
 
     Raises:
-        UsageError: A value does not fit.
+        UsageError: A value is invalid.
     """
     try:
         return kind(**values)
     except ValidationError as error:
-        place, fault = describe(error)
-        raise UsageError(f"--{place.split('.')[0].replace('_', '-')}: {fault}") from error
+        field, fault = describe(error)
+        raise UsageError(f"--{field.split('.')[0].replace('_', '-')}: {fault}") from error
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the parts of ``text`` between its commas."""
+    """Split ``text`` at its commas."""
     return tuple(part.strip() for part in text.split(","))
 
 
 def numbers(flag: str, text: str) -> tuple[int, ...]:
-    """Return the whole numbers in ``text`` between its commas.
+    """Parse a comma-separated list of whole numbers.
 
     Raises:
-        UsageError: Something else stands there.
+        UsageError: A part is not a whole number.
     """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{flag} {text!r}: expected whole numbers with commas, such as 1,4,16") from None
+        raise UsageError(f"{flag} {text!r}: expected whole numbers separated by commas, such as 1,4,16") from None
 
 
 def example(command: str) -> str:
-    """Return an epilog that shows ``command``, unbroken, so that it can be copied."""
+    """Return an epilog that shows ``command`` unwrapped, ready to copy."""
     return f"\b\nExample:\n  {command}"

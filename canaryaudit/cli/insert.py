@@ -1,4 +1,4 @@
-"""The `insert` command: put canaries into a corpus, or find secrets in it."""
+"""The `insert` command: insert canaries into a corpus, or locate secrets in it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +17,12 @@ CorpusArgument = Annotated[
     str,
     typer.Argument(
         metavar="CORPUS",
-        help="A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split].",
+        help="Text file (.txt, .jsonl, .csv or .parquet), corpus name under corpora/, or hub:ID[:split].",
     ),
 ]
 NewRun = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="RUN", help="The run directory to make. [default: runs/<corpus name>]"),
+    typer.Option("-o", "--output", metavar="RUN", help="Run directory to create. [default: runs/<corpus name>]"),
 ]
 Templates = Annotated[
     list[str] | None,
@@ -30,7 +30,7 @@ Templates = Annotated[
         "-t",
         "--template",
         metavar="TEXT",
-        help="Text with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable. "
+        help="Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable. "
         f"[default: {DEFAULT_TEMPLATE}]",
     ),
 ]
@@ -40,35 +40,37 @@ Canaries = Annotated[
         "-n",
         "--canaries",
         metavar="N",
-        help="Secrets to generate, in all. [default: 6, or 0 with --secret or --locate]",
+        help="Total number of secrets to generate. [default: 6, or 0 with --secret or --locate]",
     ),
 ]
 Repetitions = Annotated[
-    str, typer.Option("-r", "--repetitions", metavar="N,N…", help="How often to insert them, dealt out in turn.")
+    str,
+    typer.Option("-r", "--repetitions", metavar="N,N…", help="Repetition counts, dealt out to the canaries in turn."),
 ]
 Secrets = Annotated[
     list[str] | None,
-    typer.Option("--secret", metavar="TEXT", help="A secret of your own; repeatable; masked in every output."),
+    typer.Option("--secret", metavar="TEXT", help="Secret to insert; repeatable; masked in every output."),
 ]
 Located = Annotated[
     list[str] | None,
     typer.Option(
         "--locate",
         metavar="TEXT",
-        help="A template of secrets that stand in the corpus: audit them there; repeatable; masked in every output.",
+        help="Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every "
+        "output.",
     ),
 ]
-Controls = Annotated[int, typer.Option(metavar="N", help="Secrets for each template that are drawn, never inserted.")]
+Controls = Annotated[int, typer.Option(metavar="N", help="Control secrets per template: drawn, but never inserted.")]
 WiderSpace = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Measure in a wider space: digits, alnum or any (to reproduce a paper)."),
+    typer.Option(metavar="NAME", help="Measure in a wider space (digits, alnum or any) to reproduce a paper."),
 ]
-Column = Annotated[str | None, typer.Option(metavar="NAME", help="The column that holds the text.")]
-Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case corpus and templates.")]
-SkipChars = Annotated[int, typer.Option(metavar="N", help="Characters to drop from the corpus's start.")]
-Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share of the text held out for evaluation.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")]
-ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace the run that is there, and all made from it.")]
+Column = Annotated[str | None, typer.Option(metavar="NAME", help="Column that holds the text.")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Convert the corpus and templates to lower case.")]
+SkipChars = Annotated[int, typer.Option(metavar="N", help="Characters to skip at the start of the corpus.")]
+Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share of the text to hold out for evaluation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without writing anything.")]
+ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing run and everything made from it.")]
 
 
 DEFAULTS = InsertOptions(corpus="")
@@ -97,9 +99,9 @@ def insert(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Put canaries into a corpus, or find secrets in it.
+    """Insert canaries into a corpus, or locate secrets in it.
 
-    A run that is already there, made from the same text with the same options, is left as it is.
+    An existing run made from the same text with the same options is left as it is.
     """
     options = flags.checked(
         InsertOptions,
@@ -122,7 +124,7 @@ def insert(
     with progress_reporter(quiet, verbose) as progress:
         if dry_run:
             made, _ = plan_run(options)
-            progress.info("Timing a few training steps.")
+            progress.info("Timing a few training steps to estimate the training time.")
             from canaryaudit.pipeline.train import training_seconds
 
             expected = training_seconds(made, TrainOptions())
@@ -142,12 +144,12 @@ def insert(
 
 
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
-    """Return an insertion as JSON has it; no secret is in it.
+    """Return an insertion as a JSON document, without any secret.
 
     Args:
         made: The plan.
         output: The run directory; None if nothing was written.
-        expected_seconds: What training would take; None if it was not estimated.
+        expected_seconds: Estimated training time; None if not estimated.
     """
     return {
         "schema_version": 1,

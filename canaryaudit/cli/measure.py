@@ -10,19 +10,24 @@ from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import MeasureOptions
 
-ModelName = Annotated[str, typer.Option(metavar="NAME", help="before, after-NAME or all.")]
+ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
 Estimators = Annotated[
-    str, typer.Option(metavar="NAME,NAME…", help="Which to compute, of: exact, importance, sampled, skew-normal.")
+    str, typer.Option(metavar="NAME,NAME…", help="Estimators to run: exact, importance, sampled, skew-normal.")
 ]
-Budget = Annotated[int, typer.Option(metavar="N", help="Prefixes that the search for exact ranks may expand.")]
+Budget = Annotated[
+    int, typer.Option(metavar="N", help="Maximum number of prefixes that the exact rank search expands.")
+]
 PrecisionBits = Annotated[
-    float, typer.Option(metavar="BITS", help="Draw until importance intervals reach so far to either side.")
+    float, typer.Option(metavar="BITS", help="Draw until importance intervals are at most this wide on either side.")
 ]
-MaxDraws = Annotated[int, typer.Option(metavar="N", help="Importance draws for each template, at most.")]
+MaxDraws = Annotated[int, typer.Option(metavar="N", help="Maximum number of importance draws per template.")]
 DraftPrecision = Annotated[
-    str, typer.Option("--precision", metavar="NAME", help="Of the first look at large samples: auto, fp32 or bf16.")
+    str,
+    typer.Option(
+        "--precision", metavar="NAME", help="Precision of the first pass over large samples: auto, fp32 or bf16."
+    ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
 
 
 ESTIMATORS = ",".join(flags.MEASURE.estimators)
@@ -47,14 +52,16 @@ def measure(
 ) -> None:
     """Measure every secret's exposure under a model.
 
-    The references are taken afresh from that model. Which figure to trust: "exact" is the rank itself, and
-    always right. "importance" is an unbiased estimate with an interval; trust it where its effective sample size
-    is large, which the tool checks. "sampled" is right up to about log2 of the number of references; beyond, it
-    gives only a lower bound. "skew-normal" is the literature's extrapolation, shown for comparison and never used
-    as the headline. Look at the controls first: secrets that were never inserted must average 1.44 bits, or no
-    figure of the measurement is to be trusted. Where canaries were inserted in several numbers of repetitions, a
-    second table says how often a secret must occur to be remembered; -v adds what guessing and sampling cost an
-    attacker. Large samplings keep what is done: after an interruption, the same command goes on.
+    Exposure is how highly the model ranks a secret among all strings of the same format, in bits. Check the
+    controls first: secrets that were never inserted must average 1.44 bits. If they do not, trust no figure.
+
+    "exact" is the rank itself and always right. "importance" is an unbiased estimate with an interval; trust it if
+    its effective sample size is large, which the tool checks. "sampled" is right up to about log2 of the number of
+    references; above that it is only a lower bound. "skew-normal" is the extrapolation from the literature. It is
+    shown for comparison and never used as the headline.
+
+    With several repetition counts, a second table shows how often a secret must occur to be memorized. -v adds the
+    cost of guessing and sampling for an attacker. Long measurements save their progress: rerun the command to resume.
     """
     options = flags.checked(
         MeasureOptions,
@@ -75,4 +82,4 @@ def measure(
     else:
         show(*(measurement_view(measurement, every=verbose) for measurement in measurements))
     if strict and any(m.calibration and not m.calibration.passed for m in measurements):
-        raise Inconclusive("the controls fail: this measurement must not be relied on; see its calibration")
+        raise Inconclusive("the controls failed calibration: do not rely on this measurement; see its calibration")

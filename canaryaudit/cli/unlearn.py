@@ -1,4 +1,4 @@
-"""The `unlearn` command: make a copy of the model that has forgotten secrets."""
+"""The `unlearn` command: remove secrets from a copy of the model."""
 
 from typing import Annotated
 
@@ -14,15 +14,15 @@ MethodName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="second-order or first-order; to compare with: retrain, fine-tune or sisa (training by shards).",
+        help="Update: second-order or first-order. Baselines: retrain, fine-tune or sisa (sharded training).",
     ),
 ]
 ScopeName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="final-layer, all-layers or both. [default: all-layers, then final-layer where secrets still stand out; "
-        "of text and sampled, final-layer]",
+        help="Layers to update: final-layer, all-layers or both. [default: all-layers, then final-layer if secrets are "
+        "still distinguishable; final-layer for text and sampled]",
     ),
 ]
 SolverChoice = Annotated[
@@ -30,45 +30,45 @@ SolverChoice = Annotated[
     typer.Option(
         "--solver",
         metavar="NAME",
-        help="Steps over all layers: adam (many, preconditioned); cg, lissa or kronecker (few, Gauss-Newton; the last "
-        "by a curvature that is stored).",
+        help="Solver for all layers: adam (many preconditioned steps); cg, lissa or kronecker (few Gauss-Newton steps; "
+        "kronecker stores its curvature).",
     ),
 ]
 Replacing = Annotated[
     str,
     typer.Option(
         metavar="WHAT",
-        help="decoys (fresh draws of the secret's own format), sampled (what the model would say instead), text:WORDS "
-        "(repeated or cut to the secret's length), or delete (its whole sentence; first-order only).",
+        help="Replacement: decoys (random strings of the same format), sampled (from the model), text:WORDS (repeated "
+        "or cut to length), or delete (the whole sentence; first-order only).",
     ),
 ]
 Chosen = Annotated[
-    list[str] | None, typer.Option("--canary", metavar="ID", help="Which to unlearn; repeatable. [default: all]")
+    list[str] | None, typer.Option("--canary", metavar="ID", help="Canary to unlearn; repeatable. [default: all]")
 ]
 Start = Annotated[
     str,
     typer.Option(
-        "--from", metavar="MODEL", help="Which model to update: before, or after-NAME to go on from an earlier request."
+        "--from", metavar="MODEL", help="Model to update: before, or after-NAME to continue from an earlier request."
     ),
 ]
-ResultName = Annotated[str | None, typer.Option(metavar="NAME", help="What to call the result. [default: the method]")]
+ResultName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the result. [default: the method]")]
 MaxFidelityDrop = Annotated[
-    float, typer.Option(metavar="SHARE", help="Largest drop of accuracy on training text outside the secrets.")
+    float, typer.Option(metavar="SHARE", help="Largest allowed accuracy drop on training text outside the secrets.")
 ]
 RetainWindows = Annotated[
     int,
     typer.Option(
         metavar="N",
-        help="Windows of other text that hold the model to what it was; 0: none, but text that the model itself says.",
+        help="Windows of other text that regularize the update; 0: text sampled from the model instead.",
     ),
 ]
 Tau = Annotated[
-    float | None, typer.Option(metavar="LENGTH", help="Step of the first-order update. [default: searched]")
+    float | None, typer.Option(metavar="LENGTH", help="Step size of the first-order update. [default: searched]")
 ]
 Shards = Annotated[
-    int | None, typer.Option(metavar="N", help="Parts that --method sisa trains by, such as 5, 10 or 20. [default: 5]")
+    int | None, typer.Option(metavar="N", help="Number of shards for --method sisa, such as 5, 10 or 20. [default: 5]")
 ]
-UnlearnAnew = Annotated[bool, typer.Option("--force", help="Replace an unlearning of the same name.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace an existing unlearning of the same name.")]
 
 
 DEFAULTS = UnlearnOptions()
@@ -91,15 +91,15 @@ def unlearn(
     samples: flags.Samples = flags.MEASURE.samples,
     device: flags.Device = DEFAULTS.device,
     seed: flags.Seed = DEFAULTS.seed,
-    force: UnlearnAnew = False,
+    force: Replace = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Make a copy of the model that has forgotten secrets.
+    """Remove secrets from a copy of the model.
 
-    Trains and measures first where that has not been done, and measures the copy afresh. The original model is
-    never changed. An update that would cost more accuracy than is allowed is scaled back, or refused with status 4.
+    Missing training and measurements run first, and the updated copy is measured. The original model never changes.
+    An update that exceeds the allowed accuracy drop is scaled back, or refused with status 4.
     """
     options = flags.checked(
         UnlearnOptions,

@@ -80,8 +80,8 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "none is left after"),
         (("-r", "0"), 2, "repetitions of 0: expected 1 or more"),
         (("-r", "4,-1"), 2, "repetitions of -1: expected 1 or more"),
-        (("-r", "often"), 2, "expected whole numbers with commas"),
-        (("-r", "1.5"), 2, "expected whole numbers with commas"),
+        (("-r", "often"), 2, "expected whole numbers separated by commas"),
+        (("-r", "1.5"), 2, "expected whole numbers separated by commas"),
         (("-r", "9" * 30), 1, "too short"),
         (("-n", "0"), 2, "nothing to insert"),
         (("-n", "-1"), 2, "--canaries: expected at least 0, got -1"),
@@ -116,7 +116,7 @@ def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> N
     [
         (".", "holds something else (sea.txt): choose an empty or a new directory"),
         ("sea.txt", "is a file: choose another directory"),
-        ("sea.txt/RUN", "a part of the path is a file; choose another directory"),
+        ("sea.txt/RUN", "part of the path is a file; choose another directory"),
         ("x" * 300, "the name is too long"),
     ],
 )
@@ -334,7 +334,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
             "'json', 'junit' or 'model-card', got 'pdf'",
         ),
         (("report", "--fail-above", "-1"), 2, "--fail-above: expected at least 0, got -1"),
-        (("report", "-o", "sea.txt"), 1, "a file is in the way"),
+        (("report", "-o", "sea.txt"), 1, "a file already exists there"),
     ],
 )
 def test_what_cannot_be_done(make_run: MakeRun, arguments: tuple[str, ...], status: int, expected: str) -> None:
@@ -352,15 +352,15 @@ def test_cuda_where_there_is_none(make_run: MakeRun, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("not toml", "audit.toml is no TOML file"),
+        ("not toml", "audit.toml is not a valid TOML file"),
         ("run = 1\n", "run: "),
-        ('[insert]\ncorpus = "sea.txt"\nsecrets = ["1"]\n', "insert.secrets: there is no such key"),
+        ('[insert]\ncorpus = "sea.txt"\nsecrets = ["1"]\n', "insert.secrets: unknown key"),
         ("[insert]\nseed = 1\n", "insert.corpus: Field required"),
         ('[insert]\ncorpus = "sea.txt"\nrepetitions = "often"\n', "insert.repetitions: expected a list"),
         ('[insert]\ncorpus = "sea.txt"\nsecret = [123456]\n', "insert.secret.0: expected a string"),
         ("[train]\nepochs = 0\n", "train.epochs: expected more than 0, got 0"),
         ('[train]\nsize = "huge"\n', "train.size: expected 'small' or 'paper', got 'huge'"),
-        ("[training]\nepochs = 1\n", "training: there is no such key"),
+        ("[training]\nepochs = 1\n", "training: unknown key"),
         ('[unlearn]\nmethod = "first-order"\n', "unlearn: expected a list"),
     ],
 )
@@ -374,7 +374,7 @@ def test_a_plan_that_is_not_there() -> None:
     refuse(2, "cannot read the plan nowhere.toml: No such file or directory; give the path", "run", "nowhere.toml")
     refuse(2, "cannot read the plan .: Is a directory", "run", ".")
     Path("binary.toml").write_bytes(b"\xff\xfe\x00")
-    refuse(2, "binary.toml is no TOML file", "run", "binary.toml")
+    refuse(2, "binary.toml is not a valid TOML file", "run", "binary.toml")
 
 
 # --- the unforeseen ----------------------------------------------------------------------------------------

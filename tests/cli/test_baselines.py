@@ -131,7 +131,7 @@ def test_an_attack_retrains_first_and_says_so(make_run: MakeRun) -> None:
     result = succeed("attack", run, *STEPS, *FAST)
     assert "No model retrained without these canaries yet: retraining first, as 'retrain'." in result.err
     assert "Exposure of canary-0" in result.out
-    assert "second-order trained further, beside the same on retrain" in result.out.replace("\n", " ")
+    assert "under further training: second-order vs. retrain" in result.out.replace("\n", " ")
     found = record_of(run, "second-order")["relearning"]
     assert isinstance(found, dict)
     assert found["retrained_sha256"] == record_of(run, "retrain")["model_sha256"]
@@ -213,7 +213,7 @@ def test_what_is_retrained_for_an_attack_gets_a_name_that_is_free() -> None:
         (("--canary", "canary-99"), 1, "unlearning 'second-order' was not for 'canary-99': it was for canary-01"),
         (("--canary", "control-001"), 1, "was not for 'control-001'"),
         (("--steps", "0,1"), 2, "--steps: expected numbers from 1 to 10,000"),
-        (("--steps", "1,ten"), 2, "--steps '1,ten': expected whole numbers with commas"),
+        (("--steps", "1,ten"), 2, "--steps '1,ten': expected whole numbers separated by commas"),
         (("--learning-rate", "0"), 2, "--learning-rate: "),
     ],
 )

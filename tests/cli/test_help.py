@@ -130,4 +130,4 @@ def test_only_the_command_line_prints() -> None:
         for call in ast.walk(function)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"
     }
-    assert printing <= {"_root", "_said"}
+    assert printing <= {"_root", "_status_of"}

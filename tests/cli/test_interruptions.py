@@ -1,4 +1,4 @@
-"""Ctrl-C, full disks and broken pipes at any moment: nothing breaks, and the same command goes on to the same end."""
+"""Ctrl-C, full disks and broken pipes at any moment: no data is lost, and a rerun gives the same result."""
 
 import errno
 import os
@@ -89,9 +89,9 @@ def trouble(when: int, number: int) -> tuple[Event, int, str]:
     """Return one of several troubles, in turn, with the exit status and the words that it must lead to."""
     kind = (when + number) % 3
     if kind == 0:
-        return lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted: nothing is broken; the same command"
+        return lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted; no data was lost, rerun the command"
     if kind == 1:
-        return lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted (SIGTERM): nothing is broken"
+        return lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted (SIGTERM); no data was lost"
 
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -207,7 +207,7 @@ def test_a_real_interrupt_of_a_real_training(workplace: Path) -> None:
     result = finish(process)
     assert result.status == 130
     assert "Traceback" not in result.err
-    assert result.err.splitlines()[-1] == "canaryaudit: interrupted: nothing is broken; the same command goes on"
+    assert result.err.splitlines()[-1] == "canaryaudit: interrupted; no data was lost, rerun the command to resume"
     assert leftovers() == []
 
 
@@ -246,7 +246,7 @@ def test_an_interrupt_while_modules_are_loaded(
     with pytest.raises(SystemExit) as ended:
         entry.main()
     assert ended.value.code == 130
-    assert capfd.readouterr() == ("", "canaryaudit: interrupted: nothing is broken; the same command goes on\n")
+    assert capfd.readouterr() == ("", "canaryaudit: interrupted; no data was lost, rerun the command to resume\n")
 
 
 def test_nobody_reads_the_output(make_run: MakeRun) -> None:
@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_at_insertion(workplace: Path) -> None:
         f"mount -t tmpfs -o size=16k none disk; {CANARYAUDIT} insert sea.txt -o disk/RUN; s=$?; ls -A disk; exit $s"
     )
     assert result.status == 1
-    assert "no space left on the disk; free some and run the same command again" in result.complaint
+    assert "no space left on the disk; free some space and rerun the command" in result.complaint
     assert result.out == ""
 
 

@@ -154,8 +154,8 @@ def test_a_measurement_with_other_options_is_taken_again(audit: Audit, audited: 
 def test_an_unlearning_that_comes_to_nothing_does_not_keep_the_report(audit: Audit) -> None:
     result = canaryaudit("run", audit(("0.5\nretain_windows = 40\n[report]", "1e-9\nretain_windows = 1\n[report]")))
     assert result.status == 4
-    assert "WARNING: unlearning 'one' came to nothing" in result.err
-    assert "the report is without one, which came to nothing" in result.complaint
+    assert "WARNING: unlearning 'one' gave no result" in result.err
+    assert "the report lacks one, which gave no result" in result.complaint
     assert Path("page/report.json").exists()
 
 

@@ -20,7 +20,7 @@ def test_a_measurement_shows_the_curve_and_its_answer() -> None:
     text = shown(every=False)
     assert "By repetitions, all canaries" in text
     assert "64 controls" in text
-    assert "Smallest number of repetitions told from secrets never seen: 4." in text
+    assert "Smallest repetition count distinguishable from unseen secrets: 4." in text
     assert "of one canary's own measurement" in text
     assert "template" not in text
 
@@ -31,7 +31,7 @@ def test_all_figures_hold_each_templates_curve_and_the_odds() -> None:
     assert "1,000,000" in text
     assert "certain" in text
     assert "0.0=" in text
-    assert "Furthest from the headline figure, in bits:" in text
+    assert "Largest difference from the headline figure, in bits:" in text
     assert "skew-normal" in text.split("Furthest")[1]
     assert all(len(line) <= 80 for line in text.splitlines())
 

@@ -104,7 +104,7 @@ def test_a_checkpoint_serves_another_number_of_processes(make_run: MakeRun) -> N
     wait_for(launcher, run / "checkpoint.safetensors")
     launcher.send_signal(signal.SIGINT)
     result = finish(launcher)
-    assert complaints(result) == ["interrupted: nothing is broken; the same command goes on"]
+    assert complaints(result) == ["interrupted; no data was lost, rerun the command to resume"]
     assert not list(run.glob(".*.tmp"))
     result = succeed_on(3, "train", run)
     assert "Going on from the checkpoint" in result.err

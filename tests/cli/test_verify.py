@@ -215,7 +215,7 @@ def test_a_checkpoint_of_a_killed_training_is_unfinished_and_its_damage_is_notic
     assert findings(succeed("verify", "RUN", "--json"))["checkpoint.safetensors"][0] == "unfinished"
     flip(checkpoint)
     result = canaryaudit("verify", "RUN", "--json")
-    assert findings(result)["checkpoint.safetensors"] == ("damaged", "its contents are not those that were written")
+    assert findings(result)["checkpoint.safetensors"] == ("damaged", "its contents do not match its checksum")
     carry_out(result.document["repairs"])
     assert not checkpoint.exists()
 
@@ -254,7 +254,7 @@ def test_the_table_names_every_fault_and_its_repair(make_run: MakeRun) -> None:
     assert result.status == 1
     assert "measurements/before.json" in result.out
     assert "damaged" in result.out
-    assert "Repair, in this order, then verify again:\n  rm -rf RUN/measurements/before.json\n" in result.out
+    assert "Run these repairs in order, then verify again:\n  rm -rf RUN/measurements/before.json\n" in result.out
     assert "canaryaudit measure RUN --model before --samples 200" in result.out
     assert "corpus.txt" not in result.out
     assert "corpus.txt" in canaryaudit("verify", run, "-v").out

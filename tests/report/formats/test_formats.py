@@ -96,7 +96,7 @@ def test_pictures_of_an_earlier_report_are_removed_and_a_users_own_are_not(tmp_p
 
 def test_a_report_that_cannot_be_written_is_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirectoryError, match="cannot write .*: a part of the path is a file"):
+    with pytest.raises(RunDirectoryError, match="cannot write .*: part of the path is a file"):
         write_report(make.before_after(), tmp_path / "file" / "below", ["json"])
 
 
