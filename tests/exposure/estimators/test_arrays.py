@@ -1,10 +1,8 @@
 """Tests of canaryaudit.exposure.estimators.arrays, by way of the estimators that take the arrays."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ KINDS: dict[str, Callable[[list[float]], Any]] = {
     "numpy": np.array,
     "single precision": lambda values: np.array(values, dtype=np.float32),
     "not contiguous": lambda values: np.repeat(values, 2)[::2],
-    "objects": lambda values: np.array([Decimal(value) for value in values], dtype=object),
+    "objects": lambda values: np.array([Fraction(value) for value in values], dtype=object),
     "numbers of numpy": lambda values: [np.float64(value) for value in values],
     "pandas": lambda values: pd.Series(values, index=range(7, 7 + len(values))),
     "pandas, may miss values": lambda values: pd.Series(values, dtype="Float64"),
@@ -89,7 +87,7 @@ def test_tensors_on_other_devices_are_fetched() -> None:
 
 
 @estimators
-@pytest.mark.parametrize("one", [24, 24.0, np.float32(24), np.array(24.0), torch.tensor(24.0), Decimal(24)])
+@pytest.mark.parametrize("one", [24, 24.0, np.float32(24), np.array(24.0), torch.tensor(24.0), Fraction(24)])
 def test_one_value_gives_one_estimate(estimator: Callable[..., Any], one: Any) -> None:
     assert isinstance(estimator(one, REFERENCES, 10), Estimate)
 
@@ -103,8 +101,8 @@ NO_NUMBERS: dict[str, tuple[Any, str]] = {
     "NaN": ([1.0, math.nan], "expected finite numbers in bits, got NaN at position 1"),
     "one NaN": (math.nan, "expected finite numbers in bits, got NaN at position 0"),
     "infinite": (np.array([math.inf]), "expected finite numbers in bits, got inf at position 0"),
-    "minus infinity": ([1.0, -math.inf], "got -inf at position 1"),
-    "NaN in a tensor": (torch.tensor([math.nan]), "got NaN at position 0"),
+    "minus infinity": ([1.0, -math.inf], "expected finite numbers in bits, got -inf at position 1"),
+    "NaN in a tensor": (torch.tensor([math.nan]), "expected finite numbers in bits, got NaN at position 0"),
     "empty": ([], "expected at least"),
     "truth values": ([True, False], "expected numbers in bits, got truth values"),
     "one truth value": (True, "expected numbers in bits, got truth values"),
@@ -236,12 +234,3 @@ def test_importance_exposures_are_those_of_the_weighted_mean(
         total = sum((1.0 if cost < secret else 0.5) * 2.0**weight for cost, weight in draws if cost <= secret)
         expected = 40 - math.log2(1 + total / len(draws))
         assert estimate.bits == pytest.approx(min(max(expected, 0), 40), abs=1e-9)
-
-
-def test_the_estimators_load_no_torch() -> None:
-    script = (
-        "import sys, canaryaudit.exposure.estimators as door; door.sampled_exposure([1.0], [1.0, 2.0], 8); "
-        "print(*sorted({'torch', 'altair', 'datasets', 'pandas'} & set(sys.modules)))"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == ""
