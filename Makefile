@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test test-slow test-cluster lint format golden bench reproduce clean
+.PHONY: help audit test test-slow test-cluster lint format golden dist bench reproduce clean
 
 help: ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ format: .venv/.installed-dev ## put the code into its style
 
 golden: .venv/.installed-dev ## write the report's golden files and JSON Schemas anew
 	$(BIN)/python -m tests.golden
+
+dist: .venv/.installed-dev ## build the wheel and the source archive into dist/, and check them
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 reproduce: .venv/.installed ## redo the published experiment; CORPUS=alice.txt for its own text (hours)
 	$(BIN)/python -m tests.reproduction --corpus $(CORPUS)

@@ -1,6 +1,6 @@
 """The report as one self-contained page: no network, no external address, and one small script for the charts' marks.
 
-Why no charting library in the page: charts-in-the-page.md, beside this module.
+Why no charting library in the page: docs/notes/charts-in-the-page.md.
 """
 
 import base64
