@@ -101,8 +101,9 @@ def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
         The plan, drawn again; None where the directory holds no run.
 
     Raises:
-        RunDirectoryError: The run was made from another text or with other options.
+        RunDirectoryError: The run was made from another text or with other options; or the directory cannot hold one.
     """
+    RunDirectory(path).check_can_create(replace=True)
     if not RunDirectory.holds_run(path):
         return None
     run = RunDirectory.open(path)
