@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
-from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope, SolverName
+from canaryaudit.records import EstimatorName, Method, ProbeEffort, ReportFormat, Scope, SolverName
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
@@ -95,6 +95,10 @@ class MeasureOptions(Options):
     """Half-width of the importance interval that is enough: finer than any decision needs."""
     max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
     """Importance draws of one template; some 20 seconds of the 3.3 M-parameter model on two cores."""
+    probes: ProbeEffort = "default"
+    """In how many ways to ask: ``default`` costs about as much as all else in the measurement."""
+    prompt: tuple[str, ...] = ()
+    """Prompts of the user's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the first look at large reference samples; all else is float32."""

@@ -20,6 +20,13 @@ RunArguments = Annotated[
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Samples = Annotated[int, typer.Option(metavar="N", help="References drawn from each template's space.")]
+Probes = Annotated[
+    str,
+    typer.Option(metavar="EFFORT", help="Ask in other ways than by the template's prefix: none, default, thorough."),
+]
+Prompts = Annotated[
+    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Ask by this text too; repeat for several.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results, warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say every step, and show every figure.")]

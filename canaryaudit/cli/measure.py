@@ -38,6 +38,8 @@ def measure(
     precision_bits: PrecisionBits = flags.MEASURE.precision_bits,
     max_draws: MaxDraws = flags.MEASURE.max_draws,
     precision: DraftPrecision = flags.MEASURE.precision,
+    probes: flags.Probes = flags.MEASURE.probes,
+    prompt: flags.Prompts = None,
     strict: Strict = False,
     device: flags.Device = flags.MEASURE.device,
     seed: flags.Seed = flags.MEASURE.seed,
@@ -54,7 +56,9 @@ def measure(
     as the headline. Look at the controls first: secrets that were never inserted must average 1.44 bits, or no
     figure of the measurement is to be trusted. Where canaries were inserted in several numbers of repetitions, a
     second table says how often a secret must occur to be remembered; -v adds what guessing and sampling cost an
-    attacker. Large samplings keep what is done: after an interruption, the same command goes on.
+    attacker. Secrets are then asked for in many other ways ("probes"): after preceding text, truncated, reworded,
+    without the prefix, and with part of the secret known. The worst case of each is judged against references that
+    were asked the very same; its p-value allows for the number of probes. Large samplings keep what is done: after an interruption, the same command goes on.
     """
     options = flags.checked(
         MeasureOptions,
@@ -64,6 +68,8 @@ def measure(
         precision_bits=precision_bits,
         max_draws=max_draws,
         precision=precision,
+        probes=probes,
+        prompt=tuple(prompt or ()),
         device=device,
         seed=seed,
     )

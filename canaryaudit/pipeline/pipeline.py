@@ -140,6 +140,7 @@ class Pipeline(RunSession):
                 draft=readers.draft,
                 cache=self.run.measurement_cache(f"{name} {record.sha256} {config} {readers.draft is not None}"),
                 processes=self.processes,
+                run_text=self.run_text() if config.probes != "none" or config.prompts else None,
             )
         self.run.write_measurement(measurement)
         self.run.remove_parts()

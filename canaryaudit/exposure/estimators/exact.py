@@ -30,12 +30,14 @@ def enumerate_ranks(
     return ranks
 
 
-def _exact(space_bits: float, rank: float) -> Estimate:
+def exact_estimate(space_bits: float, rank: float) -> Estimate:
+    """Return the exposure of a known rank."""
     exposure = min(max(space_bits - math.log2(rank), 0.0), space_bits)
     return Estimate(bits=exposure, low=exposure, high=exposure, trusted=True)
 
 
-def _bounded(space_bits: float, lower_rank: float, upper_rank: float) -> Estimate:
+def bounded_estimate(space_bits: float, lower_rank: float, upper_rank: float) -> Estimate:
+    """Return certified bounds on exposure, from bounds on the rank."""
     low = min(max(space_bits - math.log2(upper_rank), 0.0), space_bits)
     high = min(max(space_bits - math.log2(lower_rank), 0.0), space_bits)
     return Estimate(
