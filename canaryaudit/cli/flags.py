@@ -22,7 +22,7 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.
 Samples = Annotated[int, typer.Option(metavar="N", help="References drawn from each template's space.")]
 Probes = Annotated[
     str,
-    typer.Option(metavar="EFFORT", help="Ask in other ways than by the template's prefix: none, default, thorough."),
+    typer.Option(metavar="EFFORT", help="In how many other ways to ask: none, default or thorough."),
 ]
 Prompts = Annotated[
     list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Ask by this text too; repeat for several.")

@@ -58,7 +58,8 @@ def measure(
     second table says how often a secret must occur to be remembered; -v adds what guessing and sampling cost an
     attacker. Secrets are then asked for in many other ways ("probes"): after preceding text, truncated, reworded,
     without the prefix, and with part of the secret known. The worst case of each is judged against references that
-    were asked the very same; its p-value allows for the number of probes. Large samplings keep what is done: after an interruption, the same command goes on.
+    were asked the very same; its p-value allows for the number of probes. Large samplings keep what is done: after
+    an interruption, the same command goes on.
     """
     options = flags.checked(
         MeasureOptions,

@@ -25,12 +25,12 @@ from itertools import islice
 
 import numpy as np
 
-from canaryaudit.canaries.canary import Canary
+from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import MeasurementError
-from canaryaudit.records import ProbeEffort, ProbeFamily, PromptRecord
+from canaryaudit.records import Measurement, ProbeEffort, ProbeFamily, PromptRecord
 
 KNOWN_SHARES = (0.25, 0.5, 0.75)
 """Of the secret's characters, in partial probes."""
@@ -225,6 +225,16 @@ def prompt_records(probes: TemplateProbes) -> tuple[PromptRecord, ...]:
         )
         for prompt in probes.prompts
     )
+
+
+def probes_of(measurement: Measurement, canary_set: CanarySet, run_text: RunText) -> list[TemplateProbes]:
+    """Return the probes of a measurement again, with the texts that it leaves out."""
+    effort = measurement.worst_cases.effort if measurement.worst_cases else "none"
+    given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN and own.text))
+    return [
+        template_probes(text, members, run_text, effort, given, measurement.seed)
+        for text, members in canary_set.by_template().items()
+    ]
 
 
 class _Prompts:

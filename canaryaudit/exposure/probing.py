@@ -2,9 +2,9 @@
 
 The canaries, the controls and fresh members of the space are scored together after all prompts, each prompt read once
 and each prefix of a completion once after it. The costs of characters are kept, so that knowing the first ones of a
-secret takes no pass of its own. References are the controls and the fresh members: some 500, whatever the number of
-controls, since a uniform member that was never inserted is a control. This tells secrets from chance, to one in 500.
-Where none of them reaches a canary, its exposure after that very prompt is found by search and importance sampling.
+secret takes no pass of its own. References are the controls and the fresh members, since a uniform member that was
+never inserted is a control. Where hardly any of them reaches a canary that stands out, its exposure after that very
+prompt is found by search and importance sampling.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimation import Execution, rank_targets
 from canaryaudit.exposure.estimators.headline import headline
-from canaryaudit.exposure.estimators.sampled import sampled_exposure
+from canaryaudit.exposure.estimators.sampled import ENOUGH_LIKELIER, sampled_exposure
 from canaryaudit.exposure.estimators.worst_case import (
     ReferenceScores,
     WorstCase,
@@ -33,15 +33,14 @@ from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
 
-MEMBERS = 512
-"""Members scored after each prompt, canaries and controls among them: as many as are advanced at a time anyway. With
-three times as many no verdict on the trial models changed, at three times the cost."""
-_FEWEST_REFERENCES = 256
-"""Where the canaries and controls are many."""
+REFERENCES = 1023
+"""Controls and fresh members together: a secret that none of them reaches has p = 2^-10, ten bits, the border from
+which on the report calls it exposed."""
 _TOO_FEW = 2
 """References without which there is nothing to judge by."""
 _CEILING_BITS = 1.0
 """Where the template's own prefix shows all but this much of what there is, no other prompt is looked into."""
+_STANDS_OUT = 0.05
 _MOST_REFINED = {"default": 4, "thorough": 1000}
 """Prompts of one template after which exposures are looked into: each takes a second or two on two cores."""
 
@@ -95,8 +94,10 @@ def probe_targets(
         seed: Of the fresh members, and of what is looked into; its second number is the template's.
         execution: How to carry it out.
     """
-    fresh = fresh_members(targets.space, targets.completions, _num_fresh(targets), np.random.default_rng([*seed, 0]))
-    references = int((~targets.inserted).sum()) + len(fresh)
+    controls = int((~targets.inserted).sum())
+    rng = np.random.default_rng([*seed, 0])
+    fresh = fresh_members(targets.space, targets.completions, max(0, REFERENCES - controls), rng)
+    references = controls + len(fresh)
     if references < _TOO_FEW:
         nothing: list[WorstCaseRecord | None] = [None] * len(targets.canaries)
         return ProbedTemplate([()] * len(targets.canaries), nothing, [], references, 0, 0)
@@ -120,11 +121,6 @@ def probe_targets(
         search_nodes=looked.search_nodes,
         characters=asked.characters + looked.characters,
     )
-
-
-def _num_fresh(targets: Targets) -> int:
-    controls = int((~targets.inserted).sum())
-    return max(MEMBERS - len(targets.canaries), _FEWEST_REFERENCES - controls, 0)
 
 
 def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -243,12 +239,14 @@ def _looked_into(
     seed: Sequence[int],
     execution: Execution,
 ) -> _LookedInto:
-    """Find the exposure of inserted canaries that no reference reaches, after the prompt that shows most of each."""
+    """Find the exposure of inserted canaries that hardly a reference reaches, after the prompt that shows most."""
     targets = asked.targets
     wanted: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     for k, own in enumerate(worst):
-        if not targets.inserted[k] or not own.unmatched or own.probe == 0:
+        if not targets.inserted[k] or own.p_value > _STANDS_OUT or own.probe == 0:
             continue
+        if (asked.costs[own.probe, asked.is_reference] <= asked.costs[own.probe, k]).sum() >= ENOUGH_LIKELIER:
+            continue  # the references tell it well enough
         if own_prefix[k].low < targets.space.bits - _CEILING_BITS:
             given = asked.probes.probes[own.probe].given
             wanted[own.probe, targets.completions[k, :given].tobytes()].append(k)
@@ -280,7 +278,7 @@ def _looked_into(
 def _worst_record(
     asked: _Asked, canary: int, worst: WorstCase, own_prefix: Headline, found: dict[int, Headline]
 ) -> WorstCaseRecord:
-    """Write down a worst case: by the template's own prefix or by the probe that shows more, their weights allowed for."""
+    """Write down a worst case: by the template's own prefix, or by the probe that shows more than it, all told."""
     known = {worst.probe: found.get(worst.probe) or asked.sampled(canary, worst.probe), 0: own_prefix}
     weights = asked.log2_weights
     # By rank the worst probe is what the ranks say; beyond them, what is certain of the exposures decides.
