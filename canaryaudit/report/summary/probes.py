@@ -10,8 +10,8 @@ from canaryaudit.report.summary.masking import Masker
 PROBES_WORDS = (
     "Every secret was also asked for in other ways: after text that precedes its template, by the template's last "
     "words, in other words, without the template, and with part of the secret known. References that were never "
-    "inserted were asked the very same. The worst case of a canary is the way that shows most of it; p is the share of references "
-    "whose own worst case is as bad, so that the number of ways is allowed for."
+    "inserted were asked the very same. The worst case of a canary is the way that shows most of it; p is the share "
+    "of references whose own worst case is as bad, so that the number of ways is allowed for."
 )
 _ASKED = {
     "template": "by the template's own prefix",
