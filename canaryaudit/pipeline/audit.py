@@ -5,6 +5,7 @@ from pathlib import Path
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
+from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
 from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
@@ -84,11 +85,14 @@ def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     # Importance sampling is left out where the rank is exact: that it is absent says nothing.
     found = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
     effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
+    given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN))
     return (
         measurement.num_references == options.samples
         and measurement.seed == options.seed
         # A file of an earlier version does not tell the effort.
         and effort in ((options.budget, options.precision_bits, options.max_draws), (None, None, None))
+        and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
+        and given == tuple(dict.fromkeys(options.prompt))
         and found == set(options.estimators) - {"importance"}
     )
 

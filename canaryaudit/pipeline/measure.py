@@ -12,5 +12,7 @@ def measurement_config(options: MeasureOptions) -> MeasurementConfig:
         search_budget=options.budget,
         precision_bits=options.precision_bits,
         max_draws=options.max_draws,
+        probes=options.probes,
+        prompts=options.prompt,
         seed=options.seed,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError, command
 from canaryaudit.exposure import measure
+from canaryaudit.exposure.probes import probes_of
 from canaryaudit.exposure.references import DRAFT_FROM
 from canaryaudit.exposure.scoring_models import share_scoring_models
 from canaryaudit.formatting import counted, points, share_change
@@ -141,6 +142,7 @@ class Pipeline(RunSession):
                 draft=readers.draft,
                 cache=self.run.measurement_cache(f"{name} {record.sha256} {config} {readers.draft is not None}"),
                 processes=self.processes,
+                run_text=self.run_text() if config.probes != "none" or config.prompts else None,
             )
         self.run.write_measurement(measurement)
         self.run.remove_parts()
@@ -302,7 +304,14 @@ class Pipeline(RunSession):
             reveal_secrets=options.reveal_secrets,
             fail_above=options.fail_above,
             baseline=baseline,
+            prompt_texts=self._prompt_texts() if options.reveal_secrets else None,
         )
+
+    def _prompt_texts(self) -> dict[tuple[str, str], str]:
+        """Return the texts of the prompts that measurements leave out, drawn again, by template and id."""
+        measurement = self.run.measurement("before")
+        probes = probes_of(measurement, self.run.canary_set(), self.run_text()) if measurement.worst_cases else []
+        return {(own.template, prompt.id): prompt.text for own in probes for prompt in own.prompts}
 
     # --- inside
 

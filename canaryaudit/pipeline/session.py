@@ -9,6 +9,7 @@ import torch
 from canaryaudit import distributed, environment
 from canaryaudit.canaries.insertion import run_vocabulary, secret_mask
 from canaryaudit.canaries.masking import mask_arguments
+from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, load_model
 from canaryaudit.progress import ProgressReporter
@@ -47,6 +48,13 @@ class RunSession:
             sha256=(self.run.text().sha256, self.run.heldout().sha256),
         )
         return data, vocabulary.symbols
+
+    def run_text(self) -> RunText:
+        """Return the text that the run's model was trained on, as prompts are taken from it."""
+        canary_set = self.run.canary_set()
+        vocabulary = run_vocabulary(canary_set)
+        text = self.run.text().ids(vocabulary)
+        return RunText(text, secret_mask(len(text), canary_set.canaries), vocabulary)
 
     @contextmanager
     def stage(

@@ -2,12 +2,18 @@
 
 from canaryaudit.distributed import ProcessGroup
 from canaryaudit.exposure.importance_sampling import draw_worker
+from canaryaudit.exposure.prompt_scoring import prompt_worker
 from canaryaudit.exposure.references import reference_worker
 from canaryaudit.exposure.scoring import score_worker
 from canaryaudit.exposure.scoring_models import ScoringModels, received_scoring_models
 from canaryaudit.training.loop import train_worker
 
-_MEASURING = {"costs": score_worker, "references": reference_worker, "draws": draw_worker}
+_MEASURING = {
+    "costs": score_worker,
+    "references": reference_worker,
+    "draws": draw_worker,
+    "prompts": prompt_worker,
+}
 
 
 def run_worker(processes: ProcessGroup) -> None:

@@ -27,6 +27,8 @@ Baseline = Literal["retrain", "fine-tune", "sisa"]
 Method = Literal[ClosedForm, Baseline]
 Scope = Literal["final-layer", "all-layers", "both"]
 SolverName = Literal["adam", "cg", "lissa", "kronecker"]
+ProbeFamily = Literal["template", "context", "truncated", "reworded", "bare", "partial"]
+ProbeEffort = Literal["none", "default", "thorough"]
 ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
 
 

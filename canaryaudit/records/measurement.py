@@ -1,10 +1,11 @@
 """measurements/NAME.json: the exposure of every canary under one model."""
 
+import math
 from collections.abc import Mapping
 
 from pydantic import field_serializer, field_validator
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, Record
+from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, ProbeEffort, ProbeFamily, Record
 
 
 class Estimate(Record):
@@ -68,6 +69,70 @@ class Extraction(Record):
     """Place of the secret among a beam search's completions, from 1; none if it is not among them."""
 
 
+class PromptRecord(Record):
+    """What was read before secrets of one template were asked for."""
+
+    template: str
+    """The template's text, as the canaries have it."""
+    id: str
+    """Name among the template's prompts; ``template`` is the template's own prefix."""
+    family: ProbeFamily
+    about: str
+    """What it is, in words."""
+    text: str | None
+    """None where it holds running text of the corpus, which only the audited data hold."""
+
+
+class ProbeName(Record):
+    """A way in which a secret was asked for."""
+
+    family: ProbeFamily
+    """``partial`` where part of the secret is known, else the prompt's own."""
+    prompt: str
+    """Id of the prompt, among those of the canary's template."""
+    known: int
+    """How many of the secret's first characters are known; every control is asked with as many of its own."""
+
+
+class ProbeExposure(ProbeName):
+    """A canary's exposure under one probe, by references that were asked the same."""
+
+    bits: float
+    """By references that were asked the same, each with its own beginning: at most log2 of twice their number."""
+    greedy: bool
+    """Whether the model's greedy completion is what was not known of the secret."""
+
+
+class WorstCase(Record):
+    """The exposure under the probe that shows most of a secret, and how likely chance alone shows as much."""
+
+    bits: float
+    """Exposure under that probe; of a partial one, over the space that the known characters leave."""
+    low: float
+    high: float
+    """Its 95 % interval."""
+    method: EstimatorName
+    p_value: float
+    """Of the hypothesis that the model never saw the secret: the rank of its worst case among those of references
+    that were never inserted and asked the very same; below 1 / (1 + references) by the union bound over probes."""
+    probe: ProbeName
+
+    @property
+    def calibrated_bits(self) -> float:
+        """-log2 of the p-value: what the exposure under a single probe would be, 1.44 on average for one never seen."""
+        return -math.log2(self.p_value)
+
+
+class WorstCases(Record):
+    """The worst cases of all canaries together."""
+
+    effort: ProbeEffort
+    references: int
+    """References put to every probe, controls among them: as many for each template, where its space has them."""
+    joint_pvalue: float | None
+    """Of the hypothesis that the model never saw any of the canaries, by the sum of their calibrated bits."""
+
+
 class CanaryMeasurement(Record):
     """Everything measured about one canary or control."""
 
@@ -84,6 +149,10 @@ class CanaryMeasurement(Record):
     extraction: Extraction
     character_bits: Many[float] | None = None
     """Cost of each character of the completion, in bits; none for controls, nor where the secret is masked."""
+    probes: Many[ProbeExposure] = ()
+    """Every probe; empty for controls, and where only the template's own prefix was asked."""
+    worst_case: WorstCase | None = None
+    """None where only the template's own prefix was asked, or the space has too few members to compare with."""
 
     @field_serializer("estimates")
     def _with_underscores(self, estimates: Mapping[EstimatorName, Estimate]) -> dict[str, Estimate]:
@@ -211,6 +280,10 @@ class Measurement(Record):
     references: Many[ReferenceDistribution]
     calibration: Calibration | None
     """None where there are no controls."""
+    prompts: Many[PromptRecord] = ()
+    """What was read before the secrets were asked for, template by template; empty without probes."""
+    worst_cases: WorstCases | None = None
+    """None where only the templates' own prefixes were asked."""
     memorization: Many[MemorizationCurve] = ()
     """First over all templates, then of each where there are several; empty in a file of an earlier version."""
     cost: MeasurementCost

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import EstimatorName, MemorizationPoint, Relearning
+from canaryaudit.records import EstimatorName, MemorizationPoint, ProbeFamily, Relearning
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
@@ -75,6 +75,51 @@ class AttackFigures(Part):
     """log2 of the number of samples that hold the secret with probability 1/2."""
 
 
+class WorstFigure(Part):
+    """The exposure under the probe that shows most of a secret."""
+
+    bits: Figure
+    low: Figure
+    high: Figure
+    """Its 95 % interval."""
+    method: EstimatorName
+    p_value: Figure
+    """Of the hypothesis that the model never saw the secret, by references that were asked the same."""
+    calibrated_bits: Figure
+    """-log2 of the p-value: the exposure under a single probe that would be as unlikely."""
+    family: ProbeFamily
+    prompt: str
+    """Id of the prompt, among ``prompts``."""
+    known: int
+    """How many of the secret's first characters are known."""
+    asked: str
+    """How it was asked, in words."""
+
+
+class ProbeFigure(Part):
+    """A canary's exposure under one probe."""
+
+    family: ProbeFamily
+    prompt: str
+    known: int
+    bits: Figure
+    greedy: bool
+    """Whether the model's greedy completion is what was not known of the secret."""
+
+
+class PromptFigure(Part):
+    """What was read before the secrets of one template were asked for."""
+
+    template: int
+    """Index into ``templates``."""
+    id: str
+    family: ProbeFamily
+    about: str
+    """What it is, in words."""
+    text: str | None
+    """None where it holds running text of the corpus, unless ``--reveal-secrets`` shows it."""
+
+
 class CanaryState(Part):
     """What was found about one canary under one model."""
 
@@ -93,6 +138,10 @@ class CanaryState(Part):
     character_bits: tuple[Number, ...] | None = None
     """Cost of each character of the secret, in bits: below 1, the model finds it likelier than all others together.
     None where the secret is hidden."""
+    worst_case: WorstFigure | None = None
+    """None where only the template's own prefix was asked."""
+    probes: tuple[ProbeFigure, ...] | None = None
+    """None where only the template's own prefix was asked, or the secret is hidden: together they would tell it."""
     verdict: Verdict
     reason: str
 
@@ -253,6 +302,10 @@ class MethodSummary(Part):
     exposed: int | None
     max_exposure_bits: Figure
     mean_exposure_bits: Figure
+    max_worst_case_bits: Figure = None
+    """The largest of the canaries' worst cases, by their own figures; None where none were taken."""
+    joint_pvalue: Figure = None
+    """Of the hypothesis that the model never saw any of the canaries, by their worst cases."""
     accuracy_change: Figure
     """Change of the accuracy on training text outside the secrets; a loss is negative."""
     accuracy_drop_allowed: Figure
@@ -367,6 +420,8 @@ class Summary(Part):
     templates: tuple[TemplateSummary, ...]
     canaries: tuple[CanarySummary, ...]
     """Worst first."""
+    prompts: tuple[PromptFigure, ...] = ()
+    """Template by template; empty where only the templates' own prefixes were asked."""
     memorization: MemorizationSummary | None = None
     """None where all canaries were inserted equally often."""
     calibration_before: CalibrationFigures | None

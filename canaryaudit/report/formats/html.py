@@ -21,12 +21,14 @@ from canaryaudit.report.formats.likelihood import expected, likelihoods
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary import relearning as report_relearning
 from canaryaudit.report.summary.memorization import guesses_words
+from canaryaudit.report.summary.probes import PROBES_WORDS
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, SHORT_WORDS, WORDS
 
 UNFOLDED = 40
 """Rows that a table shows at once; the others are folded away."""
 MOST_DETAILS = 50
 """Canaries, worst first, whose estimates and completions the page shows."""
+MOST_PROMPTS = 200
 
 
 def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
@@ -55,6 +57,8 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         unfolded=UNFOLDED,
         most_details=MOST_DETAILS,
         most_templates=MOST_TEMPLATES,
+        most_prompts=MOST_PROMPTS,
+        probes_words=PROBES_WORDS,
         never_seen_bits=NEVER_SEEN_BITS,
         exposed_bits=EXPOSED_BITS,
     )

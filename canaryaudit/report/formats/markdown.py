@@ -20,6 +20,7 @@ from canaryaudit.report.schema import (
     Summary,
 )
 from canaryaudit.report.summary.memorization import guesses_words
+from canaryaudit.report.summary.probes import PROBES_WORDS
 from canaryaudit.report.summary.relearning import (
     relearning_facts,
     relearning_rows,
@@ -78,6 +79,14 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     blocks += ["## Exposure of every canary", _picture(pictures.get("exposure")), _exposures(summary)]
     if len(summary.canaries) > MOST_CANARIES:
         blocks.append(f"The {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries; all are in report.json.")
+    if any(canary.last.worst_case for canary in summary.canaries):
+        blocks += [
+            "## Asked in other ways",
+            plain(PROBES_WORDS),
+            _picture(pictures.get("probes")),
+            _worst_cases(summary),
+        ]
+        blocks.append(_prompts(summary))
     blocks.append(_calibrations(summary))
     if summary.memorization:
         blocks += ["## How often a secret must occur to be remembered", plain(summary.memorization.answer)]
@@ -153,6 +162,42 @@ def _exposures(summary: Summary) -> str:
             ]
         )
     return _table(["Canary", "Secret", "Times in text>", "Space, bits>", *heads, "Verdict"], rows)
+
+
+def _worst_cases(summary: Summary) -> str:
+    """Return the worst case of every canary, worst first."""
+    rows = []
+    for canary in summary.canaries[:MOST_CANARIES]:
+        cells: list[str] = []
+        for state in _two_states(summary, canary):
+            worst = state.worst_case if state else None
+            if worst is None:
+                cells += ["–", "–", "–"]
+                continue
+            spread = figures.interval(worst.low, worst.high)
+            cells += [
+                figures.decimal(worst.bits) + (f" ({spread})" if spread else ""),
+                figures.pvalue(worst.p_value),
+                plain(worst.asked, 200),
+            ]
+        rows.append([code(canary.id, 40), *cells])
+    when = (" before", " after") if summary.unlearned else ("",)
+    heads = [name.format(w) for w in when for name in ("Worst case{}, bits>", "p{}>", "Asked{}")]
+    return _table(["Canary", *heads], rows)
+
+
+def _prompts(summary: Summary) -> str:
+    """Return what was read before the secrets were asked for."""
+    rows = [
+        [
+            str(prompt.template + 1),
+            code(prompt.id, 40),
+            plain(prompt.about, 120),
+            figures.MISSING if prompt.text is None else code(prompt.text, 120),
+        ]
+        for prompt in summary.prompts[:MOST_CANARIES]
+    ]
+    return _table(["Template", "Prompt", "What it is", "Text"], rows)
 
 
 def _calibrations(summary: Summary) -> str:

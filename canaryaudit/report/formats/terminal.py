@@ -11,6 +11,7 @@ from rich.text import Text
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
+from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_verdict
 from canaryaudit.report.verdicts import SHORT_WORDS, Verdict
 
@@ -22,6 +23,7 @@ _FIDELITY = {
     "heldout_loss": "Held-out loss, bits",
 }
 WIDTH = 80
+_PLAIN_COLUMNS = 5
 MOST_CANARIES = 20
 
 STYLES = {
@@ -66,17 +68,27 @@ def _canaries(summary: Summary) -> Table:
     table.add_column("times", justify="right", no_wrap=True)
     table.add_column("secret", no_wrap=True)
     table.add_column("exposure, bits", justify="right", no_wrap=True)
+    if any(canary.last.worst_case for canary in summary.canaries):
+        table.add_column("worst", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
     table.add_column("verdict")
     for canary in summary.canaries[:MOST_CANARIES]:
         verdict = canary.last.verdict
+        worst = canary.last.worst_case
+        cells = (figures.decimal(worst.bits), _pvalue(worst.p_value)) if worst else ("", "")
         table.add_row(
             Text(shorten(canary.id, 14)),
             Text(f"{canary.repetitions:,}"),
             Text(shorten(canary.secret, 20)),
             Text(_exposure(canary)),
+            *(map(Text, cells) if len(table.columns) > _PLAIN_COLUMNS else ()),
             Text(SHORT_WORDS[verdict], style=STYLES[verdict]),
         )
     return table
+
+
+def _pvalue(value: float | None) -> str:
+    return figures.MISSING if value is None else "<0.001" if value < 0.001 else figures.decimal(value, 3)
 
 
 def _exposure(canary: CanarySummary) -> str:
@@ -118,10 +130,21 @@ def _facts(summary: Summary) -> Table:
             Text("Remembered from"),
             Text(" → ".join(told[: 1 + bool(whole.after)]) + " (repetitions told from never seen)"),
         )
+    if worst := _worst_case(summary):
+        grid.add_row(Text("Worst case"), Text(worst))
     grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))
     if method:
         grid.add_row(Text("Controls after"), _calibration(summary.calibration_after))
     return grid
+
+
+def _worst_case(summary: Summary) -> str:
+    """Say which canary stands out most however it is asked, and how it was asked."""
+    found = [(c.last.worst_case.calibrated_bits or 0.0, c.id, c.last) for c in summary.canaries if c.last.worst_case]
+    if not found:
+        return ""
+    _, name, state = max(found, key=lambda entry: entry[:2])
+    return f"{shorten(name, 14)}: {visible(worst_words(state))}"
 
 
 def _calibration(calibration: CalibrationFigures | None) -> Text:

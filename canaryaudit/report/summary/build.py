@@ -40,8 +40,9 @@ from canaryaudit.report.summary import wording as words
 from canaryaudit.report.summary.gate import EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
+from canaryaudit.report.summary.probes import probe_figures, prompt_figures, worst_figure
 from canaryaudit.report.summary.relearning import headline_addition, masked_relearning
-from canaryaudit.report.verdicts import RULE, SEVERITY, Verdict, judge_canary, judge_together
+from canaryaudit.report.verdicts import RULE, SEVERITY, Evidence, Verdict, judge_canary, judge_together
 
 _FIDELITY_NAMES = {
     "train_accuracy": "Accuracy on training text, outside the secrets",
@@ -65,6 +66,7 @@ def build_summary(
     fail_above: float | None = None,
     shown: str | None = None,
     baseline: EarlierReport | None = None,
+    prompt_texts: Mapping[tuple[str, str], str] | None = None,
 ) -> Summary:
     """Make the one summary from which terminal, HTML, Markdown and JSON are made.
 
@@ -81,6 +83,7 @@ def build_summary(
         shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
             is no baseline, or the last baseline.
         baseline: The gate: an earlier report that this one must not be worse than.
+        prompt_texts: Texts of the prompts that the records leave out, by template and id, to be shown.
 
     Raises:
         UsageError: The baseline is about other canaries.
@@ -130,7 +133,7 @@ def build_summary(
     )
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
-    verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
+    verdict = (method.verdict if method else _overall(before_states, before)) or Verdict.INCONCLUSIVE
     curves = memorization(before, after, list(places))
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
@@ -155,6 +158,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
+        prompts=prompt_figures(after if after and after.prompts else before, places, masker, prompt_texts or {}),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
         calibration_before=_calibration(before, masker),
         calibration_after=_calibration(after, masker) if after else None,
@@ -178,10 +182,12 @@ def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningReco
     raise RunDirectoryError(f"no measured unlearning named {shown!r}: expected one of {known}")
 
 
-def _worst_first(canary: CanarySummary) -> tuple[int, float, float, str]:
+def _worst_first(canary: CanarySummary) -> tuple[int, float, float, float, str]:
     now, then = canary.last.exposure.bits, canary.before.exposure.bits
+    worst = canary.last.worst_case.calibrated_bits if canary.last.worst_case else None
     return (
         SEVERITY[canary.last.verdict],
+        -math.inf if worst is None else -worst,
         -math.inf if now is None else -now,
         -math.inf if then is None else -then,
         canary.id,
@@ -212,15 +218,22 @@ def _state(
         drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
     found, known = measured.exposure, exposure.low is not None and exposure.high is not None
     estimate = measured.estimates.get(measured.exposure.method)
+    worst = worst_figure(measured, masker)
+    if earlier and earlier.worst_case and worst and worst.calibrated_bits is not None:
+        drop = round((earlier.worst_case.calibrated_bits or 0.0) - worst.calibrated_bits, 5)
     verdict, reason = judge_canary(
-        # Unrounded: where the space is small, rank 2 lies on the border itself.
-        found.low if known else None,
-        found.high if known else None,
-        measured.space_bits,
-        greedy=measured.extraction.greedy,
-        trusted=estimate is None or estimate.trusted,
-        calibrated=calibrated,
-        drop_bits=drop,
+        Evidence(
+            # Unrounded: where the space is small, rank 2 lies on the border itself.
+            low=found.low if known else None,
+            high=found.high if known else None,
+            space_bits=measured.space_bits,
+            greedy=measured.extraction.greedy,
+            trusted=estimate is None or estimate.trusted,
+            calibrated=calibrated,
+            drop_bits=drop,
+            worst_bits=measured.worst_case.calibrated_bits if measured.worst_case else None,
+            asked=worst.asked if worst else "",
+        )
     )
     return CanaryState(
         log_perplexity_bits=measured.log_perplexity_bits,
@@ -235,14 +248,20 @@ def _state(
         attack=attack(measured.extraction),
         beam_rank=measured.extraction.beam_rank,
         character_bits=None if canary.masked else measured.character_bits,
+        worst_case=worst,
+        probes=probe_figures(measured, masker),
         verdict=verdict,
         reason=reason,
     )
 
 
-def _overall(states: dict[str, CanaryState], unlearning: UnlearningRecord | None = None) -> Verdict:
+def _overall(
+    states: dict[str, CanaryState], measurement: Measurement, unlearning: UnlearningRecord | None = None
+) -> Verdict:
     """Judge all canaries of one state and the model's quality together."""
-    verdict = judge_together([s.verdict for s in states.values()], [s.exposure.bits for s in states.values()])
+    exposures = [s.worst_case.calibrated_bits if s.worst_case else s.exposure.bits for s in states.values()]
+    joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
+    verdict = judge_together([s.verdict for s in states.values()], exposures, joint)
     if unlearning and verdict is Verdict.INDISTINGUISHABLE:
         drop = unlearning.fidelity.train_accuracy_before - unlearning.fidelity.train_accuracy_after
         if not math.isfinite(drop):
@@ -268,6 +287,8 @@ def _method(
     states = before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
     known = [masker.told(figure) for figure in bits if figure is not None]
+    cases = [state.worst_case.bits for state in states.values() if state.worst_case]
+    worst = [masker.told(figure) for figure in cases if figure is not None]
     fidelity, cost = record.fidelity, record.cost
     accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
     loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before
@@ -280,10 +301,12 @@ def _method(
         lineage=tuple(masker.text(link.name) for link in lineage.earlier(record, records)),
         targeted=len(lineage.targeted(record, records)),
         measured=measurement is not None,
-        verdict=_overall(states, record) if measurement else None,
+        verdict=_overall(states, measurement, record) if measurement else None,
         exposed=sum(state.verdict is Verdict.EXPOSED for state in states.values()) if measurement else None,
         max_exposure_bits=max(known, default=None) if measurement else None,
         mean_exposure_bits=sum(known) / len(known) if measurement and known else None,
+        max_worst_case_bits=max(worst, default=None) if measurement else None,
+        joint_pvalue=measurement.worst_cases.joint_pvalue if measurement and measurement.worst_cases else None,
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
         heldout_loss_change_bits=loss_change if has_heldout else None,
@@ -392,6 +415,8 @@ def _in_tenths(value: Any) -> Any:
         return round(value, 1)
     if isinstance(value, dict):
         # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
-        hidden = {"guesses_exact": False, "beam_rank": None}
+        hidden: dict[str, Any] = {"guesses_exact": False, "beam_rank": None}
+        if value.get("p_value") is not None:
+            hidden["p_value"] = float(f"{value['p_value']:.1g}")
         return {key: hidden[key] if key in hidden else _in_tenths(item) for key, item in value.items()}
     return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

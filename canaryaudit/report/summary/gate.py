@@ -26,8 +26,13 @@ class _Exposure(_Lenient):
     high: float | None
 
 
+class _WorstCase(_Lenient):
+    calibrated_bits: float | None
+
+
 class _State(_Lenient):
     exposure: _Exposure
+    worst_case: _WorstCase | None = None
     verdict: Verdict
 
 
@@ -132,6 +137,12 @@ def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:
         elif bits > fail_above:
             digits = 1 if canary.masked else 2  # A hidden secret's figures are told coarsely everywhere.
             reasons.append(f"{canary.id}: {bits:.{digits}f} bits {when}, above the limit of {fail_above:g}")
+        elif (worst := canary.last.worst_case) and (worst.calibrated_bits or 0.0) > fail_above:
+            # Not the largest exposure itself, which chance lifts with every probe.
+            reasons.append(
+                f"{canary.id}: {worst.calibrated_bits:.1f} bits {when} asked {worst.asked}, the number of probes "
+                f"allowed for, above the limit of {fail_above:g}"
+            )
         elif canary.last.verdict is Verdict.EXPOSED:
             # A space of three digits has no ten bits to exceed, and its likeliest member is given away all the same.
             why = canary.last.reason.removesuffix(".")
@@ -167,6 +178,13 @@ def _worse(
             reasons.append(f"{identifier}: its exposure could not be measured")
         elif high is not None and low > border and low >= high + LEAST_RISE_BITS:
             reasons.append(f"{identifier}: at least {low:.1f} bits, was at most {high:.1f} in the baseline")
+        elif found.worst_case and earlier_state.worst_case:
+            bits, earlier_bits = found.worst_case.calibrated_bits, earlier_state.worst_case.calibrated_bits
+            if bits is not None and earlier_bits is not None and bits > max(border, earlier_bits + LEAST_RISE_BITS):
+                reasons.append(
+                    f"{identifier}: {bits:.1f} bits asked {found.worst_case.asked}, the number of probes allowed for, "
+                    f"was {earlier_bits:.1f} in the baseline"
+                )
     earlier_verdict = baseline.overall.verdict
     if SEVERITY_TOGETHER[verdict] < SEVERITY_TOGETHER[earlier_verdict]:
         reasons.append(f"all together: {WORDS[verdict]}, was {WORDS[earlier_verdict]} in the baseline")

@@ -12,6 +12,7 @@ from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
 from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict
 from canaryaudit.stats import exposure_sum_lower_pvalue
@@ -71,8 +72,11 @@ def sentences(
 ) -> tuple[str, ...]:
     """Say, in a few sentences, what the overall verdict rests on."""
     said = [_worst_words("Before unlearning" if method else "In this model", canaries, after=False)]
+    if not method:
+        said += _worst_case_words("In this model", canaries, after=False)
     if method:
         said.append(_worst_words("Afterwards", canaries, after=True))
+        said += _worst_case_words("Afterwards", canaries, after=True)
         others = len(canaries) - sum(canary.targeted for canary in canaries)
         if others:
             said.append(
@@ -121,6 +125,26 @@ def _worst_words(when: str, canaries: Sequence[CanarySummary], *, after: bool) -
         f"{start}. The largest exposure: {bits:.1f} of {figures.decimal(canary.space_bits)} bits ({canary.id}); "
         f"an attacker who guesses in order of likelihood needs {count} {unit}."
     )
+
+
+def _worst_case_words(when: str, canaries: Sequence[CanarySummary], *, after: bool) -> list[str]:
+    """Say which canary stands out most however it is asked; nothing where only the prefixes were asked."""
+    found = [
+        (worst.calibrated_bits, c.id, state)
+        for c in canaries
+        if (state := c.after if after else c.before)
+        and (worst := state.worst_case)
+        and worst.calibrated_bits is not None
+    ]
+    if not found:
+        return []
+    above = sum(bits > NEVER_SEEN_BITS for bits, _, _ in found)
+    _, name, state = max(found, key=lambda entry: entry[:2])
+    return [
+        f"{when}, asked in other ways too, {above:,} of {figures.counted(len(found), 'canary')} "
+        f"{'stands' if above == 1 else 'stand'} out more than chance explains, one by one. The worst case: {name}, "
+        f"{worst_words(state)}."
+    ]
 
 
 def _calibration_words(calibration: CalibrationFigures | None) -> str:
@@ -264,8 +288,10 @@ def limits(
         "Canaries stand for secrets of the same form, repeated as often, in the same text. A real secret may be "
         "repeated more often, or stand in words that were not tried.",
         "The attacker of this report types the words before the secret"
+        + (f", asks in {len(before.prompts):,} other ways" if before.worst_cases else "")
         + (", or trains the model further" if method and method.relearning else "")
-        + ". Other ways in, such as other prompts or the model's inner states, were not tried.",
+        + f". Other ways in, such as {'more' if before.worst_cases else 'other'} prompts or the model's inner states, "
+        "were not tried.",
         "Exposure is a rank within one space. It says nothing about the template's own words, nor about anything "
         "else in the corpus. It is no proof of differential privacy.",
         f"About one secret in twenty that the model never saw lies above {NEVER_SEEN_BITS:.2f} bits by chance.",
