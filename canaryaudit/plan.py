@@ -8,7 +8,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
-from canaryaudit.records import EstimatorName, Method, ProbeEffort, ReportFormat, Scope, SolverName
+from canaryaudit.records import (
+    TRAINED_MODEL,
+    EstimatorName,
+    Method,
+    ModelId,
+    ProbeEffort,
+    ReportFormat,
+    Scope,
+    SolverName,
+)
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
@@ -118,7 +127,7 @@ class UnlearnOptions(Options):
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""
-    start: str = Field(default="before", alias="from")
+    start: ModelId = Field(default=TRAINED_MODEL, alias="from")
     """The model to update: ``before``, or ``after-NAME`` to continue from an earlier request."""
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
     """0 to use no text of the corpus: the update is regularized on text sampled from the model."""

@@ -26,7 +26,7 @@ from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, as_language_model
 from canaryaudit.progress import NullReporter, ProgressReporter
-from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
+from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 
 OTHER_TEXT_MARGIN_BITS = 1.0
@@ -213,7 +213,7 @@ def exposure_point(
         as_language_model(model),
         canary_set.model_copy(update={"canaries": alike}),
         config,
-        name="attacked",
+        name=str(ModelId("attacked")),
         model_sha256="",
         precision="fp32",
         progress=NullReporter(),

@@ -9,6 +9,7 @@ from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import MeasureOptions
+from canaryaudit.records import TRAINED_MODEL, ModelId
 
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
 Estimators = Annotated[
@@ -36,7 +37,7 @@ ESTIMATORS = ",".join(flags.MEASURE.estimators)
 def measure(
     context: typer.Context,
     run: flags.RunArgument,
-    model: ModelName = "before",
+    model: ModelName = str(TRAINED_MODEL),
     samples: flags.Samples = flags.MEASURE.samples,
     estimators: Estimators = ESTIMATORS,
     budget: Budget = flags.MEASURE.budget,
@@ -83,7 +84,7 @@ def measure(
         seed=seed,
     )
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        models = stages.models() if model == "all" else [model]
+        models = stages.session.models() if model == "all" else [ModelId.parse(model)]
         measurements = [stages.measure(name, options) for name in models]
     if as_json:
         print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])

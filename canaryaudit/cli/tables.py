@@ -104,8 +104,7 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             figures = (_estimate(name, canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
             estimates.add_row(Text(shorten(canary.id, 16)), *figures)
         parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
-        if any(canary.extraction.sampling for canary in shown):
-            parts += [Text(_ODDS), _attacks(shown)]
+        parts += [Text(_ODDS), _attacks(shown)]
     return Group(*parts)
 
 
@@ -221,19 +220,17 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
 
 
 def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
-    counts = next(canary.extraction.sampling for canary in canaries if canary.extraction.sampling)
+    counts = canaries[0].extraction.sampling
     table = _table(("canary", "guesses", *(f"{count.samples:,}" for count in counts), "even"))
     for canary in canaries:
         extraction = canary.extraction
-        low, high = extraction.guesses_low_log2, extraction.guesses_high_log2
-        known = extraction.guesses_exact or low is None or high is None
         table.add_row(
             Text(shorten(canary.id, 16)),
-            f"{extraction.guesses_log2:.1f}{'=' if extraction.guesses_exact else ''}"
-            if known
-            else f"{low:.1f}–{high:.1f}",
+            f"{extraction.guesses_log2:.1f}="
+            if extraction.guesses_exact
+            else f"{extraction.guesses_low_log2:.1f}–{extraction.guesses_high_log2:.1f}",
             *(odds(count.log2_probability, short=True) for count in extraction.sampling),
-            "" if extraction.even_chance_log2 is None else f"{extraction.even_chance_log2:.1f}",
+            f"{extraction.even_chance_log2:.1f}",
         )
     return table
 

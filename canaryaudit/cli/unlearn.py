@@ -9,6 +9,7 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.plan import MeasureOptions, UnlearnOptions
+from canaryaudit.records import ModelId
 
 MethodName = Annotated[
     str,
@@ -82,7 +83,7 @@ def unlearn(
     solver: SolverChoice = DEFAULTS.solver,
     replacement: Replacing = DEFAULTS.replacement,
     canary: Chosen = None,
-    start: Start = DEFAULTS.start,
+    start: Start = str(DEFAULTS.start),
     name: ResultName = None,
     max_fidelity_drop: MaxFidelityDrop = DEFAULTS.max_fidelity_drop,
     retain_windows: RetainWindows = DEFAULTS.retain_windows,
@@ -122,7 +123,7 @@ def unlearn(
     measuring = flags.checked(MeasureOptions, samples=samples, probes=probes, prompt=tuple(prompt or ()), device=device)
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         record = stages.unlearn(options, measuring, anew=force)
-        measurement = stages.run.measurement(f"after-{record.name}")
+        measurement = stages.run.measurement(ModelId(record.name))
     if as_json:
         print_json(record)
         return

@@ -42,12 +42,6 @@ class SpooledText:
         """Return the number of characters."""
         return self._starts[-1] + self._waiting
 
-    @property
-    def num_bytes(self) -> int:
-        """Length in UTF-8."""
-        self._flush()
-        return self._offsets[-1]
-
     def append(self, text: str) -> None:
         """Put text at the end.
 

@@ -10,7 +10,8 @@ from canaryaudit.errors import UnlearningError
 from canaryaudit.models.device import resolve_device
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import AttackOptions
-from canaryaudit.records import Measurement, UnlearningRecord, main_result
+from canaryaudit.records import Measurement, ModelId, UnlearningRecord, main_result
+from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.runs.layout import MAX_NAME
 
 
@@ -90,15 +91,14 @@ def run_attack(
     """Attack an unlearned model beside the retrained one, and write the outcome into its record."""
     device = resolve_device(options.device)
     data, _ = session.data(device)
-    training = session.run.model_record().training
     config = RelearningConfig(
         steps=options.steps,
         learning_rate=options.learning_rate,
-        window=training.window if training else 100,
+        window=session.run.model_record().window,
         seed=options.seed,
     )
     contenders = [
-        AttackedModel(own.name, session.model(f"after-{own.name}", device), own.model_sha256)
+        AttackedModel(own.name, session.model(ModelId(own.name), device), own.model_sha256)
         for own in (record, reference)
     ]
     with session.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
@@ -107,6 +107,8 @@ def run_attack(
         )
     written = record.model_copy(update={"relearning": relearning})
     session.run.write_unlearning(written)
+    for sentence in relearning_sentences(relearning, written.cost.speedup):
+        session.progress.info(sentence)
     return written
 
 

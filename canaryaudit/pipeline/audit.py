@@ -9,10 +9,11 @@ from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
 from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
-from canaryaudit.pipeline.unlearn import check_options, difference
+from canaryaudit.pipeline.report import find_baseline
+from canaryaudit.pipeline.unlearn import check_options, difference, select_canaries
 from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import CorpusFacts, Measurement
+from canaryaudit.records import TRAINED_MODEL, CorpusFacts, Measurement, ModelId
 from canaryaudit.report import Summary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.run_directory import RunDirectory
@@ -48,13 +49,13 @@ def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> t
     with run.lock():
         pipeline = Pipeline(run, argv, progress)
         for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
-            pipeline.chosen(options.canary)
+            select_canaries(run, options.canary)
             check_name(options.resolved_name)
             if not run.has_unlearning(options.resolved_name):
                 check_options(options)
-        pipeline.baseline(audit.report)
+        find_baseline(pipeline.session, audit.report)
         pipeline.train(audit.train)
-        _measure(pipeline, "before", audit.measure)
+        _measure(pipeline, TRAINED_MODEL, audit.measure)
         for options in audit.unlearn:
             try:
                 _unlearn(pipeline, options, audit.measure)
@@ -71,14 +72,14 @@ def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> t
     return summary, written, failures
 
 
-def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
-    if not pipeline.run.has_measurement(name):
-        pipeline.measure(name, options)
-    elif not _is_as_asked(pipeline.run.measurement(name), options):
-        pipeline.progress.info(f"Measured {name} already, but with other options: measuring again.")
-        pipeline.measure(name, options)
+def _measure(pipeline: Pipeline, model: ModelId, options: MeasureOptions) -> None:
+    if not pipeline.run.has_measurement(model):
+        pipeline.measure(model, options)
+    elif not _is_as_asked(pipeline.run.measurement(model), options):
+        pipeline.progress.info(f"Measured {model} already, but with other options: measuring again.")
+        pipeline.measure(model, options)
     else:
-        pipeline.progress.info(f"Measured {name} already.")
+        pipeline.progress.info(f"Measured {model} already.")
 
 
 def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
@@ -89,8 +90,7 @@ def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     return (
         measurement.num_references == options.samples
         and measurement.seed == options.seed
-        # A file of an earlier version does not tell the effort.
-        and effort in ((options.budget, options.precision_bits, options.max_draws), (None, None, None))
+        and effort == (options.budget, options.precision_bits, options.max_draws)
         and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
         and given == tuple(dict.fromkeys(options.prompt))
         and found == set(options.estimators) - {"importance"}
@@ -106,10 +106,10 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
             f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing}: give the "
-            f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
+            f"plan's another name, or delete {run.weights_path(ModelId(name)).parent}"
         )
     pipeline.progress.info(f"Unlearned {name!r} already.")
-    _measure(pipeline, f"after-{name}", measure_options)
+    _measure(pipeline, ModelId(name), measure_options)
 
 
 def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> None:

@@ -7,10 +7,12 @@ canaries.json does.
 
 from canaryaudit.records.base import (
     SCHEMA_VERSION,
+    TRAINED_MODEL,
     Baseline,
     ClosedForm,
     EstimatorName,
     Method,
+    ModelId,
     ProbeEffort,
     ProbeFamily,
     Record,
@@ -46,6 +48,7 @@ from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningR
 
 __all__ = [
     "SCHEMA_VERSION",
+    "TRAINED_MODEL",
     "Architecture",
     "Baseline",
     "Calibration",
@@ -65,6 +68,7 @@ __all__ = [
     "MemorizationCurve",
     "MemorizationPoint",
     "Method",
+    "ModelId",
     "ModelRecord",
     "ProbeEffort",
     "ProbeExposure",

@@ -5,7 +5,15 @@ from collections.abc import Mapping
 
 from pydantic import field_serializer, field_validator
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, ProbeEffort, ProbeFamily, Record
+from canaryaudit.records.base import (
+    SCHEMA_VERSION,
+    EstimatorName,
+    Many,
+    ModelId,
+    ProbeEffort,
+    ProbeFamily,
+    Record,
+)
 
 
 class Estimate(Record):
@@ -56,14 +64,14 @@ class Extraction(Record):
     """The greedy completion; for a masked canary the secret's own characters are hidden."""
     guesses_log2: float
     """log2 of the number of guesses, in order of likelihood, until the secret falls: log2 of the rank."""
-    guesses_low_log2: float | None = None
-    """Lower end of its 95 % interval, from the headline's upper one; None in a file of an earlier version."""
-    guesses_high_log2: float | None = None
-    guesses_exact: bool = False
+    guesses_low_log2: float
+    """Lower end of its 95 % interval, from the headline's upper one."""
+    guesses_high_log2: float
+    guesses_exact: bool
     """Whether the rank is known, not estimated."""
-    sampling: Many[SamplingOdds] = ()
-    """The odds of an attacker who samples instead; empty in a file of an earlier version."""
-    even_chance_log2: float | None = None
+    sampling: Many[SamplingOdds]
+    """The odds of an attacker who samples instead."""
+    even_chance_log2: float
     """log2 of the number of samples at which the secret is among them with probability 1/2; 0 if one is enough."""
     beam_rank: int | None = None
     """Place of the secret among a beam search's completions, from 1; none if it is not among them."""
@@ -263,18 +271,18 @@ class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
     schema_version: int = SCHEMA_VERSION
-    model: str
+    model: ModelId
     """``before`` or ``after-NAME``."""
     model_sha256: str
     seed: int
     device: str
     precision: str
     num_references: int
-    search_budget: int | None = None
-    """Prefixes that a search might expand; like the next two as asked for, and null in a file of an earlier version."""
-    precision_bits: float | None = None
+    search_budget: int
+    """Prefixes that a search might expand; like the next two as asked for."""
+    precision_bits: float
     """Half-width of an importance interval that was enough."""
-    max_draws: int | None = None
+    max_draws: int
     """Importance draws that might be taken for each template."""
     canaries: Many[CanaryMeasurement]
     references: Many[ReferenceDistribution]
@@ -284,6 +292,6 @@ class Measurement(Record):
     """What was read before the secrets were asked for, template by template; empty without probes."""
     worst_cases: WorstCases | None = None
     """None where only the templates' own prefixes were asked."""
-    memorization: Many[MemorizationCurve] = ()
-    """First over all templates, then of each where there are several; empty in a file of an earlier version."""
+    memorization: Many[MemorizationCurve]
+    """First over all templates, then of each where there are several."""
     cost: MeasurementCost

@@ -17,8 +17,8 @@ class CorpusFacts(Record):
     characters: int
     """Characters of the run's corpus.txt, canaries included."""
     heldout_characters: int
-    heldout_sha256: str | None = None
-    """SHA-256 of the run's heldout.txt; None in a run of an earlier version."""
+    heldout_sha256: str
+    """SHA-256 of the run's heldout.txt."""
     paragraphs: int
     documents: int
     lowercase: bool
@@ -59,6 +59,6 @@ class Manifest(Record):
     """Processor, cores, memory, accelerator."""
     corpus: CorpusFacts
     stages: Many[StageRun] = ()
-    warnings: Many[str] = ()
+    warnings: Many[str]
     """What the insertion warned of, such as places of located secrets that are left as they are; secrets that a user
-    gave are masked. Empty in a run of an earlier version."""
+    gave are masked."""

@@ -59,14 +59,14 @@ class StoredText:
     Attributes:
         path: The text.
         encoded: Where its ids are, if they are there.
-        sha256: What it must be; None in a run of an earlier version.
+        sha256: What it must be.
         characters: How many it must have.
         again: How to make it again, as a clause.
     """
 
     path: Path
     encoded: Path
-    sha256: str | None
+    sha256: str
     characters: int
     again: str
 
@@ -91,7 +91,7 @@ class StoredText:
                 _, place, own = waiting.pop()
                 sound = sound and window.startswith(own, place - base)
             before = window[-overlap:] if overlap else ""
-        if end != self.characters or self.sha256 not in (None, digest.hexdigest()):
+        if end != self.characters or self.sha256 != digest.hexdigest():
             raise RunDirectoryError(f"{self.path} was changed since canaries were inserted: {self.again}")
         sound = sound and not waiting
         if sound and end >= _LARGE:
@@ -141,15 +141,13 @@ class StoredText:
         """Return the text's symbol ids, mapped into memory; shape (characters,), of the vocabulary's type.
 
         Where their file is missing, damaged or made of something else it is made again; where that cannot be
-        written, or the text's checksum is not known, the ids are held in memory.
+        written, the ids are held in memory.
 
         Raises:
             RunDirectoryError: The text was changed, or cannot be read.
             CorpusError: A character is not in the vocabulary.
         """
         self.check()
-        if self.sha256 is None:  # A run of an earlier version: a file of ids could not prove whose they are.
-            return self._ids_in_memory(vocabulary)
         try:
             return self.map_ids(vocabulary)
         except RunDirectoryError:

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import UnlearningRecord
+from canaryaudit.records import ModelId, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 
 
 def checked_lineage(
-    run: RunDirectory, start: str, name: str, models: Sequence[str], progress: ProgressReporter
+    run: RunDirectory, start: ModelId, name: str, models: Sequence[ModelId], progress: ProgressReporter
 ) -> tuple[UnlearningRecord, ...]:
     """Return the unlearnings that led to the model to start from, and warn of those that will not count any more.
 
     Args:
         run: The run directory.
-        start: ``before`` or ``after-NAME``.
+        start: The model to start from.
         name: What the new unlearning is to be called.
         models: The models that may be started from.
         progress: Told of unlearnings that started from one that is made anew.
@@ -25,9 +25,10 @@ def checked_lineage(
     """
     if start not in models:
         raise UnlearningError(
-            f"{run.path} has no model {start!r} to start from, but {', '.join(models)}: choose one of them with --from"
+            f"{run.path} has no model '{start}' to start from, but {', '.join(map(str, models))}: choose one of them "
+            "with --from"
         )
-    lineage = run.lineage(start.removeprefix("after-")) if start != "before" else ()
+    lineage = () if start.unlearning is None else run.lineage(start.unlearning)
     if name in {link.name for link in lineage}:
         raise UnlearningError(
             f"unlearning {name!r} cannot start from {start}, which would be replaced or came from it: choose another "
@@ -36,5 +37,5 @@ def checked_lineage(
     others = run.unlearnings(but=name)  # which may be damaged, and is to be replaced
     lost = [own.name for own in others if name in {link.name for link in run.lineage(own.name)}]
     if lost:
-        progress.warn(f"{', '.join(lost)} started from after-{name}, which is made anew: do them again.")
+        progress.warn(f"{', '.join(lost)} started from {ModelId(name)}, which is made anew: do them again.")
     return lineage

@@ -384,7 +384,7 @@ def test_an_internal_error_is_one_line_too(make_run: MakeRun, monkeypatch: pytes
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError("a\nb")
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.train", broken)
+    monkeypatch.setattr("canaryaudit.pipeline.train.train", broken)
     result = canaryaudit("train", make_run("inserted"))
     assert result.status == 1
     assert result.err.count("\n") == 1
@@ -399,7 +399,7 @@ def test_too_little_memory_says_what_to_do(
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.measure", broken)
+    monkeypatch.setattr("canaryaudit.pipeline.measure.measure", broken)
     result = canaryaudit("measure", make_run("trained"))
     assert result.status == 1
     assert "out of memory: use fewer --samples" in result.complaint

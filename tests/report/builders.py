@@ -153,6 +153,9 @@ def measurement(
         device="cpu",
         precision="bf16",
         num_references=4000,
+        search_budget=50_000,
+        precision_bits=0.1,
+        max_draws=100_000,
         canaries=tuple(found),
         references=tuple(reference(text, canaries) for text in canaries.by_template()),
         calibration=calibration if controls else None,
@@ -189,6 +192,7 @@ def manifest(**changes: object) -> Manifest:
         audited_sha256="d" * 64,
         characters=131_072,
         heldout_characters=6_553,
+        heldout_sha256="a" * 64,
         paragraphs=1_204,
         documents=1,
         lowercase=True,
@@ -235,6 +239,7 @@ def model_record() -> ModelRecord:
         train=Evaluation(accuracy=0.955, accuracy_all=0.957, loss_bits=0.21),
         heldout=Evaluation(accuracy=0.471, accuracy_all=0.471, loss_bits=3.1),
         history=(),
+        planned_epochs=25,
     )
     return ModelRecord(
         architecture=Architecture(vocabulary="abc 0123456789", embedding=64, hidden=512, layers=2),

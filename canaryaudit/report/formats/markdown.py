@@ -246,7 +246,7 @@ def _estimates(summary: Summary) -> str:
 
 def _completions(summary: Summary) -> str:
     rows = []
-    # Hidden secrets, and measurements of earlier versions, have none.
+    # Hidden secrets have none.
     known = any(canary.before.character_bits for canary in summary.canaries)
     for canary in summary.canaries[:MOST_CANARIES]:
         states = _two_states(summary, canary)

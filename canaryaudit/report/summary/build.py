@@ -97,7 +97,7 @@ def build_summary(
     before_states = _states(canary_set, before, masker, None)
     if missing := [canary.id for canary in canary_set.inserted if canary.id not in before_states]:
         raise RunDirectoryError(
-            f"measurement {before.model!r} lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
+            f"measurement '{before.model}' lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
         )
     after_states = _states(canary_set, after, masker, before_states) if after else {}
     templates = _templates(canary_set, before, after, masker)

@@ -10,7 +10,7 @@ from canaryaudit.report.schema import AttackFigures, CurveSummary, MemorizationS
 def memorization(
     before: Measurement, after: Measurement | None, templates: Sequence[str]
 ) -> MemorizationSummary | None:
-    """Return the curves; None where the canaries were all inserted equally often, or a file is too old to have them.
+    """Return the curves; None where the canaries were all inserted equally often.
 
     Args:
         before: The measurement of the model.
@@ -75,10 +75,8 @@ def _named(detected_from: int | None) -> str:
     return "none of those tried" if detected_from is None else f"{detected_from:,}"
 
 
-def attack(extraction: Extraction) -> AttackFigures | None:
-    """Return what guessing and sampling cost an attacker; None where the file is too old to say."""
-    if not extraction.sampling:
-        return None
+def attack(extraction: Extraction) -> AttackFigures:
+    """Return what guessing and sampling cost an attacker."""
     return AttackFigures(
         guesses_low_log2=extraction.guesses_low_log2,
         guesses_high_log2=extraction.guesses_high_log2,

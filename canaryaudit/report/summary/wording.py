@@ -181,7 +181,7 @@ def warnings(
     if before.model_sha256 != model_record.sha256:
         said.append("The measurement before belongs to other weights than the model's: measure again.")
     # Of a later request the run directory has checked what it started from.
-    if unlearning and unlearning.origin == "before" and unlearning.origin_sha256 != model_record.sha256:
+    if unlearning and unlearning.origin.is_trained and unlearning.origin_sha256 != model_record.sha256:
         said.append("The unlearning started from other weights than the model's: unlearn again.")
     if unlearning and after and after.model_sha256 != unlearning.model_sha256:
         said.append("The measurement after belongs to other weights than the unlearned model's: measure again.")

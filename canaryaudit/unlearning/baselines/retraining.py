@@ -97,7 +97,7 @@ def training_of(record: TrainingRecord, device: torch.device) -> TrainingConfig:
     """Return the configuration that made a model, to be run again on ``device``."""
     return TrainingConfig.model_validate(
         {name: getattr(record, name) for name in TrainingConfig.model_fields if hasattr(record, name)}
-        | {"epochs": record.planned_epochs or record.epochs, "device": device.type}
+        | {"epochs": record.planned_epochs, "device": device.type}
     )
 
 

@@ -1,11 +1,10 @@
-import json
 import math
 
 import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.records import Manifest, main_result
+from canaryaudit.records import main_result
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.formats.writer import render_json
 from canaryaudit.report.summary.masking import Masker
@@ -382,9 +381,3 @@ def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is()
     found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
     assert len(found) == 21
     assert found[-1] == "On insertion: 30 more warnings, in the run's manifest."
-
-
-def test_a_manifest_of_an_earlier_version_has_no_warnings():
-    written = json.loads(make.manifest().model_dump_json())
-    del written["warnings"]
-    assert Manifest.model_validate(written).warnings == ()
