@@ -16,7 +16,7 @@ from typing import TypeVar, get_args
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary, CanarySet
@@ -25,8 +25,10 @@ from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, as_language_model
+from canaryaudit.plan import RelearningSettings
 from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
+from canaryaudit.records.training import DEFAULT_WINDOW
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 
 OTHER_TEXT_MARGIN_BITS = 1.0
@@ -38,19 +40,12 @@ _ATTACKS: tuple[RelearningAttack, ...] = get_args(RelearningAttack)
 T = TypeVar("T")
 
 
-class RelearningConfig(BaseModel):
+class RelearningConfig(RelearningSettings):
     """How to attack; checked when made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64), min_length=1)
-    """Ascending; optimizer steps after which exposure is taken; it is always taken before the first one too."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of Adam: what someone who knows nothing of the model would take."""
     batch_size: int = Field(default=8, ge=2)
     """Windows a step; the canary's window is one of them."""
-    window: int = Field(default=100, gt=1)
-    seed: int = Field(default=0, ge=0)
+    window: int = Field(default=DEFAULT_WINDOW, gt=1)
     measurement: MeasurementConfig = MeasurementConfig(
         num_references=1_000,
         estimators=("exact", "importance", "sampled"),

@@ -12,22 +12,11 @@ from canaryaudit.plan import MeasureOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
 
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
-Estimators = Annotated[
-    str, typer.Option(metavar="NAME,NAME…", help="Estimators to run: exact, importance, sampled, skew-normal.")
-]
-Budget = Annotated[
-    int, typer.Option(metavar="N", help="Maximum number of prefixes that the exact rank search expands.")
-]
-PrecisionBits = Annotated[
-    float, typer.Option(metavar="BITS", help="Draw until importance intervals are at most this wide on either side.")
-]
-MaxDraws = Annotated[int, typer.Option(metavar="N", help="Maximum number of importance draws per template.")]
-DraftPrecision = Annotated[
-    str,
-    typer.Option(
-        "--precision", metavar="NAME", help="Precision of the first pass over large samples: auto, fp32 or bf16."
-    ),
-]
+Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
+Budget = Annotated[int, flags.option(MeasureOptions, "search_budget", "N")]
+PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", "BITS")]
+MaxDraws = Annotated[int, flags.option(MeasureOptions, "max_draws", "N")]
+DraftPrecision = Annotated[str, flags.option(MeasureOptions, "precision", "NAME")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
 
 
@@ -38,9 +27,9 @@ def measure(
     context: typer.Context,
     run: flags.RunArgument,
     model: ModelName = str(TRAINED_MODEL),
-    samples: flags.Samples = flags.MEASURE.samples,
+    samples: flags.Samples = flags.MEASURE.num_references,
     estimators: Estimators = ESTIMATORS,
-    budget: Budget = flags.MEASURE.budget,
+    budget: Budget = flags.MEASURE.search_budget,
     precision_bits: PrecisionBits = flags.MEASURE.precision_bits,
     max_draws: MaxDraws = flags.MEASURE.max_draws,
     precision: DraftPrecision = flags.MEASURE.precision,

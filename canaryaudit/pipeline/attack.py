@@ -91,12 +91,7 @@ def run_attack(
     """Attack an unlearned model beside the retrained one, and write the outcome into its record."""
     device = resolve_device(options.device)
     data, _ = session.data(device)
-    config = RelearningConfig(
-        steps=options.steps,
-        learning_rate=options.learning_rate,
-        window=session.run.model_record().window,
-        seed=options.seed,
-    )
+    config = options.configure(RelearningConfig, window=session.run.model_record().window)
     contenders = [
         AttackedModel(own.name, session.model(ModelId(own.name), device), own.model_sha256)
         for own in (record, reference)

@@ -88,11 +88,11 @@ def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
     given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN))
     return (
-        measurement.num_references == options.samples
+        measurement.num_references == options.num_references
         and measurement.seed == options.seed
-        and effort == (options.budget, options.precision_bits, options.max_draws)
+        and effort == (options.search_budget, options.precision_bits, options.max_draws)
         and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
-        and given == tuple(dict.fromkeys(options.prompt))
+        and given == tuple(dict.fromkeys(options.prompts))
         and found == set(options.estimators) - {"importance"}
     )
 

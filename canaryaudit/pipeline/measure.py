@@ -28,7 +28,7 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
     record = run.model_record(model_id)
     model = session.model(model_id, device)
     config = measurement_config(options)
-    large = options.samples >= DRAFT_FROM
+    large = options.num_references >= DRAFT_FROM
     with_draft = large and resolve_precision(options.precision, device) == "bf16"
     with session.stage("measure", str(model_id), seed=config.seed, device=device.type, precision="fp32"):
         readers = share_scoring_models(model, large=large, with_draft=with_draft, processes=session.processes)
@@ -53,16 +53,7 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
 
 def measurement_config(options: MeasureOptions) -> MeasurementConfig:
     """Return how to measure by the options of a command."""
-    return MeasurementConfig(
-        num_references=options.samples,
-        estimators=options.estimators,
-        search_budget=options.budget,
-        precision_bits=options.precision_bits,
-        max_draws=options.max_draws,
-        probes=options.probes,
-        prompts=options.prompt,
-        seed=options.seed,
-    )
+    return options.configure(MeasurementConfig)
 
 
 def _tell_exposure(measurement: Measurement, progress: ProgressReporter) -> None:

@@ -52,11 +52,9 @@ def run_training(session: RunSession, options: TrainOptions, *, anew: bool = Fal
 def training_config(options: TrainOptions) -> TrainingConfig:
     """Return the options with everything decided that they leave to the machine."""
     device = resolve_device(options.device)
-    return TrainingConfig(
-        size=options.size,
+    return options.configure(
+        TrainingConfig,
         epochs=options.epochs or EPOCHS[options.size],
-        target_accuracy=options.target_accuracy,
-        seed=options.seed,
         device=device.type,
         precision=resolve_precision(options.precision, device),
     )

@@ -14,7 +14,7 @@ from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.models.weights import weights_bytes
 from canaryaudit.pipeline.curvature import stored_curvature
 from canaryaudit.pipeline.session import RunSession
-from canaryaudit.plan import UnlearnOptions
+from canaryaudit.plan import DEFAULT_SHARDS, UnlearnOptions
 from canaryaudit.records import ClosedForm, ModelId, ModelRecord, Scope, SolverName, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.storage.files import atomic_path
@@ -68,7 +68,7 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
         "max-fidelity-drop": (record.fidelity_limit, options.max_fidelity_drop),
     }
     if record.method == "sisa":
-        pairs["shards"] = (record.members, options.shards or BaselineConfig.model_fields["shards"].default)
+        pairs["shards"] = (record.members, options.shards or DEFAULT_SHARDS)
     if record.solver:
         pairs["solver"] = (record.solver, options.solver)
     if record.asked_windows is None:  # a baseline
@@ -83,8 +83,7 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
 
 def _closed_form(options: UnlearnOptions, scope: Scope | None) -> UnlearningConfig:
     """Return what a closed form's options resolve to, with this scope."""
-    asked = options.model_dump(include={"method", "solver", "replacement"})
-    return UnlearningConfig.model_validate(asked | {"scope": scope})
+    return options.configure(UnlearningConfig, scope=scope)
 
 
 @dataclass(frozen=True)
@@ -211,20 +210,7 @@ def _update(
     # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
     earlier = [own for link in lineage for own in link.canaries]
     again = [own for own in select_canaries(session.run, earlier) if own not in chosen] if earlier else []
-    config = UnlearningConfig.model_validate(
-        {
-            "method": options.method,
-            "scope": options.scope,
-            "solver": options.solver,
-            "replacement": options.replacement,
-            "retain_windows": options.retain_windows,
-            "max_fidelity_drop": options.max_fidelity_drop,
-            "tau": options.tau,
-            "window": origin.record.window,
-            "seed": options.seed,
-            "precision": origin.precision,
-        }
-    )
+    config = options.configure(UnlearningConfig, window=origin.record.window, precision=origin.precision)
     stored = stored_curvature(session, origin.data) if config.resolved_solver == "kronecker" else None
     result = unlearn(
         origin.model,
@@ -250,16 +236,8 @@ def _train(session: RunSession, options: UnlearnOptions, chosen: Sequence[Canary
             f"{session.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
             f"to compare --method {options.method} with"
         )
-    config = BaselineConfig.model_validate(
-        {
-            "method": options.method,
-            "replacement": options.replacement,
-            "max_fidelity_drop": options.max_fidelity_drop,
-            "seed": options.seed,
-            "precision": origin.precision,
-        }
-        | ({} if options.shards is None else {"shards": options.shards})
-    )
+    shards = options.shards or DEFAULT_SHARDS
+    config = options.configure(BaselineConfig, shards=shards, precision=origin.precision)
     return unlearn_by_training(
         Original(origin.model, origin.data, training_of(training, origin.data.train.device), training),
         chosen,

@@ -218,6 +218,7 @@ def manifest(**changes: object) -> Manifest:
                 precision="bf16",
             ),
         ),
+        warnings=(),
     )
     return whole.model_copy(update=changes)
 

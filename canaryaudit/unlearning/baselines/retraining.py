@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
@@ -21,6 +20,7 @@ from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.ensemble import Ensemble
+from canaryaudit.plan import DEFAULT_SHARDS, ReplacementSettings, Shards
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Baseline, TrainingRecord, UnlearningCost
 from canaryaudit.training.config import TrainingConfig
@@ -60,18 +60,13 @@ DECOYS_COMPARED = 256
 their standard deviation."""
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(ReplacementSettings):
     """How to unlearn by training; checked when made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    # The seed is of the replacements; the training's own is that of the original model.
     method: Baseline
-    replacement: str = "decoys"
-    shards: int = Field(default=5, ge=2, le=100)
+    shards: Shards = DEFAULT_SHARDS
     """For ``sisa``: parts that the text is trained in."""
-    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
-    """Of the replacements; the training's own seed is that of the original model."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of evaluations; training has the original's."""
 
