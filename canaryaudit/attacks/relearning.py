@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary, CanarySet
-from canaryaudit.canaries.template import Template
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.models.char_lstm import CharLSTM
@@ -160,7 +159,7 @@ def canary_window_start(canary: Canary, window: int, text_length: int) -> int:
 
     Where the canary's text is longer than the window, the secret is in the middle instead.
     """
-    template = Template.parse(canary.template)
+    template = canary.parsed_template
     filled, place = template.fill(canary.completion), canary.places[0]
     first, length = place, len(filled)
     if length > window:

@@ -1,5 +1,6 @@
 """Canaries: the secrets of an audit, and the set of them with their controls."""
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast
@@ -36,6 +37,11 @@ class Canary(BaseModel):
     """Drawn, given by the user, or found in the corpus; all but a drawn one are masked in every output."""
     places: Annotated[tuple[int, ...], FailFast()] = ()
     """Character offsets in the run's corpus.txt at which the canary's text begins."""
+
+    @cached_property
+    def parsed_template(self) -> Template:
+        """The template's parts."""
+        return Template.parse(self.template)
 
     @property
     def masked(self) -> bool:

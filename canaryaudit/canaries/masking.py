@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from canaryaudit.canaries.canary import MASK, Canary, CanarySet
 from canaryaudit.canaries.space import Slot
-from canaryaudit.canaries.template import Template
 
 OTHERS_MASK = "◦"
 """Hides what belongs to a secret, but not to the one at hand at this place."""
@@ -35,8 +34,8 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
         canary: In whose row it is to stand.
         canary_set: All canaries and controls.
     """
-    prefix = folded(Template.parse(canary.template).prefix)
-    given = [(other, Template.parse(other.template)) for other in canary_set.canaries if other.masked]
+    prefix = folded(canary.parsed_template.prefix)
+    given = [(other, other.parsed_template) for other in canary_set.canaries if other.masked]
     rivals = [(other, template) for other, template in given if folded(template.prefix) == prefix]
     if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
         return HIDDEN
@@ -117,7 +116,7 @@ def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
 
 def _telling(canary: Canary) -> list[str]:
     """Return the forms of a secret that tell it; a chosen word, which the template names anyway, does not."""
-    template = Template.parse(canary.template)
+    template = canary.parsed_template
     if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
         return []
     forms = (canary.completion, template.secret_of(canary.completion))

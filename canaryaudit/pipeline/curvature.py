@@ -11,7 +11,6 @@ from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.records import TRAINED_MODEL, UnlearningCost
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.json_records import validated
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
@@ -72,7 +71,7 @@ def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature
     model = session.model(TRAINED_MODEL, data.train.device)
     if isinstance(model, Ensemble):
         raise ModelError(f"{session.run.path} holds several models that predict together: expected the one trained")
-    file = CheckpointFile(path, atomic_path, key=record.sha256)
+    file = CheckpointFile(path, key=record.sha256)
     if found := file.load():
         tensors, facts = found
         try:

@@ -6,7 +6,7 @@ from canaryaudit.exposure.probes import probes_of
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import ReportOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
-from canaryaudit.report import EarlierReport, Summary, build_summary, read_baseline, write_report
+from canaryaudit.report import EarlierReport, Summary, SummaryOptions, build_summary, read_baseline, write_report
 
 DEFAULT_REPORTS = Path("reports")
 
@@ -30,10 +30,12 @@ def summarize_run(session: RunSession, options: ReportOptions, baseline: Earlier
         run.measurement(TRAINED_MODEL),
         [(record, run.measurement(ModelId(record.name))) for record in session.unlearnings()],
         run.path.resolve().name,
-        reveal_secrets=options.reveal_secrets,
-        fail_above=options.fail_above,
-        baseline=baseline,
-        prompt_texts=_prompt_texts(session) if options.reveal_secrets else None,
+        SummaryOptions(
+            reveal_secrets=options.reveal_secrets,
+            fail_above=options.fail_above,
+            baseline=baseline,
+            prompt_texts=_prompt_texts(session) if options.reveal_secrets else {},
+        ),
     )
 
 

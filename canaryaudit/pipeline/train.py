@@ -9,7 +9,6 @@ from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import TrainOptions
 from canaryaudit.records import TRAINED_MODEL, Manifest, ModelRecord, TrainingRecord
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.training.config import EPOCHS, TrainingConfig, read_state
 from canaryaudit.training.loop import seconds_per_step, train
 
@@ -38,9 +37,7 @@ def run_training(session: RunSession, options: TrainOptions, *, anew: bool = Fal
     config = (None if anew else _interrupted(run, options)) or training_config(options)
     data, vocabulary = session.data(resolve_device(config.device))
     with session.stage("train", seed=config.seed, device=config.device, precision=config.precision):
-        model, training = train(
-            data, vocabulary, config, progress, run.checkpoint_path, atomic_path, processes=session.processes
-        )
+        model, training = train(data, vocabulary, config, progress, run.checkpoint_path, processes=session.processes)
         sha256 = run.write_weights(TRAINED_MODEL, weights_bytes(model))
     record = ModelRecord(architecture=model.architecture, sha256=sha256, training=training)
     run.write_model_record(record)

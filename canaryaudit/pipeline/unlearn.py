@@ -17,7 +17,6 @@ from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import DEFAULT_SHARDS, UnlearnOptions
 from canaryaudit.records import ClosedForm, ModelId, ModelRecord, Scope, SolverName, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning import UnlearningConfig, UnlearningResult, unlearn
 from canaryaudit.unlearning.baselines.retraining import BaselineConfig, Original, training_of, unlearn_by_training
@@ -244,7 +243,6 @@ def _train(session: RunSession, options: UnlearnOptions, chosen: Sequence[Canary
         session.run.canary_set(),
         config,
         partial(session.run.work_path, options.resolved_name),
-        atomic_path,
         session.progress,
         session.processes,
     )

@@ -309,7 +309,7 @@ class _Verifier:
             from canaryaudit.storage.checkpoint import CheckpointFile  # Not at the top: torch comes with it.
 
             try:
-                found = CheckpointFile(path, nullcontext, key=self.models.get(TRAINED_MODEL, "")).load()
+                found = CheckpointFile(path, key=self.models.get(TRAINED_MODEL, "")).load()
             except Damaged as error:
                 self._note(path, "damaged", error.fault, "", path)
                 continue

@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -71,7 +69,6 @@ def train(
     config: TrainingConfig,
     progress: ProgressReporter,
     checkpoint: Path | None = None,
-    atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
     origin: CharLSTM | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[CharLSTM, TrainingRecord]:
@@ -83,7 +80,6 @@ def train(
         config: How to train.
         progress: Told of every epoch.
         checkpoint: Where to keep checkpoints; None for none.
-        atomically: Context manager that gives a temporary path and moves it into place.
         origin: The model whose weights to begin with, left as it is; None for fresh ones. No checkpoint then.
         processes: Who trains; the leader calls this, the others ``train_worker``.
 
@@ -101,8 +97,8 @@ def train(
         )
     model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
     loop = _Loop(model, config, data, progress, processes)
-    if checkpoint and atomically:
-        loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
+    if checkpoint:
+        loop.keep_at(CheckpointFile(checkpoint, training_key(data, vocabulary, config)))
     tensors, facts = loop.state()
     sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
     processes.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})

@@ -272,7 +272,7 @@ def test_a_secret_that_the_user_gave_is_never_told(workplace: Path) -> None:
 
 def test_no_torch_is_waited_for_where_no_training_is_in_hand(make_run: MakeRun) -> None:
     script = (
-        "import sys; from canaryaudit.cli.app import run_command; run_command(['verify', 'RUN']); "
+        "import sys; from canaryaudit.cli.main import run_command; run_command(['verify', 'RUN']); "
         "print(sorted({'torch', 'scipy', 'datasets'} & set(sys.modules)))"
     )
     make_run("unlearned")

@@ -33,6 +33,7 @@ from canaryaudit.records import (
     UpdateStep,
 )
 from canaryaudit.report import Summary, build_summary
+from canaryaudit.report.summary.build import SummaryOptions
 
 PHONE = "my telephone number is {digits:10}!"
 PLATE = "the plate of the van was {upper:3}-{digits:4}."
@@ -334,8 +335,7 @@ def before_after(
         measurement(canaries, before, calibrated=calibrated),
         unlearnings,
         run_name,
-        reveal_secrets,
-        fail_above,
+        SummaryOptions(reveal_secrets=reveal_secrets, fail_above=fail_above),
     )
 
 

@@ -5,10 +5,8 @@ chosen secrets is replaced; they are evaluated, measured and recorded like every
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -102,7 +100,6 @@ def unlearn_by_training(
     canary_set: CanarySet,
     config: BaselineConfig,
     workplace: Workplace,
-    atomically: Callable[[Path], AbstractContextManager[Path]],
     progress: ProgressReporter,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> UnlearningResult:
@@ -114,7 +111,6 @@ def unlearn_by_training(
         canary_set: All canaries of the run.
         config: How to unlearn.
         workplace: Where trainings keep what they go on from.
-        atomically: Context manager that gives a temporary path and moves it into place.
         progress: Told of progress.
         processes: Who trains.
 
@@ -136,7 +132,7 @@ def unlearn_by_training(
         canary_set.inserted,
         parse_replacement(config.replacement, vocabulary, LSTMLanguageModel(original.model), places),
         config,
-        ShardTrainer(vocabulary.symbols, original.training, workplace, atomically, progress, processes),
+        ShardTrainer(vocabulary.symbols, original.training, workplace, progress, processes),
         evaluations(original.model, original.data, config.precision),
         progress,
     )
