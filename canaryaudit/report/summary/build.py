@@ -286,9 +286,9 @@ def _method(
     # A canary that was not measured again stays what it was: silence is no proof.
     states = before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
-    known = [masker.told(figure) for figure in bits if figure is not None]
+    known = [masker.rounded(figure) for figure in bits if figure is not None]
     cases = [state.worst_case.bits for state in states.values() if state.worst_case]
-    worst = [masker.told(figure) for figure in cases if figure is not None]
+    worst = [masker.rounded(figure) for figure in cases if figure is not None]
     fidelity, cost = record.fidelity, record.cost
     accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
     loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before

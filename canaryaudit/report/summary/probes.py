@@ -8,10 +8,10 @@ from canaryaudit.report.schema import CanaryState, ProbeFigure, PromptFigure, Wo
 from canaryaudit.report.summary.masking import Masker
 
 PROBES_WORDS = (
-    "Every secret was also asked for in other ways: after text that precedes its template, by the template's last "
-    "words, in other words, without the template, and with part of the secret known. References that were never "
-    "inserted were asked the very same. The worst case of a canary is the way that shows most of it; p is the share "
-    "of references whose own worst case is as bad, so that the number of ways is allowed for."
+    "A probe is a prompt, and what is known of the secret. Besides the template's prefix, every secret was asked for "
+    "after preceding text, by the end of the prefix, in other words, without the prefix, and with part of it known. "
+    "Unseen references were asked by the same probes. A canary's worst case is the probe that exposes it most. Its p "
+    "is the share of references that are as exposed at their own worst, which allows for the number of probes."
 )
 _ASKED = {
     "template": "by the template's own prefix",
@@ -23,7 +23,7 @@ _ASKED = {
 
 
 def asked(probe: ProbeName) -> str:
-    """Say how a secret was asked for."""
+    """Return how a secret was asked for, in words."""
     family = probe.prompt.split("-")[0]
     said = "by a prompt of yours" if family == "given" else _ASKED[family]
     named = "" if family == "template" else f" ({probe.prompt})"
