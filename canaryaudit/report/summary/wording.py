@@ -318,7 +318,8 @@ def limits(
     lines = [
         "Canaries represent secrets of the same form, repeated as often, in the same text. A real secret may be "
         "repeated more often, or occur in a context that was not tested.",
-        f"{prompting}{probed}{further}. Other attacks, such as {more} prompts or the model's internal states, were not tested.",
+        f"{prompting}{probed}{further}. Other attacks, such as {more} prompts or the model's internal states, were not "
+        "tested.",
         "Exposure is a rank within one space. It does not cover the template's own words or the rest of the corpus, "
         "and it is no proof of differential privacy.",
         f"By chance, about 1 in 20 unseen secrets has an exposure above {NEVER_SEEN_BITS:.2f} bits.",
