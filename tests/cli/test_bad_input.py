@@ -26,16 +26,16 @@ def refuse(status: int, expected: str, *arguments: str | Path) -> None:
 # --- the corpus -----------------------------------------------------------------------------------------
 
 CORPORA: dict[str, tuple[bytes, str]] = {
-    "empty.txt": (b"", "empty: give a file with text in it"),
-    "blank.txt": (b" \n\n \n", "nothing but white space"),
+    "empty.txt": (b"", "empty: give a file that contains text"),
+    "blank.txt": (b" \n\n \n", "only white space"),
     "latin.txt": ("café au lait\n\n".encode("latin-1") * 50, "not UTF-8 at byte 3: convert it"),
     "utf16.txt": ("tea\n\ncoffee".encode("utf-16"), "UTF-16: convert it with: iconv"),
     "binary.txt": (bytes(range(256)) * 9, "binary (NUL at byte 0): give plain UTF-8 text"),
     "one_line.txt": (b"the sea is wide " * 625_000, "one paragraph of 10,000,002 characters"),
     "short.txt": (b"one\n\ntwo\n\nthree\n\nfour\n\nfive\n", "too short: 42 insertions need as many places"),
-    "picture.png": (b"\x89PNG", "unknown ending: expected .txt"),
-    "broken.jsonl": (b'{"text": "a"}\n{"te', "not well-formed jsonl"),
-    "broken.parquet": (b"PAR1xxxx", "not well-formed parquet"),
+    "picture.png": (b"\x89PNG", "unknown extension: expected .txt"),
+    "broken.jsonl": (b'{"text": "a"}\n{"te', "not valid jsonl"),
+    "broken.parquet": (b"PAR1xxxx", "not valid parquet"),
 }
 
 
@@ -77,19 +77,19 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("-t", "{digits:4}", "--secret", "12345"), 1, "a secret of 5 characters does not fit"),
         (("-t", "{digits:4}", "--secret", "abcd"), 1, "does not fit the slots"),
         (("-t", "{digits:4}", "--secret", ""), 1, "does not fit the slots"),
-        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "none is left after"),
+        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "no free one came up in"),
         (("-r", "0"), 2, "repetitions of 0: expected 1 or more"),
         (("-r", "4,-1"), 2, "repetitions of -1: expected 1 or more"),
         (("-r", "often"), 2, "expected whole numbers separated by commas"),
         (("-r", "1.5"), 2, "expected whole numbers separated by commas"),
         (("-r", "9" * 30), 1, "too short"),
-        (("-n", "0"), 2, "nothing to insert"),
+        (("-n", "0"), 2, "nothing to audit"),
         (("-n", "-1"), 2, "--canaries: expected at least 0, got -1"),
         (("-n", "9" * 15), 1, "too short"),
         (("-n", "many"), 2, "see canaryaudit insert --help"),
         (("--controls", "-1"), 2, "--controls: expected at least 0"),
         (("--controls", "9" * 15), 2, "--controls: expected at most 10000"),
-        (("--holdout", "1"), 2, "--holdout 1: expected a share of at least 0 and below 1"),
+        (("--holdout", "1"), 2, "--holdout 1: expected a share from 0 to below 1"),
         (("--holdout", "nan"), 2, "--holdout nan: expected a share"),
         (("--skip-chars", "999999"), 1, "leaves nothing of the 12,000"),
         (("--seed", "-1"), 2, "--seed: expected at least 0, got -1"),
@@ -104,7 +104,7 @@ def test_an_insertion_that_cannot_be_made(flags: tuple[str, ...], status: int, e
 def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> None:
     result = canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", "{lower:7}", "--secret", "harbour")
     assert result.status == 1
-    assert "already stands in the corpus" in result.complaint
+    assert "already occurs in the corpus" in result.complaint
     assert "harbour" not in result.err
 
 
@@ -409,4 +409,4 @@ def test_a_missing_run_directory_of_a_known_corpus_is_named(tmp_path: Path) -> N
     shutil.rmtree("runs", ignore_errors=True)
     result = canaryaudit("insert", "alice", "-o", "RUN")
     if result.status:  # The text is not shipped, but somebody may have put it where the message says.
-        assert "put it at corpora/alice.txt" in result.complaint
+        assert "save it as corpora/alice.txt" in result.complaint
