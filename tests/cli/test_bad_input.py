@@ -114,7 +114,7 @@ def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> N
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (".", "holds something else (sea.txt): choose an empty or a new directory"),
+        (".", "holds other files (sea.txt): choose an empty or a new directory"),
         ("sea.txt", "is a file: choose another directory"),
         ("sea.txt/RUN", "part of the path is a file; choose another directory"),
         ("x" * 300, "the name is too long"),
@@ -160,7 +160,7 @@ def test_a_second_insert_of_a_changed_text_must_be_forced(make_run: MakeRun) -> 
 
 @pytest.mark.parametrize("command", ["train", "measure", "unlearn", "report"])
 def test_a_run_that_is_none(command: str, workplace: Path) -> None:
-    refuse(1, "no such run directory: nowhere; make it: canaryaudit insert", command, "nowhere")
+    refuse(1, "no such run directory: nowhere; create it: canaryaudit insert", command, "nowhere")
     refuse(1, "is not a run directory", command, workplace)
     refuse(1, "is not a run directory", command, "sea.txt")
 
@@ -304,7 +304,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("train", "--epochs", "7"), 1, "canaryaudit train RUN --epochs 7 --force"),
         (("measure", "--model", "later"), 1, "no model is called 'later': expected before or after-NAME"),
         (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x', but before, after-second-order"),
-        (("measure", "--model", "after-../x"), 1, "cannot be used"),
+        (("measure", "--model", "after-../x"), 1, "invalid name"),
         (("measure", "--samples", "1"), 2, "--samples: expected at least 100, got 1"),
         (("measure", "--estimators", "exact,guess"), 2, "--estimators: expected 'exact', 'importance', 'sampled'"),
         (("measure", "--estimators", ""), 2, "--estimators: expected 'exact'"),
@@ -322,7 +322,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not suit the model"),
         (("unlearn", "--name", "x", "--canary", "canary-99"), 1, "this run has canary-01, canary-02"),
         (("unlearn", "--name", "x", "--canary", "control-001"), 1, "no inserted canary is called 'control-001'"),
-        (("unlearn", "--name", "../x"), 1, "cannot be used: expected a-z"),
+        (("unlearn", "--name", "../x"), 1, "invalid name '../x': expected a-z"),
         (("unlearn", "--max-fidelity-drop", "0"), 2, "--max-fidelity-drop: expected more than 0"),
         (("unlearn", "--retain-windows", "-1"), 2, "--retain-windows: expected at least 0, got -1"),
         (("unlearn", "--name", "x", "--replacement", "delete"), 1, "use --replacement decoys, or --method first-order"),
