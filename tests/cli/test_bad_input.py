@@ -142,8 +142,7 @@ def test_a_second_insert_with_other_options_must_be_forced(
 ) -> None:
     run = make_run("trained")
     expected = (
-        f"RUN already holds a run, which differs in its {part}: choose another directory, or replace the run with "
-        "--force"
+        f"RUN already holds a run that differs in its {part}: choose another directory, or replace the run with --force"
     )
     refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT, *flags)
 
@@ -152,7 +151,7 @@ def test_a_second_insert_of_a_changed_text_must_be_forced(make_run: MakeRun) -> 
     run = make_run("trained")
     corpus = Path("sea.txt")
     corpus.write_text(corpus.read_text("utf-8").replace("harbour", "harbor", 1), "utf-8")
-    refuse(1, "RUN already holds a run, which differs in its corpus (sea.txt)", "insert", corpus, "-o", run, *INSERT)
+    refuse(1, "RUN already holds a run that differs in its corpus (sea.txt)", "insert", corpus, "-o", run, *INSERT)
     succeed("insert", corpus, "-o", run, *INSERT, "--force")
     encoded = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
     assert set(tree(run)) == {"manifest.json", "corpus.txt", "heldout.txt", "canaries.json"} | encoded
@@ -303,7 +302,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("train", "--size", "paper"), 1, "RUN has a model trained with size small, not with --size paper"),
         (("train", "--epochs", "7"), 1, "canaryaudit train RUN --epochs 7 --force"),
         (("measure", "--model", "later"), 1, "no model is called 'later': expected before or after-NAME"),
-        (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x', but before, after-second-order"),
+        (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x': choose one of before, after-second-order"),
         (("measure", "--model", "after-../x"), 1, "invalid name"),
         (("measure", "--samples", "1"), 2, "--samples: expected at least 100, got 1"),
         (("measure", "--estimators", "exact,guess"), 2, "--estimators: expected 'exact', 'importance', 'sampled'"),
@@ -327,7 +326,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("unlearn", "--retain-windows", "-1"), 2, "--retain-windows: expected at least 0, got -1"),
         (("unlearn", "--name", "x", "--replacement", "delete"), 1, "use --replacement decoys, or --method first-order"),
         (("unlearn", "--tau", "-1"), 2, "--tau: expected more than 0, got -1"),
-        (("unlearn",), 1, "has an unlearning 'second-order' already: use --force to do it again, or another --name"),
+        (("unlearn",), 1, "already has an unlearning 'second-order': use --force to replace it, or another --name"),
         (
             ("report", "--format", "pdf"),
             2,

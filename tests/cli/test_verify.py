@@ -134,7 +134,12 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "state", "detail"),
     [
-        ("measurements/before.json", {"model_sha256": "0" * 64}, "stale", "the model was replaced after it was measured"),
+        (
+            "measurements/before.json",
+            {"model_sha256": "0" * 64},
+            "stale",
+            "the model was replaced after it was measured",
+        ),
         ("measurements/before.json", {"model": "after-x"}, "damaged", "the measurement of another model"),
         ("measurements/before.json", {"canaries": []}, "stale", "measured with other canaries"),
         (f"{UNLEARNED}/unlearning.json", {"origin_sha256": "0" * 64}, "stale", "which it started from, was recreated"),

@@ -173,9 +173,7 @@ def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run
     (run.path / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(RunDirectoryError, match=r"has results but no manifest.json: .*insert CORPUS -o .* --force"):
         RunDirectory.open(run.path)
-    with pytest.raises(
-        RunDirectoryError, match=r"a run without manifest.json: .*insert CORPUS -o .* --force"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"a run without manifest.json: .*insert CORPUS -o .* --force"):
         make_run(run.path)
     assert (run.path / "model.safetensors").read_bytes() == b"weights"
     assert make_run(run.path, replace=True).canary_set()
