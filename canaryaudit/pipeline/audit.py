@@ -101,8 +101,8 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     record = run.unlearning(name)
     if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan, or "
-            f"delete {run.weights_path(f'after-{name}').parent}"
+            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan, "
+            f"or delete {run.weights_path(f'after-{name}').parent}"
         )
     pipeline.progress.info(f"{name!r} was already unlearned.")
     _measure(pipeline, f"after-{name}", measure_options)

@@ -171,8 +171,8 @@ class Pipeline(RunSession):
                 )
             if differing := difference(self.run.unlearning(name), options, self.run.canary_set().inserted):
                 raise UnlearningError(
-                    f"{self.run.path} already has an unlearning {name!r} that differs in its {differing}: use --force to "
-                    "replace it, or another --name"
+                    f"{self.run.path} already has an unlearning {name!r} that differs in its {differing}: use --force "
+                    "to replace it, or another --name"
                 )
             self.progress.info(f"{name!r} was already unlearned, but not measured: measuring it.")
             self.measure(f"after-{name}", measure_options)

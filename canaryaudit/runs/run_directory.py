@@ -357,7 +357,7 @@ class RunDirectory:
     @property
     def see_how(self) -> str:
         """What to do about a lost or damaged file, as a clause; the manifest has the original options."""
-        return f"to see the repair command, run: {command('canaryaudit', 'verify', self.path)}"
+        return f"see the repair command with: {command('canaryaudit', 'verify', self.path)}"
 
     @property
     def lost_half(self) -> Path | None:

@@ -177,7 +177,7 @@ def test_a_model_whose_record_is_lost_is_not_trained_over(make_run: MakeRun, com
     weights = (run / "model.safetensors").read_bytes()
     refused = canaryaudit(command[0], run, *command[1:])
     assert refused.status == 1
-    assert "RUN/model.json is missing, but the rest of the model exists: to see the repair command, run: " in (
+    assert "RUN/model.json is missing, but the rest of the model exists: see the repair command with: " in (
         refused.complaint
     )
     assert (run / "model.safetensors").read_bytes() == weights

@@ -211,7 +211,7 @@ def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, 
         read_everything(run)
     message = str(caught.value)
     assert str(run.path / name) in message
-    way = "to see the repair command, run: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
+    way = "see the repair command with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
     assert way in message
     assert ("delete" in message) is (name != "model.json")
     assert "\n" not in message
@@ -318,7 +318,7 @@ def test_damaged_weights_are_refused_with_the_command_that_tells_how_to_make_the
     unlearn(run, "x")
     run.verify_weights(model)
     run.weights_path(model).write_bytes(b"bit rot")
-    with pytest.raises(ModelError, match="is damaged .*to see the repair command, run: canaryaudit verify "):
+    with pytest.raises(ModelError, match="is damaged .*see the repair command with: canaryaudit verify "):
         run.verify_weights(model)
 
 

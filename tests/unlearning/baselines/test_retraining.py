@@ -153,7 +153,7 @@ def test_an_interrupted_retraining_goes_on_to_the_very_same_weights(
         case.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=5), method="retrain", max_fidelity_drop=1.0)
     progress = Recorder()
     resumed = case.unlearn(tmp_path / "parts", progress=progress, method="retrain", max_fidelity_drop=1.0)
-    assert any("Going on from the checkpoint" in said for said in progress.said)
+    assert any("Resuming from a checkpoint" in said for said in progress.said)
     assert same_weights(resumed.model, whole.model)
 
 
