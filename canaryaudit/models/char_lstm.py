@@ -87,9 +87,7 @@ class LSTMLanguageModel:
             # Padded with zero columns to a multiple of the vector size, V': at a matrix's edge, a row's products round
             # differently at another batch position if more than two threads share the work.
             pad = -len(self.vocabulary) % _VECTOR
-            self._output = nn.functional.pad(
-                model.output.weight.detach().float().T.contiguous(), (0, padding)
-            )  # (H, V')
+            self._output = nn.functional.pad(model.output.weight.detach().float().T.contiguous(), (0, pad))  # (H, V')
             self._output_bias = nn.functional.pad(model.output.bias.detach().float(), (0, pad))
 
     @torch.no_grad()
