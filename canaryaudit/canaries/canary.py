@@ -40,7 +40,7 @@ class Canary(BaseModel):
 
     @property
     def masked(self) -> bool:
-        """Whether outputs must hide the secret unless told otherwise."""
+        """Whether outputs must hide the secret by default."""
         return self.origin != "generated"
 
 
