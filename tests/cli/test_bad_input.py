@@ -318,7 +318,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("unlearn", "--solver", "luck"), 2, "--solver: expected 'adam', 'cg', 'lissa' or 'kronecker', got 'luck'"),
         (("unlearn", "--name", "x", "--replacement", "nothing"), 1, "expected decoys, sampled, delete or text:WORDS"),
         (("unlearn", "--name", "x", "--replacement", "text:"), 1, "the replacement text is empty"),
-        (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not suit the model"),
+        (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not fit the model"),
         (("unlearn", "--name", "x", "--canary", "canary-99"), 1, "this run has canary-01, canary-02"),
         (("unlearn", "--name", "x", "--canary", "control-001"), 1, "no inserted canary is called 'control-001'"),
         (("unlearn", "--name", "../x"), 1, "invalid name '../x': expected a-z"),

@@ -61,7 +61,7 @@ def test_no_figure_of_held_out_text_is_told_where_none_was_held_out(workplace: P
     assert "held-out" not in said
     shards = ("--method", "sisa", "--shards", "2", "--max-fidelity-drop", "1")
     notes = succeed("unlearn", "RUN", *shards, *FAST, "--json").document["notes"]
-    assert any("2 shards together had accuracy" in note for note in notes)
+    assert any("the ensemble of 2 shards had accuracy" in note for note in notes)
     assert not any("held-out" in note for note in notes)
 
 
