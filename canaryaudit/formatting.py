@@ -27,7 +27,7 @@ def decimal(value: float | None, digits: int = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """Write a change with its sign."""
+    """Format a change with its sign."""
     text = decimal(value, digits)
     return "+" + text if value is not None and value > 0 and text.strip("0.,") else text
 
@@ -52,12 +52,12 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """Write a share in percent."""
+    """Format a share in percent."""
     return MISSING if share is None else decimal(100 * share, digits) + " %"
 
 
 def points(share: float | None, digits: int = 2) -> str:
-    """Write a change of a share in percentage points."""
+    """Format a change of a share in percentage points."""
     return MISSING if share is None else signed(100 * share, digits) + " points"
 
 
@@ -152,9 +152,8 @@ def _shown(character: str) -> str:
 def visible(text: str) -> str:
     """Return ``text`` on one line, with control and invisible characters replaced by visible symbols.
 
-    A line feed becomes ``↵``; escape and the other control characters, bidirectional overrides, zero-width
-    and unassigned characters become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show.
-    Applying it twice changes nothing.
+    A line feed becomes ``↵``. Escape and other control characters, bidirectional overrides, zero-width and unassigned
+    characters become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show. The function is idempotent.
     """
     return text if _PLAIN.fullmatch(text) else "".join(map(_shown, text))
 

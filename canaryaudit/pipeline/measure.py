@@ -1,11 +1,11 @@
-"""The measuring stage: its configuration."""
+"""Measure stage: its configuration."""
 
 from canaryaudit.exposure import MeasurementConfig
 from canaryaudit.plan import MeasureOptions
 
 
 def measurement_config(options: MeasureOptions) -> MeasurementConfig:
-    """Return how to measure by the options of a command."""
+    """Convert a command's options to a measurement configuration."""
     return MeasurementConfig(
         num_references=options.samples,
         estimators=options.estimators,
