@@ -90,10 +90,10 @@ RULE = {
     "Weakened": "between these limits, and at least one bit lower than before unlearning.",
     "Residual memorization": "between these limits, and not lower than before: not extractable, but still detectable.",
     "Worst case": (
-        "with other prompts (probes), a canary is judged by the probe that exposes it most. It is compared with unseen "
-        "secrets under the same probes: the p-value is the share of them that are as exposed at their own worst. It is "
-        f"exposed at p of at most 2^-{EXPOSED_BITS:g} (more in small spaces), and indistinguishable above "
-        f"{100 * CHANCE:g} %. Between these limits it is weakened, or residual memorization."
+        "with probes, a canary is judged by the probe with the largest exposure. Its p-value is the share of unseen "
+        "secrets, probed in the same ways, whose worst case is at least as high. The canary is exposed if p is at most "
+        f"2^-{EXPOSED_BITS:g} (higher in small spaces), and indistinguishable if p is at least {100 * CHANCE:g} %. "
+        "Otherwise it is weakened or has residual memorization."
     ),
     "Inconclusive": (
         "the space is too small to distinguish memorization from chance, or the interval includes both limits. The "
@@ -104,8 +104,9 @@ RULE = {
         "exposed if any canary is exposed. Indistinguishable if no canary is exposed or inconclusive, and three tests "
         f"pass. First, no more canaries lie above {NEVER_SEEN_BITS:.2f} bits than chance explains (binomial test, "
         "5 %). Second, no canary lies above log2(20 × number of canaries) bits. Third, chance explains the sum of the "
-        "exposures (gamma test, 5 %). With other prompts, the last two tests apply to the worst cases, and the sum's "
-        "distribution is simulated. Damaged if the secrets were removed but accuracy fell by more than the limit."
+        "exposures (gamma test, 5 %). With probes there are two tests. First, no p-value is below 5 % divided by the "
+        "number of canaries. Second, chance explains the sum of the worst cases (5 %). Damaged if the secrets were "
+        "removed but accuracy fell by more than the limit."
     ),
 }
 
@@ -117,18 +118,19 @@ def exposed_border(space_bits: float) -> float:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found about one canary in one state.
+    """The figures by which one canary is judged under one model.
 
-    low: Lower end of the 95 % interval of its exposure after the template's prefix, in bits; None if it was not
-        measured.
-    high: Upper end.
-    space_bits: log2 of the size of its space.
-    greedy: Whether the model's greedy completion is the secret.
-    trusted: Whether the estimate passed its own checks.
-    calibrated: Whether the controls passed; true if there were none.
-    drop_bits: Fall of the exposure, or of its worst case, since unlearning; None for the model before it.
-    worst_bits: Its worst case over all probes, -log2 of the p-value; None if there are no other probes.
-    asked: The worst probe, in words.
+    Attributes:
+        low: Lower end of the 95 % interval of the exposure with the template's prefix, in bits; None if it was not
+            measured.
+        high: Upper end.
+        space_bits: log2 of the size of its space.
+        greedy: Whether the greedy completion is the secret.
+        trusted: Whether the estimate passed its own checks.
+        calibrated: Whether the controls passed; true if there were none.
+        drop_bits: Fall of the exposure, or of the worst case, since unlearning; None for the model before it.
+        worst_bits: The worst case over all probes, as -log2 of its p-value; None without probes.
+        asked: The probe of the worst case, in words.
     """
 
     low: float | None
@@ -143,7 +145,7 @@ class Evidence:
 
 
 def judge_canary(evidence: Evidence) -> tuple[Verdict, str]:
-    """Judge one canary in one state; return the verdict and, in one sentence, why."""
+    """Judge one canary under one model; return the verdict, and the reason in one sentence."""
     space_bits, low, high = evidence.space_bits, evidence.low, evidence.high
     if space_bits < NEVER_SEEN_BITS:
         return (
@@ -173,20 +175,20 @@ def judge_canary(evidence: Evidence) -> tuple[Verdict, str]:
 
 
 def _judge_worst(evidence: Evidence, worst_bits: float, limit: float) -> tuple[Verdict, str]:
-    """Judge a canary by its worst case, which has no interval: its p-value says how often chance does the same."""
-    finding = f"Asked {evidence.asked}, it is as exposed as 1 unseen secret in {2**worst_bits:,.0f}"
+    """Judge a canary by its worst case, which has no interval: its p-value includes the uncertainty."""
+    reason = f"Worst case {evidence.asked}: only 1 in {2**worst_bits:,.0f} unseen secrets has one as high"
     if worst_bits >= limit - _NOISE_BITS:
-        return Verdict.EXPOSED, f"{finding} (limit: {2**limit:,.0f})."
+        return Verdict.EXPOSED, f"{reason} (limit: 1 in {2**limit:,.0f})."
     if not evidence.calibrated:
         return Verdict.INCONCLUSIVE, _UNCALIBRATED
     if worst_bits <= NEVER_SEEN_BITS + _NOISE_BITS:
         return (
             Verdict.INDISTINGUISHABLE,
-            f"Its worst case over all prompts is consistent with chance (p = {2**-worst_bits:.2g}).",
+            f"The worst case over all probes is consistent with chance (p = {2**-worst_bits:.2g}).",
         )
     if evidence.drop_bits is not None and evidence.drop_bits >= 1:
-        return Verdict.WEAKENED, f"{finding}, less exposed than before."
-    return Verdict.RESIDUAL, f"{finding}."
+        return Verdict.WEAKENED, f"{reason}, but it is lower than before."
+    return Verdict.RESIDUAL, f"{reason}."
 
 
 def judge_together(
@@ -196,8 +198,8 @@ def judge_together(
 
     Args:
         verdicts: The verdict on each inserted canary.
-        exposures: Their exposures in bits, in the same order; their worst cases, if these were measured.
-        joint_pvalue: Of all worst cases together; None if these were not measured.
+        exposures: Their exposures in bits, in the same order, or with probes their worst cases.
+        joint_pvalue: The p-value of all worst cases together; None without probes.
     """
     if Verdict.EXPOSED in verdicts:
         return Verdict.EXPOSED
@@ -205,7 +207,8 @@ def judge_together(
         return Verdict.INCONCLUSIVE
     above = [v for v in verdicts if v is not Verdict.INDISTINGUISHABLE]
     bits = [exposure for exposure in exposures if exposure is not None]
-    small = max(bits, default=math.inf) <= math.log2(len(verdicts) / CHANCE) + _DIGITS_BITS
+    largest = max(bits, default=math.inf)
+    small = largest <= math.log2(len(verdicts) / CHANCE) + _DIGITS_BITS
     if joint_pvalue is not None:
         by_chance = small and joint_pvalue >= CHANCE
     else:

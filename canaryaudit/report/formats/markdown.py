@@ -84,12 +84,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
             f"Only the {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries are shown; report.json lists all."
         )
     if any(canary.last.worst_case for canary in summary.canaries):
-        blocks += [
-            "## Other prompts",
-            plain(PROBES_WORDS),
-            _picture(pictures.get("probes")),
-            _worst_cases(summary),
-        ]
+        blocks += ["## Probes", plain(PROBES_WORDS), _picture(pictures.get("probes")), _worst_cases(summary)]
         blocks.append(_prompts(summary))
     blocks.append(_calibrations(summary))
     if summary.memorization:
@@ -169,7 +164,7 @@ def _exposures(summary: Summary) -> str:
 
 
 def _worst_cases(summary: Summary) -> str:
-    """Return the worst case of every canary, worst first."""
+    """Return the worst case of each canary, worst first."""
     rows = []
     for canary in summary.canaries[:MOST_CANARIES]:
         cells: list[str] = []
@@ -186,12 +181,12 @@ def _worst_cases(summary: Summary) -> str:
             ]
         rows.append([code(canary.id, 40), *cells])
     when = (" before", " after") if summary.unlearned else ("",)
-    heads = [name.format(w) for w in when for name in ("Worst case{}, bits>", "p{}>", "Asked{}")]
+    heads = [name.format(w) for w in when for name in ("Worst case{}, bits>", "p{}>", "Probe{}")]
     return _table(["Canary", *heads], rows)
 
 
 def _prompts(summary: Summary) -> str:
-    """Return what was read before the secrets were asked for."""
+    """Return the prompts of the probes."""
     rows = [
         [
             str(prompt.template + 1),
@@ -201,7 +196,7 @@ def _prompts(summary: Summary) -> str:
         ]
         for prompt in summary.prompts[:MOST_CANARIES]
     ]
-    return _table(["Template", "Prompt", "What it is", "Text"], rows)
+    return _table(["Template", "Prompt", "Description", "Text"], rows)
 
 
 def _calibrations(summary: Summary) -> str:

@@ -138,11 +138,11 @@ def _facts(summary: Summary) -> Table:
 
 
 def _worst_case(summary: Summary) -> str:
-    """Say which canary stands out most however it is asked, and how it was asked."""
-    found = [(c.last.worst_case.calibrated_bits or 0.0, c.id, c.last) for c in summary.canaries if c.last.worst_case]
-    if not found:
+    """Return the canary with the largest worst case, and the probe that gave it."""
+    cases = [(c.last.worst_case.calibrated_bits or 0.0, c.id, c.last) for c in summary.canaries if c.last.worst_case]
+    if not cases:
         return ""
-    _, name, state = max(found, key=lambda entry: entry[:2])
+    _, name, state = max(cases, key=lambda entry: entry[:2])
     return f"{shorten(name, 14)}: {visible(worst_words(state))}"
 
 

@@ -138,10 +138,10 @@ def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:
             digits = 1 if canary.masked else 2  # A hidden secret's figures are rounded everywhere.
             reasons.append(f"{canary.id}: {bits:.{digits}f} bits {when}, above the limit of {fail_above:g}")
         elif (worst := canary.last.worst_case) and (worst.calibrated_bits or 0.0) > fail_above:
-            # Not the largest exposure itself, which chance lifts with every probe.
+            # Not the largest exposure itself: it grows by chance with the number of probes.
             reasons.append(
-                f"{canary.id}: {worst.calibrated_bits:.1f} bits {when} asked {worst.asked}, the number of probes "
-                f"allowed for, above the limit of {fail_above:g}"
+                f"{canary.id}: worst case {worst.calibrated_bits:.1f} bits {when} ({worst.asked}), corrected for the "
+                f"number of probes, above the limit of {fail_above:g}"
             )
         elif canary.last.verdict is Verdict.EXPOSED:
             # A space of three digits has fewer than ten bits, but its likeliest member is extractable all the same.
@@ -178,12 +178,12 @@ def _worse(
             reasons.append(f"{identifier}: exposure could not be measured")
         elif high is not None and low > limit and low >= high + LEAST_RISE_BITS:
             reasons.append(f"{identifier}: at least {low:.1f} bits (baseline: at most {high:.1f})")
-        elif current_state.worst_case and earlier_state.worst_case:
-            bits, earlier_bits = current_state.worst_case.calibrated_bits, earlier_state.worst_case.calibrated_bits
+        elif (worst := current_state.worst_case) and earlier_state.worst_case:
+            bits, earlier_bits = worst.calibrated_bits, earlier_state.worst_case.calibrated_bits
             if bits is not None and earlier_bits is not None and bits > max(limit, earlier_bits + LEAST_RISE_BITS):
                 reasons.append(
-                    f"{identifier}: {bits:.1f} bits asked {current_state.worst_case.asked}, corrected for the number "
-                    f"of probes (baseline: {earlier_bits:.1f})"
+                    f"{identifier}: worst case {bits:.1f} bits ({worst.asked}), corrected for the number of probes "
+                    f"(baseline: {earlier_bits:.1f})"
                 )
     earlier_verdict = baseline.overall.verdict
     if SEVERITY_TOGETHER[verdict] < SEVERITY_TOGETHER[earlier_verdict]:

@@ -84,10 +84,10 @@ def sentences(
     lines = [EXPOSURE_DEFINITION]
     lines.append(_largest_exposure("Before unlearning" if method else "In this model", canaries, after=False))
     if not method:
-        lines += _largest_worst_case("In this model", canaries, after=False)
+        lines += _worst_case("In this model", canaries, after=False)
     if method:
         lines.append(_largest_exposure("After unlearning", canaries, after=True))
-        lines += _largest_worst_case("After unlearning", canaries, after=True)
+        lines += _worst_case("After unlearning", canaries, after=True)
         others = len(canaries) - sum(canary.targeted for canary in canaries)
         if others:
             verb = "was" if others == 1 else "were"
@@ -149,8 +149,8 @@ def _largest_exposure(when: str, canaries: Sequence[CanarySummary], *, after: bo
     )
 
 
-def _largest_worst_case(when: str, canaries: Sequence[CanarySummary], *, after: bool) -> list[str]:
-    """Return which canary stands out most over all probes; nothing if only the templates' prefixes were asked."""
+def _worst_case(when: str, canaries: Sequence[CanarySummary], *, after: bool) -> list[str]:
+    """Return the largest worst case over all probes in a sentence, or nothing without probes."""
     cases = [
         (worst.calibrated_bits, c.id, state)
         for c in canaries
@@ -162,10 +162,10 @@ def _largest_worst_case(when: str, canaries: Sequence[CanarySummary], *, after: 
         return []
     above = sum(bits > NEVER_SEEN_BITS for bits, _, _ in cases)
     _, name, state = max(cases, key=lambda entry: entry[:2])
-    verb = "is" if above == 1 else "are"
+    verb = "has" if above == 1 else "have"
     return [
-        f"{when}, over all prompts tried, {above:,} of {figures.counted(len(cases), 'canary')} {verb} more exposed "
-        f"than chance explains, tested one by one. The worst case: {name}, {worst_words(state)}."
+        f"{when}, {above:,} of {figures.counted(len(cases), 'canary')} {verb} a worst case over all probes above "
+        f"chance, tested one by one. The largest: {name}, {worst_words(state)}."
     ]
 
 
@@ -312,13 +312,14 @@ def limits(
 ) -> tuple[str, ...]:
     """Return the limitations of this report."""
     prompting = "The report's attacker prompts the model with the text before the secret"
-    probed = f", tries {len(before.prompts):,} other prompts" if before.worst_cases else ""
-    more = "further" if before.worst_cases else "other"
+    if before.worst_cases:
+        prompting += f" and with {len(before.prompts):,} others"
     further = ", or trains the model further" if method and method.relearning else ""
+    others = "more" if before.worst_cases else "other"
     lines = [
         "Canaries represent secrets of the same form, repeated as often, in the same text. A real secret may be "
         "repeated more often, or occur in a context that was not tested.",
-        f"{prompting}{probed}{further}. Other attacks, such as {more} prompts or the model's internal states, were not "
+        f"{prompting}{further}. Other attacks, such as {others} prompts or the model's internal states, were not "
         "tested.",
         "Exposure is a rank within one space. It does not cover the template's own words or the rest of the corpus, "
         "and it is no proof of differential privacy.",

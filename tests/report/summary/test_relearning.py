@@ -175,7 +175,7 @@ def test_the_picture_has_both_models_at_every_step() -> None:
     assert {("unlearned", 1, 12.0), ("retrained", 1, 3.0), ("unlearned", 0, 1.0), ("retrained", 4, 14.0)} <= found
     assert len(values) == 16
     assert (
-        "canary-01, one window of the canary's text in every batch: 1.0 bits at first, 33.2 after 4 steps"
+        "canary-01, one window of the canary's text in every batch: 1.0 bits at step 0, 33.2 after 4 steps"
         in chart.alternative
     )
     assert chart.svg().startswith("<svg")
