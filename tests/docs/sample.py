@@ -45,7 +45,7 @@ def transcript(output: str) -> str:
     if not rules:
         raise ValueError("expected a table in the audit's output: adapt tests/docs/sample.py to its new form")
     first = rules[0] + 1
-    rows = [line for line in lines[first : first + lines[first:].index("")]]
+    rows = lines[first : first + lines[first:].index("")]
     shown = [*(line for line in lines[: first - 2] if line), lines[first - 2], lines[first - 1], *rows[:SHOWN_CANARIES]]
     left = len(rows) - SHOWN_CANARIES
     shown += [f" … and {left} more"] if left > 0 else []
