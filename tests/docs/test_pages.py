@@ -13,6 +13,7 @@ from canaryaudit.plan import read_plan
 from tests.commands import ROOT
 from tests.docs import cli_reference
 from tests.docs.pages import NOTEBOOKS, PAGES, Example, examples, name_of
+from tests.test_architecture import ORDER
 
 LINKED = (*PAGES, ROOT / "CHANGELOG.md", ROOT / "corpora" / "README.md", *sorted((ROOT / "reports").rglob("*.md")))
 LINK = re.compile(r"\]\((?!https?:|mailto:|data:)([^)\s#]*)(?:#([^)\s]*))?\)")
@@ -49,10 +50,16 @@ def test_a_broken_link_and_a_missing_heading_are_noticed(tmp_path: Path) -> None
     assert broken_links(page) == ["](page.md#nothing)", "](gone.md)"]
 
 
-@pages
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "notes"], ids=name_of)
 def test_lines_of_prose_fit(page: Path) -> None:
     lines = [line for line in page.read_text("utf-8").splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > 120] == []
+
+
+def test_the_order_of_the_package_is_the_one_that_is_checked() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (listed,) = re.findall(r"^`errors`.*?\.$", text, re.M | re.S)
+    assert tuple(re.findall(r"`(\w+)`", listed)) == ORDER
 
 
 def test_the_readme_is_short() -> None:
