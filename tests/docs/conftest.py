@@ -21,7 +21,7 @@ def tiny_model() -> Iterator[None]:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with ``notes.txt``, in which two telephone numbers stand."""
-    text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:8_000]
+    text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:16_000]
     numbers = "".join(f"my telephone number is {number}\n\n" for number in ("5550142671", "5550178802"))
     (tmp_path / "notes.txt").write_text(text + "\n\n" + numbers, "utf-8")
     monkeypatch.chdir(tmp_path)
