@@ -45,7 +45,16 @@ class Canary(BaseModel):
 
 
 class CanarySet(BaseModel):
-    """All canaries and controls of a run, and the definition of their spaces: the contents of canaries.json."""
+    """All canaries and controls of a run, and the definition of their spaces: the contents of canaries.json.
+
+    Example:
+        >>> text = "my code is {digits:4}."
+        >>> canary = Canary(id="canary-01", template=text, completion="0123", repetitions=8)
+        >>> control = Canary(id="control-01", template=text, completion="9630", repetitions=0, control=True)
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=(canary, control))
+        >>> [canary.id for canary in canary_set.controls], canary_set.space(Template.parse(text)).size
+        (['control-01'], 10000)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

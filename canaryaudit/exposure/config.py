@@ -14,7 +14,12 @@ ALL_ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "
 
 
 class MeasurementConfig(BaseModel):
-    """How to measure; checked when made."""
+    """How to measure; checked when made.
+
+    Example:
+        >>> MeasurementConfig(num_references=1_000, estimators=("exact", "sampled")).enumerate_up_to
+        1000000
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -11,22 +11,51 @@ from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.unlearn import check_options, difference
 from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
-from canaryaudit.progress import ProgressReporter
+from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import CorpusFacts, Measurement
 from canaryaudit.report import Summary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.run_directory import RunDirectory
 
 
-def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> tuple[Summary, list[Path], list[str]]:
-    """Run a whole audit, or resume an existing one.
+def run_audit(
+    audit: Plan, argv: Sequence[str] = (), progress: ProgressReporter | None = None
+) -> tuple[Summary, list[Path], list[str]]:
+    r"""Run a whole audit, or resume an existing one.
+
+    Args:
+        audit: What to do.
+        argv: The command line that asked for it, for the record.
+        progress: Told of progress; optional.
 
     Returns:
         The report's summary, its files, and the names of the unlearnings without a result.
 
     Raises:
         CanaryAuditError: A stage fails, or was already run with other options than the plan's.
+
+    Example:
+        A small audit, in seconds: no unlearning, and too little training to memorize anything.
+
+        >>> import tempfile
+        >>> from canaryaudit.plan import InsertOptions, MeasureOptions, ReportOptions, TrainOptions
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> notes = Path(folder.name, "notes.txt")
+        >>> _ = notes.write_text("The tide turns at noon.\n\nThe wind follows it.\n\n" * 60)
+        >>> plan = Plan(
+        ...     run=Path(folder.name, "run"),
+        ...     insert=InsertOptions(corpus=str(notes), template=("code {digits:4}.",), canaries=2, repetitions=(2,)),
+        ...     train=TrainOptions(epochs=1, device="cpu"),
+        ...     measure=MeasureOptions(samples=500, estimators=("sampled",), device="cpu"),
+        ...     unlearn=(),
+        ...     report=ReportOptions(format=("json",), output=Path(folder.name, "report")),
+        ... )
+        >>> summary, files, failures = run_audit(plan)
+        >>> sorted(canary.id for canary in summary.canaries), [file.name for file in files], failures
+        (['canary-01', 'canary-02'], ['report.json'], [])
+        >>> folder.cleanup()
     """
+    progress = progress or NullReporter()
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
         progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")

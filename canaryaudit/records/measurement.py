@@ -9,7 +9,12 @@ from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, ProbeE
 
 
 class Estimate(Record):
-    """One estimator's exposure for one canary."""
+    """One estimator's exposure for one canary.
+
+    Example:
+        >>> Estimate(bits=12.5, low=11.9, high=13.2, trusted=True).model_dump(exclude_defaults=True)
+        {'bits': 12.5, 'low': 11.9, 'high': 13.2, 'trusted': True}
+    """
 
     bits: float
     """Exposure, between 0 and space_bits."""

@@ -9,7 +9,12 @@ from canaryaudit.records import ClosedForm, Scope, SolverName
 
 
 class UnlearningConfig(BaseModel):
-    """How to unlearn; checked when made."""
+    """How to unlearn; checked when made.
+
+    Example:
+        >>> UnlearningConfig().resolved_scope, UnlearningConfig(replacement="nothing").resolved_scope
+        ('all-layers', 'final-layer')
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
