@@ -11,7 +11,12 @@ MIN_REFERENCES = 50
 
 
 class MeasurementConfig(MeasurementSettings):
-    """How to measure; checked when made."""
+    """How to measure; checked when made.
+
+    Example:
+        >>> MeasurementConfig(num_references=1_000, estimators=("exact", "sampled")).enumerate_up_to
+        1000000
+    """
 
     enumerate_up_to: int = Field(default=1_000_000, ge=0)
     """Spaces of at most this size are scored whole; larger ones are searched."""

@@ -1,4 +1,4 @@
-"""The measuring stage: one model's exposures, measured afresh and written down."""
+"""Measure stage: measures the exposures under one model and writes them down."""
 
 from canaryaudit.errors import RunDirectoryError, command
 from canaryaudit.exposure import MeasurementConfig, measure
@@ -12,7 +12,7 @@ from canaryaudit.records import Measurement, ModelId
 
 
 def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOptions) -> Measurement:
-    """Measure a model afresh.
+    """Measure a model, even if it was measured before.
 
     Raises:
         RunDirectoryError: There is no such model.
@@ -21,8 +21,8 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
     if model_id.unlearning is not None and not run.has_model(model_id):
         make = command("canaryaudit", "unlearn", run.path, "--name", model_id.unlearning)
         raise RunDirectoryError(
-            f"{run.path} has no model '{model_id}', but {', '.join(map(str, session.models()))}: choose one of them, "
-            f"or run: {make}"
+            f"{run.path} has no model '{model_id}': choose one of {', '.join(map(str, session.models()))}, or run: "
+            f"{make}"
         )
     device = resolve_device(options.device)
     record = run.model_record(model_id)
@@ -52,7 +52,7 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
 
 
 def measurement_config(options: MeasureOptions) -> MeasurementConfig:
-    """Return how to measure by the options of a command."""
+    """Convert a command's options to a measurement configuration."""
     return options.configure(MeasurementConfig)
 
 

@@ -1,8 +1,7 @@
-"""The only orchestrator: which stage needs which, and what of a run is there already.
+"""Orchestration of all stages: dependencies between stages, and reuse of existing results.
 
-Every function works on a run directory whose lock the caller holds. A stage that a later one needs and
-that has not run yet is run with its defaults, and the narrator says so. What is there is never thrown
-away unasked: where it was made with other options than are asked for now, that is an error.
+The caller holds the run directory's lock. If a stage needs an earlier one that has not run, it runs with defaults and
+a message says so. Existing results are never discarded without --force: different options raise an error.
 """
 
 from collections.abc import Sequence
@@ -45,11 +44,11 @@ class Pipeline:
         self.run, self.progress = run, progress
 
     def train(self, options: TrainOptions, *, anew: bool = False) -> ModelRecord:
-        """Train the model, go on with an interrupted training, or say that it is trained.
+        """Train the model, resume an interrupted training, or report that it is already trained.
 
         Args:
-            options: How to train; one that has its default fits whatever is there.
-            anew: Train again although there is a model; everything made from the old one is then stale.
+            options: How to train; an option with its default value matches any existing model.
+            anew: Retrain even if a model exists; everything made from the old model becomes stale.
 
         Raises:
             ModelError: A model, or an interrupted training, was made with other options.
@@ -57,7 +56,7 @@ class Pipeline:
         return run_training(self.session, options, anew=anew)
 
     def measure(self, model: ModelId, options: MeasureOptions) -> Measurement:
-        """Measure a model afresh.
+        """Measure a model, even if it was measured before.
 
         Raises:
             RunDirectoryError: There is no such model.
@@ -73,7 +72,7 @@ class Pipeline:
 
         Raises:
             UnlearningError: The name is taken, or an id is not that of an inserted canary.
-            Inconclusive: Nothing can be forgotten within the fidelity limit.
+            Inconclusive: No update stays within the fidelity limit.
         """
         name = check_name(options.resolved_name)
         check_options(options)
@@ -82,7 +81,7 @@ class Pipeline:
             return self._measure_finished(options, measure_options)
         self._need_model()
         if not self.run.has_measurement(TRAINED_MODEL):
-            self.progress.info("Not measured yet: measuring before anything is unlearned.")
+            self.progress.info("Not measured yet: measuring before unlearning.")
             self.measure(TRAINED_MODEL, measure_options)
         models = [TRAINED_MODEL] if options.start.is_trained else self.session.models()
         lineage = checked_lineage(self.run, options.start, name, models, self.progress)
@@ -97,42 +96,42 @@ class Pipeline:
             UnlearningError: It is measured already, or was unlearned otherwise than asked for.
         """
         name, model = options.resolved_name, ModelId(options.resolved_name)
-        self.run.remove_work(name)  # left where it was interrupted in its last moment
+        self.run.remove_work(name)  # left over if the command was interrupted just before removing it
         if self.run.has_measurement(model):
             raise UnlearningError(
-                f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
+                f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
             )
         if differing := difference(self.run.unlearning(name), options, self.run.canary_set().inserted):
             raise UnlearningError(
-                f"{self.run.path} has an unlearning {name!r} that differs from what is asked for in its "
-                f"{differing}: use --force to do it again, or another --name"
+                f"{self.run.path} already has an unlearning {name!r} that differs in its {differing}: use --force "
+                "to replace it, or another --name"
             )
-        self.progress.info(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
+        self.progress.info(f"{name!r} was already unlearned, but not measured: measuring it.")
         self.measure(model, measure_options)
         return self.run.unlearning(name)
 
     def attack(self, options: AttackOptions, measure_options: MeasureOptions, *, anew: bool = True) -> UnlearningRecord:
-        """Attack what was unlearned by training it further, beside a model retrained on corrected text.
+        """Attack an unlearned model by training it further, and compare it with a model retrained on corrected text.
 
         Args:
             options: What to attack, and how.
-            measure_options: For the measurements of what must be made first.
-            anew: Attack again although this very attack was made.
+            measure_options: For measurements of models that must be made first.
+            anew: Attack again even if the record contains this attack.
 
         Raises:
-            UnlearningError: No such unlearning, or it was not for a canary that is asked for.
-            Inconclusive: The unlearning or the retraining that the attack needs came to nothing.
+            UnlearningError: No such unlearning, or it does not include a requested canary.
+            Inconclusive: The unlearning or the retraining that the attack needs gave no result.
         """
         record = attack_target(self.session.unlearnings(), options.name)
         if record is None:
-            self.progress.info("Nothing unlearned yet: unlearning first.")
+            self.progress.info("No unlearned model yet: unlearning first.")
             record = self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
         self._need_measurement(measure_options)
         before, inserted = self.run.measurement(TRAINED_MODEL), self.run.canary_set().inserted
         canaries = attack_canaries(record, options.canary, before, inserted)
         reference = find_retrained(self.session.unlearnings(), canaries)
         if reference is None:
-            name = name_of_retraining(record.name, {own.name for own in self.session.unlearnings()})
+            name = name_of_retraining(record.name, {unlearning.name for unlearning in self.session.unlearnings()})
             self.progress.info(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
             retraining = UnlearnOptions(
                 name=name,
@@ -144,28 +143,28 @@ class Pipeline:
                 device=options.device,
             )
             reference = self.unlearn(retraining, measure_options)
-        for own in (record, reference):
-            self._need_measurement_after(own, measure_options)
+        for unlearning in (record, reference):
+            self._need_measurement_after(unlearning, measure_options)
         if not anew and is_same_attack(record, reference, canaries, options):
-            self.progress.info(f"Attacked {record.name!r} already.")
+            self.progress.info(f"{record.name!r} was already attacked.")
             return record
         return run_attack(self.session, record, reference, canaries, options)
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
-        """Write the report; what it needs and is not there yet is trained and measured first."""
-        baseline = find_baseline(self.session, options)  # First: a slip in its name shows before hours of training.
+        """Write the report, after missing training and measurements."""
+        baseline = find_baseline(self.session, options)  # First, to report a wrong path before hours of training.
         self._need_measurements(measure_options)
         return run_report(self.session, options, baseline)
 
     def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
-        """Return what a report would say; what it needs and is not there yet is trained and measured first."""
+        """Return the summary of the report, after missing training and measurements."""
         self._need_measurements(measure_options)
         return summarize_run(self.session, options)
 
     def _need_model(self) -> None:
         if not self.run.has_model(TRAINED_MODEL):
             if lost := self.run.lost_half:
-                raise RunDirectoryError(f"{lost} is missing, though the rest of the model is there: {self.run.see_how}")
+                raise RunDirectoryError(f"{lost} is missing, but the rest of the model exists: {self.run.see_how}")
             self.progress.info("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights(TRAINED_MODEL)
@@ -180,7 +179,7 @@ class Pipeline:
         model = ModelId(record.name)
         self.run.verify_weights(model)
         if not self.run.has_measurement(model):
-            self.progress.info(f"Unlearning {record.name!r} is not measured yet: measuring first.")
+            self.progress.info(f"{model} is not measured yet: measuring first.")
             self.measure(model, options)
 
     def _need_measurements(self, options: MeasureOptions) -> None:

@@ -40,10 +40,10 @@ def summarize_run(session: RunSession, options: ReportOptions, baseline: Earlier
 
 
 def find_baseline(session: RunSession, options: ReportOptions) -> EarlierReport | None:
-    """Return the earlier report that this one must not be worse than, if one is named.
+    """Return the earlier report that this one must not be worse than, if one is given.
 
     Raises:
-        UsageError: It is no report, or the new one would replace it.
+        UsageError: It is not a report, or the new report would overwrite it.
     """
     if options.fail_worse is None:
         return None

@@ -1,4 +1,4 @@
-"""A run directory at hand: its models and its text loaded, the stages that work on it noted."""
+"""An open run: loads its models and texts, and records its stages."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ from canaryaudit.training.data import TrainingData
 
 
 class RunSession:
-    """What every stage needs.
+    """The open run that every stage works on.
 
     Attributes:
         run: The run directory, whose lock the caller holds.
         argv: The command line, for the manifest.
-        progress: Told of progress.
+        progress: Receives progress.
         processes: The processes that share the work.
     """
 
@@ -33,7 +33,7 @@ class RunSession:
         self.processes = distributed.process_group()
 
     def model(self, model: ModelId, device: torch.device) -> CharLSTM | Ensemble:
-        """Load a model, after checking that its weights are what its record describes."""
+        """Load a model, after checking its weights against its record."""
         return load_model(self.run.model_record(model), self.run.verify_weights(model), device)
 
     def models(self) -> list[ModelId]:
@@ -41,12 +41,12 @@ class RunSession:
         return [TRAINED_MODEL, *(ModelId(record.name) for record in self.unlearnings())]
 
     def unlearnings(self) -> list[UnlearningRecord]:
-        """Return the unlearnings in the order in which they were run."""
+        """Return the unlearnings in the order in which they ran."""
         order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
         return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
 
     def data(self, device: torch.device) -> tuple[TrainingData, str]:
-        """Return the run's encoded text, mapped into memory on a processor, and its vocabulary."""
+        """Return the run's encoded text, memory-mapped on the CPU, and its vocabulary."""
         canary_set = self.run.canary_set()
         vocabulary = run_vocabulary(canary_set)
         text, heldout = self.run.text().ids(vocabulary), self.run.heldout().ids(vocabulary)
@@ -69,7 +69,7 @@ class RunSession:
     def stage(
         self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
     ) -> Iterator[None]:
-        """Note a stage in the manifest when its work is done, before the record that makes it count."""
+        """Record a stage in the manifest when its work is done, before its record is written."""
         argv = mask_arguments(self.argv, self.run.canary_set())
         started, clock = environment.utc_now(), time.perf_counter()
         yield

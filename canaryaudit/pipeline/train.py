@@ -1,4 +1,4 @@
-"""The training stage: a model trained, an interrupted training gone on with, or a finished one recognized."""
+"""Train stage: trains the model, resumes an interrupted training, or recognizes a finished one."""
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import ModelError, command
@@ -31,9 +31,9 @@ def run_training(session: RunSession, options: TrainOptions, *, anew: bool = Fal
         if record.training:
             _check_asked(run, options, record.training, "a model trained")
         _tidy(run, record)
-        progress.info(f"Trained already: {_quality(record, run.manifest)}.")
+        progress.info(f"Already trained: {_quality(record, run.manifest)}.")
         return record
-    # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
+    # With ``anew``, a checkpoint of the same training is still used: the result is identical.
     config = (None if anew else _interrupted(run, options)) or training_config(options)
     data, vocabulary = session.data(resolve_device(config.device))
     with session.stage("train", seed=config.seed, device=config.device, precision=config.precision):
@@ -47,7 +47,7 @@ def run_training(session: RunSession, options: TrainOptions, *, anew: bool = Fal
 
 
 def training_config(options: TrainOptions) -> TrainingConfig:
-    """Return the options with everything decided that they leave to the machine."""
+    """Convert options to a configuration, with device and precision resolved for this machine."""
     device = resolve_device(options.device)
     return options.configure(
         TrainingConfig,
@@ -58,14 +58,14 @@ def training_config(options: TrainOptions) -> TrainingConfig:
 
 
 def training_seconds(made: InsertionPlan, options: TrainOptions) -> float:
-    """Estimate what training on a plan's text would take here, from a few steps."""
+    """Estimate the training time of a plan's text on this machine, from a few steps."""
     config = training_config(options)
     steps = config.epochs * made.assembly.characters / (config.batch_size * config.window)
     return steps * seconds_per_step(len(made.vocabulary), config)
 
 
 def _interrupted(run: RunDirectory, options: TrainOptions) -> TrainingConfig | None:
-    """Return how an interrupted training is to go on; None if there is none that can."""
+    """Return the configuration of an interrupted training to resume; None if there is none."""
     state = read_state(run.checkpoint_path)
     if state is None:
         return None
@@ -74,7 +74,7 @@ def _interrupted(run: RunDirectory, options: TrainOptions) -> TrainingConfig | N
 
 
 def _tidy(run: RunDirectory, record: ModelRecord) -> None:
-    """Remove the checkpoint of this very training, left where it was interrupted in its last moment."""
+    """Remove this training's checkpoint, if the command was interrupted just before removing it."""
     state = read_state(run.checkpoint_path)
     if state and record.training and state.seconds == record.training.seconds:
         run.remove_checkpoint()
@@ -90,13 +90,13 @@ def _check_asked(run: RunDirectory, options: TrainOptions, made: TrainingConfig 
         flag, known = f"--{name.replace('_', '-')}", "none" if found is None else found
         again = command("canaryaudit", "train", run.path, flag, asked, "--force")
         raise ModelError(
-            f"{run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag} {asked}: leave the "
-            f"option out to keep it, or replace it with: {again}"
+            f"{run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag} {asked}: drop the "
+            f"option to keep it, or replace it with: {again}"
         )
 
 
 def _is_met(name: str, asked: object, training: TrainingRecord) -> bool:
-    """Tell whether a finished training is as good as what is asked, though it was asked otherwise."""
+    """Return whether a finished training satisfies a requested option that has another value."""
     if name == "target_accuracy" and isinstance(asked, float):
         return training.train.accuracy >= asked
     return name == "epochs" and isinstance(asked, int) and bool(training.reached_target) and training.epochs <= asked
@@ -105,7 +105,7 @@ def _is_met(name: str, asked: object, training: TrainingRecord) -> bool:
 def _quality(record: ModelRecord, manifest: Manifest) -> str:
     training = record.training
     if training is None:
-        return "no record of its training"
+        return "no training record"
     held = f"held-out loss {training.heldout.loss_bits:.2f} bits a character"
     return (
         f"accuracy {training.train.accuracy:.3f} on training text, "

@@ -1,4 +1,4 @@
-"""The unlearn stage: a closed-form update or a baseline, and its record."""
+"""Unlearn stage: a closed-form update or a baseline, and its record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,26 +24,26 @@ from canaryaudit.unlearning.baselines.sisa import passes_over_windows
 
 
 def check_options(options: UnlearnOptions) -> None:
-    """Refuse options that do not go together, before anything is trained for them.
+    """Check that the options are compatible, before any training.
 
     Raises:
-        UnlearningError: An option that the method does not have.
+        UnlearningError: An option does not apply to the method.
     """
     if options.shards is not None and options.method != "sisa":
-        raise UnlearningError(f"--shards belongs to --method sisa: drop it, or the method {options.method}")
+        raise UnlearningError(f"--shards only applies to --method sisa, not to {options.method}: drop --shards")
     if options.tau is not None and options.method != "first-order":
-        raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
+        raise UnlearningError(f"--tau only applies to --method first-order, not to {options.method}: drop --tau")
     default, closed = UnlearnOptions(), options.method in get_args(ClosedForm)
     if options.solver != default.solver and not (closed and _closed_form(options, options.scope).resolved_solver):
         what = options.method if options.method != "second-order" else "the final layer's update"
         raise UnlearningError(
-            f"--solver is of second-order steps over all layers, which {what} does not take: drop --solver "
+            f"--solver only applies to second-order updates of all layers, not to {what}: drop --solver "
             f"{options.solver}"
         )
     if closed:
         return
     if options.retain_windows != default.retain_windows:
-        raise UnlearningError(f"--method {options.method} reads all of the text: drop --retain-windows")
+        raise UnlearningError(f"--method {options.method} trains on the whole text: drop --retain-windows")
     if not options.start.is_trained:
         raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
     if options.scope not in (None, "all-layers"):
@@ -51,12 +51,12 @@ def check_options(options: UnlearnOptions) -> None:
 
 
 def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequence[Canary]) -> str:
-    """Return the first option in which an unlearning is not what is asked for; empty where it is in all of them.
+    """Return the first option in which an existing unlearning differs from a request; empty if none differs.
 
     Args:
-        record: What was done.
-        options: What is asked for.
-        inserted: The run's inserted canaries: all of them where none is named.
+        record: The existing unlearning.
+        options: The requested options.
+        inserted: The run's inserted canaries, the default of the requested ones.
     """
     pairs: dict[str, tuple[object, object]] = {
         "method": (record.method, options.method),
@@ -73,15 +73,15 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
     if record.asked_windows is None:  # a baseline
         pairs["scope"] = (record.scope, options.scope or record.scope)
     elif record.method == options.method:
-        found, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
-        pairs["scope"] = ((found.resolved_scope, found.followed), (asked.resolved_scope, asked.followed))
+        made, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
+        pairs["scope"] = ((made.resolved_scope, made.followed), (asked.resolved_scope, asked.followed))
         pairs["retain-windows"] = (record.asked_windows, options.retain_windows)
         pairs["tau"] = (record.tau, options.tau)
-    return next((name for name, (found, asked) in pairs.items() if found != asked), "")
+    return next((name for name, (actual, asked) in pairs.items() if actual != asked), "")
 
 
 def _closed_form(options: UnlearnOptions, scope: Scope | None) -> UnlearningConfig:
-    """Return what a closed form's options resolve to, with this scope."""
+    """Return the configuration of a closed-form update with this scope."""
     return options.configure(UnlearningConfig, scope=scope)
 
 
@@ -112,7 +112,7 @@ class _Outcome:
 
 
 def select_canaries(run: RunDirectory, identifiers: Sequence[str]) -> list[Canary]:
-    """Return the inserted canaries of these ids; of none, all.
+    """Return the inserted canaries with these ids, or all if no id is given.
 
     Raises:
         UnlearningError: There is no such canary.
@@ -128,27 +128,27 @@ def select_canaries(run: RunDirectory, identifiers: Sequence[str]) -> list[Canar
 def run_unlearning(
     session: RunSession, options: UnlearnOptions, chosen: Sequence[Canary], lineage: Sequence[UnlearningRecord]
 ) -> UnlearningRecord:
-    """Unlearn the chosen canaries from the model to start from, and write the result down.
+    """Unlearn the chosen canaries from the model to start from, and write the result.
 
     Args:
         session: The run.
         options: How to unlearn, and from which model.
-        chosen: Whose secrets to unlearn.
+        chosen: The canaries to unlearn.
         lineage: The requests that led to the model to start from, the first one first.
 
     Raises:
-        UnlearningError: The request cannot be carried out.
-        Inconclusive: Nothing can be forgotten within the fidelity limit; nothing was saved.
+        UnlearningError: The request is invalid.
+        Inconclusive: No update stays within the fidelity limit; nothing was saved.
     """
     name, run, closed = options.resolved_name, session.run, options.method in get_args(ClosedForm)
     start, trained = run.model_record(options.start), run.model_record()
     device = resolve_device(options.device)
-    # The training's own where it can be: a trial of speed could choose otherwise where an interrupted request goes on.
+    # The training's precision if possible: a speed test could choose another one when an interrupted request resumes.
     same = trained.training is not None and trained.training.device == device.type
     precision = trained.training.precision if trained.training and same else resolve_precision("auto", device)
     model, (data, _) = session.model(options.start, device), session.data(device)
     if isinstance(model, Ensemble):
-        raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
+        raise ModelError(f"{run.path} holds an ensemble of models: expected the single trained model")
     origin = _Origin(trained, model, data, precision)
     with session.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
         if closed:
@@ -204,9 +204,9 @@ def _update(
     lineage: Sequence[UnlearningRecord],
     origin: _Origin,
 ) -> _Outcome:
-    """Make the closed-form update that the options ask for."""
-    # What earlier requests forgot is forgotten again. Left out, it came back: after two more requests on a tiny
-    # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
+    """Run the closed-form update."""
+    # Earlier requests are re-applied. Otherwise their secrets return: after two more requests on a tiny model
+    # (three seeds), to 2.6 bits on average instead of 1.7. Retaining their windows did not help (2.6 bits).
     earlier = [own for link in lineage for own in link.canaries]
     again = [own for own in select_canaries(session.run, earlier) if own not in chosen] if earlier else []
     config = options.configure(UnlearningConfig, window=origin.record.window, precision=origin.precision)
@@ -228,12 +228,12 @@ def _update(
 
 
 def _train(session: RunSession, options: UnlearnOptions, chosen: Sequence[Canary], origin: _Origin) -> UnlearningResult:
-    """Train the baseline that the options ask for."""
+    """Train the baseline."""
     training = origin.record.training
     if training is None:
         raise ModelError(
-            f"{session.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
-            f"to compare --method {options.method} with"
+            f"{session.run.path} has no training record: --method {options.method} needs a model made by canaryaudit "
+            "train"
         )
     shards = options.shards or DEFAULT_SHARDS
     config = options.configure(BaselineConfig, shards=shards, precision=origin.precision)

@@ -1,8 +1,7 @@
-"""What the stages hand on and write down: validated, immutable, documented field by field.
+"""The records that stages write and read: validated, immutable, documented field by field.
 
-A field's docstring is its documentation; `schema_version` counts up whenever a reader of the old form
-would misread the new one. No record holds the secret of a canary whose owner gave it: only
-canaries.json does.
+A field's docstring is its documentation. `schema_version` increases whenever readers of the old format would misread
+the new one. Secrets given by an owner occur in canaries.json only, never in a record.
 """
 
 from canaryaudit.records.base import (

@@ -10,7 +10,12 @@ from canaryaudit.records.training import DEFAULT_WINDOW
 
 
 class UnlearningConfig(ClosedFormSettings):
-    """How to unlearn; checked when made."""
+    """How to unlearn; checked when made.
+
+    Example:
+        >>> UnlearningConfig().resolved_scope, UnlearningConfig(replacement="nothing").resolved_scope
+        ('all-layers', 'final-layer')
+    """
 
     method: ClosedForm = "second-order"
     window: int = Field(default=DEFAULT_WINDOW, gt=1)

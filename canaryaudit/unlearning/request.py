@@ -73,9 +73,35 @@ def unlearn(
         trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
         curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
 
+    Returns:
+        The updated copy, with its steps, its fidelity before and after, and its cost.
+
     Raises:
         UnlearningError: Nothing to unlearn, a scope that the method does not have, or no curvature for the solver.
         Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
+
+    Example:
+        >>> import torch
+        >>> from canaryaudit.canaries.canary import CanarySet
+        >>> from canaryaudit.exposure import MeasurementConfig, measure
+        >>> from canaryaudit.training.config import TrainingConfig
+        >>> from canaryaudit.training.loop import train
+        >>> from canaryaudit.progress import NullReporter
+        >>> line = "the tide turns, the wind follows. "
+        >>> text, places = line * 10 + "code 0123. " * 8 + line * 10, tuple(range(340, 340 + 88, 11))
+        >>> code = Canary(id="canary-01", template="code {digits:4}.", completion="0123", repetitions=8, places=places)
+        >>> vocabulary = Vocabulary.of([text, "0123456789"])
+        >>> symbols = torch.from_numpy(vocabulary.encode(text)).long()
+        >>> data = TrainingData(symbols, torch.zeros(len(text), dtype=torch.bool), heldout=symbols[:0])
+        >>> training = TrainingConfig(epochs=10, window=30, batch_size=4, seed=0)
+        >>> model, record = train(data, vocabulary.symbols, training, NullReporter())
+        >>> config = UnlearningConfig(window=30, retain_windows=20, max_fidelity_drop=0.05, seed=0)
+        >>> result = unlearn(model, data, [code], "", config, record.seconds, NullReporter())
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=[code])
+        >>> options, readers = MeasurementConfig(num_references=100), map(LSTMLanguageModel, (model, result.model))
+        >>> before, after = (measure(reader, canary_set, options).canaries[0] for reader in readers)
+        >>> before.exposure.bits > 13, after.exposure.bits < 7
+        (True, True)
     """
     if not canaries:
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
@@ -87,11 +113,12 @@ def unlearn(
         raise UnlearningError("the solver kronecker needs a stored curvature: compute it first, or use cg")
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
-            f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
+            f"{absent[0]} does not occur in the text: give the id of an inserted canary with --canary"
         )
     if len(data.train) <= config.window:
         raise UnlearningError(
-            f"the text has {len(data.train)} characters: expected more than a window of {config.window} to unlearn from"
+            f"the text has {len(data.train)} characters: expected more than one window of {config.window}; use a "
+            "longer text"
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
     reader = LSTMLanguageModel(model)
@@ -99,8 +126,8 @@ def unlearn(
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
         raise UnlearningError(
-            "the second-order update of the final layer learns what is to stand in the secret's place, and after "
-            "deletion nothing does: use --replacement decoys, or --method first-order"
+            "the second-order update of the final layer needs replacement text, and deletion has none: use "
+            "--replacement decoys, or --method first-order"
         )
     if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
         replacement = NonUniformDecoys(config.seed)
@@ -122,8 +149,8 @@ def unlearn(
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(copied, model, data, before, after, limit, config.precision, progress)
     else:
-        notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
-        lost, what = request.accuracy_lost, "text that the model itself says"
+        notes = ("regularized on text sampled from the model: of the corpus, only the affected windows were used",)
+        lost, what = request.accuracy_lost, "text sampled from the model"
         if scaled := scale_back_update(copied, model, lost(), lost, limit, what, progress):
             after = evaluations(copied, data, config.precision)
             notes += scaled
@@ -198,7 +225,7 @@ class _Request:
         limit, kept = given.config.max_fidelity_drop, copy.deepcopy(given.updated.state_dict())
         if half := self.accuracy_lost() > limit:
             halve_update(given.updated, given.model)
-            why = "half of all layers' steps were taken back to keep within the fidelity limit"
+            why = "the all-layer update was halved to stay within the fidelity limit"
         else:
             started = time.perf_counter()
             comparisons = compare_with_fresh_draws(
@@ -207,8 +234,8 @@ class _Request:
             done = replace(done, seconds=done.seconds + time.perf_counter() - started)
             if unseen_pvalue(comparisons) >= MIN_UNSEEN_PVALUE:
                 return done
-            why = "after all layers' steps the secrets were still told from fresh draws"
-        given.progress.info(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
+            why = "secrets were still distinguishable from random draws after the all-layer steps"
+        given.progress.info(f"{why[0].upper()}{why[1:]}; updating the final layer.")
         tried, started = MethodResult([], 0.0, 0), time.perf_counter()
         try:
             tried = update_final_layer(given, replacement)
@@ -217,7 +244,7 @@ class _Request:
                 raise
         tried = replace(tried, seconds=time.perf_counter() - started)
         if tried.steps and (half or self.accuracy_lost() <= limit):
-            return done.then(replace(tried, notes=(*tried.notes, f"{why}; the final layer's followed")))
+            return done.then(replace(tried, notes=(*tried.notes, f"{why}; then the final layer was updated")))
         given.updated.load_state_dict(kept)
-        # What came to nothing was work all the same.
-        return done.then(replace(tried, steps=[], notes=(f"{why}, and the final layer could not make it better",)))
+        # A failed attempt still costs work.
+        return done.then(replace(tried, steps=[], notes=(f"{why}; a final-layer update did not help",)))

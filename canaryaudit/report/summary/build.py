@@ -1,4 +1,4 @@
-"""From records to the summary: masked here, judged here, and nowhere else."""
+"""Build the summary from the records: masking and verdicts happen here only."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -62,11 +62,11 @@ class SummaryOptions:
 
     Attributes:
         reveal_secrets: Show the secrets that their owner gave.
-        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have, none being exposed.
-        shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
-            is no baseline, or the last baseline.
-        baseline: The gate: an earlier report that this one must not be worse than.
-        prompt_texts: Texts of the prompts that the records leave out, by template and id, to be shown.
+        fail_above: Gate: largest exposure allowed for an inserted canary, in bits; an exposed canary never passes.
+        shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
+            else the last baseline.
+        baseline: Gate: an earlier report; the new one must not be worse.
+        prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
     """
 
     reveal_secrets: bool = False
@@ -107,21 +107,21 @@ def build_summary(
     run_name: str,
     options: SummaryOptions = DEFAULT_OPTIONS,
 ) -> Summary:
-    """Make the one summary from which terminal, HTML, Markdown and JSON are made.
+    """Build the summary from which all output formats are rendered.
 
     Args:
-        manifest: Where the run comes from.
-        canary_set: Canaries and controls, with their secrets.
-        model_record: The model that was audited.
-        before: Its measurement.
-        unlearnings: Every unlearning with its measurement, in the order in which they were run; the
-            measurement is None where it was not taken yet.
-        run_name: What to call the run.
-        options: What to show, and what to judge by.
+        manifest: Origin of the run.
+        canary_set: Canaries and controls with their secrets.
+        model_record: The audited model.
+        before: Measurement of the audited model.
+        unlearnings: Each unlearning with its measurement, in order of execution; the measurement is None if it is
+            missing.
+        run_name: Name of the run.
+        options: What to show, and the gate.
 
     Raises:
-        UsageError: The baseline is about other canaries.
-        RunDirectoryError: The measurement before lacks a canary, or the unlearning to show is not measured.
+        UsageError: The baseline is of different canaries.
+        RunDirectoryError: The measurement before unlearning lacks a canary, or the unlearning to show was not measured.
     """
     masker = Masker(canary_set, options.reveal_secrets)
     chosen = _chosen(unlearnings, options.shown)
@@ -197,7 +197,7 @@ def build_summary(
 
 
 def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningRecord, Measurement] | None:
-    """Return the unlearning that is the "after" of the page."""
+    """Return the unlearning that the report shows as "after"."""
     measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
     if shown is None:
         about = main_result([record for record, _ in measured])
@@ -224,7 +224,7 @@ def _worst_first(canary: CanarySummary) -> tuple[int, float, float, float, str]:
 def _states(
     canary_set: CanarySet, measurement: Measurement, masker: Masker, earlier: dict[str, CanaryState] | None
 ) -> dict[str, CanaryState]:
-    """Return the state of every inserted canary that was measured, by id."""
+    """Return the state of each measured inserted canary, by id."""
     inserted = {canary.id: canary for canary in canary_set.inserted}
     calibrated = measurement.calibration is None or measurement.calibration.passed
     return {
@@ -242,17 +242,17 @@ def _state(
     exposure = ExposureFigure.model_validate(measured.exposure.model_dump())
     drop = None
     if earlier and earlier.exposure.bits is not None and exposure.bits is not None:
-        drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
-    found, known = measured.exposure, exposure.low is not None and exposure.high is not None
+        drop = round(earlier.exposure.bits - exposure.bits, 5)  # Rounding must not turn a fall by one bit into less.
+    unrounded, known = measured.exposure, exposure.low is not None and exposure.high is not None
     estimate = measured.estimates.get(measured.exposure.method)
     worst = worst_figure(measured, masker)
     if earlier and earlier.worst_case and worst and worst.calibrated_bits is not None:
         drop = round((earlier.worst_case.calibrated_bits or 0.0) - worst.calibrated_bits, 5)
     verdict, reason = judge_canary(
         Evidence(
-            # Unrounded: where the space is small, rank 2 lies on the border itself.
-            low=found.low if known else None,
-            high=found.high if known else None,
+            # Unrounded: in a small space, rank 2 lies exactly on the limit.
+            low=unrounded.low if known else None,
+            high=unrounded.high if known else None,
             space_bits=measured.space_bits,
             greedy=measured.extraction.greedy,
             trusted=estimate is None or estimate.trusted,
@@ -285,7 +285,7 @@ def _state(
 def _overall(
     states: dict[str, CanaryState], measurement: Measurement, unlearning: UnlearningRecord | None = None
 ) -> Verdict:
-    """Judge all canaries of one state and the model's quality together."""
+    """Judge all canaries of one model and its accuracy together."""
     exposures = [s.worst_case.calibrated_bits if s.worst_case else s.exposure.bits for s in states.values()]
     joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
     verdict = judge_together([s.verdict for s in states.values()], exposures, joint)
@@ -301,12 +301,12 @@ def _overall(
 def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None, *, is_shown: bool) -> MethodSummary:
     masker, records = run.masker, run.records
     after_states = _states(run.canary_set, measurement, masker, run.before_states) if measurement else {}
-    # A canary that was not measured again stays what it was: silence is no proof.
+    # A canary that was not measured again keeps its earlier state: a missing figure proves nothing.
     states = run.before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
-    known = [masker.told(figure) for figure in bits if figure is not None]
+    known = [masker.rounded(figure) for figure in bits if figure is not None]
     cases = [state.worst_case.bits for state in states.values() if state.worst_case]
-    worst = [masker.told(figure) for figure in cases if figure is not None]
+    worst = [masker.rounded(figure) for figure in cases if figure is not None]
     fidelity, cost = record.fidelity, record.cost
     accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
     loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before
@@ -351,7 +351,7 @@ def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityL
     lines = []
     for key, name in _FIDELITY_NAMES.items():
         if key.startswith("heldout") and not has_heldout:
-            continue  # the record's zeros are no figures
+            continue  # the record's zeros are placeholders
         before, after = figures[f"{key}_before"], figures[f"{key}_after"]
         unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
         line = {"key": key, "name": name, "unit": unit, "better": better}
@@ -389,17 +389,17 @@ def _templates(
 
 
 def _distribution(template: str, measurement: Measurement, masker: Masker) -> Distribution | None:
-    """Return a template's reference distribution, or None where there is none that could be drawn."""
-    found: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
-    if found is None or not found.counts or not all(map(math.isfinite, found.edges_bits)):
+    """Return a template's reference distribution, or None if there is none to draw."""
+    references: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
+    if references is None or not references.counts or not all(map(math.isfinite, references.edges_bits)):
         return None
-    fit = found.skew_normal
+    fit = references.skew_normal
     return Distribution(
-        num_references=found.num_references,
-        edges_bits=found.edges_bits,
-        counts=found.counts,
-        mean_bits=found.mean_bits,
-        standard_deviation_bits=found.standard_deviation_bits,
+        num_references=references.num_references,
+        edges_bits=references.edges_bits,
+        counts=references.counts,
+        mean_bits=references.mean_bits,
+        standard_deviation_bits=references.standard_deviation_bits,
         skew_normal=FitFigures.model_validate(fit.model_dump() | {"note": masker.text(fit.note)}) if fit else None,
         controls=tuple(
             ControlPoint(
@@ -414,10 +414,10 @@ def _distribution(template: str, measurement: Measurement, masker: Masker) -> Di
 
 
 def coarse(canary: CanarySummary) -> CanarySummary:
-    """Return a canary with its figures in tenths of a bit, for a secret that is hidden.
+    """Round a canary's figures to tenths of a bit, for a hidden secret.
 
-    Whoever has the model can list its strings in order of likelihood. An exact rank, or a log-perplexity with all its
-    digits, would then tell which of them the secret is.
+    With access to the model, anyone can list the strings in order of likelihood. An exact rank, or a log-perplexity
+    with all digits, would then identify the secret.
     """
     return canary.model_copy(
         update={
@@ -432,7 +432,7 @@ def _in_tenths(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 1)
     if isinstance(value, dict):
-        # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
+        # A rounded number of guesses is not the exact rank; a rank in the beam search would be.
         hidden: dict[str, Any] = {"guesses_exact": False, "beam_rank": None}
         if value.get("p_value") is not None:
             hidden["p_value"] = float(f"{value['p_value']:.1g}")
