@@ -97,9 +97,9 @@ class MeasureOptions(Options):
     max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
     """Maximum importance draws per template: about 20 seconds for the 3.3 M-parameter model on two cores."""
     probes: ProbeEffort = "default"
-    """How many other prompts to ask with: ``default`` costs about as much as the rest of the measurement."""
+    """Number of other prompts to measure with; ``default`` costs about as much as the rest of the measurement."""
     prompt: tuple[str, ...] = ()
-    """The user's own prompts."""
+    """Prompts given by the user."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the first pass over large reference samples; everything else is float32."""

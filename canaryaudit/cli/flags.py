@@ -21,10 +21,10 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or 
 Seed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
 Samples = Annotated[int, typer.Option(metavar="N", help="References to draw from each template's space.")]
 Probes = Annotated[
-    str, typer.Option(metavar="EFFORT", help="How many other prompts to ask with: none, default or thorough.")
+    str, typer.Option(metavar="EFFORT", help="Number of other prompts to measure with: none, default or thorough.")
 ]
 Prompts = Annotated[
-    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Also ask after this text; repeatable.")
+    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Also measure after this prompt; repeatable.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print only one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only print results, warnings and errors.")]

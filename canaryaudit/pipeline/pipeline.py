@@ -144,7 +144,7 @@ class Pipeline(RunSession):
             )
         self.run.write_measurement(measurement)
         self.run.remove_parts()
-        self._tell_exposure(measurement)
+        self._report_exposure(measurement)
         return measurement
 
     def models(self) -> list[str]:
@@ -306,10 +306,10 @@ class Pipeline(RunSession):
         )
 
     def _prompt_texts(self) -> dict[tuple[str, str], str]:
-        """Return the texts of the prompts that measurements leave out, drawn again, by template and id."""
+        """Return the texts of the prompts, which measurements omit, recomputed, by template and id."""
         measurement = self.run.measurement("before")
         probes = probes_of(measurement, self.run.canary_set(), self.run_text()) if measurement.worst_cases else []
-        return {(own.template, prompt.id): prompt.text for own in probes for prompt in own.prompts}
+        return {(probe.template, prompt.id): prompt.text for probe in probes for prompt in probe.prompts}
 
     # --- dependencies
 
@@ -338,7 +338,7 @@ class Pipeline(RunSession):
         order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
         return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
 
-    def _tell_exposure(self, measurement: Measurement) -> None:
+    def _report_exposure(self, measurement: Measurement) -> None:
         inserted = [canary for canary in measurement.canaries if not canary.control]
         exposures = [canary.exposure.bits for canary in inserted]
         calibration = measurement.calibration
