@@ -31,8 +31,9 @@ _KEY = (
     "exact search that ran out of budget gives certified bounds instead of a figure."
 )
 _ODDS = (
-    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability that\nthe secret is among so many "
-    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability\n"
+    "that the secret is among so many completions sampled from the model, and log2\n"
+    "of the number of samples for an even chance."
 )
 
 
