@@ -109,7 +109,7 @@ class ProbeExposure(ProbeName):
 
 
 class WorstCase(Record):
-    """The largest exposure over all probes, and its probability by chance."""
+    """The exposure under the probe that exposes a secret most, and its probability by chance."""
 
     bits: float
     """Exposure under that probe, for a partial one within the space that the given characters leave."""
