@@ -240,7 +240,7 @@ class MemorizationPoint(Record):
     """p-value of the hypothesis that the model never saw the canaries; None for controls."""
     holm_pvalue: float | None
     """The p-value with Holm's correction for the number of points."""
-    told: bool
+    detected: bool
     """Whether the canaries are distinguishable from unseen secrets: the corrected p-value is at most 5 %."""
 
 
