@@ -104,7 +104,7 @@ def test_before_only_reports_have_no_after(tmp_path):
     for name in ("report.html", "report.md"):
         assert "after, bits" not in outputs[name].replace("<br>", " ")
         assert "Completion after" not in outputs[name]
-        assert "Fidelity: what" not in outputs[name]
+        assert "Fidelity" not in outputs[name]
     assert "→" not in outputs["terminal"]
     assert ">after<" not in outputs["exposure.svg"]
 

@@ -46,6 +46,7 @@ def test_every_format_shows_curve_and_odds(tmp_path):
         assert "Memorization by repetitions" in outputs[name]
         assert "almost certain" in outputs[name]
         assert "1 (exact)" in outputs[name]
+    assert "Sampling attack" in outputs["report.html"]
     assert "Detectable from      4 repetitions → not detectable" in outputs["terminal"]
     assert ">after<" in outputs["memorization.svg"]
     assert 'aria-labelledby="memorization-caption"' in outputs["report.html"]
@@ -69,8 +70,8 @@ def test_a_measurement_of_an_earlier_version_is_reported_without_curve_and_odds(
     assert summary.memorization is None
     assert all(canary.before.attack is None for canary in summary.canaries)
     outputs = every_output(summary, tmp_path)
-    assert "How often a secret" not in outputs["report.html"] + outputs["report.md"]
-    assert "Odds of sampling" not in outputs["report.html"]
+    assert "Memorization by repetitions" not in outputs["report.html"] + outputs["report.md"]
+    assert "Sampling attack" not in outputs["report.html"]
     assert Summary.model_validate_json(render_json(summary)) == summary
 
 
