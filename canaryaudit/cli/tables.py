@@ -210,7 +210,7 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
             f"{point.mean_bits:.1f} of {point.ceiling_bits:.1f}",
             f"{point.low:.1f}–{point.high:.1f}" + ("*" if point.single else ""),
             f"{point.greedy:,}",
-            "" if point.holm_pvalue is None else f"{'yes' if point.told else 'no'}, p {pvalue(point.holm_pvalue)}",
+            "" if point.holm_pvalue is None else f"{'yes' if point.detected else 'no'}, p {pvalue(point.holm_pvalue)}",
         )
     detected = "none of these" if curve.detected_from is None else f"{curve.detected_from:,}"
     conclusion = f"Smallest repetition count distinguishable from unseen secrets: {detected}."
