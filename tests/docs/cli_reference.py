@@ -1,4 +1,4 @@
-"""Write the page of all commands and flags: ``python -m tests.docs.cli_reference``, or ``make golden``."""
+"""The page of all commands and flags; ``make golden`` writes it."""
 
 import os
 
@@ -40,13 +40,3 @@ def page() -> str:
     parts = [f"```text\n{help_text()}\n```\n"]
     parts += [f"## canaryaudit {name}\n\n```text\n{help_text(name)}\n```\n" for name in command_names()]
     return HEAD + "\n".join(parts)
-
-
-def main() -> None:
-    """Write the page, and say so."""
-    PAGE.write_text(page(), "utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
-
-
-if __name__ == "__main__":
-    main()
