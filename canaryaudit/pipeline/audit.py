@@ -35,7 +35,7 @@ def run_audit(
     Raises:
         CanaryAuditError: A stage fails, or was already run with other options than the plan's.
 
-    Example:
+    Examples:
         A small audit, in seconds: no unlearning, and too little training to memorize anything.
 
         >>> import tempfile

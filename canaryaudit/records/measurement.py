@@ -19,7 +19,7 @@ from canaryaudit.records.base import (
 class Estimate(Record):
     """One estimator's exposure for one canary.
 
-    Example:
+    Examples:
         >>> Estimate(bits=12.5, low=11.9, high=13.2, trusted=True).model_dump(exclude_defaults=True)
         {'bits': 12.5, 'low': 11.9, 'high': 13.2, 'trusted': True}
     """
