@@ -295,7 +295,7 @@ class ReportOptions(Options):
 class Plan(Options):
     """A whole audit; the default is the audit of the embedded corpus.
 
-    Example:
+    Examples:
         >>> plan = Plan(insert=InsertOptions(corpus="notes.txt", repetitions=(1, 8)), train=TrainOptions(epochs=30))
         >>> plan.train.size, plan.measure.num_references
         ('small', 10000)

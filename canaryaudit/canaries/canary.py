@@ -53,7 +53,7 @@ class Canary(BaseModel):
 class CanarySet(BaseModel):
     """All canaries and controls of a run, and the definition of their spaces: the contents of canaries.json.
 
-    Example:
+    Examples:
         >>> text = "my code is {digits:4}."
         >>> canary = Canary(id="canary-01", template=text, completion="0123", repetitions=8)
         >>> control = Canary(id="control-01", template=text, completion="9630", repetitions=0, control=True)

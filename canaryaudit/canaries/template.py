@@ -50,7 +50,7 @@ class Template:
         text: As the user wrote it.
         parts: Literals (``str``) and ``Slot``, in order; at least one slot.
 
-    Example:
+    Examples:
         >>> template = Template.parse("my code is {digits:4}.")
         >>> template.prefix, template.suffix, template.fill("0123")
         ('my code is ', '.', 'my code is 0123.')

@@ -53,11 +53,13 @@ def measure(
     shown for comparison and never used as the headline.
 
     With several repetition counts, a second table shows how often a secret must occur to be memorized. -v adds the
-    cost of guessing and sampling for an attacker. Long measurements save their progress: rerun the command to resume.
+    cost of guessing and sampling for an attacker.
 
-    Secrets are then asked for by other prompts ("probes"): after preceding text, truncated, reworded, without the
-    prefix, and with part of the secret known. The worst case of each secret is compared with references under the very
-    same probes; its p-value allows for the number of probes.
+    Each secret is also measured after other prompts ("probes"): after preceding text, with the prefix truncated,
+    reworded or missing, and with part of the secret known. The worst case of each secret is compared with references
+    under the same probes. Its p-value accounts for the number of probes.
+
+    Long measurements save their progress: rerun the command to resume.
     """
     options = flags.checked(
         MeasureOptions,

@@ -31,8 +31,9 @@ _KEY = (
     "exact search that ran out of budget gives certified bounds instead of a figure."
 )
 _ODDS = (
-    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability that\nthe secret is among so many "
-    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability\n"
+    "that the secret is among so many completions sampled from the model, and log2\n"
+    "of the number of samples for an even chance."
 )
 
 
@@ -209,7 +210,7 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
             f"{point.mean_bits:.1f} of {point.ceiling_bits:.1f}",
             f"{point.low:.1f}–{point.high:.1f}" + ("*" if point.single else ""),
             f"{point.greedy:,}",
-            "" if point.holm_pvalue is None else f"{'yes' if point.told else 'no'}, p {pvalue(point.holm_pvalue)}",
+            "" if point.holm_pvalue is None else f"{'yes' if point.detected else 'no'}, p {pvalue(point.holm_pvalue)}",
         )
     detected = "none of these" if curve.detected_from is None else f"{curve.detected_from:,}"
     conclusion = f"Smallest repetition count distinguishable from unseen secrets: {detected}."

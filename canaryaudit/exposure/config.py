@@ -13,7 +13,7 @@ MIN_REFERENCES = 50
 class MeasurementConfig(MeasurementSettings):
     """How to measure; checked when made.
 
-    Example:
+    Examples:
         >>> MeasurementConfig(num_references=1_000, estimators=("exact", "sampled")).enumerate_up_to
         1000000
     """

@@ -86,7 +86,7 @@ def measure(
         MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with. Or a
             prompt of the user's cannot be asked.
 
-    Example:
+    Examples:
         An untrained model has seen no secret, so canary and controls look alike:
 
         >>> import torch

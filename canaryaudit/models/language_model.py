@@ -19,7 +19,7 @@ class PrefixState:
         log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
         cache: The model's internal state; every tensor has N rows.
 
-    Example:
+    Examples:
         >>> state = PrefixState(torch.tensor([[-1.0, -1.0], [0.0, -20.0]]), cache=())
         >>> state.rows(torch.tensor([1, 1])).log2_probs.tolist()
         [[0.0, -20.0], [0.0, -20.0]]
@@ -36,7 +36,7 @@ class PrefixState:
 class LanguageModel(Protocol):
     """A causal model over a finite vocabulary, read symbol by symbol.
 
-    Example:
+    Examples:
         Any object with these members will do, such as a model that says "ha" and expects "h" after "a":
 
         >>> class Laughter:

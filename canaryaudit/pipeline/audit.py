@@ -35,7 +35,7 @@ def run_audit(
     Raises:
         CanaryAuditError: A stage fails, or was already run with other options than the plan's.
 
-    Example:
+    Examples:
         A small audit, in seconds: no unlearning, and too little training to memorize anything.
 
         >>> import tempfile
@@ -115,7 +115,7 @@ def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     # Importance sampling is skipped if the rank is exact, so its absence is not a difference.
     estimators = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
     effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
-    given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN))
+    given = tuple(dict.fromkeys(prompt.text for prompt in measurement.prompts if prompt.about == GIVEN))
     return (
         measurement.num_references == options.num_references
         and measurement.seed == options.seed

@@ -59,7 +59,7 @@ class RunSession:
         return data, vocabulary.symbols
 
     def run_text(self) -> RunText:
-        """Return the text that the run's model was trained on, as prompts are taken from it."""
+        """Return the training text, from which prompts are taken."""
         canary_set = self.run.canary_set()
         vocabulary = run_vocabulary(canary_set)
         text = self.run.text().ids(vocabulary)

@@ -19,7 +19,7 @@ from canaryaudit.records.base import (
 class Estimate(Record):
     """One estimator's exposure for one canary.
 
-    Example:
+    Examples:
         >>> Estimate(bits=12.5, low=11.9, high=13.2, trusted=True).model_dump(exclude_defaults=True)
         {'bits': 12.5, 'low': 11.9, 'high': 13.2, 'trusted': True}
     """
@@ -117,7 +117,7 @@ class ProbeExposure(ProbeName):
 
 
 class WorstCase(Record):
-    """The largest exposure over all probes, and its probability by chance."""
+    """The exposure under the probe that exposes a secret most, and its probability by chance."""
 
     bits: float
     """Exposure under that probe, for a partial one within the space that the given characters leave."""
@@ -248,7 +248,7 @@ class MemorizationPoint(Record):
     """p-value of the hypothesis that the model never saw the canaries; None for controls."""
     holm_pvalue: float | None
     """The p-value with Holm's correction for the number of points."""
-    told: bool
+    detected: bool
     """Whether the canaries are distinguishable from unseen secrets: the corrected p-value is at most 5 %."""
 
 

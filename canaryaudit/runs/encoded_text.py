@@ -21,8 +21,8 @@ from canaryaudit.storage.tensors import data_start, open_tensors
 
 _BLOCK_BYTES = 2**20
 _HEADER_BYTES = 576
-"""Header size of every file, including its length field: enough for three digests, three numbers and their names, and
-a multiple of 64, as the format requires."""
+"""Header size of every file, including its length field: enough for three digests, three numbers and their names. The
+format requires a multiple of 64."""
 _LARGE = 2**24
 """A process remembers that it checked a text of at least so many characters; smaller texts are checked each time."""
 _Signature = tuple[int, int, int, int, str | None]

@@ -1,9 +1,9 @@
 """The training loop: windows of text, AdamW, a one-cycle learning rate, checkpoints and resumption.
 
 A step depends only on the configuration, the text, the weights and the optimizer's moments. The order of windows is
-drawn from (seed, epoch), and the learning rate is a function of the step. A resumed
-training therefore ends with exactly the weights of an uninterrupted one, on the same machine with the same number of
-threads and processes; otherwise, sums are computed in another order and round differently.
+drawn from (seed, epoch), and the learning rate is a function of the step. A resumed training therefore ends with
+exactly the weights of an uninterrupted one, on the same machine with the same number of threads and processes.
+Elsewhere, sums are computed in another order and round differently.
 """
 
 import copy

@@ -12,7 +12,7 @@ from canaryaudit.records.training import DEFAULT_WINDOW
 class UnlearningConfig(ClosedFormSettings):
     """How to unlearn; checked when made.
 
-    Example:
+    Examples:
         >>> UnlearningConfig().resolved_scope, UnlearningConfig(replacement="nothing").resolved_scope
         ('all-layers', 'final-layer')
     """

@@ -80,7 +80,7 @@ def unlearn(
         UnlearningError: Nothing to unlearn, a scope that the method does not have, or no curvature for the solver.
         Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from canaryaudit.canaries.canary import CanarySet
         >>> from canaryaudit.exposure import MeasurementConfig, measure

@@ -290,7 +290,7 @@ def test_without_held_out_text_training_works_all_the_same() -> None:
 def test_a_text_shorter_than_two_windows_is_refused(length: int) -> None:
     data = some_data()
     short = TrainingData(data.train[:length], data.secret[:length], data.heldout)
-    with pytest.raises(ModelError, match=f"has {length} characters: expected at least 42"):
+    with pytest.raises(ModelError, match=f"has {length} training characters: expected at least 42"):
         train(short, VOCABULARY, config(), NullReporter())
 
 
