@@ -109,8 +109,8 @@ class UnlearnOptions(Options):
     """None for the method's name."""
     method: Method = "second-order"
     scope: Scope | None = None
-    solver: SolverName = "adam"
-    """For all layers. In equal time, many preconditioned steps remove more than a few Gauss-Newton steps."""
+    solver: SolverName = "kronecker"
+    """For all layers: L-BFGS from the stored curvature, or a few Gauss-Newton steps."""
     replacement: str = "decoys"
     canary: tuple[str, ...] = ()
     """Ids; empty for every inserted canary."""

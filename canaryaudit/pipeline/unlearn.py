@@ -73,7 +73,7 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
         pairs["scope"] = (record.scope, options.scope or record.scope)
     elif record.method == options.method:
         found, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
-        pairs["scope"] = ((found.resolved_scope, found.followed), (asked.resolved_scope, asked.followed))
+        pairs["scope"] = (found.resolved_scope, asked.resolved_scope)
         pairs["retain-windows"] = (record.asked_windows, options.retain_windows)
         pairs["tau"] = (record.tau, options.tau)
     return next((name for name, (found, asked) in pairs.items() if found != asked), "")
@@ -184,7 +184,9 @@ def _update(
             "precision": precision,
         }
     )
-    stored = stored_curvature(session, data) if config.resolved_solver == "kronecker" else None
+    # Without windows of the corpus the curvature too is taken from what the model says, and not kept.
+    curved = config.resolved_solver == "kronecker" and config.retain_windows > 0
+    stored = stored_curvature(session, data) if curved else None
     result = unlearn(
         model,
         data,

@@ -26,7 +26,7 @@ ClosedForm = Literal["first-order", "second-order"]
 Baseline = Literal["retrain", "fine-tune", "sisa"]
 Method = Literal[ClosedForm, Baseline]
 Scope = Literal["final-layer", "all-layers", "both"]
-SolverName = Literal["adam", "cg", "lissa", "kronecker"]
+SolverName = Literal["kronecker", "cg", "lissa"]
 ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
 
 

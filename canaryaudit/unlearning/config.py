@@ -15,10 +15,9 @@ class UnlearningConfig(BaseModel):
 
     method: ClosedForm = "second-order"
     scope: Scope | None = None
-    """None for the method's own: all layers, or the final layer for second order with another text than decoys; see
-    ``followed``."""
-    solver: SolverName = "adam"
-    """Of second-order steps over all layers."""
+    """None for the method's own: all layers, or the final layer for second order with another text than decoys."""
+    solver: SolverName = "kronecker"
+    """Of second-order steps over all layers; ``kronecker`` is L-BFGS from the stored curvature."""
     replacement: str = "decoys"
     retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
     """Windows of other text that hold the model to what it was; 0 for text that the model itself says."""
@@ -40,8 +39,3 @@ class UnlearningConfig(BaseModel):
     def resolved_solver(self) -> SolverName | None:
         """The solver of steps over all layers; None where there are none."""
         return self.solver if self.method == "second-order" and self.resolved_scope != "final-layer" else None
-
-    @property
-    def followed(self) -> bool:
-        """Whether the final layer's update follows the steps over all layers where these do not do."""
-        return self.scope is None and self.resolved_solver == "adam"
