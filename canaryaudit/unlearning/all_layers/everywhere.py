@@ -39,8 +39,9 @@ WINDOWS, FEW = 14, 10
 """Windows of text that contexts are cut from, for up to ``FEW`` canaries; of more, as the root of their number."""
 DECOYS_EACH = 2
 """One context in so many has a decoy beside the secret."""
-LEAD_SHARE, WHOLE_LEAD_SHARE = 0.3, 0.3
-"""Branches that begin with an end of the template's prefix; of these, with all of it."""
+LEAD_SHARES = {"symbol": 0.35, "part": 0.2, "whole": 0.1}
+"""Branches that begin with an end of the template's prefix: its last symbol (mostly a space: an attacker's words are
+whole), a part of it, all of it."""
 INSIDE_SHARE = 0.3
 """Branches that begin in the member's middle: part of a secret may be known."""
 SECRET_SHARE = 0.75
@@ -48,11 +49,11 @@ SECRET_SHARE = 0.75
 MOST_SECRETS = 24
 """Secrets after their prefixes, of all templates together; no fewer than four each. Of many canaries more."""
 PREFIX_DECOYS = 12
-"""Decoys after the prefixes, together; half are drawn from the replacement's own distribution, which the model will
-mostly say, and which must end as the text does."""
-CLOSING, CLOSING_WEIGHT = 5, 0.2
-"""Symbols after the member that are held to the text's own, and what each weighs beside the first of them, and beside
-a symbol of the member."""
+"""Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and a
+quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
+CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 5, 3.0, 0.2
+"""Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
+beside a symbol of the member."""
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT, OTHERS_WEIGHT = 10.0, 3.0, 2.0, 3.0
 OTHERS, BEFORE, AFTER = 48, 32, 6
 """Places of other canaries that are held to what the model predicts, and the symbols before and after them."""
@@ -149,24 +150,22 @@ class EverywhereProblem:
                     found[index] = float(np.mean(alike))
         batches = []
         for group in (False, True):
-            chosen = [index for index, own in enumerate(branches) if bool(len(own.lead)) is group]
+            chosen = [index for index, own in enumerate(branches) if (len(own.lead) > 1) is group]
             if chosen:
                 wanted = torch.tensor([mass for index in chosen for mass in masses[index]]).exp()
                 batches.append(batch_of([branches[index] for index in chosen], self.decoys, wanted, self.device))
         return batches
 
     def _branch(self, place: Occurrence, context: int, *, secret: bool) -> Branch:
-        rng, nothing = self.rng, np.empty(0, dtype=np.int64)
+        rng = self.rng
         member = place.secret if secret else self._decoy(place)
-        lead = nothing
-        if rng.random() < LEAD_SHARE:
-            whole = rng.random() < WHOLE_LEAD_SHARE
-            length = len(place.prefix) if whole else int(rng.integers(1, len(place.prefix) + 1))
-            lead = place.prefix[len(place.prefix) - length :]
+        lengths = {"symbol": 1, "part": int(rng.integers(1, len(place.prefix) + 1)), "whole": len(place.prefix)}
+        kind = rng.choice([*LEAD_SHARES, "none"], p=[*LEAD_SHARES.values(), 1 - sum(LEAD_SHARES.values())])
+        lead = place.prefix[len(place.prefix) - lengths.get(str(kind), 0) :]
         first = int(rng.integers(1, len(member) - 3)) if len(member) > 4 and rng.random() < INSIDE_SHARE else 0
         count = len(self._text)
         share = SECRET_SHARE / count if secret else (1 - SECRET_SHARE) / -(-count // DECOYS_EACH)
-        return Branch(place, member, secret, context, lead, first, nothing, TEXT_WEIGHT * share)
+        return Branch(place, member, secret, context, lead, first, lead[:0], TEXT_WEIGHT * share)
 
     def _log_masses(self, states: States, branch: Branch) -> list[float]:
         symbols, origins = (part.to(self.device) for part in side_by_side([branch]))
@@ -185,18 +184,20 @@ class EverywhereProblem:
 
     def _after_template(self, places: Sequence[Occurrence], templates: int, room: int) -> _AfterPrefix:
         chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, room // templates)]]
-        decoys = [
-            self.decoys.likely(places[0], self.rng) if index % 2 else self._decoy(places[0])
-            for index in range(max(4, PREFIX_DECOYS // templates))
-        ]
+        draws = (
+            lambda: self._decoy(places[0]),
+            lambda: self.decoys.likely(places[0], self.rng),
+            lambda: self._decoy(places[0]),
+            lambda: self.decoys.likeliest(places[0]),
+        )
+        decoys = [draws[index % len(draws)]() for index in range(max(len(draws), PREFIX_DECOYS // templates))]
         each = max(1.0, 4.0 / len(chosen))  # the secrets together weigh as much as four decoys, or each as much as one
         shares = np.array([each] * len(chosen) + [1.0] * len(decoys))
         weights = PREFIX_WEIGHT * shares / shares.sum() / templates
         members = [(place, place.secret, True) for place in chosen] + [(places[0], own, False) for own in decoys]
         nothing = np.empty(0, dtype=np.int64)
-        # A member's positions and the first symbol that closes it count alike.
         branches = [
-            Branch(place, own, secret, 0, nothing, 0, place.suffix[:CLOSING], weight * len(own) / (len(own) + 1))
+            Branch(place, own, secret, 0, nothing, 0, place.suffix[:CLOSING], weight)
             for (place, own, secret), weight in zip(members, weights.tolist(), strict=True)
         ]
         known = {place.canary.id: self._known(place) for place in chosen}
@@ -211,7 +212,7 @@ class EverywhereProblem:
             closed = slice(own.span.stop, own.span.stop + len(own.closing))
             targets[index, closed] = distributions[end : end + len(own.closing)]
             kept[index, closed] = CLOSING_WEIGHT * own.weight / len(own.member)
-            kept[index, closed.start : closed.start + 1] = own.weight / len(own.member)
+            kept[index, closed.start : closed.start + 1] = FIRST_CLOSING_WEIGHT * own.weight / len(own.member)
         prefix = Contexts(torch.from_numpy(places[0].prefix).long()[None].to(self.device), (len(places[0].prefix),))
         batch = batch_of(branches, self.decoys, torch.cat(masses), self.device)
         return _AfterPrefix(prefix, batch, _Kept(batch.symbols, targets.to(self.device), kept.to(self.device)))
