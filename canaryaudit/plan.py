@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
-from canaryaudit.records import EstimatorName, Method, ReportFormat, Scope, SolverName
+from canaryaudit.records import EstimatorName, Method, ProbeEffort, ReportFormat, Scope, SolverName
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
@@ -96,6 +96,10 @@ class MeasureOptions(Options):
     """Target half-width of the importance interval: finer than any decision needs."""
     max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
     """Maximum importance draws per template: about 20 seconds for the 3.3 M-parameter model on two cores."""
+    probes: ProbeEffort = "default"
+    """How many other prompts to ask with: ``default`` costs about as much as the rest of the measurement."""
+    prompt: tuple[str, ...] = ()
+    """The user's own prompts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the first pass over large reference samples; everything else is float32."""

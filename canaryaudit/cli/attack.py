@@ -40,6 +40,8 @@ def attack(
     steps: AttackSteps = STEPS,
     learning_rate: AttackRate = DEFAULTS.learning_rate,
     samples: flags.Samples = flags.MEASURE.samples,
+    probes: flags.Probes = flags.MEASURE.probes,
+    prompt: flags.Prompts = None,
     device: flags.Device = DEFAULTS.device,
     seed: flags.Seed = DEFAULTS.seed,
     as_json: flags.Json = False,
@@ -61,7 +63,7 @@ def attack(
         device=device,
         seed=seed,
     )
-    measuring = flags.checked(MeasureOptions, samples=samples, device=device)
+    measuring = flags.checked(MeasureOptions, samples=samples, probes=probes, prompt=tuple(prompt or ()), device=device)
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         record = stages.attack(options, measuring)
     if as_json:

@@ -24,7 +24,7 @@ DEBUG = "CANARYAUDIT_DEBUG"
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 """Torch's wording, for host and device memory."""
 
-# The base of what typer raises for a wrong command line: it has no public name of its own in every version.
+# The base class of typer's errors about the command line, which has no public name in some versions.
 _WrongCommandLine: type[Exception] = typer.BadParameter.__bases__[0]
 
 

@@ -20,6 +20,12 @@ RunArguments = Annotated[
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
 Samples = Annotated[int, typer.Option(metavar="N", help="References to draw from each template's space.")]
+Probes = Annotated[
+    str, typer.Option(metavar="EFFORT", help="How many other prompts to ask with: none, default or thorough.")
+]
+Prompts = Annotated[
+    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Also ask after this text; repeatable.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only print results, warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every step and figure.")]

@@ -101,7 +101,7 @@ def insert(
 ) -> None:
     """Insert canaries into a corpus, or locate secrets in it.
 
-    An existing run made from the same text with the same options is left as it is.
+    An existing run made from the same text with the same options is kept unchanged.
     """
     options = flags.checked(
         InsertOptions,
@@ -130,7 +130,7 @@ def insert(
             expected = training_seconds(made, TrainOptions())
         elif plan := None if force else find_run(path, options):
             made = plan
-            progress.info(f"{path} is already there, made from this text with these options: nothing was written.")
+            progress.info(f"{path} already exists, made from this text with these options: nothing was written.")
         else:
             _, made = make_run(path, options, command_line(context), replace=force)
         for warning in made.warnings:

@@ -63,7 +63,7 @@ def _lead() -> int:
 
     def may_report() -> bool:
         ignore_signals()
-        return job.speaks()
+        return job.reports_errors()
 
     try:
         status = run_command(sys.argv[1:], may_report)
@@ -82,4 +82,4 @@ def _follow() -> int:
     from canaryaudit.pipeline.worker import run_worker
 
     job = distributed.process_group()
-    return _status_of(lambda: run_worker(job), job.speaks)
+    return _status_of(lambda: run_worker(job), job.reports_errors)

@@ -43,6 +43,8 @@ def measure(
     precision_bits: PrecisionBits = flags.MEASURE.precision_bits,
     max_draws: MaxDraws = flags.MEASURE.max_draws,
     precision: DraftPrecision = flags.MEASURE.precision,
+    probes: flags.Probes = flags.MEASURE.probes,
+    prompt: flags.Prompts = None,
     strict: Strict = False,
     device: flags.Device = flags.MEASURE.device,
     seed: flags.Seed = flags.MEASURE.seed,
@@ -62,6 +64,10 @@ def measure(
 
     With several repetition counts, a second table shows how often a secret must occur to be memorized. -v adds the
     cost of guessing and sampling for an attacker. Long measurements save their progress: rerun the command to resume.
+
+    Secrets are then asked for by other prompts ("probes"): after preceding text, truncated, reworded, without the
+    prefix, and with part of the secret known. The worst case of each secret is compared with references under the very
+    same probes; its p-value allows for the number of probes.
     """
     options = flags.checked(
         MeasureOptions,
@@ -71,6 +77,8 @@ def measure(
         precision_bits=precision_bits,
         max_draws=max_draws,
         precision=precision,
+        probes=probes,
+        prompt=tuple(prompt or ()),
         device=device,
         seed=seed,
     )

@@ -15,7 +15,7 @@ _SECONDS_BETWEEN_LINES = {False: 15.0, True: 1.0}
 
 
 class _LiveLines(Progress):
-    """A bar with the time left, and below it the current figures on their own line."""
+    """A bar with the time left, and below it the current figures on a separate line."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Return the bar and the figures."""

@@ -89,6 +89,8 @@ def unlearn(
     tau: Tau = None,
     shards: Shards = None,
     samples: flags.Samples = flags.MEASURE.samples,
+    probes: flags.Probes = flags.MEASURE.probes,
+    prompt: flags.Prompts = None,
     device: flags.Device = DEFAULTS.device,
     seed: flags.Seed = DEFAULTS.seed,
     force: Replace = False,
@@ -117,7 +119,7 @@ def unlearn(
         device=device,
         seed=seed,
     )
-    measuring = flags.checked(MeasureOptions, samples=samples, device=device)
+    measuring = flags.checked(MeasureOptions, samples=samples, probes=probes, prompt=tuple(prompt or ()), device=device)
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
         record = stages.unlearn(options, measuring, anew=force)
         measurement = stages.run.measurement(f"after-{record.name}")

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.rank_search import DEFAULT_BUDGET
-from canaryaudit.records import EstimatorName
+from canaryaudit.records import EstimatorName, ProbeEffort
 
 MIN_REFERENCES = 50
 """Random completions that must be left when those of inserted canaries are taken out."""
@@ -30,6 +30,10 @@ class MeasurementConfig(BaseModel):
     """Half-width of the importance interval below which no more is drawn."""
     max_draws: int = Field(default=100_000, ge=1)
     """Importance draws of each template after which no more is drawn."""
+    probes: ProbeEffort = "none"
+    """In how many ways besides the template's own prefix to ask."""
+    prompts: tuple[str, ...] = ()
+    """The user's own prompts."""
     seed: int = Field(default=0, ge=0)
 
     @field_validator("estimators")

@@ -65,6 +65,26 @@ class EncodedSpace:
         """log2 of the size."""
         return float(self.log2_counts[0])
 
+    def after(self, symbols: np.ndarray) -> "EncodedSpace":
+        """Return the space of what may follow the first symbols of a member, shape (k,)."""
+        node = 0
+        for symbol in symbols.tolist():
+            node = int(self.next_node[node, symbol])
+        kept = [node]
+        for reached in kept:  # grows as it is read: nodes come after those that lead to them
+            kept += sorted(set(self.next_node[reached][self.next_node[reached] >= 0].tolist()) - set(kept))
+        kept.sort()
+        renumbered = np.full(len(self.next_node) + 1, -1, dtype=np.int32)
+        renumbered[kept] = np.arange(len(kept))
+        next_node = renumbered[self.next_node[kept]]
+        counts = [1] * len(kept)
+        longest = [0] * len(kept)
+        for place in reversed(range(len(kept) - 1)):
+            targets = next_node[place][next_node[place] >= 0].tolist()
+            counts[place] = sum(counts[target] for target in targets)
+            longest[place] = 1 + max(longest[target] for target in targets)
+        return EncodedSpace(counts[0], next_node, self.shares[kept], self.log2_counts[kept], len(kept) - 1, longest[0])
+
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw members uniformly and independently, shape (count, max_length), padded with -1."""
         completions = np.full((count, self.max_length), PAD, dtype=np.int32)

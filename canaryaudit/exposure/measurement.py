@@ -11,17 +11,16 @@ from canaryaudit.canaries.masking import hide_given
 from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
+from canaryaudit.exposure.estimation import Execution, rank_targets
 from canaryaudit.exposure.estimators.calibration import calibrate
-from canaryaudit.exposure.estimators.exact import bounded_exposure, enumerate_ranks, exact_exposure
 from canaryaudit.exposure.estimators.headline import choose_headline
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
 from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
-from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
-from canaryaudit.exposure.rank_search import search_ranks
+from canaryaudit.exposure.probes import RunText, TemplateProbes, prompt_records, template_probes
+from canaryaudit.exposure.probing import ProbedTemplate, joint_pvalue, probe_targets
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
-from canaryaudit.exposure.scoring import Ticker, score_log_perplexity
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import LanguageModel
@@ -33,6 +32,7 @@ from canaryaudit.records import (
     Measurement,
     MeasurementCost,
     ReferenceDistribution,
+    WorstCases,
 )
 from canaryaudit.storage.part_cache import NullCache, ResultCache
 
@@ -45,6 +45,7 @@ class _Found:
     references: ReferenceDistribution
     search_nodes: int
     characters: int
+    probed: ProbedTemplate | None = None
 
 
 def measure(
@@ -59,6 +60,7 @@ def measure(
     draft: LanguageModel | None = None,
     cache: ResultCache | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
+    run_text: RunText | None = None,
 ) -> Measurement:
     """Measure every canary and control under ``model``, against references taken afresh from this model.
 
@@ -73,22 +75,32 @@ def measure(
         draft: The same model, faster and less exact, for the bulk of a large reference sample.
         cache: Keeps finished parts of long samplings, of this very measurement.
         processes: Who shares the work; the followers have got the same model and draft ready.
+        run_text: What the model was trained on, from which prompts are taken; needed where the configuration asks for
+            any besides the templates' own prefixes.
 
     Raises:
-        MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with.
+        MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with. Or a
+            prompt of the user's cannot be asked.
     """
     started = time.perf_counter()
+    all_probes = _all_probes(canary_set, config, run_text)
     groups = canary_set.by_template()
     found: list[_Found] = []
     for index, (text, members) in enumerate(groups.items()):
         stage = f"measure {name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
+        execution = Execution(stage, progress, cache or NullCache(), processes)
         group = Targets.of(model, canary_set, text, members)
-        found.append(_measure_group(model, draft, canary_set, group, config, index, progress, stage, cache, processes))
+        found.append(
+            _measure_group(
+                model, draft, canary_set, group, config, index, execution, all_probes[index] if all_probes else None
+            )
+        )
     canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
     controls = [canary for canary in canaries if canary.control]
     nodes = sum(own.search_nodes for own in found)
+    probed = [own.probed for own in found if own.probed]
     return Measurement(
         model=name,
         model_sha256=model_sha256,
@@ -106,6 +118,12 @@ def measure(
             np.array([canary.space_bits for canary in controls]),
         ),
         memorization=memorization_curves(canaries),
+        prompts=tuple(record for own in all_probes for record in prompt_records(own)),
+        worst_cases=WorstCases(
+            effort=config.probes, references=max(own.references for own in probed), joint_pvalue=joint_pvalue(probed)
+        )
+        if probed
+        else None,
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
             references=config.num_references * len(groups),
@@ -122,12 +140,9 @@ def _measure_group(
     group: Targets,
     config: MeasurementConfig,
     index: int,
-    progress: ProgressReporter,
-    stage: str,
-    cache: ResultCache | None,
-    processes: ProcessGroup,
+    execution: Execution,
+    probes: TemplateProbes | None,
 ) -> _Found:
-    cache = cache or NullCache()
     text, space = group.template.text, group.space
     rng = np.random.default_rng((config.seed, index))
     references = score_references(
@@ -139,10 +154,10 @@ def _measure_group(
         group.log_perplexity_bits,
         group.inserted,
         rng,
-        cache,
+        execution.cache,
         f"references-{index}",
-        _ticker(progress, stage, "references"),
-        processes,
+        execution.ticker("references"),
+        execution.processes,
     )
     if references.total < MIN_REFERENCES:
         raise MeasurementError(
@@ -150,36 +165,8 @@ def _measure_group(
             "inserted canaries: expected a space much larger than their number; insert fewer, or use longer slots"
         )
     distribution = _describe(text, space.bits, references, config, rng)
-    estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in group.canaries]
-    nodes, characters = 0, config.num_references * space.max_length
-    if "exact" in config.estimators:
-        if space.size <= config.enumerate_up_to:
-            characters += space.size * space.max_length
-        exact, nodes = _exact_estimates(model, group, config, _ticker(progress, stage, "exact rank"), processes)
-        for own, estimate in zip(estimates, exact, strict=True):
-            own["exact"] = estimate
-    undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
-    if "importance" in config.estimators and undecided:
-        effort = SamplingBudget(
-            config.draws_per_temperature, config.precision_bits, config.max_draws, (config.seed, index, 1)
-        )
-        weighted, drawn = importance_exposures(
-            model,
-            group.start,
-            space,
-            group.completions,
-            group.inserted,
-            group.log_perplexity_bits,
-            undecided,
-            effort,
-            cache,
-            f"importance-{index}",
-            _ticker(progress, stage, "importance sampling"),
-            processes,
-        )
-        for k, estimate in zip(undecided, weighted, strict=True):
-            estimates[k]["importance"] = estimate
-        characters += drawn * space.max_length
+    ranked = rank_targets(model, group, config, (config.seed, index, 1), execution)
+    estimates = ranked.estimates
     for k, own in enumerate(estimates):
         cost = float(group.log_perplexity_bits[k])
         if "sampled" in config.estimators:
@@ -196,7 +183,29 @@ def _measure_group(
     greedy = greedy_completion(model, group.start, space.max_length)
     beams = beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
-    return _Found(canaries, distribution, nodes, characters)
+    nodes, characters = ranked.search_nodes, ranked.characters + config.num_references * space.max_length
+    if probes is None:
+        return _Found(canaries, distribution, nodes, characters)
+    probed = probe_targets(
+        model, group, [own.exposure for own in canaries], probes, config, (config.seed, index, 2), execution
+    )
+    canaries = [
+        own.model_copy(update={"probes": exposures, "worst_case": worst})
+        for own, exposures, worst in zip(canaries, probed.exposures, probed.worst, strict=True)
+    ]
+    return _Found(canaries, distribution, nodes + probed.search_nodes, characters + probed.characters, probed)
+
+
+def _all_probes(canary_set: CanarySet, config: MeasurementConfig, run_text: RunText | None) -> list[TemplateProbes]:
+    """Return the probes of each template; none where only the templates' own prefixes are asked for."""
+    if config.probes == "none" and not config.prompts:
+        return []
+    if run_text is None:
+        raise MeasurementError("expected the text that the model was trained on: prompts are taken from it")
+    return [
+        template_probes(text, members, run_text, config.probes, config.prompts, config.seed)
+        for text, members in canary_set.by_template().items()
+    ]
 
 
 def _describe(
@@ -220,33 +229,6 @@ def _describe(
         rescored=0 if references.rescored is None else len(references.rescored.rows),
         draft_error_bits=references.draft_error_bits,
     )
-
-
-def _exact_estimates(
-    model: LanguageModel, group: Targets, config: MeasurementConfig, tick: Ticker, processes: ProcessGroup
-) -> tuple[list[Estimate], int]:
-    """Return an exact figure or certified bounds for each canary, and the prefixes that the search expanded."""
-    bits = group.space.bits
-    if group.space.size <= config.enumerate_up_to:
-        members = group.space.members()
-        costs = score_log_perplexity(model, group.start, members, tick, processes)
-        rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in group.completions]
-        inserted = [row for row, own in zip(rows, group.inserted, strict=True) if own]
-        return exact_exposure(enumerate_ranks(costs, rows, inserted), bits), 0
-    search = search_ranks(
-        model,
-        group.start,
-        group.space,
-        group.completions,
-        group.inserted,
-        group.log_perplexity_bits,
-        budget=config.search_budget,
-        tick=tick,
-    )
-    return [
-        exact_exposure(rank.lower, bits) if rank.exact else bounded_exposure(rank.lower, rank.upper, bits)
-        for rank in search.ranks
-    ], search.nodes
 
 
 def _record(
@@ -284,14 +266,3 @@ def _record(
             beam_rank=beams.index(own) + 1 if own in beams else None,
         ),
     )
-
-
-def _ticker(progress: ProgressReporter, stage: str, what: str) -> Ticker:
-    share = 0.0
-
-    def tick(done: int, total: int) -> None:
-        nonlocal share
-        share = max(share, done / max(1, total))  # the end moves away where more is drawn: what is told never falls
-        progress.update(stage, share * total, total, what)
-
-    return tick

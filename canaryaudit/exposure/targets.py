@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
@@ -47,3 +48,30 @@ class Targets:
         inserted = np.array([not own.control for own in members])
         by_character = character_bits(model, start, completions)
         return cls(template, space, start, members, completions, inserted, costs, by_character)
+
+    def asked(self, model: LanguageModel, prompt: str, canary: int, given: int) -> "Targets":
+        """Return the same canaries after another prompt, and after the first characters of one of them.
+
+        Args:
+            model: The model.
+            prompt: What is read first.
+            canary: Index of the canary whose beginning is given.
+            given: Characters of its completion that are given; only canaries that begin alike are left.
+        """
+        beginning = self.completions[canary, :given]
+        kept = np.flatnonzero((self.completions[:, :given] == beginning).all(1))
+        ids = np.concatenate((model.vocabulary.encode(prompt), beginning))
+        start = model.read(torch.from_numpy(ids).to(model.device))
+        space = self.space.after(beginning)
+        rest = self.completions[kept, given:]
+        costs = score_log_perplexity(model, start, rest)
+        return Targets(
+            self.template,
+            space,
+            start,
+            [self.canaries[index] for index in kept.tolist()],
+            rest,
+            self.inserted[kept],
+            costs,
+            character_bits(model, start, rest),
+        )

@@ -1,4 +1,4 @@
-"""The protocol of any model that can be asked for the next symbol's probabilities."""
+"""The protocol of any model that predicts the next symbol's probabilities."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,18 +13,18 @@ LOG2_E = 1.4426950408889634
 
 @dataclass(frozen=True)
 class PrefixState:
-    """What a model knows after reading N prefixes.
+    """A model's state after reading N prefixes.
 
     Attributes:
         log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
-        cache: The model's own state; every tensor has N rows.
+        cache: The model's internal state; every tensor has N rows.
     """
 
     log2_probs: Tensor
     cache: tuple[Tensor, ...]
 
     def rows(self, index: Tensor) -> "PrefixState":
-        """Return the states of the prefixes that ``index`` names, repeated or reordered as it says."""
+        """Return the states of the prefixes in ``index``, which may repeat or reorder them."""
         return PrefixState(self.log2_probs[index], tuple(part[index] for part in self.cache))
 
 
@@ -37,10 +37,10 @@ class LanguageModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where symbols must be, and log-probabilities will be."""
+        """The device of symbols and log-probabilities."""
 
     def read(self, symbols: Tensor) -> PrefixState:
-        """Read one prefix, shape (T,), from the beginning; the state has one row."""
+        """Read one prefix, shape (T,), from the initial state; the result has one row."""
 
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one symbol, shape (N,), to each of N prefixes."""

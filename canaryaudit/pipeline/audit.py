@@ -1,10 +1,11 @@
-"""A whole audit from a plan: what of it is there already, whether that is what the plan asks for, and the rest."""
+"""Run a whole audit from a plan: check existing results against the plan, then run the missing stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
+from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
 from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
@@ -18,17 +19,17 @@ from canaryaudit.runs.run_directory import RunDirectory
 
 
 def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> tuple[Summary, list[Path], list[str]]:
-    """Run a whole audit, or go on with what is there of it.
+    """Run a whole audit, or resume an existing one.
 
     Returns:
-        The report's summary, its files, and the names of the unlearnings that came to nothing.
+        The report's summary, its files, and the names of the unlearnings without a result.
 
     Raises:
-        CanaryAuditError: A stage fails, or was run already with other options than the plan's.
+        CanaryAuditError: A stage fails, or was already run with other options than the plan's.
     """
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
-        progress.info(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
+        progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")
         _check_insertion(run, *plan_run(audit.insert))
     else:
         run, made = make_run(audit.run, audit.insert, argv)
@@ -46,7 +47,7 @@ def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> t
     failures: list[str] = []
     with run.lock():
         pipeline = Pipeline(run, argv, progress)
-        for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
+        for options in audit.unlearn:  # Report mistakes in the plan before hours of training.
             pipeline.chosen(options.canary)
             check_name(options.resolved_name)
             if not run.has_unlearning(options.resolved_name):
@@ -58,13 +59,13 @@ def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> t
             try:
                 _unlearn(pipeline, options, audit.measure)
             except Inconclusive as failure:
-                progress.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
+                progress.warn(f"unlearning {options.resolved_name!r} gave no result: {failure}")
                 failures.append(options.resolved_name)
         for attack in audit.attack:
             try:
                 pipeline.attack(attack, audit.measure, anew=False)
             except Inconclusive as failure:
-                progress.warn(f"the attack on {attack.name or 'what was unlearned'} came to nothing: {failure}")
+                progress.warn(f"the attack on {attack.name or 'the unlearned model'} gave no result: {failure}")
                 failures.append("the attack")
         summary, written = pipeline.report(audit.report, audit.measure)
     return summary, written, failures
@@ -74,22 +75,25 @@ def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
     if not pipeline.run.has_measurement(name):
         pipeline.measure(name, options)
     elif not _is_as_asked(pipeline.run.measurement(name), options):
-        pipeline.progress.info(f"Measured {name} already, but with other options: measuring again.")
+        pipeline.progress.info(f"{name} was measured with other options: measuring again.")
         pipeline.measure(name, options)
     else:
-        pipeline.progress.info(f"Measured {name} already.")
+        pipeline.progress.info(f"{name} was already measured.")
 
 
 def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
-    # Importance sampling is left out where the rank is exact: that it is absent says nothing.
-    found = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
+    # Importance sampling is skipped if the rank is exact, so its absence is not a difference.
+    estimators = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
     effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
+    given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN))
     return (
         measurement.num_references == options.samples
         and measurement.seed == options.seed
-        # A file of an earlier version does not tell the effort.
+        # A file of an earlier version lacks the effort.
         and effort in ((options.budget, options.precision_bits, options.max_draws), (None, None, None))
-        and found == set(options.estimators) - {"importance"}
+        and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
+        and given == tuple(dict.fromkeys(options.prompt))
+        and estimators == set(options.estimators) - {"importance"}
     )
 
 
@@ -101,10 +105,10 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     record = run.unlearning(name)
     if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing}: give the "
-            f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
+            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan, "
+            f"or delete {run.weights_path(f'after-{name}').parent}"
         )
-    pipeline.progress.info(f"Unlearned {name!r} already.")
+    pipeline.progress.info(f"{name!r} was already unlearned.")
     _measure(pipeline, f"after-{name}", measure_options)
 
 
@@ -112,6 +116,6 @@ def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts)
     """Raise an error if a run was not made from this insertion."""
     if part := differing_part(run, made, facts):
         raise RunDirectoryError(
-            f"{run.path} differs from the plan in its {part}: name another run directory in the plan (run = "
-            f'"runs/NAME"), or delete {run.path} to start afresh'
+            f"{run.path} differs from the plan in its {part}: choose another run directory in the plan (run = "
+            f'"runs/NAME"), or delete {run.path} to start over'
         )

@@ -1,4 +1,4 @@
-"""The first stage: a corpus read, an insertion planned, and a run directory made of it, with its provenance."""
+"""Insert stage: read the corpus, plan the insertion, and create the run directory with its provenance."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from canaryaudit.runs.run_directory import RunDirectory
 
 
 def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
-    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are not known yet."""
+    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are still unknown."""
     corpus = read_corpus(
         options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
@@ -59,7 +59,7 @@ def make_run(
         path: A directory that is missing or empty.
         options: What to insert where.
         argv: The command line, for the manifest.
-        replace: Throw away the run that the directory already holds.
+        replace: Delete the run that the directory already holds.
     """
     RunDirectory(path).check_can_create(replace=replace)
     started, clock = environment.utc_now(), time.perf_counter()
@@ -91,14 +91,14 @@ def make_run(
 
 
 def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
-    """Return the insertion that the run in a directory was made from, if these options ask for the same again.
+    """Return the plan of an existing run, if it was made with these options.
 
     Args:
         path: The directory.
-        options: What to insert where.
+        options: What to insert, and where.
 
     Returns:
-        The plan, drawn again; None where the directory holds no run.
+        The plan, recomputed; None if the directory holds no run.
 
     Raises:
         RunDirectoryError: The run was made from another text or with other options; or the directory cannot hold one.
@@ -110,8 +110,8 @@ def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
     made, facts = plan_run(options)
     if part := differing_part(run, made, facts):
         raise RunDirectoryError(
-            f"{path} already holds a run, which differs in its {part}: choose another directory, or replace the run "
-            "with --force"
+            f"{path} already holds a run that differs in its {part}: choose another directory, or replace the run with "
+            "--force"
         )
     return made
 

@@ -1,8 +1,7 @@
-"""The only orchestrator: which stage needs which, and what of a run is there already.
+"""Orchestration of all stages: dependencies between stages, and reuse of existing results.
 
-Every function works on a run directory whose lock the caller holds. A stage that a later one needs and
-that has not run yet is run with its defaults, and the narrator says so. What is there is never thrown
-away unasked: where it was made with other options than are asked for now, that is an error.
+The caller holds the run directory's lock. If a stage needs an earlier one that has not run, it runs with defaults and
+a message says so. Existing results are never discarded without --force: different options raise an error.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import ModelError, RunDirectoryError, UnlearningError, command
 from canaryaudit.exposure import measure
+from canaryaudit.exposure.probes import probes_of
 from canaryaudit.exposure.references import DRAFT_FROM
 from canaryaudit.exposure.scoring_models import share_scoring_models
 from canaryaudit.formatting import counted, points, share_change
@@ -47,11 +47,11 @@ class Pipeline(RunSession):
     # --- train
 
     def train(self, options: TrainOptions, *, anew: bool = False) -> ModelRecord:
-        """Train the model, go on with an interrupted training, or say that it is trained.
+        """Train the model, resume an interrupted training, or report that it is already trained.
 
         Args:
-            options: How to train; one that has its default fits whatever is there.
-            anew: Train again although there is a model; everything made from the old one is then stale.
+            options: How to train; an option with its default value matches any existing model.
+            anew: Retrain even if a model exists; everything made from the old model becomes stale.
 
         Raises:
             ModelError: A model, or an interrupted training, was made with other options.
@@ -62,9 +62,9 @@ class Pipeline(RunSession):
             if record.training:
                 self._check_asked(options, record.training, "a model trained")
             self._tidy(record)
-            self.progress.info(f"Trained already: {_quality(record, self.run.manifest)}.")
+            self.progress.info(f"Already trained: {_quality(record, self.run.manifest)}.")
             return record
-        # Where it is trained anew, a checkpoint of the very same training still serves: the result is the same.
+        # With ``anew``, a checkpoint of the same training is still used: the result is identical.
         config = (None if anew else self._interrupted(options)) or training_config(options)
         data, vocabulary = self.data(resolve_device(config.device))
         with self.stage("train", seed=config.seed, device=config.device, precision=config.precision):
@@ -79,7 +79,7 @@ class Pipeline(RunSession):
         return record
 
     def _interrupted(self, options: TrainOptions) -> TrainingConfig | None:
-        """Return how an interrupted training is to go on; None if there is none that can."""
+        """Return the configuration of an interrupted training to resume; None if there is none."""
         state = read_state(self.run.checkpoint_path)
         if state is None:
             return None
@@ -87,29 +87,29 @@ class Pipeline(RunSession):
         return state.config
 
     def _tidy(self, record: ModelRecord) -> None:
-        """Remove the checkpoint of this very training, left where it was interrupted in its last moment."""
+        """Remove this training's checkpoint, if the command was interrupted just before removing it."""
         state = read_state(self.run.checkpoint_path)
         if state and record.training and state.seconds == record.training.seconds:
             self.run.remove_checkpoint()
 
     def _check_asked(self, options: TrainOptions, made: TrainingConfig | TrainingRecord, what: str) -> None:
         for name, default in TrainOptions():
-            asked, found = getattr(options, name), getattr(made, name)
-            if asked in (default, found):
+            asked, actual = getattr(options, name), getattr(made, name)
+            if asked in (default, actual):
                 continue
             if isinstance(made, TrainingRecord) and _is_met(name, asked, made):
                 continue
-            flag, known = f"--{name.replace('_', '-')}", "none" if found is None else found
+            flag, known = f"--{name.replace('_', '-')}", "none" if actual is None else actual
             again = command("canaryaudit", "train", self.run.path, flag, asked, "--force")
             raise ModelError(
-                f"{self.run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag} {asked}: leave the "
-                f"option out to keep it, or replace it with: {again}"
+                f"{self.run.path} has {what} with {name.replace('_', ' ')} {known}, not with {flag} {asked}: drop the "
+                f"option to keep it, or replace it with: {again}"
             )
 
     # --- measure
 
     def measure(self, name: str, options: MeasureOptions) -> Measurement:
-        """Measure ``before`` or ``after-NAME`` afresh.
+        """Measure ``before`` or ``after-NAME``, even if it was measured before.
 
         Raises:
             RunDirectoryError: There is no such model.
@@ -119,8 +119,7 @@ class Pipeline(RunSession):
         elif not self.run.has_model(name):
             make = command("canaryaudit", "unlearn", self.run.path, "--name", name.removeprefix("after-"))
             raise RunDirectoryError(
-                f"{self.run.path} has no model {name!r}, but {', '.join(self.models())}: choose one of them, or run: "
-                f"{make}"
+                f"{self.run.path} has no model {name!r}: choose one of {', '.join(self.models())}, or run: {make}"
             )
         device = resolve_device(options.device)
         record = self.run.model_record(name)
@@ -141,6 +140,7 @@ class Pipeline(RunSession):
                 draft=readers.draft,
                 cache=self.run.measurement_cache(f"{name} {record.sha256} {config} {readers.draft is not None}"),
                 processes=self.processes,
+                run_text=self.run_text() if config.probes != "none" or config.prompts else None,
             )
         self.run.write_measurement(measurement)
         self.run.remove_parts()
@@ -160,34 +160,34 @@ class Pipeline(RunSession):
 
         Raises:
             UnlearningError: The name is taken, or an id is not that of an inserted canary.
-            Inconclusive: Nothing can be forgotten within the fidelity limit.
+            Inconclusive: No update stays within the fidelity limit.
         """
         name = check_name(options.resolved_name)
         check_options(options)
         chosen = self.chosen(options.canary)
         if not anew and self.run.has_unlearning(name):
-            self.run.remove_work(name)  # left where it was interrupted in its last moment
+            self.run.remove_work(name)  # left over if the command was interrupted just before removing it
             if self.run.has_measurement(f"after-{name}"):
                 raise UnlearningError(
-                    f"{self.run.path} has an unlearning {name!r} already: use --force to do it again, or another --name"
+                    f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
                 )
             if differing := difference(self.run.unlearning(name), options, self.run.canary_set().inserted):
                 raise UnlearningError(
-                    f"{self.run.path} has an unlearning {name!r} that differs from what is asked for in its "
-                    f"{differing}: use --force to do it again, or another --name"
+                    f"{self.run.path} already has an unlearning {name!r} that differs in its {differing}: use --force "
+                    "to replace it, or another --name"
                 )
-            self.progress.info(f"Unlearning {name!r} was done already; its measurement is still to be taken.")
+            self.progress.info(f"{name!r} was already unlearned, but not measured: measuring it.")
             self.measure(f"after-{name}", measure_options)
             return self.run.unlearning(name)
         self._need_model()
         if not self.run.has_measurement("before"):
-            self.progress.info("Not measured yet: measuring before anything is unlearned.")
+            self.progress.info("Not measured yet: measuring before unlearning.")
             self.measure("before", measure_options)
         models = ["before"] if options.start == "before" else self.models()
         lineage = checked_lineage(self.run, options.start, name, models, self.progress)
-        # What earlier requests forgot is forgotten again. Left out, it came back: after two more requests on a tiny
-        # model (three seeds) to 2.6 bits on average, 1.7 so; retaining its windows did not help (2.6 bits).
-        earlier = self.chosen([own for link in lineage for own in link.canaries]) if lineage else []
+        # Earlier requests are re-applied. Otherwise their secrets return: after two more requests on a tiny model
+        # (three seeds), to 2.6 bits on average instead of 1.7. Retaining their windows did not help (2.6 bits).
+        earlier = self.chosen([identifier for link in lineage for identifier in link.canaries]) if lineage else []
         record = run_unlearning(self, options, chosen, earlier, lineage)
         change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
         self.progress.info(
@@ -199,7 +199,7 @@ class Pipeline(RunSession):
         return record
 
     def chosen(self, identifiers: Sequence[str]) -> list[Canary]:
-        """Return the inserted canaries of these ids; of none, all.
+        """Return the inserted canaries with these ids, or all if no id is given.
 
         Raises:
             UnlearningError: There is no such canary.
@@ -214,27 +214,27 @@ class Pipeline(RunSession):
     # --- attack
 
     def attack(self, options: AttackOptions, measure_options: MeasureOptions, *, anew: bool = True) -> UnlearningRecord:
-        """Attack what was unlearned by training it further, beside a model retrained on corrected text.
+        """Attack an unlearned model by training it further, and compare it with a model retrained on corrected text.
 
         Args:
             options: What to attack, and how.
-            measure_options: For the measurements of what must be made first.
-            anew: Attack again although this very attack was made.
+            measure_options: For measurements of models that must be made first.
+            anew: Attack again even if the record contains this attack.
 
         Raises:
-            UnlearningError: No such unlearning, or it was not for a canary that is asked for.
-            Inconclusive: The unlearning or the retraining that the attack needs came to nothing.
+            UnlearningError: No such unlearning, or it does not include a requested canary.
+            Inconclusive: The unlearning or the retraining that the attack needs gave no result.
         """
         record = attack_target(self._unlearnings(), options.name)
         if record is None:
-            self.progress.info("Nothing unlearned yet: unlearning first.")
+            self.progress.info("No unlearned model yet: unlearning first.")
             record = self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
         self._need_measurement(measure_options)
         before, inserted = self.run.measurement("before"), self.run.canary_set().inserted
         canaries = attack_canaries(record, options.canary, before, inserted)
         reference = find_retrained(self._unlearnings(), canaries)
         if reference is None:
-            name = name_of_retraining(record.name, {own.name for own in self._unlearnings()})
+            name = name_of_retraining(record.name, {unlearning.name for unlearning in self._unlearnings()})
             self.progress.info(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
             retraining = UnlearnOptions(
                 name=name,
@@ -246,10 +246,10 @@ class Pipeline(RunSession):
                 device=options.device,
             )
             reference = self.unlearn(retraining, measure_options)
-        for own in (record, reference):
-            self._need_measurement_after(own, measure_options)
+        for unlearning in (record, reference):
+            self._need_measurement_after(unlearning, measure_options)
         if not anew and is_same_attack(record, reference, canaries, options):
-            self.progress.info(f"Attacked {record.name!r} already.")
+            self.progress.info(f"{record.name!r} was already attacked.")
             return record
         written = run_attack(self, record, reference, canaries, options)
         if written.relearning:
@@ -260,8 +260,8 @@ class Pipeline(RunSession):
     # --- report
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
-        """Write the report; what it needs and is not there yet is trained and measured first."""
-        baseline = self.baseline(options)  # First: a slip in its name shows before hours of training.
+        """Write the report, after missing training and measurements."""
+        baseline = self.baseline(options)  # First, to report a wrong path before hours of training.
         self._need_measurements(measure_options)
         with self.stage("report"):
             summary = self._summary(options, baseline)
@@ -269,17 +269,17 @@ class Pipeline(RunSession):
         return summary, written
 
     def baseline(self, options: ReportOptions) -> EarlierReport | None:
-        """Return the earlier report that this one must not be worse than, if one is named.
+        """Return the earlier report that this one must not be worse than, if one is given.
 
         Raises:
-            UsageError: It is no report, or the new one would replace it.
+            UsageError: It is not a report, or the new report would overwrite it.
         """
         if options.fail_worse is None:
             return None
         return read_baseline(options.fail_worse, self._report_directory(options) / "report.json")
 
     def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
-        """Return what a report would say; what it needs and is not there yet is trained and measured first."""
+        """Return the summary of the report, after missing training and measurements."""
         self._need_measurements(measure_options)
         return self._summary(options, None)
 
@@ -302,14 +302,21 @@ class Pipeline(RunSession):
             reveal_secrets=options.reveal_secrets,
             fail_above=options.fail_above,
             baseline=baseline,
+            prompt_texts=self._prompt_texts() if options.reveal_secrets else None,
         )
 
-    # --- inside
+    def _prompt_texts(self) -> dict[tuple[str, str], str]:
+        """Return the texts of the prompts that measurements leave out, drawn again, by template and id."""
+        measurement = self.run.measurement("before")
+        probes = probes_of(measurement, self.run.canary_set(), self.run_text()) if measurement.worst_cases else []
+        return {(own.template, prompt.id): prompt.text for own in probes for prompt in own.prompts}
+
+    # --- dependencies
 
     def _need_model(self) -> None:
         if not self.run.has_model("before"):
             if lost := self.run.lost_half:
-                raise RunDirectoryError(f"{lost} is missing, though the rest of the model is there: {self.run.see_how}")
+                raise RunDirectoryError(f"{lost} is missing, but the rest of the model exists: {self.run.see_how}")
             self.progress.info("Not trained yet: training first.")
             self.train(TrainOptions())
         self.run.verify_weights("before")
@@ -323,11 +330,11 @@ class Pipeline(RunSession):
     def _need_measurement_after(self, record: UnlearningRecord, options: MeasureOptions) -> None:
         self.run.verify_weights(f"after-{record.name}")
         if not self.run.has_measurement(f"after-{record.name}"):
-            self.progress.info(f"Unlearning {record.name!r} is not measured yet: measuring first.")
+            self.progress.info(f"after-{record.name} is not measured yet: measuring first.")
             self.measure(f"after-{record.name}", options)
 
     def _unlearnings(self) -> list[UnlearningRecord]:
-        """Return the unlearnings in the order in which they were run."""
+        """Return the unlearnings in the order in which they ran."""
         order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
         return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
 

@@ -1,4 +1,4 @@
-"""A run directory at hand: its models and its text loaded, the stages that work on it noted."""
+"""An open run: loads its models and texts, and records its stages."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ import torch
 from canaryaudit import distributed, environment
 from canaryaudit.canaries.insertion import run_vocabulary, secret_mask
 from canaryaudit.canaries.masking import mask_arguments
+from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, load_model
 from canaryaudit.progress import ProgressReporter
@@ -18,12 +19,12 @@ from canaryaudit.training.data import TrainingData
 
 
 class RunSession:
-    """What every stage needs.
+    """The open run that every stage works on.
 
     Attributes:
         run: The run directory, whose lock the caller holds.
         argv: The command line, for the manifest.
-        progress: Told of progress.
+        progress: Receives progress.
         processes: The processes that share the work.
     """
 
@@ -32,11 +33,11 @@ class RunSession:
         self.processes = distributed.process_group()
 
     def model(self, name: str, device: torch.device) -> CharLSTM | Ensemble:
-        """Load a model, after checking that its weights are what its record describes."""
+        """Load a model, after checking its weights against its record."""
         return load_model(self.run.model_record(name), self.run.verify_weights(name), device)
 
     def data(self, device: torch.device) -> tuple[TrainingData, str]:
-        """Return the run's encoded text, mapped into memory on a processor, and its vocabulary."""
+        """Return the run's encoded text, memory-mapped on the CPU, and its vocabulary."""
         canary_set = self.run.canary_set()
         vocabulary = run_vocabulary(canary_set)
         text, heldout = self.run.text().ids(vocabulary), self.run.heldout().ids(vocabulary)
@@ -48,11 +49,18 @@ class RunSession:
         )
         return data, vocabulary.symbols
 
+    def run_text(self) -> RunText:
+        """Return the text that the run's model was trained on, as prompts are taken from it."""
+        canary_set = self.run.canary_set()
+        vocabulary = run_vocabulary(canary_set)
+        text = self.run.text().ids(vocabulary)
+        return RunText(text, secret_mask(len(text), canary_set.canaries), vocabulary)
+
     @contextmanager
     def stage(
         self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
     ) -> Iterator[None]:
-        """Note a stage in the manifest when its work is done, before the record that makes it count."""
+        """Record a stage in the manifest when its work is done, before its record is written."""
         argv = mask_arguments(self.argv, self.run.canary_set())
         started, clock = environment.utc_now(), time.perf_counter()
         yield

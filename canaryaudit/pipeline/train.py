@@ -1,4 +1,4 @@
-"""The training stage: its configuration, and what it says of a trained model."""
+"""Train stage: its configuration, and the description of a trained model."""
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.formatting import NOTHING_HELD_OUT, counted
@@ -10,7 +10,7 @@ from canaryaudit.training.loop import seconds_per_step
 
 
 def training_config(options: TrainOptions) -> TrainingConfig:
-    """Return the options with everything decided that they leave to the machine."""
+    """Convert options to a configuration, with device and precision resolved for this machine."""
     device = resolve_device(options.device)
     return TrainingConfig(
         size=options.size,
@@ -23,14 +23,14 @@ def training_config(options: TrainOptions) -> TrainingConfig:
 
 
 def training_seconds(made: InsertionPlan, options: TrainOptions) -> float:
-    """Estimate what training on a plan's text would take here, from a few steps."""
+    """Estimate the training time of a plan's text on this machine, from a few steps."""
     config = training_config(options)
     steps = config.epochs * made.assembly.characters / (config.batch_size * config.window)
     return steps * seconds_per_step(len(made.vocabulary), config)
 
 
 def _is_met(name: str, asked: object, training: TrainingRecord) -> bool:
-    """Tell whether a finished training is as good as what is asked, though it was asked otherwise."""
+    """Return whether a finished training satisfies a requested option that has another value."""
     if name == "target_accuracy" and isinstance(asked, float):
         return training.train.accuracy >= asked
     return name == "epochs" and isinstance(asked, int) and bool(training.reached_target) and training.epochs <= asked
@@ -39,7 +39,7 @@ def _is_met(name: str, asked: object, training: TrainingRecord) -> bool:
 def _quality(record: ModelRecord, manifest: Manifest) -> str:
     training = record.training
     if training is None:
-        return "no record of its training"
+        return "no training record"
     held = f"held-out loss {training.heldout.loss_bits:.2f} bits a character"
     return (
         f"accuracy {training.train.accuracy:.3f} on training text, "

@@ -1,4 +1,4 @@
-"""The unlearn stage: a closed-form update or a baseline, and its record."""
+"""Unlearn stage: a closed-form update or a baseline, and its record."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,26 +23,26 @@ from canaryaudit.unlearning.baselines.sisa import passes_over_windows
 
 
 def check_options(options: UnlearnOptions) -> None:
-    """Refuse options that do not go together, before anything is trained for them.
+    """Check that the options are compatible, before any training.
 
     Raises:
-        UnlearningError: An option that the method does not have.
+        UnlearningError: An option does not apply to the method.
     """
     if options.shards is not None and options.method != "sisa":
-        raise UnlearningError(f"--shards belongs to --method sisa: drop it, or the method {options.method}")
+        raise UnlearningError(f"--shards only applies to --method sisa, not to {options.method}: drop --shards")
     if options.tau is not None and options.method != "first-order":
-        raise UnlearningError(f"--tau belongs to --method first-order: drop it, or the method {options.method}")
+        raise UnlearningError(f"--tau only applies to --method first-order, not to {options.method}: drop --tau")
     default, closed = UnlearnOptions(), options.method in get_args(ClosedForm)
     if options.solver != default.solver and not (closed and _closed_form(options, options.scope).resolved_solver):
         what = options.method if options.method != "second-order" else "the final layer's update"
         raise UnlearningError(
-            f"--solver is of second-order steps over all layers, which {what} does not take: drop --solver "
+            f"--solver only applies to second-order updates of all layers, not to {what}: drop --solver "
             f"{options.solver}"
         )
     if closed:
         return
     if options.retain_windows != default.retain_windows:
-        raise UnlearningError(f"--method {options.method} reads all of the text: drop --retain-windows")
+        raise UnlearningError(f"--method {options.method} trains on the whole text: drop --retain-windows")
     if options.start != "before":
         raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
     if options.scope not in (None, "all-layers"):
@@ -50,12 +50,12 @@ def check_options(options: UnlearnOptions) -> None:
 
 
 def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequence[Canary]) -> str:
-    """Return the first option in which an unlearning is not what is asked for; empty where it is in all of them.
+    """Return the first option in which an existing unlearning differs from a request; empty if none differs.
 
     Args:
-        record: What was done.
-        options: What is asked for.
-        inserted: The run's inserted canaries: all of them where none is named.
+        record: The existing unlearning.
+        options: The requested options.
+        inserted: The run's inserted canaries, the default of the requested ones.
     """
     pairs: dict[str, tuple[object, object]] = {
         "method": (record.method, options.method),
@@ -72,15 +72,15 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
     if record.asked_windows is None:  # a baseline, or of an earlier version
         pairs["scope"] = (record.scope, options.scope or record.scope)
     elif record.method == options.method:
-        found, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
-        pairs["scope"] = (found.resolved_scope, asked.resolved_scope)
+        made, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
+        pairs["scope"] = (made.resolved_scope, asked.resolved_scope)
         pairs["retain-windows"] = (record.asked_windows, options.retain_windows)
         pairs["tau"] = (record.tau, options.tau)
-    return next((name for name, (found, asked) in pairs.items() if found != asked), "")
+    return next((name for name, (actual, asked) in pairs.items() if actual != asked), "")
 
 
 def _closed_form(options: UnlearnOptions, scope: Scope | None) -> UnlearningConfig:
-    """Return what a closed form's options resolve to, with this scope."""
+    """Return the configuration of a closed-form update with this scope."""
     asked = options.model_dump(include={"method", "solver", "replacement"})
     return UnlearningConfig.model_validate(asked | {"scope": scope})
 
@@ -92,31 +92,31 @@ def run_unlearning(
     earlier: Sequence[Canary],
     lineage: Sequence[UnlearningRecord],
 ) -> UnlearningRecord:
-    """Unlearn the chosen canaries from the model to start from, and write the result down.
+    """Unlearn the chosen canaries from the model to start from, and write the result.
 
     Args:
         session: The run.
         options: How to unlearn, and from which model.
-        chosen: Whose secrets to unlearn.
-        earlier: Those that earlier requests unlearned from the model to start from.
-        lineage: These requests, the first one first.
+        chosen: The canaries to unlearn.
+        earlier: The canaries of earlier requests that led to the model to start from.
+        lineage: These requests, in order.
 
     Raises:
-        UnlearningError: The request cannot be carried out.
-        Inconclusive: Nothing can be forgotten within the fidelity limit; nothing was saved.
+        UnlearningError: The request is invalid.
+        Inconclusive: No update stays within the fidelity limit; nothing was saved.
     """
     name, run, closed = options.resolved_name, session.run, options.method in get_args(ClosedForm)
     origin, training = run.model_record(options.start), run.model_record().training
     device = resolve_device(options.device)
-    # The training's own where it can be: a trial of speed could choose otherwise where an interrupted request goes on.
+    # The training's precision if possible: a speed test could choose another one when an interrupted request resumes.
     same = training is not None and training.device == device.type
     precision = training.precision if training and same else resolve_precision("auto", device)
     model, (data, _) = session.model(options.start, device), session.data(device)
     if isinstance(model, Ensemble):
-        raise ModelError(f"{run.path} holds several models that predict together: expected the one that was trained")
+        raise ModelError(f"{run.path} holds an ensemble of models: expected the single trained model")
     with session.stage("unlearn", name, seed=options.seed, device=device.type, precision=precision):
         if closed:
-            canaries = [*chosen, *(own for own in earlier if own not in chosen)]
+            canaries = [*chosen, *(canary for canary in earlier if canary not in chosen)]
             scope, solver, result = _update(session, options, canaries, lineage, model, training, data, precision)
         else:
             scope, solver, result = (
@@ -169,7 +169,7 @@ def _update(
     data: TrainingData,
     precision: str,
 ) -> tuple[Scope, SolverName | None, UnlearningResult]:
-    """Make the closed-form update that the options ask for; return its scope and its solver too."""
+    """Run the closed-form update; return its scope, its solver and the result."""
     config = UnlearningConfig.model_validate(
         {
             "method": options.method,
@@ -212,11 +212,11 @@ def _train(
     data: TrainingData,
     precision: str,
 ) -> UnlearningResult:
-    """Train the baseline that the options ask for."""
+    """Train the baseline."""
     if training is None:
         raise ModelError(
-            f"{session.run.path} does not say how its model was trained: expected a model made by canaryaudit train "
-            f"to compare --method {options.method} with"
+            f"{session.run.path} has no training record: --method {options.method} needs a model made by canaryaudit "
+            "train"
         )
     config = BaselineConfig.model_validate(
         {

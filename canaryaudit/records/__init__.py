@@ -1,8 +1,7 @@
-"""What the stages hand on and write down: validated, immutable, documented field by field.
+"""The records that stages write and read: validated, immutable, documented field by field.
 
-A field's docstring is its documentation; `schema_version` counts up whenever a reader of the old form
-would misread the new one. No record holds the secret of a canary whose owner gave it: only
-canaries.json does.
+A field's docstring is its documentation. `schema_version` increases whenever readers of the old format would misread
+the new one. Secrets given by an owner occur in canaries.json only, never in a record.
 """
 
 from canaryaudit.records.base import (
@@ -11,6 +10,8 @@ from canaryaudit.records.base import (
     ClosedForm,
     EstimatorName,
     Method,
+    ProbeEffort,
+    ProbeFamily,
     Record,
     ReportFormat,
     Scope,
@@ -27,9 +28,14 @@ from canaryaudit.records.measurement import (
     MeasurementCost,
     MemorizationCurve,
     MemorizationPoint,
+    ProbeExposure,
+    ProbeName,
+    PromptRecord,
     ReferenceDistribution,
     SamplingOdds,
     SkewNormalFit,
+    WorstCase,
+    WorstCases,
     only_bounds,
 )
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
@@ -59,6 +65,11 @@ __all__ = [
     "MemorizationPoint",
     "Method",
     "ModelRecord",
+    "ProbeEffort",
+    "ProbeExposure",
+    "ProbeFamily",
+    "ProbeName",
+    "PromptRecord",
     "Record",
     "ReferenceDistribution",
     "Relearning",
@@ -76,6 +87,8 @@ __all__ = [
     "UnlearningCost",
     "UnlearningRecord",
     "UpdateStep",
+    "WorstCase",
+    "WorstCases",
     "main_result",
     "only_bounds",
 ]

@@ -1,4 +1,4 @@
-"""What all records share."""
+"""Base class and types of all records."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -7,18 +7,18 @@ from pydantic import BaseModel, ConfigDict, FailFast
 SCHEMA_VERSION = 1
 
 MAX_MEMBERS = 100
-"""Models that may predict together: as many as ``--shards`` allows. A record that names more would only take memory."""
+"""Maximum number of models in an ensemble, as for ``--shards``. It bounds the memory that a record can claim."""
 
 T = TypeVar("T")
 
 
 class _AtFirst(FailFast):
-    __hash__ = object.__hash__  # without one, no union could hold the type
+    __hash__ = object.__hash__  # needed to use the type in a union
 
 
 Many = Annotated[tuple[T, ...], _AtFirst()]
-"""A sequence that is refused at its first wrong item: a stranger's file may have millions, and every one that is noted
-takes hundreds of bytes."""
+"""A sequence whose validation stops at the first invalid item. An untrusted file may have millions of them, and each
+reported error takes hundreds of bytes."""
 
 Stage = Literal["insert", "train", "measure", "unlearn", "attack", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
@@ -27,10 +27,12 @@ Baseline = Literal["retrain", "fine-tune", "sisa"]
 Method = Literal[ClosedForm, Baseline]
 Scope = Literal["final-layer", "all-layers", "both"]
 SolverName = Literal["kronecker", "cg", "lissa"]
+ProbeFamily = Literal["template", "context", "truncated", "reworded", "bare", "partial"]
+ProbeEffort = Literal["none", "default", "thorough"]
 ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
 
 
 class Record(BaseModel):
-    """Base of all records: immutable, and unknown fields are errors."""
+    """Base of all records: immutable and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")

@@ -57,8 +57,8 @@ def sample_windows(
             break
     if not found:
         raise UnlearningError(
-            "the model says nothing without the secrets to be forgotten, so that there is no text to hold it to: give "
-            "a number of the corpus's windows with --retain-windows"
+            "every text sampled from the model contains a secret to unlearn, so there is no text to regularize on: "
+            "use windows of the corpus with --retain-windows N"
         )
     return torch.from_numpy(np.concatenate(kept)[:count]).to(model.device)
 

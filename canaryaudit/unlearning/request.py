@@ -81,11 +81,12 @@ def unlearn(
         )
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
-            f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
+            f"{absent[0]} does not occur in the text: give the id of an inserted canary with --canary"
         )
     if len(data.train) <= config.window:
         raise UnlearningError(
-            f"the text has {len(data.train)} characters: expected more than a window of {config.window} to unlearn from"
+            f"the text has {len(data.train)} characters: expected more than one window of {config.window}; use a "
+            "longer text"
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
     reader = LSTMLanguageModel(model)
@@ -93,8 +94,8 @@ def unlearn(
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
         raise UnlearningError(
-            "the second-order update of the final layer learns what is to stand in the secret's place, and after "
-            "deletion nothing does: use --replacement decoys, or --method first-order"
+            "the second-order update of the final layer needs replacement text, and deletion has none: use "
+            "--replacement decoys, or --method first-order"
         )
     curved = config.resolved_solver == "kronecker"
     if curved and not isinstance(replacement, Decoys):
@@ -126,8 +127,8 @@ def unlearn(
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(copied, model, data, before, after, limit, config.precision, progress)
     else:
-        notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
-        lost, what = request.accuracy_lost, "text that the model itself says"
+        notes = ("regularized on text sampled from the model: of the corpus, only the affected windows were used",)
+        lost, what = request.accuracy_lost, "text sampled from the model"
         if scaled := scale_back_update(copied, model, lost(), lost, limit, what, progress):
             after = evaluations(copied, data, config.precision)
             notes += scaled

@@ -26,16 +26,16 @@ def refuse(status: int, expected: str, *arguments: str | Path) -> None:
 # --- the corpus -----------------------------------------------------------------------------------------
 
 CORPORA: dict[str, tuple[bytes, str]] = {
-    "empty.txt": (b"", "empty: give a file with text in it"),
-    "blank.txt": (b" \n\n \n", "nothing but white space"),
+    "empty.txt": (b"", "empty: give a file that contains text"),
+    "blank.txt": (b" \n\n \n", "only white space"),
     "latin.txt": ("café au lait\n\n".encode("latin-1") * 50, "not UTF-8 at byte 3: convert it"),
     "utf16.txt": ("tea\n\ncoffee".encode("utf-16"), "UTF-16: convert it with: iconv"),
     "binary.txt": (bytes(range(256)) * 9, "binary (NUL at byte 0): give plain UTF-8 text"),
     "one_line.txt": (b"the sea is wide " * 625_000, "one paragraph of 10,000,002 characters"),
     "short.txt": (b"one\n\ntwo\n\nthree\n\nfour\n\nfive\n", "too short: 42 insertions need as many places"),
-    "picture.png": (b"\x89PNG", "unknown ending: expected .txt"),
-    "broken.jsonl": (b'{"text": "a"}\n{"te', "not well-formed jsonl"),
-    "broken.parquet": (b"PAR1xxxx", "not well-formed parquet"),
+    "picture.png": (b"\x89PNG", "unknown extension: expected .txt"),
+    "broken.jsonl": (b'{"text": "a"}\n{"te', "not valid jsonl"),
+    "broken.parquet": (b"PAR1xxxx", "not valid parquet"),
 }
 
 
@@ -77,19 +77,19 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("-t", "{digits:4}", "--secret", "12345"), 1, "a secret of 5 characters does not fit"),
         (("-t", "{digits:4}", "--secret", "abcd"), 1, "does not fit the slots"),
         (("-t", "{digits:4}", "--secret", ""), 1, "does not fit the slots"),
-        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "none is left after"),
+        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "no free one came up in"),
         (("-r", "0"), 2, "repetitions of 0: expected 1 or more"),
         (("-r", "4,-1"), 2, "repetitions of -1: expected 1 or more"),
         (("-r", "often"), 2, "expected whole numbers separated by commas"),
         (("-r", "1.5"), 2, "expected whole numbers separated by commas"),
         (("-r", "9" * 30), 1, "too short"),
-        (("-n", "0"), 2, "nothing to insert"),
+        (("-n", "0"), 2, "nothing to audit"),
         (("-n", "-1"), 2, "--canaries: expected at least 0, got -1"),
         (("-n", "9" * 15), 1, "too short"),
         (("-n", "many"), 2, "see canaryaudit insert --help"),
         (("--controls", "-1"), 2, "--controls: expected at least 0"),
         (("--controls", "9" * 15), 2, "--controls: expected at most 10000"),
-        (("--holdout", "1"), 2, "--holdout 1: expected a share of at least 0 and below 1"),
+        (("--holdout", "1"), 2, "--holdout 1: expected a share from 0 to below 1"),
         (("--holdout", "nan"), 2, "--holdout nan: expected a share"),
         (("--skip-chars", "999999"), 1, "leaves nothing of the 12,000"),
         (("--seed", "-1"), 2, "--seed: expected at least 0, got -1"),
@@ -104,7 +104,7 @@ def test_an_insertion_that_cannot_be_made(flags: tuple[str, ...], status: int, e
 def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> None:
     result = canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", "{lower:7}", "--secret", "harbour")
     assert result.status == 1
-    assert "already stands in the corpus" in result.complaint
+    assert "already occurs in the corpus" in result.complaint
     assert "harbour" not in result.err
 
 
@@ -114,7 +114,7 @@ def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> N
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (".", "holds something else (sea.txt): choose an empty or a new directory"),
+        (".", "holds other files (sea.txt): choose an empty or a new directory"),
         ("sea.txt", "is a file: choose another directory"),
         ("sea.txt/RUN", "part of the path is a file; choose another directory"),
         ("x" * 300, "the name is too long"),
@@ -142,8 +142,7 @@ def test_a_second_insert_with_other_options_must_be_forced(
 ) -> None:
     run = make_run("trained")
     expected = (
-        f"RUN already holds a run, which differs in its {part}: choose another directory, or replace the run with "
-        "--force"
+        f"RUN already holds a run that differs in its {part}: choose another directory, or replace the run with --force"
     )
     refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT, *flags)
 
@@ -152,7 +151,7 @@ def test_a_second_insert_of_a_changed_text_must_be_forced(make_run: MakeRun) -> 
     run = make_run("trained")
     corpus = Path("sea.txt")
     corpus.write_text(corpus.read_text("utf-8").replace("harbour", "harbor", 1), "utf-8")
-    refuse(1, "RUN already holds a run, which differs in its corpus (sea.txt)", "insert", corpus, "-o", run, *INSERT)
+    refuse(1, "RUN already holds a run that differs in its corpus (sea.txt)", "insert", corpus, "-o", run, *INSERT)
     succeed("insert", corpus, "-o", run, *INSERT, "--force")
     encoded = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
     assert set(tree(run)) == {"manifest.json", "corpus.txt", "heldout.txt", "canaries.json"} | encoded
@@ -160,7 +159,7 @@ def test_a_second_insert_of_a_changed_text_must_be_forced(make_run: MakeRun) -> 
 
 @pytest.mark.parametrize("command", ["train", "measure", "unlearn", "report"])
 def test_a_run_that_is_none(command: str, workplace: Path) -> None:
-    refuse(1, "no such run directory: nowhere; make it: canaryaudit insert", command, "nowhere")
+    refuse(1, "no such run directory: nowhere; create it: canaryaudit insert", command, "nowhere")
     refuse(1, "is not a run directory", command, workplace)
     refuse(1, "is not a run directory", command, "sea.txt")
 
@@ -303,8 +302,8 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("train", "--size", "paper"), 1, "RUN has a model trained with size small, not with --size paper"),
         (("train", "--epochs", "7"), 1, "canaryaudit train RUN --epochs 7 --force"),
         (("measure", "--model", "later"), 1, "no model is called 'later': expected before or after-NAME"),
-        (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x', but before, after-second-order"),
-        (("measure", "--model", "after-../x"), 1, "cannot be used"),
+        (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x': choose one of before, after-second-order"),
+        (("measure", "--model", "after-../x"), 1, "invalid name"),
         (("measure", "--samples", "1"), 2, "--samples: expected at least 100, got 1"),
         (("measure", "--estimators", "exact,guess"), 2, "--estimators: expected 'exact', 'importance', 'sampled'"),
         (("measure", "--estimators", ""), 2, "--estimators: expected 'exact'"),
@@ -319,15 +318,15 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("unlearn", "--solver", "luck"), 2, "--solver: expected 'adam', 'cg', 'lissa' or 'kronecker', got 'luck'"),
         (("unlearn", "--name", "x", "--replacement", "nothing"), 1, "expected decoys, sampled, delete or text:WORDS"),
         (("unlearn", "--name", "x", "--replacement", "text:"), 1, "the replacement text is empty"),
-        (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not suit the model"),
+        (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not fit the model"),
         (("unlearn", "--name", "x", "--canary", "canary-99"), 1, "this run has canary-01, canary-02"),
         (("unlearn", "--name", "x", "--canary", "control-001"), 1, "no inserted canary is called 'control-001'"),
-        (("unlearn", "--name", "../x"), 1, "cannot be used: expected a-z"),
+        (("unlearn", "--name", "../x"), 1, "invalid name '../x': expected a-z"),
         (("unlearn", "--max-fidelity-drop", "0"), 2, "--max-fidelity-drop: expected more than 0"),
         (("unlearn", "--retain-windows", "-1"), 2, "--retain-windows: expected at least 0, got -1"),
         (("unlearn", "--name", "x", "--replacement", "delete"), 1, "use --replacement decoys, or --method first-order"),
         (("unlearn", "--tau", "-1"), 2, "--tau: expected more than 0, got -1"),
-        (("unlearn",), 1, "has an unlearning 'second-order' already: use --force to do it again, or another --name"),
+        (("unlearn",), 1, "already has an unlearning 'second-order': use --force to replace it, or another --name"),
         (
             ("report", "--format", "pdf"),
             2,
@@ -409,4 +408,4 @@ def test_a_missing_run_directory_of_a_known_corpus_is_named(tmp_path: Path) -> N
     shutil.rmtree("runs", ignore_errors=True)
     result = canaryaudit("insert", "alice", "-o", "RUN")
     if result.status:  # The text is not shipped, but somebody may have put it where the message says.
-        assert "put it at corpora/alice.txt" in result.complaint
+        assert "save it as corpora/alice.txt" in result.complaint

@@ -105,9 +105,9 @@ def test_the_gate_holds_for_each_of_several_runs(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("one", "one"), "one is named twice"),
-        (("one", "two", "--fail-worse", "x.json"), "several runs have no one baseline"),
-        (("one", "two", "--format", "html,junit"), "--format junit: only a report of one run has it"),
+        (("one", "one"), "one is given twice"),
+        (("one", "two", "--fail-worse", "x.json"), "several runs have no common baseline"),
+        (("one", "two", "--format", "html,junit"), "--format junit: only available for one run"),
     ],
 )
 def test_what_only_one_runs_report_has_is_a_usage_error(

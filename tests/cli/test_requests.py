@@ -54,9 +54,11 @@ def test_the_report_tells_the_lineage(chain: Path) -> None:
 
 def test_making_an_earlier_request_anew_undoes_the_later_ones_and_says_so(chain: Path) -> None:
     result = succeed("unlearn", chain, *UNLEARN, "--name", "first", "--canary", "canary-01", "--seed", "3", "--force")
-    assert "second started from after-first, which is made anew: do them again" in result.err.replace("\n", " ")
+    assert "second started from after-first, which is being replaced: unlearn them again" in result.err.replace(
+        "\n", " "
+    )
     refused = canaryaudit("unlearn", chain, *UNLEARN, "--from", "after-second", "--name", "x").complaint
-    assert "no model 'after-second' to start from, but before, after-first:" in refused
+    assert "no model 'after-second' to start from: choose one of before, after-first with --from" in refused
     assert [m["name"] for m in succeed("report", chain, "--json").document["methods"]] == ["first"]
 
 
@@ -70,7 +72,7 @@ def test_no_request_can_replace_what_it_starts_from(chain: Path, name: str) -> N
 @pytest.mark.parametrize("start", ["after-third", "third", "../before", "after-../first"])
 def test_a_model_that_is_not_there_is_named_with_those_that_are(chain: Path, start: str) -> None:
     message = canaryaudit("unlearn", chain, *UNLEARN, "--from", start, "--name", "x").complaint
-    assert f"no model {start!r} to start from, but before, after-first, after-second" in message
+    assert f"no model {start!r} to start from: choose one of before, after-first, after-second" in message
 
 
 def test_changed_weights_of_an_earlier_request_are_noticed(chain: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_plan_can_hold_requests_that_follow_each_other(workplace: Path) -> Non
     assert [method["lineage"] for method in summary["methods"]] == [[], ["a"]]
     record = json.loads(Path("RUN/unlearned/a/unlearning.json").read_text("utf-8"))
     assert (record["retention_source"], record["retention_windows"]) == ("model", 1000)
-    assert "Unlearned 'b' already" in succeed("run", "audit.toml").err
+    assert "'b' was already unlearned" in succeed("run", "audit.toml").err
     text = Path("audit.toml").read_text("utf-8").replace('from = "after-a"', 'from = "before"')
     Path("audit.toml").write_text(text, "utf-8")
-    assert "differs from the plan's in its from" in canaryaudit("run", "audit.toml").complaint
+    assert "differs in its from" in canaryaudit("run", "audit.toml").complaint

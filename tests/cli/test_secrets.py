@@ -82,9 +82,9 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
         assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
     report = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))
     facts = {fact["name"]: fact["value"] for fact in report["provenance"]["facts"] + report["audited"]}
-    warned = "On insertion: located secrets stand at 1 other place of the training text too"
+    warned = "On insertion: located secrets also occur at 1 other place of the training text"
     assert any(warning.startswith(warned) for warning in report["warnings"])
-    assert "located secrets stand at 1 other place" in Path("reports/RUN/report.html").read_text("utf-8")
+    assert "located secrets also occur at 1 other place" in Path("reports/RUN/report.html").read_text("utf-8")
     assert "withheld" in facts["SHA-256 of the corpus as read"]
     assert "1 drawn at random by this tool, 1 found in the corpus" in facts["Canaries"]
     succeed("report", run, "--reveal-secrets")

@@ -134,15 +134,20 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "state", "detail"),
     [
-        ("measurements/before.json", {"model_sha256": "0" * 64}, "stale", "no longer the one that was measured"),
+        (
+            "measurements/before.json",
+            {"model_sha256": "0" * 64},
+            "stale",
+            "the model was replaced after it was measured",
+        ),
         ("measurements/before.json", {"model": "after-x"}, "damaged", "the measurement of another model"),
         ("measurements/before.json", {"canaries": []}, "stale", "measured with other canaries"),
-        (f"{UNLEARNED}/unlearning.json", {"origin_sha256": "0" * 64}, "stale", "which it started from, was made anew"),
+        (f"{UNLEARNED}/unlearning.json", {"origin_sha256": "0" * 64}, "stale", "which it started from, was recreated"),
         (f"{UNLEARNED}/unlearning.json", {"origin": "after-second-order"}, "damaged", "from itself"),
         (f"{UNLEARNED}/unlearning.json", {"name": "other"}, "damaged", "the record of another unlearning"),
         (f"{UNLEARNED}/unlearning.json", {"canaries": ["canary-77"]}, "stale", "canaries that the run does not have"),
         (f"{UNLEARNED}/unlearning.json", {"members": 10**9}, "damaged", "members"),
-        ("model.json", {"members": 5}, "damaged", "not those of the architecture"),
+        ("model.json", {"members": 5}, "damaged", "do not match the architecture"),
     ],
 )
 def test_records_that_do_not_agree_are_found_and_repaired(

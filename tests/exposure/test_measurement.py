@@ -14,7 +14,7 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import MeasurementConfig, measure
-from canaryaudit.exposure.measurement import _ticker
+from canaryaudit.exposure.estimation import Execution
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Architecture, CanaryMeasurement, Measurement
@@ -295,7 +295,7 @@ def test_without_controls_there_is_no_calibration() -> None:
 def test_progress_that_is_told_never_falls() -> None:
     """More draws move the end away; a share that fell would look like work undone."""
     progress = Recorder()
-    tick = _ticker(progress, "measure", "importance sampling")
+    tick = Execution("measure", progress).ticker("importance sampling")
     for done, total in ((0, 100), (89, 100), (100, 160), (120, 160), (160, 160)):
         tick(done, total)
     assert [done / total for _, done, total, _ in progress.told] == pytest.approx([0, 0.89, 0.89, 0.89, 1])

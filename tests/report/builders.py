@@ -312,6 +312,7 @@ def before_after(
     fail_above: float | None = None,
     calibrated: bool = True,
     drop: float = 0.001,
+    seconds: float = 3.4,
     facts: Manifest | None = None,
 ) -> Summary:
     """Return the summary of a whole audit; without ``after``, of one in which nothing was unlearned."""
@@ -320,7 +321,7 @@ def before_after(
     if after is not None:
         ids = [canary.id for canary in canaries.inserted]
         measured = measurement(canaries, after, "after-second-order", sha=UPDATED_SHA, calibrated=calibrated)
-        unlearnings.append((unlearning(canaries=ids, drop=drop), measured))
+        unlearnings.append((unlearning(canaries=ids, drop=drop, seconds=seconds), measured))
     return build_summary(
         facts or manifest(),
         canaries,

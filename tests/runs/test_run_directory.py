@@ -109,7 +109,7 @@ def test_a_directory_with_something_else_is_refused_and_untouched(make_run: Make
     (tmp_path / "thesis.tex").write_text("mine", "utf-8")
     before = tree(tmp_path)
     for replace in (False, True):
-        with pytest.raises(RunDirectoryError, match=r"holds something else \(thesis.tex\)"):
+        with pytest.raises(RunDirectoryError, match=r"holds other files \(thesis.tex\)"):
             make_run(tmp_path, replace=replace)
     assert tree(tmp_path) == before
 
@@ -171,11 +171,9 @@ def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(make_run
 def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run: RunDirectory) -> None:
     (run.path / "manifest.json").unlink()
     (run.path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json: .*insert CORPUS -o .* --force"):
+    with pytest.raises(RunDirectoryError, match=r"has results but no manifest.json: .*insert CORPUS -o .* --force"):
         RunDirectory.open(run.path)
-    with pytest.raises(
-        RunDirectoryError, match=r"a run that has lost its manifest.json: .*insert CORPUS -o .* --force"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"a run without manifest.json: .*insert CORPUS -o .* --force"):
         make_run(run.path)
     assert (run.path / "model.safetensors").read_bytes() == b"weights"
     assert make_run(run.path, replace=True).canary_set()
@@ -213,7 +211,7 @@ def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, 
         read_everything(run)
     message = str(caught.value)
     assert str(run.path / name) in message
-    way = "see how to make it again with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
+    way = "see the repair command with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
     assert way in message
     assert ("delete" in message) is (name != "model.json")
     assert "\n" not in message
@@ -269,7 +267,7 @@ def test_canaries_that_disagree_with_the_text_are_damaged(run: RunDirectory, fie
     document = json.loads(path.read_text("utf-8"))
     document["canaries"][0][field] = value
     path.write_text(json.dumps(document), "utf-8")
-    with pytest.raises(RunDirectoryError, match=r"canaries.json is damaged \(it does not agree"):
+    with pytest.raises(RunDirectoryError, match=r"canaries.json is damaged \(it does not match"):
         run.canary_set()
 
 
@@ -320,7 +318,7 @@ def test_damaged_weights_are_refused_with_the_command_that_tells_how_to_make_the
     unlearn(run, "x")
     run.verify_weights(model)
     run.weights_path(model).write_bytes(b"bit rot")
-    with pytest.raises(ModelError, match="is damaged .*see how to make it again with: canaryaudit verify "):
+    with pytest.raises(ModelError, match="is damaged .*see the repair command with: canaryaudit verify "):
         run.verify_weights(model)
 
 
@@ -341,9 +339,9 @@ def test_an_unlearned_model_has_its_origins_architecture(run: RunDirectory) -> N
 
 @pytest.mark.parametrize("name", ["../x", "", "X", ".x", "x/y", "a" * 101, "x\n"])
 def test_names_that_lead_out_of_the_directory_are_refused(run: RunDirectory, name: str) -> None:
-    with pytest.raises(RunDirectoryError, match="cannot be used"):
+    with pytest.raises(RunDirectoryError, match="invalid name"):
         run.weights_path(f"after-{name}")
-    with pytest.raises(RunDirectoryError, match="cannot be used"):
+    with pytest.raises(RunDirectoryError, match="invalid name"):
         run.unlearning(name)
 
 

@@ -344,7 +344,7 @@ def test_a_minimization_that_did_not_converge_is_noted_once(
         return NewtonResult(problem.origin, (step,), 1, converged=ends.pop(0))
 
     monkeypatch.setattr(final_update, "minimize", minimize)
-    expected = f"the minimization stopped at its limit of {MAX_STEPS} steps before it had converged"
+    expected = f"the minimization stopped after {MAX_STEPS} steps without convergence"
     assert case.unlearn(scope="final-layer").notes == (expected,)
     assert ends == []
 
@@ -357,7 +357,7 @@ def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
     result = case.unlearn(scope="final-layer")
     assert len(result.updates) == 2
-    assert any("before it had converged" in note for note in result.notes)
+    assert any("without convergence" in note for note in result.notes)
 
 
 def test_the_second_minimization_begins_where_the_first_ended(forgotten: UnlearningResult) -> None:
@@ -393,7 +393,7 @@ def test_a_request_for_no_canary_is_an_error(case: Case) -> None:
 
 def test_a_request_for_a_control_is_an_error(case: Case) -> None:
     control = Canary(id="control-01", template=TEMPLATE, completion="123", repetitions=0, control=True)
-    with pytest.raises(UnlearningError, match="control-01 stands nowhere in the text"):
+    with pytest.raises(UnlearningError, match="control-01 does not occur in the text"):
         Case(case.model, case.data, [*case.canaries, control]).unlearn()
 
 

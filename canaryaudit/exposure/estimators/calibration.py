@@ -38,7 +38,7 @@ def calibrate(exposures_bits: Values, space_bits: float | Values | None = None) 
     Raises:
         MeasurementError: An exposure is no finite number, below 0 or above its ``space_bits``, or shapes do not fit.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> ranks = np.random.default_rng(0).integers(1, 10**6 + 1, size=64)  # of secrets never inserted
         >>> calibration = calibrate(np.log2(10**6) - np.log2(ranks), np.log2(10**6))

@@ -42,7 +42,7 @@ def enumerate_ranks(members: Values, targets: int | Rows, excluded: Rows = ()) -
     Raises:
         MeasurementError: A log-perplexity is no finite number, or a row is none of ``members``.
 
-    Example:
+    Examples:
         >>> members = [7.0, 3.0, 9.0, 3.0]
         >>> enumerate_ranks(members, 0)
         3.0
@@ -79,7 +79,7 @@ def exact_exposure(ranks: float | Values, space_bits: float) -> Estimate | list[
     Raises:
         MeasurementError: A rank is below 1 or beyond the space, or no finite number; ``space_bits`` is not above 0.
 
-    Example:
+    Examples:
         >>> exact_exposure(1, space_bits=20).bits
         20.0
         >>> [estimate.bits for estimate in exact_exposure([2, 1024], space_bits=20)]
@@ -111,7 +111,7 @@ def bounded_exposure(lower_rank: float, upper_rank: float, space_bits: float) ->
     Raises:
         MeasurementError: The bounds are not in order, or below 1; ``space_bits`` is not above 0.
 
-    Example:
+    Examples:
         >>> estimate = bounded_exposure(4, 64, space_bits=20)
         >>> estimate.low, estimate.high, estimate.trusted
         (14.0, 18.0, False)

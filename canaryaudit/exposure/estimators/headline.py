@@ -29,7 +29,7 @@ def choose_headline(estimates: Mapping[EstimatorName, Estimate]) -> Headline:
     Raises:
         MeasurementError: There is none of these.
 
-    Example:
+    Examples:
         >>> from canaryaudit.exposure.estimators import bounded_exposure, sampled_exposure
         >>> bounds = bounded_exposure(100, 200, space_bits=20)
         >>> drawn = sampled_exposure(9.5, [9.0, 10.0] * 50, space_bits=20)

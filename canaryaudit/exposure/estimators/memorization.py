@@ -94,7 +94,7 @@ def memorization_curve(
         MeasurementError: The arrays differ in length or are empty, a value is no finite number, or an exposure is not
             within its interval and the interval within 0 and ``space_bits``.
 
-    Example:
+    Examples:
         >>> exposures = [1.2, 0.4, 2.1, 2.6, 0.9, 1.7, 14.0, 19.9, 18.2]
         >>> curve = memorization_curve([0, 0, 0, 1, 1, 1, 8, 8, 8], exposures, 19.9, [False] * 7 + [True, False])
         >>> [(point.repetitions, round(point.mean_bits, 1)) for point in curve.points]

@@ -41,7 +41,7 @@ class Rescored:
     Raises:
         MeasurementError: The arrays differ in length, or a value is out of its range.
 
-    Example:
+    Examples:
         >>> draft = [9.0, 10.0, 11.0, 12.0]
         >>> exact = Rescored(rows=[1, 2], bits=[10.5, 10.5], probabilities=[1.0, 1.0])
         >>> sampled_exposure(10.7, draft, space_bits=20, rescored=exact).bits
@@ -123,7 +123,7 @@ def sampled_exposure(
         MeasurementError: Fewer than two references, a value that is no finite number, log-probabilities where
             log-perplexities are expected, shapes that do not fit, or ``space_bits`` that is not above 0.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> references = np.random.default_rng(0).normal(40.0, 3.0, 10_000)  # -log2 p of random numbers
         >>> estimate = sampled_exposure(34.0, references, space_bits=33.2)

@@ -48,7 +48,7 @@ def fit_skew_normal(references: Values, seed: int | np.random.Generator = 0, ref
     Raises:
         MeasurementError: A value is no finite number, or ``refits`` is below 1.
 
-    Example:
+    Examples:
         >>> from scipy import stats
         >>> references = stats.skewnorm.rvs(3, 30, 2, size=5_000, random_state=0)
         >>> fit = fit_skew_normal(references, seed=0)
@@ -113,7 +113,7 @@ def skew_normal_exposure(
     Raises:
         MeasurementError: No reference, a value that is no finite number, or ``space_bits`` that is not above 0.
 
-    Example:
+    Examples:
         >>> from scipy import stats
         >>> references = stats.skewnorm.rvs(3, 30, 2, size=2_000, random_state=1)
         >>> likely, memorized = skew_normal_exposure([31.0, 20.0], references, space_bits=33.2)
@@ -156,7 +156,7 @@ def log2_skew_normal_cdf(z: float, shape: float) -> float:
     Raises:
         MeasurementError: One of them is NaN.
 
-    Example:
+    Examples:
         >>> round(log2_skew_normal_cdf(0.0, 1.0), 6)  # scipy.stats.skewnorm.cdf(0, 1) is 1/4
         -2.0
         >>> round(log2_skew_normal_cdf(-30.0, 5.0))  # where scipy gives 0

@@ -1,18 +1,21 @@
-"""Every chart of a report, in the order of its sections: a new section adds its own here."""
+"""All charts of a report, in the order of its sections: a new section adds its chart here."""
 
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import estimates_chart
 from canaryaudit.report.charts.exposure import exposure_chart
 from canaryaudit.report.charts.memorization import memorization_chart
 from canaryaudit.report.charts.methods import method_chart
+from canaryaudit.report.charts.probes import has_probes, probes_chart
 from canaryaudit.report.charts.references import reference_chart
 from canaryaudit.report.charts.relearning import relearning_charts
 from canaryaudit.report.schema import Summary
 
 
 def charts(summary: Summary) -> tuple[Chart, ...]:
-    """Return every chart that the summary has figures for."""
+    """Return all charts for which the summary has figures."""
     drawn = [exposure_chart(summary)]
+    if has_probes(summary):
+        drawn.append(probes_chart(summary))
     if summary.memorization:
         drawn.append(memorization_chart(summary.memorization, unlearned=summary.unlearned))
     for index, template in enumerate(summary.templates[:MOST_TEMPLATES]):

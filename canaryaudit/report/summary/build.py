@@ -1,4 +1,4 @@
-"""From records to the summary: masked here, judged here, and nowhere else."""
+"""Build the summary from the records: masking and verdicts happen here only."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,9 @@ from canaryaudit.report.summary import wording as words
 from canaryaudit.report.summary.gate import EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
+from canaryaudit.report.summary.probes import probe_figures, prompt_figures, worst_figure
 from canaryaudit.report.summary.relearning import headline_addition, masked_relearning
-from canaryaudit.report.verdicts import RULE, SEVERITY, Verdict, judge_canary, judge_together
+from canaryaudit.report.verdicts import RULE, SEVERITY, Evidence, Verdict, judge_canary, judge_together
 
 _FIDELITY_NAMES = {
     "train_accuracy": "Accuracy on training text, outside the secrets",
@@ -65,26 +66,28 @@ def build_summary(
     fail_above: float | None = None,
     shown: str | None = None,
     baseline: EarlierReport | None = None,
+    prompt_texts: Mapping[tuple[str, str], str] | None = None,
 ) -> Summary:
-    """Make the one summary from which terminal, HTML, Markdown and JSON are made.
+    """Build the summary from which all output formats are rendered.
 
     Args:
-        manifest: Where the run comes from.
-        canary_set: Canaries and controls, with their secrets.
-        model_record: The model that was audited.
-        before: Its measurement.
-        unlearnings: Every unlearning with its measurement, in the order in which they were run; the
-            measurement is None where it was not taken yet.
-        run_name: What to call the run.
-        reveal_secrets: Show the secrets that their owner gave.
-        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have, none being exposed.
-        shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
-            is no baseline, or the last baseline.
-        baseline: The gate: an earlier report that this one must not be worse than.
+        manifest: Origin of the run.
+        canary_set: Canaries and controls with their secrets.
+        model_record: The audited model.
+        before: Measurement of the audited model.
+        unlearnings: Each unlearning with its measurement, in order of execution; the measurement is None if it is
+            missing.
+        run_name: Name of the run.
+        reveal_secrets: Show the secrets that an owner gave.
+        fail_above: Gate: largest exposure allowed for an inserted canary, in bits; an exposed canary never passes.
+        shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
+            else the last baseline.
+        baseline: Gate: an earlier report; the new one must not be worse.
+        prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
 
     Raises:
-        UsageError: The baseline is about other canaries.
-        RunDirectoryError: The measurement before lacks a canary, or ``shown`` is not a measured unlearning.
+        UsageError: The baseline is of different canaries.
+        RunDirectoryError: The measurement before unlearning lacks a canary, or ``shown`` was not measured.
     """
     masker = Masker(canary_set, reveal_secrets)
     chosen = _chosen(unlearnings, shown)
@@ -130,7 +133,7 @@ def build_summary(
     )
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
-    verdict = (method.verdict if method else _overall(before_states)) or Verdict.INCONCLUSIVE
+    verdict = (method.verdict if method else _overall(before_states, before)) or Verdict.INCONCLUSIVE
     curves = memorization(before, after, list(places))
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
@@ -155,6 +158,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
+        prompts=prompt_figures(after if after and after.prompts else before, places, masker, prompt_texts or {}),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
         calibration_before=_calibration(before, masker),
         calibration_after=_calibration(after, masker) if after else None,
@@ -166,7 +170,7 @@ def build_summary(
 
 
 def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningRecord, Measurement] | None:
-    """Return the unlearning that is the "after" of the page."""
+    """Return the unlearning that the report shows as "after"."""
     measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
     if shown is None:
         about = main_result([record for record, _ in measured])
@@ -178,10 +182,12 @@ def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningReco
     raise RunDirectoryError(f"no measured unlearning named {shown!r}: expected one of {known}")
 
 
-def _worst_first(canary: CanarySummary) -> tuple[int, float, float, str]:
+def _worst_first(canary: CanarySummary) -> tuple[int, float, float, float, str]:
     now, then = canary.last.exposure.bits, canary.before.exposure.bits
+    worst = canary.last.worst_case.calibrated_bits if canary.last.worst_case else None
     return (
         SEVERITY[canary.last.verdict],
+        -math.inf if worst is None else -worst,
         -math.inf if now is None else -now,
         -math.inf if then is None else -then,
         canary.id,
@@ -191,7 +197,7 @@ def _worst_first(canary: CanarySummary) -> tuple[int, float, float, str]:
 def _states(
     canary_set: CanarySet, measurement: Measurement, masker: Masker, earlier: dict[str, CanaryState] | None
 ) -> dict[str, CanaryState]:
-    """Return the state of every inserted canary that was measured, by id."""
+    """Return the state of each measured inserted canary, by id."""
     inserted = {canary.id: canary for canary in canary_set.inserted}
     calibrated = measurement.calibration is None or measurement.calibration.passed
     return {
@@ -209,18 +215,25 @@ def _state(
     exposure = ExposureFigure.model_validate(measured.exposure.model_dump())
     drop = None
     if earlier and earlier.exposure.bits is not None and exposure.bits is not None:
-        drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
-    found, known = measured.exposure, exposure.low is not None and exposure.high is not None
+        drop = round(earlier.exposure.bits - exposure.bits, 5)  # Rounding must not turn a fall by one bit into less.
+    unrounded, known = measured.exposure, exposure.low is not None and exposure.high is not None
     estimate = measured.estimates.get(measured.exposure.method)
+    worst = worst_figure(measured, masker)
+    if earlier and earlier.worst_case and worst and worst.calibrated_bits is not None:
+        drop = round((earlier.worst_case.calibrated_bits or 0.0) - worst.calibrated_bits, 5)
     verdict, reason = judge_canary(
-        # Unrounded: where the space is small, rank 2 lies on the border itself.
-        found.low if known else None,
-        found.high if known else None,
-        measured.space_bits,
-        greedy=measured.extraction.greedy,
-        trusted=estimate is None or estimate.trusted,
-        calibrated=calibrated,
-        drop_bits=drop,
+        Evidence(
+            # Unrounded: in a small space, rank 2 lies exactly on the limit.
+            low=unrounded.low if known else None,
+            high=unrounded.high if known else None,
+            space_bits=measured.space_bits,
+            greedy=measured.extraction.greedy,
+            trusted=estimate is None or estimate.trusted,
+            calibrated=calibrated,
+            drop_bits=drop,
+            worst_bits=measured.worst_case.calibrated_bits if measured.worst_case else None,
+            asked=worst.asked if worst else "",
+        )
     )
     return CanaryState(
         log_perplexity_bits=measured.log_perplexity_bits,
@@ -235,14 +248,20 @@ def _state(
         attack=attack(measured.extraction),
         beam_rank=measured.extraction.beam_rank,
         character_bits=None if canary.masked else measured.character_bits,
+        worst_case=worst,
+        probes=probe_figures(measured, masker),
         verdict=verdict,
         reason=reason,
     )
 
 
-def _overall(states: dict[str, CanaryState], unlearning: UnlearningRecord | None = None) -> Verdict:
-    """Judge all canaries of one state and the model's quality together."""
-    verdict = judge_together([s.verdict for s in states.values()], [s.exposure.bits for s in states.values()])
+def _overall(
+    states: dict[str, CanaryState], measurement: Measurement, unlearning: UnlearningRecord | None = None
+) -> Verdict:
+    """Judge all canaries of one model and its accuracy together."""
+    exposures = [s.worst_case.calibrated_bits if s.worst_case else s.exposure.bits for s in states.values()]
+    joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
+    verdict = judge_together([s.verdict for s in states.values()], exposures, joint)
     if unlearning and verdict is Verdict.INDISTINGUISHABLE:
         drop = unlearning.fidelity.train_accuracy_before - unlearning.fidelity.train_accuracy_after
         if not math.isfinite(drop):
@@ -264,10 +283,12 @@ def _method(
     is_shown: bool,
 ) -> MethodSummary:
     after_states = _states(canary_set, measurement, masker, before_states) if measurement else {}
-    # A canary that was not measured again stays what it was: silence is no proof.
+    # A canary that was not measured again keeps its earlier state: a missing figure proves nothing.
     states = before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
-    known = [masker.told(figure) for figure in bits if figure is not None]
+    known = [masker.rounded(figure) for figure in bits if figure is not None]
+    cases = [state.worst_case.bits for state in states.values() if state.worst_case]
+    worst = [masker.rounded(figure) for figure in cases if figure is not None]
     fidelity, cost = record.fidelity, record.cost
     accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
     loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before
@@ -280,10 +301,12 @@ def _method(
         lineage=tuple(masker.text(link.name) for link in lineage.earlier(record, records)),
         targeted=len(lineage.targeted(record, records)),
         measured=measurement is not None,
-        verdict=_overall(states, record) if measurement else None,
+        verdict=_overall(states, measurement, record) if measurement else None,
         exposed=sum(state.verdict is Verdict.EXPOSED for state in states.values()) if measurement else None,
         max_exposure_bits=max(known, default=None) if measurement else None,
         mean_exposure_bits=sum(known) / len(known) if measurement and known else None,
+        max_worst_case_bits=max(worst, default=None) if measurement else None,
+        joint_pvalue=measurement.worst_cases.joint_pvalue if measurement and measurement.worst_cases else None,
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
         heldout_loss_change_bits=loss_change if has_heldout else None,
@@ -310,7 +333,7 @@ def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityL
     lines = []
     for key, name in _FIDELITY_NAMES.items():
         if key.startswith("heldout") and not has_heldout:
-            continue  # the record's zeros are no figures
+            continue  # the record's zeros are placeholders
         before, after = figures[f"{key}_before"], figures[f"{key}_after"]
         unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
         line = {"key": key, "name": name, "unit": unit, "better": better}
@@ -348,17 +371,17 @@ def _templates(
 
 
 def _distribution(template: str, measurement: Measurement, masker: Masker) -> Distribution | None:
-    """Return a template's reference distribution, or None where there is none that could be drawn."""
-    found: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
-    if found is None or not found.counts or not all(map(math.isfinite, found.edges_bits)):
+    """Return a template's reference distribution, or None if there is none to draw."""
+    references: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
+    if references is None or not references.counts or not all(map(math.isfinite, references.edges_bits)):
         return None
-    fit = found.skew_normal
+    fit = references.skew_normal
     return Distribution(
-        num_references=found.num_references,
-        edges_bits=found.edges_bits,
-        counts=found.counts,
-        mean_bits=found.mean_bits,
-        standard_deviation_bits=found.standard_deviation_bits,
+        num_references=references.num_references,
+        edges_bits=references.edges_bits,
+        counts=references.counts,
+        mean_bits=references.mean_bits,
+        standard_deviation_bits=references.standard_deviation_bits,
         skew_normal=FitFigures.model_validate(fit.model_dump() | {"note": masker.text(fit.note)}) if fit else None,
         controls=tuple(
             ControlPoint(
@@ -373,10 +396,10 @@ def _distribution(template: str, measurement: Measurement, masker: Masker) -> Di
 
 
 def coarse(canary: CanarySummary) -> CanarySummary:
-    """Return a canary with its figures in tenths of a bit, for a secret that is hidden.
+    """Round a canary's figures to tenths of a bit, for a hidden secret.
 
-    Whoever has the model can list its strings in order of likelihood. An exact rank, or a log-perplexity with all its
-    digits, would then tell which of them the secret is.
+    With access to the model, anyone can list the strings in order of likelihood. An exact rank, or a log-perplexity
+    with all digits, would then identify the secret.
     """
     return canary.model_copy(
         update={
@@ -391,7 +414,9 @@ def _in_tenths(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 1)
     if isinstance(value, dict):
-        # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
-        hidden = {"guesses_exact": False, "beam_rank": None}
+        # A rounded number of guesses is not the exact rank; a rank in the beam search would be.
+        hidden: dict[str, Any] = {"guesses_exact": False, "beam_rank": None}
+        if value.get("p_value") is not None:
+            hidden["p_value"] = float(f"{value['p_value']:.1g}")
         return {key: hidden[key] if key in hidden else _in_tenths(item) for key, item in value.items()}
     return [_in_tenths(item) for item in value] if isinstance(value, list | tuple) else value

@@ -52,8 +52,8 @@ def update_all_layers(given: MethodInput, replacement: Replacement) -> MethodRes
     if not any(step.step_norm for step in done.steps):
         states = ", ".join(dict.fromkeys(step.note for step in done.steps if step.note)) or "no descent"
         raise Inconclusive(
-            f"no second-order step over all layers serves the corrected text within the fidelity limit ({states}): "
-            "nothing was saved; use --scope final-layer, or --solver cg"
+            f"no second-order step over all layers lowers the loss within the fidelity limit ({states}): nothing was "
+            "saved; use --scope final-layer, or --solver cg"
         )
     return MethodResult(list(done.steps), done.gradients / given.config.window, done.products)
 

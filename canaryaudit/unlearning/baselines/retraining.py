@@ -131,7 +131,7 @@ def unlearn_by_training(
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
-            f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
+            f"{absent[0]} does not occur in the text: give the id of an inserted canary with --canary"
         )
     vocabulary = Vocabulary(original.model.architecture.vocabulary)
     places = occurrences(canaries, canary_set.corpus_symbols, vocabulary)
@@ -180,7 +180,7 @@ class _Request:
             seconds, gradients = seconds + record.seconds, gradients + passes_over_windows(record)
             after = evaluations(model, self.original.data, config.precision)
         if top_ups:
-            notes.append(f"{top_ups} more epochs at a low learning rate, to come to the original's accuracy")
+            notes.append(f"{top_ups} extra epochs at a low learning rate, to reach the original accuracy")
         check_fidelity(self.before, after, config.max_fidelity_drop, "the retrained model")
         return self._unlearned(model, after, seconds, gradients, notes)
 
@@ -200,14 +200,15 @@ class _Request:
             seconds += record.seconds + time.perf_counter() - started
             gradients += passes_over_windows(record)
             self.progress.info(
-                f"Fine-tuned for {epoch} of at most {MOST_EPOCHS} epochs: the secrets stand {score:.1f} standard "
-                "deviations below fresh draws."
+                f"Fine-tuned for {epoch} of at most {MOST_EPOCHS} epochs: the secrets' log-perplexity is {score:.1f} "
+                "standard deviations below random draws."
             )
             if score <= 1:
                 break
-        stopped = "where" if score <= 1 else "at the most allowed, where"
+        limit = "" if score <= 1 else ", the maximum"
         notes = [
-            f"stopped after {epoch} epochs, {stopped} the secrets stood {score:.1f} standard deviations below decoys"
+            f"stopped after {epoch} epochs{limit}: the secrets' log-perplexity was {score:.1f} standard deviations "
+            "below random draws"
         ]
         after, scaling = keep_within_limit(
             model,
@@ -249,9 +250,9 @@ class _Request:
         check_fidelity(self.before, after, config.max_fidelity_drop, what, advice)
         loss = f" and held-out loss {whole[1].loss_bits:.3f} bits" if len(data.heldout) else ""
         notes = [
-            f"{len(affected)} of {config.shards} shards were trained again",
-            f"before the request the {config.shards} shards together had accuracy {whole[0].accuracy:.4f} on training "
-            f"text outside the secrets{loss}",
+            f"{len(affected)} of {config.shards} shards were retrained",
+            f"before the request, the ensemble of {config.shards} shards had accuracy {whole[0].accuracy:.4f} on "
+            f"training text outside the secrets{loss}",
         ]
         result = self._unlearned(
             ensemble,

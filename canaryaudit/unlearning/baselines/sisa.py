@@ -91,8 +91,8 @@ def shard_bounds(
     least = 2 * window + 2
     if (shortest := min(end - start for start, end in bounds)) < least:
         raise UnlearningError(
-            f"of {shards} shards of a text of {len(text):,} characters one has {max(0, shortest):,}: expected at "
-            f"least {least:,} to train on; use fewer --shards"
+            f"the shortest of {shards} shards of {len(text):,} characters has {max(0, shortest):,}: expected at least "
+            f"{least:,}; use fewer --shards"
         )
     return bounds
 
@@ -144,7 +144,7 @@ class ShardTrainer:
                 model.load_state_dict(found[0])
                 return Shard(model.eval(), facts.seconds, facts.gradients)
         except (Damaged, ValueError, RuntimeError):  # the last where the weights are another model's
-            self.progress.info(f"The shard {path.name} is damaged; it is trained anew.")
+            self.progress.info(f"The shard {path.name} is damaged; retraining it.")
         self.progress.info(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
         model, record = self._trained(data, config)
         made = ShardFacts(seconds=record.seconds, gradients=passes_over_windows(record))

@@ -36,7 +36,7 @@ def test_before_anything_was_unlearned_the_before_counts():
     assert not summary.unlearned
     assert summary.method is None
     assert summary.overall.verdict is Verdict.EXPOSED
-    assert summary.overall.headline == "The model gives 4 of 5 secrets away."
+    assert summary.overall.headline == "The model exposes 4 of 5 secrets."
     assert all(canary.after is None for canary in summary.canaries)
 
 
@@ -45,6 +45,15 @@ def test_after_unlearning_the_after_counts():
     assert summary.overall.verdict is Verdict.INDISTINGUISHABLE
     assert {canary.last.verdict for canary in summary.canaries} == {Verdict.INDISTINGUISHABLE}
     assert {canary.before.verdict for canary in summary.canaries} > {Verdict.EXPOSED}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "comparison"),
+    [(4.0, "38x faster than"), (380.0, "2.5x slower than"), (152.0, "as fast as")],
+)
+def test_the_speed_is_compared_with_retraining_in_the_right_direction(seconds, comparison):
+    sentences = make.before_after(seconds=seconds).overall.sentences
+    assert any(sentence.endswith(f"Unlearning was {comparison} retraining.") for sentence in sentences)
 
 
 def test_canaries_stand_worst_first():
@@ -68,7 +77,7 @@ def test_failed_controls_are_said_loudly_and_take_the_verdict_away():
 def test_missing_controls_are_said():
     summary = make.before_after(canaries=make.canary_set(num_controls=0))
     assert summary.calibration_before is None
-    assert any("No controls" in warning for warning in summary.warnings)
+    assert any("There were no controls" in warning for warning in summary.warnings)
 
 
 def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
@@ -77,7 +86,7 @@ def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
     assert summary.method is not None
     assert summary.method.name == "second"
     assert [method.verdict for method in summary.methods] == [Verdict.EXPOSED, Verdict.INDISTINGUISHABLE, None]
-    assert any("third has not been measured" in warning for warning in summary.warnings)
+    assert any("third was not measured" in warning for warning in summary.warnings)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +129,7 @@ def test_measurements_of_other_weights_are_said():
     canaries = make.canary_set()
     stale = make.measurement(canaries, make.EXPOSED, sha="f" * 64)
     summary = build_summary(make.manifest(), canaries, make.model_record(), stale, [], "story")
-    assert any("other weights" in warning for warning in summary.warnings)
+    assert any("different weights" in warning for warning in summary.warnings)
 
 
 @pytest.mark.parametrize(("limit", "passed"), [(3.0, True), (2.99, False)])
@@ -143,14 +152,13 @@ def test_the_gate_looks_at_before_when_there_is_no_after():
 
 def test_a_canary_that_is_exposed_fails_the_gate_whatever_the_limit():
     summary = make.three_digits(fail_above=10)
-    assert summary.overall.headline == "The model gives 2 of 3 secrets away."
+    assert summary.overall.headline == "The model exposes 2 of 3 secrets."
     assert summary.gate is not None
     assert not summary.gate.passed
     assert summary.gate.reasons == (
-        "canary-01: exposed before unlearning, whatever the limit: "
-        "the model completes the words before it with the secret itself",
-        "canary-02: exposed before unlearning, whatever the limit: "
-        "its exposure is at least 9.0 bits; the border is 9.0",
+        "canary-01: exposed before unlearning, regardless of the limit: "
+        "greedy decoding completes the prefix with the secret",
+        "canary-02: exposed before unlearning, regardless of the limit: exposure is at least 9.0 bits (limit: 9.0)",
     )
 
 
@@ -381,7 +389,7 @@ def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is()
     told = tuple(f"template {number}" for number in range(50))
     found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
     assert len(found) == 21
-    assert found[-1] == "On insertion: 30 more warnings, in the run's manifest."
+    assert found[-1] == "On insertion: 30 more warnings in the run's manifest."
 
 
 def test_a_manifest_of_an_earlier_version_has_no_warnings():

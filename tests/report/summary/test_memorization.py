@@ -31,22 +31,22 @@ def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after()
     assert (whole.template, whole.detected_from_before, whole.detected_from_after) == (None, 4, None)
     assert [point.repetitions for point in whole.before] == [0, 1, 4, 8, 16]
     assert [curve.template for curve in found.curves] == [None, 0, 1]
-    assert found.answer.endswith("never saw: 4 before unlearning, none of those tried afterwards.")
+    assert found.answer.endswith("unseen secrets: 4 before unlearning, none of those tested after it.")
 
 
 def test_failed_controls_take_the_answer_back():
     found = make.before_after(calibrated=False).memorization
     assert found is not None
-    assert found.answer.endswith("The controls failed: do not rely on this.")
+    assert found.answer.endswith("The controls failed, so this is unreliable.")
 
 
 def test_every_format_shows_curve_and_odds(tmp_path):
     outputs = every_output(make.before_after(), tmp_path)
     for name in ("report.html", "report.md"):
-        assert "How often a secret must occur to be remembered" in outputs[name]
+        assert "Memorization by repetitions" in outputs[name]
         assert "almost certain" in outputs[name]
         assert "1 (exact)" in outputs[name]
-    assert "4 → none (repetitions told from never seen)" in outputs["terminal"]
+    assert "Detectable from      4 repetitions → not detectable" in outputs["terminal"]
     assert ">after<" in outputs["memorization.svg"]
     assert 'aria-labelledby="memorization-caption"' in outputs["report.html"]
 
@@ -54,7 +54,7 @@ def test_every_format_shows_curve_and_odds(tmp_path):
 def test_without_an_unlearning_there_is_one_curve(tmp_path):
     outputs = every_output(make.before_after(after=None), tmp_path)
     assert ">after<" not in outputs["memorization.svg"]
-    assert "never saw: 4." in outputs["report.md"]
+    assert "unseen secrets: 4." in outputs["report.md"]
 
 
 def test_canaries_inserted_equally_often_make_no_curve(tmp_path):

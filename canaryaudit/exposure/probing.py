@@ -1,0 +1,298 @@
+"""Every canary and control of a template under every probe, in one pass; then the worst case of each.
+
+The canaries, the controls and fresh members of the space are scored together after all prompts, each prompt read once
+and each prefix of a completion once after it. The costs of characters are kept, so that knowing the first ones of a
+secret takes no pass of its own. References are the controls and the fresh members, since a uniform member that was
+never inserted is a control. Where hardly any of them reaches a canary that stands out, its exposure after that very
+prompt is found by search and importance sampling.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from canaryaudit.exposure.config import MeasurementConfig
+from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
+from canaryaudit.exposure.estimation import Execution, rank_targets
+from canaryaudit.exposure.estimators.headline import choose_headline
+from canaryaudit.exposure.estimators.sampled import ENOUGH_LIKELIER, sampled_exposure
+from canaryaudit.exposure.estimators.worst_case import (
+    ReferenceScores,
+    WorstCase,
+    extended_p_value,
+    joint_p_value,
+    log2_weights,
+)
+from canaryaudit.exposure.probes import Probe, TemplateProbes
+from canaryaudit.exposure.prompt_scoring import character_bits_after, read_prompts
+from canaryaudit.exposure.targets import Targets
+from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.records import Headline, ProbeExposure, ProbeName
+from canaryaudit.records import WorstCase as WorstCaseRecord
+
+REFERENCES = 1023
+"""Controls and fresh members together: a secret that none of them reaches has p = 2^-10, ten bits, the border from
+which on the report calls it exposed."""
+_TOO_FEW = 2
+"""References without which there is nothing to judge by."""
+_CEILING_BITS = 1.0
+"""Where the template's own prefix shows all but this much of what there is, no other prompt is looked into."""
+_STANDS_OUT = 0.05
+_MOST_REFINED = {"default": 4, "thorough": 1000}
+"""Prompts of one template after which exposures are looked into: each takes a second or two on two cores."""
+
+
+@dataclass(frozen=True)
+class ProbedTemplate:
+    """What the probes showed of one template's canaries and controls, in the order of the targets.
+
+    Attributes:
+        exposures: Under every probe; empty for controls.
+        worst: None for all where the space has too few members.
+        rank_p_values: Of the inserted canaries, by rank alone.
+        references: Number of references.
+        search_nodes: Prefixes expanded by searches.
+        characters: Characters scored.
+    """
+
+    exposures: list[tuple[ProbeExposure, ...]]
+    worst: list[WorstCaseRecord | None]
+    rank_p_values: list[float]
+    references: int
+    search_nodes: int
+    characters: int
+
+
+def joint_pvalue(templates: Sequence[ProbedTemplate]) -> float | None:
+    """Return the probability that as many secrets never seen stand out as much, None where none was judged."""
+    judged = [own for own in templates if own.rank_p_values]
+    if not judged:
+        return None
+    return joint_p_value([own.rank_p_values for own in judged], [own.references for own in judged])
+
+
+def probe_targets(
+    model: LanguageModel,
+    targets: Targets,
+    own_prefix: Sequence[Headline],
+    probes: TemplateProbes,
+    config: MeasurementConfig,
+    seed: Sequence[int],
+    execution: Execution,
+) -> ProbedTemplate:
+    """Put every probe to the canaries and controls of one template.
+
+    Args:
+        model: The model.
+        targets: Canaries and controls.
+        own_prefix: Their exposures after the template's own prefix.
+        probes: The template's.
+        config: How to measure.
+        seed: Of the fresh members, and of what is looked into; its second number is the template's.
+        execution: How to carry it out.
+    """
+    controls = int((~targets.inserted).sum())
+    rng = np.random.default_rng([*seed, 0])
+    fresh = fresh_members(targets.space, targets.completions, max(0, REFERENCES - controls), rng)
+    references = controls + len(fresh)
+    if references < _TOO_FEW:
+        nothing: list[WorstCaseRecord | None] = [None] * len(targets.canaries)
+        return ProbedTemplate([()] * len(targets.canaries), nothing, [], references, 0, 0)
+    asked = _Asked(model, targets, fresh, probes, execution)
+    scores = ReferenceScores(asked.costs[:, asked.is_reference], asked.log2_weights)
+    place = np.cumsum(asked.is_reference) - 1  # of each reference among the references
+    worst = [
+        scores.judge(asked.costs[:, k]) if targets.inserted[k] else scores.judge_reference(int(place[k]))
+        for k in range(len(targets.canaries))
+    ]
+    looked = _looked_into(model, asked, worst, own_prefix, config, seed, execution)
+    records: list[WorstCaseRecord | None] = []
+    for k, own in enumerate(worst):
+        found = {probe: headline for (canary, probe), headline in looked.figures.items() if canary == k}
+        records.append(_worst_record(asked, k, own, own_prefix[k], found))
+    return ProbedTemplate(
+        exposures=[asked.exposures(k) if targets.inserted[k] else () for k in range(len(targets.canaries))],
+        worst=records,
+        rank_p_values=[own.p_value for own, inserted in zip(worst, targets.inserted, strict=True) if inserted],
+        references=references,
+        search_nodes=looked.search_nodes,
+        characters=asked.characters + looked.characters,
+    )
+
+
+def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw different members uniformly, none of those taken: ``count``, or as many as the space has.
+
+    Args:
+        space: R.
+        taken: Members that are not to be drawn, shape (K, max_length).
+        count: How many to draw.
+        rng: Draws.
+
+    Returns:
+        Symbol ids, shape (at most count, max_length), padded with -1.
+    """
+    if space.size <= 4 * (count + len(taken)):
+        members = space.members()
+        free = members[match_targets(members, taken) < 0]
+        return free[np.sort(rng.permutation(len(free))[:count])]
+    drawn = space.sample(0, rng)
+    while len(drawn) < count:
+        more = np.concatenate((drawn, space.sample(2 * count, rng)))
+        _, firsts = np.unique(more, axis=0, return_index=True)
+        drawn = more[np.sort(firsts)]
+        drawn = drawn[match_targets(drawn, taken) < 0][:count]
+    return drawn
+
+
+class _Asked:
+    """The costs of a template's targets and fresh members under every probe.
+
+    Attributes:
+        costs: Of what is not known, shape (Q, K + fresh), the targets first.
+        is_reference: Which of them are references: the controls and the fresh members, shape (K + fresh,).
+        greedy: Whether what is not known is the greedy completion, shape (Q, K + fresh).
+    """
+
+    def __init__(
+        self, model: LanguageModel, targets: Targets, fresh: np.ndarray, probes: TemplateProbes, execution: Execution
+    ) -> None:
+        self.targets, self.probes = targets, probes
+        members = np.concatenate((targets.completions, fresh))
+        ordered, inverse = np.unique(members, axis=0, return_inverse=True)
+        bits, likeliest = character_bits_after(
+            model,
+            read_prompts(model, [prompt.text for prompt in probes.prompts]),
+            ordered,
+            execution.ticker("probes"),
+            execution.processes,
+        )
+        inverse = inverse.reshape(-1)
+        # From the last character back: the cost of what follows each, and whether it is all greedy.
+        rest = np.cumsum(bits[:, :, ::-1].astype(float), 2)[:, :, ::-1]
+        ahead = np.logical_and.accumulate(likeliest[:, :, ::-1], 2)[:, :, ::-1]
+        self.costs = np.stack([rest[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse]
+        self.greedy = np.stack([ahead[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse]
+        self.is_reference = np.concatenate((~targets.inserted, np.ones(len(fresh), dtype=bool)))
+        self.log2_weights = log2_weights([probe.family for probe in probes.probes])
+        self.characters = len(probes.prompts) * int((members >= 0).sum())
+
+    @cached_property
+    def _reference_costs(self) -> np.ndarray:
+        return np.sort(self.costs[:, self.is_reference], axis=1)
+
+    def space_bits(self, canary: int, probe: Probe) -> float:
+        """Return log2 of the size of the space that the known characters of a canary leave."""
+        node = 0
+        for symbol in self.targets.completions[canary, : probe.given].tolist():
+            node = int(self.targets.space.next_node[node, symbol])
+        return float(self.targets.space.log2_counts[node])
+
+    def exposures(self, canary: int) -> tuple[ProbeExposure, ...]:
+        """Return a canary's exposure under every probe, by the references."""
+        ordered, own = self._reference_costs, self.costs[:, canary]
+        count = ordered.shape[1]
+        likelier = [
+            (np.searchsorted(row, cost, "left") + np.searchsorted(row, cost, "right")) / 2
+            for row, cost in zip(ordered, own, strict=True)
+        ]
+        return tuple(
+            ProbeExposure(
+                **self.name(probe).model_dump(),
+                bits=round(min(-float(np.log2((number + 0.5) / (count + 1))), self.space_bits(canary, probe)), 4),
+                greedy=bool(self.greedy[index, canary]),
+            )
+            for index, (probe, number) in enumerate(zip(self.probes.probes, likelier, strict=True))
+        )
+
+    def name(self, probe: Probe) -> ProbeName:
+        """Return a probe as records name it."""
+        return ProbeName(family=probe.family, prompt=self.probes.prompts[probe.prompt].id, known=probe.known)
+
+    def sampled(self, canary: int, probe: int) -> Headline:
+        """Return a target's exposure under a probe, by the references but itself."""
+        others = self.is_reference.copy()
+        others[canary] = False
+        space_bits = self.space_bits(canary, self.probes.probes[probe])
+        found = sampled_exposure(float(self.costs[probe, canary]), self.costs[probe, others], space_bits)
+        return Headline(bits=found.bits, low=found.low, high=found.high, method="sampled")
+
+
+@dataclass(frozen=True)
+class _LookedInto:
+    """Exposures found by search and importance sampling, by canary and probe, and the work that they took."""
+
+    figures: dict[tuple[int, int], Headline]
+    search_nodes: int
+    characters: int
+
+
+def _looked_into(
+    model: LanguageModel,
+    asked: _Asked,
+    worst: Sequence[WorstCase],
+    own_prefix: Sequence[Headline],
+    config: MeasurementConfig,
+    seed: Sequence[int],
+    execution: Execution,
+) -> _LookedInto:
+    """Find the exposure of inserted canaries that hardly a reference reaches, after the prompt that shows most."""
+    targets = asked.targets
+    wanted: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for k, own in enumerate(worst):
+        if not targets.inserted[k] or own.p_value > _STANDS_OUT or own.probe == 0:
+            continue
+        if (asked.costs[own.probe, asked.is_reference] <= asked.costs[own.probe, k]).sum() >= ENOUGH_LIKELIER:
+            continue  # the references tell it well enough
+        if own_prefix[k].low < targets.space.bits - _CEILING_BITS:
+            given = asked.probes.probes[own.probe].given
+            wanted[own.probe, targets.completions[k, :given].tobytes()].append(k)
+    few = config.model_copy(
+        update={
+            "enumerate_up_to": min(config.enumerate_up_to, 20_000),
+            "search_budget": min(config.search_budget, 5_000),
+            "draws_per_temperature": min(config.draws_per_temperature, 500),
+            "max_draws": min(config.max_draws, 20_000),
+        }
+    )
+    figures: dict[tuple[int, int], Headline] = {}
+    nodes = characters = 0
+    # Those that speak for most canaries first; what is not looked into keeps the references' lower bound.
+    order = sorted(wanted.items(), key=lambda item: (-len(item[1]), item[0][0]))
+    for turn, ((index, _), canaries) in enumerate(order[: _MOST_REFINED.get(config.probes, 4)]):
+        probe = asked.probes.probes[index]
+        behind = targets.asked(model, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
+        ranked = rank_targets(model, behind, few, (*seed[:2], turn, 3), execution)
+        by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
+        for k in canaries:
+            if estimates := by_id[targets.canaries[k].id]:
+                figures[k, index] = choose_headline(estimates)
+        nodes += ranked.search_nodes
+        characters += ranked.characters
+    return _LookedInto(figures, nodes, characters)
+
+
+def _worst_record(
+    asked: _Asked, canary: int, worst: WorstCase, own_prefix: Headline, found: dict[int, Headline]
+) -> WorstCaseRecord:
+    """Write down a worst case: by the template's own prefix, or by the probe that shows more than it, all told."""
+    known = {worst.probe: found.get(worst.probe) or asked.sampled(canary, worst.probe), 0: own_prefix}
+    weights = asked.log2_weights
+    # By rank the worst probe is what the ranks say; beyond them, what is certain of the exposures decides.
+    shows_most = max(known, key=lambda probe: known[probe].low + weights[probe])
+    probe = shows_most if worst.unmatched else worst.probe
+    p_value = worst.p_value
+    if asked.targets.inserted[canary]:
+        p_value = extended_p_value(worst, known[probe].low, float(weights[probe]))
+    exposure = known[probe]
+    return WorstCaseRecord(
+        bits=exposure.bits,
+        low=exposure.low,
+        high=exposure.high,
+        method=exposure.method,
+        p_value=p_value,
+        probe=asked.name(asked.probes.probes[probe]),
+    )
