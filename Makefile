@@ -35,7 +35,6 @@ format: .venv/.installed-dev ## put the code into its style
 
 golden: .venv/.installed-dev ## write the report's golden files, its JSON Schemas and the page of commands anew
 	$(BIN)/python -m tests.golden
-	$(BIN)/python -m tests.docs.cli_reference
 
 docs: .venv/.installed-docs ## build the documentation as a site; a broken link or a missing docstring fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict

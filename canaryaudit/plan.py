@@ -3,18 +3,32 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
-from canaryaudit.records import EstimatorName, Method, ProbeEffort, ReportFormat, Scope, SolverName
+from canaryaudit.records import (
+    TRAINED_MODEL,
+    EstimatorName,
+    Method,
+    ModelId,
+    ProbeEffort,
+    ReportFormat,
+    Scope,
+    SolverName,
+)
+from canaryaudit.records.base import MAX_MEMBERS
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
 RETAIN_WINDOWS = 1000
 """Default number of windows of other text that regularize an update: 100,000 characters for up to 20,000 weights that
 change. With 300 windows, accuracy on a novel fell three times as much for secrets made of letters."""
+DEFAULT_SHARDS = 5
+SEARCH_BUDGET = 50_000
+"""Prefixes that one search for exact ranks may expand: about two seconds of the 3.3 M-parameter model on two cores, and
+400 MB of states."""
 
 MOST_STEPS = 10_000
 """Maximum steps of a relearning attack; all its batches are drawn in advance."""
@@ -30,36 +44,69 @@ _WORDS = {
 """Plain words for Pydantic's."""
 
 
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+Shards = Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
+T = TypeVar("T", bound=BaseModel)
+
+
 class Options(BaseModel):
-    """Base of all options: immutable, named after their flags; unknown options are errors."""
+    """Base of all options: immutable, named after their flags; unknown options are errors.
+
+    The first paragraph of a field's docstring is the help of its flag; a second one says why the default is what it is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+    def configure(self, kind: type[T], **more: object) -> T:
+        """Return a configuration that takes over what it has in common with these options.
+
+        Args:
+            kind: The configuration's class.
+            more: The values of its other fields, or of those that the options leave open.
+        """
+        shared = type(self).model_fields.keys() & kind.model_fields.keys()
+        return kind(**{name: getattr(self, name) for name in shared} | more)
 
 
 class InsertOptions(Options):
     """What to insert, and where; the flags of ``canaryaudit insert``."""
 
     corpus: str
-    """A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split]."""
+    """Text file (.txt, .jsonl, .csv or .parquet), corpus name under corpora/, or hub:ID[:split]."""
     column: str | None = None
-    """The column that holds the text, if there are several."""
+    """Column that holds the text."""
     template: tuple[str, ...] | None = None
-    """None for the default template, if something is inserted."""
+    """Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
-    """Total number of generated canaries. The default is 6, two per default repetition count, or 0 if secrets are given
-    or located."""
+    """Total number of secrets to generate. [default: 6, or 0 with --secret or --locate]
+
+    Six are two per default repetition count.
+    """
     repetitions: tuple[int, ...] = (1, 4, 16)
-    """Memorization usually begins within this range."""
+    """Repetition counts, dealt out to the canaries in turn.
+
+    Memorization usually begins within the default's range.
+    """
     secret: tuple[str, ...] = ()
+    """Secret to insert; repeatable; masked in every output."""
     locate: tuple[str, ...] = ()
-    """Templates of secrets that already occur in the corpus; they are audited in place."""
+    """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
     controls: int = Field(default=32, ge=0, le=10_000)
-    """Per template; 32 controls determine their mean exposure to a quarter of a bit."""
+    """Control secrets per template: drawn, but never inserted.
+
+    32 determine their mean exposure to a quarter of a bit.
+    """
     space: Literal["digits", "alnum", "any"] | None = None
+    """Measure in a wider space (digits, alnum or any) to reproduce a paper."""
     lowercase: bool = False
+    """Convert the corpus and templates to lower case."""
     skip_chars: int = Field(default=0, ge=0)
+    """Characters to skip at the start of the corpus."""
     holdout: float = 0.05
+    """Share of the text to hold out for evaluation."""
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
     @property
     def num_canaries(self) -> int:
@@ -73,61 +120,120 @@ class InsertOptions(Options):
         return self.template if self.template is not None else (DEFAULT_TEMPLATE,) if inserting else ()
 
 
-class TrainOptions(Options):
-    """How to train; the flags of ``canaryaudit train``."""
+class TrainingSettings(Options):
+    """What the options of training and the configuration made of them share."""
 
     size: Literal["small", "paper"] = "small"
-    epochs: int | None = Field(default=None, gt=0)
-    """None for the default of the size: 24 for small, 40 for paper."""
+    """Model size: small (1 x 512 LSTM units) or paper (2 x 512)."""
     target_accuracy: float | None = Field(default=None, gt=0, lt=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Stop once this share of training characters is predicted.
+
+    Characters of secrets do not count; an epoch is always finished.
+    """
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
 
-class MeasureOptions(Options):
+class TrainOptions(TrainingSettings):
+    """How to train; the flags of ``canaryaudit train``."""
+
+    epochs: int | None = Field(default=None, gt=0)
+    """Passes over the text. [default: 24 for small, 40 for paper]"""
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
+    precision: PrecisionName = "auto"
+    """Training precision: auto, fp32 or bf16."""
+
+
+class MeasurementSettings(Options):
+    """What the options of measuring and the configuration made of them share."""
+
+    num_references: int = Field(default=10_000, ge=100, le=100_000_000, alias="samples")
+    """References to draw from each template's space.
+
+    The default takes seconds, and gives 9 bits of exposure with a tight interval.
+    """
+    estimators: tuple[EstimatorName, ...] = get_args(EstimatorName)
+    """Estimators to run: exact, importance, sampled, skew-normal."""
+    search_budget: int = Field(default=SEARCH_BUDGET, ge=1, alias="budget")
+    """Maximum number of prefixes that the exact rank search expands."""
+    precision_bits: float = Field(default=0.1, gt=0)
+    """Draw until importance intervals are at most this wide on either side.
+
+    The default is finer than any decision needs.
+    """
+    max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
+    """Maximum number of importance draws per template.
+
+    The default takes about 20 seconds for the 3.3 M-parameter model on two cores.
+    """
+    prompts: tuple[str, ...] = Field(default=(), alias="prompt")
+    """Also ask after this text; repeatable."""
+    seed: int = Field(default=0, ge=0)
+    """Random seed."""
+
+
+class MeasureOptions(MeasurementSettings):
     """How to measure; the flags of ``canaryaudit measure``."""
 
-    samples: int = Field(default=10_000, ge=100, le=100_000_000)
-    estimators: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
-    budget: int = Field(default=50_000, ge=1)
-    """Maximum number of prefixes that the exact rank search expands for one template."""
-    precision_bits: float = Field(default=0.1, gt=0)
-    """Target half-width of the importance interval: finer than any decision needs."""
-    max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Maximum importance draws per template: about 20 seconds for the 3.3 M-parameter model on two cores."""
     probes: ProbeEffort = "default"
-    """How many other prompts to ask with: ``default`` costs about as much as the rest of the measurement."""
-    prompt: tuple[str, ...] = ()
-    """The user's own prompts."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the first pass over large reference samples; everything else is float32."""
+    """How many other prompts to ask with: none, default or thorough.
+
+    The default costs about as much as the rest of the measurement.
+    """
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
+    precision: PrecisionName = "auto"
+    """Precision of the first pass over large samples: auto, fp32 or bf16.
+
+    Everything else is float32.
+    """
+
+
+class ReplacementSettings(Options):
+    """What every unlearning has, and the options made for it."""
+
+    replacement: str = "decoys"
+    """Replacement: decoys (random strings of the same format), sampled (from the model), text:WORDS (repeated or cut to
+    length), or delete (the whole sentence; first-order only)."""
+    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
+    """Largest allowed accuracy drop on training text outside the secrets."""
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
 
-class UnlearnOptions(Options):
+class ClosedFormSettings(ReplacementSettings):
+    """What the options of unlearning and the configuration of a closed-form update share."""
+
+    scope: Scope | None = None
+    """Layers to update: final-layer, all-layers or both. [default: all-layers; final-layer for text and sampled]"""
+    solver: SolverName = "kronecker"
+    """Solver for all layers: kronecker (L-BFGS from the model's stored curvature); cg or lissa (few Gauss-Newton steps).
+
+    The stored curvature is paid for once. In equal time, L-BFGS from it removes more than Gauss-Newton steps, after
+    every prompt, and keeps more of the accuracy.
+    """
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
+    """Windows of other text that regularize the update; 0: text sampled from the model instead."""
+    tau: float | None = Field(default=None, gt=0)
+    """Step size of the first-order update. [default: searched]"""
+
+
+class UnlearnOptions(ClosedFormSettings):
     """How to unlearn; the flags of ``canaryaudit unlearn``."""
 
     name: str | None = None
-    """None for the method's name."""
+    """Name of the result. [default: the method]"""
     method: Method = "second-order"
-    scope: Scope | None = None
-    solver: SolverName = "kronecker"
-    """For all layers: L-BFGS from the stored curvature, or a few Gauss-Newton steps."""
-    replacement: str = "decoys"
+    """Update: second-order or first-order. Baselines: retrain, fine-tune or sisa (sharded training)."""
     canary: tuple[str, ...] = ()
-    """Ids; empty for every inserted canary."""
-    start: str = Field(default="before", alias="from")
-    """The model to update: ``before``, or ``after-NAME`` to continue from an earlier request."""
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
-    """0 to use no text of the corpus: the update is regularized on text sampled from the model."""
-    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
-    tau: float | None = Field(default=None, gt=0)
-    shards: int | None = Field(default=None, ge=2, le=100)
-    """For method sisa; None for its default, 5."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = Field(default=0, ge=0)
+    """Canary to unlearn; repeatable. [default: all]"""
+    start: ModelId = Field(default=TRAINED_MODEL, alias="from")
+    """Model to update: before, or after-NAME to continue from an earlier request."""
+    shards: Shards | None = None
+    """Number of shards for --method sisa, such as 5, 10 or 20. [default: 5]"""
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
 
     @property
     def resolved_name(self) -> str:
@@ -135,19 +241,21 @@ class UnlearnOptions(Options):
         return self.name or self.method
 
 
-class AttackOptions(Options):
-    """How to attack an unlearned model; the flags of ``canaryaudit attack``."""
+class RelearningSettings(Options):
+    """What the options of attacking and the configuration made of them share."""
 
-    name: str | None = None
-    """The unlearning to attack; None for the last one that is not a baseline."""
-    canary: tuple[str, ...] = ()
-    """Ids; empty for the canary most exposed before unlearning."""
     steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """Up to a few passes over the text that an attacker may have; most of the recovery happens in the first few."""
+    """Training steps after which exposure is measured.
+
+    Up to a few passes over the text that an attacker may have; most of the recovery happens in the first few.
+    """
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Adam's learning rate; the usual choice of an attacker who does not know the model."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The attacker's Adam learning rate.
+
+    The default is the usual choice of an attacker who does not know the model.
+    """
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
     @field_validator("steps")
     @classmethod
@@ -157,20 +265,40 @@ class AttackOptions(Options):
         return tuple(sorted(set(steps)))
 
 
+class AttackOptions(RelearningSettings):
+    """How to attack an unlearned model; the flags of ``canaryaudit attack``."""
+
+    name: str | None = None
+    """Unlearning to attack. [default: the last one that is not a baseline]"""
+    canary: tuple[str, ...] = ()
+    """Canary to attack; repeatable. [default: the one most exposed before unlearning]"""
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
+
+
 class ReportOptions(Options):
     """What to report; the flags of ``canaryaudit report``."""
 
     format: tuple[ReportFormat, ...] = ("html", "md", "json")
+    """Formats to write: html, md, json, junit, model-card."""
     output: Path | None = None
-    """None for reports/<run name>."""
+    """Output directory. [default: reports/<run name>]"""
     fail_above: float | None = Field(default=None, ge=0)
+    """Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed."""
     fail_worse: Path | None = None
-    """An earlier report.json."""
+    """Exit with status 3 if any result is worse than in this earlier report.json."""
     reveal_secrets: bool = False
+    """Show given and located secrets; the report says so."""
 
 
 class Plan(Options):
-    """A whole audit; the default is the audit of the embedded corpus."""
+    """A whole audit; the default is the audit of the embedded corpus.
+
+    Examples:
+        >>> plan = Plan(insert=InsertOptions(corpus="notes.txt", repetitions=(1, 8)), train=TrainOptions(epochs=30))
+        >>> plan.train.size, plan.measure.samples
+        ('small', 10000)
+    """
 
     run: Path = DEFAULT_RUNS / "embedded"
     insert: InsertOptions = InsertOptions(

@@ -1,7 +1,7 @@
 """The distribution of exposures of secrets that a model never saw.
 
-They are exponential with mean 1/ln 2 (Jagielski 2023, *A note on interpreting canary exposure*), so the sum of n of
-them has a gamma distribution with shape n. In a finite space, exposures are stochastically no larger than that.
+They are exponential with mean 1/ln 2 (Jagielski 2023, *A note on interpreting canary exposure*). The sum of n of them
+has a gamma distribution with shape n. In a finite space, exposures are stochastically no larger.
 """
 
 import math

@@ -29,12 +29,15 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 def on_pre_build(**_: Any) -> None:
-    """Refuse public objects without a docstring, of all that the API's page shows."""
+    """Refuse what the API's page would not show well: no docstring, or examples under a heading that is not known."""
     text = (ROOT / "docs" / "api.md").read_text("utf-8")
     for name in re.findall(r"^::: (\S+)", text, re.MULTILINE):
         shown = griffe.load(name, search_paths=[str(ROOT)], resolve_aliases=True, docstring_parser="google")
         for missing in undocumented(shown):
             LOG.warning("%s has no docstring", missing)
+    for path in sorted((ROOT / "canaryaudit").rglob("*.py")):
+        if re.search(r"^ *Example:$", path.read_text("utf-8"), re.MULTILINE):
+            LOG.warning("%s: write 'Examples:', or the page shows code as prose", path.relative_to(ROOT))
 
 
 def undocumented(shown: Any) -> list[str]:

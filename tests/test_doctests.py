@@ -2,26 +2,26 @@
 
 import doctest
 import inspect
+import sys
 
 import pytest
 
 import canaryaudit
 from canaryaudit.exposure import estimators
 
-PUBLIC = {f"{door.__name__}.{name}": getattr(door, name) for door in (canaryaudit, estimators) for name in door.__all__}
-FUNCTIONS = {name: thing for name, thing in PUBLIC.items() if inspect.isfunction(thing)}
+PUBLIC = {name: getattr(door, name) for door in (canaryaudit, estimators) for name in door.__all__}
+CALLABLE = [name for name, thing in PUBLIC.items() if callable(thing)]
+FUNCTIONS = [name for name in CALLABLE if inspect.isfunction(PUBLIC[name])]
 
 
 def example_of(thing: object) -> doctest.DocTest:
-    """Return the examples in the docstring of a function, or of a class and its methods."""
-    text = inspect.getdoc(thing) or ""
-    if inspect.isclass(thing):
-        text += "".join(inspect.getdoc(method) or "" for method in vars(thing).values() if callable(method))
-    return doctest.DocTestParser().get_doctest(text, {}, getattr(thing, "__name__", ""), None, 0)
+    """Return the example in a docstring; it knows the names of its module."""
+    names = dict(vars(sys.modules[thing.__module__]))
+    return doctest.DocTestParser().get_doctest(inspect.getdoc(thing) or "", names, str(thing), None, 0)
 
 
-@pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if callable(thing)])
-def test_every_public_name_has_an_example_that_runs(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("name", CALLABLE)
+def test_every_public_name_has_an_example_that_runs(name: str) -> None:
     test = example_of(PUBLIC[name])
     assert test.examples, f"{name} has no example"
     report: list[str] = []
@@ -32,10 +32,10 @@ def test_every_public_name_has_an_example_that_runs(name: str, tmp_path_factory:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_docstrings_name_every_parameter_and_what_comes_back(name: str) -> None:
-    text = inspect.getdoc(FUNCTIONS[name]) or ""
+    text = inspect.getdoc(PUBLIC[name]) or ""
     sections = dict(part.split(":\n", 1) for part in text.split("\n\n") if ":\n" in part)
     documented = [line.split(":")[0].strip() for line in sections["Args"].splitlines() if line[4:5].strip()]
-    assert documented == list(inspect.signature(FUNCTIONS[name]).parameters)
+    assert documented == list(inspect.signature(PUBLIC[name]).parameters)
     assert {"Returns", "Raises"} <= set(sections)
 
 

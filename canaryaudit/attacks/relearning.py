@@ -15,17 +15,18 @@ from typing import TypeVar, get_args
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary, CanarySet
-from canaryaudit.canaries.template import Template
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, as_language_model
+from canaryaudit.plan import RelearningSettings
 from canaryaudit.progress import NullReporter, ProgressReporter
-from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
+from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
+from canaryaudit.records.training import DEFAULT_WINDOW
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 
 OTHER_TEXT_MARGIN_BITS = 1.0
@@ -37,19 +38,12 @@ _ATTACKS: tuple[RelearningAttack, ...] = get_args(RelearningAttack)
 T = TypeVar("T")
 
 
-class RelearningConfig(BaseModel):
+class RelearningConfig(RelearningSettings):
     """Settings of the attack, validated on creation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64), min_length=1)
-    """Optimizer steps after which exposure is measured, ascending. It is always measured at step 0 too."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Learning rate of Adam; the default of someone who does not know the model."""
     batch_size: int = Field(default=8, ge=2)
     """Windows per step, including the canary's window."""
-    window: int = Field(default=100, gt=1)
-    seed: int = Field(default=0, ge=0)
+    window: int = Field(default=DEFAULT_WINDOW, gt=1)
     measurement: MeasurementConfig = MeasurementConfig(
         num_references=1_000,
         estimators=("exact", "importance", "sampled"),
@@ -164,7 +158,7 @@ def canary_window_start(canary: Canary, window: int, text_length: int) -> int:
 
     If the canary's text is longer than the window, the window is centered on the secret.
     """
-    template = Template.parse(canary.template)
+    template = canary.parsed_template
     filled, place = template.fill(canary.completion), canary.places[0]
     first, length = place, len(filled)
     if length > window:
@@ -212,7 +206,7 @@ def exposure_point(
         as_language_model(model),
         canary_set.model_copy(update={"canaries": alike}),
         config,
-        name="attacked",
+        name=str(ModelId("attacked")),
         model_sha256="",
         precision="fp32",
         progress=NullReporter(),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus, ends_with_blank_line
 
 _ENDING = 64
@@ -94,7 +93,7 @@ def assemble(
     following = training[np.array(order, dtype=np.int64)]
     preceding = training[np.array(order, dtype=np.int64) - 1]
     del training
-    texts = [Template.parse(canary.template).fill(canary.completion) for canary in canaries]
+    texts = [canary.parsed_template.fill(canary.completion) for canary in canaries]
     places: list[list[int]] = [[] for _ in canaries]
     inserted: list[tuple[int, str]] = []
     longer = 0

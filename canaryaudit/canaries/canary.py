@@ -1,5 +1,6 @@
 """Canaries: the secrets of an audit, and the set of canaries and controls."""
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast
@@ -38,6 +39,11 @@ class Canary(BaseModel):
     places: Annotated[tuple[int, ...], FailFast()] = ()
     """Character offsets of the canary's text in the run's corpus.txt."""
 
+    @cached_property
+    def parsed_template(self) -> Template:
+        """The template's parts."""
+        return Template.parse(self.template)
+
     @property
     def masked(self) -> bool:
         """Whether outputs must hide the secret by default."""
@@ -45,7 +51,16 @@ class Canary(BaseModel):
 
 
 class CanarySet(BaseModel):
-    """All canaries and controls of a run, and the definition of their spaces: the contents of canaries.json."""
+    """All canaries and controls of a run, and the definition of their spaces: the contents of canaries.json.
+
+    Examples:
+        >>> text = "my code is {digits:4}."
+        >>> canary = Canary(id="canary-01", template=text, completion="0123", repetitions=8)
+        >>> control = Canary(id="control-01", template=text, completion="9630", repetitions=0, control=True)
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=(canary, control))
+        >>> [canary.id for canary in canary_set.controls], canary_set.space(Template.parse(text)).size
+        (['control-01'], 10000)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

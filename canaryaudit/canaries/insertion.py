@@ -240,7 +240,7 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     mask = np.frombuffer(memory, dtype=bool, count=text_length)
     for canary in canaries:
-        template = Template.parse(canary.template)
+        template = canary.parsed_template
         filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)
         for place in canary.places:
             start = place + len(template.prefix)
@@ -290,7 +290,7 @@ def _located_canaries(
     text = "".join(assembly.training_blocks())
     spans = []
     for canary in inserted:
-        length = len(Template.parse(canary.template).fill(canary.completion))
+        length = len(canary.parsed_template.fill(canary.completion))
         spans += [(place, place + length) for place in canary.places]
     matches = locate(text, templates, spans)
     secrets = [

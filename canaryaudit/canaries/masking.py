@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from canaryaudit.canaries.canary import MASK, Canary, CanarySet
 from canaryaudit.canaries.space import Slot
-from canaryaudit.canaries.template import Template
 
 OTHERS_MASK = "◦"
 """Hides characters of another secret, or of this secret at another position."""
@@ -33,8 +32,8 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
         canary: The canary in whose row it is shown.
         canary_set: All canaries and controls.
     """
-    prefix = folded(Template.parse(canary.template).prefix)
-    given = [(other, Template.parse(other.template)) for other in canary_set.canaries if other.masked]
+    prefix = folded(canary.parsed_template.prefix)
+    given = [(other, other.parsed_template) for other in canary_set.canaries if other.masked]
     rivals = [(other, template) for other, template in given if folded(template.prefix) == prefix]
     if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
         return HIDDEN
@@ -115,7 +114,7 @@ def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
 
 def _telling(canary: Canary) -> list[str]:
     """Return the strings that reveal a secret; a choice of words is excluded, since the template lists it."""
-    template = Template.parse(canary.template)
+    template = canary.parsed_template
     if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
         return []
     forms = (canary.completion, template.secret_of(canary.completion))

@@ -49,6 +49,13 @@ class Template:
     Attributes:
         text: As the user wrote it.
         parts: Literals (``str``) and ``Slot``, in order; at least one slot.
+
+    Examples:
+        >>> template = Template.parse("my code is {digits:4}.")
+        >>> template.prefix, template.suffix, template.fill("0123")
+        ('my code is ', '.', 'my code is 0123.')
+        >>> template.space("").size
+        10000
     """
 
     text: str

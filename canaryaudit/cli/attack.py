@@ -10,22 +10,10 @@ from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter
 from canaryaudit.cli.tables import relearning_view
 from canaryaudit.plan import AttackOptions, MeasureOptions
 
-AttackedName = Annotated[
-    str | None,
-    typer.Option("--name", metavar="NAME", help="Unlearning to attack. [default: the last one that is not a baseline]"),
-]
-AttackedCanaries = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--canary", metavar="ID", help="Canary to attack; repeatable. [default: the one most exposed before unlearning]"
-    ),
-]
-AttackSteps = Annotated[
-    str, typer.Option("--steps", metavar="N,N…", help="Training steps after which exposure is measured.")
-]
-AttackRate = Annotated[
-    float, typer.Option("--learning-rate", metavar="RATE", help="The attacker's Adam learning rate.")
-]
+AttackedName = Annotated[str | None, flags.option(AttackOptions, "name", "NAME")]
+AttackedCanaries = Annotated[list[str] | None, flags.option(AttackOptions, "canary", "ID", "--canary")]
+AttackSteps = Annotated[str, flags.option(AttackOptions, "steps", "N,N…")]
+AttackRate = Annotated[float, flags.option(AttackOptions, "learning_rate", "RATE")]
 
 
 DEFAULTS = AttackOptions()
@@ -39,7 +27,7 @@ def attack(
     canary: AttackedCanaries = None,
     steps: AttackSteps = STEPS,
     learning_rate: AttackRate = DEFAULTS.learning_rate,
-    samples: flags.Samples = flags.MEASURE.samples,
+    samples: flags.Samples = flags.MEASURE.num_references,
     probes: flags.Probes = flags.MEASURE.probes,
     prompt: flags.Prompts = None,
     device: flags.Device = DEFAULTS.device,

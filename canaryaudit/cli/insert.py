@@ -13,62 +13,25 @@ from canaryaudit.cli.tables import plan_view
 from canaryaudit.pipeline.insert import find_run, make_run, plan_run
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
 
-CorpusArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CORPUS",
-        help="Text file (.txt, .jsonl, .csv or .parquet), corpus name under corpora/, or hub:ID[:split].",
-    ),
-]
+CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help=InsertOptions.model_fields["corpus"].description)]
 NewRun = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="RUN", help="Run directory to create. [default: runs/<corpus name>]"),
 ]
 Templates = Annotated[
     list[str] | None,
-    typer.Option(
-        "-t",
-        "--template",
-        metavar="TEXT",
-        help="Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable. "
-        f"[default: {DEFAULT_TEMPLATE}]",
-    ),
+    flags.option(InsertOptions, "template", "TEXT", "-t", "--template", more=f" [default: {DEFAULT_TEMPLATE}]"),
 ]
-Canaries = Annotated[
-    int | None,
-    typer.Option(
-        "-n",
-        "--canaries",
-        metavar="N",
-        help="Total number of secrets to generate. [default: 6, or 0 with --secret or --locate]",
-    ),
-]
-Repetitions = Annotated[
-    str,
-    typer.Option("-r", "--repetitions", metavar="N,N…", help="Repetition counts, dealt out to the canaries in turn."),
-]
-Secrets = Annotated[
-    list[str] | None,
-    typer.Option("--secret", metavar="TEXT", help="Secret to insert; repeatable; masked in every output."),
-]
-Located = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--locate",
-        metavar="TEXT",
-        help="Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every "
-        "output.",
-    ),
-]
-Controls = Annotated[int, typer.Option(metavar="N", help="Control secrets per template: drawn, but never inserted.")]
-WiderSpace = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Measure in a wider space (digits, alnum or any) to reproduce a paper."),
-]
-Column = Annotated[str | None, typer.Option(metavar="NAME", help="Column that holds the text.")]
-Lowercase = Annotated[bool, typer.Option("--lowercase", help="Convert the corpus and templates to lower case.")]
-SkipChars = Annotated[int, typer.Option(metavar="N", help="Characters to skip at the start of the corpus.")]
-Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share of the text to hold out for evaluation.")]
+Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
+Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
+Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
+Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
+Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
+WiderSpace = Annotated[str | None, flags.option(InsertOptions, "space", "NAME")]
+Column = Annotated[str | None, flags.option(InsertOptions, "column", "NAME")]
+Lowercase = Annotated[bool, flags.option(InsertOptions, "lowercase", None, "--lowercase")]
+SkipChars = Annotated[int, flags.option(InsertOptions, "skip_chars", "N")]
+Holdout = Annotated[float, flags.option(InsertOptions, "holdout", "SHARE")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without writing anything.")]
 ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing run and everything made from it.")]
 

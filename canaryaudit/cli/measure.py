@@ -9,24 +9,14 @@ from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import MeasureOptions
+from canaryaudit.records import TRAINED_MODEL, ModelId
 
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
-Estimators = Annotated[
-    str, typer.Option(metavar="NAME,NAME…", help="Estimators to run: exact, importance, sampled, skew-normal.")
-]
-Budget = Annotated[
-    int, typer.Option(metavar="N", help="Maximum number of prefixes that the exact rank search expands.")
-]
-PrecisionBits = Annotated[
-    float, typer.Option(metavar="BITS", help="Draw until importance intervals are at most this wide on either side.")
-]
-MaxDraws = Annotated[int, typer.Option(metavar="N", help="Maximum number of importance draws per template.")]
-DraftPrecision = Annotated[
-    str,
-    typer.Option(
-        "--precision", metavar="NAME", help="Precision of the first pass over large samples: auto, fp32 or bf16."
-    ),
-]
+Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
+Budget = Annotated[int, flags.option(MeasureOptions, "search_budget", "N")]
+PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", "BITS")]
+MaxDraws = Annotated[int, flags.option(MeasureOptions, "max_draws", "N")]
+DraftPrecision = Annotated[str, flags.option(MeasureOptions, "precision", "NAME")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
 
 
@@ -36,10 +26,10 @@ ESTIMATORS = ",".join(flags.MEASURE.estimators)
 def measure(
     context: typer.Context,
     run: flags.RunArgument,
-    model: ModelName = "before",
-    samples: flags.Samples = flags.MEASURE.samples,
+    model: ModelName = str(TRAINED_MODEL),
+    samples: flags.Samples = flags.MEASURE.num_references,
     estimators: Estimators = ESTIMATORS,
-    budget: Budget = flags.MEASURE.budget,
+    budget: Budget = flags.MEASURE.search_budget,
     precision_bits: PrecisionBits = flags.MEASURE.precision_bits,
     max_draws: MaxDraws = flags.MEASURE.max_draws,
     precision: DraftPrecision = flags.MEASURE.precision,
@@ -63,11 +53,13 @@ def measure(
     shown for comparison and never used as the headline.
 
     With several repetition counts, a second table shows how often a secret must occur to be memorized. -v adds the
-    cost of guessing and sampling for an attacker. Long measurements save their progress: rerun the command to resume.
+    cost of guessing and sampling for an attacker.
 
-    Secrets are then asked for by other prompts ("probes"): after preceding text, truncated, reworded, without the
-    prefix, and with part of the secret known. The worst case of each secret is compared with references under the very
-    same probes; its p-value allows for the number of probes.
+    Each secret is also measured after other prompts ("probes"): after preceding text, with the prefix truncated,
+    reworded or missing, and with part of the secret known. The worst case of each secret is compared with references
+    under the same probes. Its p-value accounts for the number of probes.
+
+    Long measurements save their progress: rerun the command to resume.
     """
     options = flags.checked(
         MeasureOptions,
@@ -83,7 +75,7 @@ def measure(
         seed=seed,
     )
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        models = stages.models() if model == "all" else [model]
+        models = stages.session.models() if model == "all" else [ModelId.parse(model)]
         measurements = [stages.measure(name, options) for name in models]
     if as_json:
         print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])

@@ -9,27 +9,11 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
 from canaryaudit.plan import MeasureOptions, ReportOptions
 
-Formats = Annotated[
-    str,
-    typer.Option("--format", metavar="NAME,NAME…", help="Formats to write: html, md, json, junit, model-card."),
-]
-ReportDirectory = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Output directory. [default: reports/<run name>]")
-]
-FailAbove = Annotated[
-    float | None,
-    typer.Option(
-        metavar="BITS",
-        help="Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed.",
-    ),
-]
-FailWorse = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Exit with status 3 if any result is worse than in this earlier report.json."),
-]
-RevealSecrets = Annotated[
-    bool, typer.Option("--reveal-secrets", help="Show given and located secrets; the report says so.")
-]
+Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
+ReportDirectory = Annotated[Path | None, flags.option(ReportOptions, "output", "DIR", "-o", "--output")]
+FailAbove = Annotated[float | None, flags.option(ReportOptions, "fail_above", "BITS")]
+FailWorse = Annotated[Path | None, flags.option(ReportOptions, "fail_worse", "FILE")]
+RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
 
 FORMATS = ",".join(ReportOptions().format)
 

@@ -31,8 +31,9 @@ _KEY = (
     "exact search that ran out of budget gives certified bounds instead of a figure."
 )
 _ODDS = (
-    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability that\nthe secret is among so many "
-    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability\n"
+    "that the secret is among so many completions sampled from the model, and log2\n"
+    "of the number of samples for an even chance."
 )
 
 
@@ -104,8 +105,7 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             figures = (_estimate(name, canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
             estimates.add_row(Text(shorten(canary.id, 16)), *figures)
         parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
-        if any(canary.extraction.sampling for canary in shown):
-            parts += [Text(_ODDS), _attacks(shown)]
+        parts += [Text(_ODDS), _attacks(shown)]
     return Group(*parts)
 
 
@@ -210,7 +210,7 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
             f"{point.mean_bits:.1f} of {point.ceiling_bits:.1f}",
             f"{point.low:.1f}–{point.high:.1f}" + ("*" if point.single else ""),
             f"{point.greedy:,}",
-            "" if point.holm_pvalue is None else f"{'yes' if point.told else 'no'}, p {pvalue(point.holm_pvalue)}",
+            "" if point.holm_pvalue is None else f"{'yes' if point.detected else 'no'}, p {pvalue(point.holm_pvalue)}",
         )
     detected = "none of these" if curve.detected_from is None else f"{curve.detected_from:,}"
     conclusion = f"Smallest repetition count distinguishable from unseen secrets: {detected}."
@@ -221,19 +221,17 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
 
 
 def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
-    counts = next(canary.extraction.sampling for canary in canaries if canary.extraction.sampling)
+    counts = canaries[0].extraction.sampling
     table = _table(("canary", "guesses", *(f"{count.samples:,}" for count in counts), "even"))
     for canary in canaries:
         extraction = canary.extraction
-        low, high = extraction.guesses_low_log2, extraction.guesses_high_log2
-        known = extraction.guesses_exact or low is None or high is None
         table.add_row(
             Text(shorten(canary.id, 16)),
-            f"{extraction.guesses_log2:.1f}{'=' if extraction.guesses_exact else ''}"
-            if known
-            else f"{low:.1f}–{high:.1f}",
+            f"{extraction.guesses_log2:.1f}="
+            if extraction.guesses_exact
+            else f"{extraction.guesses_low_log2:.1f}–{extraction.guesses_high_log2:.1f}",
             *(odds(count.log2_probability, short=True) for count in extraction.sampling),
-            "" if extraction.even_chance_log2 is None else f"{extraction.even_chance_log2:.1f}",
+            f"{extraction.even_chance_log2:.1f}",
         )
     return table
 

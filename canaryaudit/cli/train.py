@@ -9,14 +9,10 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
 from canaryaudit.plan import TrainOptions
 
-Size = Annotated[str, typer.Option(metavar="NAME", help="Model size: small (1 x 512 LSTM units) or paper (2 x 512).")]
-Epochs = Annotated[
-    int | None, typer.Option(metavar="N", help="Passes over the text. [default: 24 for small, 40 for paper]")
-]
-TargetAccuracy = Annotated[
-    float | None, typer.Option(metavar="SHARE", help="Stop once this share of training characters is predicted.")
-]
-Precision = Annotated[str, typer.Option(metavar="NAME", help="Training precision: auto, fp32 or bf16.")]
+Size = Annotated[str, flags.option(TrainOptions, "size", "NAME")]
+Epochs = Annotated[int | None, flags.option(TrainOptions, "epochs", "N")]
+TargetAccuracy = Annotated[float | None, flags.option(TrainOptions, "target_accuracy", "SHARE")]
+Precision = Annotated[str, flags.option(TrainOptions, "precision", "NAME")]
 Retrain = Annotated[bool, typer.Option("--force", help="Retrain even if a model exists.")]
 
 

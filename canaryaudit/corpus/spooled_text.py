@@ -42,12 +42,6 @@ class SpooledText:
         """Return the number of characters."""
         return self._starts[-1] + self._waiting
 
-    @property
-    def num_bytes(self) -> int:
-        """Length in UTF-8."""
-        self._flush()
-        return self._offsets[-1]
-
     def append(self, text: str) -> None:
         """Append text.
 
@@ -83,7 +77,7 @@ class SpooledText:
         """Return the ``strings`` that occur in the text, in one pass for any number of them.
 
         In UTF-8, a string occurs in a text exactly where its bytes do. Every run of eight bytes of the text is hashed
-        and looked up among the last eight bytes of the strings; the whole string is compared only on a match. Shorter
+        and looked up among the last eight bytes of the strings. The whole string is compared only on a match. Shorter
         strings are looked up by all their bytes.
         """
         by_ending: dict[int, dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))

@@ -18,6 +18,11 @@ class PrefixState:
     Attributes:
         log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
         cache: The model's internal state; every tensor has N rows.
+
+    Examples:
+        >>> state = PrefixState(torch.tensor([[-1.0, -1.0], [0.0, -20.0]]), cache=())
+        >>> state.rows(torch.tensor([1, 1])).log2_probs.tolist()
+        [[0.0, -20.0], [0.0, -20.0]]
     """
 
     log2_probs: Tensor
@@ -29,7 +34,25 @@ class PrefixState:
 
 
 class LanguageModel(Protocol):
-    """A causal model over a finite vocabulary, read symbol by symbol."""
+    """A causal model over a finite vocabulary, read symbol by symbol.
+
+    Examples:
+        Any object with these members will do, such as a model that says "ha" and expects "h" after "a":
+
+        >>> class Laughter:
+        ...     vocabulary, device = Vocabulary("ah"), torch.device("cpu")
+        ...     table = torch.tensor([[0.1, 0.9], [0.9, 0.1]]).log2()  # next symbol's, by the last one
+        ...
+        ...     def read(self, symbols):
+        ...         return PrefixState(self.table[symbols[-1:]], ())
+        ...
+        ...     def advance(self, state, symbols):
+        ...         return PrefixState(self.table[symbols], ())
+        >>> model: LanguageModel = Laughter()
+        >>> state = model.read(torch.from_numpy(model.vocabulary.encode("haha")))
+        >>> state.log2_probs.exp2()
+        tensor([[0.1000, 0.9000]])
+    """
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -10,7 +10,8 @@ from canaryaudit.errors import UnlearningError
 from canaryaudit.models.device import resolve_device
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import AttackOptions
-from canaryaudit.records import Measurement, UnlearningRecord, main_result
+from canaryaudit.records import Measurement, ModelId, UnlearningRecord, main_result
+from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.runs.layout import MAX_NAME
 
 
@@ -90,16 +91,10 @@ def run_attack(
     """Attack an unlearned and the retrained model, and write the result to the unlearning's record."""
     device = resolve_device(options.device)
     data, _ = session.data(device)
-    training = session.run.model_record().training
-    config = RelearningConfig(
-        steps=options.steps,
-        learning_rate=options.learning_rate,
-        window=training.window if training else 100,
-        seed=options.seed,
-    )
+    config = options.configure(RelearningConfig, window=session.run.model_record().window)
     models = [
-        AttackedModel(unlearning.name, session.model(f"after-{unlearning.name}", device), unlearning.model_sha256)
-        for unlearning in (record, reference)
+        AttackedModel(own.name, session.model(ModelId(own.name), device), own.model_sha256)
+        for own in (record, reference)
     ]
     with session.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
         relearning = attack_by_relearning(
@@ -107,6 +102,8 @@ def run_attack(
         )
     written = record.model_copy(update={"relearning": relearning})
     session.run.write_unlearning(written)
+    for sentence in relearning_sentences(relearning, written.cost.speedup):
+        session.progress.info(sentence)
     return written
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.errors import UsageError
-from canaryaudit.pipeline.pipeline import DEFAULT_REPORTS, Pipeline
+from canaryaudit.pipeline.pipeline import Pipeline
+from canaryaudit.pipeline.report import DEFAULT_REPORTS
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.report import COMPARISON_FORMATS, Comparison, compare, write_comparison

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.pipeline.session import RunSession
-from canaryaudit.records import UnlearningCost
+from canaryaudit.records import TRAINED_MODEL, UnlearningCost
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.json_records import validated
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
@@ -69,10 +68,10 @@ def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature
         ModelError: The stored curvature is damaged.
     """
     record, path = session.run.model_record(), session.run.curvature_path
-    model = session.model("before", data.train.device)
+    model = session.model(TRAINED_MODEL, data.train.device)
     if isinstance(model, Ensemble):
         raise ModelError(f"{session.run.path} holds an ensemble of models: expected the single trained model")
-    file = CheckpointFile(path, atomic_path, key=record.sha256)
+    file = CheckpointFile(path, key=record.sha256)
     if contents := file.load():
         tensors, facts = contents
         try:
@@ -83,13 +82,12 @@ def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature
             raise ModelError(f"{path}: {fault}; remove it") from error
         session.progress.info(f"Using the curvature stored in {path} (computed once, in {made.seconds:.1f} s).")
         return StoredCurvature(curvature, made, reused=True)
-    window = record.training.window if record.training else 100
     rng = np.random.default_rng(_SEED)
-    starts = retention_windows(data.secret.cpu().numpy(), window, WINDOWS, rng)
+    starts = retention_windows(data.secret.cpu().numpy(), record.window, WINDOWS, rng)
     if not len(starts):  # every window contains a secret
-        starts = retention_windows(np.zeros(len(data.train), dtype=bool), window, WINDOWS, rng)
+        starts = retention_windows(np.zeros(len(data.train), dtype=bool), record.window, WINDOWS, rng)
     started = time.perf_counter()
-    curvature = kronecker_curvature(model, gather(data.train, starts, window), _SEED, session.progress)
+    curvature = kronecker_curvature(model, gather(data.train, starts, record.window), _SEED, session.progress)
     seconds = time.perf_counter() - started
     made = CurvatureFacts(windows=len(starts), seconds=seconds)
     file.save(curvature.tensors(), made.model_dump())

@@ -39,6 +39,7 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
         name=corpus.name,
         sha256=corpus.sha256,
         audited_sha256="",
+        heldout_sha256="",
         characters=made.assembly.characters,
         heldout_characters=made.assembly.heldout_characters,
         paragraphs=made.num_paragraphs,

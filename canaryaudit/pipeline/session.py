@@ -13,7 +13,7 @@ from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, load_model
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import Stage, StageRun
+from canaryaudit.records import TRAINED_MODEL, ModelId, Stage, StageRun, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.training.data import TrainingData
 
@@ -32,9 +32,18 @@ class RunSession:
         self.run, self.argv, self.progress = run, tuple(argv), progress
         self.processes = distributed.process_group()
 
-    def model(self, name: str, device: torch.device) -> CharLSTM | Ensemble:
+    def model(self, model: ModelId, device: torch.device) -> CharLSTM | Ensemble:
         """Load a model, after checking its weights against its record."""
-        return load_model(self.run.model_record(name), self.run.verify_weights(name), device)
+        return load_model(self.run.model_record(model), self.run.verify_weights(model), device)
+
+    def models(self) -> list[ModelId]:
+        """Return all models that can be measured."""
+        return [TRAINED_MODEL, *(ModelId(record.name) for record in self.unlearnings())]
+
+    def unlearnings(self) -> list[UnlearningRecord]:
+        """Return the unlearnings in the order in which they ran."""
+        order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
+        return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
 
     def data(self, device: torch.device) -> tuple[TrainingData, str]:
         """Return the run's encoded text, memory-mapped on the CPU, and its vocabulary."""
@@ -50,7 +59,7 @@ class RunSession:
         return data, vocabulary.symbols
 
     def run_text(self) -> RunText:
-        """Return the text that the run's model was trained on, as prompts are taken from it."""
+        """Return the training text, from which prompts are taken."""
         canary_set = self.run.canary_set()
         vocabulary = run_vocabulary(canary_set)
         text = self.run.text().ids(vocabulary)

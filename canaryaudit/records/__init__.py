@@ -6,10 +6,12 @@ the new one. Secrets given by an owner occur in canaries.json only, never in a r
 
 from canaryaudit.records.base import (
     SCHEMA_VERSION,
+    TRAINED_MODEL,
     Baseline,
     ClosedForm,
     EstimatorName,
     Method,
+    ModelId,
     ProbeEffort,
     ProbeFamily,
     Record,
@@ -45,6 +47,7 @@ from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningR
 
 __all__ = [
     "SCHEMA_VERSION",
+    "TRAINED_MODEL",
     "Architecture",
     "Baseline",
     "Calibration",
@@ -64,6 +67,7 @@ __all__ = [
     "MemorizationCurve",
     "MemorizationPoint",
     "Method",
+    "ModelId",
     "ModelRecord",
     "ProbeEffort",
     "ProbeExposure",

@@ -1,8 +1,12 @@
 """Base class and types of all records."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from canaryaudit.errors import RunDirectoryError
 
 SCHEMA_VERSION = 1
 
@@ -36,3 +40,61 @@ class Record(BaseModel):
     """Base of all records: immutable and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
+
+
+_BEFORE, _AFTER = "before", "after-"
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Which of a run's models: the trained one, ``before``, or what an unlearning left of it, ``after-NAME``.
+
+    Attributes:
+        unlearning: The name of the unlearning; None for the trained model.
+    """
+
+    unlearning: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelId":
+        """Return the model that is called so.
+
+        Raises:
+            RunDirectoryError: No model can be called so.
+        """
+        if text == _BEFORE:
+            return cls()
+        if text.startswith(_AFTER) and text != _AFTER:
+            return cls(text.removeprefix(_AFTER))
+        raise RunDirectoryError(f"no model is called {text!r}: expected {_BEFORE} or {_AFTER}NAME")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is the model as it was trained."""
+        return self.unlearning is None
+
+    def __str__(self) -> str:
+        return _BEFORE if self.unlearning is None else f"{_AFTER}{self.unlearning}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
+        """In a file it is its name."""
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(cls._validated, core_schema.str_schema()),
+            python_schema=core_schema.no_info_plain_validator_function(cls._validated),
+            serialization=core_schema.to_string_ser_schema(when_used="json"),
+        )
+
+    @classmethod
+    def _validated(cls, value: object) -> "ModelId":
+        if isinstance(value, cls):
+            return value
+        try:
+            if isinstance(value, str):
+                return cls.parse(value)
+        except RunDirectoryError:
+            pass
+        raise PydanticCustomError("model_id", f"expected {_BEFORE} or {_AFTER}NAME")
+
+
+TRAINED_MODEL = ModelId()

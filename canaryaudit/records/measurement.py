@@ -5,11 +5,24 @@ from collections.abc import Mapping
 
 from pydantic import field_serializer, field_validator
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, ProbeEffort, ProbeFamily, Record
+from canaryaudit.records.base import (
+    SCHEMA_VERSION,
+    EstimatorName,
+    Many,
+    ModelId,
+    ProbeEffort,
+    ProbeFamily,
+    Record,
+)
 
 
 class Estimate(Record):
-    """One estimator's exposure for one canary."""
+    """One estimator's exposure for one canary.
+
+    Examples:
+        >>> Estimate(bits=12.5, low=11.9, high=13.2, trusted=True).model_dump(exclude_defaults=True)
+        {'bits': 12.5, 'low': 11.9, 'high': 13.2, 'trusted': True}
+    """
 
     bits: float
     """Exposure, between 0 and space_bits."""
@@ -56,14 +69,14 @@ class Extraction(Record):
     """The greedy completion; the secret's characters are hidden for a masked canary."""
     guesses_log2: float
     """log2 of the number of guesses, in order of likelihood, needed to find the secret: log2 of its rank."""
-    guesses_low_log2: float | None = None
-    """Lower end of its 95 % interval, derived from the upper end of the exposure's; None if it is unknown."""
-    guesses_high_log2: float | None = None
-    guesses_exact: bool = False
+    guesses_low_log2: float
+    """Lower end of its 95 % interval, derived from the upper end of the exposure's."""
+    guesses_high_log2: float
+    guesses_exact: bool
     """Whether the rank is exact, not estimated."""
-    sampling: Many[SamplingOdds] = ()
-    """Success probabilities of an attacker who samples; may be empty."""
-    even_chance_log2: float | None = None
+    sampling: Many[SamplingOdds]
+    """Success probabilities of an attacker who samples."""
+    even_chance_log2: float
     """log2 of the number of samples that contain the secret with probability 1/2; 0 if one is enough."""
     beam_rank: int | None = None
     """Rank of the secret among the completions of a beam search, from 1; None if it is not among them."""
@@ -104,7 +117,7 @@ class ProbeExposure(ProbeName):
 
 
 class WorstCase(Record):
-    """The largest exposure over all probes, and its probability by chance."""
+    """The exposure under the probe that exposes a secret most, and its probability by chance."""
 
     bits: float
     """Exposure under that probe, for a partial one within the space that the given characters leave."""
@@ -235,7 +248,7 @@ class MemorizationPoint(Record):
     """p-value of the hypothesis that the model never saw the canaries; None for controls."""
     holm_pvalue: float | None
     """The p-value with Holm's correction for the number of points."""
-    told: bool
+    detected: bool
     """Whether the canaries are distinguishable from unseen secrets: the corrected p-value is at most 5 %."""
 
 
@@ -263,18 +276,18 @@ class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
     schema_version: int = SCHEMA_VERSION
-    model: str
+    model: ModelId
     """``before`` or ``after-NAME``."""
     model_sha256: str
     seed: int
     device: str
     precision: str
     num_references: int
-    search_budget: int | None = None
-    """Maximum number of prefixes that a search may expand. Null, like the next two, if it was not recorded."""
-    precision_bits: float | None = None
+    search_budget: int
+    """Maximum number of prefixes that a search may expand."""
+    precision_bits: float
     """Half-width of the interval at which importance sampling stops."""
-    max_draws: int | None = None
+    max_draws: int
     """Maximum number of importance draws per template."""
     canaries: Many[CanaryMeasurement]
     references: Many[ReferenceDistribution]
@@ -284,6 +297,6 @@ class Measurement(Record):
     """The prompts of the probes, by template; empty without probes."""
     worst_cases: WorstCases | None = None
     """None without probes."""
-    memorization: Many[MemorizationCurve] = ()
-    """The curve over all templates first, then one per template if there are several; may be empty."""
+    memorization: Many[MemorizationCurve]
+    """The curve over all templates first, then one per template if there are several."""
     cost: MeasurementCost

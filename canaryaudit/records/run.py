@@ -17,8 +17,8 @@ class CorpusFacts(Record):
     characters: int
     """Number of characters in the run's corpus.txt, including canaries."""
     heldout_characters: int
-    heldout_sha256: str | None = None
-    """SHA-256 of the run's heldout.txt; None if it was not recorded."""
+    heldout_sha256: str
+    """SHA-256 of the run's heldout.txt."""
     paragraphs: int
     documents: int
     lowercase: bool
@@ -59,6 +59,6 @@ class Manifest(Record):
     """Processor, cores, memory, accelerator."""
     corpus: CorpusFacts
     stages: Many[StageRun] = ()
-    warnings: Many[str] = ()
+    warnings: Many[str]
     """Warnings of the insertion, for example about occurrences of located secrets that stay unchanged. Secrets given by
     a user are masked."""

@@ -1,8 +1,11 @@
 """model.json: a model's architecture and training."""
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Many, Record
+
+DEFAULT_WINDOW = 100
+"""Characters that one window of training predicts."""
 
 
 class Architecture(Record):
@@ -58,15 +61,10 @@ class TrainingRecord(Record):
     train: Evaluation
     heldout: Evaluation
     history: Many[EpochRecord]
-    planned_epochs: int | None = None
-    """Number of epochs of the learning rate schedule; ``epochs`` if it is absent."""
+    planned_epochs: int
+    """Number of epochs of the learning rate schedule."""
     target_accuracy: float | None = None
     reached_target: bool | None = None
-
-    @field_validator("device")
-    @classmethod
-    def _kind_of_device(cls, device: str) -> str:
-        return device.partition(":")[0]  # earlier versions noted which GPU it was
 
 
 class ModelRecord(Record):
@@ -80,3 +78,8 @@ class ModelRecord(Record):
     """Absent for a model that was derived from another one."""
     members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     """Number of models of this architecture whose log-probabilities are averaged."""
+
+    @property
+    def window(self) -> int:
+        """Predicted characters per window: as in its training, if it was trained."""
+        return self.training.window if self.training else DEFAULT_WINDOW

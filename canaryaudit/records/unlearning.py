@@ -5,7 +5,18 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Baseline, Many, Method, Record, Scope, SolverName
+from canaryaudit.records.base import (
+    MAX_MEMBERS,
+    SCHEMA_VERSION,
+    TRAINED_MODEL,
+    Baseline,
+    Many,
+    Method,
+    ModelId,
+    Record,
+    Scope,
+    SolverName,
+)
 from canaryaudit.records.relearning import Relearning
 
 
@@ -99,7 +110,7 @@ class UnlearningRecord(Record):
     precision: str
     model_sha256: str
     """SHA-256 of the updated weight file."""
-    origin: str = "before"
+    origin: ModelId = TRAINED_MODEL
     """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str
     """SHA-256 of the weights that were updated."""

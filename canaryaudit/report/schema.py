@@ -75,7 +75,7 @@ class AttackFigures(Part):
 
 
 class WorstFigure(Part):
-    """The largest exposure over all probes."""
+    """The exposure under the probe that exposes a secret most."""
 
     bits: Figure
     low: Figure

@@ -90,7 +90,7 @@ RULE = {
     "Weakened": "between these limits, and at least one bit lower than before unlearning.",
     "Residual memorization": "between these limits, and not lower than before: not extractable, but still detectable.",
     "Worst case": (
-        "with probes, a canary is judged by the probe with the largest exposure. Its p-value is the share of unseen "
+        "with probes, a canary is judged by the probe that exposes it most. Its p-value is the share of unseen "
         "secrets, probed in the same ways, whose worst case is at least as high. The canary is exposed if p is at most "
         f"2^-{EXPOSED_BITS:g} (higher in small spaces), and indistinguishable if p is at least {100 * CHANCE:g} %. "
         "Otherwise it is weakened or has residual memorization."

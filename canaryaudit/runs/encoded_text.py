@@ -21,8 +21,8 @@ from canaryaudit.storage.tensors import data_start, open_tensors
 
 _BLOCK_BYTES = 2**20
 _HEADER_BYTES = 576
-"""Header size of every file, including its length field: enough for three digests, three numbers and their names, and
-a multiple of 64, as the format requires."""
+"""Header size of every file, including its length field: enough for three digests, three numbers and their names. The
+format requires a multiple of 64."""
 _LARGE = 2**24
 """A process remembers that it checked a text of at least so many characters; smaller texts are checked each time."""
 _Signature = tuple[int, int, int, int, str | None]
@@ -59,14 +59,14 @@ class StoredText:
     Attributes:
         path: The text.
         encoded: The file of its ids, which may be missing.
-        sha256: Expected checksum; None in a run of an earlier version.
+        sha256: Expected checksum.
         characters: Expected number of characters.
         again: How to recreate it, as a clause.
     """
 
     path: Path
     encoded: Path
-    sha256: str | None
+    sha256: str
     characters: int
     again: str
 
@@ -91,7 +91,7 @@ class StoredText:
                 _, offset, string = waiting.pop()
                 sound = sound and window.startswith(string, offset - base)
             before = window[-overlap:] if overlap else ""
-        if end != self.characters or self.sha256 not in (None, digest.hexdigest()):
+        if end != self.characters or self.sha256 != digest.hexdigest():
             raise RunDirectoryError(f"{self.path} was changed since canaries were inserted: {self.again}")
         sound = sound and not waiting
         if sound and end >= _LARGE:
@@ -140,16 +140,14 @@ class StoredText:
     def ids(self, vocabulary: Vocabulary) -> np.ndarray:
         """Return the text's symbol ids, mapped into memory; shape (characters,), of the vocabulary's type.
 
-        If their file is missing, damaged or outdated, it is recreated. If it cannot be written, or the text's checksum
-        is unknown, the ids are kept in memory.
+        If their file is missing, damaged or outdated, it is recreated. If it cannot be written, the ids are kept in
+        memory.
 
         Raises:
             RunDirectoryError: The text was changed, or cannot be read.
             CorpusError: A character is not in the vocabulary.
         """
         self.check()
-        if self.sha256 is None:  # A run of an earlier version: without a checksum, ids cannot be matched.
-            return self._ids_in_memory(vocabulary)
         try:
             return self.map_ids(vocabulary)
         except RunDirectoryError:

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import UnlearningRecord
+from canaryaudit.records import ModelId, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 
 
 def checked_lineage(
-    run: RunDirectory, start: str, name: str, models: Sequence[str], progress: ProgressReporter
+    run: RunDirectory, start: ModelId, name: str, models: Sequence[ModelId], progress: ProgressReporter
 ) -> tuple[UnlearningRecord, ...]:
     """Return the unlearnings that led to the model to start from, and warn of those that become invalid.
 
     Args:
         run: The run directory.
-        start: ``before`` or ``after-NAME``.
+        start: The model to start from.
         name: Name of the new unlearning.
         models: Models that a request may start from.
         progress: Receives a warning about unlearnings that started from the one being replaced.
@@ -25,9 +25,9 @@ def checked_lineage(
     """
     if start not in models:
         raise UnlearningError(
-            f"{run.path} has no model {start!r} to start from: choose one of {', '.join(models)} with --from"
+            f"{run.path} has no model '{start}' to start from: choose one of {', '.join(map(str, models))} with --from"
         )
-    lineage = run.lineage(start.removeprefix("after-")) if start != "before" else ()
+    lineage = () if start.unlearning is None else run.lineage(start.unlearning)
     if name in {link.name for link in lineage}:
         raise UnlearningError(
             f"unlearning {name!r} cannot start from {start}, which it would replace or which was derived from it: "
@@ -36,5 +36,7 @@ def checked_lineage(
     others = run.unlearnings(but=name)  # which may be damaged, and will be replaced
     invalid = [record.name for record in others if name in {link.name for link in run.lineage(record.name)}]
     if invalid:
-        progress.warn(f"{', '.join(invalid)} started from after-{name}, which is being replaced: unlearn them again.")
+        progress.warn(
+            f"{', '.join(invalid)} started from {ModelId(name)}, which is being replaced: unlearn them again."
+        )
     return lineage

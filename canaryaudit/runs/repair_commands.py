@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from canaryaudit.errors import UsageError, command
 from canaryaudit.plan import Plan, read_plan
-from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelRecord, Stage, UnlearningRecord
+from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelId, ModelRecord, Stage, UnlearningRecord
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
@@ -54,8 +54,7 @@ class Repairs:
             options = _flags(
                 {
                     "size": training.size,
-                    # An older record lacks the planned epochs; fewer were run if the target was reached.
-                    "epochs": training.planned_epochs or (None if training.reached_target else training.epochs),
+                    "epochs": training.planned_epochs,
                     "target-accuracy": training.target_accuracy,
                     "device": training.device,
                     "precision": training.precision,
@@ -66,11 +65,11 @@ class Repairs:
             options = self._stage_options("train", "")
         return command("canaryaudit", "train", self.path, *options)
 
-    def measure(self, model: str, measurement: Measurement | None = None) -> str:
+    def measure(self, model: ModelId, measurement: Measurement | None = None) -> str:
         """Return the command that measures a model again; ``measurement`` is the current one, if it can be read."""
-        if plan := self._plan_of("measure", model):
+        if plan := self._plan_of("measure", str(model)):
             return plan
-        made_by = self._argv("measure", model)
+        made_by = self._argv("measure", str(model))
         options = split_words(made_by[2:], but={"--model"})[1] if made_by[1:2] == ["measure"] else []
         if made_by[1:2] in (["unlearn"], ["attack"]):
             options = split_words(made_by[2:], only=_PASSED_ON)[1]
@@ -180,12 +179,11 @@ def _asked(record: UnlearningRecord) -> dict[str, Any]:
         "device": record.device,
     }
     if record.method in get_args(ClosedForm):
-        windows = 0 if record.retention_source == "model" else record.retention_windows
         asked |= {
-            "scope": record.asked_scope if record.asked_windows is not None else record.scope,
+            "scope": record.asked_scope,
             "solver": record.solver,
             "from": record.origin,
-            "retain-windows": windows if record.asked_windows is None else record.asked_windows,
+            "retain-windows": record.asked_windows,
             "tau": record.tau,
         }
     if record.method == "sisa":

@@ -17,7 +17,15 @@ from canaryaudit.canaries.assembly import Assembly
 from canaryaudit.canaries.canary import CanarySet, expected_strings
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, command
-from canaryaudit.records import Manifest, Measurement, ModelRecord, StageRun, UnlearningRecord
+from canaryaudit.records import (
+    TRAINED_MODEL,
+    Manifest,
+    Measurement,
+    ModelId,
+    ModelRecord,
+    StageRun,
+    UnlearningRecord,
+)
 from canaryaudit.runs import layout
 from canaryaudit.runs.encoded_text import StoredText, write_text
 from canaryaudit.runs.layout import check_name, is_name
@@ -200,15 +208,15 @@ class RunDirectory:
 
     # --- models
 
-    def weights_path(self, model: str) -> Path:
-        """Return the path of the weights of ``before`` or ``after-NAME``."""
-        return self.path / _WEIGHTS if model == "before" else self._unlearned(model) / _WEIGHTS
+    def weights_path(self, model: ModelId) -> Path:
+        """Return the path of a model's weights."""
+        return self._place(model) / _WEIGHTS
 
-    def has_model(self, model: str) -> bool:
+    def has_model(self, model: ModelId) -> bool:
         """Return whether a model is complete."""
         return self._record_path(model).is_file() and self.weights_path(model).is_file()
 
-    def write_weights(self, model: str, data: bytes) -> str:
+    def write_weights(self, model: ModelId, data: bytes) -> str:
         """Write a model's weights and return their SHA-256; the model is valid once its record is written."""
         record = self._record_path(model)
         with write_errors(record):
@@ -216,19 +224,19 @@ class RunDirectory:
         atomic_write(self.weights_path(model), data)
         return hashlib.sha256(data).hexdigest()
 
-    def model_record(self, model: str = "before") -> ModelRecord:
+    def model_record(self, model: ModelId = TRAINED_MODEL) -> ModelRecord:
         """Return a model's description; an unlearned model has its origin's architecture."""
         record = self._read(_MODEL, ModelRecord, self.see_how)
-        if model == "before":
+        if model.unlearning is None:
             return record
-        unlearning = self.unlearning(model.removeprefix("after-"))
+        unlearning = self.unlearning(model.unlearning)
         return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256, members=unlearning.members)
 
     def write_model_record(self, record: ModelRecord) -> None:
         """Write the trained model's description, after its weights."""
         self._write(_MODEL, record)
 
-    def verify_weights(self, model: str) -> Path:
+    def verify_weights(self, model: ModelId) -> Path:
         """Return the weights' path, after checking them against the model's record.
 
         Raises:
@@ -236,7 +244,7 @@ class RunDirectory:
             ModelError: The weights are damaged.
         """
         if not self.has_model(model):
-            raise RunDirectoryError(f"{self.path} has no model {model!r}: {self._make_again(model)}")
+            raise RunDirectoryError(f"{self.path} has no model '{model}': {self._make_again(model)}")
         path, expected = self.weights_path(model), self.model_record(model).sha256
         if (actual := sha256_of(path)) != expected:
             raise ModelError(f"{path} is damaged (SHA-256 {actual[:12]}…, expected {expected[:12]}…): {self.see_how}")
@@ -273,15 +281,15 @@ class RunDirectory:
 
     # --- measurements and unlearnings
 
-    def has_measurement(self, model: str) -> bool:
+    def has_measurement(self, model: ModelId) -> bool:
         """Return whether there is a measurement of the current model."""
         return (
             self._measurement_path(model).is_file()
-            and (self.has_model(model) if model == "before" else self.has_unlearning(model.removeprefix("after-")))
+            and (self.has_model(model) if model.unlearning is None else self.has_unlearning(model.unlearning))
             and self.measurement(model).model_sha256 == self.model_record(model).sha256
         )
 
-    def measurement(self, model: str) -> Measurement:
+    def measurement(self, model: ModelId) -> Measurement:
         """Return the measurement of a model."""
         name = str(self._measurement_path(model).relative_to(self.path))
         return self._read(name, Measurement, f"run: {command('canaryaudit', 'measure', self.path, '--model', model)}")
@@ -301,7 +309,7 @@ class RunDirectory:
 
     def has_unlearning(self, name: str) -> bool:
         """Return whether an unlearning of the current model is complete, with all that it started from."""
-        return self.has_model("before") and bool(self.lineage(name))
+        return self.has_model(TRAINED_MODEL) and bool(self.lineage(name))
 
     def lineage(self, name: str) -> tuple[UnlearningRecord, ...]:
         """Return the unlearnings that led from the trained model to ``after-NAME``, the latest last.
@@ -310,11 +318,11 @@ class RunDirectory:
         broken or a model is missing.
         """
         links: list[UnlearningRecord] = []
-        model = f"after-{name}"
-        while model != "before":
-            if not self.has_model(model) or model in {f"after-{link.name}" for link in links}:
+        model = ModelId(name)
+        while model.unlearning is not None:
+            if not self.has_model(model) or model.unlearning in {link.name for link in links}:
                 return ()
-            links.append(self.unlearning(model.removeprefix("after-")))
+            links.append(self.unlearning(model.unlearning))
             model = links[-1].origin
             if links[-1].origin_sha256 != self.model_record(model).sha256:
                 return ()
@@ -340,7 +348,7 @@ class RunDirectory:
     def _insert_again(self) -> str:
         return f"delete the directory, then run: {_insertion(self.path)}"
 
-    def _kept(self, name: str, sha256: str | None, characters: int) -> StoredText:
+    def _kept(self, name: str, sha256: str, characters: int) -> StoredText:
         return StoredText(self.path / name, layout.encoded(self.path, name), sha256, characters, self._insert_again)
 
     def _unlearning_names(self) -> list[str]:
@@ -349,10 +357,8 @@ class RunDirectory:
             return []
         return sorted(entry.name for entry in directory.iterdir() if is_name(entry.name))
 
-    def _unlearned(self, model: str) -> Path:
-        if not model.startswith("after-"):
-            raise RunDirectoryError(f"no model is called {model!r}: expected before or after-NAME")
-        return self.path / _UNLEARNED / check_name(model.removeprefix("after-"))
+    def _place(self, model: ModelId) -> Path:
+        return self.path if model.unlearning is None else self.path / _UNLEARNED / check_name(model.unlearning)
 
     @property
     def see_how(self) -> str:
@@ -367,16 +373,15 @@ class RunDirectory:
             return None
         return record if weights.is_file() else weights
 
-    def _record_path(self, model: str) -> Path:
-        return self.path / _MODEL if model == "before" else self._unlearned(model) / _UNLEARNING
+    def _record_path(self, model: ModelId) -> Path:
+        return self._place(model) / (_MODEL if model.is_trained else _UNLEARNING)
 
-    def _make_again(self, model: str) -> str:
-        name = model.removeprefix("after-")
-        words = ("train", self.path) if model == "before" else ("unlearn", self.path, "--name", name)
+    def _make_again(self, model: ModelId) -> str:
+        words = ("train", self.path) if model.is_trained else ("unlearn", self.path, "--name", model.unlearning)
         return f"run: {command('canaryaudit', *words)}"
 
-    def _measurement_path(self, model: str) -> Path:
-        self.weights_path(model)  # Raises an error for an invalid model name.
+    def _measurement_path(self, model: ModelId) -> Path:
+        self._place(model)  # Raises an error for an invalid model name.
         return self.path / layout.MEASUREMENTS / f"{model}.json"
 
     def _write(self, name: str, record: BaseModel) -> None:

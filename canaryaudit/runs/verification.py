@@ -15,7 +15,15 @@ from typing import Literal, TypeVar
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion, command
-from canaryaudit.records import SCHEMA_VERSION, Architecture, Manifest, Measurement, UnlearningRecord
+from canaryaudit.records import (
+    SCHEMA_VERSION,
+    TRAINED_MODEL,
+    Architecture,
+    Manifest,
+    Measurement,
+    ModelId,
+    UnlearningRecord,
+)
 from canaryaudit.records.base import Record
 from canaryaudit.runs import layout
 from canaryaudit.runs.layout import check_name
@@ -103,7 +111,7 @@ class _Verifier:
         self.findings: list[_Noted] = []
         # The texts' ids are compared with the texts if these are sound.
         self.known: set[Path] = {path / layout.LOCK, *(path / layout.ENCODED).glob("*.safetensors")}
-        self.models: dict[str, str] = {}  # SHA-256 of the models with a readable record
+        self.models: dict[ModelId, str] = {}  # SHA-256 of the models with a readable record
         self.architecture: Architecture | None = None
         self.canaries: CanarySet | None = None
 
@@ -122,7 +130,7 @@ class _Verifier:
         self.repairs = Repairs(self.path, manifest)
         self._check_inserted(manifest)
         self._check_model(manifest)
-        self._check_measurement("before")
+        self._check_measurement(TRAINED_MODEL)
         for name in self._unlearned_names(manifest):
             self._check_unlearning(name)
         for name, record in self.unlearned.items():
@@ -140,9 +148,8 @@ class _Verifier:
             if not self._is_there(path, repair):
                 texts_sound = False
                 continue
-            with_sha256 = expected is not None
             fault = "it is not the text that canaries were inserted into"
-            sound = sha256_of(path) == expected if with_sha256 else self._call(self.run.heldout().check)[1] == ""
+            sound = sha256_of(path) == expected
             self._note(path, *(("sound", "", "") if sound else ("damaged", fault, repair)))
             texts_sound &= sound
         path, repair = self.path / layout.CANARIES, self.repairs.insert(layout.CANARIES)
@@ -175,11 +182,11 @@ class _Verifier:
                 self._note(record_path, "missing", "there are weights without a record", self.repairs.train(None))
                 self._note(weights, "sound", "not compared with its record")
             return
-        record = self._read(record_path, lambda: self.run.model_record("before"), self.repairs.train(None))
+        record = self._read(record_path, self.run.model_record, self.repairs.train(None))
         if record is None:
             self.known.add(weights)
             return
-        self.models["before"], self.architecture = record.sha256, record.architecture
+        self.models[TRAINED_MODEL], self.architecture = record.sha256, record.architecture
         shapes = weight_shapes(record.architecture, record.members)
         self._check_weights(weights, record.sha256, shapes, self.repairs.train(record))
 
@@ -200,10 +207,10 @@ class _Verifier:
 
     # --- measurements
 
-    def _check_measurement(self, model: str) -> Measurement | None:
+    def _check_measurement(self, model: ModelId) -> Measurement | None:
         path = self.path / layout.MEASUREMENTS / f"{model}.json"
         if not path.exists():
-            if model != "before" and model in self.models:
+            if not model.is_trained and model in self.models:
                 self._note(path, "unfinished", "not measured yet", self.repairs.measure(model))
             return None
         measurement = self._read(path, lambda: self.run.measurement(model), self.repairs.measure(model), sound=False)
@@ -233,9 +240,9 @@ class _Verifier:
         return sorted(names, key=lambda name: (order.get(name, -1), name))
 
     def _check_unlearning(self, name: str) -> None:
-        model, directory = f"after-{name}", self.path / layout.UNLEARNED / name
+        model, directory = ModelId(name), self.path / layout.UNLEARNED / name
         path, weights = directory / layout.UNLEARNING, self.run.weights_path(model)
-        before = self._call(self.run.measurement, "before")[0]
+        before = self._call(self.run.measurement, TRAINED_MODEL)[0]
         repair = self.repairs.unlearn(name, None, before)
         if not path.exists():
             measured = (self.path / layout.MEASUREMENTS / f"{model}.json").exists()
@@ -265,11 +272,11 @@ class _Verifier:
     def _check_origin(self, name: str, record: UnlearningRecord) -> None:
         """Note an unlearning's record as sound, or as made from a model that no longer exists."""
         path = self.path / layout.UNLEARNED / name / layout.UNLEARNING
-        repair = self.repairs.unlearn(name, record, self._call(self.run.measurement, "before")[0])
-        seen, origin = {f"after-{name}"}, record.origin
-        while origin in self.models and origin != "before" and origin not in seen:
+        repair = self.repairs.unlearn(name, record, self._call(self.run.measurement, TRAINED_MODEL)[0])
+        seen, origin = {ModelId(name)}, record.origin
+        while origin in self.models and origin.unlearning is not None and origin not in seen:
             seen.add(origin)
-            origin = self.unlearned[origin.removeprefix("after-")].origin
+            origin = self.unlearned[origin.unlearning].origin
         if origin in seen:
             self._note(path, "damaged", "its origin depends on itself", repair, path)
         elif record.origin in self.models and self.models[record.origin] != record.origin_sha256:
@@ -302,11 +309,11 @@ class _Verifier:
             from canaryaudit.storage.checkpoint import CheckpointFile  # Not at the top: it imports torch.
 
             try:
-                contents = CheckpointFile(path, nullcontext, key=self.models.get("before", "")).load()
+                contents = CheckpointFile(path, key=self.models.get(TRAINED_MODEL, "")).load()
             except Damaged as error:
                 self._note(path, "damaged", error.fault, "", path)
                 continue
-            if path == curvature and contents is None and "before" in self.models:
+            if path == curvature and contents is None and TRAINED_MODEL in self.models:
                 self._note(path, "stale", "it is the curvature of a replaced model", "", path)
             else:
                 self._note(path, state, detail)

@@ -6,8 +6,7 @@ changed weight.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from canaryaudit.errors import Damaged
+from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.tensors import open_tensors
 
 
@@ -26,12 +26,10 @@ class CheckpointFile:
 
     Attributes:
         path: The file.
-        atomically: Context manager that yields a temporary path and moves it into place.
         key: Identifies the training; the state of another training is not loaded.
     """
 
     path: Path
-    atomically: Callable[[Path], AbstractContextManager[Path]]
     key: str
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -44,7 +42,7 @@ class CheckpointFile:
         local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(facts)
         header = {"key": self.key, "facts": text, "sha256": _digest(local, text)}
-        with self.atomically(self.path) as temporary:
+        with atomic_path(self.path) as temporary:
             # Not save_file: it makes another temporary file, which would remain if the process is killed.
             temporary.write_bytes(save(local, header))
 

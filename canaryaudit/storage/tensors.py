@@ -35,8 +35,8 @@ def open_tensors(path: Path, repair: str = "remove it", framework: Literal["np",
         framework: Return NumPy arrays (``np``) or PyTorch tensors (``pt``).
 
     Raises:
-        Damaged: It is not a complete safetensors file without spare bytes; or a tensor read in the block has a type
-            that the framework lacks, or does not fit into memory.
+        Damaged: It is not a complete safetensors file without spare bytes. Or a tensor read in the block has a type
+            that the framework lacks, or exceeds memory.
     """
     try:
         _ = data_start(path, repair)

@@ -5,8 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from canaryaudit.plan import TrainingSettings
 from canaryaudit.records import EpochRecord
 from canaryaudit.records.base import Many
+from canaryaudit.records.training import DEFAULT_WINDOW
 from canaryaudit.storage.checkpoint import read_facts
 from canaryaudit.storage.json_records import validated
 
@@ -16,24 +18,18 @@ EPOCHS = {"small": 24, "paper": 40}
 """Enough to predict about 0.9 (small) and 0.95 (paper) of a novel of 150,000 characters."""
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(TrainingSettings):
     """A validated training configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: Literal["small", "paper"] = "small"
     epochs: int = Field(gt=0)
-    target_accuracy: float | None = Field(default=None, gt=0, lt=1)
-    """Stop after the first epoch with this accuracy on the training text outside the secrets."""
     batch_size: int = Field(default=32, gt=0)
     """Windows of one step, over all processes."""
-    window: int = Field(default=100, gt=1)
+    window: int = Field(default=DEFAULT_WINDOW, gt=1)
     """Predicted characters per window."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak of the cycle."""
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
-    seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
 

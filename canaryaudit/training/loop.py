@@ -1,9 +1,9 @@
 """The training loop: windows of text, AdamW, a one-cycle learning rate, checkpoints and resumption.
 
 A step depends only on the configuration, the text, the weights and the optimizer's moments. The order of windows is
-drawn from (seed, epoch), and the learning rate is a function of the step. A resumed
-training therefore ends with exactly the weights of an uninterrupted one, on the same machine with the same number of
-threads and processes; otherwise, sums are computed in another order and round differently.
+drawn from (seed, epoch), and the learning rate is a function of the step. A resumed training therefore ends with
+exactly the weights of an uninterrupted one, on the same machine with the same number of threads and processes.
+Elsewhere, sums are computed in another order and round differently.
 """
 
 import copy
@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -71,7 +69,6 @@ def train(
     config: TrainingConfig,
     progress: ProgressReporter,
     checkpoint: Path | None = None,
-    atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
     origin: CharLSTM | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[CharLSTM, TrainingRecord]:
@@ -83,7 +80,6 @@ def train(
         config: How to train.
         progress: Receives progress.
         checkpoint: The checkpoint file; None for no checkpoints.
-        atomically: Context manager that yields a temporary path and moves it into place.
         origin: A model to copy the initial weights from, without checkpoints; None to draw new weights.
         processes: The processes that train; rank 0 calls this, the others ``train_worker``.
 
@@ -102,8 +98,8 @@ def train(
         )
     model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
     loop = _Loop(model, config, data, progress, processes)
-    if checkpoint and atomically:
-        loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
+    if checkpoint:
+        loop.keep_at(CheckpointFile(checkpoint, training_key(data, vocabulary, config)))
     tensors, facts = loop.state()
     sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
     processes.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from canaryaudit.canaries.space import Slot
-from canaryaudit.canaries.template import Template
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure.scoring import read_prefix
 from canaryaudit.models.language_model import LanguageModel
@@ -78,7 +77,7 @@ def _telling(places: Iterable[Occurrence]) -> set[str]:
     """Return the strings that no window may hold."""
     telling: set[str] = set()
     for canary in {place.canary.id: place.canary for place in places}.values():
-        template = Template.parse(canary.template)
+        template = canary.parsed_template
         if len(template.prefix) >= _TELLING_PREFIX:
             telling.add(template.prefix)
         else:

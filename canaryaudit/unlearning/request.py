@@ -68,10 +68,36 @@ def unlearn(
         trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
         curvature: The stored one of the trained model; None to compute it where the solver ``kronecker`` needs it.
 
+    Returns:
+        The updated copy, with its steps, its fidelity before and after, and its cost.
+
     Raises:
         UnlearningError: Nothing to unlearn, a scope that the method does not have, or a replacement that the
             scope does not.
         Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
+
+    Examples:
+        >>> import torch
+        >>> from canaryaudit.canaries.canary import CanarySet
+        >>> from canaryaudit.exposure import MeasurementConfig, measure
+        >>> from canaryaudit.training.config import TrainingConfig
+        >>> from canaryaudit.training.loop import train
+        >>> from canaryaudit.progress import NullReporter
+        >>> line = "the tide turns, the wind follows. "
+        >>> text, places = line * 10 + "code 0123. " * 8 + line * 10, tuple(range(340, 340 + 88, 11))
+        >>> code = Canary(id="canary-01", template="code {digits:4}.", completion="0123", repetitions=8, places=places)
+        >>> vocabulary = Vocabulary.of([text, "0123456789"])
+        >>> symbols = torch.from_numpy(vocabulary.encode(text)).long()
+        >>> data = TrainingData(symbols, torch.zeros(len(text), dtype=torch.bool), heldout=symbols[:0])
+        >>> training = TrainingConfig(epochs=10, window=30, batch_size=4, seed=0)
+        >>> model, record = train(data, vocabulary.symbols, training, NullReporter())
+        >>> config = UnlearningConfig(window=30, retain_windows=20, max_fidelity_drop=0.05, seed=0)
+        >>> result = unlearn(model, data, [code], "", config, record.seconds, NullReporter())
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=[code])
+        >>> options, readers = MeasurementConfig(num_references=100), map(LSTMLanguageModel, (model, result.model))
+        >>> before, after = (measure(reader, canary_set, options).canaries[0] for reader in readers)
+        >>> before.exposure.bits > 13, after.exposure.bits < 7
+        (True, True)
     """
     if not canaries:
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")

@@ -18,7 +18,7 @@ from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.ensemble import as_language_model, load_model
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.records import Estimate
+from canaryaudit.records import TRAINED_MODEL, Estimate, ModelId
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.storage.part_cache import NullCache
 
@@ -28,7 +28,7 @@ _RANKS = (1, 10, 100, 1_000, 10_000, 100_000, 500_000)
 def run(path: Path) -> None:
     """Print both comparisons for every model of a run."""
     directory = RunDirectory.open(path)
-    for name in ("before", *(f"after-{record.name}" for record in directory.unlearnings())):
+    for name in (TRAINED_MODEL, *(ModelId(record.name) for record in directory.unlearnings())):
         reader = as_language_model(
             load_model(directory.model_record(name), directory.verify_weights(name), torch.device("cpu"))
         )

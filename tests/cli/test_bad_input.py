@@ -78,8 +78,8 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("-t", "{digits:4}", "--secret", "abcd"), 1, "does not fit the slots"),
         (("-t", "{digits:4}", "--secret", ""), 1, "does not fit the slots"),
         (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "no free one came up in"),
-        (("-r", "0"), 2, "repetitions of 0: expected 1 or more"),
-        (("-r", "4,-1"), 2, "repetitions of -1: expected 1 or more"),
+        (("-r", "0"), 2, "--repetitions 0: expected 1 or more"),
+        (("-r", "4,-1"), 2, "--repetitions -1: expected 1 or more"),
         (("-r", "often"), 2, "expected whole numbers separated by commas"),
         (("-r", "1.5"), 2, "expected whole numbers separated by commas"),
         (("-r", "9" * 30), 1, "too short"),
@@ -383,7 +383,7 @@ def test_an_internal_error_is_one_line_too(make_run: MakeRun, monkeypatch: pytes
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError("a\nb")
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.train", broken)
+    monkeypatch.setattr("canaryaudit.pipeline.train.train", broken)
     result = canaryaudit("train", make_run("inserted"))
     assert result.status == 1
     assert result.err.count("\n") == 1
@@ -398,7 +398,7 @@ def test_too_little_memory_says_what_to_do(
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.measure", broken)
+    monkeypatch.setattr("canaryaudit.pipeline.measure.measure", broken)
     result = canaryaudit("measure", make_run("trained"))
     assert result.status == 1
     assert "out of memory: use fewer --samples" in result.complaint

@@ -157,7 +157,7 @@ def test_the_report_shows_the_attack_with_its_verdict(make_run: MakeRun) -> None
     result = succeed("report", run)
     assert "Relearning  " in result.out
     text = Path("reports/RUN/report.md").read_text("utf-8")
-    assert "## Relearning: does it come back?" in text
+    assert "## Relearning attacks" in text
     assert "(relearning-1.svg)" in text
     assert "How fast the model relearns a secret was not measured" not in text
     page = Path("reports/RUN/report.html").read_text("utf-8")

@@ -11,7 +11,6 @@ import pytest
 from safetensors import safe_open
 
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from tests.commands import UNLEARN, Result, canaryaudit, succeed
 
 MakeRun = Callable[..., Path]
@@ -27,7 +26,7 @@ def request(run: Path, name: str, *more: str) -> tuple[dict[str, Any], Result]:
 def stored(run: Path) -> CheckpointFile:
     """Return the stored curvature's file, with the key that it has."""
     with safe_open(run / "curvature.safetensors", "pt") as file:
-        return CheckpointFile(run / "curvature.safetensors", atomic_path, file.metadata()["key"])
+        return CheckpointFile(run / "curvature.safetensors", file.metadata()["key"])
 
 
 @pytest.fixture(scope="module")

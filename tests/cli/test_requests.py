@@ -44,11 +44,11 @@ def test_the_report_tells_the_lineage(chain: Path) -> None:
     methods = {method["name"]: (method["lineage"], method["targeted"]) for method in summary["methods"]}
     assert methods == {"first": ([], 1), "second": (["first"], 2)}
     assert all(canary["targeted"] for canary in summary["canaries"])
-    assert not any("other weights" in warning for warning in summary["warnings"])
+    assert not any("different weights" in warning for warning in summary["warnings"])
     facts = [fact["name"] for fact in summary["provenance"]["facts"]]
-    assert "SHA-256 of after-first, from which it was unlearned" in facts
-    assert "Started from | what `first` left" in Path("reports/RUN/report.md").read_text("utf-8")
-    assert "what “first” left" in Path("reports/RUN/report.html").read_text("utf-8")
+    assert "SHA-256 of after-first, the model that was updated" in facts
+    assert "Started from | the result of `first`" in Path("reports/RUN/report.md").read_text("utf-8")
+    assert "the result of “first”" in Path("reports/RUN/report.html").read_text("utf-8")
     assert ", after first" in succeed("report", chain).out
 
 

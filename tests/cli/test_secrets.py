@@ -85,8 +85,8 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     warned = "On insertion: located secrets also occur at 1 other place of the training text"
     assert any(warning.startswith(warned) for warning in report["warnings"])
     assert "located secrets also occur at 1 other place" in Path("reports/RUN/report.html").read_text("utf-8")
-    assert "withheld" in facts["SHA-256 of the corpus as read"]
-    assert "1 drawn at random by this tool, 1 found in the corpus" in facts["Canaries"]
+    assert "withheld" in facts["SHA-256 of the corpus"]
+    assert "1 generated at random, 1 located in the corpus" in facts["Canaries"]
     succeed("report", run, "--reveal-secrets")
     assert SECRET in Path("reports/RUN/report.md").read_text("utf-8")
 

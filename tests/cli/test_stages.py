@@ -194,14 +194,6 @@ def test_a_model_whose_weights_are_lost_is_not_trained_by_the_defaults(
     assert not (run / "model.safetensors").exists()
 
 
-def test_a_record_that_names_its_gpu_is_known_again(make_run: MakeRun) -> None:
-    run = make_run("trained")
-    record = json.loads((run / "model.json").read_text("utf-8"))
-    record["training"]["device"] = "cpu:0"  # so earlier versions wrote it
-    (run / "model.json").write_text(json.dumps(record), "utf-8")
-    assert "Already trained" in succeed("train", run, "--device", "cpu").err
-
-
 def test_a_printed_command_can_be_copied_whatever_the_path(make_run: MakeRun) -> None:
     shutil.move(make_run("trained"), "my run")
     refused = canaryaudit("train", "my run", "--epochs", "4")

@@ -143,7 +143,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("measurements/before.json", {"model": "after-x"}, "damaged", "the measurement of another model"),
         ("measurements/before.json", {"canaries": []}, "stale", "measured with other canaries"),
         (f"{UNLEARNED}/unlearning.json", {"origin_sha256": "0" * 64}, "stale", "which it started from, was recreated"),
-        (f"{UNLEARNED}/unlearning.json", {"origin": "after-second-order"}, "damaged", "from itself"),
+        (f"{UNLEARNED}/unlearning.json", {"origin": "after-second-order"}, "damaged", "its origin depends on itself"),
         (f"{UNLEARNED}/unlearning.json", {"name": "other"}, "damaged", "the record of another unlearning"),
         (f"{UNLEARNED}/unlearning.json", {"canaries": ["canary-77"]}, "stale", "canaries that the run does not have"),
         (f"{UNLEARNED}/unlearning.json", {"members": 10**9}, "damaged", "members"),
@@ -277,7 +277,7 @@ def test_a_secret_that_the_user_gave_is_never_told(workplace: Path) -> None:
 
 def test_no_torch_is_waited_for_where_no_training_is_in_hand(make_run: MakeRun) -> None:
     script = (
-        "import sys; from canaryaudit.cli.app import run_command; run_command(['verify', 'RUN']); "
+        "import sys; from canaryaudit.cli.main import run_command; run_command(['verify', 'RUN']); "
         "print(sorted({'torch', 'scipy', 'datasets'} & set(sys.modules)))"
     )
     make_run("unlearned")

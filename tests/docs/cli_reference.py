@@ -1,13 +1,11 @@
-"""Write the page of all commands and flags: ``python -m tests.docs.cli_reference``, or ``make golden``."""
+"""The page of all commands and flags; ``make golden`` writes it."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import typer
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import ROOT, succeed
+
 PAGE = ROOT / "docs" / "cli.md"
 HEAD = """\
 # Commands and flags
@@ -28,10 +26,13 @@ def command_names() -> tuple[str, ...]:
 
 def help_text(*arguments: str) -> str:
     """Return what ``--help`` prints in a terminal of 80 columns."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "canaryaudit", *arguments, "--help"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True)
-    return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "80"
+    try:
+        output = succeed(*arguments, "--help").out
+    finally:
+        os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
+    return "\n".join(line.rstrip() for line in output.strip("\n").splitlines())
 
 
 def page() -> str:
@@ -39,13 +40,3 @@ def page() -> str:
     parts = [f"```text\n{help_text()}\n```\n"]
     parts += [f"## canaryaudit {name}\n\n```text\n{help_text(name)}\n```\n" for name in command_names()]
     return HEAD + "\n".join(parts)
-
-
-def main() -> None:
-    """Write the page, and say so."""
-    PAGE.write_text(page(), "utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -33,6 +33,7 @@ from canaryaudit.records import (
     UpdateStep,
 )
 from canaryaudit.report import Summary, build_summary
+from canaryaudit.report.summary.build import SummaryOptions
 
 PHONE = "my telephone number is {digits:10}!"
 PLATE = "the plate of the van was {upper:3}-{digits:4}."
@@ -153,6 +154,9 @@ def measurement(
         device="cpu",
         precision="bf16",
         num_references=4000,
+        search_budget=50_000,
+        precision_bits=0.1,
+        max_draws=100_000,
         canaries=tuple(found),
         references=tuple(reference(text, canaries) for text in canaries.by_template()),
         calibration=calibration if controls else None,
@@ -189,6 +193,7 @@ def manifest(**changes: object) -> Manifest:
         audited_sha256="d" * 64,
         characters=131_072,
         heldout_characters=6_553,
+        heldout_sha256="a" * 64,
         paragraphs=1_204,
         documents=1,
         lowercase=True,
@@ -214,6 +219,7 @@ def manifest(**changes: object) -> Manifest:
                 precision="bf16",
             ),
         ),
+        warnings=(),
     )
     return whole.model_copy(update=changes)
 
@@ -235,6 +241,7 @@ def model_record() -> ModelRecord:
         train=Evaluation(accuracy=0.955, accuracy_all=0.957, loss_bits=0.21),
         heldout=Evaluation(accuracy=0.471, accuracy_all=0.471, loss_bits=3.1),
         history=(),
+        planned_epochs=25,
     )
     return ModelRecord(
         architecture=Architecture(vocabulary="abc 0123456789", embedding=64, hidden=512, layers=2),
@@ -329,8 +336,7 @@ def before_after(
         measurement(canaries, before, calibrated=calibrated),
         unlearnings,
         run_name,
-        reveal_secrets,
-        fail_above,
+        SummaryOptions(reveal_secrets=reveal_secrets, fail_above=fail_above),
     )
 
 

@@ -33,7 +33,7 @@ def test_a_canary_at_the_exposed_border_is_exposed_and_just_below_it_is_not():
     assert judge(EXPOSED_BITS - JUST) is Verdict.RESIDUAL
 
 
-def test_between_the_borders_a_drop_of_one_bit_makes_the_difference_between_weakened_and_traces():
+def test_between_the_borders_a_drop_of_one_bit_makes_the_difference_between_weakened_and_residual():
     assert judge(7, drop_bits=1.0) is Verdict.WEAKENED
     assert judge(7, drop_bits=1.0 - JUST) is Verdict.RESIDUAL
 

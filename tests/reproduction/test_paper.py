@@ -14,6 +14,7 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.plan import MeasureOptions
 from canaryaudit.progress import NullReporter
+from canaryaudit.records import ModelId
 from canaryaudit.training import loop as training
 from tests.commands import ROOT
 from tests.reproduction import __main__ as command
@@ -84,7 +85,7 @@ def test_stale_exposure_is_what_a_hand_calculation_finds(settings: Settings, res
     original = results.of("grid", "grid-6", "original")[0]
     fit = original.references[own.template].fit
     with Laboratory.open(settings, "grid", NullReporter(), 6) as laboratory:
-        model = laboratory.model(f"after-{case.name}", torch.device("cpu"))
+        model = laboratory.session.model(ModelId(case.name), torch.device("cpu"))
         secret = next(canary.completion for canary in laboratory.inserted if canary.id == own.id)
     assert isinstance(model, CharLSTM)
     vocabulary = Vocabulary(model.architecture.vocabulary)

@@ -69,12 +69,14 @@ def read_references(values: object, name: str, fewest: int = 1, *, infinite: boo
 
 
 def read_space_bits(space_bits: object) -> float:
-    """Return log2 of a space's size: finite and above 0."""
+    """Return log2 of a space's size: finite and at least 1, for a space of one member has nothing to choose from."""
     value = read_bits(space_bits, "space_bits")
     if len(value) != 1 or _dimensions(space_bits) != 0:
         raise MeasurementError("space_bits: expected one number, got several: give secrets of one space at a time")
-    if value[0] <= 0:
-        raise MeasurementError(f"space_bits: expected more than 0, got {value[0]:g}: give log2 of the space's size")
+    if value[0] < 1:
+        raise MeasurementError(
+            f"space_bits: expected at least 1, as of two members, got {value[0]:g}: give log2 of the space's size"
+        )
     return float(value[0])
 
 

@@ -77,7 +77,7 @@ def exact_exposure(ranks: float | Values, space_bits: float) -> Estimate | list[
         An ``Estimate`` for one rank, a list of them for several; the interval has no width.
 
     Raises:
-        MeasurementError: A rank is below 1 or beyond the space, or no finite number; ``space_bits`` is not above 0.
+        MeasurementError: A rank is below 1 or beyond the space, or no finite number; ``space_bits`` is below 1.
 
     Examples:
         >>> exact_exposure(1, space_bits=20).bits
@@ -109,7 +109,7 @@ def bounded_exposure(lower_rank: float, upper_rank: float, space_bits: float) ->
         The bounds as an interval; ``bits`` is its lower end, and it is not trusted as a figure.
 
     Raises:
-        MeasurementError: The bounds are not in order, or below 1; ``space_bits`` is not above 0.
+        MeasurementError: The bounds are not in order, or below 1; ``space_bits`` is below 1.
 
     Examples:
         >>> estimate = bounded_exposure(4, 64, space_bits=20)

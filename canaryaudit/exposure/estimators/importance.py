@@ -68,7 +68,7 @@ def importance_exposure(
 
     Raises:
         MeasurementError: Fewer than two draws, a value that is no number, arrays of different lengths, or
-            ``space_bits`` that is not above 0.
+            ``space_bits`` below 1.
 
     Examples:
         Half of the draws come from the 1,000 likeliest of 2^20 members, whose ranks are their log-perplexities here:

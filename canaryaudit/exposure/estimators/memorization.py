@@ -140,11 +140,11 @@ def memorization_curve(
                 greedy_high=share_high,
                 pvalue=pvalue,
                 holm_pvalue=holm_pvalue,
-                told=holm_pvalue is not None and holm_pvalue <= SIGNIFICANCE,
+                detected=holm_pvalue is not None and holm_pvalue <= SIGNIFICANCE,
             )
         )
-    told = [point.repetitions for point in points if point.told]
-    return MemorizationCurve(template=template, points=tuple(points), detected_from=min(told, default=None))
+    detected = [point.repetitions for point in points if point.detected]
+    return MemorizationCurve(template=template, points=tuple(points), detected_from=min(detected, default=None))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -121,7 +121,7 @@ def sampled_exposure(
 
     Raises:
         MeasurementError: Fewer than two references, a value that is no finite number, log-probabilities where
-            log-perplexities are expected, shapes that do not fit, or ``space_bits`` that is not above 0.
+            log-perplexities are expected, shapes that do not fit, or ``space_bits`` below 1.
 
     Examples:
         >>> import numpy as np
@@ -198,7 +198,7 @@ def _correction(cost: float, bits: np.ndarray, counts: np.ndarray, rescored: Res
 
 def _exposure_at(share: float, space_bits: float) -> float:
     """Exposure of a secret, given the share of the other members that are likelier."""
-    if share <= 0 or space_bits == 0:
+    if share <= 0:
         return space_bits
     log2_rank = np.logaddexp2(0.0, space_bits + math.log2(share) + math.log1p(-(2.0**-space_bits)) / math.log(2))
     return min(max(0.0, space_bits - float(log2_rank)), space_bits)

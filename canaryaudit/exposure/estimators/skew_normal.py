@@ -111,7 +111,7 @@ def skew_normal_exposure(
         secret lies within the references.
 
     Raises:
-        MeasurementError: No reference, a value that is no finite number, or ``space_bits`` that is not above 0.
+        MeasurementError: No reference, a value that is no finite number, or ``space_bits`` below 1.
 
     Examples:
         >>> from scipy import stats

@@ -299,7 +299,7 @@ def _curve(curve: CurveSummary) -> str:
                     spread + (" (one canary)" if point.single else ""),
                     f"{point.greedy:,} ({share})",
                     figures.pvalue(point.holm_pvalue),
-                    figures.MISSING if point.holm_pvalue is None else "**yes**" if point.told else "no",
+                    figures.MISSING if point.holm_pvalue is None else "**yes**" if point.detected else "no",
                 ]
             )
     name = "All templates" if curve.template is None else f"Template {curve.template + 1}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from canaryaudit.canaries.canary import Canary, CanarySet
@@ -55,6 +56,48 @@ _FIDELITY_NAMES = {
 Unlearnings = Sequence[tuple[UnlearningRecord, Measurement | None]]
 
 
+@dataclass(frozen=True)
+class SummaryOptions:
+    """What a report shows, and what its gate judges by.
+
+    Attributes:
+        reveal_secrets: Show the secrets that their owner gave.
+        fail_above: Gate: largest exposure allowed for an inserted canary, in bits; an exposed canary never passes.
+        shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
+            else the last baseline.
+        baseline: Gate: an earlier report; the new one must not be worse.
+        prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
+    """
+
+    reveal_secrets: bool = False
+    fail_above: float | None = None
+    shown: str | None = None
+    baseline: EarlierReport | None = None
+    prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+DEFAULT_OPTIONS = SummaryOptions()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every method of a run is described with.
+
+    Attributes:
+        canary_set: Canaries and controls.
+        masker: Hides their secrets.
+        before_states: What each canary was before, by id.
+        records: All unlearnings, by name.
+        has_heldout: Whether text was held out.
+    """
+
+    canary_set: CanarySet
+    masker: Masker
+    before_states: dict[str, CanaryState]
+    records: Mapping[str, UnlearningRecord]
+    has_heldout: bool
+
+
 def build_summary(
     manifest: Manifest,
     canary_set: CanarySet,
@@ -62,11 +105,7 @@ def build_summary(
     before: Measurement,
     unlearnings: Unlearnings,
     run_name: str,
-    reveal_secrets: bool = False,
-    fail_above: float | None = None,
-    shown: str | None = None,
-    baseline: EarlierReport | None = None,
-    prompt_texts: Mapping[tuple[str, str], str] | None = None,
+    options: SummaryOptions = DEFAULT_OPTIONS,
 ) -> Summary:
     """Build the summary from which all output formats are rendered.
 
@@ -78,26 +117,21 @@ def build_summary(
         unlearnings: Each unlearning with its measurement, in order of execution; the measurement is None if it is
             missing.
         run_name: Name of the run.
-        reveal_secrets: Show the secrets that an owner gave.
-        fail_above: Gate: largest exposure allowed for an inserted canary, in bits; an exposed canary never passes.
-        shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
-            else the last baseline.
-        baseline: Gate: an earlier report; the new one must not be worse.
-        prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
+        options: What to show, and the gate.
 
     Raises:
         UsageError: The baseline is of different canaries.
-        RunDirectoryError: The measurement before unlearning lacks a canary, or ``shown`` was not measured.
+        RunDirectoryError: The measurement before unlearning lacks a canary, or the unlearning to show was not measured.
     """
-    masker = Masker(canary_set, reveal_secrets)
-    chosen = _chosen(unlearnings, shown)
+    masker = Masker(canary_set, options.reveal_secrets)
+    chosen = _chosen(unlearnings, options.shown)
     after = chosen[1] if chosen else None
     records = {record.name: record for record, _ in unlearnings}
     targeted = lineage.targeted(chosen[0], records) if chosen else set()
     before_states = _states(canary_set, before, masker, None)
     if missing := [canary.id for canary in canary_set.inserted if canary.id not in before_states]:
         raise RunDirectoryError(
-            f"measurement {before.model!r} lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
+            f"measurement '{before.model}' lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
         )
     after_states = _states(canary_set, after, masker, before_states) if after else {}
     templates = _templates(canary_set, before, after, masker)
@@ -107,7 +141,7 @@ def build_summary(
             id=canary.id,
             template=places[canary.template],
             secret=masker.secret(canary),
-            masked=canary.masked and not reveal_secrets,
+            masked=canary.masked and not options.reveal_secrets,
             located=canary.origin == "located",
             repetitions=canary.repetitions,
             space_bits=templates[places[canary.template]].space_bits,
@@ -118,33 +152,26 @@ def build_summary(
         for canary in canary_set.inserted
     ]
     canaries.sort(key=_worst_first)
+    run = _Run(canary_set, masker, before_states, records, has_heldout=manifest.corpus.heldout_characters > 0)
     methods = tuple(
-        _method(
-            record,
-            measurement,
-            canary_set,
-            masker,
-            before_states,
-            records,
-            has_heldout=manifest.corpus.heldout_characters > 0,
-            is_shown=chosen is not None and record is chosen[0],
-        )
+        _method(run, record, measurement, is_shown=chosen is not None and record is chosen[0])
         for record, measurement in unlearnings
     )
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states, before)) or Verdict.INCONCLUSIVE
     curves = memorization(before, after, list(places))
+    baseline = options.baseline
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
-    gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
+    gate = judge_gate(options.fail_above, baseline, canaries, [template.text for template in templates], verdict)
     canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
     return Summary(
         run=masker.text(well_formed(run_name)),
         unlearned=after is not None,
         masked=sum(canary.masked for canary in canaries),
-        revealed=sum(canary.masked for canary in canary_set.inserted) if reveal_secrets else 0,
-        reveal_secrets=reveal_secrets,
+        revealed=sum(canary.masked for canary in canary_set.inserted) if options.reveal_secrets else 0,
+        reveal_secrets=options.reveal_secrets,
         overall=Overall(
             verdict=verdict,
             headline=words.headline(verdict, canaries, calibration, method) + headline_addition(method),
@@ -158,7 +185,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
-        prompts=prompt_figures(after if after and after.prompts else before, places, masker, prompt_texts or {}),
+        prompts=prompt_figures(after if after and after.prompts else before, places, masker, options.prompt_texts),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
         calibration_before=_calibration(before, masker),
         calibration_after=_calibration(after, masker) if after else None,
@@ -271,20 +298,11 @@ def _overall(
     return verdict
 
 
-def _method(
-    record: UnlearningRecord,
-    measurement: Measurement | None,
-    canary_set: CanarySet,
-    masker: Masker,
-    before_states: dict[str, CanaryState],
-    records: Mapping[str, UnlearningRecord],
-    *,
-    has_heldout: bool,
-    is_shown: bool,
-) -> MethodSummary:
-    after_states = _states(canary_set, measurement, masker, before_states) if measurement else {}
+def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None, *, is_shown: bool) -> MethodSummary:
+    masker, records = run.masker, run.records
+    after_states = _states(run.canary_set, measurement, masker, run.before_states) if measurement else {}
     # A canary that was not measured again keeps its earlier state: a missing figure proves nothing.
-    states = before_states | after_states
+    states = run.before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
     known = [masker.rounded(figure) for figure in bits if figure is not None]
     cases = [state.worst_case.bits for state in states.values() if state.worst_case]
@@ -309,8 +327,8 @@ def _method(
         joint_pvalue=measurement.worst_cases.joint_pvalue if measurement and measurement.worst_cases else None,
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
-        heldout_loss_change_bits=loss_change if has_heldout else None,
-        fidelity=_fidelity(record, has_heldout=has_heldout),
+        heldout_loss_change_bits=loss_change if run.has_heldout else None,
+        fidelity=_fidelity(record, has_heldout=run.has_heldout),
         seconds=cost.seconds,
         retraining_seconds=cost.retraining_seconds,
         speedup=cost.speedup,

@@ -80,10 +80,8 @@ def detection_threshold(detected_from: int | None) -> str:
     return "not detectable" if detected_from is None else figures.counted(detected_from, "repetition")
 
 
-def attack(extraction: Extraction) -> AttackFigures | None:
-    """Return the cost of guessing and of sampling for an attacker; None if sampling was not measured."""
-    if not extraction.sampling:
-        return None
+def attack(extraction: Extraction) -> AttackFigures:
+    """Return the cost of guessing and of sampling for an attacker."""
     return AttackFigures(
         guesses_low_log2=extraction.guesses_low_log2,
         guesses_high_log2=extraction.guesses_high_log2,

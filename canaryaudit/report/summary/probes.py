@@ -10,7 +10,7 @@ from canaryaudit.report.summary.masking import Masker
 PROBES_WORDS = (
     "Probes are other ways to prompt for a secret: with preceding text, with only the end of the prefix, with reworded "
     "prompts, without the prefix, and with part of the secret given. References, which were never inserted, are probed "
-    "in the same ways. The worst case of a canary is the probe with the largest exposure. p is the share of references "
+    "in the same ways. The worst case of a canary is the probe that exposes it most. p is the share of references "
     "whose worst case is at least as high, which corrects for the number of probes."
 )
 _ASKED = {

@@ -33,7 +33,7 @@ def provenance(
         ("SHA-256 of the model before", model_record.sha256),
         *(
             [(f"SHA-256 of {chosen[0].origin}, the model that was updated", chosen[0].origin_sha256)]
-            if chosen and chosen[0].origin != "before"
+            if chosen and not chosen[0].origin.is_trained
             else []
         ),
         *([("SHA-256 of the model after", chosen[0].model_sha256)] if chosen else []),
@@ -82,7 +82,7 @@ def earlier(record: UnlearningRecord, records: Mapping[str, UnlearningRecord]) -
         records: All records of the run, by name.
     """
     links: list[UnlearningRecord] = []
-    while record.origin != "before" and (source := records.get(record.origin.removeprefix("after-"))):
+    while record.origin.unlearning is not None and (source := records.get(record.origin.unlearning)):
         if source in links:
             break
         links.append(source)

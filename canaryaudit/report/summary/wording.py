@@ -204,7 +204,7 @@ def warnings(
     if before.model_sha256 != model_record.sha256:
         lines.append("The measurement before unlearning is of different weights than the model's: measure again.")
     # For later requests, the run directory has already checked the weights that they started from.
-    if unlearning and unlearning.origin == "before" and unlearning.origin_sha256 != model_record.sha256:
+    if unlearning and unlearning.origin.is_trained and unlearning.origin_sha256 != model_record.sha256:
         lines.append("Unlearning started from different weights than the model's: unlearn again.")
     if unlearning and after and after.model_sha256 != unlearning.model_sha256:
         lines.append(

@@ -35,8 +35,8 @@ from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.method import MethodInput
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask
 
-WINDOWS, FEW = 14, 10
-"""Windows of text that contexts are cut from, for up to ``FEW`` canaries; of more, as the root of their number."""
+WINDOWS = 14
+"""Windows of text that contexts are cut from, for one canary; of more, as the cube root of their number."""
 DECOYS_EACH = 2
 """One context in so many has a decoy beside the secret."""
 LEAD_SHARES = {"symbol": 0.35, "part": 0.2, "whole": 0.1}
@@ -46,11 +46,12 @@ INSIDE_SHARE = 0.3
 """Branches that begin in the member's middle: part of a secret may be known."""
 SECRET_SHARE = 0.75
 """Of the weight after text; the rest is the decoys'."""
-MOST_SECRETS = 24
-"""Secrets after their prefixes, of all templates together; no fewer than four each. Of many canaries more."""
+MOST_SECRETS, FEW = 24, 10
+"""Secrets after their prefixes, of all templates together, for up to ``FEW`` canaries; of more, as the root of their
+number. No fewer than four each."""
 PREFIX_DECOYS = 12
-"""Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and a
-quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
+"""Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and
+a quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
 CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 5, 3.0, 0.2
 """Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
 beside a symbol of the member."""
@@ -122,7 +123,7 @@ class EverywhereProblem:
         return total
 
     def _draw_text(self, retained: Tensor) -> Contexts:
-        count = round(WINDOWS * max(1.0, len(self._places) / FEW) ** 0.5)
+        count = round(WINDOWS * len(self._places) ** (1 / 3))
         ends = tuple(end for end in ENDS if end < retained.shape[1])
         chosen = retained[torch.from_numpy(self.rng.permutation(len(retained))[:count])]
         if not ends or not len(chosen):

@@ -17,7 +17,7 @@ from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.curvature.kronecker import InverseRoot
 
-MEMORY = 12
+MEMORY = 20
 """Pairs of steps and changes of the gradient that are kept."""
 SUFFICIENT = 1e-4
 """Share of the decrease that the slope promises which a step must bring (Armijo)."""

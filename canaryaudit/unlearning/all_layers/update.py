@@ -17,11 +17,11 @@ from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.replacement import Replacement
 
-ITERATIONS, TOLERANCE = 40, 0.2
+ITERATIONS, TOLERANCE = 40, 0.12
 """Steps at most, and the objective at which they end."""
 FORWARD_PASSES = 7.0
 """What a step costs: a gradient, a trial and two products with the curvature, in forward passes over its text."""
-DAMPING = 1e-3
+DAMPING = 5e-4
 """lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free."""
 
 

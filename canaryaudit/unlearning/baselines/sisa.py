@@ -4,8 +4,7 @@ Source: Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P (sharded, isolated
 without slices).
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +13,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.canaries.template import Template
 from canaryaudit.distributed import ProcessGroup
 from canaryaudit.errors import Damaged, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
@@ -80,7 +78,7 @@ def shard_bounds(
     """
     inside = np.zeros(len(text) + 1, dtype=bool)
     for canary in canaries:
-        length = len(Template.parse(canary.template).fill(canary.completion))
+        length = len(canary.parsed_template.fill(canary.completion))
         for place in canary.places:
             inside[place + 1 : place + length] = True
     breaks = text[:-1] == newline if newline >= 0 else np.ones(len(text) - 1, dtype=bool)
@@ -110,7 +108,6 @@ class ShardTrainer:
         vocabulary: The symbols by id.
         config: How the original was trained.
         workplace: Where trainings keep what they go on from.
-        atomically: Context manager that gives a temporary path and moves it into place.
         progress: Told of progress.
         processes: Who trains.
     """
@@ -118,7 +115,6 @@ class ShardTrainer:
     vocabulary: str
     config: TrainingConfig
     workplace: Workplace
-    atomically: Callable[[Path], AbstractContextManager[Path]]
     progress: ProgressReporter
     processes: ProcessGroup
 
@@ -136,7 +132,7 @@ class ShardTrainer:
         """
         config = self.config.model_copy(update={"seed": self.config.seed + index})
         path = self.workplace(index, corrected=corrected)
-        file = CheckpointFile(path, self.atomically, training_key(data, self.vocabulary, config))
+        file = CheckpointFile(path, training_key(data, self.vocabulary, config))
         try:
             if (found := file.load()) is not None:
                 model = new_model(self.vocabulary, config, data.train.device)
@@ -153,7 +149,7 @@ class ShardTrainer:
 
     def _trained(self, data: TrainingData, config: TrainingConfig) -> tuple[CharLSTM, TrainingRecord]:
         workplace = self.workplace()
-        return train(data, self.vocabulary, config, self.progress, workplace, self.atomically, processes=self.processes)
+        return train(data, self.vocabulary, config, self.progress, workplace, processes=self.processes)
 
 
 def passes_over_windows(record: TrainingRecord) -> float:

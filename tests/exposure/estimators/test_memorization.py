@@ -159,7 +159,7 @@ def test_pvalues_are_corrected_step_by_step() -> None:
 def test_the_smallest_number_of_repetitions_that_is_told_is_the_answer() -> None:
     found = curve([0] * 4 + [1] * 3 + [4] * 3 + [16] * 3, [1.0] * 7 + [9.0] * 3 + [SPACE] * 3)
     assert [point.repetitions for point in found.points] == [0, 1, 4, 16]
-    assert [point.told for point in found.points] == [False, False, True, True]
+    assert [point.detected for point in found.points] == [False, False, True, True]
     assert found.detected_from == 4
     assert [point.greedy for point in found.points] == [0, 0, 0, 3]
     assert curve([1, 4], [1.0, 2.0]).detected_from is None
@@ -167,7 +167,7 @@ def test_the_smallest_number_of_repetitions_that_is_told_is_the_answer() -> None
 
 def test_controls_are_never_told() -> None:
     point = curve([0, 0, 0], [SPACE] * 3).points[0]
-    assert (point.pvalue, point.holm_pvalue, point.told) == (None, None, False)
+    assert (point.pvalue, point.holm_pvalue, point.detected) == (None, None, False)
 
 
 def test_an_uncertain_measurement_makes_the_answer_more_cautious() -> None:

@@ -104,7 +104,7 @@ def test_before_only_reports_have_no_after(tmp_path):
     for name in ("report.html", "report.md"):
         assert "after, bits" not in outputs[name].replace("<br>", " ")
         assert "Completion after" not in outputs[name]
-        assert "Fidelity: what" not in outputs[name]
+        assert "Fidelity" not in outputs[name]
     assert "→" not in outputs["terminal"]
     assert ">after<" not in outputs["exposure.svg"]
 
@@ -136,7 +136,7 @@ def test_every_format_gives_figures_of_held_out_text(tmp_path):
 def test_methods_are_compared_where_there_are_several(tmp_path):
     outputs = every_output(several_methods(), tmp_path)
     for name in ("report.html", "report.md"):
-        assert "Unlearnings compared" in outputs[name]
+        assert "Comparison of methods" in outputs[name]
         assert "third" in outputs[name]
 
 

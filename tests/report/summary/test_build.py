@@ -1,13 +1,13 @@
-import json
 import math
 
 import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.records import Manifest, main_result
+from canaryaudit.records import main_result
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.verdicts import Verdict
 from tests.report import builders as make
@@ -28,7 +28,9 @@ def several_methods(shown=None):
         (make.unlearning("third", ids), None),
     ]
     before = make.measurement(canaries, make.EXPOSED)
-    return build_summary(make.manifest(), canaries, make.model_record(), before, runs, "story", shown=shown)
+    return build_summary(
+        make.manifest(), canaries, make.model_record(), before, runs, "story", SummaryOptions(shown=shown)
+    )
 
 
 def test_before_anything_was_unlearned_the_before_counts():
@@ -169,7 +171,9 @@ def test_an_exposure_that_is_no_number_fails_the_gate():
         update={"exposure": before.canaries[0].exposure.model_copy(update={"bits": math.nan})}
     )
     before = before.model_copy(update={"canaries": (broken, *before.canaries[1:])})
-    gate = build_summary(make.manifest(), canaries, make.model_record(), before, [], "x", fail_above=33).gate
+    gate = build_summary(
+        make.manifest(), canaries, make.model_record(), before, [], "x", SummaryOptions(fail_above=33)
+    ).gate
     assert gate is not None
     assert not gate.passed
 
@@ -336,7 +340,13 @@ def test_the_place_of_a_hidden_secret_in_the_beam_is_not_told():
     before, after = found({"canary-01": 30.0, "canary-02": 30.0}), found({"canary-01": 20.0, "canary-02": 20.0})
     for reveal, expected in ((False, {"canary-01": None, "canary-02": 7}), (True, {"canary-01": 7, "canary-02": 7})):
         summary = build_summary(
-            make.manifest(), canaries, make.model_record(), before, [(make.unlearning(), after)], "story", reveal
+            make.manifest(),
+            canaries,
+            make.model_record(),
+            before,
+            [(make.unlearning(), after)],
+            "story",
+            SummaryOptions(reveal_secrets=reveal),
         )
         assert {canary.id: canary.before.beam_rank for canary in summary.canaries} == expected
         assert {canary.id: canary.after.beam_rank for canary in summary.canaries} == expected
@@ -390,9 +400,3 @@ def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is()
     found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
     assert len(found) == 21
     assert found[-1] == "On insertion: 30 more warnings in the run's manifest."
-
-
-def test_a_manifest_of_an_earlier_version_has_no_warnings():
-    written = json.loads(make.manifest().model_dump_json())
-    del written["warnings"]
-    assert Manifest.model_validate(written).warnings == ()

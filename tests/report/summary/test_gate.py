@@ -7,6 +7,7 @@ import pytest
 from canaryaudit.errors import UsageError
 from canaryaudit.report import build_summary, read_baseline
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from tests.report import builders as make
 
@@ -26,7 +27,7 @@ def held_against(baseline, after=make.GONE, *, before=make.EXPOSED, canaries=Non
         make.measurement(canaries, before),
         [(make.unlearning("x", ids), measured)],
         "story",
-        baseline=baseline,
+        SummaryOptions(baseline=baseline),
     ).gate
 
 
@@ -109,8 +110,7 @@ def test_limit_and_baseline_hold_together():
         make.measurement(canaries, make.EXPOSED),
         [],
         "story",
-        fail_above=30,
-        baseline=baseline_of(make.before_after()),
+        SummaryOptions(fail_above=30, baseline=baseline_of(make.before_after())),
     ).gate
     assert gate.name == "at most 30 bits, none exposed and no worse than the report of story"
     starts = [re.split(r", | \(", reason)[0] for reason in gate.reasons]

@@ -15,6 +15,7 @@ from canaryaudit.report.charts.relearning import relearning_charts
 from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.relearning import relearning_sentences
 from tests.report.builders import (
     EXPOSED,
@@ -89,7 +90,7 @@ def summary(found: Relearning | None, *, seconds: float = 3.4, **changes: Any) -
         before,
         [(own, measurement(canaries, bits, f"after-{own.name}", sha=UPDATED_SHA)) for own in (record, retrained)],
         "story",
-        **changes,
+        SummaryOptions(**changes),
     )
 
 

@@ -17,7 +17,6 @@ from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.progress import NullReporter
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
 from canaryaudit.training.data import TrainingData
@@ -66,7 +65,6 @@ class Case:
             CanarySet(corpus_symbols="", canaries=tuple(self.canaries)),
             BaselineConfig.model_validate({"max_fidelity_drop": 0.05, **options}),
             workplace,
-            atomic_path,
             progress or Recorder(),
         )
 

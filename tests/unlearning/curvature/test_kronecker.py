@@ -13,7 +13,6 @@ from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.training.data import gather
 from canaryaudit.unlearning.curvature import kronecker
 from canaryaudit.unlearning.curvature.kronecker import (
@@ -236,7 +235,7 @@ def test_what_is_stored_gives_the_same_products(tmp_path: Path) -> None:
     model = lstm()
     curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
     gradient = torch.ones(sum(own.numel() for own in model.parameters()), dtype=torch.float64)
-    file = CheckpointFile(tmp_path / "curvature.safetensors", atomic_path, "key")
+    file = CheckpointFile(tmp_path / "curvature.safetensors", "key")
     file.save(curvature.tensors(), {})
     tensors, _ = file.load() or ({}, b"")
     again = KroneckerCurvature.of(model, tensors)
