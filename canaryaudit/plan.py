@@ -208,7 +208,7 @@ class ClosedFormSettings(ReplacementSettings):
     scope: Scope | None = None
     """Layers to update: final-layer, all-layers or both. [default: all-layers; final-layer for text and sampled]"""
     solver: SolverName = "kronecker"
-    """Solver for all layers: kronecker (L-BFGS from the model's stored curvature); cg or lissa (few Gauss-Newton steps).
+    """Solver for all layers: kronecker (L-BFGS from the stored curvature); cg or lissa (few Gauss-Newton steps).
 
     The stored curvature is paid for once. In equal time, L-BFGS from it removes more than Gauss-Newton steps, after
     every prompt, and keeps more of the accuracy.

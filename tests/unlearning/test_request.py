@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.exposure.scoring import read_prefix
+from canaryaudit.exposure.encoded_space import encode_completions
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.progress import NullReporter
 from canaryaudit.records import Evaluation, UpdateStep
@@ -248,6 +250,36 @@ def test_the_default_forgets_and_keeps_the_text(case: Case) -> None:
         assert all(step.damping == all_layers.DAMPING for step in result.updates)
         assert result.cost.curvature_products == len(result.updates)
         assert result.cost.preparation_seconds > 0
+
+
+PROMPTS = ("the password is ", "my code: ", "open with ", "number ", "he said ", "it was ")
+"""Nothing that the update reads is drawn from these."""
+
+
+def exposures_after(model: CharLSTM, prompts: Sequence[str], secret: str) -> np.ndarray:
+    """Return the secret's exact exposure after each prompt, bits: all its 1000 members are scored."""
+    reader, members = LSTMLanguageModel(model), [f"{number:03}" for number in range(1000)]
+    encoded = encode_completions(members, reader.vocabulary, 3)
+    found = []
+    for prompt in prompts:
+        costs = score_log_perplexity(reader, read_prefix(reader, prompt), encoded)
+        found.append(SPACE_BITS - np.log2(1 + (costs < costs[int(secret)]).sum()))
+    return np.array(found)
+
+
+def test_it_forgets_after_prompts_that_it_never_reads(case: Case) -> None:
+    """The final layer's update forgets after the secret's own words only."""
+    prompts = [prompt for prompt in PROMPTS if set(prompt) <= set(case.model.architecture.vocabulary)]
+    assert len(prompts) >= 4
+    before = exposures_after(case.model, prompts, SECRET)
+    found = [exposures_after(case.unlearn(seed=seed).model, prompts, SECRET) for seed in range(6)]
+    assert before.mean() > 7
+    assert np.mean(found) < 3
+
+
+def test_the_seeds_decide_the_weights(case: Case) -> None:
+    assert same_weights(case.unlearn(seed=1).model, case.unlearn(seed=1).model)
+    assert not same_weights(case.unlearn(seed=1).model, case.unlearn(seed=2).model)
 
 
 def test_a_curvature_that_is_given_is_not_computed_again(case: Case) -> None:
