@@ -74,7 +74,7 @@ def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequ
         pairs["scope"] = (record.scope, options.scope or record.scope)
     elif record.method == options.method:
         made, asked = (_closed_form(options, scope) for scope in (record.asked_scope, options.scope))
-        pairs["scope"] = ((made.resolved_scope, made.followed), (asked.resolved_scope, asked.followed))
+        pairs["scope"] = (made.resolved_scope, asked.resolved_scope)
         pairs["retain-windows"] = (record.asked_windows, options.retain_windows)
         pairs["tau"] = (record.tau, options.tau)
     return next((name for name, (actual, asked) in pairs.items() if actual != asked), "")
@@ -210,7 +210,9 @@ def _update(
     earlier = [own for link in lineage for own in link.canaries]
     again = [own for own in select_canaries(session.run, earlier) if own not in chosen] if earlier else []
     config = options.configure(UnlearningConfig, window=origin.record.window, precision=origin.precision)
-    stored = stored_curvature(session, origin.data) if config.resolved_solver == "kronecker" else None
+    # Without windows of the corpus, the curvature is computed on sampled text too, and not stored.
+    curved = config.resolved_solver == "kronecker" and config.retain_windows > 0
+    stored = stored_curvature(session, origin.data) if curved else None
     result = unlearn(
         origin.model,
         origin.data,

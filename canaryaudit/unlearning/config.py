@@ -31,8 +31,3 @@ class UnlearningConfig(ClosedFormSettings):
     def resolved_solver(self) -> SolverName | None:
         """The solver of steps over all layers; None where there are none."""
         return self.solver if self.method == "second-order" and self.resolved_scope != "final-layer" else None
-
-    @property
-    def followed(self) -> bool:
-        """Whether the final layer's update follows the steps over all layers where these do not do."""
-        return self.scope is None and self.resolved_solver == "adam"
