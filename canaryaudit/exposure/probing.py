@@ -208,6 +208,13 @@ class _Asked:
             for index, (probe, number) in enumerate(zip(self.probes.probes, likelier, strict=True))
         )
 
+    def shows_most(self, canary: int, worst: WorstCase) -> int:
+        """Return the probe that shows most of a canary: by rank, or, beyond all references, by what it can show."""
+        if not worst.unmatched:
+            return worst.probe
+        ceilings = [self.space_bits(canary, probe) for probe in self.probes.probes]
+        return int(np.argmax(np.minimum(worst.tail_bits, ceilings) + self.log2_weights))
+
     def name(self, probe: Probe) -> ProbeName:
         """Return a probe as records name it."""
         return ProbeName(family=probe.family, prompt=self.probes.prompts[probe.prompt].id, known=probe.known)
@@ -243,13 +250,14 @@ def _looked_into(
     targets = asked.targets
     wanted: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     for k, own in enumerate(worst):
-        if not targets.inserted[k] or own.p_value > _STANDS_OUT or own.probe == 0:
+        index = asked.shows_most(k, own)
+        if not targets.inserted[k] or own.p_value > _STANDS_OUT or index == 0:
             continue
-        if (asked.costs[own.probe, asked.is_reference] <= asked.costs[own.probe, k]).sum() >= ENOUGH_LIKELIER:
+        if (asked.costs[index, asked.is_reference] <= asked.costs[index, k]).sum() >= ENOUGH_LIKELIER:
             continue  # the references tell it well enough
         if own_prefix[k].low < targets.space.bits - _CEILING_BITS:
-            given = asked.probes.probes[own.probe].given
-            wanted[own.probe, targets.completions[k, :given].tobytes()].append(k)
+            given = asked.probes.probes[index].given
+            wanted[index, targets.completions[k, :given].tobytes()].append(k)
     few = config.model_copy(
         update={
             "enumerate_up_to": min(config.enumerate_up_to, 20_000),
@@ -279,11 +287,12 @@ def _worst_record(
     asked: _Asked, canary: int, worst: WorstCase, own_prefix: Headline, found: dict[int, Headline]
 ) -> WorstCaseRecord:
     """Write down a worst case: by the template's own prefix, or by the probe that shows more than it, all told."""
-    known = {worst.probe: found.get(worst.probe) or asked.sampled(canary, worst.probe), 0: own_prefix}
+    index = asked.shows_most(canary, worst)
+    known = {index: found.get(index) or asked.sampled(canary, index), 0: own_prefix}
     weights = asked.log2_weights
     # By rank the worst probe is what the ranks say; beyond them, what is certain of the exposures decides.
-    shows_most = max(known, key=lambda probe: known[probe].low + weights[probe])
-    probe = shows_most if worst.unmatched else worst.probe
+    certain = max(known, key=lambda probe: known[probe].low + weights[probe])
+    probe = certain if worst.unmatched else index
     p_value = worst.p_value
     if asked.targets.inserted[canary]:
         p_value = extended_p_value(worst, known[probe].low, float(weights[probe]))

@@ -280,6 +280,10 @@ def audited(
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
 
 
+def _other_ways(measurement: Measurement) -> int:
+    return max((len(canary.probes) for canary in measurement.canaries), default=1) - 1
+
+
 def limits(
     canary_set: CanarySet, before: Measurement, method: MethodSummary | None, *, hidden: bool
 ) -> tuple[str, ...]:
@@ -288,7 +292,7 @@ def limits(
         "Canaries stand for secrets of the same form, repeated as often, in the same text. A real secret may be "
         "repeated more often, or stand in words that were not tried.",
         "The attacker of this report types the words before the secret"
-        + (f", asks in {len(before.prompts):,} other ways" if before.worst_cases else "")
+        + (f", or asks in {_other_ways(before)} other ways" if before.worst_cases else "")
         + (", or trains the model further" if method and method.relearning else "")
         + f". Other ways in, such as {'more' if before.worst_cases else 'other'} prompts or the model's inner states, "
         "were not tried.",
