@@ -115,7 +115,11 @@ def relearning_view(record: UnlearningRecord) -> RenderableType:
     parts: list[RenderableType] = []
     for canary in dict.fromkeys(curve.canary for curve in found.curves):
         curves = [curve for curve in found.curves if curve.canary == canary]
-        heads = [head for curve in curves for head in (_ATTACKS[curve.attack], "retrained")]
+        heads = [
+            head
+            for curve in curves
+            for head in (_ATTACKS[curve.attack] + (", worst" if curve.probe else ""), "retrained")
+        ]
         table = _table(("steps", *heads))
         for place, step in enumerate((0, *found.steps)):
             points = [own[place] for curve in curves for own in (curve.unlearned, curve.retrained)]

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimation import Execution, rank_targets
@@ -30,7 +31,7 @@ from canaryaudit.exposure.probes import Probe, TemplateProbes
 from canaryaudit.exposure.prompt_scoring import character_bits_after, read_prompts
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.records import Headline, ProbeExposure, ProbeName
+from canaryaudit.records import CanaryMeasurement, Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
 
 REFERENCES = 1023
@@ -43,6 +44,24 @@ _CEILING_BITS = 1.0
 _STANDS_OUT = 0.05
 _MOST_REFINED = {"default": 4, "thorough": 1000}
 """Prompts of one template after which exposures are looked into: each takes a second or two on two cores."""
+
+
+TEMPLATE_PROBE = ProbeName(family="template", prompt="template", known=0)
+
+
+@dataclass(frozen=True)
+class AskedProbe:
+    """A probe with what it reads.
+
+    Attributes:
+        name: As records name it.
+        text: The prompt's text.
+        given: Characters of the completion that are given.
+    """
+
+    name: ProbeName
+    text: str
+    given: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +140,28 @@ def probe_targets(
         search_nodes=looked.search_nodes,
         characters=asked.characters + looked.characters,
     )
+
+
+def worst_probe(found: CanaryMeasurement, probes: TemplateProbes) -> AskedProbe | None:
+    """Return the probe that shows most of a canary; None where it is the template's own prefix."""
+    if found.worst_case is None or found.worst_case.probe == TEMPLATE_PROBE:
+        return None
+    name = found.worst_case.probe
+    prompt = next(index for index, own in enumerate(probes.prompts) if own.id == name.prompt)
+    given = next(own.given for own in probes.probes if (own.prompt, own.known) == (prompt, name.known))
+    return AskedProbe(name, probes.prompts[prompt].text, given)
+
+
+def exposure_asked(
+    model: LanguageModel, canary_set: CanarySet, canary: Canary, asked: AskedProbe, config: MeasurementConfig
+) -> tuple[float, Headline]:
+    """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it."""
+    alike = [other for other in canary_set.inserted if other.template == canary.template]
+    targets = Targets.of(model, canary_set, canary.template, alike)
+    behind = targets.asked(model, asked.text, [own.id for own in alike].index(canary.id), asked.given)
+    ranked = rank_targets(model, behind, config, (config.seed, 0, 3), Execution())
+    index = [own.id for own in behind.canaries].index(canary.id)
+    return float(behind.log_perplexity_bits[index]), headline(ranked.estimates[index])
 
 
 def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,8 @@ from canaryaudit.attacks import RelearningConfig, attack_by_relearning
 from canaryaudit.attacks.relearning import AttackedModel
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import UnlearningError
+from canaryaudit.exposure.probes import probes_of
+from canaryaudit.exposure.probing import AskedProbe, worst_probe
 from canaryaudit.models.device import resolve_device
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import AttackOptions
@@ -98,7 +100,9 @@ def run_attack(
         seed=options.seed,
     )
     contenders = [
-        AttackedModel(own.name, session.model(f"after-{own.name}", device), own.model_sha256)
+        AttackedModel(
+            own.name, session.model(f"after-{own.name}", device), own.model_sha256, _worst_probes(session, own.name)
+        )
         for own in (record, reference)
     ]
     with session.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
@@ -108,6 +112,16 @@ def run_attack(
     written = record.model_copy(update={"relearning": relearning})
     session.run.write_unlearning(written)
     return written
+
+
+def _worst_probes(session: RunSession, name: str) -> dict[str, AskedProbe]:
+    """Return the probe that shows most of each canary in an unlearned model, where it is not the prefix itself."""
+    measurement = session.run.measurement(f"after-{name}")
+    if measurement.worst_cases is None:
+        return {}
+    probes = {own.template: own for own in probes_of(measurement, session.run.canary_set(), session.run_text())}
+    found = {own.id: worst_probe(own, probes[own.template]) for own in measurement.canaries if not own.control}
+    return {name: asked for name, asked in found.items() if asked}
 
 
 def name_of_retraining(attacked: str, taken: Collection[str]) -> str:

@@ -6,6 +6,7 @@ from canaryaudit import formatting as figures
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.report.schema import MethodSummary
 from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.probes import asked
 
 ATTACK_WORDS: dict[RelearningAttack, str] = {
     "canary-window": "one window of its own text in every batch",
@@ -48,7 +49,7 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
         first = figures.counted(curve.comes_back_at, "step")
         sooner = f", and comes back from {first} on" if curve.comes_back_at != curve.excess_step else ""
         return (
-            f"{verdict}: trained further on {ATTACK_WORDS[curve.attack]}, {curve.canary} has {point.exposure.bits:.1f} "
+            f"{verdict}: trained further on {ATTACK_WORDS[curve.attack]}, {named(curve)} has {point.exposure.bits:.1f} "
             f"bits after {steps}, where the model retrained on corrected text has {other.exposure.bits:.1f}{sooner}."
         )
     if curve.attack == "canary-window":
@@ -59,10 +60,10 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
             where = f"at least {figures.decimal(-curve.excess_bits)} bits below it at every step"
         return (
             f"Does not come back sooner than in the retrained model: trained further on {ATTACK_WORDS[curve.attack]}, "
-            f"{curve.canary} lies {where}."
+            f"{named(curve)} lies {where}."
         )
     gains = (
-        f"{curve.canary} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the "
+        f"{named(curve)} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the "
         "retrained model"
     )
     if curve.excess_bits > relearning.other_text_margin_bits:
@@ -71,6 +72,14 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
             "interval and that at the start overlap)."
         )
     return f"Training further on other text brings nothing back: {gains}."
+
+
+def named(curve: RelearningCurve) -> str:
+    """Name a curve's canary, and how it was asked where that is not by its template's own prefix."""
+    if curve.probe is None or curve.retrained_probe is None:
+        return curve.canary
+    other = "" if curve.retrained_probe == curve.probe else f"; the retrained model {asked(curve.retrained_probe)}"
+    return f"{curve.canary} (asked {asked(curve.probe)}{other})"
 
 
 def _at(points: Sequence[RelearningPoint], step: int) -> RelearningPoint:
@@ -134,7 +143,7 @@ def relearning_verdict(method: MethodSummary) -> str:
 def relearning_rows(relearning: Relearning) -> list[list[str]]:
     """Return the table's rows: canary, attack, model, exposure after each number of steps."""
     return [
-        [curve.canary, ATTACK_WORDS[curve.attack], name, *(figures.decimal(point.exposure.bits) for point in points)]
+        [named(curve), ATTACK_WORDS[curve.attack], name, *(figures.decimal(point.exposure.bits) for point in points)]
         for curve in relearning.curves
         for name, points in ((_UNLEARNED, curve.unlearned), (_RETRAINED, curve.retrained))
     ]
