@@ -345,4 +345,6 @@ def _worst_record(
         method=exposure.method,
         p_value=p_value,
         probe=asked.name(asked.probes.probes[probe]),
+        space_bits=asked.space_bits(canary, asked.probes.probes[probe]),
+        greedy=bool(asked.greedy[probe, canary]),
     )

@@ -92,6 +92,10 @@ class WorstFigure(Part):
     """Id of the prompt, among ``prompts``."""
     known: int
     """How many of the secret's first characters are known."""
+    guesses_log2: Figure
+    """log2 of the number of guesses, in order of likelihood, until what is not known falls."""
+    greedy: bool
+    """Whether the model's greedy completion is what is not known."""
     asked: str
     """How it was asked, in words."""
 

@@ -210,6 +210,8 @@ def probed(
             high=min(own.space_bits, bits + 0.1),
             method="importance",
             p_value=p_value,
+            space_bits=own.space_bits,
+            greedy=bits >= own.space_bits - 1,
             probe=ProbeName(family=family, prompt=name, known=known),  # type: ignore[arg-type]
         )
         canaries.append(own.model_copy(update={"worst_case": case, "probes": () if own.control else exposures}))

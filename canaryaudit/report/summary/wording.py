@@ -10,7 +10,7 @@ from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
-from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
+from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, Fact, MethodSummary
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
@@ -143,8 +143,13 @@ def _worst_case_words(when: str, canaries: Sequence[CanarySummary], *, after: bo
     return [
         f"{when}, asked in other ways too, {above:,} of {figures.counted(len(found), 'canary')} "
         f"{'stands' if above == 1 else 'stand'} out more than chance explains, one by one. The worst case: {name}, "
-        f"{worst_words(state)}."
+        f"{worst_words(state)}; an attacker who asks so needs {_guesses(state)}."
     ]
+
+
+def _guesses(state: CanaryState) -> str:
+    count = figures.guesses(state.worst_case.guesses_log2 if state.worst_case else None)
+    return f"{count} {'guess' if count == '1' else 'guesses'}"
 
 
 def _calibration_words(calibration: CalibrationFigures | None) -> str:
