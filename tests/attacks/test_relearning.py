@@ -141,7 +141,7 @@ def test_the_canarys_window_shows_as_much_of_it_as_has_room(place: int, window: 
 
 def test_without_other_text_there_is_no_attack() -> None:
     data, canaries, _ = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
-    with pytest.raises(UnlearningError, match="every window of 20 characters contains a secret: expected text without secrets"):
+    with pytest.raises(UnlearningError, match="every window of 20 characters contains a secret: expected text"):
         attack_batches(data, canaries[0], "other-text", RelearningConfig(window=20))
     with pytest.raises(UnlearningError, match="expected more than a window of 500"):
         attack_batches(data, canaries[0], "other-text", RelearningConfig(window=500))
