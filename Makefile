@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test test-slow test-cluster lint format golden bench reproduce clean
+.PHONY: help audit test test-slow test-cluster lint format golden docs sample dist bench reproduce clean
 
 help: ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,20 @@ format: .venv/.installed-dev ## put the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-golden: .venv/.installed-dev ## write the report's golden files and JSON Schemas anew
+golden: .venv/.installed-dev ## write the report's golden files, its JSON Schemas and the page of commands anew
 	$(BIN)/python -m tests.golden
+
+docs: .venv/.installed-docs ## build the documentation as a site; a broken link or a missing docstring fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "Open site/index.html"
+
+sample: .venv/.installed ## audit the embedded corpus, for reports/sample and the README's transcript (minutes)
+	$(BIN)/python -m tests.docs.sample
+
+dist: .venv/.installed-dev ## build the wheel and the source archive into dist/, and check them
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 reproduce: .venv/.installed ## redo the published experiment; CORPUS=alice.txt for its own text (hours)
 	$(BIN)/python -m tests.reproduction --corpus $(CORPUS)
@@ -43,7 +55,7 @@ bench: .venv/.installed-dev ## measure speed
 	$(BIN)/python -m tests.benchmarks
 
 clean: ## remove the virtual environment and all caches; runs and reports stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site
 	find canaryaudit tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -56,4 +68,8 @@ $(BIN)/python:
 
 .venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch .venv/.installed $@
+
+.venv/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch .venv/.installed $@

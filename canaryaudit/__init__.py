@@ -7,5 +7,90 @@ import os
 # loses nothing (54,000), where threads that never spin lose half. Read when torch is first loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from canaryaudit.canaries.canary import CanarySet
+    from canaryaudit.canaries.template import Template
+    from canaryaudit.exposure.config import MeasurementConfig
+    from canaryaudit.exposure.estimators import (
+        Estimate,
+        bounded_exposure,
+        calibrate,
+        choose_headline,
+        enumerate_ranks,
+        exact_exposure,
+        fit_skew_normal,
+        importance_exposure,
+        memorization_curve,
+        sampled_exposure,
+        skew_normal_exposure,
+    )
+    from canaryaudit.exposure.measurement import measure
+    from canaryaudit.models.language_model import LanguageModel, PrefixState
+    from canaryaudit.pipeline.audit import run_audit
+    from canaryaudit.plan import Plan
+    from canaryaudit.unlearning.config import UnlearningConfig
+    from canaryaudit.unlearning.request import unlearn
 
 __version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 -- by subject, not by letter
+    "__version__",
+    # Secrets: what to look for
+    "Template",
+    "CanarySet",
+    # Models: what a model has to offer
+    "LanguageModel",
+    "PrefixState",
+    # Measuring: how exposed a model's secrets are
+    "measure",
+    "MeasurementConfig",
+    # Unlearning: a copy of the model without them
+    "unlearn",
+    "UnlearningConfig",
+    # A whole audit, as `canaryaudit run` does it
+    "run_audit",
+    "Plan",
+    # Estimators on plain arrays, without a model and without torch
+    "Estimate",
+    "sampled_exposure",
+    "importance_exposure",
+    "enumerate_ranks",
+    "exact_exposure",
+    "bounded_exposure",
+    "fit_skew_normal",
+    "skew_normal_exposure",
+    "choose_headline",
+    "calibrate",
+    "memorization_curve",
+]
+
+_MODULES = {
+    "Template": "canaries.template",
+    "CanarySet": "canaries.canary",
+    "LanguageModel": "models.language_model",
+    "PrefixState": "models.language_model",
+    "measure": "exposure.measurement",
+    "MeasurementConfig": "exposure.config",
+    "unlearn": "unlearning.request",
+    "UnlearningConfig": "unlearning.config",
+    "run_audit": "pipeline.audit",
+    "Plan": "plan",
+}
+"""Where the public names are defined; all others are estimators. Imported when first asked for: torch takes seconds."""
+
+if not TYPE_CHECKING:  # The type checker knows the names from above, and reports others.
+
+    def __getattr__(name: str) -> object:
+        """Import a public name's module when the name is first asked for."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{_MODULES.get(name, 'exposure.estimators')}")
+        globals()[name] = value = getattr(module, name)
+        return value
+
+    def __dir__() -> list[str]:
+        """Name what is there and what would be imported."""
+        return sorted({*globals(), *__all__})

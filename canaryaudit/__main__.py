@@ -1,14 +1,14 @@
-"""The console script, and ``python -m canaryaudit``: an interruption ends quietly even while modules are loaded."""
+"""The console script and ``python -m canaryaudit``; an interruption ends quietly even while modules load."""
 
 import sys
 
 
 def main() -> None:
-    """Load the command line and hand over to it."""
+    """Load and run the command line."""
     try:
         from canaryaudit.cli.main import main as run
     except KeyboardInterrupt:
-        sys.stderr.write("canaryaudit: interrupted: nothing is broken; the same command goes on\n")
+        sys.stderr.write("canaryaudit: interrupted; no data was lost, rerun the command to resume\n")
         sys.exit(130)
     run()
 

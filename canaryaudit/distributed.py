@@ -1,8 +1,8 @@
-"""The processes of one job, as ``torchrun`` starts them.
+"""The processes of one job, started by ``torchrun``.
 
-The first one, rank 0, leads: it alone reads the command line, holds the run directory, writes files and speaks.
-The others follow: they wait for its tasks, take their share with the same code, and touch no file. Tensors go
-between them as safetensors and facts as JSON; nothing is pickled.
+Rank 0 reads the command line, holds the run directory, and does all file I/O and logging. The other ranks are workers:
+they wait for its tasks, run their share with the same code, and access no files. Tensors are sent as safetensors and
+facts as JSON; nothing is pickled.
 """
 
 import json
@@ -30,10 +30,10 @@ from canaryaudit import environment
 from canaryaudit.errors import ModelError, PeerLost
 
 _MOST_WAIT = timedelta(minutes=30)
-"""For one exchange. What the leader does by itself may take longer: for the next task followers wait without limit."""
+"""Timeout of one exchange. Workers wait for the next task without limit, since rank 0's other work may take longer."""
 _JOIN_SECONDS = 600.0
 _POLL_SECONDS = 0.02
-# As PyTorch says it, where the other end of a connection is gone; most of its errors have no type of their own.
+# PyTorch's messages for a lost connection; most of these errors have no specific type.
 _LOST = re.compile(r"gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|socket", re.IGNORECASE)
 
 
@@ -42,12 +42,12 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Task:
-    """What a leader asks its followers to do with it.
+    """A task that rank 0 shares with the workers.
 
     Attributes:
-        name: What to do.
-        tensors: By name, on the processor.
-        facts: What JSON can hold.
+        name: The kind of task.
+        tensors: By name, on the CPU.
+        facts: Values that JSON can represent.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Task:
 
 
 class ProcessGroup:
-    """A process's place among those that work together; by default it is alone, and needs nobody.
+    """A group of processes that work together; by default a single process.
 
     Attributes:
-        rank: This process's number, from 0.
+        rank: This process's rank, from 0.
         size: Number of processes.
     """
 
@@ -71,15 +71,15 @@ class ProcessGroup:
     # --- tasks
 
     def share(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Let the followers begin a task; the leader itself has to go on with the same one.
+        """Send a task to the workers; rank 0 must then run the same task.
 
         Args:
-            name: What ``run_worker`` knows the task by.
+            name: The task's name in ``run_worker``.
             tensors: By name.
-            facts: What JSON can hold.
+            facts: Values that JSON can represent.
 
         Raises:
-            PeerLost: Another process has ended.
+            PeerLost: Another process ended.
         """
         if self.size == 1:
             return
@@ -92,7 +92,7 @@ class ProcessGroup:
             dist.broadcast(torch.frombuffer(bytearray(payload), dtype=torch.uint8), 0)
 
     def next_task(self) -> Task | None:
-        """Wait for the leader's next task, however long that takes; None when there is none any more."""
+        """Wait for rank 0's next task without a time limit; None if there are no more tasks."""
         store, key = self._joined(), f"task/{self._num_tasks}"
         self._wait_for(store, key)
         name, size, facts = json.loads(store.get(key))
@@ -102,10 +102,11 @@ class ProcessGroup:
         self._num_tasks += 1
         payload = torch.empty(size, dtype=torch.uint8)
         dist.broadcast(payload, 0)
-        return Task(name, load(payload.numpy().tobytes()), facts)
+        # Cloned into memory aligned as on rank 0: alignment changes how some libraries' matrix products round.
+        return Task(name, {key: value.clone() for key, value in load(payload.numpy().tobytes()).items()}, facts)
 
     def dismiss(self) -> None:
-        """Tell the followers that the work is done; they may have waited in vain."""
+        """Tell the workers that there are no more tasks."""
         if self.size == 1:
             return
         with self.together():
@@ -113,18 +114,18 @@ class ProcessGroup:
         self.leave()
 
     def leave(self) -> None:
-        """Take leave of the others."""
+        """Leave the process group."""
         if dist.is_initialized():
             with suppress(RuntimeError):
                 dist.destroy_process_group()
 
-    def speaks(self) -> bool:
-        """Tell whether this process is the one to say what went wrong: the first that asks, and nobody after it."""
+    def reports_errors(self) -> bool:
+        """Return whether this process prints the error message: only the first process that asks."""
         if self._store is None:
             return True
         try:
             return self._store.add("spoken", 1) == 1
-        except RuntimeError:  # With the store the leader is gone.
+        except RuntimeError:  # The store ended with rank 0.
             return self.rank == 0
 
     # --- work in pieces
@@ -137,20 +138,20 @@ class ProcessGroup:
         piece: Callable[[int], Arrays],
         indices: Sequence[int],
     ) -> Iterator[Arrays]:
-        """Do pieces of work that need nothing of each other, in turn on all processes.
+        """Run independent pieces of work, assigned to the processes in turn.
 
         Args:
-            name: What ``run_worker`` knows the work by; there it comes with the same ``piece`` to ``run_tasks``.
-            tensors: What a piece depends on.
-            facts: What else it depends on, and JSON can hold.
-            piece: Does one; its result may not depend on where that is.
-            indices: Which pieces.
+            name: The task's name in ``run_worker``, which calls ``run_tasks`` with the same ``piece``.
+            tensors: Tensors that a piece depends on.
+            facts: Other values that it depends on, which JSON can represent.
+            piece: Computes one piece; the result must not depend on the process.
+            indices: The pieces to compute.
 
         Yields:
-            Each piece's result, in the order of ``indices``.
+            The results, in the order of ``indices``.
 
         Raises:
-            PeerLost: Another process has ended.
+            PeerLost: Another process ended.
         """
         if self.size == 1 or len(indices) <= 1:
             yield from map(piece, indices)
@@ -160,12 +161,12 @@ class ProcessGroup:
             yield self._received(turn % self.size) if turn % self.size else piece(index)
 
     def run_tasks(self, piece: Callable[[int], Arrays], indices: Sequence[int]) -> None:
-        """Do this process's pieces of what the leader spreads, and send it the results."""
+        """Compute this process's pieces of a task, and send the results to rank 0."""
         sent: list[tuple[dist.Work | None, Tensor]] = []
         for index in indices[self.rank :: self.size]:
-            contents = {key: np.ascontiguousarray(own) for key, own in piece(index).items()}
+            contents = {key: np.ascontiguousarray(array) for key, array in piece(index).items()}
             payload = torch.frombuffer(bytearray(arrays_as.save(contents)), dtype=torch.uint8)
-            _wait(sent)  # One result may be on its way while the next is made.
+            _wait(sent)  # One result may be in transit while the next is computed.
             sent = [(dist.isend(part, 0), part) for part in (torch.tensor([len(payload)]), payload)]
         _wait(sent)
 
@@ -177,10 +178,10 @@ class ProcessGroup:
             dist.recv(payload, rank)
         return arrays_as.load(payload.numpy().tobytes())
 
-    # --- what all do at once; nothing at all for a process that is alone
+    # --- collective operations; no-ops for a single process
 
     def broadcast(self, tensor: Tensor) -> None:
-        """Give everybody the leader's tensor, in place."""
+        """Replace a tensor by rank 0's, in place."""
         if self.size > 1:
             dist.broadcast(tensor.view(torch.uint8), 0)
 
@@ -190,37 +191,37 @@ class ProcessGroup:
             dist.all_reduce(tensor)
 
     def part(self, count: int) -> slice:
-        """Return which of ``count`` rows are this process's: neighbors, as many as others have, or one more."""
+        """Return this process's contiguous share of ``count`` rows; shares differ by at most one row."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
-        """Return the model so wrapped that a backward pass leaves everybody the mean of all gradients."""
+        """Return the model wrapped to average gradients over all processes in the backward pass."""
         if self.size == 1:
             return model
         return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def device(self, kind: str) -> torch.device:
-        """Return this process's device: of several accelerators each process has its own.
+        """Return this process's device: each process has a separate accelerator.
 
         Raises:
-            ModelError: There are more processes on this machine than accelerators.
+            ModelError: This machine has more processes than accelerators.
         """
         if kind == "cuda" and self.size > 1:
-            place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-            if place >= there:
+            local_rank, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if local_rank >= available:
                 raise ModelError(
-                    f"process {place + 1} on this machine finds {there} GPUs: expected one for each process; start "
-                    f"fewer (torchrun --nproc-per-node {there}), or use --device cpu"
+                    f"process {local_rank + 1} on this machine finds {available} GPUs: expected one per process; start "
+                    f"fewer processes (torchrun --nproc-per-node {available}), or use --device cpu"
                 )
-            torch.cuda.set_device(place)
+            torch.cuda.set_device(local_rank)
         return torch.device(kind)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Turn the errors of an exchange whose other end is gone into one line.
+        """Turn the errors of a lost connection into one line.
 
         Raises:
-            PeerLost: Another process has ended.
+            PeerLost: Another process ended.
         """
         try:
             yield
@@ -229,18 +230,17 @@ class ProcessGroup:
                 raise PeerLost from error
             raise
 
-    # --- inside
+    # --- rendezvous
 
     def _joined(self) -> Store:
-        """Return this job's own store, after waiting for all others to have come.
+        """Return the store of this job's current processes, after waiting for all of them.
 
-        ``torchrun`` keeps its store over restarts, with all that processes that are gone wrote there. So a follower
-        shows a token that it made, the leader answers with a name that it made, and whatever is under that name
-        was written by those who live now.
+        ``torchrun`` keeps its store over restarts, with the entries of processes that have ended. So each worker writes
+        a random token, and rank 0 answers with a random name. Only current processes write under that name.
         """
         if self._store is None:
             server = next(rendezvous("env://", timeout=_MOST_WAIT))[0]
-            self._store = self._gather(server) if self.rank == 0 else self._come(server)
+            self._store = self._gather(server) if self.rank == 0 else self._join(server)
         return self._store
 
     def _gather(self, server: Store) -> Store:
@@ -258,7 +258,7 @@ class ProcessGroup:
             time.sleep(_POLL_SECONDS)
         return store
 
-    def _come(self, server: Store) -> Store:
+    def _join(self, server: Store) -> Store:
         token = secrets.token_hex(8)
         server.set(f"token/{self.rank}", token)
         self._wait_for(server, f"answer/{token}")
@@ -267,14 +267,14 @@ class ProcessGroup:
         return store
 
     def _wait_for(self, store: Store, key: str) -> None:
-        # Not store.wait, which would give up, and which no signal interrupts.
+        # Not store.wait, which times out and ignores signals.
         while not store.check([key]):
             time.sleep(_POLL_SECONDS)
 
     def _open_group(self, store: Store) -> None:
         if dist.is_initialized():
             return
-        # NCCL begins with the first tensor on an accelerator: with --device cpu there is none.
+        # NCCL starts with the first tensor on an accelerator, so never with --device cpu.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
             backend, store=PrefixStore("group", store), rank=self.rank, world_size=self.size, timeout=_MOST_WAIT
@@ -292,5 +292,5 @@ SINGLE_PROCESS = ProcessGroup()
 
 @cache
 def process_group() -> ProcessGroup:
-    """Return this process's place in its job, which is the same for as long as it runs."""
+    """Return the process group of this job, the same object on every call."""
     return ProcessGroup(environment.rank(), environment.num_processes())

@@ -1,4 +1,4 @@
-"""Facts about the machine and the software, for the manifest, and what the process asks of its allocator."""
+"""Facts about the machine and the software for the manifest, and allocator settings."""
 
 import ctypes
 import os
@@ -14,19 +14,19 @@ _PACKAGES = ("torch", "numpy", "scipy", "safetensors", "datasets")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make the figures."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that compute the figures."""
+    by_name = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            by_name[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return by_name
 
 
 def machine() -> dict[str, str | int]:
     """Return processor, cores, memory and accelerator."""
-    import torch  # Takes seconds: only those wait who need it.
+    import torch  # Takes seconds, so only when needed.
 
     facts: dict[str, str | int] = {
         "system": f"{platform.system()} {platform.machine()}",
@@ -40,20 +40,20 @@ def machine() -> dict[str, str | int]:
 
 
 def num_processes() -> int:
-    """Return how many processes ``torchrun`` started for this job; 1 where it did not start this one."""
+    """Return how many processes ``torchrun`` started for this job; 1 without ``torchrun``."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def rank() -> int:
-    """Return this process's number among those of its job, from 0; the first one leads."""
+    """Return this process's rank in its job, from 0."""
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep large pieces of memory that are freed, for the next of the same size.
+    """Let the GNU C library keep large freed blocks of memory for reuse; no effect with other C libraries.
 
-    It would hand them back to the system, which clears them page by page when they are asked for again: a tenth
-    of the time of scoring millions. Nothing happens where the C library is not the GNU one.
+    Otherwise it returns them to the system, which clears every page of the next allocation. That takes a tenth of the
+    time of scoring millions of strings.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
@@ -62,19 +62,19 @@ def keep_freed_memory() -> None:
 
 
 def commit() -> str:
-    """Return the Git commit that this package was checked out from; an empty string where it was installed."""
+    """Return the Git commit of this package's checkout; an empty string if it was installed."""
     package = Path(__file__).parent
-    # Installed, it may lie within a repository of its user's, whose commit says nothing of it.
+    # An installed package may be inside an unrelated repository.
     if not _git(package, "ls-files", "--error-unmatch", Path(__file__).name):
         return ""
     return _git(package, "rev-parse", "HEAD")
 
 
-def _git(place: Path, *words: str) -> str:
-    """Return what Git prints there; an empty string where it is missing or refuses."""
+def _git(directory: Path, *words: str) -> str:
+    """Return Git's output in a directory; an empty string if Git is missing or fails."""
     try:
-        done = subprocess.run(  # noqa: S603 - nobody else's words
-            ["git", "-C", str(place), *words],  # noqa: S607 - whichever git the user has
+        done = subprocess.run(  # noqa: S603 - all arguments are ours
+            ["git", "-C", str(directory), *words],  # noqa: S607 - the user's git
             capture_output=True,
             text=True,
             timeout=5,

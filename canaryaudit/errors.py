@@ -1,7 +1,7 @@
 """Every error that a user can cause or meet, under one base class.
 
-A message says what is wrong, what was expected, what came, and what to do next, in one line. Only
-``canaryaudit.cli.exit_status`` catches these, for the command line; everything below it raises.
+A message states in one line what is wrong, what was expected, what was received, and what to do next. Only
+``canaryaudit.cli.exit_status`` catches these errors, for the command line; all other modules raise them.
 """
 
 import shlex
@@ -9,19 +9,19 @@ import signal
 
 
 class CanaryAuditError(Exception):
-    """Base class: an error said in one line. Exit status 1."""
+    """Base class: an error with a one-line message. Exit status 1."""
 
 
 class UsageError(CanaryAuditError):
-    """The command line or the plan asks for something that there is not. Exit status 2."""
+    """The command line or the plan is invalid. Exit status 2."""
 
 
 class CorpusError(CanaryAuditError):
-    """The corpus cannot be read, or does not suit the request."""
+    """The corpus cannot be read, or does not fit the request."""
 
 
 class TemplateError(CanaryAuditError):
-    """A template, a slot or a secret is not well formed."""
+    """A template, a slot or a secret is malformed."""
 
 
 class RunDirectoryError(CanaryAuditError):
@@ -29,7 +29,7 @@ class RunDirectoryError(CanaryAuditError):
 
 
 class Damaged(RunDirectoryError):
-    """A file is not what was written there.
+    """A file's contents are not what was written.
 
     Args:
         what: The file.
@@ -47,11 +47,11 @@ class NewerVersion(RunDirectoryError):
 
 
 class ModelError(CanaryAuditError):
-    """A model file is damaged, or does not fit its description."""
+    """A model file is damaged, or does not match its description."""
 
 
 class MeasurementError(CanaryAuditError):
-    """An estimator was asked for something that it cannot give."""
+    """An estimator cannot compute what was requested."""
 
 
 class UnlearningError(CanaryAuditError):
@@ -59,20 +59,20 @@ class UnlearningError(CanaryAuditError):
 
 
 class PeerLost(CanaryAuditError):
-    """Another process of the same job has ended, or never came."""
+    """Another process of the same job ended, or never joined."""
 
     def __init__(self) -> None:
         super().__init__(
-            "another process of this job has ended, or none came in time: nothing is broken; the same command goes on"
+            "another process of this job ended or did not join in time; no data was lost, rerun the command to resume"
         )
 
 
 class Inconclusive(CanaryAuditError):
-    """The work was done, and its outcome must not be relied on. Exit status 4."""
+    """The work finished, but its result is not reliable. Exit status 4."""
 
 
 class Interrupted(BaseException):
-    """A signal ended the command; no ``Exception``, so that nobody takes it for a failure. Exit status 128 + number."""
+    """A signal ended the command; not an ``Exception``, so no handler treats it as a failure. Exit status 128 + n."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(number)
@@ -80,11 +80,11 @@ class Interrupted(BaseException):
 
 
 def one_line(error: BaseException) -> str:
-    """Return what ``error`` says first, short enough to stand inside a one-line message."""
+    """Return the first line of ``error``, short enough for a one-line message."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if len(line) <= 200 else line[:199] + "…"
 
 
 def command(*words: object) -> str:
-    """Return a command line that can be copied into a shell."""
+    """Return a command line quoted for a shell."""
     return shlex.join(str(word) for word in words)

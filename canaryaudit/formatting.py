@@ -1,4 +1,4 @@
-"""How figures are written: the same in every format."""
+"""Number and text formatting, the same in every output format."""
 
 import math
 import re
@@ -9,17 +9,17 @@ from typing import Any
 MISSING = "–"
 MINUS = "\u2212"
 NOTHING_HELD_OUT = "no text was held out"
-"""Said in place of figures of held-out text, where there is none."""
+"""Printed in place of held-out figures if there is no held-out text."""
 
 
 _NAMELESS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0}
-"""Characters that print nothing, and that Unicode nevertheless counts as letters or marks."""
+"""Characters without a visible form that Unicode counts as letters or marks."""
 _HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 def decimal(value: float | None, digits: int = 1) -> str:
-    """Write a number with ``digits`` decimals and a true minus sign, or a dash for none."""
+    """Write a number with ``digits`` decimals and a typographic minus sign; a dash if it is missing."""
     if value is None:
         return MISSING
     text = f"{value:,.{digits}f}"
@@ -27,42 +27,42 @@ def decimal(value: float | None, digits: int = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """Write a change with its sign."""
+    """Format a change with its sign."""
     text = decimal(value, digits)
     return "+" + text if value is not None and value > 0 and text.strip("0.,") else text
 
 
 def shown_change(before: float | None, after: float | None, digits: int) -> float | None:
-    """Return the change between two figures as they are shown, so that whoever subtracts them finds the same."""
+    """Return the change between two figures as they are printed, so the printed figures add up."""
     if before is None or after is None:
         return None
     return round(float(f"{after:.{digits}f}") - float(f"{before:.{digits}f}"), digits)
 
 
 def share_change(before: float | None, after: float | None) -> float | None:
-    """Return the change between two shares as they are shown in percent, as a share."""
+    """Return the change between two shares as they are printed in percent, as a share."""
     change = None if before is None or after is None else shown_change(100 * before, 100 * after, 2)
     return None if change is None else change / 100
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Write an interval in bits; empty where it is a point or unknown."""
+    """Write an interval in bits; empty if it is a single value or unknown."""
     shown = decimal(low), decimal(high)
     return "" if low is None or high is None or shown[0] == shown[1] else f"{shown[0]} to {shown[1]}"
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """Write a share in percent."""
+    """Format a share in percent."""
     return MISSING if share is None else decimal(100 * share, digits) + " %"
 
 
 def points(share: float | None, digits: int = 2) -> str:
-    """Write a change of a share in percentage points."""
+    """Format a change of a share in percentage points."""
     return MISSING if share is None else signed(100 * share, digits) + " points"
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time in the units that suit it."""
+    """Write a duration in suitable units."""
     if seconds is None:
         return MISSING
     if seconds < 100:
@@ -74,7 +74,7 @@ def duration(seconds: float | None) -> str:
 
 
 def guesses(log2: float | None) -> str:
-    """Write a number of guesses given by its logarithm to base 2."""
+    """Write a number of guesses, given its logarithm to base 2."""
     if log2 is None:
         return MISSING
     if log2 < math.log2(1e6):
@@ -87,7 +87,7 @@ def guesses(log2: float | None) -> str:
 
 
 def odds(log2_probability: float | None, *, short: bool = False) -> str:
-    """Write a chance given by its logarithm to base 2, if need be in at most a dozen characters."""
+    """Write a probability, given its logarithm to base 2; in at most a dozen characters if ``short``."""
     if log2_probability is None:
         return MISSING
     chance = 2**log2_probability
@@ -101,22 +101,41 @@ def odds(log2_probability: float | None, *, short: bool = False) -> str:
 
 
 def pvalue(value: float | None) -> str:
-    """Write a probability under a hypothesis."""
+    """Write a p-value."""
     return MISSING if value is None else "below 0.001" if value < 0.001 else decimal(value, 3)
 
 
 def significant(value: float | None) -> str:
-    """Write a quantity of unknown magnitude with three significant digits."""
+    """Write a number with three significant digits."""
     return MISSING if value is None else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", MINUS)
 
 
 def times(factor: float | None) -> str:
-    """Write a speed-up."""
-    return MISSING if factor is None else f"{decimal(factor, 0 if factor >= 10 else 1)} times"
+    """Write a speedup: ``45x``, ``4.2x`` or ``0.40x``."""
+    return MISSING if factor is None else f"{decimal(factor, 0 if factor >= 10 else 1 if factor >= 1 else 2)}x"
+
+
+def relative_speed(speedup: float | None) -> str:
+    """Write a speedup as a comparison: ``4.2x faster``, ``2.5x slower`` or ``equally fast``."""
+    if speedup is None or speedup <= 0:
+        return MISSING
+    ratio = times(max(speedup, 1 / speedup))
+    return "equally fast" if ratio == "1.0x" else f"{ratio} {'faster' if speedup > 1 else 'slower'}"
+
+
+def retraining_time(seconds: float | None, speedup: float | None) -> str:
+    """Write how long retraining takes, and how it compares with the unlearning: ``39.4 s (4.2x slower)``.
+
+    Args:
+        seconds: Duration of the retraining.
+        speedup: That duration divided by the duration of the unlearning; None if it is unknown.
+    """
+    comparison = relative_speed(1 / speedup if speedup else None)
+    return duration(seconds) + (f" ({comparison})" if comparison != MISSING else "")
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number with its noun, in the plural where it needs one."""
+    """Write a number with its noun, in the singular or plural."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{number:,} {noun if number == 1 else plural}"
 
@@ -131,17 +150,16 @@ def _shown(character: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return ``text`` on one line, with every character that would act or stay unseen replaced by a sign.
+    """Return ``text`` on one line, with control and invisible characters replaced by visible symbols.
 
-    A line feed becomes ``↵``; escape and the other control characters, bidirectional overrides, zero-width
-    and unassigned characters become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show.
-    Applying it twice changes nothing.
+    A line feed becomes ``↵``. Escape and other control characters, bidirectional overrides, zero-width and unassigned
+    characters become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show. The function is idempotent.
     """
     return text if _PLAIN.fullmatch(text) else "".join(map(_shown, text))
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return the visible form of ``text``, at most ``limit`` characters, the middle replaced by its length."""
+    """Return the visible form of ``text`` in at most ``limit`` characters; the middle is replaced by the length."""
     if len(text) <= limit and len(shown := visible(text)) <= limit:
         return shown
     note = f"…({len(text):,} characters)…"
@@ -152,14 +170,14 @@ def shorten(text: str, limit: int) -> str:
 
 
 def well_formed(text: str) -> str:
-    """Return ``text`` without lone surrogates, which no file can hold."""
+    """Return ``text`` without lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def json_safe(document: str) -> str:
-    r"""Return a JSON document with every unseen character written as ``\uXXXX``; its meaning stays.
+    r"""Return a JSON document with every invisible character escaped as ``\uXXXX``.
 
-    Such characters can stand only within strings, where an escape means the same.
+    Such characters occur only within strings, where an escape has the same meaning.
     """
 
     def escaped(match: re.Match[str]) -> str:
@@ -173,7 +191,7 @@ def json_safe(document: str) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return a JSON value with null in place of numbers that JSON has no word for."""
+    """Return a JSON value with null in place of infinities and NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,23 +1,37 @@
-"""What a command or a plan file asks for, stage by stage: defaults stand here, with their reasons."""
+"""Options of every command and of plan files, stage by stage, with their defaults and the reasons for them."""
 
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
-from canaryaudit.records import EstimatorName, Method, ProbeEffort, ReportFormat, Scope, SolverName
+from canaryaudit.records import (
+    TRAINED_MODEL,
+    EstimatorName,
+    Method,
+    ModelId,
+    ProbeEffort,
+    ReportFormat,
+    Scope,
+    SolverName,
+)
+from canaryaudit.records.base import MAX_MEMBERS
 
 DEFAULT_TEMPLATE = "My telephone number is {digits:10}."
 DEFAULT_RUNS = Path("runs")
 RETAIN_WINDOWS = 1000
-"""Windows of other text that an update is held to by default: 100,000 characters, beside up to 20,000 weights that
-move. With 300 the accuracy on a novel fell three times as much where secrets are made of letters."""
+"""Default number of windows of other text that regularize an update: 100,000 characters for up to 20,000 weights that
+change. With 300 windows, accuracy on a novel fell three times as much for secrets made of letters."""
+DEFAULT_SHARDS = 5
+SEARCH_BUDGET = 50_000
+"""Prefixes that one search for exact ranks may expand: about two seconds of the 3.3 M-parameter model on two cores, and
+400 MB of states."""
 
 MOST_STEPS = 10_000
-"""Steps of a relearning attack; all its batches are drawn beforehand."""
+"""Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
 _WORDS = {
     "Input should be": "expected",
@@ -27,38 +41,72 @@ _WORDS = {
     "a valid tuple": "a list",
     "a valid ": "a ",
 }
-"""Pydantic's words in plain ones."""
+"""Plain words for Pydantic's."""
+
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+Shards = Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
+T = TypeVar("T", bound=BaseModel)
 
 
 class Options(BaseModel):
-    """Base of all options: immutable, unknown ones are errors, and each bears its flag's name."""
+    """Base of all options: immutable, named after their flags; unknown options are errors.
+
+    The first paragraph of a field's docstring is the help of its flag; a second one says why the default is what it is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
 
+    def configure(self, kind: type[T], **more: object) -> T:
+        """Return a configuration that takes over what it has in common with these options.
+
+        Args:
+            kind: The configuration's class.
+            more: The values of its other fields, or of those that the options leave open.
+        """
+        shared = type(self).model_fields.keys() & kind.model_fields.keys()
+        return kind(**{name: getattr(self, name) for name in shared} | more)
+
 
 class InsertOptions(Options):
-    """What to insert where; as the flags of ``canaryaudit insert``."""
+    """What to insert, and where; the flags of ``canaryaudit insert``."""
 
     corpus: str
-    """A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split]."""
+    """Text file (.txt, .jsonl, .csv or .parquet), corpus name under corpora/, or hub:ID[:split]."""
     column: str | None = None
-    """The column that holds the text, where there are several."""
+    """Column that holds the text."""
     template: tuple[str, ...] | None = None
-    """None for the default template, where something is to be inserted."""
+    """Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
-    """Generated canaries in all; 6 where no secret is given or located: two for each of the default repetitions."""
+    """Total number of secrets to generate. [default: 6, or 0 with --secret or --locate]
+
+    Six are two per default repetition count.
+    """
     repetitions: tuple[int, ...] = (1, 4, 16)
-    """Once, and two steps up: memorization begins somewhere between."""
+    """Repetition counts, dealt out to the canaries in turn.
+
+    Memorization usually begins within the default's range.
+    """
     secret: tuple[str, ...] = ()
+    """Secret to insert; repeatable; masked in every output."""
     locate: tuple[str, ...] = ()
-    """Templates of secrets that stand in the corpus; they are audited where they stand."""
+    """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
     controls: int = Field(default=32, ge=0, le=10_000)
-    """For each template; their mean exposure is then known to a quarter of a bit."""
+    """Control secrets per template: drawn, but never inserted.
+
+    32 determine their mean exposure to a quarter of a bit.
+    """
     space: Literal["digits", "alnum", "any"] | None = None
+    """Measure in a wider space (digits, alnum or any) to reproduce a paper."""
     lowercase: bool = False
+    """Convert the corpus and templates to lower case."""
     skip_chars: int = Field(default=0, ge=0)
+    """Characters to skip at the start of the corpus."""
     holdout: float = 0.05
+    """Share of the text to hold out for evaluation."""
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
     @property
     def num_canaries(self) -> int:
@@ -72,81 +120,142 @@ class InsertOptions(Options):
         return self.template if self.template is not None else (DEFAULT_TEMPLATE,) if inserting else ()
 
 
-class TrainOptions(Options):
-    """How to train; as the flags of ``canaryaudit train``."""
+class TrainingSettings(Options):
+    """What the options of training and the configuration made of them share."""
 
     size: Literal["small", "paper"] = "small"
-    epochs: int | None = Field(default=None, gt=0)
-    """None for the size's own: 24 for small, 40 for paper."""
+    """Model size: small (1 x 512 LSTM units) or paper (2 x 512)."""
     target_accuracy: float | None = Field(default=None, gt=0, lt=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Stop once this share of training characters is predicted.
+
+    Characters of secrets do not count; an epoch is always finished.
+    """
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
 
-class MeasureOptions(Options):
-    """How to measure; as the flags of ``canaryaudit measure``."""
+class TrainOptions(TrainingSettings):
+    """How to train; the flags of ``canaryaudit train``."""
 
-    samples: int = Field(default=10_000, ge=100, le=100_000_000)
-    estimators: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
-    budget: int = Field(default=50_000, ge=1)
-    """Prefixes that the search for one template's exact ranks may expand."""
+    epochs: int | None = Field(default=None, gt=0)
+    """Passes over the text. [default: 24 for small, 40 for paper]"""
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
+    precision: PrecisionName = "auto"
+    """Training precision: auto, fp32 or bf16."""
+
+
+class MeasurementSettings(Options):
+    """What the options of measuring and the configuration made of them share."""
+
+    num_references: int = Field(default=10_000, ge=100, le=100_000_000, alias="samples")
+    """References to draw from each template's space.
+
+    The default takes seconds, and gives 9 bits of exposure with a tight interval.
+    """
+    estimators: tuple[EstimatorName, ...] = get_args(EstimatorName)
+    """Estimators to run: exact, importance, sampled, skew-normal."""
+    search_budget: int = Field(default=SEARCH_BUDGET, ge=1, alias="budget")
+    """Maximum number of prefixes that the exact rank search expands."""
     precision_bits: float = Field(default=0.1, gt=0)
-    """Half-width of the importance interval that is enough: finer than any decision needs."""
+    """Draw until importance intervals are at most this wide on either side.
+
+    The default is finer than any decision needs.
+    """
     max_draws: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Importance draws of one template; some 20 seconds of the 3.3 M-parameter model on two cores."""
-    probes: ProbeEffort = "default"
-    """In how many ways to ask: ``default`` costs about as much as all else in the measurement."""
-    prompt: tuple[str, ...] = ()
-    """Prompts of the user's own."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the first look at large reference samples; all else is float32."""
+    """Maximum number of importance draws per template.
+
+    The default takes about 20 seconds for the 3.3 M-parameter model on two cores.
+    """
+    prompts: tuple[str, ...] = Field(default=(), alias="prompt")
+    """Also ask after this text; repeatable."""
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
 
-class UnlearnOptions(Options):
-    """How to unlearn; as the flags of ``canaryaudit unlearn``."""
+class MeasureOptions(MeasurementSettings):
+    """How to measure; the flags of ``canaryaudit measure``."""
+
+    probes: ProbeEffort = "default"
+    """How many other prompts to ask with: none, default or thorough.
+
+    The default costs about as much as the rest of the measurement.
+    """
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
+    precision: PrecisionName = "auto"
+    """Precision of the first pass over large samples: auto, fp32 or bf16.
+
+    Everything else is float32.
+    """
+
+
+class ReplacementSettings(Options):
+    """What every unlearning has, and the options made for it."""
+
+    replacement: str = "decoys"
+    """Replacement: decoys (random strings of the same format), sampled (from the model), text:WORDS (repeated or cut to
+    length), or delete (the whole sentence; first-order only)."""
+    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
+    """Largest allowed accuracy drop on training text outside the secrets."""
+    seed: int = Field(default=0, ge=0)
+    """Random seed."""
+
+
+class ClosedFormSettings(ReplacementSettings):
+    """What the options of unlearning and the configuration of a closed-form update share."""
+
+    scope: Scope | None = None
+    """Layers to update: final-layer, all-layers or both. [default: all-layers; final-layer for text and sampled]"""
+    solver: SolverName = "kronecker"
+    """Solver for all layers: kronecker (L-BFGS from the stored curvature); cg or lissa (few Gauss-Newton steps).
+
+    The stored curvature is paid for once. In equal time, L-BFGS from it removes more than Gauss-Newton steps, after
+    every prompt, and keeps more of the accuracy.
+    """
+    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
+    """Windows of other text that regularize the update; 0: text sampled from the model instead."""
+    tau: float | None = Field(default=None, gt=0)
+    """Step size of the first-order update. [default: searched]"""
+
+
+class UnlearnOptions(ClosedFormSettings):
+    """How to unlearn; the flags of ``canaryaudit unlearn``."""
 
     name: str | None = None
-    """None for the method's name."""
+    """Name of the result. [default: the method]"""
     method: Method = "second-order"
-    scope: Scope | None = None
-    solver: SolverName = "adam"
-    """Of steps over all layers: many preconditioned ones forget more for their time than a few Gauss-Newton steps."""
-    replacement: str = "decoys"
+    """Update: second-order or first-order. Baselines: retrain, fine-tune or sisa (sharded training)."""
     canary: tuple[str, ...] = ()
-    """Ids; empty for every inserted canary."""
-    start: str = Field(default="before", alias="from")
-    """The model to update: ``before``, or ``after-NAME`` for one request after another."""
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
-    """0 for none of the corpus: the model is held to text that it says itself."""
-    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
-    tau: float | None = Field(default=None, gt=0)
-    shards: int | None = Field(default=None, ge=2, le=100)
-    """Of the method sisa; None for its own, 5."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = Field(default=0, ge=0)
+    """Canary to unlearn; repeatable. [default: all]"""
+    start: ModelId = Field(default=TRAINED_MODEL, alias="from")
+    """Model to update: before, or after-NAME to continue from an earlier request."""
+    shards: Shards | None = None
+    """Number of shards for --method sisa, such as 5, 10 or 20. [default: 5]"""
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
 
     @property
     def resolved_name(self) -> str:
-        """The name that the result is kept under."""
+        """The name of the result."""
         return self.name or self.method
 
 
-class AttackOptions(Options):
-    """How to attack what was unlearned; as the flags of ``canaryaudit attack``."""
+class RelearningSettings(Options):
+    """What the options of attacking and the configuration made of them share."""
 
-    name: str | None = None
-    """Which unlearning; None for the last that is more than a baseline."""
-    canary: tuple[str, ...] = ()
-    """Ids; empty for the one that was the most exposed before."""
     steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """Up to a few passes over what an attacker may have of a text; most of a secret's way back is the first few."""
+    """Training steps after which exposure is measured.
+
+    Up to a few passes over the text that an attacker may have; most of the recovery happens in the first few.
+    """
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Of Adam: what someone who knows nothing of the model takes."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The attacker's Adam learning rate.
+
+    The default is the usual choice of an attacker who does not know the model.
+    """
     seed: int = Field(default=0, ge=0)
+    """Random seed."""
 
     @field_validator("steps")
     @classmethod
@@ -156,20 +265,40 @@ class AttackOptions(Options):
         return tuple(sorted(set(steps)))
 
 
+class AttackOptions(RelearningSettings):
+    """How to attack an unlearned model; the flags of ``canaryaudit attack``."""
+
+    name: str | None = None
+    """Unlearning to attack. [default: the last one that is not a baseline]"""
+    canary: tuple[str, ...] = ()
+    """Canary to attack; repeatable. [default: the one most exposed before unlearning]"""
+    device: DeviceName = "auto"
+    """Device: auto, cpu or cuda."""
+
+
 class ReportOptions(Options):
-    """What to report; as the flags of ``canaryaudit report``."""
+    """What to report; the flags of ``canaryaudit report``."""
 
     format: tuple[ReportFormat, ...] = ("html", "md", "json")
+    """Formats to write: html, md, json, junit, model-card."""
     output: Path | None = None
-    """None for reports/<run name>."""
+    """Output directory. [default: reports/<run name>]"""
     fail_above: float | None = Field(default=None, ge=0)
+    """Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed."""
     fail_worse: Path | None = None
-    """An earlier report.json."""
+    """Exit with status 3 if any result is worse than in this earlier report.json."""
     reveal_secrets: bool = False
+    """Show given and located secrets; the report says so."""
 
 
 class Plan(Options):
-    """A whole audit; without a file, that of the embedded corpus."""
+    """A whole audit; the default is the audit of the embedded corpus.
+
+    Examples:
+        >>> plan = Plan(insert=InsertOptions(corpus="notes.txt", repetitions=(1, 8)), train=TrainOptions(epochs=30))
+        >>> plan.train.size, plan.measure.num_references
+        ('small', 10000)
+    """
 
     run: Path = DEFAULT_RUNS / "embedded"
     insert: InsertOptions = InsertOptions(
@@ -185,42 +314,42 @@ class Plan(Options):
     measure: MeasureOptions = MeasureOptions()
     unlearn: tuple[UnlearnOptions, ...] = (UnlearnOptions(),)
     attack: tuple[AttackOptions, ...] = ()
-    """None by default: an attack needs a retrained model beside it, which takes as long as training did."""
+    """Empty by default: an attack needs a retrained model for comparison, which takes as long as training."""
     report: ReportOptions = ReportOptions()
 
 
 def default_run(corpus: str) -> Path:
-    """Return the run directory for a corpus where none was named: ``runs/notes`` for ``texts/notes.txt``."""
+    """Return the default run directory of a corpus: ``runs/notes`` for ``texts/notes.txt``."""
     name = corpus.removeprefix("hub:").split(":")[0] if corpus.startswith("hub:") else corpus
     return DEFAULT_RUNS / (re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "audit")
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan file; without ``run``, its run directory bears the plan's own name.
+    """Read a plan file; without ``run``, the run directory is named after the file.
 
     Raises:
-        UsageError: It cannot be read, is no TOML, or asks for something unknown.
+        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
     """
     try:
         plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no TOML file ({one_line(error)}): mend that place") from error
+        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
     except ValidationError as error:
-        place, fault = describe(error)
-        raise UsageError(f"{path}: {place or 'plan'}: {fault}; see canaryaudit run --help") from error
+        field, fault = describe(error)
+        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
     return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})
 
 
 def describe(error: ValidationError) -> tuple[str, str]:
-    """Return where a validation's first fault is, and what it is; a secret's text is never told."""
+    """Return the field and the description of the first validation error, never with a secret's text."""
     first = error.errors(include_url=False)[0]
     fault = first["msg"]
-    for theirs, ours in _WORDS.items():
-        fault = fault.replace(theirs, ours)
+    for pydantic_words, plain_words in _WORDS.items():
+        fault = fault.replace(pydantic_words, plain_words)
     if first["type"] == "extra_forbidden":
-        fault = "there is no such key"
+        fault = "unknown key"
     elif first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
         fault += f", got {first['input']!r}"
     return ".".join(map(str, first["loc"])), fault

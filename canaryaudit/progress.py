@@ -1,32 +1,32 @@
-"""How stages tell what they do, without knowing about terminals.
+"""Progress reporting, independent of terminals.
 
-Stages call a ``ProgressReporter``; ``canaryaudit.cli.app`` brings one that prints, tests bring one that records.
+Stages call a ``ProgressReporter``. The command line passes one that prints; tests pass one that records.
 """
 
 from typing import Protocol
 
 
 class ProgressReporter(Protocol):
-    """Receives what a stage has to say."""
+    """Receives messages and progress from a stage."""
 
     def info(self, message: str) -> None:
-        """Tell a finished fact, in one sentence."""
+        """Report a finished step, in one sentence."""
 
     def warn(self, message: str) -> None:
-        """Tell what must be known before a figure is relied on; heard even where nothing else is."""
+        """Report what a user must know before relying on a figure; shown even in quiet mode."""
 
     def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
-        """Tell how far ``stage`` is: ``done`` of ``total``, with a few current figures."""
+        """Report progress of ``stage``: ``done`` of ``total``, with a few current figures."""
 
 
 class NullReporter:
-    """A narrator that says nothing."""
+    """A reporter that ignores everything."""
 
     def info(self, message: str) -> None:
-        """Drop the message."""
+        """Ignore the message."""
 
     def warn(self, message: str) -> None:
-        """Drop the message."""
+        """Ignore the message."""
 
     def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
-        """Drop the progress."""
+        """Ignore the progress."""

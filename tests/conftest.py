@@ -64,7 +64,7 @@ def manifest(plan: InsertionPlan) -> Manifest:
         holdout=0.1,
         seed=0,
     )
-    return Manifest(canaryaudit="0.1.0", versions={}, commit="", machine={}, corpus=facts)
+    return Manifest(canaryaudit="0.1.0", versions={}, commit="", machine={}, corpus=facts, warnings=())
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_only_torchrun_makes_several_processes(monkeypatch: pytest.MonkeyPatch) 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ModelError, match="process 3 on this machine finds 2 GPUs: expected one for each process"):
+    with pytest.raises(ModelError, match="process 3 on this machine finds 2 GPUs: expected one per process"):
         ProcessGroup(2, 4).device("cuda")
     assert ProcessGroup(2, 4).device("cpu") == torch.device("cpu")
 
@@ -66,7 +66,7 @@ def meet(server: dist.Store, size: int) -> list[dist.Store]:
     processes = [ProcessGroup(rank, size) for rank in range(size)]
 
     def come(own: ProcessGroup) -> None:
-        found[own.rank] = own._gather(server) if own.rank == 0 else own._come(server)
+        found[own.rank] = own._gather(server) if own.rank == 0 else own._join(server)
 
     threads = [threading.Thread(target=come, args=(own,), daemon=True) for own in reversed(processes)]
     for thread in threads:
@@ -90,16 +90,16 @@ def test_processes_that_were_restarted_do_not_take_the_dead_ones_words_for_their
 
 def test_a_leader_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("canaryaudit.distributed._JOIN_SECONDS", 0.1)
-    with pytest.raises(PeerLost, match="none came in time: nothing is broken; the same command goes on"):
+    with pytest.raises(PeerLost, match="did not join in time; no data was lost, rerun the command to resume"):
         ProcessGroup(0, 2)._gather(dist.HashStore())
 
 
 def test_one_process_speaks() -> None:
     processes = [ProcessGroup(rank, 3) for rank in range(3)]
-    assert all(own.speaks() for own in processes), "nobody to ask yet"
+    assert all(own.reports_errors() for own in processes), "nobody to ask yet"
     for own, store in zip(processes, meet(dist.HashStore(), 3), strict=True):
         own._store = store
-    assert [own.speaks() for own in (processes[1], processes[0], processes[2], processes[1])] == [
+    assert [own.reports_errors() for own in (processes[1], processes[0], processes[2], processes[1])] == [
         True,
         False,
         False,

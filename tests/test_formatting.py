@@ -63,6 +63,17 @@ def test_figures_are_written_alike_everywhere():
     assert figures.interval(2.0, 2.0) == ""
 
 
+def test_a_speedup_is_worded_in_the_right_direction():
+    assert figures.relative_speed(4.2) == "4.2x faster"
+    assert figures.relative_speed(0.4) == "2.5x slower"
+    assert figures.relative_speed(1.01) == "equally fast"
+    assert figures.relative_speed(None) == figures.relative_speed(0.0) == figures.MISSING
+    assert figures.retraining_time(39.4, 4.2) == "39.4 s (4.2x slower)"
+    assert figures.retraining_time(20.0, 0.4) == "20.0 s (2.5x faster)"
+    assert figures.retraining_time(20.0, None) == "20.0 s"
+    assert [figures.times(factor) for factor in (45.4, 4.25, 0.4)] == ["45x", "4.2x", "0.40x"]
+
+
 def test_what_json_has_no_word_for_becomes_null():
     value = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": "inf", "d": None, "e": 3}
     assert finite(value) == {"a": [1.5, None, {"b": None}], "c": "inf", "d": None, "e": 3}

@@ -1,5 +1,6 @@
-"""Canaries: the secrets of an audit, and the set of them with their controls."""
+"""Canaries: the secrets of an audit, and the set of canaries and controls."""
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast
@@ -12,13 +13,14 @@ MASK = "•"
 
 
 MAX_EDGES = 10_000_000
-"""Of all templates' spaces together: a thousand with a hundred places of a hundred symbols. More would take minutes."""
+"""Maximum over all templates' spaces: a thousand templates with a hundred positions of a hundred symbols. More would
+take minutes."""
 
 
 class Canary(BaseModel):
     """A template filled with a secret.
 
-    A control is drawn like the others and never inserted.
+    A control is drawn like a canary, but never inserted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,34 +32,48 @@ class Canary(BaseModel):
     completion: str
     """From the first slot's start to the last slot's end: the secret with the fixed text between the slots."""
     repetitions: int
-    """How often it stands in the corpus; 0 for a control."""
+    """How often it occurs in the corpus; 0 for a control."""
     control: bool = False
     origin: Literal["generated", "given", "located"] = "generated"
-    """Drawn, given by the user, or found in the corpus; all but a drawn one are masked in every output."""
+    """Drawn, given by the user, or located in the corpus; given and located ones are masked in every output."""
     places: Annotated[tuple[int, ...], FailFast()] = ()
-    """Character offsets in the run's corpus.txt at which the canary's text begins."""
+    """Character offsets of the canary's text in the run's corpus.txt."""
+
+    @cached_property
+    def parsed_template(self) -> Template:
+        """The template's parts."""
+        return Template.parse(self.template)
 
     @property
     def masked(self) -> bool:
-        """Whether outputs must hide the secret unless told otherwise."""
+        """Whether outputs must hide the secret by default."""
         return self.origin != "generated"
 
 
 class CanarySet(BaseModel):
-    """All canaries and controls of a run, with what their spaces depend on: the contents of canaries.json."""
+    """All canaries and controls of a run, and the definition of their spaces: the contents of canaries.json.
+
+    Examples:
+        >>> text = "my code is {digits:4}."
+        >>> canary = Canary(id="canary-01", template=text, completion="0123", repetitions=8)
+        >>> control = Canary(id="control-01", template=text, completion="9630", repetitions=0, control=True)
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=(canary, control))
+        >>> [canary.id for canary in canary_set.controls], canary_set.space(Template.parse(text)).size
+        (['control-01'], 10000)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
     corpus_symbols: str
-    """The corpus vocabulary before any canary: what an ``any`` slot ranges over."""
+    """The symbols of the corpus without canaries: the alphabet of an ``any`` slot."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
-    """Measure against this alphabet in every slot, instead of the slot's own."""
+    """Measure with this alphabet in every slot, instead of the slot's alphabet."""
     canaries: Annotated[tuple[Canary, ...], FailFast()]
 
     @property
     def inserted(self) -> tuple[Canary, ...]:
-        """The canaries that stand in the corpus."""
+        """The canaries that occur in the corpus."""
         return tuple(canary for canary in self.canaries if not canary.control)
 
     @property
@@ -73,15 +89,15 @@ class CanarySet(BaseModel):
         return groups
 
     def space(self, template: Template) -> Space:
-        """Return the space R that exposure of ``template``'s canaries is measured in."""
+        """Return R, the space in which the exposure of ``template``'s canaries is measured."""
         return (template.widened(self.wider_space) if self.wider_space else template).space(self.corpus_symbols)
 
 
 def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
-    """Return at which place of the text what should stand; None where canaries contradict their templates.
+    """Return the strings that the text must hold, with their offsets; None if canaries contradict their templates.
 
     Args:
-        canary_set: As somebody may have written it.
+        canary_set: The set, read from an untrusted file.
     """
     identifiers = [canary.id for canary in canary_set.canaries]
     sound, edges = len(set(identifiers)) == len(identifiers), 0

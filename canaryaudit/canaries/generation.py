@@ -1,4 +1,4 @@
-"""Secrets for canaries and controls: given ones checked, others drawn, all telling apart and none in the corpus."""
+"""Secrets for canaries and controls: given ones checked, others drawn; all distinct and absent from the corpus."""
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -18,26 +18,26 @@ from canaryaudit.errors import CorpusError, TemplateError
 T = TypeVar("T")
 
 MIN_TELLING_LENGTH = 6
-"""Shorter strings stand in any text by chance, so a shorter secret is looked for only in its template."""
+"""Shorter strings occur in any text by chance, so a shorter secret is only searched for within its template."""
 MAX_DRAWS = 10_000
-"""Draws for one secret; a space in which so many fail is as good as full."""
+"""Maximum draws for one secret; if all fail, the space counts as full."""
 
-# One stream of random numbers for each purpose: more controls must not move the canaries.
+# One stream of random numbers per purpose: adding controls must not change the canaries.
 _SECRETS, _CONTROLS = 1, 3
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A completion, with the strings that give it away wherever they stand."""
+    """A completion, with the strings that reveal it wherever they occur."""
 
     template: Template
     completion: str
 
     @cached_property
     def telling(self) -> tuple[str, ...]:
-        """The canary's text, and its bare secret if no text holds it by chance."""
+        """The canary's text, and the bare secret if it is too long to occur by chance."""
         strings = [self.template.fill(self.completion)]
-        # Choices are words of the language: that they stand in the text says nothing.
+        # Choices are ordinary words: their occurrence in the text reveals nothing.
         if any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts):
             bare = dict.fromkeys((self.completion, self.template.secret_of(self.completion)))
             strings += [string for string in bare if len(string) >= MIN_TELLING_LENGTH]
@@ -45,61 +45,61 @@ class Secret:
 
     @cached_property
     def sought(self) -> tuple[str, ...]:
-        """The shortest of these strings: where a longer one stands, one of them does."""
+        """The shortest of these strings: wherever a longer one occurs, one of these does."""
         short = self.telling[1:] or self.telling[:1]
-        return tuple(own for own in short if not any(other != own and other in own for other in short))
+        return tuple(string for string in short if not any(other != string and other in string for other in short))
 
     def stands_in(self, text: str) -> bool:
-        """Tell whether any of the strings that give it away stands in ``text``."""
+        """Return whether any string that reveals the secret occurs in ``text``."""
         return any(string in text for string in self.telling)
 
     def clashes_with(self, other: "Secret") -> bool:
-        """Tell whether inserting one would insert the other too, or make them one member of R."""
+        """Return whether inserting one secret would also insert the other, or both are the same member of R."""
         if self.template == other.template and self.completion == other.completion:
             return True
         return self.stands_in(other.telling[0]) or other.stands_in(self.telling[0])
 
 
 class CorpusIndex:
-    """What is known of strings that stand in a text, or do not.
+    """Records which strings occur in a text.
 
-    A string that was never looked for is taken to be absent, and noted: ``resolve`` then looks for all such strings
-    in one pass, however long the text. What was drawn meanwhile is to be drawn again where one was there after all.
+    A string that was not searched for yet is assumed absent. ``resolve`` then searches for all such strings in one
+    pass. If one of them occurs after all, everything drawn under the assumption must be drawn again.
 
     Args:
-        text: Where to look.
+        text: The text to search.
     """
 
     def __init__(self, text: SpooledText) -> None:
         self._text = text
         self._present: set[str] = set()
         self._absent: set[str] = set()
-        self._supposed: set[str] = set()
+        self._assumed_absent: set[str] = set()
 
     def holds(self, secret: Secret) -> bool:
-        """Tell whether any of the strings that give a secret away is known to stand in the text."""
-        self._supposed.update(own for own in secret.sought if own not in self._absent)
+        """Return whether any string that reveals the secret is known to occur in the text."""
+        self._assumed_absent.update(string for string in secret.sought if string not in self._absent)
         return not self._present.isdisjoint(secret.sought)
 
     def resolve(self) -> bool:
-        """Look for the strings that were taken to be absent; return whether one was there after all."""
-        unknown = self._supposed - self._present
-        found = self._text.holding(unknown)
-        self._present |= found
-        self._absent |= unknown - found
-        self._supposed = set()
-        return bool(found)
+        """Search for the strings that were assumed absent; return whether any occurs after all."""
+        unknown = self._assumed_absent - self._present
+        present = self._text.holding(unknown)
+        self._present |= present
+        self._absent |= unknown - present
+        self._assumed_absent = set()
+        return bool(present)
 
 
 def draw_until_absent(text: SpooledText, draw: Callable[[CorpusIndex], T]) -> T:
-    """Return what ``draw`` makes of the truth about ``text``, in a few passes over it.
+    """Return the result of ``draw`` with full knowledge of ``text``, in a few passes over it.
 
-    The result is that of looking through the text for each secret as it is drawn: in every round what comes before
-    the first string that was wrongly taken to be absent is drawn as it will be.
+    The result equals that of searching the text for each secret as it is drawn. In every round, all draws before the
+    first wrong assumption are final.
 
     Args:
-        text: What the secrets must not stand in.
-        draw: Draws them, always in the same way; what it raises counts once it is based on the truth.
+        text: The text in which the secrets must not occur.
+        draw: Draws the secrets deterministically; an exception counts once no assumption is wrong.
     """
     presence = CorpusIndex(text)
     while True:
@@ -114,37 +114,37 @@ def draw_until_absent(text: SpooledText, draw: Callable[[CorpusIndex], T]) -> T:
 
 
 class SecretGenerator:
-    """Draws secrets, all of them telling apart, none of them in the corpus.
+    """Draws secrets that are distinct and absent from the corpus.
 
     Attributes:
-        presence: What is known of the corpus.
-        symbols: What an ``any`` slot ranges over.
+        presence: The strings known to occur in the corpus.
+        symbols: The alphabet of an ``any`` slot.
         width: Digits of a canary's number.
         inserted: The secrets so far.
-        canaries: A canary for each of them, its places still unknown.
+        canaries: A canary for each secret, without places yet.
     """
 
     def __init__(
         self, presence: CorpusIndex, symbols: str, seed: int, width: int, located: Iterable[Secret] = ()
     ) -> None:
-        """Begin with no secret but ``located`` ones, which stand in the text already."""
+        """Start with the ``located`` secrets only, which already occur in the text."""
         self.presence, self.symbols, self.seed, self.width = presence, symbols, seed, width
         self.inserted: list[Secret] = []
         self.canaries: list[Canary] = []
-        # There may be very many of them: looked up by what they are, not one after another.
+        # There may be very many, so they are looked up by hash instead of compared one by one.
         self._located: dict[int, set[str]] = defaultdict(set)
         for secret in located:
             for string in secret.telling:
                 self._located[len(string)].add(string)
 
     def take_given(self, secrets: Sequence[str], templates: Sequence[Template], repetitions: Sequence[int]) -> None:
-        """Take secrets that the user gave, each in the first template that it fits."""
-        for index, secret in enumerate(secrets):
-            found = self._given(secret, index + 1, templates)
-            self._add(found, repetitions[index % len(repetitions)], "given")
+        """Add the secrets that the user gave, each in the first template that it fits."""
+        for index, text in enumerate(secrets):
+            secret = self._given(text, index + 1, templates)
+            self._add(secret, repetitions[index % len(repetitions)], "given")
 
     def generate(self, count: int, templates: Sequence[Template], repetitions: Sequence[int]) -> None:
-        """Draw secrets, dealt out in turn over repetitions x templates."""
+        """Draw secrets, assigned in turn over repetitions x templates."""
         dealt = list(product(repetitions, templates))
         rng = np.random.default_rng([self.seed, _SECRETS])
         for index in range(count):
@@ -152,7 +152,7 @@ class SecretGenerator:
             self._add(self._drawn(template, rng, ()), times, "generated")
 
     def draw_controls(self, templates: Sequence[Template], count: int) -> list[Canary]:
-        """Draw ``count`` controls of each template."""
+        """Draw ``count`` controls per template."""
         width = max(3, len(str(len(templates) * count)))
         controls: list[Canary] = []
         for index, template in enumerate(templates):
@@ -179,34 +179,34 @@ class SecretGenerator:
             )
         )
 
-    def _given(self, secret: str, number: int, templates: Sequence[Template]) -> Secret:
-        found: Secret | None = None
+    def _given(self, text: str, number: int, templates: Sequence[Template]) -> Secret:
+        secret: Secret | None = None
         refusal = TemplateError("")
         for template in templates:
             try:
-                found = Secret(template, template.completion_of(secret, self.symbols))
+                secret = Secret(template, template.completion_of(text, self.symbols))
                 break
             except TemplateError as error:
                 refusal = error
-        if found is None:
+        if secret is None:
             if len(templates) == 1:
                 raise refusal
             raise TemplateError(
-                f"secret number {number} ({len(secret)} characters) fits the slots of none of the {len(templates)} "
-                "templates: give one character of the slot's alphabet for each place"
+                f"secret number {number} ({len(text)} characters) does not fit the slots of any of the "
+                f"{len(templates)} templates: give one character of the slot's alphabet for each position"
             )
-        if self.presence.holds(found):
+        if self.presence.holds(secret):
             raise CorpusError(
-                f"secret number {number} already stands in the corpus, so that its exposure would not be the canary's: "
-                "give another, remove it from the text, or audit it where it stands with --locate"
+                f"secret number {number} already occurs in the corpus, so its exposure would not be the canary's: give "
+                "another, remove it from the text, or audit it in place with --locate"
             )
-        if self._holds_located(found):
-            raise TemplateError(f"secret number {number} contains a secret that --locate found: give another")
-        if any(found.clashes_with(other) for other in self.inserted):
+        if self._holds_located(secret):
+            raise TemplateError(f"secret number {number} contains a secret located with --locate: give another")
+        if any(secret.clashes_with(other) for other in self.inserted):
             raise TemplateError(
                 f"secret number {number} contains another given secret, or is part of one: give another"
             )
-        return found
+        return secret
 
     def _drawn(self, template: Template, rng: np.random.Generator, taken: Container[str]) -> Secret:
         space = template.space(self.symbols)
@@ -216,12 +216,12 @@ class SecretGenerator:
             if free and not self._holds_located(secret) and not any(map(secret.clashes_with, self.inserted)):
                 return secret
         raise TemplateError(
-            f"template {template.text!r} has {space.size:,} completions, and none is left after {MAX_DRAWS:,} draws: "
-            "ask for fewer canaries or controls, or for a longer slot"
+            f"template {template.text!r} has {space.size:,} completions, and no free one came up in {MAX_DRAWS:,} "
+            "draws: ask for fewer canaries or controls, or use a longer slot"
         )
 
     def _holds_located(self, secret: Secret) -> bool:
-        """Tell whether inserting a secret would insert a located one once more."""
+        """Return whether inserting a secret would also insert a located one."""
         text = secret.telling[0]
         return any(
             text[start : start + length] in strings

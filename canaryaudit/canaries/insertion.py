@@ -1,4 +1,4 @@
-"""Where canaries go: secrets drawn, places chosen; what is then put together is ``assembly``'s."""
+"""Plan an insertion: draw the secrets and choose their places; ``assembly`` then builds the texts."""
 
 import mmap
 from collections.abc import Iterable, Sequence
@@ -31,30 +31,30 @@ from canaryaudit.errors import CorpusError, TemplateError, UsageError
 MAX_COMPLETION_LENGTH = 1_000
 
 _PLACES = 2
-"""The stream of random numbers for places; those of secrets and controls are ``drawing``'s."""
+"""The stream of random numbers for places; ``generation`` has those of secrets and controls."""
 
 
 class InsertionRequest(BaseModel):
-    """What to insert, as the user asked for it; checked when made."""
+    """A validated request for an insertion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     templates: tuple[str, ...]
     num_canaries: int = 0
-    """Generated canaries in total, dealt out in turn over repetitions x templates."""
+    """Total number of generated canaries, assigned in turn over repetitions x templates."""
     repetitions: tuple[int, ...] = (1,)
     secrets: tuple[str, ...] = ()
-    """Secrets that the user gives: a canary each, in the first template that it fits."""
+    """Secrets given by the user: one canary each, in the first template that it fits."""
     located: tuple[str, ...] = ()
-    """Templates of secrets that stand in the corpus: each distinct one becomes a canary where it stands."""
+    """Templates of secrets that occur in the corpus: each distinct secret becomes a canary in place."""
     num_controls: int = 0
-    """Canaries for each template that are drawn and never inserted."""
+    """Controls per template: drawn, but never inserted."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
-    """Measure in this alphabet instead of the slots' own."""
+    """Measure with this alphabet instead of the slots' alphabets."""
     lowercase: bool = False
-    """Lower-case the templates' fixed text, as the corpus was."""
+    """Lower-case the templates' fixed text, as for the corpus."""
     holdout: float = 0.0
-    """Share of the corpus's characters to hold out."""
+    """Share of the characters to hold out."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -69,24 +69,24 @@ class InsertionRequest(BaseModel):
         _ = self.parsed_located
         for repetitions in self.repetitions or (0,):
             if repetitions < 1:
-                raise UsageError(f"--repetitions of {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
+                raise UsageError(f"--repetitions {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
         if self.num_canaries < 0 or self.num_controls < 0:
-            raise UsageError("the numbers of canaries and of controls cannot be negative")
+            raise UsageError("the numbers of canaries and controls cannot be negative: give 0 or more")
         if not self.num_canaries and not self.secrets and not self.located:
-            raise UsageError("nothing to insert: give a number of canaries with --canaries, a --secret, or a --locate")
+            raise UsageError("nothing to audit: give a number of canaries with --canaries, a --secret, or a --locate")
         if (self.num_canaries or self.secrets) and not self.templates:
             raise TemplateError("no template for the canaries to insert: give at least one with --template")
         if len(set(self.secrets)) < len(self.secrets):
-            raise TemplateError("a secret is given twice: give each --secret once, and --repetitions for more copies")
+            raise TemplateError("a secret is given twice: give each --secret once, and use --repetitions for copies")
         if not 0 <= self.holdout < 1:
-            raise UsageError(f"--holdout {self.holdout:g}: expected a share of at least 0 and below 1")
+            raise UsageError(f"--holdout {self.holdout:g}: expected a share from 0 to below 1")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: expected 0 or more")
         return self
 
     @cached_property
     def parsed_templates(self) -> tuple[Template, ...]:
-        """The templates, each once, lower-cased if asked."""
+        """The distinct templates, lower-cased if requested."""
         templates = [Template.parse(text) for text in self.templates]
         if self.lowercase:
             templates = [template.lowercased() for template in templates]
@@ -94,19 +94,19 @@ class InsertionRequest(BaseModel):
 
     @cached_property
     def parsed_located(self) -> tuple[Template, ...]:
-        """The templates to locate, each once, lower-cased if asked."""
+        """The distinct templates to locate, lower-cased if requested."""
         return located_templates(self.located, lowercase=self.lowercase)
 
 
 @dataclass(frozen=True)
 class TemplateSpace:
-    """How many completions a template has.
+    """The size of a template's space.
 
     Attributes:
-        template: The template's text, as its canaries name it.
+        template: The template's text, as in its canaries.
         size: Number of completions in the space that exposure is measured in.
-        bits: log2 of the size: the highest exposure there is.
-        own_bits: log2 of the size of the slots' own space, from which secrets are drawn.
+        bits: log2 of the size: the highest possible exposure.
+        slot_bits: log2 of the size of the slots' space, from which secrets are drawn.
         canaries: Number of canaries in the text.
         controls: Number of controls.
     """
@@ -114,23 +114,23 @@ class TemplateSpace:
     template: str
     size: int
     bits: float
-    own_bits: float
+    slot_bits: float
     canaries: int
     controls: int
 
 
 @dataclass(frozen=True)
 class InsertionPlan:
-    """The audited text, the held-out text, and what was put where.
+    """The training text, the held-out text, and the insertions.
 
     Attributes:
-        assembly: The text to train on, canaries included, and the held-out text, block by block.
-        canary_set: Canaries with their places in the text to train on, and controls.
-        spaces: One for each template.
+        assembly: The training text, including canaries, and the held-out text, block by block.
+        canary_set: Canaries with their places in the training text, and controls.
+        spaces: One per template.
         warnings: What the user should know before relying on the audit.
         num_documents: Documents of the corpus.
-        num_paragraphs: Paragraphs of the corpus, held-out ones included, canaries not.
-        num_boundaries: Places between training paragraphs, where a canary may go.
+        num_paragraphs: Paragraphs of the corpus, including held-out ones, without canaries.
+        num_boundaries: Places between training paragraphs where a canary may be inserted.
     """
 
     assembly: Assembly
@@ -143,37 +143,37 @@ class InsertionPlan:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The symbols of the texts and of every completion that can be measured."""
+        """The symbols of the texts and of all completions in the spaces."""
         return run_vocabulary(self.canary_set)
 
 
 def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
-    """Draw the secrets, choose the places and lay out the texts; the same seed gives the same plan.
+    """Draw the secrets, choose the places and plan the texts; the same seed gives the same plan.
 
-    Canaries stand as paragraphs of their own, only between training paragraphs, each at another place.
-    Secrets are uniform draws from the slots' own space; one that already stands in the corpus, or that
-    could be mistaken for another canary, is drawn again. Located secrets stay where they stand; a paragraph
-    that holds one, in whatever words, is never held out. Only to locate secrets is the whole text held in memory.
+    Each insertion is a separate paragraph between training paragraphs. Secrets are uniform draws from the slots' space.
+    A secret that already occurs in the corpus, or that could be mistaken for another canary, is drawn again. Located
+    secrets stay in place; a paragraph that contains one, in any wording, is never held out. The whole text is in memory
+    only if secrets are located.
 
     Raises:
         TemplateError: A secret fits no template, or a space is too small, too long or not wider.
-        CorpusError: Too few paragraphs, a given secret already stands in the corpus, or one to locate does not.
+        CorpusError: Too few paragraphs, a given secret already occurs in the corpus, or a located one does not.
     """
     num_paragraphs = len(corpus.ends)
     if num_paragraphs < 2 and (request.num_canaries or request.secrets):
         raise CorpusError(
-            f"corpus {corpus.name} is one paragraph of {len(corpus.text):,} characters, and canaries go only "
-            "between paragraphs: break the text with blank lines or line breaks"
+            f"corpus {corpus.name} is one paragraph of {len(corpus.text):,} characters, but canaries are inserted "
+            "between paragraphs: add blank lines or line breaks to the text"
         )
     templates, located = request.parsed_templates, request.parsed_located
     every = tuple(dict.fromkeys((*templates, *located)))
     for template in every:
         _check_spaces(template, request, corpus.symbols)
-    secrets, must_stay = _standing(corpus, located)
+    secrets, must_stay = _locate_in_corpus(corpus, located)
     held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
     occupied = _occupied_boundaries(corpus, held, located)
     num_boundaries = num_paragraphs - int(held.sum()) - 1 - len(occupied)
-    _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would take forever.
+    _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would not terminate.
     total = len(request.secrets) + request.num_canaries + len(secrets)
 
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
@@ -187,9 +187,11 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     num_places = sum(canary.repetitions for canary in draws.canaries)
     chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
     assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
-    found, warnings = _located_canaries(assembly, located, canaries, draws.width)
+    located_canaries, warnings = _located_canaries(assembly, located, canaries, draws.width)
     canary_set = CanarySet(
-        corpus_symbols=corpus.symbols, wider_space=request.wider_space, canaries=(*canaries, *found, *controls)
+        corpus_symbols=corpus.symbols,
+        wider_space=request.wider_space,
+        canaries=(*canaries, *located_canaries, *controls),
     )
     _check_others(canary_set)
     return InsertionPlan(
@@ -204,41 +206,41 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
 
 
 def _check_others(canary_set: CanarySet) -> None:
-    """Raise an error where canaries fill a space: exposure is a rank among those of its members that are none."""
+    """Raise an error if canaries fill a space: exposure is a rank among its other members."""
     for text, members in canary_set.by_template().items():
         inserted = sum(not canary.control for canary in members)
         if inserted and canary_set.space(Template.parse(text)).size <= inserted:
             raise TemplateError(
-                f"every completion of template {text!r} is an inserted canary, which leaves nothing to compare them "
+                f"every completion of template {text!r} is an inserted canary, so there is nothing to compare them "
                 "with: ask for fewer canaries, or use longer slots"
             )
 
 
 def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
-    """Return the vocabulary of a run: the corpus, all spaces' symbols and all templates' text."""
+    """Return the vocabulary of a run: the symbols of the corpus, of all spaces and of all templates."""
     texts = [canary_set.corpus_symbols]
     for text in canary_set.by_template():
         template = Template.parse(text)
-        own, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
-        texts += [template.fixed_text, "".join(own.symbols), "".join(measured.symbols)]
+        drawn, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
+        texts += [template.fixed_text, "".join(drawn.symbols), "".join(measured.symbols)]
     return Vocabulary.of(texts)
 
 
 def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
-    """Mark the characters of a run's corpus that fill a canary's slots.
+    """Mark the characters of a run's training text that fill a canary's slots.
 
     Args:
-        text_length: Number of characters of the run's corpus.
+        text_length: Number of characters of the training text.
         canaries: Canaries with their places; controls have none.
 
     Returns:
         Shape (text_length,), bool.
     """
-    # Memory that is mapped and not asked for in large pages: of a long text only what is marked is ever there.
+    # Anonymous mapping with small pages: only marked parts of a long text take memory.
     memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     mask = np.frombuffer(memory, dtype=bool, count=text_length)
     for canary in canaries:
-        template = Template.parse(canary.template)
+        template = canary.parsed_template
         filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)
         for place in canary.places:
             start = place + len(template.prefix)
@@ -246,24 +248,24 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     return mask
 
 
-def _standing(corpus: Corpus, located: Sequence[Template]) -> tuple[list[Secret], frozenset[int]]:
-    """Return the distinct secrets to locate, and the paragraphs that hold one in whatever words.
+def _locate_in_corpus(corpus: Corpus, located: Sequence[Template]) -> tuple[list[Secret], frozenset[int]]:
+    """Return the distinct located secrets, and the paragraphs that contain one in any wording.
 
     Raises:
-        CorpusError: One of the templates stands nowhere.
+        CorpusError: A template does not occur.
     """
     if not located:
         return [], frozenset()
     text = corpus.text.read()
-    standing = locate(text, located)
-    check_found(text, standing)
-    spans = np.concatenate((occurrence_spans(standing), bare_spans(text, standing)))
-    holding, _ = paragraphs_with(spans, corpus.lengths)
-    return [secret for found in standing for secret in found.secrets], holding
+    matches = locate(text, located)
+    check_found(text, matches)
+    spans = np.concatenate((occurrence_spans(matches), bare_spans(text, matches)))
+    paragraphs, _ = paragraphs_with(spans, corpus.lengths)
+    return [secret for match in matches for secret in match.secrets], paragraphs
 
 
 def _occupied_boundaries(corpus: Corpus, held: np.ndarray, located: Sequence[Template]) -> list[int]:
-    """Return the training paragraphs, counted from 0, that begin within an occurrence; ascending."""
+    """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
     if not located:
         return []
     text = "".join(assemble(corpus, held)[0].training_blocks())
@@ -272,7 +274,7 @@ def _occupied_boundaries(corpus: Corpus, held: np.ndarray, located: Sequence[Tem
 
 
 def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
-    """Return the training paragraphs before which canaries go, of choices among those that may be gone before."""
+    """Map choices among the free boundaries to indices of the training paragraphs after them."""
     numbers = chosen + 1
     for taken in occupied:
         numbers += numbers >= taken
@@ -282,16 +284,18 @@ def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
 def _located_canaries(
     assembly: Assembly, templates: Sequence[Template], inserted: Sequence[Canary], width: int
 ) -> tuple[list[Canary], list[str]]:
-    """Return a canary for each distinct secret that stands in the training text, and what to warn of."""
+    """Return a canary for each distinct secret located in the training text, and warnings."""
     if not templates:
         return [], []
     text = "".join(assembly.training_blocks())
     spans = []
     for canary in inserted:
-        length = len(Template.parse(canary.template).fill(canary.completion))
+        length = len(canary.parsed_template.fill(canary.completion))
         spans += [(place, place + length) for place in canary.places]
-    findings = locate(text, templates, spans)
-    found = [(own.template.text, completion, places) for own in findings for completion, places in own.places.items()]
+    matches = locate(text, templates, spans)
+    secrets = [
+        (match.template.text, completion, places) for match in matches for completion, places in match.places.items()
+    ]
     canaries = [
         Canary(
             id=f"canary-{number:0{width}}",
@@ -301,9 +305,9 @@ def _located_canaries(
             origin="located",
             places=tuple(places),
         )
-        for number, (template, completion, places) in enumerate(found, len(inserted) + 1)
+        for number, (template, completion, places) in enumerate(secrets, len(inserted) + 1)
     ]
-    return canaries, location_warnings(text, findings)
+    return canaries, location_warnings(text, matches)
 
 
 def _generated_insertions(request: InsertionRequest) -> int:
@@ -315,8 +319,8 @@ def _generated_insertions(request: InsertionRequest) -> int:
 def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
     if insertions > boundaries:
         raise CorpusError(
-            f"corpus {corpus.name} is too short: {insertions:,} insertions need as many places between paragraphs, and "
-            f"its training part has {boundaries:,}; ask for fewer canaries or repetitions, or take a longer text"
+            f"corpus {corpus.name} is too short: {insertions:,} insertions need as many places between paragraphs, but "
+            f"its training part has {boundaries:,}; ask for fewer canaries or repetitions, or use a longer text"
         )
 
 
@@ -325,7 +329,7 @@ def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -
     if length > MAX_COMPLETION_LENGTH:
         raise TemplateError(
             f"the slots of template {template.text!r} take {length:,} characters: expected at most "
-            f"{MAX_COMPLETION_LENGTH:,}"
+            f"{MAX_COMPLETION_LENGTH:,}; use shorter slots"
         )
     if request.wider_space is None:
         return
@@ -345,7 +349,7 @@ def _describe(template: Template, canary_set: CanarySet) -> TemplateSpace:
         template=template.text,
         size=space.size,
         bits=space.bits,
-        own_bits=template.space(canary_set.corpus_symbols).bits,
+        slot_bits=template.space(canary_set.corpus_symbols).bits,
         canaries=sum(canary.template == template.text for canary in canary_set.inserted),
         controls=sum(canary.template == template.text for canary in canary_set.controls),
     )
@@ -355,18 +359,18 @@ def _warnings(templates: Sequence[Template], canary_set: CanarySet) -> tuple[str
     warnings: list[str] = []
     for template in templates:
         if not any(canary.template == template.text for canary in canary_set.inserted):
-            warnings.append(f"template {template.text!r} has no canary: ask for more with --canaries, or leave it out")
+            warnings.append(f"template {template.text!r} has no canary: ask for more with --canaries, or remove it")
         if not template.prefix.strip():
             warnings.append(
-                f"template {template.text!r} has no words before its first slot: its exposure is measured after a line "
+                f"template {template.text!r} has no text before its first slot: its exposure is measured after a line "
                 "break, where any paragraph may begin"
             )
-        own = template.space(canary_set.corpus_symbols).bits
+        drawn = template.space(canary_set.corpus_symbols).bits
         measured = canary_set.space(template).bits
-        if measured > own:
+        if measured > drawn:
             warnings.append(
                 f"--space {canary_set.wider_space}: exposure of {template.text!r} is measured among 2^{measured:.1f} "
-                f"strings, its secrets come from 2^{own:.1f}: up to {measured - own:.1f} bits show that the format was "
-                "learned, not the secret"
+                f"strings, but its secrets are drawn from 2^{drawn:.1f}: up to {measured - drawn:.1f} bits come from "
+                "learning the format, not the secret"
             )
     return tuple(warnings)

@@ -1,4 +1,4 @@
-"""Hiding, in what a model says, the secrets that their owners gave."""
+"""Mask given and located secrets in model output, command lines and messages."""
 
 import re
 from collections import defaultdict
@@ -7,36 +7,33 @@ from itertools import pairwise
 
 from canaryaudit.canaries.canary import MASK, Canary, CanarySet
 from canaryaudit.canaries.space import Slot
-from canaryaudit.canaries.template import Template
 
 OTHERS_MASK = "◦"
-"""Hides what belongs to a secret, but not to the one at hand at this place."""
+"""Hides characters of another secret, or of this secret at another position."""
 
 HIDDEN = "(hidden)"
-"""Stands for a completion of which not even the length may be told."""
+"""Replaces a completion whose length must stay hidden too."""
 
 _SHORTEST_RUN = 4
-
-
 _HIDDEN = MASK * 3
 _SECRET_FLAG = re.compile(r"\A(--secret=).*", re.DOTALL)
 _SHORTEST_TELLING = 4
-"""A shorter secret stands in many words by chance; where those were masked, they would give it away."""
+"""A shorter secret occurs in many words by chance; masking those words would reveal it."""
 
 
 def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
-    """Return a greedy completion without what it gives away of secrets that their owners gave.
+    """Return a greedy completion with given and located secrets masked.
 
-    Canaries with the same words before them share one completion, so that the row of any of them would
-    give away a given one. Of a choice of words nothing is shown: what it is not, and its length, tell it.
+    Canaries with the same prefix share one completion, so the row of any of them would reveal a given one. A choice of
+    words is hidden entirely, since its length or a wrong word would reveal it.
 
     Args:
-        text: What the model says after the canary's prefix.
-        canary: In whose row it is to stand.
+        text: The model's completion of the canary's prefix.
+        canary: The canary in whose row it is shown.
         canary_set: All canaries and controls.
     """
-    prefix = folded(Template.parse(canary.template).prefix)
-    given = [(other, Template.parse(other.template)) for other in canary_set.canaries if other.masked]
+    prefix = folded(canary.parsed_template.prefix)
+    given = [(other, other.parsed_template) for other in canary_set.canaries if other.masked]
     rivals = [(other, template) for other, template in given if folded(template.prefix) == prefix]
     if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
         return HIDDEN
@@ -49,15 +46,15 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
 
 
 def mask_completion(text: str, completion: str, filled: Sequence[bool], sign: str = MASK) -> str:
-    """Hide from ``text`` every slot character that agrees with the secret's at the same place.
+    """Hide every slot character of ``text`` that equals the secret's at the same position.
 
-    What is left tells how much of the secret came out, and nothing of the secret itself.
+    The result shows how much of the secret was completed, but not the secret.
 
     Args:
-        text: A model's completion, or the secret's own.
+        text: A model's completion, or the true one.
         completion: The true completion.
-        filled: For each character of ``completion``, whether it stands in a slot.
-        sign: What to show in a hidden character's place.
+        filled: For each character of ``completion``, whether it fills a slot.
+        sign: The character that replaces a hidden one.
     """
     hidden = [
         sign if index < len(completion) and filled[index] and character == completion[index] else character
@@ -67,9 +64,9 @@ def mask_completion(text: str, completion: str, filled: Sequence[bool], sign: st
 
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Hide from ``text`` every run of four or more characters, or a whole shorter secret, that a secret holds.
+    """Hide every run of ``text`` of four or more characters that is part of a secret, and whole shorter secrets.
 
-    Case does not count. A model's completion may give away a secret one place too early, or another one.
+    Case is ignored. A model's completion may contain a secret at another position, or another secret.
     """
     plain = folded(text)
     hidden = [False] * len(text)
@@ -83,17 +80,17 @@ def hide_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def folded(text: str) -> str:
-    """Return ``text`` without regard to case, character by character."""
+    """Return ``text`` in lower case, character by character."""
     return "".join(lower if len(lower := character.lower()) == 1 else character for character in text)
 
 
 def mask_arguments(argv: Sequence[str], canary_set: CanarySet) -> tuple[str, ...]:
-    """Return a command line, or sentences, without the secrets that their owners gave, in whatever word they stand."""
+    """Return a command line, or messages, with given and located secrets masked inside any word."""
     forms: dict[int, set[str]] = defaultdict(set)
     for canary in canary_set.canaries:
         if canary.masked:
             for form in _telling(canary):
-                for written in (form, repr(form)[1:-1]):  # As a warning quotes a template that holds it.
+                for written in (form, repr(form)[1:-1]):  # As in a warning that quotes a template containing it.
                     forms[len(written)].add(folded(written))
     masked: list[str] = []
     for previous, word in pairwise(("", *argv)):
@@ -105,7 +102,7 @@ def mask_arguments(argv: Sequence[str], canary_set: CanarySet) -> tuple[str, ...
 
 
 def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
-    """Replace every run of ``length`` characters that is one of the folded ``secrets``, from left to right."""
+    """Mask every run of ``length`` characters that is one of the folded ``secrets``, from left to right."""
     plain, start, out = folded(word), 0, ""
     while start < len(word):
         if plain[start : start + length] in secrets:
@@ -116,8 +113,8 @@ def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
 
 
 def _telling(canary: Canary) -> list[str]:
-    """Return the forms of a secret that tell it; a chosen word, which the template names anyway, does not."""
-    template = Template.parse(canary.template)
+    """Return the strings that reveal a secret; a choice of words is excluded, since the template lists it."""
+    template = canary.parsed_template
     if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
         return []
     forms = (canary.completion, template.secret_of(canary.completion))

@@ -26,27 +26,27 @@ WIDER_SPACES = ("digits", "alnum", "any")
 
 
 MAX_COMPLETION, MAX_EDGES = 5_000, 2_000_000
-"""Places of a completion, and the symbols that may stand at each, summed up: memory grows with the places' square."""
+"""Maximum positions of a completion, and symbols summed over positions; memory is quadratic in the positions."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One place to fill: ``length`` symbols of an alphabet, or one of several words."""
+    """A slot to fill: ``length`` symbols of an alphabet, or one of several words."""
 
     kind: str
     length: int = 1
     words: tuple[str, ...] = ()
 
     def alphabet(self, corpus_symbols: str) -> str:
-        """Return the symbols that may stand at each place of the slot (not for ``choice``)."""
+        """Return the symbols allowed at each position of the slot (not for ``choice``)."""
         return corpus_symbols if self.kind == "any" else ALPHABETS[self.kind]
 
 
 class Space:
     """R: the finite, prefix-free set of a template's completions, as an automaton over characters.
 
-    Node 0 is the start, the last node accepts. Choices of words become small tries, so that completions
-    may differ in length. Counts are exact integers, whatever the size.
+    Node 0 is the start; the last node accepts. Choices of words become small tries, so completions may differ in
+    length. Counts are exact integers of any size.
 
     Attributes:
         edges: For each node, the next node by character.
@@ -62,7 +62,11 @@ class Space:
 
     @classmethod
     def of_body(cls, body: Sequence[str | Slot], corpus_symbols: str) -> "Space":
-        """Build the automaton of literals and slots in turn, unless it would take gigabytes."""
+        """Build the automaton of literals and slots.
+
+        Raises:
+            TemplateError: The automaton would take gigabytes.
+        """
         _check_size(body, corpus_symbols)
         edges: list[dict[str, int]] = [{}]
 
@@ -83,7 +87,7 @@ class Space:
 
     @property
     def accept(self) -> int:
-        """The node at which a completion is whole."""
+        """The node at which a completion is complete."""
         return len(self.edges) - 1
 
     @property
@@ -111,7 +115,7 @@ class Space:
         return {character for targets in self.edges for character in targets}
 
     def walk(self, text: str) -> list[int] | None:
-        """Return the nodes passed while reading ``text`` from the start, or None if it leaves the space."""
+        """Return the nodes visited while reading ``text`` from the start, or None if it leaves the space."""
         nodes = [0]
         for character in text:
             target = self.edges[nodes[-1]].get(character)
@@ -121,12 +125,12 @@ class Space:
         return nodes
 
     def __contains__(self, completion: str) -> bool:
-        """Tell whether ``completion`` is a member of R."""
+        """Return whether ``completion`` is a member of R."""
         nodes = self.walk(completion)
         return nodes is not None and nodes[-1] == self.accept
 
     def __iter__(self) -> Iterator[str]:
-        """Yield every member, in the automaton's order; meant for small spaces."""
+        """Yield every member, in the automaton's order; for small spaces."""
         stack = [(0, "")]
         while stack:
             node, text = stack.pop()
@@ -135,7 +139,7 @@ class Space:
             stack.extend((target, text + c) for c, target in reversed(self.edges[node].items()))
 
     def sample(self, rng: np.random.Generator) -> str:
-        """Draw one member, uniformly."""
+        """Draw one member uniformly."""
         node, text = 0, ""
         while node != self.accept:
             characters = list(self.edges[node])
@@ -146,19 +150,22 @@ class Space:
 
 
 def _check_size(body: Sequence[str | Slot], corpus_symbols: str) -> None:
-    places = edges = 0
+    positions = edges = 0
     for part in body:
         if isinstance(part, Slot) and part.kind != "choice":
-            places, edges = places + part.length, edges + part.length * len(part.alphabet(corpus_symbols))
+            positions, edges = positions + part.length, edges + part.length * len(part.alphabet(corpus_symbols))
         else:
-            long = len(part) if isinstance(part, str) else sum(map(len, part.words))
-            places, edges = places + long, edges + long
-    if places > MAX_COMPLETION or edges > MAX_EDGES:
-        raise TemplateError(f"the slots have {places:,} places and {edges:,} symbols there: use fewer or shorter slots")
+            length = len(part) if isinstance(part, str) else sum(map(len, part.words))
+            positions, edges = positions + length, edges + length
+    if positions > MAX_COMPLETION or edges > MAX_EDGES:
+        raise TemplateError(
+            f"the slots have {positions:,} positions with {edges:,} symbols: expected at most {MAX_COMPLETION:,} "
+            f"positions and {MAX_EDGES:,} symbols; use fewer or shorter slots"
+        )
 
 
 def _append_trie(edges: list[dict[str, int]], words: Sequence[str]) -> None:
-    """Append the trie of prefix-free ``words`` to the automaton; all of them end in one new last node."""
+    """Append the trie of prefix-free ``words`` to the automaton; all words end in one new last node."""
     start = len(edges) - 1
     nodes = {"": start}
     for word in words:
@@ -166,7 +173,7 @@ def _append_trie(edges: list[dict[str, int]], words: Sequence[str]) -> None:
             if word[:end] not in nodes:
                 nodes[word[:end]] = len(edges)
                 edges.append({})
-    # Inner nodes were numbered word by word; parents come before their children, as counts need.
+    # Inner nodes are numbered word by word, so parents come before children, as the counts require.
     last = len(edges)
     edges.append({})
     for word in words:

@@ -1,8 +1,7 @@
-"""Templates, the space R of their fillings, and the canaries drawn from it.
+"""Templates: text with slots, such as ``my number is {digits:3}-{digits:4}!``.
 
-A template is text with slots, ``my number is {digits:3}-{digits:4}!``. What stands before its first
-slot is the *prefix* that an attacker types; from the first slot's start to the last slot's end is the
-*completion*, whose log-perplexity is measured; the rest is the *suffix*.
+The text before the first slot is the *prefix*, which an attacker types. The text from the start of the first slot to
+the end of the last is the *completion*, whose log-perplexity is measured. The rest is the *suffix*.
 """
 
 import re
@@ -14,7 +13,7 @@ from canaryaudit.canaries.space import SLOT_KINDS, Slot, Space
 from canaryaudit.errors import TemplateError
 
 MAX_TEMPLATE = 10_000
-"""Characters of a template: no sentence is so long."""
+"""Maximum characters of a template, longer than any sentence."""
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HELP = "write {digits:N}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N} or {choice:a|b}"
@@ -28,14 +27,14 @@ def _parse_slot(body: str, template: str) -> Slot:
         words = tuple(dict.fromkeys(argument.split("|")))
         if len(words) < 2 or "" in words:
             raise TemplateError(f"slot {{{body}}} needs at least two words: write {{choice:red|green}}")
-        # Sorted, a word that begins another stands right before one that it begins.
+        # In sorted order, a prefix of other words directly precedes one of them.
         for word, following in pairwise(sorted(words)):
             if following.startswith(word):
                 raise TemplateError(
-                    f"slot {{{body}}}: {word!r} is the beginning of another choice; add a closing character to each"
+                    f"slot {{{body}}}: {word!r} is a prefix of another choice; append the same character to each"
                 )
         return Slot(kind, words=words)
-    # Counting fillings takes memory that grows with the square of the length.
+    # Counting completions takes memory that is quadratic in the length.
     if not re.fullmatch(r"0*[1-9][0-9]{0,2}", argument):
         raise TemplateError(
             f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, got {argument!r}"
@@ -45,27 +44,34 @@ def _parse_slot(body: str, template: str) -> Slot:
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed template: literal text and slots in turn.
+    """A parsed template: literal text and slots.
 
     Attributes:
         text: As the user wrote it.
         parts: Literals (``str``) and ``Slot``, in order; at least one slot.
+
+    Examples:
+        >>> template = Template.parse("my code is {digits:4}.")
+        >>> template.prefix, template.suffix, template.fill("0123")
+        ('my code is ', '.', 'my code is 0123.')
+        >>> template.space("").size
+        10000
     """
 
     text: str
     parts: tuple[str | Slot, ...]
 
     @classmethod
-    @lru_cache(maxsize=1024)  # there may be thousands of canaries of one template, and each is asked for its own
+    @lru_cache(maxsize=1024)  # thousands of canaries may share one template, and each parses it
     def parse(cls, text: str) -> "Template":
-        """Parse ``text``; ``{{`` and ``}}`` stand for braces.
+        """Parse ``text``; ``{{`` and ``}}`` are literal braces.
 
         Raises:
-            TemplateError: No slot, an unknown slot, a length below 1, a lone brace, or more text than a template has.
+            TemplateError: No slot, an unknown slot, a length below 1, a single brace, or a text that is too long.
         """
         if len(text) > MAX_TEMPLATE:
             raise TemplateError(
-                f"a template of {len(text):,} characters: expected at most {MAX_TEMPLATE:,}; shorten it"
+                f"a template has {len(text):,} characters: expected at most {MAX_TEMPLATE:,}; shorten it"
             )
         parts: list[str | Slot] = []
 
@@ -82,7 +88,7 @@ class Template:
             if match[0] in ("{{", "}}"):
                 literal(match[0][0])
             elif match[1] is None:
-                raise TemplateError(f"lone {match[0]!r} in template {text!r}: double it for the character itself")
+                raise TemplateError(f"single {match[0]!r} in template {text!r}: double it for a literal brace")
             else:
                 parts.append(_parse_slot(match[1], text))
         literal(text[position:])
@@ -102,17 +108,17 @@ class Template:
 
     @cached_property
     def body(self) -> tuple[str | Slot, ...]:
-        """The slots and the fixed text between them: what a completion is made of."""
+        """The slots and the fixed text between them: the parts of a completion."""
         start = 1 if self.prefix else 0
         return self.parts[start : len(self.parts) - (1 if self.suffix else 0)]
 
     @property
     def fixed_text(self) -> str:
-        """All of the template's own characters, without the slots."""
+        """The template's literal text, without the slots."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
     def lowercased(self) -> "Template":
-        """Return the template with its fixed text in lower case; slots stay."""
+        """Return the template with its fixed text in lower case; slots are unchanged."""
         text, position = "", 0
         for match in _SLOT.finditer(self.text):
             text += self.text[position : match.start()].lower() + match[0]
@@ -120,7 +126,7 @@ class Template:
         return Template.parse(text + self.text[position:].lower())
 
     def widened(self, kind: str) -> "Template":
-        """Return the template with every slot's alphabet replaced by that of ``kind``, for a wider space."""
+        """Return the template with ``kind``'s alphabet in every slot, for a wider space."""
         for part in self.body:
             if isinstance(part, Slot) and part.kind == "choice":
                 raise TemplateError(f"template {self.text!r}: a choice of words has no wider space; drop --space")
@@ -128,11 +134,11 @@ class Template:
         return Template(self.text, parts)
 
     def space(self, corpus_symbols: str) -> "Space":
-        """Return R, the set of the template's completions; ``any`` slots range over ``corpus_symbols``."""
+        """Return R, the set of the template's completions; ``corpus_symbols`` is the alphabet of ``any`` slots."""
         return Space.of_body(self.body, corpus_symbols)
 
     def completion_of(self, secret: str, corpus_symbols: str) -> str:
-        """Return the completion whose slots hold ``secret``, given with or without the fixed text between them.
+        """Return the completion that contains ``secret``, given with or without the fixed text between slots.
 
         Raises:
             TemplateError: The secret does not fill the slots.
@@ -150,7 +156,7 @@ class Template:
         if rest or completion not in space:
             raise TemplateError(
                 f"a secret of {len(secret)} characters does not fit the slots of template {self.text!r}: "
-                "give one character of the slot's alphabet for each place"
+                "give one character of the slot's alphabet for each position"
             )
         return completion
 
@@ -159,7 +165,7 @@ class Template:
         return "".join(c for c, filled in zip(completion, self.filled(completion), strict=True) if filled)
 
     def filled(self, completion: str) -> list[bool]:
-        """Return, for each character of ``completion``, whether it stands in a slot."""
+        """Return, for each character of ``completion``, whether it fills a slot."""
         marks: list[bool] = []
         for part in self.body:
             if isinstance(part, str):

@@ -1,7 +1,6 @@
-"""The command line: parse, call, print; nothing else.
+"""Define the command line: parse, call, print.
 
-The stages are imported where a command needs them: they bring torch along, which takes seconds, and help
-and wrong commands must not wait for it.
+Commands import the stages lazily. The stages import torch, which takes seconds, and --help must not wait for it.
 """
 
 import sys
@@ -23,7 +22,7 @@ from canaryaudit.cli.verify import verify
 
 app = typer.Typer(
     name="canaryaudit",
-    help="Measure, remove and prove the removal of secrets that a language model memorized.",
+    help="Find secrets that a language model memorized, remove them, and verify that they are gone.",
     epilog="\b\nTry it on the embedded corpus, in minutes:\n  canaryaudit run",
     invoke_without_command=True,
     add_completion=False,

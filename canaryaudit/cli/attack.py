@@ -1,4 +1,4 @@
-"""The `attack` command: train an unlearned model further and see what comes back."""
+"""The `attack` command: train an unlearned model further and measure whether its secrets come back."""
 
 from typing import Annotated
 
@@ -10,18 +10,10 @@ from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter
 from canaryaudit.cli.tables import relearning_view
 from canaryaudit.plan import AttackOptions, MeasureOptions
 
-AttackedName = Annotated[
-    str | None,
-    typer.Option("--name", metavar="NAME", help="Which unlearning. [default: the last that is no baseline]"),
-]
-AttackedCanaries = Annotated[
-    list[str] | None,
-    typer.Option("--canary", metavar="ID", help="Whom to attack; repeatable. [default: the most exposed before]"),
-]
-AttackSteps = Annotated[
-    str, typer.Option("--steps", metavar="N,N…", help="Steps of training after which exposure is taken.")
-]
-AttackRate = Annotated[float, typer.Option("--learning-rate", metavar="RATE", help="The attacker's, of Adam.")]
+AttackedName = Annotated[str | None, flags.option(AttackOptions, "name", "NAME")]
+AttackedCanaries = Annotated[list[str] | None, flags.option(AttackOptions, "canary", "ID", "--canary")]
+AttackSteps = Annotated[str, flags.option(AttackOptions, "steps", "N,N…")]
+AttackRate = Annotated[float, flags.option(AttackOptions, "learning_rate", "RATE")]
 
 
 DEFAULTS = AttackOptions()
@@ -35,7 +27,7 @@ def attack(
     canary: AttackedCanaries = None,
     steps: AttackSteps = STEPS,
     learning_rate: AttackRate = DEFAULTS.learning_rate,
-    samples: flags.Samples = flags.MEASURE.samples,
+    samples: flags.Samples = flags.MEASURE.num_references,
     probes: flags.Probes = flags.MEASURE.probes,
     prompt: flags.Prompts = None,
     device: flags.Device = DEFAULTS.device,
@@ -44,10 +36,11 @@ def attack(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Attack what was unlearned by training it further.
+    """Attack an unlearned model by training it further.
 
-    Once on other text only, and once with one window of the secret's own text in every batch; each beside the same
-    on a model retrained without the secret, which is trained first where there is none.
+    Two attacks run: one trains on other text only, the other adds one window of the secret's text to every batch.
+    Each is compared with the same attack on a model retrained without the secret. If there is no such model, it is
+    trained first.
     """
     options = flags.checked(
         AttackOptions,

@@ -1,4 +1,4 @@
-"""What the commands share: opening a run with a narrator at hand, and printing what came of it."""
+"""Helpers that the commands share: open a run, report progress, and print results."""
 
 import json
 import shlex
@@ -28,14 +28,14 @@ M = TypeVar("M", bound=BaseModel)
 
 @contextmanager
 def progress_reporter(quiet: bool, verbose: bool) -> Iterator[TerminalReporter]:
-    """Give a narrator that writes to standard error."""
+    """Yield a progress reporter that writes to standard error."""
     with TerminalReporter(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose) as progress:
         yield progress
 
 
 @contextmanager
 def open_pipeline(path: Path, context: typer.Context, progress: TerminalReporter) -> Iterator["Pipeline"]:
-    """Open a run directory, lock it, and give its stages; torch is imported here and not before."""
+    """Open and lock a run directory and yield its pipeline; torch is imported here, not earlier."""
     run = RunDirectory.open(path)
     with run.lock():
         from canaryaudit.pipeline.pipeline import Pipeline
@@ -44,12 +44,12 @@ def open_pipeline(path: Path, context: typer.Context, progress: TerminalReporter
 
 
 def command_line(context: typer.Context) -> list[str]:
-    """Return the command line as it was typed."""
+    """Return the command line as typed."""
     return ["canaryaudit", *context.obj]
 
 
 def shell_quote(path: Path) -> str:
-    """Return a path so that it can be copied into a shell."""
+    """Return a path quoted for a shell."""
     return visible(shlex.quote(str(path)))
 
 
@@ -60,14 +60,14 @@ def print_json(value: BaseModel | dict[str, Any] | list[Any]) -> None:
 
 
 def show(*views: RenderableType) -> None:
-    """Print on standard output, without escape codes where it is no terminal."""
+    """Print on standard output, without escape codes unless it is a terminal."""
     console = Console(highlight=False)
     for view in views:
         console.print(view, soft_wrap=True)
 
 
 def show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
-    """Print a report's summary, and leave with the gate's status where it failed.
+    """Print a report's summary; exit with the gate's status if the gate failed.
 
     Raises:
         typer.Exit: The gate failed.
@@ -79,7 +79,7 @@ def show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
 
 
 def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool) -> None:
-    """Print several runs beside each other, and leave with the gate's status where it failed.
+    """Print a comparison of several runs; exit with the gate's status if the gate failed.
 
     Raises:
         typer.Exit: The gate failed.
@@ -91,7 +91,7 @@ def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave, where it is wanted."""
+    """Print the version and exit, if requested."""
     if wanted:
         print(f"canaryaudit {canaryaudit.__version__}")
         raise typer.Exit

@@ -1,6 +1,6 @@
-"""How a command ended, whichever way out it took: an exit status and one line, which ``cli`` prints.
+"""Map every way a command can end to an exit status and one line, which ``cli`` prints.
 
-Signals and streams are made ready here too, so that every way out is a quiet one.
+Signals and streams are also prepared here, so no exit prints a traceback.
 """
 
 import errno
@@ -22,20 +22,20 @@ DEBUG = "CANARYAUDIT_DEBUG"
 """Environment variable; with it, an internal error shows its traceback."""
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
-"""As torch says it, of either kind of memory."""
+"""Torch's wording, for host and device memory."""
 
-# The base of what typer raises for a wrong command line: it has no public name of its own in every version.
+# The base class of typer's errors about the command line, which has no public name in some versions.
 _WrongCommandLine: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def outcome_of(command: Callable[[], object]) -> tuple[int, str]:
-    """Call ``command`` and return its exit status, with a line for standard error; empty if there is none to say."""
+    """Call ``command`` and return its exit status and a line for standard error, which may be empty."""
     try:
         result = command()
         return _of_status(result if isinstance(result, int) else OK)
     except typer.Exit as error:
         return _of_status(error.exit_code)
-    except SystemExit as error:  # rich, where nobody reads the output any more
+    except SystemExit as error:  # rich, when the reader of the output is gone
         return (error.code if isinstance(error.code, int) else ERROR), ""
     except (KeyboardInterrupt, typer.Abort):
         return _of_status(INTERRUPTED)
@@ -52,7 +52,7 @@ def _of_status(status: int) -> tuple[int, str]:
 
 def _interrupted(number: int) -> tuple[int, str]:
     name = "" if number == signal.SIGINT else f" ({signal.Signals(number).name})"
-    return 128 + number, f"interrupted{name}: nothing is broken; the same command goes on"
+    return 128 + number, f"interrupted{name}; no data was lost, rerun the command to resume"
 
 
 def _of_failure(error: Exception) -> tuple[int, str]:
@@ -66,15 +66,15 @@ def _of_failure(error: Exception) -> tuple[int, str]:
         case CanaryAuditError():
             return ERROR, str(error)
         case BrokenPipeError():
-            return ERROR, ""  # Whoever read the output has gone.
+            return ERROR, ""  # The reader of the output is gone.
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             return ERROR, "out of memory: use fewer --samples or a smaller --budget"
         case OSError(errno=errno.ENOSPC):
-            return ERROR, f"no space left on the disk{_named(error)}: free some and run the same command again"
+            return ERROR, f"no space left on the disk{_named(error)}: free some space and rerun the command"
         case OSError():
             return (
                 ERROR,
-                f"{error.strerror or one_line(error)}{_named(error)}: check the place and run the command again",
+                f"{error.strerror or one_line(error)}{_named(error)}: check the path and rerun the command",
             )
     if os.environ.get(DEBUG):
         raise error
@@ -93,7 +93,7 @@ def _named(error: OSError) -> str:
 
 
 def raise_on_signals() -> None:
-    """Let a termination or a lost terminal unwind the command as Ctrl-C does, so that nothing half-written stays."""
+    """Let SIGTERM and SIGHUP unwind the command as Ctrl-C does, so no half-written file remains."""
 
     def interrupt(number: int, _: object) -> None:
         raise Interrupted(number)
@@ -104,20 +104,20 @@ def raise_on_signals() -> None:
 
 
 def end_on_signals() -> None:
-    """Let a process that holds nothing end at once and in silence, even while it waits inside a library."""
+    """Let a process without state end immediately and silently, even while it waits inside a library."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
 def ignore_signals() -> None:
-    """Let nothing disturb a process that is on its way out."""
+    """Ignore signals while the process exits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 def prepare_streams() -> None:
-    """Give a closed stream somewhere to go, before a file takes its number, and keep odd encodings from failing."""
+    """Redirect closed streams to /dev/null before a file takes their number; escape what cannot be encoded."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for the process's life
@@ -127,7 +127,7 @@ def prepare_streams() -> None:
 
 
 def silence_standard_output() -> None:
-    """Point standard output to nowhere: what could not be written must not fail again when the interpreter ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Redirect standard output to /dev/null, so the interpreter's final flush does not fail again."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
+    os.close(null_device)

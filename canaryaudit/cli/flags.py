@@ -1,67 +1,77 @@
-"""Flags that several commands share, and how their values become checked options."""
+"""Flags that several commands share, and their conversion to checked options."""
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from canaryaudit.errors import UsageError
-from canaryaudit.plan import MeasureOptions, Options, describe
+from canaryaudit.plan import MeasureOptions, Options, TrainOptions, describe
 
 T = TypeVar("T", bound=Options)
 MEASURE = MeasureOptions()
-"""The defaults of what several commands measure."""
+"""Measurement defaults that several commands share."""
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as `insert -o` made it.")]
+
+def option(kind: type[Options], field: str, metavar: str | None, *flags: str, more: str = "") -> Any:
+    """Return the flag of an option, with the first paragraph of the option's docstring as its help.
+
+    Args:
+        kind: The options.
+        field: The option's name there.
+        metavar: What stands for its value in the help; None for a switch.
+        flags: What the flag is called, if not as the command's parameter.
+        more: To be added to the help.
+    """
+    text = (kind.model_fields[field].description or "").split("\n\n")[0].replace("\n", " ")
+    return typer.Option(*flags, metavar=metavar, help=text + more)
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory made by `insert -o`.")]
 RunArguments = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="A run directory; several are compared on one page.")
+    list[Path], typer.Argument(metavar="RUN", help="Run directory; several are compared on one page.")
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
-Samples = Annotated[int, typer.Option(metavar="N", help="References drawn from each template's space.")]
-Probes = Annotated[
-    str,
-    typer.Option(metavar="EFFORT", help="In how many other ways to ask: none, default or thorough."),
-]
-Prompts = Annotated[
-    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Ask by this text too; repeat for several.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results, warnings and errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say every step, and show every figure.")]
+Device = Annotated[str, option(TrainOptions, "device", "NAME")]
+Seed = Annotated[int, option(TrainOptions, "seed", "N")]
+Samples = Annotated[int, option(MeasureOptions, "num_references", "N")]
+Probes = Annotated[str, option(MeasureOptions, "probes", "EFFORT")]
+Prompts = Annotated[list[str] | None, option(MeasureOptions, "prompts", "TEXT", "--prompt")]
+Json = Annotated[bool, typer.Option("--json", help="Print only one JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only print results, warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every step and figure.")]
 
 
 def checked(kind: type[T], **values: object) -> T:
     """Make options from flags.
 
     Raises:
-        UsageError: A value does not fit.
+        UsageError: A value is invalid.
     """
     try:
         return kind(**values)
     except ValidationError as error:
-        place, fault = describe(error)
-        raise UsageError(f"--{place.split('.')[0].replace('_', '-')}: {fault}") from error
+        field, fault = describe(error)
+        raise UsageError(f"--{field.split('.')[0].replace('_', '-')}: {fault}") from error
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the parts of ``text`` between its commas."""
+    """Split ``text`` at its commas."""
     return tuple(part.strip() for part in text.split(","))
 
 
 def numbers(flag: str, text: str) -> tuple[int, ...]:
-    """Return the whole numbers in ``text`` between its commas.
+    """Parse a comma-separated list of whole numbers.
 
     Raises:
-        UsageError: Something else stands there.
+        UsageError: A part is not a whole number.
     """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{flag} {text!r}: expected whole numbers with commas, such as 1,4,16") from None
+        raise UsageError(f"{flag} {text!r}: expected whole numbers separated by commas, such as 1,4,16") from None
 
 
 def example(command: str) -> str:
-    """Return an epilog that shows ``command``, unbroken, so that it can be copied."""
+    """Return an epilog that shows ``command`` unwrapped, ready to copy."""
     return f"\b\nExample:\n  {command}"

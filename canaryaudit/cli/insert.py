@@ -1,4 +1,4 @@
-"""The `insert` command: put canaries into a corpus, or find secrets in it."""
+"""The `insert` command: insert canaries into a corpus, or locate secrets in it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,65 +10,30 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import plan_view
-from canaryaudit.pipeline.insert import make_run, plan_run
+from canaryaudit.pipeline.insert import find_run, make_run, plan_run
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
 
-CorpusArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CORPUS",
-        help="A .txt, .jsonl, .csv or .parquet file, the name of a corpus under corpora/, or hub:ID[:split].",
-    ),
-]
+CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help=InsertOptions.model_fields["corpus"].description)]
 NewRun = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="RUN", help="The run directory to make. [default: runs/<corpus name>]"),
+    typer.Option("-o", "--output", metavar="RUN", help="Run directory to create. [default: runs/<corpus name>]"),
 ]
 Templates = Annotated[
     list[str] | None,
-    typer.Option(
-        "-t",
-        "--template",
-        metavar="TEXT",
-        help="Text with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable. "
-        f"[default: {DEFAULT_TEMPLATE}]",
-    ),
+    flags.option(InsertOptions, "template", "TEXT", "-t", "--template", more=f" [default: {DEFAULT_TEMPLATE}]"),
 ]
-Canaries = Annotated[
-    int | None,
-    typer.Option(
-        "-n",
-        "--canaries",
-        metavar="N",
-        help="Secrets to generate, in all. [default: 6, or 0 with --secret or --locate]",
-    ),
-]
-Repetitions = Annotated[
-    str, typer.Option("-r", "--repetitions", metavar="N,N…", help="How often to insert them, dealt out in turn.")
-]
-Secrets = Annotated[
-    list[str] | None,
-    typer.Option("--secret", metavar="TEXT", help="A secret of your own; repeatable; masked in every output."),
-]
-Located = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--locate",
-        metavar="TEXT",
-        help="A template of secrets that stand in the corpus: audit them there; repeatable; masked in every output.",
-    ),
-]
-Controls = Annotated[int, typer.Option(metavar="N", help="Secrets for each template that are drawn, never inserted.")]
-WiderSpace = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Measure in a wider space: digits, alnum or any (to reproduce a paper)."),
-]
-Column = Annotated[str | None, typer.Option(metavar="NAME", help="The column that holds the text.")]
-Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case corpus and templates.")]
-SkipChars = Annotated[int, typer.Option(metavar="N", help="Characters to drop from the corpus's start.")]
-Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share of the text held out for evaluation.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")]
-ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace the run that is there, and all made from it.")]
+Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
+Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
+Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
+Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
+Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
+WiderSpace = Annotated[str | None, flags.option(InsertOptions, "space", "NAME")]
+Column = Annotated[str | None, flags.option(InsertOptions, "column", "NAME")]
+Lowercase = Annotated[bool, flags.option(InsertOptions, "lowercase", None, "--lowercase")]
+SkipChars = Annotated[int, flags.option(InsertOptions, "skip_chars", "N")]
+Holdout = Annotated[float, flags.option(InsertOptions, "holdout", "SHARE")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without writing anything.")]
+ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing run and everything made from it.")]
 
 
 DEFAULTS = InsertOptions(corpus="")
@@ -97,7 +62,10 @@ def insert(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Put canaries into a corpus, or find secrets in it."""
+    """Insert canaries into a corpus, or locate secrets in it.
+
+    An existing run made from the same text with the same options is kept unchanged.
+    """
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
@@ -119,10 +87,13 @@ def insert(
     with progress_reporter(quiet, verbose) as progress:
         if dry_run:
             made, _ = plan_run(options)
-            progress.info("Timing a few training steps.")
+            progress.info("Timing a few training steps to estimate the training time.")
             from canaryaudit.pipeline.train import training_seconds
 
             expected = training_seconds(made, TrainOptions())
+        elif plan := None if force else find_run(path, options):
+            made = plan
+            progress.info(f"{path} already exists, made from this text with these options: nothing was written.")
         else:
             _, made = make_run(path, options, command_line(context), replace=force)
         for warning in made.warnings:
@@ -136,12 +107,12 @@ def insert(
 
 
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
-    """Return an insertion as JSON has it; no secret is in it.
+    """Return an insertion as a JSON document, without any secret.
 
     Args:
         made: The plan.
         output: The run directory; None if nothing was written.
-        expected_seconds: What training would take; None if it was not estimated.
+        expected_seconds: Estimated training time; None if not estimated.
     """
     return {
         "schema_version": 1,

@@ -1,4 +1,4 @@
-"""Run the command line in one process or in several, and end with the right exit status."""
+"""Run the command line in one process or several, and exit with the right status."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,12 +18,12 @@ from canaryaudit.errors import Interrupted
 from canaryaudit.formatting import visible
 
 
-def run_command(arguments: Sequence[str], may_speak: Callable[[], bool] = lambda: True) -> int:
-    """Run one command line and return its exit status; an error is said in one line on standard error.
+def run_command(arguments: Sequence[str], may_report: Callable[[], bool] = lambda: True) -> int:
+    """Run one command line and return its exit status; an error prints one line on standard error.
 
     Args:
-        arguments: The command line, without the program.
-        may_speak: Asked before an error is said.
+        arguments: The command line, without the program name.
+        may_report: Called before an error is printed; if it returns False, nothing is printed.
     """
 
     def command() -> object:
@@ -31,11 +31,11 @@ def run_command(arguments: Sequence[str], may_speak: Callable[[], bool] = lambda
         sys.stdout.flush()
         return result
 
-    return _said(command, may_speak)
+    return _status_of(command, may_report)
 
 
 def main() -> NoReturn:
-    """Run the command line, or a process's part in what another one was told, and exit with its status."""
+    """Run the command line, or this process's part of another rank's command, and exit with its status."""
     prepare_streams()
     if environment.rank() > 0:
         sys.exit(_follow())
@@ -48,38 +48,38 @@ def main() -> NoReturn:
     sys.exit(status)
 
 
-def _said(command: Callable[[], object], may_speak: Callable[[], bool]) -> int:
+def _status_of(command: Callable[[], object], may_report: Callable[[], bool]) -> int:
     status, message = outcome_of(command)
-    if message and may_speak():
+    if message and may_report():
         print(f"canaryaudit: {visible(message.strip())}", file=sys.stderr)
     return status
 
 
 def _lead() -> int:
-    """Run the command line as the first of several processes."""
+    """Run the command line as rank 0 of several processes."""
     from canaryaudit import distributed
 
     job = distributed.process_group()
 
-    def may_speak() -> bool:
+    def may_report() -> bool:
         ignore_signals()
-        return job.speaks()
+        return job.reports_errors()
 
     try:
-        status = run_command(sys.argv[1:], may_speak)
-        # After a failure nobody is waited for: torchrun ends the others.
-        return status or _said(job.dismiss, may_speak)
-    except Interrupted as error:  # torchrun ends all when one has ended, while this one is about to say so
+        status = run_command(sys.argv[1:], may_report)
+        # After a failure, torchrun ends the other processes.
+        return status or _status_of(job.dismiss, may_report)
+    except Interrupted as error:  # torchrun ends every process when one ends, also during this one's report
         return 128 + error.number
     finally:
         ignore_signals()
 
 
 def _follow() -> int:
-    """Do this process's part, in silence."""
+    """Do this process's part silently."""
     end_on_signals()
     from canaryaudit import distributed
     from canaryaudit.pipeline.worker import run_worker
 
     job = distributed.process_group()
-    return _said(lambda: run_worker(job), job.speaks)
+    return _status_of(lambda: run_worker(job), job.reports_errors)

@@ -9,20 +9,15 @@ from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import MeasureOptions
+from canaryaudit.records import TRAINED_MODEL, ModelId
 
-ModelName = Annotated[str, typer.Option(metavar="NAME", help="before, after-NAME or all.")]
-Estimators = Annotated[
-    str, typer.Option(metavar="NAME,NAME…", help="Which to compute, of: exact, importance, sampled, skew-normal.")
-]
-Budget = Annotated[int, typer.Option(metavar="N", help="Prefixes that the search for exact ranks may expand.")]
-PrecisionBits = Annotated[
-    float, typer.Option(metavar="BITS", help="Draw until importance intervals reach so far to either side.")
-]
-MaxDraws = Annotated[int, typer.Option(metavar="N", help="Importance draws for each template, at most.")]
-DraftPrecision = Annotated[
-    str, typer.Option("--precision", metavar="NAME", help="Of the first look at large samples: auto, fp32 or bf16.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail.")]
+ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
+Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
+Budget = Annotated[int, flags.option(MeasureOptions, "search_budget", "N")]
+PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", "BITS")]
+MaxDraws = Annotated[int, flags.option(MeasureOptions, "max_draws", "N")]
+DraftPrecision = Annotated[str, flags.option(MeasureOptions, "precision", "NAME")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
 
 
 ESTIMATORS = ",".join(flags.MEASURE.estimators)
@@ -31,10 +26,10 @@ ESTIMATORS = ",".join(flags.MEASURE.estimators)
 def measure(
     context: typer.Context,
     run: flags.RunArgument,
-    model: ModelName = "before",
-    samples: flags.Samples = flags.MEASURE.samples,
+    model: ModelName = str(TRAINED_MODEL),
+    samples: flags.Samples = flags.MEASURE.num_references,
     estimators: Estimators = ESTIMATORS,
-    budget: Budget = flags.MEASURE.budget,
+    budget: Budget = flags.MEASURE.search_budget,
     precision_bits: PrecisionBits = flags.MEASURE.precision_bits,
     max_draws: MaxDraws = flags.MEASURE.max_draws,
     precision: DraftPrecision = flags.MEASURE.precision,
@@ -49,17 +44,22 @@ def measure(
 ) -> None:
     """Measure every secret's exposure under a model.
 
-    The references are taken afresh from that model. Which figure to trust: "exact" is the rank itself, and
-    always right. "importance" is an unbiased estimate with an interval; trust it where its effective sample size
-    is large, which the tool checks. "sampled" is right up to about log2 of the number of references; beyond, it
-    gives only a lower bound. "skew-normal" is the literature's extrapolation, shown for comparison and never used
-    as the headline. Look at the controls first: secrets that were never inserted must average 1.44 bits, or no
-    figure of the measurement is to be trusted. Where canaries were inserted in several numbers of repetitions, a
-    second table says how often a secret must occur to be remembered; -v adds what guessing and sampling cost an
-    attacker. Secrets are then asked for in many other ways ("probes"): after preceding text, truncated, reworded,
-    without the prefix, and with part of the secret known. The worst case of each is judged against references that
-    were asked the very same; its p-value allows for the number of probes. Large samplings keep what is done: after
-    an interruption, the same command goes on.
+    Exposure is how highly the model ranks a secret among all strings of the same format, in bits. Check the
+    controls first: secrets that were never inserted must average 1.44 bits. If they do not, trust no figure.
+
+    "exact" is the rank itself and always right. "importance" is an unbiased estimate with an interval; trust it if
+    its effective sample size is large, which the tool checks. "sampled" is right up to about log2 of the number of
+    references; above that it is only a lower bound. "skew-normal" is the extrapolation from the literature. It is
+    shown for comparison and never used as the headline.
+
+    With several repetition counts, a second table shows how often a secret must occur to be memorized. -v adds the
+    cost of guessing and sampling for an attacker.
+
+    Each secret is also measured after other prompts ("probes"): after preceding text, with the prefix truncated,
+    reworded or missing, and with part of the secret known. The worst case of each secret is compared with references
+    under the same probes. Its p-value accounts for the number of probes.
+
+    Long measurements save their progress: rerun the command to resume.
     """
     options = flags.checked(
         MeasureOptions,
@@ -75,11 +75,11 @@ def measure(
         seed=seed,
     )
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        models = stages.models() if model == "all" else [model]
+        models = stages.session.models() if model == "all" else [ModelId.parse(model)]
         measurements = [stages.measure(name, options) for name in models]
     if as_json:
         print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
     else:
         show(*(measurement_view(measurement, every=verbose) for measurement in measurements))
     if strict and any(m.calibration and not m.calibration.passed for m in measurements):
-        raise Inconclusive("the controls fail: this measurement must not be relied on; see its calibration")
+        raise Inconclusive("the controls failed calibration: do not rely on this measurement; see its calibration")

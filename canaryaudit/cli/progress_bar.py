@@ -1,4 +1,4 @@
-"""The terminal's narrator: a live bar where there is a terminal, a line now and then where there is none."""
+"""Progress on the terminal: a live bar, or occasional lines if the output is not a terminal."""
 
 import time
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from rich.text import Text
 from canaryaudit.formatting import visible
 
 _SECONDS_BETWEEN_LINES = {False: 15.0, True: 1.0}
-"""Between lines of progress, by whether every step is to be said."""
+"""Between lines of progress, by whether the output is verbose."""
 
 
 class _LiveLines(Progress):
-    """A bar with the time left, and below it the current figures, which have a line's width to themselves."""
+    """A bar with the time left, and below it the current figures on a separate line."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Return the bar and the figures."""
@@ -27,7 +27,7 @@ class _LiveLines(Progress):
 
 @dataclass
 class _Pace:
-    """How fast one piece of work goes."""
+    """The speed of one piece of work."""
 
     stage: str
     total: float
@@ -35,23 +35,23 @@ class _Pace:
     first: float
     done: float = 0.0
 
-    def goes_on(self, stage: str, done: float, total: float) -> bool:
-        """Tell whether progress is that of this piece of work, and not of another."""
+    def matches(self, stage: str, done: float, total: float) -> bool:
+        """Return whether progress belongs to this piece of work."""
         return (stage, total) == (self.stage, self.total) and done >= self.done
 
     def seconds_left(self, now: float, done: float, total: float) -> float | None:
-        """Return the time left at the pace so far; None before there is one, and at the end."""
+        """Return the time left at the current pace; None if unknown, and at the end."""
         share = (done - self.first) / (total - self.first) if total > self.first else 1.0
         return (now - self.since) * (1 - share) / share if 0 < share < 1 and now - self.since > 1 else None
 
 
 class TerminalReporter:
-    """Tells on standard error what stages do; a context manager, so that the live line is always taken down.
+    """Prints the progress of stages on standard error; a context manager, which always removes the live line.
 
     Args:
         console: Where to write.
-        quiet: Write warnings only.
-        verbose: Write progress as lines that stay, and often.
+        quiet: Print warnings only.
+        verbose: Print progress as permanent lines, more often.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
@@ -64,31 +64,31 @@ class TerminalReporter:
         self._pace: _Pace | None = None
 
     def __enter__(self) -> "TerminalReporter":
-        """Begin; the live line appears with the first progress."""
+        """Start; the live line appears with the first update."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the live line down."""
-        self._take_down()
+        """Remove the live line."""
+        self._remove_live_line()
 
     def info(self, message: str) -> None:
-        """Print a finished fact with the time since the command began."""
+        """Print a message with the time since the command began."""
         if not self.quiet:
             self._print(message)
 
     def warn(self, message: str) -> None:
-        """Print a warning, whether quiet or not."""
+        """Print a warning, even if quiet."""
         self._print(f"WARNING: {message}")
 
     def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
-        """Move the live line; without a terminal, or when verbose, print a line now and then."""
+        """Update the live line; without a terminal, or if verbose, print occasional lines."""
         if self.quiet:
             return
         if self.console.is_terminal and not self.verbose:
             self._move(stage, done, total, facts)
             return
         now = time.monotonic()
-        if self._pace is None or not self._pace.goes_on(stage, done, total):
+        if self._pace is None or not self._pace.matches(stage, done, total):
             self._pace = _Pace(stage, total, now, done)
         self._pace.done = done
         if now - self._last_line > _SECONDS_BETWEEN_LINES[self.verbose] or (self.verbose and stage != self._stage):
@@ -98,13 +98,13 @@ class TerminalReporter:
             self._print(", ".join(part for part in parts if part))
 
     def _print(self, message: str) -> None:
-        self._take_down()
+        self._remove_live_line()
         elapsed = time.monotonic() - self._started
         self.console.print(Text(f"[{elapsed:6.1f} s] {visible(message)}"), soft_wrap=True)
 
     def _move(self, stage: str, done: float, total: float, facts: str) -> None:
         if self._live is None or stage != self._stage:
-            self._take_down()
+            self._remove_live_line()
             self._stage = stage
             self._live = _LiveLines(
                 TextColumn("{task.description}", markup=False),
@@ -124,7 +124,7 @@ class TerminalReporter:
         if self._task is not None:
             self._live.update(self._task, completed=done, total=total, facts=visible(facts))
 
-    def _take_down(self) -> None:
+    def _remove_live_line(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -9,27 +9,11 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
 from canaryaudit.plan import MeasureOptions, ReportOptions
 
-Formats = Annotated[
-    str,
-    typer.Option("--format", metavar="NAME,NAME…", help="Which to write, of: html, md, json, junit, model-card."),
-]
-ReportDirectory = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where. [default: reports/<run name>]")
-]
-FailAbove = Annotated[
-    float | None,
-    typer.Option(
-        metavar="BITS",
-        help="Exit with status 3 if an inserted canary has more exposure than this, or the verdict exposed.",
-    ),
-]
-FailWorse = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Exit with status 3 if anything is worse than in this earlier report.json."),
-]
-RevealSecrets = Annotated[
-    bool, typer.Option("--reveal-secrets", help="Show secrets given or located; the page says so.")
-]
+Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
+ReportDirectory = Annotated[Path | None, flags.option(ReportOptions, "output", "DIR", "-o", "--output")]
+FailAbove = Annotated[float | None, flags.option(ReportOptions, "fail_above", "BITS")]
+FailWorse = Annotated[Path | None, flags.option(ReportOptions, "fail_worse", "FILE")]
+RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
 
 FORMATS = ",".join(ReportOptions().format)
 
@@ -48,8 +32,8 @@ def report(
 ) -> None:
     """Write a run's report, or compare several runs on one page.
 
-    Trains and measures first where that has not been done. Beside HTML, Markdown and JSON there are JUnit XML for
-    pipelines (junit) and a section to paste into a model card (model-card).
+    Missing training and measurements run first. Besides HTML, Markdown and JSON, it can write JUnit XML for CI
+    pipelines (junit) and a section for a model card (model-card).
     """
     options = flags.checked(
         ReportOptions,

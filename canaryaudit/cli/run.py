@@ -1,4 +1,4 @@
-"""The `run` command: a whole audit, from a plan or on the embedded corpus."""
+"""The `run` command: a whole audit, from a plan file or on the embedded corpus."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import Plan, read_plan
 
 PlanArgument = Annotated[
-    Path | None, typer.Argument(metavar="PLAN.toml", help="What to do. [default: audit the embedded corpus]")
+    Path | None, typer.Argument(metavar="PLAN.toml", help="Plan file. [default: audit the embedded corpus]")
 ]
 PLAN_EXAMPLE = (
     "A plan is a TOML file with the commands' flags as keys:\n\n"
@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Run a whole audit, from insert to report.
 
-    It goes on where it was stopped. What is there already must be what the plan asks for.
+    Rerun the command to resume an interrupted audit. Existing results must match the plan.
     """
     audit = read_plan(plan) if plan else Plan()
     from canaryaudit.pipeline.audit import run_audit
@@ -38,4 +38,4 @@ def run(
         summary, written, failures = run_audit(audit, command_line(context), progress)
     show_report(summary, written, as_json)
     if failures:
-        raise Inconclusive(f"the report is without {', '.join(failures)}, which came to nothing: see the warning above")
+        raise Inconclusive(f"the report lacks {', '.join(failures)}, which gave no result: see the warning above")

@@ -1,4 +1,4 @@
-"""What the commands show of a plan and of a measurement, as renderables and documents; ``cli`` prints them."""
+"""Terminal views of plans, measurements, attacks and verifications, as renderables that the commands print."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
-from canaryaudit.formatting import shorten, visible
+from canaryaudit.formatting import odds, pvalue, shorten, visible
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -22,26 +22,27 @@ from canaryaudit.records import (
 from canaryaudit.runs.verification import PROBLEMS, Verification
 
 MOST_CANARIES, MOST_PLACES = 20, 6
-"""Shown unless all are asked for: what fits a screen, and a line."""
+"""Shown unless all are requested: what fits on a screen, and on a line."""
 
 _ESTIMATORS: tuple[EstimatorName, ...] = ("exact", "importance", "sampled", "skew-normal")
-_ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "its own window"}
+_ATTACKS: dict[RelearningAttack, str] = {"other-text": "other text", "canary-window": "with its text"}
 _KEY = (
-    "\nBy every estimator, with 95 % intervals; ? marks what is not to be trusted. Of\n"
-    "an exact search whose budget was spent there are certified bounds, no figure."
+    "\nAll estimators, with 95 % intervals; ? marks figures that are not reliable. An\n"
+    "exact search that ran out of budget gives certified bounds instead of a figure."
 )
 _ODDS = (
-    "\nGuesses in order of likelihood (log2; = marks a known rank), the chance that the\nsecret is among so many "
-    "completions sampled from the model, and log2 of the\nnumber of samples for an even chance."
+    "\nGuesses in order of likelihood (log2; = marks a known rank), the probability\n"
+    "that the secret is among so many completions sampled from the model, and log2\n"
+    "of the number of samples for an even chance."
 )
 
 
 def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: bool = False) -> RenderableType:
-    """Return an insertion as the terminal shows it.
+    """Return the terminal view of an insertion.
 
     Args:
         made: The plan.
-        expected_seconds: What training would take, if nothing was written; else None.
+        expected_seconds: Estimated training time if nothing was written; else None.
         every: Show all canaries and all their places.
     """
     table = _table(("template", "space, bits", "canaries", "controls"))
@@ -59,26 +60,28 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
     located = [canary for canary in inserted if canary.origin == "located"]
     if located:
         lines.append(
-            f"{len(located):,} located, at {sum(canary.repetitions for canary in located):,} places; nothing is "
-            "inserted for them."
+            f"{len(located):,} located, at {sum(canary.repetitions for canary in located):,} places; these are not "
+            "inserted."
         )
     insertions = sum(canary.repetitions for canary in inserted if canary.origin != "located")
     room = f";\n{made.num_boundaries:,} places between paragraphs for {insertions:,} insertions" if insertions else ""
     lines.append(
-        f"{made.assembly.characters:,} characters to train on, {made.assembly.heldout_characters:,} held out, "
+        f"{made.assembly.characters:,} training characters, {made.assembly.heldout_characters:,} held out, "
         f"{len(made.vocabulary)} symbols{room}."
     )
     if expected_seconds is not None:
-        lines.append(f"Training (small) would take about {_duration(expected_seconds)} here. Nothing was written.")
+        lines.append(
+            f"Training (small) would take about {_duration(expected_seconds)} on this machine. Nothing was written."
+        )
     return Group(table, Text("\n".join(lines)))
 
 
 def measurement_view(measurement: Measurement, *, every: bool = False) -> RenderableType:
-    """Return a measurement as the terminal shows it: the inserted canaries, and the controls in one line.
+    """Return the terminal view of a measurement: the inserted canaries, and the controls in one line.
 
     Args:
-        measurement: What was measured.
-        every: Show all canaries, and all estimators' figures in a second table.
+        measurement: The measurement.
+        every: Show all canaries, and all estimators in a second table.
     """
     inserted = sorted((c for c in measurement.canaries if not c.control), key=lambda c: -c.exposure.bits)
     shown = inserted if every else inserted[:MOST_CANARIES]
@@ -88,7 +91,7 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
         table.add_row(*_measured_row(canary), *(_worst(canary) if worst else ()))
     lines = _and_more(len(inserted), every)
     if calibration := measurement.calibration:
-        verdict = "as they must be" if calibration.passed else f"FAILED: {calibration.note}"
+        verdict = "calibrated" if calibration.passed else f"FAILED: {calibration.note}"
         lines.append(
             f"Controls: {calibration.controls}, mean {calibration.mean_bits:.2f} bits "
             f"(expected {calibration.expected_mean_bits:.2f}), p = {calibration.ks_pvalue:.2g}: {verdict}."
@@ -111,55 +114,53 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             figures = (_estimate(name, canary.estimates.get(name), canary.space_bits) for name in _ESTIMATORS)
             estimates.add_row(Text(shorten(canary.id, 16)), *figures)
         parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
-        if any(canary.extraction.sampling for canary in shown):
-            parts += [Text(_ODDS), _attacks(shown)]
+        parts += [Text(_ODDS), _attacks(shown)]
     return Group(*parts)
 
 
 def relearning_view(record: UnlearningRecord) -> RenderableType:
-    """Return an attack's course as the terminal shows it: exposure by step, beside the retrained model's."""
-    found = record.relearning
-    if found is None:
+    """Return the terminal view of an attack: exposure by step, next to the retrained model's."""
+    relearning = record.relearning
+    if relearning is None:
         return Text(f"{record.name} was not attacked.")
     parts: list[RenderableType] = []
-    for canary in dict.fromkeys(curve.canary for curve in found.curves):
-        curves = [curve for curve in found.curves if curve.canary == canary]
+    for canary in dict.fromkeys(curve.canary for curve in relearning.curves):
+        curves = [curve for curve in relearning.curves if curve.canary == canary]
         heads = [
             head
             for curve in curves
             for head in (_ATTACKS[curve.attack] + (", worst" if curve.probe else ""), "retrained")
         ]
         table = _table(("steps", *heads))
-        for place, step in enumerate((0, *found.steps)):
-            points = [own[place] for curve in curves for own in (curve.unlearned, curve.retrained)]
+        for index, step in enumerate((0, *relearning.steps)):
+            points = [course[index] for curve in curves for course in (curve.unlearned, curve.retrained)]
             table.add_row(str(step), *(f"{point.exposure.bits:.1f}" for point in points))
-        title = (
-            f"Exposure of {shorten(canary, 40)} in bits, {shorten(record.name, 40)} trained further, beside the same on"
-        )
-        parts += [Text(f"{title} {shorten(found.retrained_name, 40)}"), table]
+        models = f"{shorten(record.name, 40)} vs. {shorten(relearning.retrained_name, 40)}"
+        parts += [Text(f"Exposure of {shorten(canary, 40)} in bits under further training: {models}"), table]
     return Group(*parts)
 
 
-def verification_view(found: Verification, *, every: bool = False) -> RenderableType:
-    """Return what was found of a run directory: each file that needs a word, and the commands that repair all.
+def verification_view(verification: Verification, *, every: bool = False) -> RenderableType:
+    """Return the terminal view of a verification: each file with a remark, and the commands that repair all.
 
     Args:
-        found: The findings.
-        every: Show the files with which all is well too.
+        verification: The findings.
+        every: Also show sound files.
     """
-    told = [own for own in found.findings if every or own.state != "sound" or own.detail]
+    findings = verification.findings
+    shown = [finding for finding in findings if every or finding.state != "sound" or finding.detail]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("file", "state", "what"):
         table.add_column(heading, overflow="fold")
-    for own in told:
-        table.add_row(Text(shorten(own.file, 200)), own.state, Text(visible(own.detail)))
-    problems = sum(own.state in PROBLEMS for own in found.findings)
-    number = len(found.findings)
-    verdict = f"All sound: {number:,} files checked." if found.sound else f"{problems:,} of {number:,} to be repaired."
-    parts: list[RenderableType] = [*([table] if told else []), Text(verdict)]
-    if found.repairs:
-        commands = "\n".join(f"  {visible(line)}" for line in found.repairs)
-        parts.append(Text(f"Repair, in this order, then verify again:\n{commands}"))
+    for finding in shown:
+        table.add_row(Text(shorten(finding.file, 200)), finding.state, Text(visible(finding.detail)))
+    problems, number = sum(finding.state in PROBLEMS for finding in findings), len(findings)
+    sound = f"All sound: {number:,} files checked."
+    verdict = sound if verification.sound else f"{problems:,} of {number:,} files need repair."
+    parts: list[RenderableType] = [*([table] if shown else []), Text(verdict)]
+    if verification.repairs:
+        commands = "\n".join(f"  {visible(line)}" for line in verification.repairs)
+        parts.append(Text(f"Run these repairs in order, then verify again:\n{commands}"))
     return Group(*parts)
 
 
@@ -201,27 +202,25 @@ def _estimate(name: EstimatorName, estimate: Estimate | None, space_bits: float)
 
 
 def _disagreement(canaries: Sequence[CanaryMeasurement]) -> str:
-    """Say how far each estimator strays from the headline at most, among canaries and controls."""
-    said = []
+    """Describe each estimator's largest difference from the headline figure, among canaries and controls."""
+    lines = []
     for name in _ESTIMATORS:
         differences = [
-            (own.estimates[name].bits - own.exposure.bits, own.id)
-            for own in canaries
-            if name in own.estimates
-            and name != own.exposure.method
-            and not only_bounds(name, trusted=own.estimates[name].trusted)
+            (canary.estimates[name].bits - canary.exposure.bits, canary.id)
+            for canary in canaries
+            if name in canary.estimates
+            and name != canary.exposure.method
+            and not only_bounds(name, trusted=canary.estimates[name].trusted)
         ]
         if differences:
             bits, identifier = max(differences, key=lambda pair: abs(pair[0]))
-            said.append(f"{name} {bits:+.1f} ({shorten(identifier, 16)})")
-    return "\n  ".join(("Furthest from the headline figure, in bits:", *said)) if said else ""
+            lines.append(f"{name} {bits:+.1f} ({shorten(identifier, 16)})")
+    return "\n  ".join(("Largest difference from the headline figure, in bits:", *lines)) if lines else ""
 
 
 def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
-    """Return the table of exposure against repetitions, and the answer."""
-    from canaryaudit import formatting as figures  # Not at the top: with it come modules that --help must not wait for.
-
-    table = _table(("times", "canaries", "mean exposure", "95 % interval", "greedy", "told from unseen"))
+    """Return the table of exposure by repetition count, and the smallest detected count."""
+    table = _table(("times", "canaries", "mean exposure", "95 % interval", "greedy", "detected"))
     for point in curve.points:
         table.add_row(
             f"{point.repetitions:,}",
@@ -229,41 +228,35 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
             f"{point.mean_bits:.1f} of {point.ceiling_bits:.1f}",
             f"{point.low:.1f}–{point.high:.1f}" + ("*" if point.single else ""),
             f"{point.greedy:,}",
-            ""
-            if point.holm_pvalue is None
-            else f"{'yes' if point.told else 'no'}, p {figures.pvalue(point.holm_pvalue)}",
+            "" if point.holm_pvalue is None else f"{'yes' if point.detected else 'no'}, p {pvalue(point.holm_pvalue)}",
         )
-    told = "none of these" if curve.detected_from is None else f"{curve.detected_from:,}"
-    said = f"Smallest number of repetitions told from secrets never seen: {told}."
+    detected = "none of these" if curve.detected_from is None else f"{curve.detected_from:,}"
+    conclusion = f"Smallest repetition count distinguishable from unseen secrets: {detected}."
     if any(point.single for point in curve.points):
-        said += "\n* of one canary's own measurement: it says nothing of other canaries."
+        conclusion += "\n* from a single canary: the interval does not extend to other canaries."
     heading = f"template {shorten(curve.template, 200)}" if curve.template else "all canaries"
-    return [Text(f"\nBy repetitions, {heading}"), table, Text(said)]
+    return [Text(f"\nBy repetitions, {heading}"), table, Text(conclusion)]
 
 
 def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
-    from canaryaudit import formatting as figures  # Not at the top: with it come modules that --help must not wait for.
-
-    odds = [canary.extraction.sampling for canary in canaries]
-    counts = next(found for found in odds if found)
-    table = _table(("canary", "guesses", *(f"{odds.samples:,}" for odds in counts), "even"))
+    counts = canaries[0].extraction.sampling
+    table = _table(("canary", "guesses", *(f"{count.samples:,}" for count in counts), "even"))
     for canary in canaries:
-        found = canary.extraction
-        known = found.guesses_exact or found.guesses_low_log2 is None or found.guesses_high_log2 is None
+        extraction = canary.extraction
         table.add_row(
             Text(shorten(canary.id, 16)),
-            f"{found.guesses_log2:.1f}{'=' if found.guesses_exact else ''}"
-            if known
-            else f"{found.guesses_low_log2:.1f}–{found.guesses_high_log2:.1f}",
-            *(figures.odds(odds.log2_probability, short=True) for odds in found.sampling),
-            "" if found.even_chance_log2 is None else f"{found.even_chance_log2:.1f}",
+            f"{extraction.guesses_log2:.1f}="
+            if extraction.guesses_exact
+            else f"{extraction.guesses_low_log2:.1f}–{extraction.guesses_high_log2:.1f}",
+            *(odds(count.log2_probability, short=True) for count in extraction.sampling),
+            f"{extraction.even_chance_log2:.1f}",
         )
     return table
 
 
 def _and_more(number: int, every: bool) -> list[str]:
     hidden = 0 if every else number - MOST_CANARIES
-    return [f"and {hidden:,} more; -v shows them"] if hidden > 0 else []
+    return [f"and {hidden:,} more; use -v to show them"] if hidden > 0 else []
 
 
 def _duration(seconds: float) -> str:

@@ -9,15 +9,11 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
 from canaryaudit.plan import TrainOptions
 
-Size = Annotated[str, typer.Option(metavar="NAME", help="small (1 x 512 LSTM units) or paper (2 x 512).")]
-Epochs = Annotated[
-    int | None, typer.Option(metavar="N", help="Passes over the text. [default: 24 for small, 40 for paper]")
-]
-TargetAccuracy = Annotated[
-    float | None, typer.Option(metavar="SHARE", help="Stop once this share of the training text is predicted.")
-]
-Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, fp32 or bf16.")]
-TrainAnew = Annotated[bool, typer.Option("--force", help="Train anew although there is a model.")]
+Size = Annotated[str, flags.option(TrainOptions, "size", "NAME")]
+Epochs = Annotated[int | None, flags.option(TrainOptions, "epochs", "N")]
+TargetAccuracy = Annotated[float | None, flags.option(TrainOptions, "target_accuracy", "SHARE")]
+Precision = Annotated[str, flags.option(TrainOptions, "precision", "NAME")]
+Retrain = Annotated[bool, typer.Option("--force", help="Retrain even if a model exists.")]
 
 
 DEFAULTS = TrainOptions()
@@ -32,14 +28,14 @@ def train(
     device: flags.Device = DEFAULTS.device,
     precision: Precision = DEFAULTS.precision,
     seed: flags.Seed = DEFAULTS.seed,
-    force: TrainAnew = False,
+    force: Retrain = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
     """Train the character LSTM on a run's text.
 
-    After an interruption, the same command goes on.
+    Rerun the command to resume an interrupted training.
     """
     options = flags.checked(
         TrainOptions,

@@ -1,4 +1,4 @@
-"""The `verify` command: find what in a run directory is damaged, missing or stale."""
+"""The `verify` command: find damaged, missing or stale files in a run directory."""
 
 import typer
 
@@ -14,17 +14,17 @@ def verify(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Tell what in a run directory is damaged, missing or stale.
+    """Find damaged, missing or stale files in a run directory.
 
-    Every file is checked against what vouches for it, and each fault is told with the command that repairs it. Nothing
-    is changed. Exit status: 0 all is sound, 1 something is to be repaired.
+    Every file is checked against its recorded checksum or its source. Each fault is listed with the command that
+    repairs it. Nothing is changed. Exit status: 0 if all files are sound, 1 if a repair is needed.
     """
     from canaryaudit.runs.verification import verify_run
 
-    found = verify_run(run)
+    verification = verify_run(run)
     if as_json:
-        print_json(found)
-    elif not (quiet and found.sound):
-        show(verification_view(found, every=verbose))
-    if not found.sound:
+        print_json(verification)
+    elif not (quiet and verification.sound):
+        show(verification_view(verification, every=verbose))
+    if not verification.sound:
         raise typer.Exit(ERROR)

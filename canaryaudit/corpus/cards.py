@@ -1,4 +1,4 @@
-"""Cards of known corpora: where a text comes from, how to tell it, how experiments cut it."""
+"""Cards of known corpora: the source of a text, its checksum, and how published experiments cut it."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ _CORPUS_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def looks_like_a_name(text: str) -> bool:
-    """Tell whether ``text`` could be the name of a known corpus, rather than a path."""
+    """Return whether ``text`` could be the name of a known corpus rather than a path."""
     return _CORPUS_NAME.fullmatch(text) is not None
 
 
@@ -28,29 +28,29 @@ class CorpusCard(BaseModel):
     language: str
     characters: int
     sha256: str | None = None
-    """SHA-256 of the text's UTF-8; without it any text is taken."""
+    """SHA-256 of the text in UTF-8; without it, any text is accepted."""
     source: str
-    """Where the text comes from, in words and a public address."""
+    """The source of the text, in words and as a public URL."""
     file: str
-    """The text's file name beside the card."""
+    """The text's file name, in the card's directory."""
     experiment: str = ""
-    """The flags with which a published experiment cuts the text."""
+    """The flags that reproduce a published experiment's text."""
     notes: str = ""
 
 
 def corpus_directories() -> tuple[Path, ...]:
-    """Return where cards and their texts are looked for: here, in the repository, in an installed package."""
+    """Return the directories to search for cards and texts: the current one, the repository, the installed package."""
     package = Path(__file__).resolve().parents[1]
     return (Path("corpora"), package.parent / "corpora", package / "_corpora")
 
 
 def known_corpora() -> tuple[str, ...]:
-    """Return the names of all corpora that have a card."""
+    """Return the names of all corpora with a card."""
     return tuple(sorted({card.stem for directory in corpus_directories() for card in directory.glob("*.toml")}))
 
 
 def find_card(name: str) -> CorpusCard | None:
-    """Return the card of a known corpus, or None if there is no such card.
+    """Return the card of a known corpus, or None if it has none.
 
     Raises:
         CorpusError: The card is damaged.
@@ -63,5 +63,5 @@ def find_card(name: str) -> CorpusCard | None:
             try:
                 return CorpusCard.model_validate(tomllib.loads(path.read_text("utf-8")))
             except (OSError, ValueError, ValidationError) as error:
-                raise CorpusError(f"corpus card {path} is damaged ({one_line(error)}): mend or remove it") from None
+                raise CorpusError(f"corpus card {path} is damaged ({one_line(error)}): correct or remove it") from None
     return None

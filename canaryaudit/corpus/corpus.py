@@ -1,6 +1,6 @@
-"""Corpora: from documents to one text, its paragraphs and its symbols, block by block whatever its size.
+"""Corpora: documents combined into one text with its paragraphs and symbols, streamed block by block.
 
-Text is kept as it is, line breaks included; documents never run into each other.
+Text is unchanged, line breaks included; a blank line separates documents.
 """
 
 import hashlib
@@ -16,20 +16,14 @@ from canaryaudit.corpus.spooled_text import BLOCK, SpooledText
 from canaryaudit.corpus.vocabulary import NUM_CODE_POINTS, code_points
 from canaryaudit.errors import CorpusError
 
-# Between documents in the text whose SHA-256 identifies a corpus; a plain file is one document.
+# Between documents, in the text that is hashed to identify a corpus; a plain file is one document.
 _DOCUMENT_BREAK = "\n\n"
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _LINE_BREAKS = re.compile(r"\n(?:[^\S\n]*\n)*")
 _LONGEST_WORD = 2**24
-"""Characters after which a run without white space is cut, so that it never fills the memory."""
+"""Maximum characters without white space; longer runs are cut, to bound memory."""
 _DRAWS = 2**20
-"""Paragraphs whose lengths are looked up at once."""
-
-
-# --- symbols ------------------------------------------------------------------------------------------
-
-
-# --- reading ------------------------------------------------------------------------------------------
+"""Paragraphs processed at once."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +32,14 @@ class Corpus:
 
     Attributes:
         name: File name, card name or hub id.
-        text: Its documents, cut and lower-cased as asked, each ended with a blank line.
-        ends: Where its paragraphs end, in characters, shape (paragraphs,), int64; the last is the text's end.
-        symbols: Its characters, sorted, each once.
-        num_documents: How many documents it has; none is blank.
-        sha256: SHA-256 (UTF-8) of the text as read, before it was cut or lower-cased; line breaks count as LF,
-            and a blank line stands between documents.
+        text: The documents, cut and lower-cased as requested, each followed by a blank line.
+        ends: Ends of the paragraphs, in characters, shape (paragraphs,), int64; the last is the text's end.
+        symbols: The distinct characters, sorted.
+        num_documents: Number of documents; none is blank.
+        sha256: SHA-256 (UTF-8) of the text as read, before it was cut or lower-cased; line breaks count as LF, and a
+            blank line separates documents.
         lowercase: Whether the text was lower-cased.
-        skip_chars: Number of characters that were cut from the start.
+        skip_chars: Number of characters skipped at the start.
     """
 
     name: str
@@ -59,7 +53,7 @@ class Corpus:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Characters of every paragraph, the blank lines after it included."""
+        """Length of every paragraph in characters, including the blank lines after it."""
         lengths = self.ends.copy()
         lengths[1:] -= self.ends[:-1]
         return lengths
@@ -69,14 +63,14 @@ def read_corpus(spec: str, *, column: str | None = None, lowercase: bool = False
     """Read a corpus.
 
     Args:
-        spec: A path (plain text is one document; of other formats each row is one), ``hub:ID[:split]``, or the
-            name of a known corpus.
-        column: The column that holds the text; default: the one named ``text``, or the only one of strings.
+        spec: A path (plain text is one document; in other formats each row is one), ``hub:ID[:split]``, or the name
+            of a known corpus.
+        column: The column that holds the text; default: ``text``, or the only column of strings.
         lowercase: Lower-case the text.
-        skip_chars: Number of characters to cut from the start of the first document.
+        skip_chars: Number of characters to skip at the start of the first document.
 
     Raises:
-        CorpusError: Anything that keeps the corpus from being read; the message says what to do.
+        CorpusError: The corpus cannot be read; the message says what to do.
     """
     name, documents = read_documents(spec, column)
     return make_corpus(name, documents, lowercase=lowercase, skip_chars=skip_chars)
@@ -85,28 +79,28 @@ def read_corpus(spec: str, *, column: str | None = None, lowercase: bool = False
 def make_corpus(
     name: str, documents: Iterable[Document], *, lowercase: bool = False, skip_chars: int = 0, block: int = BLOCK
 ) -> Corpus:
-    """Make a corpus of documents, each in one or more pieces, as they come.
+    """Make a corpus from documents, each in one or more pieces.
 
-    A document is cut into paragraphs, each with the blank lines that follow it; one without a blank line but
-    with several lines is cut into its lines. Blank documents are left out.
+    Each document is split into paragraphs, each with the blank lines that follow it. A document with several lines but
+    no blank line is split into lines. Blank documents are dropped.
 
     Args:
-        name: What to call it.
+        name: The corpus's name.
         documents: Their texts; line breaks are LF.
         lowercase: Lower-case the text.
-        skip_chars: Number of characters to cut from the start of the first document.
-        block: Characters to work on at once.
+        skip_chars: Number of characters to skip at the start of the first document.
+        block: Characters to process at once.
 
     Raises:
-        CorpusError: There is nothing but white space, or nothing is left of the first document.
+        CorpusError: There is only white space, or nothing is left of the first document.
     """
     if skip_chars < 0:
         raise CorpusError(f"cannot skip {skip_chars} characters: expected 0 or more")
     digest = hashlib.sha256()
     cutter = _Cutter(lowercase, block)
-    telling = filter(None, map(_begun, documents))
+    nonblank = filter(None, map(_begun, documents))
     number = 0
-    for number, document in enumerate(telling, 1):
+    for number, document in enumerate(nonblank, 1):
         counted = _Counted(document)
         hashed = _hashed(counted, digest, _DOCUMENT_BREAK if number > 1 else "")
         if number == 1 and skip_chars:
@@ -114,12 +108,12 @@ def make_corpus(
             if rest is None:
                 raise CorpusError(
                     f"skipping {skip_chars:,} characters leaves nothing of the {counted.characters:,} of corpus {name}"
-                    f"{'' if next(telling, None) is None else chr(39) + 's first document'}: skip fewer"
+                    f"{'' if next(nonblank, None) is None else chr(39) + 's first document'}: skip fewer"
                 )
             hashed = rest
         cutter.add(hashed)
     if not number:
-        raise CorpusError(f"corpus {name} is empty: expected text, got nothing but white space")
+        raise CorpusError(f"corpus {name} is empty: expected text, got only white space")
     return Corpus(
         name,
         cutter.text,
@@ -149,7 +143,7 @@ def _then(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 class _Counted:
-    """Pieces, and how many characters they had so far."""
+    """Pieces of text, with a count of the characters so far."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
@@ -178,14 +172,14 @@ def _without_start(pieces: Iterable[str], skip: int) -> Iterator[str]:
 
 
 class _Cutter:
-    """Puts documents together to one text, and notes where paragraphs end and which characters there are.
+    """Joins documents into one text, and records the ends of paragraphs and the characters.
 
-    Work is cut where white space begins: no run of blank lines is torn apart, and no word, at whose end a
-    Greek sigma has another small letter than within.
+    Text is processed in parts that end before white space. No run of blank lines is split, and no word: a Greek sigma
+    has another lower case at the end of a word.
 
     Attributes:
         text: The text so far.
-        ends: Where its paragraphs end.
+        ends: Ends of its paragraphs.
     """
 
     def __init__(self, lowercase: bool, block: int) -> None:
@@ -199,7 +193,7 @@ class _Cutter:
         return "".join(map(chr, np.flatnonzero(self._seen)))
 
     def add(self, document: Iterable[str]) -> None:
-        """Add a document, which is not blank."""
+        """Add a document that is not blank."""
         start = len(self.text)
         lines, by_blank_lines = array("q"), False
 
@@ -237,7 +231,7 @@ class _Cutter:
         if len(self.ends):
             self.ends.extend(lines)
         else:
-            self.ends = lines or self.ends  # Of one great text of lines there is no room for two.
+            self.ends = lines or self.ends  # One huge text of lines leaves no memory for two arrays.
         self.ends.append(len(self.text))
 
     def _put(self, text: str) -> None:
@@ -246,34 +240,34 @@ class _Cutter:
 
 
 def ends_with_blank_line(text: str) -> bool:
-    """Tell whether nothing but white space stands between the last two line breaks, and nothing after them."""
+    """Return whether ``text`` ends with a line break that follows an empty or blank line."""
     return text.endswith("\n") and text[:-1].rstrip(" \t").endswith("\n")
 
 
 def hold_out(lengths: np.ndarray, share: float, seed: int, keep: Iterable[int] = ()) -> np.ndarray:
-    """Split paragraphs, by seeded chance, into training and held-out ones.
+    """Split paragraphs at random into training and held-out ones.
 
-    Paragraphs are held out until ``share`` of all characters is reached. Ones longer than that share are
-    passed over, so that a single giant does not swallow the text; where all are, the shortest is taken.
+    Paragraphs are held out until ``share`` of all characters is reached. Paragraphs longer than that share are
+    skipped, so one huge paragraph does not use up the text; if all are longer, the shortest is held out.
 
     Args:
         lengths: The paragraphs' lengths, shape (n,).
         share: Share of characters to hold out, at least 0 and below 1.
-        seed: Seed of the choice.
+        seed: Random seed.
         keep: Numbers of paragraphs that must stay in the training text.
 
     Returns:
-        Whether each is held out, shape (n,), bool; never all are.
+        Whether each is held out, shape (n,), bool; at least one is not.
 
     Raises:
-        CorpusError: There is but one paragraph, or none may be held out.
+        CorpusError: There is only one paragraph, or none may be held out.
     """
     held = np.zeros(len(lengths), dtype=bool)
     if share == 0:
         return held
     if len(lengths) < 2:
         raise CorpusError(
-            "the corpus is one paragraph, nothing can be held out: break it with blank lines, or --holdout 0"
+            "the corpus is one paragraph, so nothing can be held out: add blank lines to it, or use --holdout 0"
         )
     goal = share * int(lengths.sum())
     order = np.random.default_rng(seed).permutation(len(lengths))
@@ -281,7 +275,7 @@ def hold_out(lengths: np.ndarray, share: float, seed: int, keep: Iterable[int] =
     if len(kept):
         order = order[~np.isin(order, kept)]
     if not len(order):
-        raise CorpusError("every paragraph holds a located secret, nothing can be held out: use --holdout 0")
+        raise CorpusError("every paragraph contains a located secret, so nothing can be held out: use --holdout 0")
     characters, most = 0, len(lengths) - 1
     for first in range(0, len(order), _DRAWS):
         drawn = order[first : first + _DRAWS]

@@ -1,7 +1,6 @@
-"""Where corpora come from: files of text or of rows, hub data sets, known corpora; read piece by piece.
+"""Sources of corpora: text files, files of rows, hub data sets and known corpora, streamed piece by piece.
 
-Nothing is held in memory but a piece at a time: a block of a text file, or a batch of rows. Line breaks come
-out as LF.
+Only one piece at a time is in memory: a block of a text file, or a batch of rows. Line breaks are returned as LF.
 """
 
 import codecs
@@ -22,28 +21,28 @@ ROW_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "p
 ENDINGS = ", ".join((*TEXT_ENDINGS, *ROW_BUILDERS))
 
 BLOCK_BYTES = 2**20
-"""Of a text file, read at once."""
+"""Bytes of a text file read at once."""
 _ROWS = 1_000
-"""Read at once: one after another they take ten times as long."""
+"""Rows read at once: reading single rows takes ten times as long."""
 
 Document = Iterable[str]
 """A document's text, in pieces."""
 
 
 def read_documents(spec: str, column: str | None) -> tuple[str, Iterator[Document]]:
-    """Return a corpus's name and its documents, which are read as they are asked for.
+    """Return a corpus's name and its documents, which are read lazily.
 
     Args:
-        spec: A path (plain text is one document; of other formats each row is one), ``hub:ID[:split]``, or the
-            name of a known corpus.
-        column: The column that holds the text; default: the one named ``text``, or the only one of strings.
+        spec: A path (plain text is one document; in other formats each row is one), ``hub:ID[:split]``, or the name
+            of a known corpus.
+        column: The column that holds the text; default: ``text``, or the only column of strings.
 
     Raises:
-        CorpusError: Anything that keeps the corpus from being read, now or on the way; the message says what to do.
+        CorpusError: The corpus cannot be read, now or during iteration; the message says what to do.
     """
     if spec.startswith("hub:"):
         return spec[4:], _read_hub(spec[4:], column)
-    # A card wins over a path: a run directory of the same name must not hide a known corpus.
+    # A card takes precedence over a path: a run directory of the same name must not hide a known corpus.
     card = find_card(spec)
     if card is not None:
         return card.name, _read_known(card)
@@ -71,16 +70,16 @@ def _unreadable(spec: str, error: OSError) -> CorpusError:
 
 def _check_file(path: Path, spec: str) -> None:
     if path.is_dir():
-        raise CorpusError(f"corpus {spec} is a directory: give one file ({ENDINGS}) in it")
+        raise CorpusError(f"corpus {spec} is a directory: give one file in it ({ENDINGS})")
     if not path.exists():
         hint = "check the path"
         if looks_like_a_name(spec):
             hint = f"give a file ({ENDINGS}), hub:ID, or a known corpus: {', '.join(known_corpora()) or 'none here'}"
         raise CorpusError(f"no such corpus: {spec}; {hint}")
     if path.suffix.lower() not in (*TEXT_ENDINGS, *ROW_BUILDERS):
-        raise CorpusError(f"corpus {spec} has an unknown ending: expected {ENDINGS}; convert it to plain text")
+        raise CorpusError(f"corpus {spec} has an unknown extension: expected {ENDINGS}; convert it to plain text")
     if path.stat().st_size == 0:
-        raise CorpusError(f"corpus {spec} is empty: give a file with text in it")
+        raise CorpusError(f"corpus {spec} is empty: give a file that contains text")
 
 
 def _read_text(path: Path) -> Iterator[str]:
@@ -121,36 +120,37 @@ def _normal_line_breaks(text: str) -> str:
 
 
 def _read_known(card: CorpusCard) -> Iterator[Document]:
-    place = next(
+    path = next(
         (directory / card.file for directory in corpus_directories() if (directory / card.file).is_file()), None
     )
-    if place is None:
+    if path is None:
         flags = f" {card.experiment}" if card.experiment else ""
         raise CorpusError(
-            f"the text of corpus {card.name!r} ({card.title}, {card.characters:,} characters) is not shipped: get it "
-            f"from {card.source}, put it at corpora/{card.file}, then run: canaryaudit insert {card.name}{flags} -o RUN"
+            f"the text of corpus {card.name!r} ({card.title}, {card.characters:,} characters) is not included: get it "
+            f"from {card.source}, save it as corpora/{card.file}, then run: "
+            f"canaryaudit insert {card.name}{flags} -o RUN"
         )
     if card.sha256 is not None:
         digest = hashlib.sha256()
-        for block in _read_text(place):
+        for block in _read_text(path):
             digest.update(block.encode("utf-8"))
         if digest.hexdigest() != card.sha256:
             raise CorpusError(
-                f"{place} is not the text that the card of corpus {card.name!r} describes (SHA-256 "
+                f"{path} is not the text that the card of corpus {card.name!r} describes (SHA-256 "
                 f"{digest.hexdigest()[:12]}…, expected {card.sha256[:12]}…, {card.characters:,} characters): get it "
-                f"from {card.source}, or give the file's path to audit this text as it is: canaryaudit insert {place} "
+                f"from {card.source}, or give the file's path to audit this text as it is: canaryaudit insert {path} "
                 "-o RUN"
             )
-    yield _read_text(place)
+    yield _read_text(path)
 
 
 def _read_rows_of_file(path: Path, builder: str, column: str | None) -> Iterator[Document]:
     if builder != "parquet":
-        for _ in _read_text(path):  # The builders' own messages for a wrong encoding name no place.
+        for _ in _read_text(path):  # The builders' messages for a wrong encoding do not give its position.
             pass
-    options = {"keep_default_na": False} if builder == "csv" else {}  # else pandas takes the word NA for null
+    options = {"keep_default_na": False} if builder == "csv" else {}  # else pandas reads the word NA as null
     with tempfile.TemporaryDirectory() as scratch:
-        # The builders expand wildcards in paths: a link with a plain name keeps [1].csv what it is.
+        # The builders expand wildcards in paths: a link with a plain name lets them open a file such as [1].csv.
         link = Path(scratch, f"rows{path.suffix.lower()}")
         link.symlink_to(path.resolve())
         try:
@@ -159,16 +159,16 @@ def _read_rows_of_file(path: Path, builder: str, column: str | None) -> Iterator
                 yield from _texts(rows, path.name, column)
         except CorpusError:
             raise
-        except Exception as error:  # noqa: BLE001 - readers of five libraries raise whatever they like
+        except Exception as error:  # noqa: BLE001 - the readers of five libraries raise any exception
             raise CorpusError(
-                f"{path} is not well-formed {path.suffix[1:].lower()} ({one_line(error)}): mend it"
+                f"{path} is not valid {path.suffix[1:].lower()} ({one_line(error)}): correct the file"
             ) from None
 
 
 def _read_hub(name: str, column: str | None) -> Iterator[Document]:
     dataset_id, _, split = name.partition(":")
     if not dataset_id:
-        raise CorpusError("hub: needs a data set: write hub:ID or hub:ID:split")
+        raise CorpusError("hub: needs the id of a data set: write hub:ID or hub:ID:split")
     with tempfile.TemporaryDirectory() as scratch:
         try:
             with _quiet_datasets() as load:
@@ -183,17 +183,17 @@ def _read_hub(name: str, column: str | None) -> Iterator[Document]:
                 yield from _texts(rows, f"hub:{name}", column)
         except CorpusError:
             raise
-        except Exception as error:  # noqa: BLE001 - network, hub and readers raise whatever they like
+        except Exception as error:  # noqa: BLE001 - the network, the hub and readers raise any exception
             raise CorpusError(
                 f"cannot read hub:{name} ({type(error).__name__}: {one_line(error)}): check the id, the split and "
-                "the network, or download the data and give the file"
+                "the network, or download the data and give its path"
             ) from None
 
 
 @contextmanager
 def _quiet_datasets() -> Iterator[Any]:
-    """Give ``datasets.load_dataset`` without its progress bars and log lines."""
-    import datasets  # Takes a second: only those wait who need it.
+    """Yield ``datasets.load_dataset`` with progress bars and logging turned off."""
+    import datasets  # Takes a second, so only when needed.
 
     logs = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [log.level for log in logs]
@@ -220,7 +220,7 @@ def _texts(rows: Any, name: str, column: str | None) -> Iterator[Document]:
             if not isinstance(value, str):
                 kind = "nothing (null)" if value is None else f"a value of type {type(value).__name__}"
                 raise CorpusError(
-                    f"row {number} of {name} holds {kind} in column {column!r}: expected text; mend or drop it"
+                    f"row {number} of {name} holds {kind} in column {column!r}: expected text; fix or remove the row"
                 )
             yield (_normal_line_breaks(value),)
     if not number:

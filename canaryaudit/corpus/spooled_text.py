@@ -1,4 +1,4 @@
-"""A text kept in a scratch file while it is worked on, so that its size does not matter: read in blocks, searched."""
+"""A text of any size, spooled to a temporary file, read in blocks and searched."""
 
 import bisect
 import tempfile
@@ -11,9 +11,9 @@ import numpy as np
 from canaryaudit.errors import RunDirectoryError
 
 BLOCK = 2**20
-"""Characters of a block: some megabytes of work at a time, and little to do again for each."""
+"""Characters of a block: a few megabytes at a time, with little overhead per block."""
 _IN_MEMORY = 2**24
-"""Bytes up to which a text needs no file."""
+"""Bytes of a text that stays in memory."""
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: multiplied by it, bytes spread into the high bits (Knuth, TAOCP 3, section 6.4)."""
@@ -21,9 +21,9 @@ _HASH_BITS = 20
 
 
 class SpooledText:
-    """A text that grows at its end and is read in blocks; the file goes with the object.
+    """An append-only text that is read in blocks; its file is deleted with the object.
 
-    Small texts stay in memory. The file lies where temporary files lie: in ``$TMPDIR``, or else in /tmp.
+    Small texts stay in memory. The file is in the directory for temporary files: ``$TMPDIR``, or else /tmp.
 
     Args:
         block: Characters of a block.
@@ -42,17 +42,11 @@ class SpooledText:
         """Return the number of characters."""
         return self._starts[-1] + self._waiting
 
-    @property
-    def num_bytes(self) -> int:
-        """Length in UTF-8."""
-        self._flush()
-        return self._offsets[-1]
-
     def append(self, text: str) -> None:
-        """Put text at the end.
+        """Append text.
 
         Raises:
-            RunDirectoryError: There is no room for it.
+            RunDirectoryError: The disk is full.
         """
         self._pieces.append(text)
         self._waiting += len(text)
@@ -66,11 +60,11 @@ class SpooledText:
             yield self._bytes_of(number).decode("utf-8")
 
     def read(self) -> str:
-        """Return the whole text as one string: for texts that fit in memory."""
+        """Return the whole text as one string; only for texts that fit in memory."""
         return "".join(self.blocks())
 
     def slice(self, start: int, end: int) -> str:
-        """Return the characters from ``start`` to before ``end``; both lie within the text."""
+        """Return the characters ``[start, end)``; both must lie within the text."""
         self._flush()
         first = bisect.bisect_right(self._starts, start) - 1
         out, number = "", first
@@ -80,11 +74,11 @@ class SpooledText:
         return out[start - self._starts[first] : end - self._starts[first]]
 
     def holding(self, strings: Iterable[str]) -> set[str]:
-        """Return those of ``strings`` that stand in the text, in one pass, however many they are.
+        """Return the ``strings`` that occur in the text, in one pass for any number of them.
 
-        In UTF-8 a string stands in a text just where its bytes do. Every run of eight bytes of the text is
-        hashed and looked up among the strings' last eight; only where one fits is the whole string compared.
-        Strings of fewer bytes are looked up by as many as they have.
+        In UTF-8, a string occurs in a text exactly where its bytes do. Every run of eight bytes of the text is hashed
+        and looked up among the last eight bytes of the strings. The whole string is compared only on a match. Shorter
+        strings are looked up by all their bytes.
         """
         by_ending: dict[int, dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
         for string in {*strings} - {""}:
@@ -94,16 +88,17 @@ class SpooledText:
         if not by_ending:
             return set()
         tables = {width: _lookup_table(endings) for width, endings in by_ending.items()}
-        overlap = max(len(own) for endings in by_ending.values() for group in endings.values() for own in group) - 1
-        found: set[bytes] = set()
+        groups = (group for endings in by_ending.values() for group in endings.values())
+        overlap = max(len(string) for group in groups for string in group) - 1
+        present: set[bytes] = set()
         self._flush()
         before = b""
         for number in range(len(self._starts) - 1):
             data = before + self._bytes_of(number)
             for width, endings in by_ending.items():
-                found |= _found(data, width, endings, tables[width])
+                present |= _present(data, width, endings, tables[width])
             before = data[-overlap:] if overlap else b""
-        return {own.decode("utf-8") for own in found}
+        return {string.decode("utf-8") for string in present}
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -114,8 +109,8 @@ class SpooledText:
             self._file.write(data)
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot keep the text in {tempfile.gettempdir()}: {error.strerror or error}; free some space there, "
-                "or set TMPDIR to a directory that has more"
+                f"cannot store the text in {tempfile.gettempdir()}: {error.strerror or error}; free some space there, "
+                "or set TMPDIR to a directory with more space"
             ) from error
         self._starts.append(self._starts[-1] + self._waiting)
         self._offsets.append(self._offsets[-1] + len(data))
@@ -136,18 +131,18 @@ def _lookup_table(endings: Iterable[int]) -> np.ndarray:
     return table
 
 
-def _found(data: bytes, width: int, endings: dict[int, list[bytes]], table: np.ndarray) -> set[bytes]:
-    """Return the strings that stand in ``data``, of those that end with one of ``endings``, ``width`` bytes long."""
-    found: set[bytes] = set()
+def _present(data: bytes, width: int, endings: dict[int, list[bytes]], table: np.ndarray) -> set[bytes]:
+    """Return the strings that occur in ``data``, grouped by their last ``width`` bytes in ``endings``."""
+    present: set[bytes] = set()
     padded = data + bytes(16)
     mask = np.uint64(2 ** (8 * width) - 1)
     exact = np.array(list(endings), dtype=np.uint64)
-    for shift in range(8):  # each view holds every eighth run of eight bytes
+    for shift in range(8):  # each view has every eighth run of eight bytes
         windows = np.frombuffer(padded, dtype="<u8", count=(len(data) + 8 - shift) // 8, offset=shift) & mask
-        places = np.flatnonzero(table[_hashed(windows)])
-        for place in places[np.isin(windows[places], exact)].tolist():
-            stop = 8 * place + shift + width
-            for own in endings[int(windows[place])]:
-                if own not in found and stop <= len(data) and data.endswith(own, 0, stop):
-                    found.add(own)
-    return found
+        candidates = np.flatnonzero(table[_hashed(windows)])
+        for index in candidates[np.isin(windows[candidates], exact)].tolist():
+            stop = 8 * index + shift + width
+            for string in endings[int(windows[index])]:
+                if string not in present and stop <= len(data) and data.endswith(string, 0, stop):
+                    present.add(string)
+    return present

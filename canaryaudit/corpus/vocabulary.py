@@ -13,10 +13,10 @@ NUM_CODE_POINTS = 0x110000
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The symbols that a model knows; a symbol's id is its place.
+    """The symbols of a model; a symbol's id is its index.
 
     Attributes:
-        symbols: Sorted, each once.
+        symbols: The distinct symbols, sorted.
     """
 
     symbols: str
@@ -24,7 +24,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         """Check that the symbols are sorted and unique."""
         if not self.symbols or list(self.symbols) != sorted(set(self.symbols)):
-            raise CorpusError("a vocabulary needs its symbols sorted, each once, and at least one")
+            raise CorpusError("invalid vocabulary: expected at least one symbol, sorted, without repetitions")
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Vocabulary":
@@ -44,26 +44,26 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> np.ndarray:
-        table = np.full(int(self._code_points[-1]) + 2, -1, dtype=np.int32)  # the last for all that lies beyond
+        table = np.full(int(self._code_points[-1]) + 2, -1, dtype=np.int32)  # the last entry for everything beyond
         table[self._code_points] = np.arange(len(self))
         return table
 
     @property
     def dtype(self) -> np.dtype:
-        """The smallest type that holds every id, and that PyTorch has."""
+        """The smallest type that holds every id and that PyTorch supports."""
         return np.dtype(np.uint8 if len(self) <= 2**8 else np.int16 if len(self) <= 2**15 else np.int32)
 
     def encode(self, text: str, dtype: type | np.dtype = np.int64) -> np.ndarray:
-        """Return the ids of the characters, shape (len(text),), of a type that holds them.
+        """Return the ids of the characters, shape (len(text),).
 
         Raises:
             CorpusError: A character is not in the vocabulary.
         """
         ids = np.take(self._ids, code_points(text), mode="clip")
         if ids.size and ids.min() < 0:
-            place = int(np.argmax(ids < 0))
+            index = int(np.argmax(ids < 0))
             raise CorpusError(
-                f"character {text[place]!r} (U+{ord(text[place]):04X}) at place {place} is not among the "
+                f"character {text[index]!r} (U+{ord(text[index]):04X}) at index {index} is not among the "
                 f"{len(self)} symbols of the vocabulary"
             )
         return ids.astype(dtype)

@@ -7,7 +7,7 @@ import numpy as np
 
 from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.exposure.config import MeasurementConfig
-from canaryaudit.exposure.estimators.exact import bounded_estimate, enumerate_ranks, exact_estimate
+from canaryaudit.exposure.estimators.exact import bounded_exposure, enumerate_ranks, exact_exposure
 from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
 from canaryaudit.exposure.rank_search import search_ranks
 from canaryaudit.exposure.scoring import Ticker, score_log_perplexity
@@ -109,7 +109,7 @@ def _exact_estimates(
         costs = score_log_perplexity(model, targets.start, members, tick, execution.processes)
         rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in targets.completions]
         inserted = [row for row, own in zip(rows, targets.inserted, strict=True) if own]
-        return [exact_estimate(bits, rank) for rank in enumerate_ranks(costs, rows, inserted)], 0
+        return exact_exposure(enumerate_ranks(costs, rows, inserted), bits), 0
     search = search_ranks(
         model,
         targets.start,
@@ -121,6 +121,6 @@ def _exact_estimates(
         tick=tick,
     )
     return [
-        exact_estimate(bits, rank.lower) if rank.exact else bounded_estimate(bits, rank.lower, rank.upper)
+        exact_exposure(rank.lower, bits) if rank.exact else bounded_exposure(rank.lower, rank.upper, bits)
         for rank in search.ranks
     ], search.nodes

@@ -178,9 +178,9 @@ def importance_exposures(
             importance_exposure(
                 float(log_perplexity_bits[k]),
                 np.where(whole["owner"] == k, np.inf, bits),
-                whole["log2_weights"],
-                whole["strata"],
                 space.bits,
+                log2_weights=whole["log2_weights"],
+                strata=whole["strata"],
             )
             for k in wanted
         ]

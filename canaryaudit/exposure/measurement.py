@@ -13,7 +13,7 @@ from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
 from canaryaudit.exposure.estimation import Execution, rank_targets
 from canaryaudit.exposure.estimators.calibration import calibrate
-from canaryaudit.exposure.estimators.headline import headline
+from canaryaudit.exposure.estimators.headline import choose_headline
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
@@ -24,7 +24,7 @@ from canaryaudit.exposure.references import DRAFT_FROM, References, score_refere
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.progress import ProgressReporter
+from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -53,35 +53,59 @@ def measure(
     canary_set: CanarySet,
     config: MeasurementConfig,
     *,
-    name: str,
-    model_sha256: str,
-    precision: str,
-    progress: ProgressReporter,
+    name: str = "before",
+    model_sha256: str = "",
+    precision: str = "fp32",
+    progress: ProgressReporter | None = None,
     draft: LanguageModel | None = None,
     cache: ResultCache | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
     run_text: RunText | None = None,
 ) -> Measurement:
-    """Measure every canary and control under ``model``, against references taken afresh from this model.
+    r"""Measure every canary and control under ``model``, against references taken afresh from this model.
 
     Args:
         model: The model.
         canary_set: Canaries and controls.
         config: How to measure.
-        name: ``before`` or ``after-NAME``.
-        model_sha256: Of the weights.
+        name: ``before`` or ``after-NAME``, for the record.
+        model_sha256: Of the weights, for the record.
         precision: Of the matrix products, for the record.
-        progress: Told of progress.
+        progress: Told of progress; nobody is if not given.
         draft: The same model, faster and less exact, for the bulk of a large reference sample.
         cache: Keeps finished parts of long samplings, of this very measurement.
         processes: Who shares the work; the followers have got the same model and draft ready.
         run_text: What the model was trained on, from which prompts are taken; needed where the configuration asks for
             any besides the templates' own prefixes.
 
+    Returns:
+        Exposure of every canary and control, in the order of the set, with the controls' calibration and the
+        memorization curve.
+
     Raises:
         MeasurementError: Every completion of a template is an inserted canary: there is nothing to compare with. Or a
             prompt of the user's cannot be asked.
+
+    Examples:
+        An untrained model has seen no secret, so canary and controls look alike:
+
+        >>> import torch
+        >>> from canaryaudit.canaries.canary import Canary
+        >>> from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
+        >>> from canaryaudit.records import Architecture
+        >>> _ = torch.manual_seed(0)
+        >>> lstm = CharLSTM(Architecture(vocabulary="\n .0123456789cdeo", embedding=4, hidden=8, layers=1))
+        >>> text, secrets = "code {digits:3}.", np.random.default_rng(1).permutation(1000)[:33]
+        >>> canaries = [Canary(id="canary-01", template=text, completion=f"{secrets[0]:03d}", repetitions=1)]
+        >>> for number, secret in enumerate(secrets[1:], 1):
+        ...     control = {"id": f"control-{number:02d}", "repetitions": 0, "control": True}
+        ...     canaries.append(Canary(template=text, completion=f"{secret:03d}", **control))
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=canaries)
+        >>> measurement = measure(LSTMLanguageModel(lstm.eval()), canary_set, MeasurementConfig())
+        >>> measurement.canaries[0].exposure.method, measurement.calibration.passed
+        ('exact', True)
     """
+    progress = progress or NullReporter()
     started = time.perf_counter()
     all_probes = _all_probes(canary_set, config, run_text)
     groups = canary_set.by_template()
@@ -177,7 +201,9 @@ def _measure_group(
                     cost, others.bits, space.bits, counts=others.counts, rescored=others.rescored
                 )
         if distribution.skew_normal is not None:
-            own["skew-normal"] = skew_normal_exposure(cost, distribution.skew_normal, distribution.min_bits, space.bits)
+            own["skew-normal"] = skew_normal_exposure(
+                cost, [distribution.min_bits], space.bits, fit=distribution.skew_normal
+            )
     greedy = greedy_completion(model, group.start, space.max_length)
     beams = beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
@@ -238,7 +264,7 @@ def _record(
     canary_set: CanarySet,
 ) -> CanaryMeasurement:
     canary = group.canaries[index]
-    chosen = headline(estimates)
+    chosen = choose_headline(estimates)
     own = tuple(int(symbol) for symbol in group.completions[index] if symbol >= 0)
     text = greedy[: len(canary.completion)]
     return CanaryMeasurement(

@@ -277,7 +277,7 @@ def _check_given(prompt: str, number: int, canaries: Sequence[Canary], vocabular
         if canary.control:
             continue
         length = min(_SHORTEST_RUN, len(canary.completion))
-        forms = (canary.completion.lower(), Template.parse(canary.template).secret_of(canary.completion).lower())
+        forms = (canary.completion.lower(), canary.parsed_template.secret_of(canary.completion).lower())
         if any(form[i : i + length] in prompt.lower() for form in forms for i in range(len(form) - length + 1)):
             raise MeasurementError(
                 f"--prompt {number} holds {length} characters of the secret of {canary.id}: whoever tells the model "

@@ -18,7 +18,7 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimation import Execution, rank_targets
-from canaryaudit.exposure.estimators.headline import headline
+from canaryaudit.exposure.estimators.headline import choose_headline
 from canaryaudit.exposure.estimators.sampled import ENOUGH_LIKELIER, sampled_exposure
 from canaryaudit.exposure.estimators.worst_case import (
     ReferenceScores,
@@ -161,7 +161,7 @@ def exposure_asked(
     behind = targets.asked(model, asked.text, [own.id for own in alike].index(canary.id), asked.given)
     ranked = rank_targets(model, behind, config, (config.seed, 0, 3), Execution())
     index = [own.id for own in behind.canaries].index(canary.id)
-    return float(behind.log_perplexity_bits[index]), headline(ranked.estimates[index])
+    return float(behind.log_perplexity_bits[index]), choose_headline(ranked.estimates[index])
 
 
 def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -318,7 +318,7 @@ def _looked_into(
         by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
         for k in canaries:
             if estimates := by_id[targets.canaries[k].id]:
-                figures[k, index] = headline(estimates)
+                figures[k, index] = choose_headline(estimates)
         nodes += ranked.search_nodes
         characters += ranked.characters
     return _LookedInto(figures, nodes, characters)

@@ -18,10 +18,7 @@ from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.scoring import TILE, advance_in_tiles
 from canaryaudit.models.language_model import LanguageModel, PrefixState
-
-DEFAULT_BUDGET = 50_000
-"""Prefixes that one search may expand: about two seconds of the 3.3 M-parameter model on two cores, and
-400 MB of states."""
+from canaryaudit.plan import SEARCH_BUDGET
 
 _NOISE_BITS = 1e-3
 """How far a target's cost, as it was given, may lie from the one that the search will meet."""
@@ -64,7 +61,7 @@ def search_ranks(
     targets: np.ndarray,
     excluded: np.ndarray,
     log_perplexity_bits: np.ndarray,
-    budget: int = DEFAULT_BUDGET,
+    budget: int = SEARCH_BUDGET,
     tick: Callable[[int, int], None] | None = None,
 ) -> Search:
     """Bound the ranks of several members of a space in one best-first search.

@@ -1,8 +1,7 @@
-"""The character LSTM, and the protocol by which any causal language model can be measured.
+"""The character LSTM that ``canaryaudit train`` makes, and its adapters to the ``LanguageModel`` protocol.
 
-Measuring needs one thing of a model: the next-symbol log-probabilities after each of a batch of
-prefixes, with a state that the next symbol can be added to. ``LanguageModel`` says so, and ``CharLSTM``
-is the model that ``canaryaudit train`` makes.
+Measuring needs the next-symbol log-probabilities after each of a batch of prefixes, and a state to which the next
+symbol can be added.
 """
 
 import copy
@@ -16,6 +15,9 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import ModelError
 from canaryaudit.models.language_model import LOG2_E, PrefixState
 from canaryaudit.records import Architecture
+
+_VECTOR = 16
+"""Largest number of float32 values in a CPU vector register."""
 
 
 class CharLSTM(nn.Module):
@@ -37,7 +39,7 @@ class CharLSTM(nn.Module):
     def features(
         self, symbols: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return what the final layer sees, shape (B, T, H), and the LSTM's last state."""
+        """Return the inputs of the final layer, shape (B, T, H), and the LSTM's last state."""
         hidden, state = self.lstm(self.embedding(symbols), state)
         return hidden, state
 
@@ -49,9 +51,9 @@ class CharLSTM(nn.Module):
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Let a model be differentiated on every device: cuDNN does that for an LSTM in training mode only."""
+    """Allow differentiation on every device: cuDNN differentiates an LSTM in training mode only."""
     training = model.training
-    model.train()  # there is no dropout that it would switch on
+    model.train()  # the model has no dropout
     try:
         yield
     finally:
@@ -59,32 +61,34 @@ def differentiable(model: nn.Module) -> Iterator[None]:
 
 
 class LSTMLanguageModel:
-    """A trained ``CharLSTM`` as a ``LanguageModel``, in float32: weights laid out for one-symbol steps.
+    """A trained ``CharLSTM`` as a ``LanguageModel`` in float32, with weights arranged for single-symbol steps.
 
-    The first layer's input map is folded into a table by symbol, and the others' input and recurrent maps
-    into one matrix: three to seven times as fast as ``nn.LSTM`` in float32 on single steps, and a small batch
-    costs little.
+    The first layer's input weights are a table by symbol; other layers have one matrix of input and recurrent weights.
+    Single steps are three to seven times as fast as ``nn.LSTM`` in float32, and small batches are cheap.
     """
 
     def __init__(self, model: CharLSTM) -> None:
         self.vocabulary = Vocabulary(model.architecture.vocabulary)
         self.device = model.output.weight.device
         self.hidden, self.layers = model.architecture.hidden, model.architecture.layers
-        # The candidate's gate comes last, so that the other three go through one sigmoid.
+        # The candidate gate is last, so one sigmoid covers the other three.
         to_keep, forget, candidate, to_show = torch.arange(4 * self.hidden, device=self.device).chunk(4)
         order = torch.cat((to_keep, forget, to_show, candidate))
         with torch.no_grad():
             weight = {name: value.detach().float()[order] for name, value in model.lstm.named_parameters()}
             self._biases = [weight[f"bias_ih_l{k}"] + weight[f"bias_hh_l{k}"] for k in range(self.layers)]
-            # What each gate gets besides the matrix product: by symbol in the first layer, (V, 4H); else (4H,).
+            # What is added to the matrix product: by symbol in the first layer, (V, 4H); else (4H,).
             self._table = model.embedding.weight.float() @ weight["weight_ih_l0"].T + self._biases[0]
             inputs = [weight["weight_hh_l0"]]
             inputs += [
                 torch.cat((weight[f"weight_ih_l{k}"], weight[f"weight_hh_l{k}"]), 1) for k in range(1, self.layers)
             ]
             self._matrices = [matrix.T.contiguous() for matrix in inputs]  # (H or 2H, 4H)
-            self._output = model.output.weight.detach().float().T.contiguous()  # (H, V)
-            self._output_bias = model.output.bias.detach().float().clone()
+            # Padded with zero columns to a multiple of the vector size, V': at a matrix's edge, a row's products round
+            # differently at another batch position if more than two threads share the work.
+            pad = -len(self.vocabulary) % _VECTOR
+            self._output = nn.functional.pad(model.output.weight.detach().float().T.contiguous(), (0, pad))  # (H, V')
+            self._output_bias = nn.functional.pad(model.output.bias.detach().float(), (0, pad))
 
     @torch.no_grad()
     def read(self, symbols: Tensor) -> PrefixState:
@@ -117,15 +121,15 @@ class LSTMLanguageModel:
         return PrefixState(self._log2_probs(new_hidden[:, -1]), (new_hidden, new_cell))
 
     def _log2_probs(self, features: Tensor) -> Tensor:
-        logits = torch.addmm(self._output_bias, features, self._output)
+        logits = torch.addmm(self._output_bias, features, self._output)[:, : len(self.vocabulary)]
         return torch.log_softmax(logits, 1).mul_(LOG2_E)
 
 
 class BFloat16LanguageModel(LSTMLanguageModel):
-    """The same model with its LSTM in bfloat16, by PyTorch's own fused cell: quick, and a little wrong.
+    """The same model with its LSTM in bfloat16, using PyTorch's fused cell: fast and slightly less accurate.
 
-    Log-perplexities of ten characters are off by some hundredths of a bit. The final layer stays in float32: of
-    the error it would make the largest part, and it is small work.
+    Log-perplexities of ten characters differ by a few hundredths of a bit. The final layer stays in float32: it would
+    cause most of the error, and it is cheap.
     """
 
     def __init__(self, model: CharLSTM) -> None:
@@ -135,7 +139,7 @@ class BFloat16LanguageModel(LSTMLanguageModel):
 
     @torch.no_grad()
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
-        """Add one symbol, shape (N,), to each of N prefixes; either reader's states will do."""
+        """Add one symbol, shape (N,), to each of N prefixes; also accepts states of ``LSTMLanguageModel``."""
         before = tuple(part.transpose(0, 1).to(torch.bfloat16).contiguous() for part in state.cache)  # (layers, N, H)
         seen, after = self._lstm(self._embedding[symbols][:, None], before)
         return PrefixState(self._log2_probs(seen[:, 0].float()), tuple(part.transpose(0, 1) for part in after))

@@ -1,4 +1,4 @@
-"""Where a model runs, and at which precision."""
+"""Device and precision of a model."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def resolve_device(device: str) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
 
     Raises:
-        ModelError: ``cuda`` was asked for and is not there, or the name is unknown.
+        ModelError: ``cuda`` is requested but not available, or the name is unknown.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ModelError(f"unknown device {device!r}: expected auto, cpu or cuda")
@@ -33,7 +33,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn ``auto`` into ``bf16`` where matrix products in bfloat16 are clearly faster here, else ``fp32``.
+    """Turn ``auto`` into ``bf16`` if matrix products in bfloat16 are clearly faster on this device, else ``fp32``.
 
     Raises:
         ModelError: An unknown precision.
@@ -47,12 +47,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         left, right = (torch.ones(512, 1024, device=device, dtype=dtype) for _ in range(2))
         return min(_seconds_of(lambda: left @ right.T, device) for _ in range(5))
 
-    # A measured trial, since many processors accept bfloat16 and only some are fast at it.
+    # Measured, since many processors accept bfloat16 but only some are fast at it.
     return "bf16" if seconds(torch.bfloat16) < 0.6 * seconds(torch.float32) else "fp32"
 
 
 def _seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    # Processor time: on a busy machine the wall clock would choose now this precision and now that.
+    # Processor time: on a busy machine, wall time would make the choice random.
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()
     work()

@@ -1,7 +1,7 @@
-"""Several character LSTMs that predict together, by the mean of their log-probabilities.
+"""Ensembles of character LSTMs that average their log-probabilities.
 
-A model trained by shards is one (Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P). The mean of
-log-probabilities, made a law again, is the normalized geometric mean of the members' laws.
+A model trained by shards is one (Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P). The normalized mean of
+log-probabilities is the normalized geometric mean of the members' distributions.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ State = tuple[tuple[Tensor, Tensor], ...]
 
 
 class Ensemble(nn.Module):
-    """Models of one architecture; used as one model wherever a ``CharLSTM`` is trained further or evaluated."""
+    """Models of one architecture, usable as one model wherever a ``CharLSTM`` is trained further or evaluated."""
 
     def __init__(self, members: Sequence[CharLSTM]) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class Ensemble(nn.Module):
         return [member for member in self.members if isinstance(member, CharLSTM)]
 
     def features(self, symbols: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return what the members' final layers see, side by side, shape (B, T, K H), and their last states."""
+        """Return the concatenated inputs of the members' final layers, shape (B, T, K H), and their last states."""
         states = state or (None,) * len(self.members)
-        read = [member.features(symbols, own) for member, own in zip(self.models, states, strict=True)]
+        read = [member.features(symbols, last) for member, last in zip(self.models, states, strict=True)]
         return torch.cat([hidden for hidden, _ in read], -1), tuple(last for _, last in read)
 
     def output(self, hidden: Tensor) -> Tensor:
-        """Return the mean of the members' log-probabilities: (..., K H) -> (..., V); logits, since they sum to less."""
+        """Return the mean of the members' log-probabilities, which are logits: (..., K H) -> (..., V)."""
         parts = hidden.chunk(len(self.members), -1)
         logs = [member.output(part).float().log_softmax(-1) for member, part in zip(self.models, parts, strict=True)]
         return torch.stack(logs).mean(0)
@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
 
 
 class EnsembleLanguageModel:
-    """An ``Ensemble`` as a ``LanguageModel``: each member reads by itself, and log-probabilities are averaged."""
+    """An ``Ensemble`` as a ``LanguageModel``: each member reads separately, and log-probabilities are averaged."""
 
     def __init__(self, model: Ensemble) -> None:
         self._readers = [LSTMLanguageModel(member) for member in model.models]
@@ -71,17 +71,17 @@ class EnsembleLanguageModel:
 
     def _joined(self, states: Sequence[PrefixState]) -> PrefixState:
         mean = torch.stack([state.log2_probs for state in states]).mean(0)
-        memory = tuple(part for state in states for part in state.cache)
-        return PrefixState(torch.log_softmax(mean / LOG2_E, 1) * LOG2_E, memory)
+        cache = tuple(part for state in states for part in state.cache)
+        return PrefixState(torch.log_softmax(mean / LOG2_E, 1) * LOG2_E, cache)
 
 
 def as_language_model(model: CharLSTM | Ensemble) -> LanguageModel:
-    """Return a model as exposure is measured on it: one symbol at a time, in float32."""
+    """Return the adapter on which exposure is measured: one symbol at a time, in float32."""
     return EnsembleLanguageModel(model) if isinstance(model, Ensemble) else LSTMLanguageModel(model)
 
 
 def untrained_model(architecture: Architecture, members: int) -> CharLSTM | Ensemble:
-    """Return a model of so many members of one architecture; one alone is no ensemble."""
+    """Return an untrained ensemble of ``members`` models, or a single model if ``members`` is 1."""
     if members == 1:
         return CharLSTM(architecture)
     return Ensemble([CharLSTM(architecture) for _ in range(members)])
@@ -91,6 +91,6 @@ def load_model(record: ModelRecord, path: Path, device: torch.device) -> CharLST
     """Read the model that a record describes.
 
     Raises:
-        ModelError: The file is damaged, or does not hold that model's weights.
+        ModelError: The file is damaged, or does not hold this model's weights.
     """
     return load_into(lambda: untrained_model(record.architecture, record.members), path, device)

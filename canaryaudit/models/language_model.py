@@ -1,4 +1,4 @@
-"""The protocol of any model that can be asked for the next symbol's probabilities."""
+"""The protocol of any model that predicts the next symbol's probabilities."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,23 +13,46 @@ LOG2_E = 1.4426950408889634
 
 @dataclass(frozen=True)
 class PrefixState:
-    """What a model knows after reading N prefixes.
+    """A model's state after reading N prefixes.
 
     Attributes:
         log2_probs: Log-probability of each next symbol, shape (N, V), float32, base 2; finite and at most 0.
-        cache: The model's own state; every tensor has N rows.
+        cache: The model's internal state; every tensor has N rows.
+
+    Examples:
+        >>> state = PrefixState(torch.tensor([[-1.0, -1.0], [0.0, -20.0]]), cache=())
+        >>> state.rows(torch.tensor([1, 1])).log2_probs.tolist()
+        [[0.0, -20.0], [0.0, -20.0]]
     """
 
     log2_probs: Tensor
     cache: tuple[Tensor, ...]
 
     def rows(self, index: Tensor) -> "PrefixState":
-        """Return the states of the prefixes that ``index`` names, repeated or reordered as it says."""
+        """Return the states of the prefixes in ``index``, which may repeat or reorder them."""
         return PrefixState(self.log2_probs[index], tuple(part[index] for part in self.cache))
 
 
 class LanguageModel(Protocol):
-    """A causal model over a finite vocabulary, read symbol by symbol."""
+    """A causal model over a finite vocabulary, read symbol by symbol.
+
+    Examples:
+        Any object with these members will do, such as a model that says "ha" and expects "h" after "a":
+
+        >>> class Laughter:
+        ...     vocabulary, device = Vocabulary("ah"), torch.device("cpu")
+        ...     table = torch.tensor([[0.1, 0.9], [0.9, 0.1]]).log2()  # next symbol's, by the last one
+        ...
+        ...     def read(self, symbols):
+        ...         return PrefixState(self.table[symbols[-1:]], ())
+        ...
+        ...     def advance(self, state, symbols):
+        ...         return PrefixState(self.table[symbols], ())
+        >>> model: LanguageModel = Laughter()
+        >>> state = model.read(torch.from_numpy(model.vocabulary.encode("haha")))
+        >>> state.log2_probs.exp2()
+        tensor([[0.1000, 0.9000]])
+    """
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -37,10 +60,10 @@ class LanguageModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where symbols must be, and log-probabilities will be."""
+        """The device of symbols and log-probabilities."""
 
     def read(self, symbols: Tensor) -> PrefixState:
-        """Read one prefix, shape (T,), from the beginning; the state has one row."""
+        """Read one prefix, shape (T,), from the initial state; the result has one row."""
 
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one symbol, shape (N,), to each of N prefixes."""

@@ -1,4 +1,4 @@
-"""A whole audit from a plan: what of it is there already, whether that is what the plan asks for, and the rest."""
+"""Run a whole audit from a plan: check existing results against the plan, then run the missing stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,29 +7,59 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
 from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.insert import make_run, plan_run
+from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
 from canaryaudit.pipeline.pipeline import Pipeline
-from canaryaudit.pipeline.unlearn import check_options, difference
+from canaryaudit.pipeline.report import find_baseline
+from canaryaudit.pipeline.unlearn import check_options, difference, select_canaries
 from canaryaudit.plan import MeasureOptions, Plan, UnlearnOptions
-from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import CorpusFacts, Measurement
+from canaryaudit.progress import NullReporter, ProgressReporter
+from canaryaudit.records import TRAINED_MODEL, CorpusFacts, Measurement, ModelId
 from canaryaudit.report import Summary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.run_directory import RunDirectory
 
 
-def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> tuple[Summary, list[Path], list[str]]:
-    """Run a whole audit, or go on with what is there of it.
+def run_audit(
+    audit: Plan, argv: Sequence[str] = (), progress: ProgressReporter | None = None
+) -> tuple[Summary, list[Path], list[str]]:
+    r"""Run a whole audit, or resume an existing one.
+
+    Args:
+        audit: What to do.
+        argv: The command line that asked for it, for the record.
+        progress: Told of progress; optional.
 
     Returns:
-        The report's summary, its files, and the names of the unlearnings that came to nothing.
+        The report's summary, its files, and the names of the unlearnings without a result.
 
     Raises:
-        CanaryAuditError: A stage fails, or was run already with other options than the plan's.
+        CanaryAuditError: A stage fails, or was already run with other options than the plan's.
+
+    Examples:
+        A small audit, in seconds: no unlearning, and too little training to memorize anything.
+
+        >>> import tempfile
+        >>> from canaryaudit.plan import InsertOptions, MeasureOptions, ReportOptions, TrainOptions
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> notes = Path(folder.name, "notes.txt")
+        >>> _ = notes.write_text("The tide turns at noon.\n\nThe wind follows it.\n\n" * 60)
+        >>> plan = Plan(
+        ...     run=Path(folder.name, "run"),
+        ...     insert=InsertOptions(corpus=str(notes), template=("code {digits:4}.",), canaries=2, repetitions=(2,)),
+        ...     train=TrainOptions(epochs=1, device="cpu"),
+        ...     measure=MeasureOptions(samples=500, estimators=("sampled",), device="cpu"),
+        ...     unlearn=(),
+        ...     report=ReportOptions(format=("json",), output=Path(folder.name, "report")),
+        ... )
+        >>> summary, files, failures = run_audit(plan)
+        >>> sorted(canary.id for canary in summary.canaries), [file.name for file in files], failures
+        (['canary-01', 'canary-02'], ['report.json'], [])
+        >>> folder.cleanup()
     """
+    progress = progress or NullReporter()
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
-        progress.info(f"Going on with {audit.run}, begun {run.manifest.stages[0].started}.")
+        progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")
         _check_insertion(run, *plan_run(audit.insert))
     else:
         run, made = make_run(audit.run, audit.insert, argv)
@@ -47,53 +77,52 @@ def run_audit(audit: Plan, argv: Sequence[str], progress: ProgressReporter) -> t
     failures: list[str] = []
     with run.lock():
         pipeline = Pipeline(run, argv, progress)
-        for options in audit.unlearn:  # A slip in the plan shows before the hours of training, not after.
-            pipeline.chosen(options.canary)
+        for options in audit.unlearn:  # Report mistakes in the plan before hours of training.
+            select_canaries(run, options.canary)
             check_name(options.resolved_name)
             if not run.has_unlearning(options.resolved_name):
                 check_options(options)
-        pipeline.baseline(audit.report)
+        find_baseline(pipeline.session, audit.report)
         pipeline.train(audit.train)
-        _measure(pipeline, "before", audit.measure)
+        _measure(pipeline, TRAINED_MODEL, audit.measure)
         for options in audit.unlearn:
             try:
                 _unlearn(pipeline, options, audit.measure)
             except Inconclusive as failure:
-                progress.warn(f"unlearning {options.resolved_name!r} came to nothing: {failure}")
+                progress.warn(f"unlearning {options.resolved_name!r} gave no result: {failure}")
                 failures.append(options.resolved_name)
         for attack in audit.attack:
             try:
                 pipeline.attack(attack, audit.measure, anew=False)
             except Inconclusive as failure:
-                progress.warn(f"the attack on {attack.name or 'what was unlearned'} came to nothing: {failure}")
+                progress.warn(f"the attack on {attack.name or 'the unlearned model'} gave no result: {failure}")
                 failures.append("the attack")
         summary, written = pipeline.report(audit.report, audit.measure)
     return summary, written, failures
 
 
-def _measure(pipeline: Pipeline, name: str, options: MeasureOptions) -> None:
-    if not pipeline.run.has_measurement(name):
-        pipeline.measure(name, options)
-    elif not _is_as_asked(pipeline.run.measurement(name), options):
-        pipeline.progress.info(f"Measured {name} already, but with other options: measuring again.")
-        pipeline.measure(name, options)
+def _measure(pipeline: Pipeline, model: ModelId, options: MeasureOptions) -> None:
+    if not pipeline.run.has_measurement(model):
+        pipeline.measure(model, options)
+    elif not _is_as_asked(pipeline.run.measurement(model), options):
+        pipeline.progress.info(f"{model} was measured with other options: measuring again.")
+        pipeline.measure(model, options)
     else:
-        pipeline.progress.info(f"Measured {name} already.")
+        pipeline.progress.info(f"{model} was already measured.")
 
 
 def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
-    # Importance sampling is left out where the rank is exact: that it is absent says nothing.
-    found = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
+    # Importance sampling is skipped if the rank is exact, so its absence is not a difference.
+    estimators = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
     effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
-    given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN))
+    given = tuple(dict.fromkeys(prompt.text for prompt in measurement.prompts if prompt.about == GIVEN))
     return (
-        measurement.num_references == options.samples
+        measurement.num_references == options.num_references
         and measurement.seed == options.seed
-        # A file of an earlier version does not tell the effort.
-        and effort in ((options.budget, options.precision_bits, options.max_draws), (None, None, None))
+        and effort == (options.search_budget, options.precision_bits, options.max_draws)
         and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
-        and given == tuple(dict.fromkeys(options.prompt))
-        and found == set(options.estimators) - {"importance"}
+        and given == tuple(dict.fromkeys(options.prompts))
+        and estimators == set(options.estimators) - {"importance"}
     )
 
 
@@ -105,25 +134,17 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     record = run.unlearning(name)
     if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} that differs from the plan's in its {differing}: give the "
-            f"plan's another name, or delete {run.weights_path(f'after-{name}').parent}"
+            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan, "
+            f"or delete {run.weights_path(ModelId(name)).parent}"
         )
-    pipeline.progress.info(f"Unlearned {name!r} already.")
-    _measure(pipeline, f"after-{name}", measure_options)
+    pipeline.progress.info(f"{name!r} was already unlearned.")
+    _measure(pipeline, ModelId(name), measure_options)
 
 
 def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> None:
-    """Raise an error if a run was not made from this insertion; drawing it again takes a moment and tells all."""
-    there = run.manifest.corpus
-    for name in ("sha256", "lowercase", "skip_chars", "holdout", "seed"):
-        if getattr(there, name) != getattr(facts, name):
-            what = f"corpus ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
-            break
-    else:
-        if made.canary_set == run.canary_set():
-            return
-        what = "canaries or controls"
-    raise RunDirectoryError(
-        f"{run.path} differs from the plan in its {what}: name another run directory in the plan (run = "
-        f'"runs/NAME"), or delete {run.path} to start afresh'
-    )
+    """Raise an error if a run was not made from this insertion."""
+    if part := differing_part(run, made, facts):
+        raise RunDirectoryError(
+            f"{run.path} differs from the plan in its {part}: choose another run directory in the plan (run = "
+            f'"runs/NAME"), or delete {run.path} to start over'
+        )

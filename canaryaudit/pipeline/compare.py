@@ -1,10 +1,11 @@
-"""Several runs on one page: each is opened in turn, what it lacks is measured, and their summaries are compared."""
+"""Compare several runs on one page: open each run, run missing measurements, and compare the summaries."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.errors import UsageError
-from canaryaudit.pipeline.pipeline import DEFAULT_REPORTS, Pipeline
+from canaryaudit.pipeline.pipeline import Pipeline
+from canaryaudit.pipeline.report import DEFAULT_REPORTS
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.report import COMPARISON_FORMATS, Comparison, compare, write_comparison
@@ -20,31 +21,31 @@ def compare_runs(
 
     Args:
         paths: At least two run directories.
-        options: What to report; ``fail_above`` holds for every run.
+        options: What to report; ``fail_above`` applies to every run.
         argv: The command line, for the manifests.
-        progress: Told of progress.
+        progress: Receives progress.
 
     Returns:
         The comparison and the files written.
 
     Raises:
-        UsageError: A run is named twice, or something is asked for that only one run's report has.
+        UsageError: A run is given twice, or an option applies only to the report of one run.
         CanaryAuditError: A run cannot be read, or a stage fails.
     """
-    places = [path.resolve() for path in paths]
-    if twice := next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None):
-        raise UsageError(f"{twice} is named twice: give each run once")
+    resolved = [path.resolve() for path in paths]
+    if twice := next((path for path, real in zip(paths, resolved, strict=True) if resolved.count(real) > 1), None):
+        raise UsageError(f"{twice} is given twice: give each run once")
     if options.fail_worse:
-        raise UsageError("--fail-worse: several runs have no one baseline; report each run on its own")
+        raise UsageError("--fail-worse: several runs have no common baseline; report each run separately")
     formats = [name for name in options.format if name in COMPARISON_FORMATS]
     if len(formats) < len(options.format):
         other = next(name for name in options.format if name not in COMPARISON_FORMATS)
-        raise UsageError(f"--format {other}: only a report of one run has it; a comparison has html, md and json")
-    runs = [RunDirectory.open(path) for path in paths]  # All are there, before the first is measured.
+        raise UsageError(f"--format {other}: only available for one run; use html, md or json for a comparison")
+    runs = [RunDirectory.open(path) for path in paths]  # Check that all exist before measuring the first.
     summaries = []
     for run in runs:
         with run.lock():
             summaries.append(Pipeline(run, argv, progress).summary(options, MeasureOptions()))
-    comparison = compare(summaries, [str(place) for place in places])
-    name = "-".join(place.name for place in places)[:_LONGEST_NAME]
+    comparison = compare(summaries, [str(path) for path in resolved])
+    name = "-".join(path.name for path in resolved)[:_LONGEST_NAME]
     return comparison, write_comparison(comparison, options.output or DEFAULT_REPORTS / name, formats)

@@ -1,4 +1,4 @@
-"""The trained model's curvature: computed at the first request that needs it, kept beside the model, and used again."""
+"""The trained model's curvature: computed by the first request that needs it, stored with the model, and reused."""
 
 import time
 from dataclasses import dataclass
@@ -9,19 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.pipeline.session import RunSession
-from canaryaudit.records import UnlearningCost
+from canaryaudit.records import TRAINED_MODEL, UnlearningCost
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.json_records import validated
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
 
 _SEED = 0
-"""Of windows and labels: the curvature belongs to the model, and is no part of a request's draws."""
+"""Seed of windows and labels: the curvature belongs to the model, not to a request."""
 
 
 class CurvatureFacts(BaseModel):
-    """What the file of a curvature says beside its tensors."""
+    """The facts stored with the tensors of a curvature."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,12 +30,12 @@ class CurvatureFacts(BaseModel):
 
 @dataclass(frozen=True)
 class StoredCurvature:
-    """A curvature, and what it cost.
+    """A curvature and its cost.
 
     Attributes:
-        curvature: The trained model's.
-        facts: What it was computed from, and what that took, once.
-        reused: Whether an earlier request had it computed.
+        curvature: The trained model's curvature.
+        facts: The number of windows it was computed from, and the computing time.
+        reused: Whether an earlier request computed it.
     """
 
     curvature: KroneckerCurvature
@@ -45,56 +44,55 @@ class StoredCurvature:
 
     @property
     def note(self) -> str:
-        """What the record says of it."""
-        when = "by an earlier request, and used again" if self.reused else "for this request, and kept for later ones"
+        """The note in the record."""
+        when = "by an earlier request, and reused" if self.reused else "for this request, and kept for later ones"
         return f"stored curvature: computed from {self.facts.windows:,} windows in {self.facts.seconds:.1f} s {when}"
 
     def charged(self, cost: UnlearningCost) -> UnlearningCost:
-        """Return a request's ledger with what was paid once, told apart."""
-        # Every window is read and differentiated twice.
+        """Return a request's cost with the one-time preparation listed separately."""
+        # Each window takes two forward and backward passes.
         paid = {"preparation_seconds": self.facts.seconds, "preparation_gradients": 2.0 * self.facts.windows}
         return cost.model_copy(update=paid)
 
 
 def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature:
-    """Return the trained model's curvature: the stored one, or where there is none of this very model, a new one.
+    """Return the trained model's curvature: the stored one, or a new one if none is stored for this model.
 
-    It is taken from windows of the training text that no inserted secret touches, where there are any.
+    It is computed from training windows without secrets, if there are any.
 
     Args:
         session: The run.
         data: Its text, on the device to compute on.
 
     Raises:
-        ModelError: What is stored is damaged.
+        ModelError: The stored curvature is damaged.
     """
     record, path = session.run.model_record(), session.run.curvature_path
-    model = session.model("before", data.train.device)
+    model = session.model(TRAINED_MODEL, data.train.device)
     if isinstance(model, Ensemble):
-        raise ModelError(f"{session.run.path} holds several models that predict together: expected the one trained")
-    file = CheckpointFile(path, atomic_path, key=record.sha256)
-    if found := file.load():
-        tensors, facts = found
+        raise ModelError(f"{session.run.path} holds an ensemble of models: expected the single trained model")
+    file = CheckpointFile(path, key=record.sha256)
+    if contents := file.load():
+        tensors, facts = contents
         try:
             curvature = KroneckerCurvature.of(model, tensors)
             made = validated(facts, CurvatureFacts)
         except (UnlearningError, ValueError) as error:
-            fault = str(error) if isinstance(error, UnlearningError) else "its facts are not those of a curvature"
+            fault = str(error) if isinstance(error, UnlearningError) else "its metadata is invalid"
             raise ModelError(f"{path}: {fault}; remove it") from error
         session.progress.info(f"Using the curvature stored in {path} (computed once, in {made.seconds:.1f} s).")
         return StoredCurvature(curvature, made, reused=True)
-    window = record.training.window if record.training else 100
     rng = np.random.default_rng(_SEED)
-    starts = retention_windows(data.secret.cpu().numpy(), window, WINDOWS, rng)
-    if not len(starts):  # a text full of secrets
-        starts = retention_windows(np.zeros(len(data.train), dtype=bool), window, WINDOWS, rng)
+    starts = retention_windows(data.secret.cpu().numpy(), record.window, WINDOWS, rng)
+    if not len(starts):  # every window contains a secret
+        starts = retention_windows(np.zeros(len(data.train), dtype=bool), record.window, WINDOWS, rng)
     started = time.perf_counter()
-    curvature = kronecker_curvature(model, gather(data.train, starts, window), _SEED, session.progress)
+    curvature = kronecker_curvature(model, gather(data.train, starts, record.window), _SEED, session.progress)
     seconds = time.perf_counter() - started
     made = CurvatureFacts(windows=len(starts), seconds=seconds)
     file.save(curvature.tensors(), made.model_dump())
     session.progress.info(
         f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "
-        f"({path.stat().st_size / 1e6:.0f} MB): later requests use it again."
+        f"({path.stat().st_size / 1e6:.0f} MB): later requests reuse it."
     )
     return StoredCurvature(curvature, made, reused=False)

@@ -1,4 +1,4 @@
-"""The first stage: a corpus read, an insertion planned, and a run directory made of it, with its provenance."""
+"""Insert stage: read the corpus, plan the insertion, and create the run directory with its provenance."""
 
 import time
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ from canaryaudit import environment
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.corpus.corpus import read_corpus
+from canaryaudit.errors import RunDirectoryError
 from canaryaudit.plan import InsertOptions
 from canaryaudit.records import CorpusFacts, Manifest, StageRun
 from canaryaudit.runs.run_directory import RunDirectory
 
 
 def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
-    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are not known yet."""
+    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are still unknown."""
     corpus = read_corpus(
         options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
@@ -38,6 +39,7 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
         name=corpus.name,
         sha256=corpus.sha256,
         audited_sha256="",
+        heldout_sha256="",
         characters=made.assembly.characters,
         heldout_characters=made.assembly.heldout_characters,
         paragraphs=made.num_paragraphs,
@@ -58,7 +60,7 @@ def make_run(
         path: A directory that is missing or empty.
         options: What to insert where.
         argv: The command line, for the manifest.
-        replace: Throw away the run that the directory already holds.
+        replace: Delete the run that the directory already holds.
     """
     RunDirectory(path).check_can_create(replace=replace)
     started, clock = environment.utc_now(), time.perf_counter()
@@ -87,3 +89,44 @@ def make_run(
         replace=replace,
     )
     return run, made
+
+
+def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
+    """Return the plan of an existing run, if it was made with these options.
+
+    Args:
+        path: The directory.
+        options: What to insert, and where.
+
+    Returns:
+        The plan, recomputed; None if the directory holds no run.
+
+    Raises:
+        RunDirectoryError: The run was made from another text or with other options; or the directory cannot hold one.
+    """
+    RunDirectory(path).check_can_create(replace=True)
+    if not RunDirectory.holds_run(path):
+        return None
+    run = RunDirectory.open(path)
+    made, facts = plan_run(options)
+    if part := differing_part(run, made, facts):
+        raise RunDirectoryError(
+            f"{path} already holds a run that differs in its {part}: choose another directory, or replace the run with "
+            "--force"
+        )
+    return made
+
+
+def differing_part(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts) -> str:
+    """Name the part in which a run differs from an insertion, with the run's value; an empty string if there is none.
+
+    Args:
+        run: The run.
+        made: The insertion, drawn again: that takes a moment and tells all.
+        facts: What it says of its corpus.
+    """
+    there = run.manifest.corpus
+    for name in ("sha256", "lowercase", "skip_chars", "holdout", "seed"):
+        if getattr(there, name) != getattr(facts, name):
+            return f"corpus ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
+    return "" if made.canary_set == run.canary_set() else "canaries or controls"

@@ -1,18 +1,70 @@
-"""The measuring stage: its configuration."""
+"""Measure stage: measures the exposures under one model and writes them down."""
 
-from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.errors import RunDirectoryError, command
+from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure.references import DRAFT_FROM
+from canaryaudit.exposure.scoring_models import share_scoring_models
+from canaryaudit.models.device import resolve_device, resolve_precision
+from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import MeasureOptions
+from canaryaudit.progress import ProgressReporter
+from canaryaudit.records import Measurement, ModelId
+
+
+def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOptions) -> Measurement:
+    """Measure a model, even if it was measured before.
+
+    Raises:
+        RunDirectoryError: There is no such model.
+    """
+    run = session.run
+    if model_id.unlearning is not None and not run.has_model(model_id):
+        make = command("canaryaudit", "unlearn", run.path, "--name", model_id.unlearning)
+        raise RunDirectoryError(
+            f"{run.path} has no model '{model_id}': choose one of {', '.join(map(str, session.models()))}, or run: "
+            f"{make}"
+        )
+    device = resolve_device(options.device)
+    record = run.model_record(model_id)
+    model = session.model(model_id, device)
+    config = measurement_config(options)
+    large = options.num_references >= DRAFT_FROM
+    with_draft = large and resolve_precision(options.precision, device) == "bf16"
+    with session.stage("measure", str(model_id), seed=config.seed, device=device.type, precision="fp32"):
+        readers = share_scoring_models(model, large=large, with_draft=with_draft, processes=session.processes)
+        measurement = measure(
+            readers.model,
+            run.canary_set(),
+            config,
+            name=str(model_id),
+            model_sha256=record.sha256,
+            precision="fp32",
+            progress=session.progress,
+            draft=readers.draft,
+            cache=run.measurement_cache(f"{model_id} {record.sha256} {config} {readers.draft is not None}"),
+            processes=session.processes,
+            run_text=session.run_text() if config.probes != "none" or config.prompts else None,
+        )
+    run.write_measurement(measurement)
+    run.remove_parts()
+    _tell_exposure(measurement, session.progress)
+    return measurement
 
 
 def measurement_config(options: MeasureOptions) -> MeasurementConfig:
-    """Return how to measure by the options of a command."""
-    return MeasurementConfig(
-        num_references=options.samples,
-        estimators=options.estimators,
-        search_budget=options.budget,
-        precision_bits=options.precision_bits,
-        max_draws=options.max_draws,
-        probes=options.probes,
-        prompts=options.prompt,
-        seed=options.seed,
+    """Convert a command's options to a measurement configuration."""
+    return options.configure(MeasurementConfig)
+
+
+def _tell_exposure(measurement: Measurement, progress: ProgressReporter) -> None:
+    inserted = [canary for canary in measurement.canaries if not canary.control]
+    exposures = [canary.exposure.bits for canary in inserted]
+    calibration = measurement.calibration
+    controls = f"; controls average {calibration.mean_bits:.2f} bits (expected 1.44)" if calibration else ""
+    greedy = sum(canary.extraction.greedy for canary in inserted)
+    progress.info(
+        f"Measured {measurement.model}: exposure {min(exposures):.1f} to {max(exposures):.1f} bits, "
+        f"{greedy} of {len(inserted)} secrets completed greedily{controls}."
     )
+    if calibration and not calibration.passed:
+        progress.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")

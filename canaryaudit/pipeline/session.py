@@ -1,4 +1,4 @@
-"""A run directory at hand: its models and its text loaded, the stages that work on it noted."""
+"""An open run: loads its models and texts, and records its stages."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,18 @@ from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, load_model
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import Stage, StageRun
+from canaryaudit.records import TRAINED_MODEL, ModelId, Stage, StageRun, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.training.data import TrainingData
 
 
 class RunSession:
-    """What every stage needs.
+    """The open run that every stage works on.
 
     Attributes:
         run: The run directory, whose lock the caller holds.
         argv: The command line, for the manifest.
-        progress: Told of progress.
+        progress: Receives progress.
         processes: The processes that share the work.
     """
 
@@ -32,12 +32,21 @@ class RunSession:
         self.run, self.argv, self.progress = run, tuple(argv), progress
         self.processes = distributed.process_group()
 
-    def model(self, name: str, device: torch.device) -> CharLSTM | Ensemble:
-        """Load a model, after checking that its weights are what its record describes."""
-        return load_model(self.run.model_record(name), self.run.verify_weights(name), device)
+    def model(self, model: ModelId, device: torch.device) -> CharLSTM | Ensemble:
+        """Load a model, after checking its weights against its record."""
+        return load_model(self.run.model_record(model), self.run.verify_weights(model), device)
+
+    def models(self) -> list[ModelId]:
+        """Return all models that can be measured."""
+        return [TRAINED_MODEL, *(ModelId(record.name) for record in self.unlearnings())]
+
+    def unlearnings(self) -> list[UnlearningRecord]:
+        """Return the unlearnings in the order in which they ran."""
+        order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
+        return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
 
     def data(self, device: torch.device) -> tuple[TrainingData, str]:
-        """Return the run's encoded text, mapped into memory on a processor, and its vocabulary."""
+        """Return the run's encoded text, memory-mapped on the CPU, and its vocabulary."""
         canary_set = self.run.canary_set()
         vocabulary = run_vocabulary(canary_set)
         text, heldout = self.run.text().ids(vocabulary), self.run.heldout().ids(vocabulary)
@@ -50,7 +59,7 @@ class RunSession:
         return data, vocabulary.symbols
 
     def run_text(self) -> RunText:
-        """Return the text that the run's model was trained on, as prompts are taken from it."""
+        """Return the training text, from which prompts are taken."""
         canary_set = self.run.canary_set()
         vocabulary = run_vocabulary(canary_set)
         text = self.run.text().ids(vocabulary)
@@ -60,7 +69,7 @@ class RunSession:
     def stage(
         self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
     ) -> Iterator[None]:
-        """Note a stage in the manifest when its work is done, before the record that makes it count."""
+        """Record a stage in the manifest when its work is done, before its record is written."""
         argv = mask_arguments(self.argv, self.run.canary_set())
         started, clock = environment.utc_now(), time.perf_counter()
         yield

@@ -1,4 +1,4 @@
-"""What a process does that follows another one of its job: whatever task comes, until there is none any more."""
+"""The loop of a worker process: run the tasks of rank 0 until there are no more."""
 
 from canaryaudit.distributed import ProcessGroup
 from canaryaudit.exposure.importance_sampling import draw_worker
@@ -17,10 +17,10 @@ _MEASURING = {
 
 
 def run_worker(processes: ProcessGroup) -> None:
-    """Take part in the leader's tasks.
+    """Run this process's part of rank 0's tasks.
 
     Raises:
-        CanaryAuditError: This process's part failed, or another process has ended.
+        CanaryAuditError: This process's part failed, or another process ended.
     """
     readers: ScoringModels | None = None
     with processes.together():

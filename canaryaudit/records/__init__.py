@@ -1,16 +1,17 @@
-"""What the stages hand on and write down: validated, immutable, documented field by field.
+"""The records that stages write and read: validated, immutable, documented field by field.
 
-A field's docstring is its documentation; `schema_version` counts up whenever a reader of the old form
-would misread the new one. No record holds the secret of a canary whose owner gave it: only
-canaries.json does.
+A field's docstring is its documentation. `schema_version` increases whenever readers of the old format would misread
+the new one. Secrets given by an owner occur in canaries.json only, never in a record.
 """
 
 from canaryaudit.records.base import (
     SCHEMA_VERSION,
+    TRAINED_MODEL,
     Baseline,
     ClosedForm,
     EstimatorName,
     Method,
+    ModelId,
     ProbeEffort,
     ProbeFamily,
     Record,
@@ -46,6 +47,7 @@ from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningR
 
 __all__ = [
     "SCHEMA_VERSION",
+    "TRAINED_MODEL",
     "Architecture",
     "Baseline",
     "Calibration",
@@ -65,6 +67,7 @@ __all__ = [
     "MemorizationCurve",
     "MemorizationPoint",
     "Method",
+    "ModelId",
     "ModelRecord",
     "ProbeEffort",
     "ProbeExposure",

@@ -5,32 +5,45 @@ from collections.abc import Mapping
 
 from pydantic import field_serializer, field_validator
 
-from canaryaudit.records.base import SCHEMA_VERSION, EstimatorName, Many, ProbeEffort, ProbeFamily, Record
+from canaryaudit.records.base import (
+    SCHEMA_VERSION,
+    EstimatorName,
+    Many,
+    ModelId,
+    ProbeEffort,
+    ProbeFamily,
+    Record,
+)
 
 
 class Estimate(Record):
-    """One estimator's answer for one canary."""
+    """One estimator's exposure for one canary.
+
+    Examples:
+        >>> Estimate(bits=12.5, low=11.9, high=13.2, trusted=True).model_dump(exclude_defaults=True)
+        {'bits': 12.5, 'low': 11.9, 'high': 13.2, 'trusted': True}
+    """
 
     bits: float
     """Exposure, between 0 and space_bits."""
     low: float
     high: float
-    """The 95 % interval; equal to ``bits`` where the rank is exact. Absent certainty: 0 and space_bits."""
+    """The 95 % interval: ``bits`` if the rank is exact, 0 to space_bits if nothing is known."""
     trusted: bool
-    """Whether the estimator's own diagnostics allow the figure to be relied on."""
+    """Whether the estimate passed the estimator's diagnostics."""
     note: str = ""
-    """Why it is not trusted, or what kind of bound it is; empty when there is nothing to say."""
+    """Why the estimate is not trusted, or the kind of bound; may be empty."""
     extrapolated: bool = False
-    """Whether the figure lies beyond everything that was observed."""
+    """Whether the estimate lies beyond the observed range."""
 
 
 def only_bounds(name: EstimatorName, *, trusted: bool) -> bool:
-    """Say whether an estimate is no figure: of an exact search whose budget was spent there are certified bounds."""
+    """Return whether an estimate consists of bounds only: an exact search that ran out of budget certifies bounds."""
     return name == "exact" and not trusted
 
 
 class Headline(Record):
-    """The one figure for a canary, chosen by the rule of ``exposure.headline``."""
+    """The exposure used for the verdict, selected by ``exposure.headline``."""
 
     bits: float
     low: float
@@ -39,82 +52,82 @@ class Headline(Record):
 
 
 class SamplingOdds(Record):
-    """The chance that a secret is among completions drawn at temperature 1 from the model's own law."""
+    """Probability that a secret is among completions sampled from the model at temperature 1."""
 
     samples: int
-    """Completions drawn."""
+    """Number of sampled completions."""
     log2_probability: float
     """log2 of the probability that at least one of them is the secret: 1 - (1 - 2^-Px)^samples."""
 
 
 class Extraction(Record):
-    """What an attacker who types the prefix gets."""
+    """What an attacker extracts by prompting the model with the prefix."""
 
     greedy: bool
     """Whether the greedy completion is the secret."""
     greedy_text: str
-    """The greedy completion; for a masked canary the secret's own characters are hidden."""
+    """The greedy completion; the secret's characters are hidden for a masked canary."""
     guesses_log2: float
-    """log2 of the number of guesses, in order of likelihood, until the secret falls: log2 of the rank."""
-    guesses_low_log2: float | None = None
-    """Lower end of its 95 % interval, from the headline's upper one; None in a file of an earlier version."""
-    guesses_high_log2: float | None = None
-    guesses_exact: bool = False
-    """Whether the rank is known, not estimated."""
-    sampling: Many[SamplingOdds] = ()
-    """The odds of an attacker who samples instead; empty in a file of an earlier version."""
-    even_chance_log2: float | None = None
-    """log2 of the number of samples at which the secret is among them with probability 1/2; 0 if one is enough."""
+    """log2 of the number of guesses, in order of likelihood, needed to find the secret: log2 of its rank."""
+    guesses_low_log2: float
+    """Lower end of its 95 % interval, derived from the upper end of the exposure's."""
+    guesses_high_log2: float
+    guesses_exact: bool
+    """Whether the rank is exact, not estimated."""
+    sampling: Many[SamplingOdds]
+    """Success probabilities of an attacker who samples."""
+    even_chance_log2: float
+    """log2 of the number of samples that contain the secret with probability 1/2; 0 if one is enough."""
     beam_rank: int | None = None
-    """Place of the secret among a beam search's completions, from 1; none if it is not among them."""
+    """Rank of the secret among the completions of a beam search, from 1; None if it is not among them."""
 
 
 class PromptRecord(Record):
-    """What was read before secrets of one template were asked for."""
+    """A prompt of a probe, for the secrets of one template."""
 
     template: str
-    """The template's text, as the canaries have it."""
+    """The template's text."""
     id: str
-    """Name among the template's prompts; ``template`` is the template's own prefix."""
+    """Name among the template's prompts; ``template`` is the template's prefix."""
     family: ProbeFamily
     about: str
-    """What it is, in words."""
+    """Description of the prompt."""
     text: str | None
-    """None where it holds running text of the corpus, which only the audited data hold."""
+    """None if it contains running text of the corpus, which only the audited data contain."""
 
 
 class ProbeName(Record):
-    """A way in which a secret was asked for."""
+    """A probe: a way to prompt for a secret."""
 
     family: ProbeFamily
-    """``partial`` where part of the secret is known, else the prompt's own."""
+    """``partial`` if part of the secret is given, else the family of the prompt."""
     prompt: str
-    """Id of the prompt, among those of the canary's template."""
+    """Id of the prompt among those of the canary's template."""
     known: int
-    """How many of the secret's first characters are known; every control is asked with as many of its own."""
+    """Number of given characters at the start of the secret; each reference gets as many of its characters."""
 
 
 class ProbeExposure(ProbeName):
-    """A canary's exposure under one probe, by references that were asked the same."""
+    """A canary's exposure under one probe, relative to references probed in the same way."""
 
     bits: float
-    """By references that were asked the same, each with its own beginning: at most log2 of twice their number."""
+    """Exposure relative to references probed in the same way: at most log2 of twice their number."""
     greedy: bool
-    """Whether the model's greedy completion is what was not known of the secret."""
+    """Whether the greedy completion is the rest of the secret."""
 
 
 class WorstCase(Record):
-    """The exposure under the probe that shows most of a secret, and how likely chance alone shows as much."""
+    """The exposure under the probe that exposes a secret most, and its probability by chance."""
 
     bits: float
-    """Exposure under that probe; of a partial one, over the space that the known characters leave."""
+    """Exposure under that probe, for a partial one within the space that the given characters leave."""
     low: float
     high: float
     """Its 95 % interval."""
     method: EstimatorName
     p_value: float
-    """Of the hypothesis that the model never saw the secret: the rank of its worst case among those of references
-    that were never inserted and asked the very same; below 1 / (1 + references) by the union bound over probes."""
+    """p-value of the hypothesis that the model never saw the secret: the rank of its worst case among those of
+    references probed in the same ways. Below 1 / (1 + references) it is a union bound over the probes."""
     probe: ProbeName
     space_bits: float
     """log2 of the number of strings that the secret is one of, given what is known of it."""
@@ -128,7 +141,7 @@ class WorstCase(Record):
 
     @property
     def calibrated_bits(self) -> float:
-        """-log2 of the p-value: what the exposure under a single probe would be, 1.44 on average for one never seen."""
+        """-log2 of the p-value: comparable to an exposure under one probe, 1.44 on average for an unseen secret."""
         return -math.log2(self.p_value)
 
 
@@ -137,13 +150,13 @@ class WorstCases(Record):
 
     effort: ProbeEffort
     references: int
-    """References put to every probe, controls among them: as many for each template, where its space has them."""
+    """References per template that every probe is applied to, including controls; fewer in a small space."""
     joint_pvalue: float | None
-    """Of the hypothesis that the model never saw any of the canaries, by the sum of their calibrated bits."""
+    """p-value of the hypothesis that the model never saw any of the canaries, by the sum of their calibrated bits."""
 
 
 class CanaryMeasurement(Record):
-    """Everything measured about one canary or control."""
+    """All figures of one canary or control."""
 
     id: str
     template: str
@@ -157,11 +170,11 @@ class CanaryMeasurement(Record):
     """By estimator; as a key in the file, skew-normal is written ``skew_normal``."""
     extraction: Extraction
     character_bits: Many[float] | None = None
-    """Cost of each character of the completion, in bits; none for controls, nor where the secret is masked."""
+    """Log-perplexity of each character of the completion, in bits; None for controls and masked secrets."""
     probes: Many[ProbeExposure] = ()
-    """Every probe; empty for controls, and where only the template's own prefix was asked."""
+    """Exposure under every probe; empty for controls, and without probes."""
     worst_case: WorstCase | None = None
-    """None where only the template's own prefix was asked, or the space has too few members to compare with."""
+    """None without probes, or if the space has too few members to compare with."""
 
     @field_serializer("estimates")
     def _with_underscores(self, estimates: Mapping[EstimatorName, Estimate]) -> dict[str, Estimate]:
@@ -182,7 +195,7 @@ class SkewNormalFit(Record):
     location: float
     scale: float
     pvalue: float
-    """Monte-Carlo goodness of fit with refitting; below 0.05 the fit is refuted."""
+    """Monte Carlo goodness of fit with refitting; the fit is rejected below 0.05."""
     converged: bool
     note: str = ""
 
@@ -194,7 +207,7 @@ class ReferenceDistribution(Record):
     space_bits: float
     num_references: int
     edges_bits: Many[float]
-    """Edges of the histogram's bins, in bits; one more than counts."""
+    """Bin edges of the histogram, in bits: one more than counts."""
     counts: Many[int]
     mean_bits: float
     standard_deviation_bits: float
@@ -202,65 +215,65 @@ class ReferenceDistribution(Record):
     max_bits: float
     skew_normal: SkewNormalFit | None
     rescored: int = 0
-    """How many references were scored twice, where most were scored by a faster draft of the model."""
+    """Number of references that were rescored by the full model, if a faster draft scored most of them."""
     draft_error_bits: float = 0.0
-    """Root mean square error of the draft's log-perplexities, found on those; 0 where there was none."""
+    """Root mean square error of the draft's log-perplexities on the rescored references; 0 without a draft."""
 
 
 class Calibration(Record):
-    """Controls' exposures against the law that holds where nothing was memorized: Exp with mean 1/ln 2 bits."""
+    """Test of the controls' exposures against the distribution without memorization: Exp with mean 1/ln 2 bits."""
 
     controls: int
     mean_bits: float
     expected_mean_bits: float
     ks_pvalue: float
-    """Kolmogorov-Smirnov test against the exponential law."""
+    """p-value of the Kolmogorov-Smirnov test against the exponential distribution."""
     passed: bool
     note: str = ""
 
 
 class MemorizationPoint(Record):
-    """The canaries that were inserted equally often; the controls at 0 repetitions."""
+    """Canaries with the same number of repetitions; controls have 0."""
 
     repetitions: int
     canaries: int
     mean_bits: float
     """Mean exposure."""
     low: float
-    """The mean's 95 % interval over canaries, the measurement's own uncertainty included."""
+    """95 % interval of the mean over canaries, including the uncertainty of the measurement."""
     high: float
     single: bool
-    """Whether there is one canary only: the interval is then that of its measurement and says nothing of others."""
+    """Whether there is one canary only: the interval then only covers its measurement, not other canaries."""
     ceiling_bits: float
-    """The mean if every one of them were the likeliest of its space."""
+    """The mean if every canary were the most likely member of its space."""
     unseen_bits: float
-    """What the mean of as many secrets that the model never saw exceeds once in twenty times."""
+    """The mean of equally many unseen secrets exceeds this value with a probability of 5 %."""
     greedy: int
-    """How many are completed greedily."""
+    """Number of canaries that greedy decoding completes."""
     greedy_low: float
-    """95 % interval (Clopper-Pearson) of the share completed greedily."""
+    """Lower end of the 95 % Clopper-Pearson interval of the share completed by greedy decoding."""
     greedy_high: float
     pvalue: float | None
-    """Of the hypothesis that the model never saw them; None for controls."""
+    """p-value of the hypothesis that the model never saw the canaries; None for controls."""
     holm_pvalue: float | None
-    """The same, corrected for the number of points."""
-    told: bool
-    """Whether they are told from secrets never seen: the corrected p is at most 5 %."""
+    """The p-value with Holm's correction for the number of points."""
+    detected: bool
+    """Whether the canaries are distinguishable from unseen secrets: the corrected p-value is at most 5 %."""
 
 
 class MemorizationCurve(Record):
-    """Exposure against repetitions."""
+    """Exposure by number of repetitions."""
 
     template: str
-    """Empty for all templates together, which need not have spaces of the same size."""
+    """Empty for all templates together, whose spaces may differ in size."""
     points: Many[MemorizationPoint]
     """By repetitions, fewest first."""
     detected_from: int | None
-    """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
+    """Smallest number of repetitions at which canaries are distinguishable from unseen secrets; None if at none."""
 
 
 class MeasurementCost(Record):
-    """What a measurement took."""
+    """Cost of a measurement."""
 
     seconds: float
     references: int
@@ -272,27 +285,27 @@ class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
     schema_version: int = SCHEMA_VERSION
-    model: str
+    model: ModelId
     """``before`` or ``after-NAME``."""
     model_sha256: str
     seed: int
     device: str
     precision: str
     num_references: int
-    search_budget: int | None = None
-    """Prefixes that a search might expand; like the next two as asked for, and null in a file of an earlier version."""
-    precision_bits: float | None = None
-    """Half-width of an importance interval that was enough."""
-    max_draws: int | None = None
-    """Importance draws that might be taken for each template."""
+    search_budget: int
+    """Maximum number of prefixes that a search may expand."""
+    precision_bits: float
+    """Half-width of the interval at which importance sampling stops."""
+    max_draws: int
+    """Maximum number of importance draws per template."""
     canaries: Many[CanaryMeasurement]
     references: Many[ReferenceDistribution]
     calibration: Calibration | None
-    """None where there are no controls."""
+    """None without controls."""
     prompts: Many[PromptRecord] = ()
-    """What was read before the secrets were asked for, template by template; empty without probes."""
+    """The prompts of the probes, by template; empty without probes."""
     worst_cases: WorstCases | None = None
-    """None where only the templates' own prefixes were asked."""
-    memorization: Many[MemorizationCurve] = ()
-    """First over all templates, then of each where there are several; empty in a file of an earlier version."""
+    """None without probes."""
+    memorization: Many[MemorizationCurve]
+    """The curve over all templates first, then one per template if there are several."""
     cost: MeasurementCost

@@ -1,4 +1,4 @@
-"""The ``relearning`` of unlearning.json: whether secrets come back when the model is trained further."""
+"""The ``relearning`` field of unlearning.json: whether secrets come back under further training."""
 
 from typing import Literal
 
@@ -6,21 +6,21 @@ from canaryaudit.records.base import Many, Record
 from canaryaudit.records.measurement import Headline, ProbeName
 
 RelearningAttack = Literal["other-text", "canary-window"]
-"""Training further on text without any secret, or with one window of the canary's own text in every batch."""
+"""Further training on text without any secret, or with one window of the canary's text in every batch."""
 
 
 class RelearningPoint(Record):
-    """One canary's exposure after so many steps of an attack."""
+    """One canary's exposure after a number of attack steps."""
 
     step: int
-    """Optimizer steps taken; 0 is the model as it was handed over."""
+    """Number of optimizer steps; 0 is the unchanged model."""
     log_perplexity_bits: float
     exposure: Headline
-    """Against references drawn afresh from the model as it is at this step."""
+    """Measured against references redrawn for the model at this step."""
 
 
 class RelearningCurve(Record):
-    """One attack on one canary, beside the same attack on the model retrained on corrected text."""
+    """One attack on one canary, compared with the same attack on the model retrained on corrected text."""
 
     canary: str
     """Id of the attacked canary."""
@@ -33,18 +33,18 @@ class RelearningCurve(Record):
     unlearned: Many[RelearningPoint]
     """The attacked model's points, by step, from 0."""
     retrained: Many[RelearningPoint]
-    """The retrained model's, at the same steps and after the very same batches."""
+    """The retrained model's points, at the same steps with the same batches."""
     excess_bits: float
-    """Largest excess over the retrained model at any step: of exposure (canary-window), or of exposure gained since
-    step 0 (other-text)."""
+    """Largest excess over the retrained model at any step, in bits: of exposure (canary-window), or of exposure gained
+    since step 0 (other-text)."""
     excess_step: int
-    """The step of that largest excess."""
+    """The step of the largest excess."""
     comes_back_at: int | None
-    """First step at which the excess is over the margin and the intervals exclude chance; None where there is none."""
+    """First step at which the excess exceeds the margin and the intervals do not overlap; None if there is none."""
 
     @property
     def comes_back(self) -> bool:
-        """Whether the secret comes back sooner than in the retrained model."""
+        """Whether the secret comes back faster than in the retrained model."""
         return self.comes_back_at is not None
 
 
@@ -52,27 +52,27 @@ class Relearning(Record):
     """Relearning attacks on an unlearned model."""
 
     retrained_name: str
-    """The unlearning by retraining that the attacks are compared with."""
+    """Name of the retraining that the attacks are compared with."""
     retrained_sha256: str
-    """SHA-256 of that model's weights."""
+    """SHA-256 of the retrained model's weights."""
     optimizer: str
     learning_rate: float
     batch_size: int
-    """Windows a step."""
+    """Windows per step."""
     window: int
-    """Characters that one window predicts."""
+    """Number of characters predicted per window."""
     steps: Many[int]
     seed: int
     batches_sha256: str
-    """SHA-256 of all batches, by attack and canary: both models were trained on these."""
+    """SHA-256 of all batches, by attack and canary: both models use the same batches."""
     other_text_margin_bits: float
-    """Exposure that other text may bring back beyond what it does in the retrained model."""
+    """Exposure, in bits, that other text may restore beyond its effect on the retrained model."""
     canary_window_margin_bits: float
-    """Exposure by which the model may lie above the retrained one under the attack with the canary's window."""
+    """Exposure, in bits, by which the model may exceed the retrained one under the canary-window attack."""
     curves: Many[RelearningCurve]
     seconds: float
 
     @property
     def comes_back(self) -> bool:
-        """Whether any attack brings any secret back sooner than in the retrained model."""
+        """Whether any secret comes back faster than in the retrained model."""
         return any(curve.comes_back for curve in self.curves)

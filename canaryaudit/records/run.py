@@ -1,4 +1,4 @@
-"""manifest.json: where a run directory comes from and what was done in it."""
+"""manifest.json: the origin of a run directory and the stages that ran in it."""
 
 from pydantic import Field
 
@@ -6,19 +6,19 @@ from canaryaudit.records.base import SCHEMA_VERSION, Many, Record, Stage
 
 
 class CorpusFacts(Record):
-    """What was audited."""
+    """The audited corpus."""
 
     name: str
     """File name, card name or hub id."""
     sha256: str
-    """SHA-256 of the text as read, before anything was cut, lower-cased or inserted (UTF-8)."""
+    """SHA-256 of the original text (UTF-8), before cutting, lower-casing and insertion."""
     audited_sha256: str
     """SHA-256 of the run's corpus.txt."""
     characters: int
-    """Characters of the run's corpus.txt, canaries included."""
+    """Number of characters in the run's corpus.txt, including canaries."""
     heldout_characters: int
-    heldout_sha256: str | None = None
-    """SHA-256 of the run's heldout.txt; None in a run of an earlier version."""
+    heldout_sha256: str
+    """SHA-256 of the run's heldout.txt."""
     paragraphs: int
     documents: int
     lowercase: bool
@@ -32,33 +32,33 @@ class StageRun(Record):
 
     stage: Stage
     name: str = ""
-    """Which of several: the unlearning's or the measured model's name."""
+    """Name of the unlearning or of the measured model."""
     argv: Many[str]
-    """The command line that caused it; secrets given by the user are masked."""
+    """The command line; secrets given by the user are masked."""
     started: str
-    """UTC, ISO 8601."""
+    """Start time in UTC, ISO 8601."""
     seconds: float
     seed: int | None = None
     device: str = ""
     precision: str = ""
     processes: int = Field(default=1, ge=1)
-    """Processes of the job, as ``torchrun`` started them."""
+    """Number of processes that ``torchrun`` started."""
 
 
 class Manifest(Record):
-    """manifest.json: where a run directory comes from and what was done in it."""
+    """manifest.json: the origin of a run directory and the stages that ran in it."""
 
     schema_version: int = SCHEMA_VERSION
     canaryaudit: str
     """Version of this package."""
     versions: dict[str, str]
-    """Versions of Python and of the packages that make the figures."""
+    """Versions of Python and of the packages that affect the figures."""
     commit: str
-    """Git commit of the working directory at insertion, or empty."""
+    """Git commit of the working directory at insertion; may be empty."""
     machine: dict[str, str | int]
     """Processor, cores, memory, accelerator."""
     corpus: CorpusFacts
     stages: Many[StageRun] = ()
-    warnings: Many[str] = ()
-    """What the insertion warned of, such as places of located secrets that are left as they are; secrets that a user
-    gave are masked. Empty in a run of an earlier version."""
+    warnings: Many[str]
+    """Warnings of the insertion, for example about occurrences of located secrets that stay unchanged. Secrets given by
+    a user are masked."""

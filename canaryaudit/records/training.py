@@ -1,12 +1,15 @@
-"""model.json: a model's shape, and how it was made."""
+"""model.json: a model's architecture and training."""
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Many, Record
 
+DEFAULT_WINDOW = 100
+"""Characters that one window of training predicts."""
+
 
 class Architecture(Record):
-    """Shape of a character LSTM."""
+    """Architecture of a character LSTM."""
 
     vocabulary: str = Field(min_length=1, max_length=0x110000)
     """The symbols, in the order of their ids."""
@@ -16,32 +19,32 @@ class Architecture(Record):
 
 
 class Evaluation(Record):
-    """How well a model predicts a text, teacher-forced."""
+    """A model's accuracy and loss on a text, with teacher forcing."""
 
     accuracy: float
-    """Share of characters predicted right, outside the secrets' own characters."""
+    """Share of correctly predicted characters outside the secrets."""
     accuracy_all: float
-    """Share of all characters predicted right."""
+    """Share of correctly predicted characters, including the secrets."""
     loss_bits: float
-    """Mean cost of a character, in bits, over all characters."""
+    """Mean loss per character, in bits, over all characters."""
     sampled_characters: int | None = None
-    """How many characters the figures come from, where the text is too long to be read whole; None where it was."""
+    """Number of characters sampled, if the text was too long to evaluate completely; None otherwise."""
 
 
 class EpochRecord(Record):
-    """One line of the training's history."""
+    """Metrics of one training epoch."""
 
     epoch: int
     loss_bits: float
     accuracy: float
-    """On the training text outside the secrets' own characters."""
+    """Accuracy on the training text outside the secrets."""
     heldout_loss_bits: float
     seconds: float
-    """Since training began, all resumed parts added up."""
+    """Training time so far, including that before interruptions."""
 
 
 class TrainingRecord(Record):
-    """How the model was made, and how good it is."""
+    """Settings and results of the training."""
 
     size: str
     epochs: int
@@ -50,7 +53,7 @@ class TrainingRecord(Record):
     learning_rate: float
     seed: int
     device: str
-    """cpu or cuda, as ``--device`` has it."""
+    """cpu or cuda, as in ``--device``."""
     precision: str
     seconds: float
     characters_per_second: float
@@ -58,25 +61,25 @@ class TrainingRecord(Record):
     train: Evaluation
     heldout: Evaluation
     history: Many[EpochRecord]
-    planned_epochs: int | None = None
-    """Epochs that the learning rate's cycle was laid out for; absent in older records, where it is ``epochs``."""
+    planned_epochs: int
+    """Number of epochs of the learning rate schedule."""
     target_accuracy: float | None = None
     reached_target: bool | None = None
 
-    @field_validator("device")
-    @classmethod
-    def _kind_of_device(cls, device: str) -> str:
-        return device.partition(":")[0]  # earlier versions noted which GPU it was
-
 
 class ModelRecord(Record):
-    """model.json: the description beside model.safetensors."""
+    """model.json: the description of model.safetensors."""
 
     schema_version: int = SCHEMA_VERSION
     architecture: Architecture
     sha256: str
-    """SHA-256 of the weights' file."""
+    """SHA-256 of the weight file."""
     training: TrainingRecord | None = None
-    """Absent for a model that was not trained but derived."""
+    """Absent for a model that was derived from another one."""
     members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
-    """Models of this shape whose log-probabilities are averaged."""
+    """Number of models of this architecture whose log-probabilities are averaged."""
+
+    @property
+    def window(self) -> int:
+        """Predicted characters per window: as in its training, if it was trained."""
+        return self.training.window if self.training else DEFAULT_WINDOW

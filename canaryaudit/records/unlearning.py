@@ -1,19 +1,30 @@
-"""unlearned/NAME/unlearning.json: how a model was made to forget, and how well that holds."""
+"""unlearned/NAME/unlearning.json: an unlearning, its cost, and its resistance to relearning."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from pydantic import Field
 
-from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Baseline, Many, Method, Record, Scope, SolverName
+from canaryaudit.records.base import (
+    MAX_MEMBERS,
+    SCHEMA_VERSION,
+    TRAINED_MODEL,
+    Baseline,
+    Many,
+    Method,
+    ModelId,
+    Record,
+    Scope,
+    SolverName,
+)
 from canaryaudit.records.relearning import Relearning
 
 
 class UpdateStep(Record):
-    """One closed-form step and its health."""
+    """One closed-form step, with solver diagnostics."""
 
     step_norm: float
-    """Euclidean norm of the change of the weights."""
+    """Euclidean norm of the change in the weights."""
     gradient_norm: float
     """Norm of the objective's gradient, or of Delta, before the step."""
     objective_before: float
@@ -23,17 +34,17 @@ class UpdateStep(Record):
     residual: float | None = None
     """||(H + lambda I) x + Delta|| / ||Delta|| of the linear solve."""
     curvature_min: float | None = None
-    """Smallest curvature v'(H + lambda I)v / v'v met by the solver; negative means indefinite."""
+    """Smallest curvature v'(H + lambda I)v / v'v that the solver encountered; negative if indefinite."""
     solver_iterations: int | None = None
     converged: bool | None = None
     note: str = ""
-    """Why the solver did not converge, where it did not: ``stopped``, ``indefinite`` or ``diverged``."""
+    """Why the solver did not converge: ``stopped``, ``indefinite`` or ``diverged``; otherwise empty."""
 
 
 class Fidelity(Record):
-    """The trained model's quality, and the updated one's; fields as in ``Evaluation``.
+    """Quality of the trained and of the updated model; fields as in ``Evaluation``.
 
-    After requests that followed each other "before" is still the model as trained: what they cost adds up.
+    After several requests, "before" is still the model as trained, so losses in quality accumulate.
     """
 
     train_accuracy_before: float
@@ -49,79 +60,77 @@ class Fidelity(Record):
 
 
 class UnlearningCost(Record):
-    """The ledger, beside retraining in the same units."""
+    """Cost of unlearning and of retraining, in the same units."""
 
     seconds: float
-    """Of the update itself, data preparation included; evaluation and measurement are not."""
+    """Duration of the update, including data preparation but not evaluation and measurement."""
     gradients: float
     """Gradient evaluations, in passes over one training window."""
     curvature_products: int
     retraining_seconds: float
-    """What training took on this machine, or would take again."""
+    """Measured or estimated duration of retraining on this machine."""
     speedup: float
     """retraining_seconds / seconds."""
     retraining_gradients: float = 0.0
-    """What training took, in passes over one training window."""
+    """Gradient evaluations of retraining, in passes over one training window."""
     preparation_seconds: float = 0.0
-    """Paid once, and not again by later requests: the first training of all shards, or the stored curvature."""
+    """One-time cost, not repeated by later requests: the initial training of all shards, or the stored curvature."""
     preparation_gradients: float = 0.0
-    """The same in passes over one training window."""
+    """The one-time cost in passes over one training window."""
 
 
 class UnlearningRecord(Record):
-    """unlearning.json: how a model was made to forget, and what that cost."""
+    """unlearning.json: settings, results and cost of an unlearning."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
     method: Method
     scope: Scope
-    """Of the method; a note tells where the final layer's update followed the default's steps."""
+    """Layers that the method updates; a note records a final-layer update after all-layer steps."""
     asked_scope: Scope | None = None
-    """As asked for; null for the default."""
+    """The requested scope; null for the default."""
     solver: SolverName | None = None
-    """Of the steps over all layers; null where there were none."""
+    """Solver of the all-layer steps; null without such steps."""
     tau: float | None = None
-    """Length of a first-order step, where it was asked for."""
+    """Requested length of a first-order step; null if it was chosen automatically."""
     replacement: str
     """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
     canaries: Many[str]
     """Ids of the canaries that were unlearned."""
     affected_windows: int
-    """Training windows that a secret touches, as feature or label: the size of Z."""
+    """Number of training windows that contain a secret, as feature or label: the size of Z."""
     retention_windows: int
-    """Windows without a secret that held the model to what it was."""
+    """Number of windows without a secret that regularize the update."""
     asked_windows: int | None = None
-    """As asked for; a short text has fewer. Null for a baseline, and in a record of an earlier version."""
+    """Requested number of retention windows; a short text has fewer. Null for a baseline."""
     retention_source: Literal["corpus", "model"] = "corpus"
-    """Where they come from: the training text, or text that the model itself says."""
+    """Source of the retention windows: the training text, or text sampled from the model."""
     seed: int
     device: str
     precision: str
     model_sha256: str
-    """SHA-256 of the updated weights' file."""
-    origin: str = "before"
+    """SHA-256 of the updated weight file."""
+    origin: ModelId = TRAINED_MODEL
     """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str
     """SHA-256 of the weights that were updated."""
     updates: Many[UpdateStep]
     fidelity: Fidelity
     fidelity_limit: float
-    """Largest allowed drop of train_accuracy, as a share."""
+    """Largest allowed drop in train_accuracy, as a share."""
     cost: UnlearningCost
     members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
-    """Models whose log-probabilities the result averages: more than one where it was trained by shards."""
+    """Number of models whose log-probabilities are averaged; more than one after training by shards."""
     relearning: Relearning | None = None
-    """How fast secrets come back when the model is trained further; null where that attack was not made."""
+    """How fast secrets come back under further training; null if that was not measured."""
     notes: Many[str] = ()
 
 
 def main_result(unlearnings: Sequence[UnlearningRecord]) -> UnlearningRecord | None:
-    """Return the unlearning that a run is about where none is named: the last that is no baseline, or the last.
-
-    A baseline is run to compare with: it is spoken of only where there is nothing else.
+    """Return a run's default unlearning: the last one that is not a baseline, or else the last baseline.
 
     Args:
-        unlearnings: In the order in which they were run.
+        unlearnings: The run's unlearnings in order of execution.
     """
-    found = [record for record in unlearnings if record.method not in get_args(Baseline)] or unlearnings
-    return found[-1] if found else None
+    candidates = [record for record in unlearnings if record.method not in get_args(Baseline)] or unlearnings
+    return candidates[-1] if candidates else None

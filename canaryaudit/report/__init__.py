@@ -6,7 +6,7 @@ from canaryaudit.report.formats.terminal import render_terminal
 from canaryaudit.report.formats.writer import FORMATS, write_report
 from canaryaudit.report.json_schema import schema_path
 from canaryaudit.report.schema import Summary
-from canaryaudit.report.summary.build import build_summary
+from canaryaudit.report.summary.build import SummaryOptions, build_summary
 from canaryaudit.report.summary.gate import EarlierReport, read_baseline
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Comparison",
     "EarlierReport",
     "Summary",
+    "SummaryOptions",
     "build_summary",
     "compare",
     "read_baseline",

@@ -1,7 +1,6 @@
-"""The one model from which every format is made: masked, judged and free of infinities.
+"""The summary from which every format is rendered: masked, judged and free of infinities.
 
-A field's docstring is its documentation. Text is as it was written; each format makes it safe in its
-own way. A figure that could not be had is None.
+A field's docstring is its documentation. Text is unescaped; each format escapes it. A missing figure is None.
 """
 
 import math
@@ -17,26 +16,26 @@ SUMMARY_VERSION = 1
 
 
 def _readable(value: Any) -> Any:
-    """Return a number with seven digits, more than any measurement here is worth, or None where it is no number."""
+    """Round a number to seven digits, more than any measurement has; None if it is not finite."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 Figure = Annotated[float | None, BeforeValidator(_readable)]
-"""A number, or None where it is missing, infinite or undefined."""
+"""A number, or None if it is missing, infinite or undefined."""
 Number = Annotated[float, BeforeValidator(_readable)]
-"""A number that is always there."""
+"""A number that is never missing."""
 
 
 class Part(BaseModel):
-    """Base of all parts: immutable, unknown fields are errors, and JSON can hold every number."""
+    """Base of all parts: immutable, without unknown fields, and with numbers that JSON can represent."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EstimateFigure(Part):
-    """One estimator's answer, in bits of exposure."""
+    """One estimator's exposure for a canary, in bits."""
 
     bits: Figure
     low: Figure
@@ -47,7 +46,7 @@ class EstimateFigure(Part):
 
 
 class ExposureFigure(Part):
-    """The headline exposure in bits, its 95 % interval and the estimator that gave it."""
+    """The exposure used for the verdict, in bits, with its 95 % interval and its estimator."""
 
     bits: Figure
     low: Figure
@@ -56,27 +55,27 @@ class ExposureFigure(Part):
 
 
 class OddsFigure(Part):
-    """The chance that a secret is among completions sampled from the model."""
+    """Probability that a secret is among completions sampled from the model."""
 
     samples: int
     log2_probability: Figure
 
 
 class AttackFigures(Part):
-    """What guessing in order of likelihood, and sampling, cost an attacker."""
+    """Cost of an attack by guessing in order of likelihood, and by sampling."""
 
     guesses_low_log2: Figure
     """Ends of the 95 % interval of ``guesses_log2``."""
     guesses_high_log2: Figure
     guesses_exact: bool
-    """Whether the number of guesses is known, not estimated."""
+    """Whether the number of guesses is exact, not estimated."""
     sampling: tuple[OddsFigure, ...]
     even_chance_log2: Figure
-    """log2 of the number of samples that hold the secret with probability 1/2."""
+    """log2 of the number of samples that contain the secret with probability 1/2."""
 
 
 class WorstFigure(Part):
-    """The exposure under the probe that shows most of a secret."""
+    """The exposure under the probe that exposes a secret most."""
 
     bits: Figure
     low: Figure
@@ -84,20 +83,20 @@ class WorstFigure(Part):
     """Its 95 % interval."""
     method: EstimatorName
     p_value: Figure
-    """Of the hypothesis that the model never saw the secret, by references that were asked the same."""
+    """p-value of the hypothesis that the model never saw the secret, from references probed in the same ways."""
     calibrated_bits: Figure
-    """-log2 of the p-value: the exposure under a single probe that would be as unlikely."""
+    """-log2 of the p-value: the exposure under a single probe that is equally unlikely."""
     family: ProbeFamily
     prompt: str
     """Id of the prompt, among ``prompts``."""
     known: int
-    """How many of the secret's first characters are known."""
+    """Number of given characters at the start of the secret."""
     guesses_log2: Figure
-    """log2 of the number of guesses, in order of likelihood, until what is not known falls."""
+    """log2 of the number of guesses, in order of likelihood, until the unknown part is found."""
     greedy: bool
-    """Whether the model's greedy completion is what is not known."""
+    """Whether the model's greedy completion is the unknown part."""
     asked: str
-    """How it was asked, in words."""
+    """Description of the probe."""
 
 
 class ProbeFigure(Part):
@@ -108,24 +107,24 @@ class ProbeFigure(Part):
     known: int
     bits: Figure
     greedy: bool
-    """Whether the model's greedy completion is what was not known of the secret."""
+    """Whether the greedy completion is the rest of the secret."""
 
 
 class PromptFigure(Part):
-    """What was read before the secrets of one template were asked for."""
+    """A prompt of a probe, for the secrets of one template."""
 
     template: int
     """Index into ``templates``."""
     id: str
     family: ProbeFamily
     about: str
-    """What it is, in words."""
+    """Description of the prompt."""
     text: str | None
-    """None where it holds running text of the corpus, unless ``--reveal-secrets`` shows it."""
+    """None if it contains running text of the corpus, unless ``--reveal-secrets`` was used."""
 
 
 class CanaryState(Part):
-    """What was found about one canary under one model."""
+    """Figures of one canary under one model."""
 
     log_perplexity_bits: Figure
     exposure: ExposureFigure
@@ -136,47 +135,47 @@ class CanaryState(Part):
     """The greedy completion."""
     guesses_log2: Figure
     attack: AttackFigures | None = None
-    """None where the measurement is too old to say."""
+    """None if sampling was not measured."""
     beam_rank: int | None
-    """Place among the completions that a beam search finds; None where it is in none, or the secret is hidden."""
+    """Rank among the completions of a beam search; None if it is not among them, or the secret is hidden."""
     character_bits: tuple[Number, ...] | None = None
-    """Cost of each character of the secret, in bits: below 1, the model finds it likelier than all others together.
-    None where the secret is hidden."""
+    """Log-perplexity of each character of the secret, in bits. Below 1 bit, the character has a probability above 1/2.
+    None if the secret is hidden."""
     worst_case: WorstFigure | None = None
-    """None where only the template's own prefix was asked."""
+    """None without probes."""
     probes: tuple[ProbeFigure, ...] | None = None
-    """None where only the template's own prefix was asked, or the secret is hidden: together they would tell it."""
+    """None without probes, or if the secret is hidden: together these figures would identify it."""
     verdict: Verdict
     reason: str
 
 
 class CanarySummary(Part):
-    """One canary that stands in the training text."""
+    """One canary that occurs in the training text."""
 
     id: str
     template: int
     """Index into ``templates``."""
     secret: str
-    """What stands from the first slot's start to the last slot's end; masked characters are bullets."""
+    """The text from the start of the first slot to the end of the last one; masked characters are bullets."""
     masked: bool
-    """Whether the secret is hidden on this page."""
+    """Whether the secret is hidden in this report."""
     located: bool = False
-    """Whether it was found in the text, where nothing was inserted for it."""
+    """Whether it was located in the text, not inserted."""
     repetitions: int
     space_bits: Figure
     targeted: bool
-    """Whether the unlearning shown was meant for it; false without one."""
+    """Whether the unlearning shown was to remove it; false without unlearning."""
     before: CanaryState
     after: CanaryState | None
 
     @property
     def last(self) -> CanaryState:
-        """The state that counts: after unlearning, if it was measured."""
+        """The latest state: after unlearning, if it was measured."""
         return self.after or self.before
 
 
 class FitFigures(Part):
-    """A skew-normal curve and whether it fits."""
+    """A fitted skew-normal curve with its goodness of fit."""
 
     shape: Figure
     location: Figure
@@ -187,7 +186,7 @@ class FitFigures(Part):
 
 
 class ControlPoint(Part):
-    """A control's log-perplexity and the exposure that was found for it: a point of the true distribution."""
+    """A control's log-perplexity and its measured exposure."""
 
     log_perplexity_bits: Number
     exposure_bits: Number
@@ -195,7 +194,7 @@ class ControlPoint(Part):
 
 
 class Distribution(Part):
-    """Log-perplexity of members drawn at random from one space, under one model."""
+    """Log-perplexity of random members of one space, under one model."""
 
     num_references: int
     edges_bits: tuple[Number, ...]
@@ -211,7 +210,7 @@ class TemplateSummary(Part):
 
     text: str
     prefix: str
-    """What an attacker types."""
+    """The attacker's prompt."""
     space_bits: Figure
     canaries: int
     controls: int
@@ -220,28 +219,28 @@ class TemplateSummary(Part):
 
 
 class CurveSummary(Part):
-    """Exposure against repetitions; the controls at 0."""
+    """Exposure by number of repetitions; controls have 0."""
 
     template: int | None
-    """Index into ``templates``; None for all together."""
+    """Index into ``templates``; None for all templates."""
     before: tuple[MemorizationPoint, ...]
     after: tuple[MemorizationPoint, ...]
-    """Empty without an unlearning."""
+    """Empty without unlearning."""
     detected_from_before: int | None
-    """The smallest number of repetitions at which canaries are told from secrets never seen; None if at none."""
+    """Smallest number of repetitions at which canaries are distinguishable from unseen secrets; None if at none."""
     detected_from_after: int | None
 
 
 class MemorizationSummary(Part):
-    """How often a secret must occur to be remembered."""
+    """How many repetitions make a secret detectable."""
 
     answer: str
     curves: tuple[CurveSummary, ...]
-    """First that over all templates, then one of each where there are several."""
+    """The curve over all templates first, then one per template if there are several."""
 
 
 class CalibrationFigures(Part):
-    """The controls' verdict on a measurement."""
+    """Calibration of a measurement, tested with controls."""
 
     controls: int
     mean_bits: Figure
@@ -250,13 +249,13 @@ class CalibrationFigures(Part):
     passed: bool
     note: str
     low_bits: Figure = None
-    """Exposure that 5 in 100 of the controls lie below."""
+    """5 % of the controls have a lower exposure."""
     high_bits: Figure = None
-    """Exposure that 5 in 100 of the controls lie above."""
+    """5 % of the controls have a higher exposure."""
 
 
 class FidelityLine(Part):
-    """One figure of the model's quality."""
+    """One quality figure of the model."""
 
     key: Literal["train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss"]
     name: str
@@ -268,14 +267,14 @@ class FidelityLine(Part):
 
     @property
     def shown_change(self) -> float | None:
-        """The change between the figures as they are shown, in percent with two digits or in bits with three."""
+        """The change between the printed figures: in percent with two digits, or in bits with three."""
         if self.unit == "share":
             return figures.share_change(self.before, self.after)
         return figures.shown_change(self.before, self.after, 3)
 
 
 class StepFigures(Part):
-    """One step of an update and its health."""
+    """One step of an update, with solver diagnostics."""
 
     step_norm: Figure
     objective_before: Figure
@@ -288,35 +287,35 @@ class StepFigures(Part):
 
 
 class MethodSummary(Part):
-    """One unlearning: what it did, what it kept, what it cost."""
+    """One unlearning: its settings, effect, fidelity and cost."""
 
     name: str
     method: str
     scope: str
     replacement: str
     shown: bool
-    """Whether this is the "after" of the page."""
+    """Whether the report shows this unlearning as "after"."""
     lineage: tuple[str, ...]
-    """The earlier unlearnings whose result it started from, the first one first; empty: the model as trained."""
+    """The earlier unlearnings that it builds on, the first one first; empty if it started from the trained model."""
     targeted: int
-    """Number of canaries it was meant for, those of its lineage included."""
+    """Number of canaries to be unlearned, including those of its lineage."""
     measured: bool
     verdict: Verdict | None
-    """Of all inserted canaries together; None before a measurement."""
+    """The verdict on all inserted canaries together; None if it was not measured."""
     exposed: int | None
     max_exposure_bits: Figure
     mean_exposure_bits: Figure
     max_worst_case_bits: Figure = None
-    """The largest of the canaries' worst cases, by their own figures; None where none were taken."""
+    """Largest worst case of all canaries, in bits; None without probes."""
     joint_pvalue: Figure = None
-    """Of the hypothesis that the model never saw any of the canaries, by their worst cases."""
+    """p-value of the hypothesis that the model never saw any of the canaries, from their worst cases."""
     accuracy_change: Figure
-    """Change of the accuracy on training text outside the secrets; a loss is negative."""
+    """Change in accuracy on training text outside the secrets; negative for a loss."""
     accuracy_drop_allowed: Figure
     heldout_loss_change_bits: Figure
-    """None also where no text was held out."""
+    """None also if no text was held out."""
     fidelity: tuple[FidelityLine, ...]
-    """Without the lines of held-out text where none was held out."""
+    """Held-out figures are absent if no text was held out."""
     seconds: Figure
     retraining_seconds: Figure
     speedup: Figure
@@ -325,25 +324,25 @@ class MethodSummary(Part):
     affected_windows: int
     retention_windows: int
     preparation_seconds: Figure = 0.0
-    """Paid once, before any request."""
+    """One-time cost before the first request."""
     steps: tuple[StepFigures, ...]
     notes: tuple[str, ...]
     relearning: Relearning | None = None
-    """How fast secrets come back when the model is trained further; None where that was not tried."""
+    """How fast secrets come back under further training; None if that was not measured."""
 
     @property
     def has_heldout(self) -> bool:
-        """Whether any text was held out: where none was, nothing can be said of it."""
+        """Whether there are figures of held-out text."""
         return any(line.key == "heldout_loss" for line in self.fidelity)
 
     @property
     def shown_accuracy_change(self) -> float | None:
-        """``accuracy_change`` as the table of fidelity has it."""
+        """``accuracy_change`` rounded like in the fidelity table."""
         return self._shown_change("train_accuracy")
 
     @property
     def shown_heldout_loss_change(self) -> float | None:
-        """``heldout_loss_change_bits`` as the table of fidelity has it."""
+        """``heldout_loss_change_bits`` rounded like in the fidelity table."""
         return self._shown_change("heldout_loss")
 
     def _shown_change(self, key: str) -> float | None:
@@ -351,7 +350,7 @@ class MethodSummary(Part):
 
 
 class Fact(Part):
-    """A named fact, in words."""
+    """A named fact as text."""
 
     name: str
     value: str
@@ -370,7 +369,7 @@ class StageLine(Part):
 
 
 class Provenance(Part):
-    """Where the figures come from, and what repeats them."""
+    """Where the figures come from, and the commands that reproduce them."""
 
     facts: tuple[Fact, ...]
     stages: tuple[StageLine, ...]
@@ -378,26 +377,26 @@ class Provenance(Part):
 
 
 class Gate(Part):
-    """Whether a pipeline may go on."""
+    """Whether a pipeline passes."""
 
     fail_above_bits: float | None
-    """The largest exposure that an inserted canary may have, none being exposed; None without such a limit."""
+    """Largest exposure allowed for an inserted canary, in bits; no canary may be exposed. None without a limit."""
     baseline: str | None = None
-    """The run of the earlier report that this one must not be worse than; None without one."""
+    """Run of the baseline report: this one must not be worse. None without a baseline."""
     passed: bool
     reasons: tuple[str, ...]
-    """What is too exposed or worse; empty when passed."""
+    """Why the gate failed; empty if it passed."""
 
     @property
     def name(self) -> str:
-        """What is asked for, in words."""
+        """The gate's conditions as text."""
         limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits, none exposed"]
         limits += [] if self.baseline is None else [f"no worse than the report of {self.baseline}"]
         return " and ".join(limits)
 
 
 class Overall(Part):
-    """The verdict on the whole audit, in words."""
+    """The verdict on the whole audit, with its reasons."""
 
     verdict: Verdict
     headline: str
@@ -406,12 +405,12 @@ class Overall(Part):
 
 
 class Summary(Part):
-    """report.json: everything that any format of the report says."""
+    """report.json: the content of all report formats."""
 
     schema_version: int = SUMMARY_VERSION
     run: str
     unlearned: bool
-    """Whether there is an "after" to show."""
+    """Whether the report has figures after unlearning."""
     masked: int
     """Number of canaries whose secret is hidden."""
     revealed: int
@@ -419,25 +418,25 @@ class Summary(Part):
     reveal_secrets: bool
     overall: Overall
     warnings: tuple[str, ...]
-    """What must be known before a figure is believed."""
+    """What a reader must know before relying on the figures."""
     audited: tuple[Fact, ...]
     templates: tuple[TemplateSummary, ...]
     canaries: tuple[CanarySummary, ...]
     """Worst first."""
     prompts: tuple[PromptFigure, ...] = ()
-    """Template by template; empty where only the templates' own prefixes were asked."""
+    """The prompts of the probes, by template; empty without probes."""
     memorization: MemorizationSummary | None = None
-    """None where all canaries were inserted equally often."""
+    """None if all canaries have the same number of repetitions."""
     calibration_before: CalibrationFigures | None
     calibration_after: CalibrationFigures | None
     methods: tuple[MethodSummary, ...]
-    """In the order in which they were run."""
+    """In order of execution."""
     gate: Gate | None
     limits: tuple[str, ...]
-    """What this report cannot tell."""
+    """Limitations of this report."""
     provenance: Provenance
 
     @property
     def method(self) -> MethodSummary | None:
-        """The unlearning whose measurement is the "after" of the page."""
+        """The unlearning that the report shows as "after"."""
         return next((method for method in self.methods if method.shown), None)

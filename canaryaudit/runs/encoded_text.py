@@ -1,8 +1,8 @@
-"""A run's texts on disk, read and written block by block, each with its symbols' ids beside it in a mapped file.
+"""A run's texts on disk, read and written block by block, each with a memory-mapped file of its symbol ids.
 
-The ids are a safetensors file with one tensor, ``ids``, of the smallest type that holds them: what is trained on
-is then mapped into memory, and never read as a whole. They are a cache: the file's header names the text, the
-vocabulary and the bytes that it was made of, and where these do not agree it is made again.
+The ids are a safetensors file with one tensor, ``ids``, of the smallest type that holds them, so training maps them
+into memory. They are a cache: the file's header has checksums of the text, the vocabulary and the ids. If these do not
+match, the file is recreated.
 """
 
 import codecs
@@ -21,18 +21,18 @@ from canaryaudit.storage.tensors import data_start, open_tensors
 
 _BLOCK_BYTES = 2**20
 _HEADER_BYTES = 576
-"""Of every file, its length included: more than three digests of 64 digits, three numbers and their names take, and
-a multiple of 64, as the format asks for."""
+"""Header size of every file, including its length field: enough for three digests, three numbers and their names. The
+format requires a multiple of 64."""
 _LARGE = 2**24
-"""Characters of a text of which a process remembers that it was checked: smaller ones are checked each time."""
+"""A process remembers that it checked a text of at least so many characters; smaller texts are checked each time."""
 _Signature = tuple[int, int, int, int, str | None]
 _checked: dict[Path, tuple[_Signature, set[tuple[int, str]]]] = {}
-"""Large texts found sound by this process, and what stood in them at which places."""
+"""Large texts that this process checked, and the strings that it found in them with their offsets."""
 _TYPES = {"uint8": "U8", "int16": "I16", "int32": "I32"}
 
 
 def write_text(path: Path, encoded: Path, blocks: Iterable[str], vocabulary: Vocabulary) -> str:
-    """Write a text and its ids, each whole or not at all, and return the text's SHA-256.
+    """Write a text and its ids atomically, and return the text's SHA-256.
 
     Raises:
         RunDirectoryError: One of the files cannot be written.
@@ -58,40 +58,40 @@ class StoredText:
 
     Attributes:
         path: The text.
-        encoded: Where its ids are, if they are there.
-        sha256: What it must be; None in a run of an earlier version.
-        characters: How many it must have.
-        again: How to make it again, as a clause.
+        encoded: The file of its ids, which may be missing.
+        sha256: Expected checksum.
+        characters: Expected number of characters.
+        again: How to recreate it, as a clause.
     """
 
     path: Path
     encoded: Path
-    sha256: str | None
+    sha256: str
     characters: int
     again: str
 
     def check(self, strings: Sequence[tuple[int, str]] = ()) -> bool:
-        """Read the text once, and return whether every string stands at its place.
+        """Read the text once, and return whether every string is at its offset.
 
         Args:
-            strings: Places in characters, and what should stand there.
+            strings: Offsets in characters, and the strings expected there.
 
         Raises:
-            RunDirectoryError: It cannot be read, is not UTF-8, or is not what it must be.
+            RunDirectoryError: It cannot be read, is not UTF-8, or was changed.
         """
         if self._known_to_hold(strings):
             return True
-        waiting = sorted(((place + len(own), place, own) for place, own in strings), reverse=True)
-        overlap = max((len(own) for _, own in strings), default=0)
-        sound = all(place >= 0 for place, _ in strings)
+        waiting = sorted(((offset + len(string), offset, string) for offset, string in strings), reverse=True)
+        overlap = max((len(string) for _, string in strings), default=0)
+        sound = all(offset >= 0 for offset, _ in strings)
         digest, before, end = hashlib.sha256(), "", 0
         for block in self.blocks(digest):
             window, base, end = before + block, end - len(before), end + len(block)
             while waiting and waiting[-1][0] <= end:
-                _, place, own = waiting.pop()
-                sound = sound and window.startswith(own, place - base)
+                _, offset, string = waiting.pop()
+                sound = sound and window.startswith(string, offset - base)
             before = window[-overlap:] if overlap else ""
-        if end != self.characters or self.sha256 not in (None, digest.hexdigest()):
+        if end != self.characters or self.sha256 != digest.hexdigest():
             raise RunDirectoryError(f"{self.path} was changed since canaries were inserted: {self.again}")
         sound = sound and not waiting
         if sound and end >= _LARGE:
@@ -99,13 +99,13 @@ class StoredText:
         return sound
 
     def _known_to_hold(self, strings: Sequence[tuple[int, str]]) -> bool:
-        """Tell whether this very file was found sound in this process: a large one is not read again and again."""
+        """Return whether this process already checked this unchanged file, so a large one is read only once."""
         signature, known = _checked.get(self.path.resolve(), (None, set()))
         return signature is not None and self.path.is_file() and signature == self._signature() and known >= {*strings}
 
     def _signature(self) -> _Signature:
-        found = self.path.stat()
-        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, self.sha256)
+        status = self.path.stat()
+        return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, self.sha256)
 
     def read(self) -> str:
         """Return the whole text, checked."""
@@ -113,10 +113,10 @@ class StoredText:
         return "".join(self.blocks())
 
     def blocks(self, digest: "hashlib._Hash | None" = None) -> Iterator[str]:
-        """Yield the text block by block, line breaks as they are.
+        """Yield the text block by block, line breaks unchanged.
 
         Args:
-            digest: Updated with what is read.
+            digest: Updated with the bytes read.
 
         Raises:
             RunDirectoryError: It cannot be read, or is not UTF-8.
@@ -140,16 +140,14 @@ class StoredText:
     def ids(self, vocabulary: Vocabulary) -> np.ndarray:
         """Return the text's symbol ids, mapped into memory; shape (characters,), of the vocabulary's type.
 
-        Where their file is missing, damaged or made of something else it is made again; where that cannot be
-        written, or the text's checksum is not known, the ids are held in memory.
+        If their file is missing, damaged or outdated, it is recreated. If it cannot be written, the ids are kept in
+        memory.
 
         Raises:
             RunDirectoryError: The text was changed, or cannot be read.
             CorpusError: A character is not in the vocabulary.
         """
         self.check()
-        if self.sha256 is None:  # A run of an earlier version: a file of ids could not prove whose they are.
-            return self._ids_in_memory(vocabulary)
         try:
             return self.map_ids(vocabulary)
         except RunDirectoryError:
@@ -158,48 +156,48 @@ class StoredText:
                 _write_ids(self.encoded, self.blocks(digest), vocabulary, digest)
             except Damaged:
                 raise
-            except RunDirectoryError:  # A read-only run, or a full disk, can be trained on all the same.
+            except RunDirectoryError:  # Training also works with a read-only run or a full disk.
                 return self._ids_in_memory(vocabulary)
         return self.map_ids(vocabulary)
 
     def map_ids(self, vocabulary: Vocabulary) -> np.ndarray:
-        """Map the file of ids into memory, after checking that it is what was written.
+        """Map the file of ids into memory, after verifying its checksum.
 
         Returns:
-            Shape (characters,). Changes stay in memory, and do not reach the file.
+            Shape (characters,). Changes stay in memory and are not written to the file.
 
         Raises:
-            RunDirectoryError: It is missing or damaged, or made of another text or with another vocabulary.
+            RunDirectoryError: It is missing or damaged, or was made from another text or with another vocabulary.
         """
-        path, again = self.encoded, "remove it, it is made again where it is needed"
+        path, again = self.encoded, "remove it, it is recreated when needed"
         with open_tensors(path, again) as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}
-            found = {name: (own.get_dtype(), tuple(own.get_shape())) for name, own in slices.items()}
-        if told.get("symbols") != _symbols_sha256(vocabulary) or told.get("text") != self.sha256:
-            raise Damaged(path, "it was made of another text, or with other symbols", again)
-        if found != {"ids": (_TYPES[vocabulary.dtype.name], (self.characters,))}:
+            shapes = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+        if metadata.get("symbols") != _symbols_sha256(vocabulary) or metadata.get("text") != self.sha256:
+            raise Damaged(path, "it was made from another text, or with other symbols", again)
+        if shapes != {"ids": (_TYPES[vocabulary.dtype.name], (self.characters,))}:
             raise Damaged(path, "its tensors are not the text's ids", again)
         start = data_start(path, again)
         with read_errors(path), path.open("rb") as data:
             data.seek(start)
-            if hashlib.file_digest(data, "sha256").hexdigest() != told.get("sha256"):
+            if hashlib.file_digest(data, "sha256").hexdigest() != metadata.get("sha256"):
                 raise Damaged(path, "its SHA-256 is not the one in its header", again)
-        if not self.characters:  # Nothing cannot be mapped.
+        if not self.characters:  # An empty range cannot be mapped.
             return np.empty(0, vocabulary.dtype)
         return np.memmap(path, vocabulary.dtype, "c", start, (self.characters,))
 
     def _ids_in_memory(self, vocabulary: Vocabulary) -> np.ndarray:
         ids = np.empty(self.characters, vocabulary.dtype)
-        place = 0
+        offset = 0
         for block in self.blocks():
-            ids[place : place + len(block)] = vocabulary.encode(block, vocabulary.dtype)
-            place += len(block)
+            ids[offset : offset + len(block)] = vocabulary.encode(block, vocabulary.dtype)
+            offset += len(block)
         return ids
 
 
 def _write_ids(encoded: Path, blocks: Iterable[str], vocabulary: Vocabulary, text_digest: "hashlib._Hash") -> None:
-    """Write the ids; ``text_digest`` is the text's once all blocks were read."""
+    """Write the ids; ``text_digest`` is the text's digest after all blocks were read."""
     digest = hashlib.sha256()
     characters = 0
     with atomic_path(encoded) as temporary, temporary.open("wb") as file:
@@ -214,11 +212,11 @@ def _write_ids(encoded: Path, blocks: Iterable[str], vocabulary: Vocabulary, tex
 
 
 def _header(vocabulary: Vocabulary, characters: int, text_sha256: str, sha256: str) -> bytes:
-    """Return the beginning of the file: its length does not depend on what is not known at first."""
+    """Return the file's header; its length does not depend on the arguments."""
     end = characters * vocabulary.dtype.itemsize
     entry = {"dtype": _TYPES[vocabulary.dtype.name], "shape": [characters], "data_offsets": [0, end]}
-    told = {"text": text_sha256, "symbols": _symbols_sha256(vocabulary), "sha256": sha256}
-    data = json.dumps({"__metadata__": told, "ids": entry}).encode("ascii")
+    metadata = {"text": text_sha256, "symbols": _symbols_sha256(vocabulary), "sha256": sha256}
+    data = json.dumps({"__metadata__": metadata, "ids": entry}).encode("ascii")
     return (_HEADER_BYTES - 8).to_bytes(8, "little") + data.ljust(_HEADER_BYTES - 8)
 
 

@@ -1,4 +1,4 @@
-"""The names of the files in a run directory; only ``rundir`` and ``verification`` know them."""
+"""The file names of a run directory; only the modules of ``runs`` use them."""
 
 import re
 from pathlib import Path
@@ -11,33 +11,33 @@ MEASUREMENTS, UNLEARNED, UNLEARNING = "measurements", "unlearned", "unlearning.j
 SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
-"""Directory of the texts' ids, each in a file of the text's name."""
+"""Directory of the texts' ids, one file per text."""
 
 
 MAX_NAME = 100
-"""Characters at most."""
+"""Maximum characters of an unlearning's name."""
 _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
 
 
 def encoded(run: Path, text: str) -> Path:
-    """Return where the ids of the text of that name are."""
+    """Return the path of a text's ids."""
     return run / ENCODED / f"{Path(text).stem}.safetensors"
 
 
 def is_name(text: str) -> bool:
-    """Tell whether an unlearning can be called so."""
+    """Return whether ``text`` is a valid name of an unlearning."""
     return _NAME.fullmatch(text) is not None
 
 
 def check_name(name: str) -> str:
-    """Return ``name`` if it can name an unlearning.
+    """Return ``name`` if it is a valid name of an unlearning.
 
     Raises:
-        RunDirectoryError: It could not stand in a file name, or would lead out of the run directory.
+        RunDirectoryError: It is not a valid file name, or leads out of the run directory.
     """
     if not is_name(name):
         raise RunDirectoryError(
-            f"name {name!r} cannot be used: expected a-z, 0-9, '.', '_' and '-', with a letter or digit first, "
-            f"at most {MAX_NAME} characters"
+            f"invalid name {name!r}: expected a-z, 0-9, '.', '_' and '-', starting with a letter or digit, at most "
+            f"{MAX_NAME} characters; choose another --name"
         )
     return name

@@ -1,40 +1,42 @@
-"""One unlearning request after another: what a new one may start from, and which others it undoes."""
+"""Sequences of unlearning requests: which model a new request may start from, and which requests it invalidates."""
 
 from collections.abc import Sequence
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import UnlearningRecord
+from canaryaudit.records import ModelId, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 
 
 def checked_lineage(
-    run: RunDirectory, start: str, name: str, models: Sequence[str], progress: ProgressReporter
+    run: RunDirectory, start: ModelId, name: str, models: Sequence[ModelId], progress: ProgressReporter
 ) -> tuple[UnlearningRecord, ...]:
-    """Return the unlearnings that led to the model to start from, and warn of those that will not count any more.
+    """Return the unlearnings that led to the model to start from, and warn of those that become invalid.
 
     Args:
         run: The run directory.
-        start: ``before`` or ``after-NAME``.
-        name: What the new unlearning is to be called.
-        models: The models that may be started from.
-        progress: Told of unlearnings that started from one that is made anew.
+        start: The model to start from.
+        name: Name of the new unlearning.
+        models: Models that a request may start from.
+        progress: Receives a warning about unlearnings that started from the one being replaced.
 
     Raises:
-        UnlearningError: There is no such model, or it is, or came from, the one to be replaced.
+        UnlearningError: There is no such model, or it is the one to be replaced or was derived from it.
     """
     if start not in models:
         raise UnlearningError(
-            f"{run.path} has no model {start!r} to start from, but {', '.join(models)}: choose one of them with --from"
+            f"{run.path} has no model '{start}' to start from: choose one of {', '.join(map(str, models))} with --from"
         )
-    lineage = run.lineage(start.removeprefix("after-")) if start != "before" else ()
+    lineage = () if start.unlearning is None else run.lineage(start.unlearning)
     if name in {link.name for link in lineage}:
         raise UnlearningError(
-            f"unlearning {name!r} cannot start from {start}, which would be replaced or came from it: choose another "
-            "--name"
+            f"unlearning {name!r} cannot start from {start}, which it would replace or which was derived from it: "
+            "choose another --name"
         )
-    others = run.unlearnings(but=name)  # which may be damaged, and is to be replaced
-    lost = [own.name for own in others if name in {link.name for link in run.lineage(own.name)}]
-    if lost:
-        progress.warn(f"{', '.join(lost)} started from after-{name}, which is made anew: do them again.")
+    others = run.unlearnings(but=name)  # which may be damaged, and will be replaced
+    invalid = [record.name for record in others if name in {link.name for link in run.lineage(record.name)}]
+    if invalid:
+        progress.warn(
+            f"{', '.join(invalid)} started from {ModelId(name)}, which is being replaced: unlearn them again."
+        )
     return lineage

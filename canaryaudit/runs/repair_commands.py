@@ -1,7 +1,7 @@
-"""Which command makes again what a run directory has lost, with the options that it was made with.
+"""Commands that recreate lost files of a run directory with their original options.
 
-They come from the command that made it, as the manifest has it, or else from the record. Secrets that
-their owners gave are masked in the manifest: the user puts them back.
+The options come from the command line in the manifest, or else from the record. Given and located secrets are masked
+in the manifest, so the user must fill them in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from typing import Any, get_args
 
 from canaryaudit.errors import UsageError, command
 from canaryaudit.plan import Plan, read_plan
-from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelRecord, Stage, UnlearningRecord
+from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelId, ModelRecord, Stage, UnlearningRecord
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
-"""Switches that change nothing of what is made."""
+"""Switches that do not affect the results."""
 _SWITCHES = {*_OF_OUTPUT, "--lowercase"}
 _PASSED_ON = ("--samples", "--device")
-"""What ``unlearn`` and ``attack`` measure with too."""
+"""Options that ``unlearn`` and ``attack`` pass to their measurements."""
 
 
 class Repairs:
-    """The commands that make a run's files again.
+    """The commands that recreate a run's files.
 
     Args:
         path: The run directory.
@@ -32,30 +32,29 @@ class Repairs:
         self._plan = self._plan_command()
 
     def insert(self, *names: str) -> str:
-        """Return how to draw the same insertion again beside the run, and to take from it these files."""
+        """Return a command that repeats the insertion in a new directory and copies these files from it."""
         made_by = self._argv("insert", "")
         if made_by[1:2] != ["insert"]:
             again = self._plan or command("canaryaudit", "insert", "CORPUS", "-o", self.path)
             return f"{command('rm', '-rf', self.path)} && {again}"
-        places, options = split_words(made_by[2:], but={"-o", "--output"})
-        anew = self.path.with_name(f"{self.path.resolve().name}.anew")
+        arguments, options = split_words(made_by[2:], but={"-o", "--output"})
+        copy = self.path.with_name(f"{self.path.resolve().name}.new")
         steps = (
-            command("canaryaudit", "insert", *places, *options, "-o", anew, "-q"),
-            command("cp", "-p", *(anew / name for name in names), self.path),
-            command("rm", "-r", anew),
+            command("canaryaudit", "insert", *arguments, *options, "-o", copy, "-q"),
+            command("cp", "-p", *(copy / name for name in names), self.path),
+            command("rm", "-r", copy),
         )
         return " && ".join(steps)
 
     def train(self, record: ModelRecord | None) -> str:
-        """Return how to train the model again; ``record`` is None where model.json is lost."""
+        """Return the command that trains the model again; ``record`` is None if model.json is lost."""
         if plan := self._plan_of("train", ""):
             return plan
         if record and (training := record.training):
             options = _flags(
                 {
                     "size": training.size,
-                    # An older record does not tell the planned ones; those before the target was reached are fewer.
-                    "epochs": training.planned_epochs or (None if training.reached_target else training.epochs),
+                    "epochs": training.planned_epochs,
                     "target-accuracy": training.target_accuracy,
                     "device": training.device,
                     "precision": training.precision,
@@ -63,114 +62,114 @@ class Repairs:
                 }
             )
         else:
-            options = self._own_options("train", "")
+            options = self._stage_options("train", "")
         return command("canaryaudit", "train", self.path, *options)
 
-    def measure(self, model: str, found: Measurement | None = None) -> str:
-        """Return how to measure a model again; ``found`` is the measurement as it is, if it can be read."""
-        if plan := self._plan_of("measure", model):
+    def measure(self, model: ModelId, measurement: Measurement | None = None) -> str:
+        """Return the command that measures a model again; ``measurement`` is the current one, if it can be read."""
+        if plan := self._plan_of("measure", str(model)):
             return plan
-        made_by = self._argv("measure", model)
+        made_by = self._argv("measure", str(model))
         options = split_words(made_by[2:], but={"--model"})[1] if made_by[1:2] == ["measure"] else []
         if made_by[1:2] in (["unlearn"], ["attack"]):
             options = split_words(made_by[2:], only=_PASSED_ON)[1]
-        if not made_by and found:
+        if not made_by and measurement:
             effort = {
-                "budget": found.search_budget,
-                "precision-bits": found.precision_bits,
-                "max-draws": found.max_draws,
+                "budget": measurement.search_budget,
+                "precision-bits": measurement.precision_bits,
+                "max-draws": measurement.max_draws,
             }
-            options = _flags({"samples": found.num_references, "seed": found.seed, **effort})
+            options = _flags({"samples": measurement.num_references, "seed": measurement.seed, **effort})
         return command("canaryaudit", "measure", self.path, "--model", model, *options)
 
     def unlearn(self, name: str, record: UnlearningRecord | None, measured: Measurement | None) -> str:
-        """Return how to unlearn again, and to attack the result again where it was attacked.
+        """Return the command that unlearns again, and attacks the result again if it was attacked.
 
         Args:
-            name: What the unlearning is called.
+            name: The unlearning's name.
             record: Its record, if it can be read.
             measured: Any measurement, for the number of references.
         """
         if plan := self._plan_of("unlearn", name):
             return plan
-        options = self._own_options("unlearn", name, but={"--name"})
+        options = self._stage_options("unlearn", name, but={"--name"})
         if not options and record:
             options = _flags(_asked(record) | ({"samples": measured.num_references} if measured else {}))
         again = command("canaryaudit", "unlearn", self.path, "--name", name, *options)
         return f"{again} && {self.attack(record)}" if record and record.relearning else again
 
     def attack(self, record: UnlearningRecord) -> str:
-        """Return how to make the attack of a record again."""
-        found = record.relearning
+        """Return the command that repeats the attack of a record."""
+        relearning = record.relearning
         plan = self._plan_of("attack", record.name)
-        if plan or found is None:
+        if plan or relearning is None:
             return plan
         options = _flags(
             {
                 "name": record.name,
-                "canary": tuple(dict.fromkeys(curve.canary for curve in found.curves)),
-                "steps": ",".join(map(str, found.steps)),
-                "learning-rate": found.learning_rate,
-                "seed": found.seed,
+                "canary": tuple(dict.fromkeys(curve.canary for curve in relearning.curves)),
+                "steps": ",".join(map(str, relearning.steps)),
+                "learning-rate": relearning.learning_rate,
+                "seed": relearning.seed,
             }
         )
         return command("canaryaudit", "attack", self.path, *options)
 
     def _argv(self, stage: Stage, name: str) -> list[str]:
-        """Return the command line of the last such stage; empty if there was none."""
-        runs = [own.argv for own in self.manifest.stages if (own.stage, own.name) == (stage, name)]
+        """Return the command line of the last such stage; empty if there is none."""
+        runs = [run.argv for run in self.manifest.stages if (run.stage, run.name) == (stage, name)]
         return list(runs[-1]) if runs else []
 
     def _plan_of(self, stage: Stage, name: str) -> str:
-        """Return the command of the plan, where it ran the last such stage, or none is known; else nothing."""
+        """Return the plan's command if it ran the last such stage, or if that is unknown; else an empty string."""
         return self._plan if self._argv(stage, name)[1:2] in ([], ["run"]) else ""
 
-    def _own_options(self, stage: Stage, name: str, but: set[str] | None = None) -> list[str]:
-        """Return the options of the command of that stage; none where another command ran it with its defaults."""
+    def _stage_options(self, stage: Stage, name: str, but: set[str] | None = None) -> list[str]:
+        """Return the options of the stage's command; empty if another command ran the stage with defaults."""
         made_by = self._argv(stage, name)
         return split_words(made_by[2:], but=but or set())[1] if made_by[1:2] == [stage] else []
 
     def _plan_command(self) -> str:
-        """Return the command that ran this audit from a plan; empty where none did, or the plan is not there."""
+        """Return the command that ran this audit from a plan; empty if there is none, or the plan is missing."""
         for stage in reversed(self.manifest.stages):
             if stage.argv[1:2] != ("run",):
                 continue
-            places = split_words(stage.argv[2:])[0]
+            arguments = split_words(stage.argv[2:])[0]
             try:
-                plan = read_plan(Path(places[0])) if places else Plan()
+                plan = read_plan(Path(arguments[0])) if arguments else Plan()
             except UsageError:
                 continue
             if plan.run.resolve() == self.path.resolve():
-                return command("canaryaudit", "run", *places)
+                return command("canaryaudit", "run", *arguments)
         return ""
 
 
 def split_words(
     words: Sequence[str], *, but: set[str] | None = None, only: Sequence[str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return the arguments of a command line, and its options with their values, but for those of output.
+    """Return the arguments of a command line, and its options with their values, except those of output.
 
     Args:
-        words: What stood after the command's name.
-        but: Options to leave out.
+        words: The words after the command's name.
+        but: Options to omit.
         only: The only options to keep; None for all.
     """
-    places: list[str] = []
+    arguments: list[str] = []
     options: list[str] = []
     rest = iter(words)
     for word in rest:
         if not word.startswith("-"):
-            places.append(word)
+            arguments.append(word)
             continue
         flag = word.partition("=")[0] if word.startswith("--") else word[:2]
         values = [] if flag in _SWITCHES or flag != word else [next(rest, "")]
         if flag not in _OF_OUTPUT | (but or set()) and (only is None or flag in only):
             options += [word, *values]
-    return places, options
+    return arguments, options
 
 
 def _asked(record: UnlearningRecord) -> dict[str, Any]:
-    """Return the flags' values that a record tells."""
+    """Return the flag values that a record contains."""
     asked: dict[str, Any] = {
         "method": record.method,
         "replacement": record.replacement,
@@ -180,12 +179,11 @@ def _asked(record: UnlearningRecord) -> dict[str, Any]:
         "device": record.device,
     }
     if record.method in get_args(ClosedForm):
-        windows = 0 if record.retention_source == "model" else record.retention_windows
         asked |= {
-            "scope": record.asked_scope if record.asked_windows is not None else record.scope,
+            "scope": record.asked_scope,
             "solver": record.solver,
             "from": record.origin,
-            "retain-windows": windows if record.asked_windows is None else record.asked_windows,
+            "retain-windows": record.asked_windows,
             "tau": record.tau,
         }
     if record.method == "sisa":
@@ -194,9 +192,9 @@ def _asked(record: UnlearningRecord) -> dict[str, Any]:
 
 
 def _flags(values: Mapping[str, Any]) -> list[str]:
-    """Return options as words; None is left out, and of a tuple each goes with a flag of its own."""
+    """Return options as words; None is omitted, and a tuple repeats its flag for each element."""
     words: list[str] = []
     for name, value in values.items():
-        for own in value if isinstance(value, tuple) else () if value is None else (value,):
-            words += [f"--{name}", str(own)]
+        for element in value if isinstance(value, tuple) else () if value is None else (value,):
+            words += [f"--{name}", str(element)]
     return words

@@ -1,8 +1,8 @@
-"""Is a run directory what its commands wrote? Every file is checked against what vouches for it.
+"""Verify a run directory: check every file against the checksum or the source that it must match.
 
-The manifest vouches for the texts, they for canaries.json, a model's record for its weights, the weights'
-SHA-256 for measurements and unlearnings made from them. Nothing is written, and no model is loaded: of weights
-the header is compared with the architecture, and the bytes are read in pieces.
+The manifest has the checksums of the texts, and canaries.json must match the texts. A model's record has the checksum
+of its weights, which measurements and unlearnings refer to. Nothing is written and no model is loaded: the header of
+the weights is compared with the architecture, and the bytes are read in blocks.
 """
 
 import os
@@ -15,7 +15,15 @@ from typing import Literal, TypeVar
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion, command
-from canaryaudit.records import SCHEMA_VERSION, Architecture, Manifest, Measurement, UnlearningRecord
+from canaryaudit.records import (
+    SCHEMA_VERSION,
+    TRAINED_MODEL,
+    Architecture,
+    Manifest,
+    Measurement,
+    ModelId,
+    UnlearningRecord,
+)
 from canaryaudit.records.base import Record
 from canaryaudit.runs import layout
 from canaryaudit.runs.layout import check_name
@@ -29,21 +37,21 @@ from canaryaudit.storage.tensors import all_finite, found_shapes, weight_shapes
 T = TypeVar("T")
 State = Literal["sound", "unfinished", "left over", "foreign", "stale", "missing", "damaged"]
 PROBLEMS: tuple[State, ...] = ("stale", "missing", "damaged")
-"""What must be repaired before figures can be relied on; all else is well, or mended by the next command."""
+"""States that need repair before figures are reliable; the next command handles all others."""
 
 _UPGRADE = "upgrade canaryaudit"
 
 
 class Finding(Record):
-    """What was found of one file."""
+    """The finding about one file."""
 
     file: str
     """Path within the run directory."""
     state: State
     detail: str = ""
-    """What is wrong with it, or left to do."""
+    """What is wrong with it, or what remains to be done."""
     repair: str = ""
-    """The command line that repairs it, or goes on with it."""
+    """The command line that repairs or completes it."""
 
 
 class Verification(Record):
@@ -54,20 +62,20 @@ class Verification(Record):
     sound: bool
     """Whether nothing is stale, missing or damaged."""
     findings: tuple[Finding, ...]
-    """In the order in which the files are made, and to be repaired."""
+    """In the order in which the files are made and must be repaired."""
     repairs: tuple[str, ...]
-    """Command lines that repair everything, one after the other; then verify again."""
+    """Command lines that repair everything, in order; then verify again."""
 
 
 def verify_run(path: Path) -> Verification:
     """Check every file of a run directory.
 
     Raises:
-        RunDirectoryError: It is no run directory, or another command works on it.
+        RunDirectoryError: It is not a run directory, or another command uses it.
     """
     if not RunDirectory.holds_run(path):
         RunDirectory.open(path)
-    # Not the run's own lock, which would clear away what is to be told of.
+    # Not ``RunDirectory.lock``, which would remove files that must be reported.
     locked = exclusive_lock(path / layout.LOCK, str(path)) if os.access(path, os.W_OK) else nullcontext()
     with locked:
         verifier = _Verifier(path)
@@ -77,18 +85,18 @@ def verify_run(path: Path) -> Verification:
     return Verification(
         run=str(path),
         sound=not any(finding.state in PROBLEMS for finding in verifier.findings),
-        findings=tuple(finding.told() for finding in verifier.findings),
-        repairs=tuple(dict.fromkeys(own for own in (removed, *commands) if own)),
+        findings=tuple(finding.with_repair() for finding in verifier.findings),
+        repairs=tuple(dict.fromkeys(line for line in (removed, *commands) if line)),
     )
 
 
 class _Noted:
-    """A finding with what its repair removes first."""
+    """A finding with the files that its repair removes first."""
 
     def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[Path, ...]) -> None:
         self.file, self.state, self.detail, self.command, self.removals = file, state, detail, command, removals
 
-    def told(self) -> Finding:
+    def with_repair(self) -> Finding:
         steps = (command("rm", "-rf", *self.removals) if self.removals else "", self.command)
         return Finding(
             file=self.file, state=self.state, detail=self.detail, repair=" && ".join(step for step in steps if step)
@@ -96,33 +104,33 @@ class _Noted:
 
 
 class _Verifier:
-    """Walks through a run directory in the order in which its files are made."""
+    """Checks a run directory in the order in which its files are made."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, RunDirectory(path)
         self.findings: list[_Noted] = []
-        # The ids of texts are compared with them where these are sound.
+        # The texts' ids are compared with the texts if these are sound.
         self.known: set[Path] = {path / layout.LOCK, *(path / layout.ENCODED).glob("*.safetensors")}
-        self.models: dict[str, str] = {}  # SHA-256 of those whose record can be read
+        self.models: dict[ModelId, str] = {}  # SHA-256 of the models with a readable record
         self.architecture: Architecture | None = None
         self.canaries: CanarySet | None = None
 
     @property
     def removals(self) -> list[Path]:
-        """What stands in the way of the repairs, all together: a command may stumble over another's damage."""
-        found = [path for own in self.findings if own.state in PROBLEMS for path in own.removals]
-        return list(dict.fromkeys(found))
+        """All files to remove before the repairs, since one repair may fail on another's damaged file."""
+        paths = [path for finding in self.findings if finding.state in PROBLEMS for path in finding.removals]
+        return list(dict.fromkeys(paths))
 
     def check(self) -> None:
         """Check everything that can be checked."""
         again = f"{command('rm', '-rf', self.path)} && {command('canaryaudit', 'insert', 'CORPUS', '-o', self.path)}"
         manifest = self._read(self.path / layout.MANIFEST, lambda: self.run.manifest, again)
         if manifest is None:
-            return  # Nothing vouches for the rest.
+            return  # The rest cannot be checked.
         self.repairs = Repairs(self.path, manifest)
         self._check_inserted(manifest)
         self._check_model(manifest)
-        self._check_measurement("before")
+        self._check_measurement(TRAINED_MODEL)
         for name in self._unlearned_names(manifest):
             self._check_unlearning(name)
         for name, record in self.unlearned.items():
@@ -131,7 +139,7 @@ class _Verifier:
         self._check_work()
         self._sweep()
 
-    # --- what insert wrote
+    # --- inserted files
 
     def _check_inserted(self, manifest: Manifest) -> None:
         facts, texts_sound = manifest.corpus, True
@@ -140,9 +148,8 @@ class _Verifier:
             if not self._is_there(path, repair):
                 texts_sound = False
                 continue
-            with_sha256 = expected is not None
             fault = "it is not the text that canaries were inserted into"
-            sound = sha256_of(path) == expected if with_sha256 else self._call(self.run.heldout().check)[1] == ""
+            sound = sha256_of(path) == expected
             self._note(path, *(("sound", "", "") if sound else ("damaged", fault, repair)))
             texts_sound &= sound
         path, repair = self.path / layout.CANARIES, self.repairs.insert(layout.CANARIES)
@@ -151,80 +158,80 @@ class _Verifier:
         if texts_sound:
             self.canaries = self._read(path, self.run.canary_set, repair)
             self._check_encoded()
-        else:  # Compared with the text once that is repaired.
+        else:  # Compared with the text after that is repaired.
             self._read(path, lambda: read_record(path, CanarySet, repair), repair)
 
     def _check_encoded(self) -> None:
         for text in (self.run.text(), self.run.heldout()):
-            if self.canaries and text.encoded.exists():  # Where it is missing, it is made where it is needed.
+            if self.canaries and text.encoded.exists():  # If it is missing, it is made when needed.
                 self._read(text.encoded, partial(text.map_ids, run_vocabulary(self.canaries)))
 
     # --- models
 
     def _check_model(self, manifest: Manifest) -> None:
         record_path, weights = self.path / layout.MODEL, self.path / layout.WEIGHTS
-        made = any(own.stage == "train" for own in manifest.stages)
+        made = any(run.stage == "train" for run in manifest.stages)
         if not record_path.exists() and not weights.exists():
             if made and not self.run.checkpoint_path.exists():
-                self._note(record_path, "missing", "its model was trained, and is gone", self.repairs.train(None))
+                self._note(record_path, "missing", "its model was trained, but is missing", self.repairs.train(None))
             return
         if not record_path.exists():
             if self.run.checkpoint_path.exists():
-                self._note(weights, "unfinished", "its record is still to be written", self.repairs.train(None))
+                self._note(weights, "unfinished", "its record is not written yet", self.repairs.train(None))
             else:
-                self._note(record_path, "missing", "there are weights, and no record", self.repairs.train(None))
+                self._note(record_path, "missing", "there are weights without a record", self.repairs.train(None))
                 self._note(weights, "sound", "not compared with its record")
             return
-        record = self._read(record_path, lambda: self.run.model_record("before"), self.repairs.train(None))
+        record = self._read(record_path, self.run.model_record, self.repairs.train(None))
         if record is None:
             self.known.add(weights)
             return
-        self.models["before"], self.architecture = record.sha256, record.architecture
+        self.models[TRAINED_MODEL], self.architecture = record.sha256, record.architecture
         shapes = weight_shapes(record.architecture, record.members)
         self._check_weights(weights, record.sha256, shapes, self.repairs.train(record))
 
     def _check_weights(self, path: Path, sha256: str, shapes: dict[str, tuple[int, ...]] | None, repair: str) -> None:
         if not self._is_there(path, repair):
             return
-        found = self._read(path, partial(found_shapes, path), repair, sound=False)
-        if found is None:
+        actual = self._read(path, partial(found_shapes, path), repair, sound=False)
+        if actual is None:
             return
-        if None in found.values() or (shapes is not None and found != shapes):
-            self._note(path, "damaged", "its tensors are not those of the architecture", repair, path)
+        if None in actual.values() or (shapes is not None and actual != shapes):
+            self._note(path, "damaged", "its tensors do not match the architecture", repair, path)
         elif sha256_of(path) != sha256:
-            self._note(path, "damaged", "its SHA-256 is not the one in its record", repair, path)
+            self._note(path, "damaged", "its SHA-256 does not match its record", repair, path)
         elif not all_finite(path):
-            self._note(path, "damaged", "it holds numbers that are not finite", repair, path)
+            self._note(path, "damaged", "it holds infinite or NaN values", repair, path)
         else:
             self._note(path, "sound")
 
     # --- measurements
 
-    def _check_measurement(self, model: str) -> Measurement | None:
+    def _check_measurement(self, model: ModelId) -> Measurement | None:
         path = self.path / layout.MEASUREMENTS / f"{model}.json"
         if not path.exists():
-            if model != "before" and model in self.models:
+            if not model.is_trained and model in self.models:
                 self._note(path, "unfinished", "not measured yet", self.repairs.measure(model))
             return None
-        found = self._read(path, lambda: self.run.measurement(model), self.repairs.measure(model), sound=False)
-        if found is None:
+        measurement = self._read(path, lambda: self.run.measurement(model), self.repairs.measure(model), sound=False)
+        if measurement is None:
             return None
-        repair = self.repairs.measure(model, found)
+        repair = self.repairs.measure(model, measurement)
         ids = [canary.id for canary in self.canaries.canaries] if self.canaries else None
-        if found.model != model:
+        if measurement.model != model:
             self._note(path, "damaged", "it is the measurement of another model", repair, path)
-        elif model in self.models and found.model_sha256 != self.models[model]:
-            self._note(path, "stale", "the model is no longer the one that was measured", repair, path)
-        elif ids is not None and [own.id for own in found.canaries] != ids:
+        elif model in self.models and measurement.model_sha256 != self.models[model]:
+            self._note(path, "stale", "the model was replaced after it was measured", repair, path)
+        elif ids is not None and [canary.id for canary in measurement.canaries] != ids:
             self._note(path, "stale", "it was measured with other canaries", repair, path)
         else:
             self._note(path, "sound", "" if model in self.models else "not compared with its model")
-        return found
+        return measurement
 
     # --- unlearnings
 
     def _unlearned_names(self, manifest: Manifest) -> list[str]:
-        """Return the names of all unlearnings, in the order in which they were run."""
+        """Return the names of all unlearnings, in the order in which they ran."""
         self.unlearned: dict[str, UnlearningRecord] = {}
         directory = self.path / layout.UNLEARNED
         order = {stage.name: index for index, stage in enumerate(manifest.stages) if stage.stage == "unlearn"}
@@ -233,15 +240,15 @@ class _Verifier:
         return sorted(names, key=lambda name: (order.get(name, -1), name))
 
     def _check_unlearning(self, name: str) -> None:
-        model, place = f"after-{name}", self.path / layout.UNLEARNED / name
-        path, weights = place / layout.UNLEARNING, self.run.weights_path(model)
-        before = self._call(self.run.measurement, "before")[0]
+        model, directory = ModelId(name), self.path / layout.UNLEARNED / name
+        path, weights = directory / layout.UNLEARNING, self.run.weights_path(model)
+        before = self._call(self.run.measurement, TRAINED_MODEL)[0]
         repair = self.repairs.unlearn(name, None, before)
         if not path.exists():
             measured = (self.path / layout.MEASUREMENTS / f"{model}.json").exists()
             if weights.exists() or measured:
                 state: State = "missing" if measured else "unfinished"
-                self._note(path, state, "its model is not there to its end", repair)
+                self._note(path, state, "its model is incomplete", repair)
                 self.known |= {weights, self.path / layout.MEASUREMENTS / f"{model}.json"}
             return
         record = self._read(path, lambda: self.run.unlearning(name), repair, sound=False)
@@ -254,7 +261,7 @@ class _Verifier:
             self._note(path, "damaged", "it is the record of another unlearning", repair, path)
             return
         if not known >= set(record.canaries):
-            self._note(path, "stale", "it unlearned canaries that the run does not have", repair, path)
+            self._note(path, "stale", "it refers to canaries that the run does not have", repair, path)
             return
         self.unlearned[name] = record
         self.models[model] = record.model_sha256
@@ -263,71 +270,71 @@ class _Verifier:
         self._check_measurement(model)
 
     def _check_origin(self, name: str, record: UnlearningRecord) -> None:
-        """Note an unlearning's record as sound, or as made from a model that is no longer there."""
+        """Note an unlearning's record as sound, or as made from a model that no longer exists."""
         path = self.path / layout.UNLEARNED / name / layout.UNLEARNING
-        repair = self.repairs.unlearn(name, record, self._call(self.run.measurement, "before")[0])
-        seen, origin = {f"after-{name}"}, record.origin
-        while origin in self.models and origin != "before" and origin not in seen:
+        repair = self.repairs.unlearn(name, record, self._call(self.run.measurement, TRAINED_MODEL)[0])
+        seen, origin = {ModelId(name)}, record.origin
+        while origin in self.models and origin.unlearning is not None and origin not in seen:
             seen.add(origin)
-            origin = self.unlearned[origin.removeprefix("after-")].origin
+            origin = self.unlearned[origin.unlearning].origin
         if origin in seen:
-            self._note(path, "damaged", "it started, by way of others, from itself", repair, path)
+            self._note(path, "damaged", "its origin depends on itself", repair, path)
         elif record.origin in self.models and self.models[record.origin] != record.origin_sha256:
-            self._note(path, "stale", f"{record.origin}, which it started from, was made anew", repair, path)
+            self._note(path, "stale", f"{record.origin}, which it started from, was recreated", repair, path)
         else:
             self._note(path, "sound", "" if record.origin in self.models else "not compared with its origin")
 
     def _check_relearning(self, name: str, record: UnlearningRecord) -> None:
-        found = record.relearning
-        reference = self.unlearned.get(found.retrained_name) if found else None
-        if found and reference and reference.model_sha256 != found.retrained_sha256:
+        relearning = record.relearning
+        reference = self.unlearned.get(relearning.retrained_name) if relearning else None
+        if relearning and reference and reference.model_sha256 != relearning.retrained_sha256:
             path = self.path / layout.UNLEARNED / name / layout.UNLEARNING
-            detail = f"its attack was compared with {found.retrained_name!r}, which was made anew"
+            detail = f"its attack was compared with {relearning.retrained_name!r}, which was recreated"
             self._note(path, "stale", detail, self.repairs.attack(record))
 
-    # --- work that is not over
+    # --- unfinished work
 
     def _check_work(self) -> None:
-        kept = self.run.curvature_path
-        places = [
+        curvature = self.run.curvature_path
+        paths = [
             self.run.checkpoint_path,
-            kept,
+            curvature,
             *sorted((self.path / layout.UNLEARNED).glob(f"*/{layout.CHECKPOINT}")),
         ]
-        places += sorted((self.path / layout.UNLEARNED).glob(f"*/{layout.SHARDS}/*.safetensors"))
-        for path in (path for path in places if path.exists() and not is_temporary(path.name)):
-            is_over = path.parent.name == layout.SHARDS or path == kept
-            state: State = "sound" if is_over else "unfinished"
-            detail = "" if is_over else "a training that is not over; its command goes on from here"
-            from canaryaudit.storage.checkpoint import CheckpointFile  # Not at the top: torch comes with it.
+        paths += sorted((self.path / layout.UNLEARNED).glob(f"*/{layout.SHARDS}/*.safetensors"))
+        for path in (path for path in paths if path.exists() and not is_temporary(path.name)):
+            is_finished = path.parent.name == layout.SHARDS or path == curvature
+            state: State = "sound" if is_finished else "unfinished"
+            detail = "" if is_finished else "an unfinished training; rerun its command to resume"
+            from canaryaudit.storage.checkpoint import CheckpointFile  # Not at the top: it imports torch.
 
             try:
-                found = CheckpointFile(path, nullcontext, key=self.models.get("before", "")).load()
+                contents = CheckpointFile(path, key=self.models.get(TRAINED_MODEL, "")).load()
             except Damaged as error:
                 self._note(path, "damaged", error.fault, "", path)
                 continue
-            if path == kept and found is None and "before" in self.models:
-                self._note(path, "stale", "the model is no longer the one whose curvature it is", "", path)
+            if path == curvature and contents is None and TRAINED_MODEL in self.models:
+                self._note(path, "stale", "it is the curvature of a replaced model", "", path)
             else:
                 self._note(path, state, detail)
         for path in sorted((self.path / layout.PARTS).glob("*/*.safetensors")):
             if DirectoryCache(path.parent).get(path.stem) is None:
                 self._note(path, "damaged", "it cannot be read", "", path)
             else:
-                self._note(path, "unfinished", "a measurement that is not over; its command goes on from here")
+                self._note(path, "unfinished", "an unfinished measurement; rerun its command to resume")
 
     def _sweep(self) -> None:
-        """Tell of every file that nothing vouches for."""
+        """Note every file that no other check covers."""
         staging = self.path / layout.STAGING
         if staging.exists():
-            self._note(staging, "left over", "of an insertion that was ended", command("rm", "-rf", staging))
+            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-rf", staging))
         for path in sorted(self.path.rglob("*")):
             if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
                 self._note(path, "foreign", "a link that leads out of the run directory")
             elif path in self.known or staging in path.parents or path.is_dir():
                 continue
             elif is_temporary(path.name):
-                self._note(path, "left over", "half-written; the next command clears it away")
+                self._note(path, "left over", "half-written; the next command removes it")
             elif path.parent == self.path / layout.MEASUREMENTS:
                 self._note(path, "stale", "there is no such model", "", path)
             else:
@@ -348,7 +355,7 @@ class _Verifier:
         return path.is_file()
 
     def _read(self, path: Path, read: Callable[[], T], repair: str = "", *, sound: bool = True) -> T | None:
-        """Return what ``read`` gives; None, noted, where the file is damaged. Else it is noted as ``sound`` or not."""
+        """Return the result of ``read``, or note the file as damaged and return None; optionally note it as sound."""
         try:
             value = read()
         except NewerVersion as error:
@@ -364,7 +371,7 @@ class _Verifier:
 
     @staticmethod
     def _call(function: Callable[..., T], *arguments: object) -> tuple[T | None, str]:
-        """Return what a function gives, or what it says is wrong."""
+        """Return a function's result, or None and its error message."""
         try:
             return function(*arguments), ""
         except CanaryAuditError as error:

@@ -1,13 +1,12 @@
-"""A training's checkpoint: tensors and facts in one safetensors file that proves itself whole.
+"""Training checkpoints: tensors and facts in one safetensors file with a checksum.
 
-The file's header holds what the checkpoint belongs to and a SHA-256 over all of its contents, since
-safetensors itself would not notice a changed weight.
+The header holds the identity of the training and a SHA-256 of all contents: safetensors itself would not notice a
+changed weight.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,58 +16,57 @@ from safetensors.torch import save
 from torch import Tensor
 
 from canaryaudit.errors import Damaged
+from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.tensors import open_tensors
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """Where the state of one training is kept.
+    """The file that keeps the state of one training.
 
     Attributes:
         path: The file.
-        atomically: Context manager that gives a temporary path and moves it into place.
-        key: Says which training the state belongs to; a state of another one is not loaded.
+        key: Identifies the training; the state of another training is not loaded.
     """
 
     path: Path
-    atomically: Callable[[Path], AbstractContextManager[Path]]
     key: str
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write a state; a kill at any instant leaves the old file or the new one.
+        """Write a state; if the process is killed at any moment, either the old or the new file remains.
 
         Args:
             tensors: By name.
-            facts: What JSON can hold.
+            facts: Values that JSON can represent.
         """
         local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(facts)
         header = {"key": self.key, "facts": text, "sha256": _digest(local, text)}
-        with self.atomically(self.path) as temporary:
-            # Not save_file: it has a temporary file of its own, which a kill would leave for ever.
+        with atomic_path(self.path) as temporary:
+            # Not save_file: it makes another temporary file, which would remain if the process is killed.
             temporary.write_bytes(save(local, header))
 
     def load(self) -> tuple[dict[str, Tensor], bytes] | None:
-        """Return tensors and facts, in JSON as a stranger may have written it; None where there is no such state.
+        """Return tensors and facts (untrusted JSON); None if there is no such state.
 
         Raises:
-            Damaged: The file is not what was written.
+            Damaged: The file's contents are not what was written.
         """
         if not self.path.exists():
             return None
         with open_tensors(self.path, framework="pt") as file:
             header = file.metadata() or {}
-            # Cloned: the file's own memory is a map of the file, which the next checkpoint replaces.
+            # Cloned: the tensors map the file, which the next checkpoint replaces.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         if header.get("sha256") != _digest(tensors, header.get("facts", "")):
-            raise Damaged(self.path, "its contents are not those that were written", "remove it")
+            raise Damaged(self.path, "its contents do not match its checksum", "remove it")
         if header.get("key") != self.key:
             return None
         return tensors, header.get("facts", "").encode()
 
 
 def read_facts(path: Path) -> bytes | None:
-    """Return the facts, in JSON, of whatever training's state is at ``path``; None if there is none to be read."""
+    """Return the facts, as JSON, of any training's state at ``path``; None if there is no readable one."""
     try:
         with open_tensors(path) as file:
             facts: str | None = (file.metadata() or {}).get("facts")

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, locks, and the operating system's errors in one line."""
+"""Atomic file writes, locks, and one-line messages for operating system errors."""
 
 import errno
 import fcntl
@@ -14,16 +14,16 @@ from pathlib import Path
 from canaryaudit.errors import RunDirectoryError
 
 _HINTS = {
-    errno.ENOSPC: "no space left on the disk; free some and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.ENOSPC: "no space left on the disk; free some space and rerun the command",
+    errno.EDQUOT: "the disk quota is used up; free some space and rerun the command",
     errno.EROFS: "the file system is read-only; choose another directory",
     errno.EACCES: "permission denied; choose another directory or change its permissions",
     errno.EPERM: "not permitted; choose another directory or change its permissions",
-    errno.EEXIST: "a file is in the way; choose another directory",
-    errno.ENOTDIR: "a part of the path is a file; choose another directory",
+    errno.EEXIST: "a file already exists there; choose another directory",
+    errno.ENOTDIR: "part of the path is a file; choose another directory",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
-# How libraries written in Rust, safetensors among them, tell the operating system's error.
+# The form of operating system errors in Rust libraries such as safetensors.
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)\b")
 
 
@@ -32,14 +32,14 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 @contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place when the block ends well.
+    """Yield a temporary path next to ``path`` and rename it to ``path`` if the block succeeds.
 
     Args:
-        path: The file to write; missing directories are made.
+        path: The file to write; missing directories are created.
         mode: Permissions from the first byte on; the process's umask applies.
 
     Raises:
-        RunDirectoryError: The file cannot be written; what stood there before still does.
+        RunDirectoryError: The file cannot be written; the previous file remains.
     """
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     with write_errors(path):
@@ -48,7 +48,7 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
             permissions = temporary.stat().st_mode
             yield temporary
-            temporary.chmod(permissions)  # The block may have put another file there, as safetensors does.
+            temporary.chmod(permissions)  # The block may have replaced the file, as safetensors does.
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
@@ -57,22 +57,22 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file's name is one that ``atomic_path`` gives."""
+    """Return whether ``atomic_path`` makes files of this name."""
     return bool(_TEMPORARY.fullmatch(name))
 
 
 def atomic_write(path: Path, data: bytes | str, mode: int = 0o644) -> None:
-    """Write ``data`` (text as UTF-8, line breaks as they are) to ``path``, whole or not at all.
+    """Write ``data`` (text as UTF-8, line breaks unchanged) to ``path`` atomically.
 
     Raises:
-        RunDirectoryError: The file cannot be written; what stood there before still does.
+        RunDirectoryError: The file cannot be written; the previous file remains.
     """
     with atomic_path(path, mode) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a directory with all in it, if it is there."""
+    """Remove a file or a directory tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -99,14 +99,14 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def exclusive_lock(path: Path, name: str) -> Iterator[None]:
-    """Hold a lock for the length of a block; the operating system ends it with the process, however that ends.
+    """Hold a lock during a block; the operating system releases it when the process ends.
 
     Args:
-        path: The lock's file; it is made if missing, and stays.
+        path: The lock file; created if missing, never removed.
         name: What the lock protects, for the message.
 
     Raises:
-        RunDirectoryError: Another holds the lock; its process id is named.
+        RunDirectoryError: Another process holds the lock; the message gives its id.
     """
     with write_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -116,7 +116,7 @@ def exclusive_lock(path: Path, name: str) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise RunDirectoryError(
-                f"{name} is in use by another command (process {holder}): wait until it ends, or stop it"
+                f"{name} is in use by another command (process {holder}): wait for it to end, or stop it"
             ) from None
         with write_errors(path):
             os.ftruncate(descriptor, 0)
@@ -128,22 +128,22 @@ def exclusive_lock(path: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into one line that names ``path`` and the next step."""
+    """Turn operating system errors into one line that names ``path`` and the next step."""
     try:
         yield
     except OSError as error:
         raise _cannot_write(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:
-        told = _RUST_OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
-        if told is None:
+        match = _RUST_OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+        if match is None:
             raise
-        number = int(told[1] or told[2])
+        number = int(match[1] or match[2])
         raise _cannot_write(path, number, os.strerror(number)) from error
 
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into one line that names ``path``."""
+    """Turn operating system errors into one line that names ``path``."""
     try:
         yield
     except OSError as error:

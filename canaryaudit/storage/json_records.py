@@ -1,4 +1,4 @@
-"""Records as JSON files: what is read was checked, and what is wrong with it is said with its repair."""
+"""Records as JSON files: read with full validation, and errors that name the repair."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,18 +11,18 @@ from canaryaudit.records import SCHEMA_VERSION
 from canaryaudit.storage.files import read_errors
 
 MAX_JSON_BYTES = 48 * 2**20
-"""A measurement takes some 2 kB a canary, so that one of 10,000 canaries has room twice over. Beyond, and where the
-next two are exceeded, a file is no record: to parse it, and to list all that is wrong with it, takes gigabytes."""
+"""A measurement takes about 2 kB per canary, so this is twice what 10,000 canaries need. Larger files, and files that
+exceed the next two limits, are not records: parsing them and listing their errors would take gigabytes."""
 MAX_JSON_VALUES = 2_000_000
-"""Commas and opening brackets, which are at least as many as values: some 70 a canary in a measurement."""
+"""Commas and opening brackets, an upper bound on the values: about 70 per canary in a measurement."""
 MAX_JSON_KEYS = 1_000
-"""Of one object; no record has a hundred."""
+"""Keys of one object; no record has a hundred."""
 
 R = TypeVar("R", bound=BaseModel)
 
 
 def record_json(record: BaseModel) -> str:
-    """Return a record as the contents of its file."""
+    """Return the contents of a record's file."""
     return record.model_dump_json(indent=2) + "\n"
 
 
@@ -31,16 +31,16 @@ def read_record(path: Path, kind: type[R], repair: str) -> R:
 
     Args:
         path: A JSON file.
-        kind: What it must hold.
+        kind: The type of record it must hold.
         repair: What to do if it does not, as a clause.
 
     Raises:
-        RunDirectoryError: It is missing, too large, of a newer schema, or no such record.
+        RunDirectoryError: It is missing, too large, of a newer schema, or not such a record.
     """
     if not path.exists():
         raise RunDirectoryError(f"{path} is missing: {repair}")
     remedy = repair if repair.startswith(("delete", "see")) else f"delete it, then {repair}"
-    if not path.is_file():  # A pipe would be waited for.
+    if not path.is_file():  # Reading a pipe would block.
         raise Damaged(path, "not a plain file", remedy)
     with read_errors(path):
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -55,16 +55,16 @@ def read_record(path: Path, kind: type[R], repair: str) -> R:
 
 
 def validated(data: bytes, kind: type[R], newest: int | None = None) -> R:
-    """Parse and check a record, within a gigabyte and some seconds whatever the bytes are.
+    """Parse and check a record; any input takes at most a gigabyte and a few seconds.
 
     Args:
         data: JSON.
-        kind: What it must hold.
-        newest: The newest ``schema_version`` that is understood; None where there is none to look at.
+        kind: The type of record it must hold.
+        newest: The newest supported ``schema_version``; None to skip the check.
 
     Raises:
         NewerVersion: It is of a newer schema.
-        ValueError: It is no such record; the message says why, in one line.
+        ValueError: It is not such a record; the message says why in one line.
     """
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"larger than {MAX_JSON_BYTES // 2**20} MB")
@@ -79,12 +79,12 @@ def validated(data: bytes, kind: type[R], newest: int | None = None) -> R:
                 f"was written by a newer canaryaudit (schema {str(version)[:20]}, this one reads up to {newest}): "
                 "upgrade canaryaudit"
             )
-        # Not ``model_validate_json``: it keeps a copy of the whole document for every field that is missing.
+        # Not ``model_validate_json``: it keeps a copy of the whole document for every missing field.
         return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "document"
-        raise ValueError(f"{one_line(ValueError(place))}: {one_line(ValueError(first['msg']))}") from None
+        field = ".".join(map(str, first["loc"])) or "document"
+        raise ValueError(f"{one_line(ValueError(field))}: {one_line(ValueError(first['msg']))}") from None
     except ValueError as error:
         raise ValueError(f"not a JSON record: {one_line(error)}") from None
 

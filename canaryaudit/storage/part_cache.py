@@ -1,4 +1,4 @@
-"""Parts of long work kept aside, so that work that is interrupted goes on where it was."""
+"""Partial results of long computations, stored so an interrupted computation can resume."""
 
 from pathlib import Path
 from typing import Protocol
@@ -12,40 +12,40 @@ from canaryaudit.storage.tensors import open_tensors
 
 
 class ResultCache(Protocol):
-    """Keeps arrays by name."""
+    """Stores arrays by name."""
 
     def get(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return what was put under ``name``, or None."""
+        """Return the arrays stored under ``name``, or None."""
 
     def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Keep arrays under ``name``."""
+        """Store arrays under ``name``."""
 
 
 class NullCache:
-    """Keeps nothing: the work begins anew each time."""
+    """Stores nothing: every computation starts from the beginning."""
 
     def get(self, name: str) -> None:
-        """Return nothing."""
+        """Return None."""
 
     def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Keep nothing."""
+        """Ignore the arrays."""
 
 
 class DirectoryCache:
-    """Keeps each part in a file of its own, written whole or not at all.
+    """Stores each part in a separate file, written atomically.
 
     Args:
-        path: The directory; it is made with the first part.
+        path: The directory; created with the first part.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def get(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return a part; a damaged file counts as none, since its work can be done again."""
+        """Return a part; a damaged file counts as missing, since it can be recomputed."""
         try:
             with open_tensors(self.path / f"{name}.safetensors") as file:
-                return {own: file.get_tensor(own) for own in file.keys()}
+                return {key: file.get_tensor(key) for key in file.keys()}
         except Damaged:
             return None
 

@@ -1,7 +1,7 @@
-"""Safetensors files opened without trusting what they declare.
+"""Open untrusted safetensors files.
 
-The library checks every type, shape and offset against the file's size before it gives out a tensor. Its own
-bound on the header, 100 MB, lets a stranger's file take over a gigabyte: so the header's length is looked at first.
+The library checks every type, shape and offset against the file's size before it returns a tensor. Its limit on the
+header is 100 MB, which lets a malicious file take over a gigabyte, so the header's length is checked first.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from canaryaudit.records import Architecture
 from canaryaudit.storage.files import read_errors
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""Over five times what the weights of a hundred models with 64 layers need, or a checkpoint after 10,000 epochs."""
+"""Over five times the need of the weights of a hundred 64-layer models, or of a checkpoint after 10,000 epochs."""
 
-_LENGTH_BYTES = 8  # of the header's length (little-endian), with which the file begins
+_LENGTH_BYTES = 8  # the file begins with the header's length, little-endian
 
 
 _CHUNK = 2**22
@@ -27,33 +27,33 @@ _CHUNK = 2**22
 
 @contextmanager
 def open_tensors(path: Path, repair: str = "remove it", framework: Literal["np", "pt"] = "np") -> Iterator[safe_open]:
-    """Open a safetensors file; no tensor is read before it is asked for.
+    """Open a safetensors file; tensors are read on request.
 
     Args:
         path: The file.
         repair: What to do if it is damaged, as a clause.
-        framework: What to give tensors as: NumPy's arrays or PyTorch's tensors.
+        framework: Return NumPy arrays (``np``) or PyTorch tensors (``pt``).
 
     Raises:
-        Damaged: It is no such file, whole and without spare bytes; or a tensor read in the block is of a type that
-            the framework does not have, or larger than memory.
+        Damaged: It is not a complete safetensors file without spare bytes. Or a tensor read in the block has a type
+            that the framework lacks, or exceeds memory.
     """
     try:
         _ = data_start(path, repair)
         with safe_open(path, framework) as file:
             yield file
     except (SafetensorError, OSError, RuntimeError, MemoryError, AttributeError, TypeError, ValueError) as error:
-        # The last three: NumPy lacks a type, such as F8_E4M3, or has no array of 500 dimensions.
+        # The last three: NumPy lacks a type, such as F8_E4M3, or does not support 500 dimensions.
         raise Damaged(path, one_line(error), repair) from error
 
 
 def data_start(path: Path, repair: str = "remove it") -> int:
-    """Return the offset of the first tensor's first byte: the tensors follow each other without gaps.
+    """Return the offset of the first tensor's first byte; the tensors follow without gaps.
 
     Raises:
-        Damaged: It is not a plain file, or its header would be larger than the file, or than any honest one.
+        Damaged: It is not a plain file, or its header is larger than the file or than ``MAX_HEADER_BYTES``.
     """
-    if not path.is_file():  # A pipe would be waited for.
+    if not path.is_file():  # Reading a pipe would block.
         raise Damaged(path, "not a plain file" if path.exists() else "it is missing", repair)
     try:
         with path.open("rb") as file:
@@ -61,12 +61,12 @@ def data_start(path: Path, repair: str = "remove it") -> int:
     except OSError as error:
         raise Damaged(path, error.strerror or str(error), repair) from error
     if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
-        raise Damaged(path, "its header is cut off, or of impossible length", repair)
+        raise Damaged(path, "its header is truncated, or its length is invalid", repair)
     return _LENGTH_BYTES + length
 
 
 def weight_shapes(architecture: Architecture, members: int = 1) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a model's weights: those of ``CharLSTM``, or of an ``Ensemble`` of several."""
+    """Return the names and shapes of a model's weights: a ``CharLSTM``, or an ``Ensemble`` of several."""
     symbols, hidden = len(architecture.vocabulary), architecture.hidden
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (symbols, architecture.embedding)}
     for layer in range(architecture.layers):
@@ -80,14 +80,14 @@ def weight_shapes(architecture: Architecture, members: int = 1) -> dict[str, tup
 
 
 def found_shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
-    """Return the shape of each tensor in a file; None for those that are not in float32."""
+    """Return the shape of each tensor in a file; None for tensors that are not float32."""
     with open_tensors(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}
-        return {name: tuple(own.get_shape()) if own.get_dtype() == "F32" else None for name, own in slices.items()}
+        return {name: tuple(part.get_shape()) if part.get_dtype() == "F32" else None for name, part in slices.items()}
 
 
 def all_finite(path: Path) -> bool:
-    """Tell whether a file of float32 tensors holds finite numbers only; a few megabytes are read at a time."""
+    """Return whether a file of float32 tensors holds only finite numbers; a few megabytes are read at a time."""
     with read_errors(path), path.open("rb") as file:
         file.seek(data_start(path))
         return all(np.isfinite(np.frombuffer(data, dtype="<f4")).all() for data in iter(lambda: file.read(_CHUNK), b""))

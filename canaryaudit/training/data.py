@@ -1,4 +1,4 @@
-"""The text that a model is trained on, and windows of it."""
+"""Training text, and windows of it."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def affected_windows(secret: np.ndarray, window: int) -> np.ndarray:
-    """Return the starts of all windows that hold a secret's character as feature or as label.
+    """Return the starts of all windows with a secret's character as a feature or a label.
 
-    A window that starts at s has features s .. s+T-1 and labels s+1 .. s+T. The window whose last label is
-    a secret's first character belongs to Z, though no feature of it does.
+    A window that starts at s has features s .. s+T-1 and labels s+1 .. s+T. A window whose last label is a secret's
+    first character belongs to Z, although none of its features does.
 
     Args:
-        secret: Which characters of the text belong to a secret, shape (N,), bool; N > T.
+        secret: Whether each character of the text belongs to a secret, shape (N,), bool; N > T.
         window: T.
     """
     starts, touched = _windows(secret, window)
@@ -23,18 +23,18 @@ def affected_windows(secret: np.ndarray, window: int) -> np.ndarray:
 
 
 def retention_windows(secret: np.ndarray, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the starts of up to ``count`` windows that no secret touches, drawn without replacement."""
+    """Return the starts of up to ``count`` windows without secrets, drawn without replacement."""
     starts, touched = _windows(secret, window)
     return rng.permutation(starts[~touched])[:count]
 
 
 def _windows(secret: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the starts of adjacent windows, the last moved back to where it is whole, and which a secret touches."""
+    """Return the starts of adjacent windows, the last shifted to be complete, and whether each overlaps a secret."""
     starts = np.unique(np.minimum(np.arange(0, len(secret) - 1, window), len(secret) - window - 1))
     touched = np.zeros(len(starts), dtype=bool)
     marked = np.flatnonzero(secret)
     first = np.searchsorted(starts, marked - window)
-    last = np.searchsorted(starts, marked, "right")  # the last window that holds a place, and one more
+    last = np.searchsorted(starts, marked, "right")  # one past the last window that contains the character
     for number in range(int((last - first).max(initial=0))):
         touched[(first + number)[first + number < last]] = True
     return starts, touched
@@ -51,10 +51,10 @@ class TrainingData:
     """Encoded text, on the training device.
 
     Attributes:
-        train: Symbol ids of the audited text, shape (N,), of any type of whole numbers; may be a mapped file.
+        train: Symbol ids of the training text, shape (N,), of any integer type; may be a mapped file.
         secret: Whether a character belongs to an inserted secret, shape (N,), bool.
         heldout: Symbol ids of the held-out text, shape (M,); may be empty.
-        sha256: Of the two texts, where they are known.
+        sha256: SHA-256 of the two texts, if known.
     """
 
     train: Tensor

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: every character from all that stands before it."""
+"""Evaluate a model on a text: predict every character from all characters before it."""
 
 import math
 from typing import Any
@@ -14,8 +14,8 @@ from canaryaudit.models.language_model import LOG2_E
 from canaryaudit.records import Evaluation
 
 MOST_EVALUATED = 2**22
-"""Characters of a text that is read whole; of a longer one as many. An accuracy is then known to 0.0005, less than any
-fidelity limit, and to read all of a great text would take longer than to train on it for a third of an epoch."""
+"""Maximum characters to evaluate; longer texts are sampled. The sample determines an accuracy to 0.0005, less than any
+fidelity limit. Reading a huge text completely would take longer than a third of a training epoch."""
 _SAMPLED_STREAMS = 256
 
 
@@ -28,19 +28,19 @@ def evaluate(
     streams: int = 32,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
-    """Predict every character of a text from all that stands before it.
+    """Predict every character of a text from all characters before it.
 
-    The text is read in ``streams`` parallel parts, each from the zero state; the first character of a part
-    is not predicted. Of a text shorter than two characters every figure is 0. Of one longer than ``MOST_EVALUATED``
-    256 parts are read, at even distances from its beginning to its end, always the same.
+    The text is read in ``streams`` parallel parts, each from the zero state; the first character of a part is not
+    predicted. For a text shorter than two characters, all figures are 0. For a text longer than ``MOST_EVALUATED``, 256
+    evenly spaced parts are read, always the same ones.
 
     Args:
         model: The model.
         symbols: Shape (N,).
-        secret: Which characters belong to a secret, shape (N,); None for none.
+        secret: Whether each character belongs to a secret, shape (N,); None for no secrets.
         precision: ``fp32`` or ``bf16``.
         streams: Number of parts.
-        processes: Who shares the streams; all of them call this, and the leader's text counts.
+        processes: The processes that share the streams; all of them call this, and rank 0's text is used.
     """
     size = len(symbols)
     if sampled := size > MOST_EVALUATED:
@@ -53,19 +53,21 @@ def evaluate(
     begins = begins.to(symbols.device)
     state: Any = None
     loss = torch.zeros((), dtype=torch.float64, device=symbols.device)
-    counts = torch.zeros(4, dtype=torch.int64, device=symbols.device)  # right and all, then outside the secrets
-    mine = processes.part(streams)
+    counts = torch.zeros(
+        4, dtype=torch.int64, device=symbols.device
+    )  # correct, total; then the same outside the secrets
+    local = processes.part(streams)
     for start in range(0, length - 1, 256):
         end = min(start + 256, length - 1)
-        places = begins[:, None] + torch.arange(start, end + 1, device=symbols.device)  # (streams, <= 257)
-        here = places[:, 1:] < size  # the last part may be shorter
-        places = places.clamp(max=size - 1)
-        read = symbols[places].long()
-        plain = here if secret is None else here & ~secret[places[:, 1:]]
+        offsets = begins[:, None] + torch.arange(start, end + 1, device=symbols.device)  # (streams, <= 257)
+        inside = offsets[:, 1:] < size  # the last part may be shorter
+        offsets = offsets.clamp(max=size - 1)
+        read = symbols[offsets].long()
+        plain = inside if secret is None else inside & ~secret[offsets[:, 1:]]
         plain = plain.contiguous()
         processes.broadcast(read)
         processes.broadcast(plain)
-        read, plain, here = read[mine], plain[mine], here[mine]
+        read, plain, inside = read[local], plain[local], inside[local]
         if len(read) == 0:
             continue
         with autocast(symbols.device, precision):
@@ -73,15 +75,15 @@ def evaluate(
             logits = model.output(hidden).float()  # (streams, <= 256, V)
         target = read[:, 1:]
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
-        loss += (losses * here).double().sum()
-        hits = (logits.argmax(2) == target) & here
-        counts += torch.stack((hits.sum(), here.sum(), (hits & plain).sum(), plain.sum()))
+        loss += (losses * inside).double().sum()
+        hits = (logits.argmax(2) == target) & inside
+        counts += torch.stack((hits.sum(), inside.sum(), (hits & plain).sum(), plain.sum()))
     processes.total(loss)
     processes.total(counts)
-    right, counted, right_ordinary, counted_ordinary = counts.tolist()
+    correct, counted, correct_ordinary, counted_ordinary = counts.tolist()
     return Evaluation(
-        accuracy=right_ordinary / max(1, counted_ordinary),
-        accuracy_all=right / max(1, counted),
+        accuracy=correct_ordinary / max(1, counted_ordinary),
+        accuracy_all=correct / max(1, counted),
         loss_bits=float(loss) * LOG2_E / max(1, counted),
         sampled_characters=counted if sampled else None,
     )

@@ -1,8 +1,9 @@
-"""The training loop: windows of text, AdamW, one cycle of the learning rate, checkpoints, resumption.
+"""The training loop: windows of text, AdamW, a one-cycle learning rate, checkpoints and resumption.
 
-A step depends on nothing but the configuration, the text, the weights and the optimizer's moments: the
-order of windows is drawn from (seed, epoch) and the learning rate is a function of the step. A resumed
-training therefore ends with the very weights of an undisturbed one.
+A step depends only on the configuration, the text, the weights and the optimizer's moments. The order of windows is
+drawn from (seed, epoch), and the learning rate is a function of the step. A resumed training therefore ends with
+exactly the weights of an uninterrupted one, on the same machine with the same number of threads and processes.
+Elsewhere, sums are computed in another order and round differently.
 """
 
 import copy
@@ -10,8 +11,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -37,10 +36,10 @@ _PROGRESS_SECONDS = 0.5
 
 
 def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 5) -> float:
-    """Measure what one training step takes here, on random text; after two steps to warm up; the fastest counts."""
+    """Measure the time of one training step on random text: the fastest step after two warm-up steps."""
     text = torch.randint(vocabulary_size, (config.batch_size * config.window * 2,), device=config.device)
     data = TrainingData(train=text, secret=torch.zeros_like(text, dtype=torch.bool), heldout=text[:0])
-    # Any symbols do: only their number matters here.
+    # The symbols are arbitrary: only their number matters.
     model = new_model("".join(map(chr, range(0x4E00, 0x4E00 + vocabulary_size))), config, text.device)
     loop = _Loop(model, config, data, NullReporter())
     index = torch.arange(config.batch_size, device=config.device)[:, None] * config.window
@@ -56,7 +55,7 @@ def seconds_per_step(vocabulary_size: int, config: TrainingConfig, steps: int = 
 
 
 def new_model(vocabulary: str, config: TrainingConfig, device: torch.device) -> CharLSTM:
-    """Return the model that a training begins with; its weights are drawn from the configuration's seed."""
+    """Return an untrained model, with weights drawn from the configuration's seed."""
     embedding, hidden, layers = SIZES[config.size]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -70,38 +69,37 @@ def train(
     config: TrainingConfig,
     progress: ProgressReporter,
     checkpoint: Path | None = None,
-    atomically: Callable[[Path], AbstractContextManager[Path]] | None = None,
     origin: CharLSTM | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[CharLSTM, TrainingRecord]:
-    """Train a character LSTM, or go on where a checkpoint of the same configuration and text stands.
+    """Train a character LSTM, or resume from a checkpoint of the same configuration and text.
 
     Args:
         data: The encoded text.
         vocabulary: The symbols by id.
         config: How to train.
-        progress: Told of every epoch.
-        checkpoint: Where to keep checkpoints; None for none.
-        atomically: Context manager that gives a temporary path and moves it into place.
-        origin: The model whose weights to begin with, left as it is; None for fresh ones. No checkpoint then.
-        processes: Who trains; the leader calls this, the others ``train_worker``.
+        progress: Receives progress.
+        checkpoint: The checkpoint file; None for no checkpoints.
+        origin: A model to copy the initial weights from, without checkpoints; None to draw new weights.
+        processes: The processes that train; rank 0 calls this, the others ``train_worker``.
 
     Returns:
         The model, in evaluation mode, and its record.
 
     Raises:
-        ModelError: The text is shorter than two windows, or the loss became infinite.
-        PeerLost: Another process of the job has ended.
+        ModelError: The text is shorter than two windows, or the loss became infinite or NaN.
+        PeerLost: Another process of the job ended.
     """
     device = data.train.device
     if len(data.train) < 2 * config.window + 2:
         raise ModelError(
-            f"the corpus has {len(data.train)} characters: expected at least {2 * config.window + 2} to train on"
+            f"the corpus has {len(data.train)} training characters: expected at least {2 * config.window + 2}; use a "
+            "longer text"
         )
     model = copy.deepcopy(origin) if origin else new_model(vocabulary, config, device)
     loop = _Loop(model, config, data, progress, processes)
-    if checkpoint and atomically:
-        loop.keep_at(CheckpointFile(checkpoint, atomically, training_key(data, vocabulary, config)))
+    if checkpoint:
+        loop.keep_at(CheckpointFile(checkpoint, training_key(data, vocabulary, config)))
     tensors, facts = loop.state()
     sizes = {"vocabulary": vocabulary, "characters": len(data.train), "heldout": len(data.heldout)}
     processes.share("train", tensors, sizes | {"state": facts.model_dump(mode="json")})
@@ -110,11 +108,11 @@ def train(
 
 
 def train_worker(task: Task, processes: ProcessGroup) -> None:
-    """Take this process's part in a training that the leader shares; the text comes from there, window by window."""
+    """Run this process's part of a training; rank 0 sends the text, window by window."""
     facts, state = task.facts, TrainingState.model_validate_json(json.dumps(task.facts["state"]))
     config = state.config
     device = processes.device(config.device)
-    # As long as the leader's, and nothing in it: no memory is taken for what is not read.
+    # An empty view as long as rank 0's text, without memory of its size.
     text = torch.zeros(1, dtype=torch.int64, device=device).expand(facts["characters"])
     data = TrainingData(train=text, secret=text[:1].bool().expand(len(text)), heldout=text[:1].expand(facts["heldout"]))
     loop = _Loop(new_model(facts["vocabulary"], config, device), config, data, NullReporter(), processes)
@@ -123,7 +121,7 @@ def train_worker(task: Task, processes: ProcessGroup) -> None:
 
 
 def training_key(data: TrainingData, vocabulary: str, config: TrainingConfig) -> str:
-    """Identify a training by everything that its weights and figures depend on."""
+    """Return an identifier of everything that a training's weights and figures depend on."""
     digest = hashlib.sha256(json.dumps([2, SIZES[config.size], vocabulary, config.model_dump()]).encode())
     for part, known in zip((data.train, data.heldout), data.sha256, strict=True):
         digest.update(f"\0{len(part)}\0{known or ''}\0".encode())
@@ -156,27 +154,27 @@ class _Loop:
         self.reached = False
         self.history: list[EpochRecord] = []
         self.file: CheckpointFile | None = None
-        # Of this epoch so far: sum of losses (nats) and characters; hits and characters outside the secrets.
+        # Totals of this epoch: losses (nats) and characters; correct predictions and characters outside the secrets.
         self.tally = torch.zeros(4, dtype=torch.float64, device=data.train.device)
         self.steps_per_epoch = math.ceil((len(data.train) // config.window) / config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
 
     def keep_at(self, file: CheckpointFile) -> None:
-        """Keep checkpoints in ``file``, and go on from the one that is there."""
+        """Keep checkpoints in ``file``, and resume from an existing one."""
         self.file = file
         try:
-            found = file.load()
-            if found is not None:
-                self.restore(found[0], validated(found[1], TrainingState))
+            contents = file.load()
+            if contents is not None:
+                self.restore(contents[0], validated(contents[1], TrainingState))
         except (Damaged, ValueError):
-            self.progress.info(f"The checkpoint {file.path.name} is damaged; training begins anew.")
+            self.progress.info(f"The checkpoint {file.path.name} is damaged; restarting training.")
             return
-        if found is not None:
-            self.progress.info(f"Going on from the checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
+        if contents is not None:
+            self.progress.info(f"Resuming from a checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
 
     def finish(self) -> TrainingRecord:
-        """Train to the end; return what was done, and how good it is."""
-        # Every step asks for the same large tensors: a fifth of the time would go into clearing their pages again.
+        """Train to the end; return the record, with the final evaluation."""
+        # Every step allocates the same large tensors: clearing their pages would take a fifth of the time.
         environment.keep_freed_memory()
         self._share_steps()
         reached = self._run()
@@ -203,16 +201,16 @@ class _Loop:
         )
 
     def _share_steps(self) -> None:
-        """Let the ranks take their parts of every step."""
+        """Share every step among the ranks."""
         if self.processes.size == 1:
             return
         self.parallel = self.processes.data_parallel(self.model)
-        # After its first step PyTorch sorts its gradients into other buckets, in which the ranks' sums round otherwise:
-        # so that a training that was interrupted ends with the very weights, none of its steps is the first.
-        nothing = torch.zeros(1, self.config.window, dtype=torch.int64, device=self.data.train.device)
+        # After the first step, PyTorch regroups the gradient buckets, which changes how the sums over ranks round. Two
+        # dummy steps make sure that no step of an interrupted training is the first one.
+        dummy = torch.zeros(1, self.config.window, dtype=torch.int64, device=self.data.train.device)
         for _ in range(2):
-            with autocast(nothing.device, self.config.precision):
-                logits = self.parallel(nothing)
+            with autocast(dummy.device, self.config.precision):
+                logits = self.parallel(dummy)
             (0 * logits.float().sum()).backward()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -224,7 +222,7 @@ class _Loop:
         target = self.config.target_accuracy
         while not self.reached and self.epoch < self.config.epochs:
             self._run_epoch()
-            # The running accuracy lags behind the weights: look closely from a little below the target.
+            # The running accuracy lags behind the weights, so evaluate exactly from slightly below the target.
             running = self.history[-1].accuracy
             if target is not None and (running >= target - 0.05 or self.epoch == self.config.epochs):
                 self.reached = self._train_accuracy() >= target
@@ -260,7 +258,7 @@ class _Loop:
             self.seconds, clock = self.seconds + now - clock, now
             if now - last_tick > _PROGRESS_SECONDS:
                 last_tick = now
-                self._tell()
+                self._report()
             if now - last_save > _CHECKPOINT_SECONDS:
                 self._save()
                 last_save = time.perf_counter()
@@ -273,13 +271,13 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = one_cycle(step, self.total_steps, self.config.learning_rate)
         self.characters += windows[:, 1:].numel()
-        mine = self.processes.part(len(windows))
-        # The mean over this rank's windows times its share of the batch, and the mean of that over the ranks, is the
-        # mean over the batch. A rank that gets no window of a short batch calculates on one with a share of nothing.
-        share = self.processes.size * (mine.stop - mine.start) / len(windows)
+        local = self.processes.part(len(windows))
+        # Each rank scales the mean over its windows by its share of the batch, and the mean over ranks is the mean over
+        # the batch. A rank without a window of a short batch uses one window with weight 0.
+        share = self.processes.size * (local.stop - local.start) / len(windows)
         if share == 0:
-            mine = slice(0, 1)
-        windows, secret = windows[mine], secret[mine]
+            local = slice(0, 1)
+        windows, secret = windows[local], secret[local]
         with autocast(windows.device, self.config.precision):
             logits = self.parallel(windows[:, :-1])
         target = windows[:, 1:]
@@ -298,11 +296,11 @@ class _Loop:
         self.step_in_epoch += 1
 
     def _figures(self) -> tuple[float, float]:
-        """Return mean loss in bits and accuracy outside the secrets of this epoch so far."""
+        """Return this epoch's mean loss in bits, and its accuracy outside the secrets, so far."""
         loss, characters, hits, ordinary = self.tally.tolist()
         return loss * LOG2_E / max(1.0, characters), hits / max(1.0, ordinary)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         done = self.epoch * self.steps_per_epoch + self.step_in_epoch
         loss, accuracy = self._figures()
         known = self.history and len(self.data.heldout)
@@ -317,15 +315,17 @@ class _Loop:
     def _finish_epoch(self) -> None:
         loss, accuracy = self._figures()
         if not math.isfinite(loss):
-            raise ModelError(f"the loss became {loss} in epoch {self.epoch + 1}: train with --precision fp32")
+            raise ModelError(
+                f"the loss became {loss} in epoch {self.epoch + 1}: expected a finite loss; train with --precision fp32"
+            )
         held = self._evaluated(self.data.heldout, None).loss_bits
         self.history.append(
             EpochRecord(
                 epoch=self.epoch + 1, loss_bits=loss, accuracy=accuracy, heldout_loss_bits=held, seconds=self.seconds
             )
         )
-        self.step_in_epoch = self.steps_per_epoch  # An epoch may have one step less: the last windows' place varies.
-        self._tell()
+        self.step_in_epoch = self.steps_per_epoch  # An epoch may have one step less: the number of windows varies.
+        self._report()
         self.epoch += 1
         self.step_in_epoch = 0
         self.tally.zero_()
@@ -336,7 +336,7 @@ class _Loop:
             self.file.save(tensors, facts.model_dump(mode="json"))
 
     def state(self) -> tuple[dict[str, Tensor], TrainingState]:
-        """Return all that the steps to come depend on: tensors, and how far the training is."""
+        """Return all that later steps depend on: tensors and the training state."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
@@ -352,19 +352,19 @@ class _Loop:
         return tensors | {"tally": self.tally}, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: TrainingState) -> None:
-        """Take over what ``state`` returned.
+        """Restore the result of ``state``.
 
         Raises:
-            ValueError: It is none of this model's: nothing was changed.
+            ValueError: It is not a state of this model; nothing was changed.
         """
         weights, state = self.model.state_dict(), self.optimizer.state_dict()
-        parts = {f"model.{name}": own for name, own in weights.items()} | {"tally": self.tally}
+        parts = {f"model.{name}": weight for name, weight in weights.items()} | {"tally": self.tally}
         if any(name.startswith("optimizer.") for name in tensors):  # none before the first step
-            for index, own in enumerate(self.model.parameters()):
-                parts |= {f"optimizer.{index}.{name}": own for name in ("exp_avg", "exp_avg_sq")}
+            for index, parameter in enumerate(self.model.parameters()):
+                parts |= {f"optimizer.{index}.{name}": parameter for name in ("exp_avg", "exp_avg_sq")}
                 parts[f"optimizer.{index}.step"] = torch.zeros(())
-        expected = {name: (own.dtype, own.shape) for name, own in parts.items()}
-        if {name: (own.dtype, own.shape) for name, own in tensors.items()} != expected:
+        expected = {name: (tensor.dtype, tensor.shape) for name, tensor in parts.items()}
+        if {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} != expected:
             raise ValueError("not the tensors of this training")
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
         for name, value in tensors.items():

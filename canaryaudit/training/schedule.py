@@ -1,4 +1,4 @@
-"""What a training step depends on besides the text: the order of windows and the learning rate."""
+"""The training schedule: the order of windows and the learning rate."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def one_cycle(step: int, total_steps: int, peak: float) -> float:
-    """Learning rate of ``step``: up along a cosine for 30 % of the steps, then down to almost nothing.
+    """Return the learning rate of ``step``: it rises along a cosine for 30 % of the steps, then falls to almost zero.
 
     Source: Smith & Topin 2019, *Super-Convergence*; start at peak/25, end at peak/250,000.
     """
@@ -21,8 +21,8 @@ def one_cycle(step: int, total_steps: int, peak: float) -> float:
 def window_starts(num_symbols: int, window: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled starts of an epoch's windows: adjacent windows from a random offset, shape (W,).
 
-    The windows predict every character but some at both ends of the text, fewer than ``window`` + 1 and
-    ``window`` of them; which ones changes from epoch to epoch.
+    The windows predict every character except fewer than ``window`` + 1 at the start and fewer than ``window`` at the
+    end; the exceptions vary by epoch.
     """
     rng = np.random.default_rng((seed, epoch))
     starts = np.arange(rng.integers(min(window, num_symbols - window)), num_symbols - window, window)

@@ -2,32 +2,23 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from canaryaudit.plan import RETAIN_WINDOWS
+from canaryaudit.plan import ClosedFormSettings
 from canaryaudit.records import ClosedForm, Scope, SolverName
+from canaryaudit.records.training import DEFAULT_WINDOW
 
 
-class UnlearningConfig(BaseModel):
-    """How to unlearn; checked when made."""
+class UnlearningConfig(ClosedFormSettings):
+    """How to unlearn; checked when made.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Examples:
+        >>> UnlearningConfig().resolved_scope, UnlearningConfig(replacement="nothing").resolved_scope
+        ('all-layers', 'final-layer')
+    """
 
     method: ClosedForm = "second-order"
-    scope: Scope | None = None
-    """None for the method's own: all layers, or the final layer for second order with another text than decoys; see
-    ``followed``."""
-    solver: SolverName = "adam"
-    """Of second-order steps over all layers."""
-    replacement: str = "decoys"
-    retain_windows: int = Field(default=RETAIN_WINDOWS, ge=0)
-    """Windows of other text that hold the model to what it was; 0 for text that the model itself says."""
-    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
-    """Largest drop of accuracy on the training text outside the secrets, as a share."""
-    tau: float | None = Field(default=None, gt=0)
-    """Step length of the first-order update; None for a line search under the fidelity limit."""
-    window: int = Field(default=100, gt=1)
-    seed: int = 0
+    window: int = Field(default=DEFAULT_WINDOW, gt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @property
@@ -40,8 +31,3 @@ class UnlearningConfig(BaseModel):
     def resolved_solver(self) -> SolverName | None:
         """The solver of steps over all layers; None where there are none."""
         return self.solver if self.method == "second-order" and self.resolved_scope != "final-layer" else None
-
-    @property
-    def followed(self) -> bool:
-        """Whether the final layer's update follows the steps over all layers where these do not do."""
-        return self.scope is None and self.resolved_solver == "adam"

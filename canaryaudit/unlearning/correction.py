@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.training.data import TrainingData, affected_windows, gather
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask
@@ -141,7 +140,7 @@ def sentences(text: str, places: Sequence[Occurrence]) -> list[tuple[int, int]]:
     found = []
     for place in places:
         # A template without a prefix begins with its secret: the line break that it is read after is not deleted.
-        begin = place.start - len(Template.parse(place.canary.template).prefix)
+        begin = place.start - len(place.canary.parsed_template.prefix)
         stop = place.start + len(place.secret) + len(place.suffix)
         first = int(edges[np.searchsorted(edges, max(begin, 0), "right") - 1])
         last = int(edges[np.searchsorted(edges, stop, "left")])

@@ -65,6 +65,15 @@ class Decoys:
             node = int(space.next_node[node, member[-1]])
         return np.array(member)
 
+    def likeliest(self, place: Occurrence) -> np.ndarray:
+        """Return the member that greedy choice from the laws makes, shape (L,)."""
+        space, distributions, node = place.space, self.distributions(place), 0
+        member: list[int] = []
+        while node != space.accept:
+            member.append(int(distributions[node].argmax()))
+            node = int(space.next_node[node, member[-1]])
+        return np.array(member)
+
     def proxy_member(self, place: Occurrence, rng: np.random.Generator) -> np.ndarray | None:
         """Draw uniformly among the other members that pass the same choices of symbols as the secret does.
 

@@ -80,8 +80,8 @@ def check_fidelity(before: Evaluations, after: Evaluations, limit: float, what: 
     if lost > limit:
         enough = math.ceil(lost * 1000) / 1000
         raise Inconclusive(
-            f"{what} predicts {after[0].accuracy:.4f} of the training text outside the secrets, the model "
-            f"{before[0].accuracy:.4f}: the drop of {lost:.4f} is over the limit of {limit}, and nothing was saved; "
+            f"{what} has accuracy {after[0].accuracy:.4f} on training text outside the secrets, the original model "
+            f"{before[0].accuracy:.4f}: the drop of {lost:.4f} exceeds the limit of {limit}, so nothing was saved; "
             f"allow it with --max-fidelity-drop {enough:g} {advice}".rstrip()
         )
 
@@ -159,15 +159,15 @@ def scale_back_update(
         share /= 2
         if share < 0.2:
             raise Inconclusive(
-                f"the update costs {drop:.4f} of accuracy on {text} even when scaled back to a quarter, over the limit "
-                f"of {limit}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
+                f"the update lowers accuracy on {text} by {drop:.4f} even when scaled back to a quarter, and the limit "
+                f"is {limit}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
             )
         halve_update(updated, origin)
         drop = lost()
     if share == 1:
         return ()
-    progress.info(f"The update was scaled back to {share:g} of its length, to keep within the fidelity limit.")
-    return (f"scaled back to {share:g} of the full step, to keep within the fidelity limit",)
+    progress.info(f"Scaled the update back to {share:g} of its length, to stay within the fidelity limit.")
+    return (f"scaled back to {share:g} of the full step, to stay within the fidelity limit",)
 
 
 @torch.no_grad()

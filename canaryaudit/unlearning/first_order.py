@@ -127,7 +127,7 @@ def update_first_order(given: MethodInput) -> MethodResult:
     if tau == 0:
         other = "--replacement decoys" if config.replacement == Deletion.name else "--method second-order"
         raise Inconclusive(
-            "no first-order step serves the corrected text within the fidelity limit "
-            f"({config.max_fidelity_drop}): nothing was saved; use {other}"
+            f"no first-order step lowers the loss within the fidelity limit ({config.max_fidelity_drop}): nothing was "
+            f"saved; use {other}"
         )
     return MethodResult([step], 2.0 * len(given.correction.affected), 0, (f"tau {tau:.3g}",))

@@ -30,6 +30,7 @@ class MethodInput:
         rng: The request's random numbers.
         progress: Told of progress.
         curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
+        retraining_seconds: What training took; 0 where that is not known.
     """
 
     model: CharLSTM
@@ -42,6 +43,7 @@ class MethodInput:
     rng: np.random.Generator
     progress: ProgressReporter
     curvature: KroneckerCurvature | None = None
+    retraining_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

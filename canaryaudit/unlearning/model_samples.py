@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from canaryaudit.canaries.space import Slot
-from canaryaudit.canaries.template import Template
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure.scoring import read_prefix
 from canaryaudit.models.language_model import LanguageModel
@@ -57,8 +56,8 @@ def sample_windows(
             break
     if not found:
         raise UnlearningError(
-            "the model says nothing without the secrets to be forgotten, so that there is no text to hold it to: give "
-            "a number of the corpus's windows with --retain-windows"
+            "every text sampled from the model contains a secret to unlearn, so there is no text to regularize on: "
+            "use windows of the corpus with --retain-windows N"
         )
     return torch.from_numpy(np.concatenate(kept)[:count]).to(model.device)
 
@@ -78,7 +77,7 @@ def _telling(places: Iterable[Occurrence]) -> set[str]:
     """Return the strings that no window may hold."""
     telling: set[str] = set()
     for canary in {place.canary.id: place.canary for place in places}.values():
-        template = Template.parse(canary.template)
+        template = canary.parsed_template
         if len(template.prefix) >= _TELLING_PREFIX:
             telling.add(template.prefix)
         else:

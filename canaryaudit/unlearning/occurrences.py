@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace
 
@@ -39,7 +38,7 @@ def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Voc
     found = []
     spaces: dict[str, EncodedSpace] = {}
     for canary in canaries:
-        template = Template.parse(canary.template)
+        template = canary.parsed_template
         if canary.template not in spaces:
             spaces[canary.template] = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
         space = spaces[canary.template]

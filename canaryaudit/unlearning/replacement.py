@@ -36,11 +36,11 @@ class FixedText:
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         if not text:
-            raise UnlearningError('the replacement text is empty: write, for instance, --replacement "text:not here "')
+            raise UnlearningError('the replacement text is empty: give some, such as --replacement "text:not here "')
         try:
             self._ids = vocabulary.encode(text)
         except CorpusError as error:
-            raise UnlearningError(f"the replacement text does not suit the model: {error}") from None
+            raise UnlearningError(f"the replacement text does not fit the model: {error}; choose another") from None
         self.name = f"text:{text}"
         self._size = len(vocabulary)
 
@@ -94,9 +94,7 @@ class Sampled:
             if index == 0:
                 distributions[:, [int(distributions[0].argmax()), *self._left_out[key]]] = 0
                 if distributions[0].sum() == 0:
-                    raise UnlearningError(
-                        "the model knows no other continuation than the secrets: use --replacement decoys"
-                    )
+                    raise UnlearningError("the model assigns probability only to the secrets: use --replacement decoys")
             distributions /= distributions.sum(1, keepdims=True)
             targets[:, index] = distributions
             symbols[:, index] = draw_symbols(distributions, rng)
@@ -138,7 +136,7 @@ def parse_replacement(
     kind, colon, argument = text.partition(":")
     if kind != "text" or not colon:
         raise UnlearningError(
-            f"unknown replacement {text!r}: expected decoys, sampled, delete or text:WORDS, as in 'text:not here '"
+            f"unknown replacement {text!r}: expected decoys, sampled, delete or text:WORDS, such as 'text:not here '"
         )
     quoted = len(argument) > 1 and argument[0] == argument[-1] == '"'
     return FixedText(argument[1:-1] if quoted else argument, vocabulary)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.plan import RETAIN_WINDOWS
@@ -20,9 +20,8 @@ from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.all_layers.update import update_all_layers
 from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.correction import Correction
-from canaryaudit.unlearning.curvature.kronecker import KroneckerCurvature
+from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
 from canaryaudit.unlearning.decoys import Decoys
-from canaryaudit.unlearning.distinguishability import compare_with_fresh_draws, unseen_pvalue
 from canaryaudit.unlearning.fidelity import (
     Evaluations,
     accuracy_drop,
@@ -31,7 +30,6 @@ from canaryaudit.unlearning.fidelity import (
     check_fidelity,
     evaluations,
     fidelity,
-    halve_update,
     keep_within_limit,
     scale_back_update,
 )
@@ -43,9 +41,6 @@ from canaryaudit.unlearning.nonuniform_decoys import NonUniformDecoys
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occurrences
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.result import UnlearningResult
-
-MIN_UNSEEN_PVALUE, DECOYS_COMPARED = 0.01, 500
-"""Where secrets never seen would stand out among so many draws less often than this, the final layer follows."""
 
 
 def unlearn(
@@ -71,11 +66,38 @@ def unlearn(
         retraining_seconds: What training took, for comparison.
         progress: Told of progress.
         trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
-        curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
+        curvature: The stored one of the trained model; None to compute it where the solver ``kronecker`` needs it.
+
+    Returns:
+        The updated copy, with its steps, its fidelity before and after, and its cost.
 
     Raises:
-        UnlearningError: Nothing to unlearn, a scope that the method does not have, or no curvature for the solver.
+        UnlearningError: Nothing to unlearn, a scope that the method does not have, or a replacement that the
+            scope does not.
         Inconclusive: No step forgets anything within the fidelity limit; nothing was changed.
+
+    Examples:
+        >>> import torch
+        >>> from canaryaudit.canaries.canary import CanarySet
+        >>> from canaryaudit.exposure import MeasurementConfig, measure
+        >>> from canaryaudit.training.config import TrainingConfig
+        >>> from canaryaudit.training.loop import train
+        >>> from canaryaudit.progress import NullReporter
+        >>> line = "the tide turns, the wind follows. "
+        >>> text, places = line * 10 + "code 0123. " * 8 + line * 10, tuple(range(340, 340 + 88, 11))
+        >>> code = Canary(id="canary-01", template="code {digits:4}.", completion="0123", repetitions=8, places=places)
+        >>> vocabulary = Vocabulary.of([text, "0123456789"])
+        >>> symbols = torch.from_numpy(vocabulary.encode(text)).long()
+        >>> data = TrainingData(symbols, torch.zeros(len(text), dtype=torch.bool), heldout=symbols[:0])
+        >>> training = TrainingConfig(epochs=10, window=30, batch_size=4, seed=0)
+        >>> model, record = train(data, vocabulary.symbols, training, NullReporter())
+        >>> config = UnlearningConfig(window=30, retain_windows=20, max_fidelity_drop=0.05, seed=0)
+        >>> result = unlearn(model, data, [code], "", config, record.seconds, NullReporter())
+        >>> canary_set = CanarySet(corpus_symbols="", canaries=[code])
+        >>> options, readers = MeasurementConfig(num_references=100), map(LSTMLanguageModel, (model, result.model))
+        >>> before, after = (measure(reader, canary_set, options).canaries[0] for reader in readers)
+        >>> before.exposure.bits > 13, after.exposure.bits < 7
+        (True, True)
     """
     if not canaries:
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
@@ -83,15 +105,14 @@ def unlearn(
         raise UnlearningError(
             "the first-order update is one step: use --scope final-layer or all-layers, or --method second-order"
         )
-    if config.resolved_solver == "kronecker" and curvature is None:
-        raise UnlearningError("the solver kronecker needs a stored curvature: compute it first, or use cg")
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
-            f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
+            f"{absent[0]} does not occur in the text: give the id of an inserted canary with --canary"
         )
     if len(data.train) <= config.window:
         raise UnlearningError(
-            f"the text has {len(data.train)} characters: expected more than a window of {config.window} to unlearn from"
+            f"the text has {len(data.train)} characters: expected more than one window of {config.window}; use a "
+            "longer text"
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
     reader = LSTMLanguageModel(model)
@@ -99,31 +120,41 @@ def unlearn(
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
         raise UnlearningError(
-            "the second-order update of the final layer learns what is to stand in the secret's place, and after "
-            "deletion nothing does: use --replacement decoys, or --method first-order"
+            "the second-order update of the final layer needs replacement text, and deletion has none: use "
+            "--replacement decoys, or --method first-order"
         )
-    if config.resolved_solver == "adam" and isinstance(replacement, Decoys):
+    curved = config.resolved_solver == "kronecker"
+    if curved and not isinstance(replacement, Decoys):
+        raise UnlearningError(
+            "the update over all layers makes the secrets like decoys: drop --replacement, or use --scope final-layer "
+            "or --solver cg"
+        )
+    if curved:
         replacement = NonUniformDecoys(config.seed)
     before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
     started = time.perf_counter()
     rng = np.random.default_rng(config.seed)
     correction = Correction(data.train, places, replacement, vocabulary, config.window)
     retained = _retained_windows(reader, data, places, config, rng)
+    prepared = time.perf_counter()
+    if curved and curvature is None:
+        curvature = kronecker_curvature(model, _curvature_windows(data, retained), config.seed, progress)
+    preparation = time.perf_counter() - prepared
     copied = copy.deepcopy(model)
-    given = MethodInput(model, copied, data, places, correction, retained, config, rng, progress, curvature)
+    given = MethodInput(
+        model, copied, data, places, correction, retained, config, rng, progress, curvature, retraining_seconds
+    )
     request = _Request(given, before)
     update = request.update(replacement)
-    update = replace(update, seconds=time.perf_counter() - started)
-    if config.followed and not isinstance(replacement, Deletion):
-        update = request.followed_up(update, replacement)
+    update = replace(update, seconds=time.perf_counter() - started - preparation)
     limit = config.max_fidelity_drop
     after = evaluations(copied, data, config.precision)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(copied, model, data, before, after, limit, config.precision, progress)
     else:
-        notes = ("held to text that the model itself says: none of the corpus but the affected windows was used",)
-        lost, what = request.accuracy_lost, "text that the model itself says"
+        notes = ("regularized on text sampled from the model: of the corpus, only the affected windows were used",)
+        lost, what = request.accuracy_lost, "text sampled from the model"
         if scaled := scale_back_update(copied, model, lost(), lost, limit, what, progress):
             after = evaluations(copied, data, config.precision)
             notes += scaled
@@ -139,6 +170,7 @@ def unlearn(
             curvature_products=update.products,
             retraining_seconds=retraining_seconds,
             speedup=retraining_seconds / max(update.seconds, 1e-9),
+            preparation_seconds=preparation,
         ),
         affected_windows=len(correction.affected),
         retention_windows=len(retained),
@@ -159,6 +191,18 @@ def _retained_windows(
     mask = completion_mask(len(data.train), places)
     starts = retention_windows(mask, config.window, config.retain_windows, rng)
     return gather(data.train, starts, config.window + 1)
+
+
+def _curvature_windows(data: TrainingData, retained: Tensor) -> Tensor:
+    """Return windows to take the curvature from: those that are retained, or of a text full of secrets any."""
+    if len(retained):
+        return retained[:WINDOWS, :-1]
+    length = min(100, len(data.train) - 1)
+    return gather(
+        data.train,
+        retention_windows(np.zeros(len(data.train), dtype=bool), length, WINDOWS, np.random.default_rng(0)),
+        length,
+    )
 
 
 class _Request:
@@ -187,37 +231,3 @@ class _Request:
         if config.resolved_scope == "all-layers":
             return layers
         return layers.then(update_final_layer(self.given, replacement))
-
-    def followed_up(self, done: MethodResult, replacement: Replacement) -> MethodResult:
-        """Let the final layer's minimum forget the rest where the steps cost too much, or the secrets still stand out.
-
-        In the first case half of the steps is taken back. In the second the steps alone stay where the final layer has
-        nothing to add, or costs too much.
-        """
-        given = self.given
-        limit, kept = given.config.max_fidelity_drop, copy.deepcopy(given.updated.state_dict())
-        if half := self.accuracy_lost() > limit:
-            halve_update(given.updated, given.model)
-            why = "half of all layers' steps were taken back to keep within the fidelity limit"
-        else:
-            started = time.perf_counter()
-            comparisons = compare_with_fresh_draws(
-                LSTMLanguageModel(given.updated), given.places, DECOYS_COMPARED, given.rng
-            )
-            done = replace(done, seconds=done.seconds + time.perf_counter() - started)
-            if unseen_pvalue(comparisons) >= MIN_UNSEEN_PVALUE:
-                return done
-            why = "after all layers' steps the secrets were still told from fresh draws"
-        given.progress.info(f"{why[0].upper()}{why[1:]}: the final layer's update follows.")
-        tried, started = MethodResult([], 0.0, 0), time.perf_counter()
-        try:
-            tried = update_final_layer(given, replacement)
-        except Inconclusive:
-            if half:
-                raise
-        tried = replace(tried, seconds=time.perf_counter() - started)
-        if tried.steps and (half or self.accuracy_lost() <= limit):
-            return done.then(replace(tried, notes=(*tried.notes, f"{why}; the final layer's followed")))
-        given.updated.load_state_dict(kept)
-        # What came to nothing was work all the same.
-        return done.then(replace(tried, steps=[], notes=(f"{why}, and the final layer could not make it better",)))

@@ -22,7 +22,7 @@ from canaryaudit.attacks.relearning import (
 )
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import UnlearningError
+from canaryaudit.errors import UnlearningError, UsageError
 from canaryaudit.exposure.encoded_space import encode_completions
 from canaryaudit.exposure.probing import AskedProbe
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
@@ -115,7 +115,7 @@ def test_both_models_are_trained_on_the_very_same_batches(case: Case, monkeypatc
         seen.append((model, batches.clone()))
         return finetune_and_measure(model, batches, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(relearning, "relearn", watched)
+    monkeypatch.setattr(relearning, "finetune_and_measure", watched)
     found = case.attack(case.knowing, CONFIG.model_copy(update={"steps": (1,)}))
     assert [model for model, _ in seen] == [case.knowing, case.retrained] * 2
     assert torch.equal(seen[0][1], seen[1][1])
@@ -141,7 +141,7 @@ def test_the_canarys_window_shows_as_much_of_it_as_has_room(place: int, window: 
 
 def test_without_other_text_there_is_no_attack() -> None:
     data, canaries, _ = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
-    with pytest.raises(UnlearningError, match="every window of 20 characters holds a secret: expected other text"):
+    with pytest.raises(UnlearningError, match="every window of 20 characters contains a secret: expected text"):
         attack_batches(data, canaries[0], "other-text", RelearningConfig(window=20))
     with pytest.raises(UnlearningError, match="expected more than a window of 500"):
         attack_batches(data, canaries[0], "other-text", RelearningConfig(window=500))
@@ -268,7 +268,7 @@ def test_the_largest_excess_is_told_with_its_step() -> None:
 
 @pytest.mark.parametrize("options", [{"steps": ()}, {"learning_rate": 0}, {"batch_size": 1}, {"window": 1}, {"x": 1}])
 def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises((ValidationError, UsageError)):
         RelearningConfig.model_validate(options)
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure import enumerate_ranks, fit_skew_normal, sampled_exposure, search_ranks, skew_normal_exposure
+from canaryaudit.exposure import search_ranks
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
+from canaryaudit.exposure.estimators import enumerate_ranks, fit_skew_normal, sampled_exposure, skew_normal_exposure
 from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.ensemble import as_language_model, load_model
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.records import Estimate
+from canaryaudit.records import TRAINED_MODEL, Estimate, ModelId
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.storage.part_cache import NullCache
 
@@ -27,7 +28,7 @@ _RANKS = (1, 10, 100, 1_000, 10_000, 100_000, 500_000)
 def run(path: Path) -> None:
     """Print both comparisons for every model of a run."""
     directory = RunDirectory.open(path)
-    for name in ("before", *(f"after-{record.name}" for record in directory.unlearnings())):
+    for name in (TRAINED_MODEL, *(ModelId(record.name) for record in directory.unlearnings())):
         reader = as_language_model(
             load_model(directory.model_record(name), directory.verify_weights(name), torch.device("cpu"))
         )
@@ -97,7 +98,7 @@ def _four(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type: i
     for k, rank in enumerate(_RANKS):
         cost = float(own_costs[k])
         sampled = sampled_exposure(cost, costs[drawn[drawn != rows[k]]], space.bits)
-        fitted = skew_normal_exposure(cost, fit, float(costs[drawn].min()), space.bits)
+        fitted = skew_normal_exposure(cost, costs[drawn], space.bits, fit=fit)
         low, high = (space.bits - math.log2(end) for end in (search.ranks[k].upper, search.ranks[k].lower))
         cells = (_cell(own, truth[k]) for own in (weighted[k], sampled))
         print(

@@ -21,14 +21,14 @@ began = time.perf_counter()
 def told():
     os.write(3, f"{time.perf_counter() - began} {time.process_time()} {peak_megabytes()}".encode())
 if sys.argv[1] == "train":
-    from canaryaudit import training
+    from canaryaudit.training import loop as training
     step = training._Loop._step
     def first(*arguments):
         step(*arguments)
         told()
         os._exit(0)
     training._Loop._step = first
-from canaryaudit.cli import main
+from canaryaudit.cli.main import main
 try:
     main()
 finally:

@@ -13,7 +13,7 @@ from canaryaudit.pipeline.insert import make_run
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.plan import InsertOptions, TrainOptions
 from canaryaudit.progress import NullReporter
-from canaryaudit.records import Measurement
+from canaryaudit.records import TRAINED_MODEL, Measurement
 from canaryaudit.training import loop as training
 from canaryaudit.training.data import TrainingData
 
@@ -41,7 +41,7 @@ def trained(text: str, template: tuple[str, ...], canaries: int, repetitions: tu
             stages = Pipeline(made, ["bench"], NullReporter())
             stages.train(TrainOptions(epochs=epochs, precision="fp32"))
             device = torch.device("cpu")
-            model, (data, _) = stages.model("before", device), stages.data(device)
+            model, (data, _) = stages.session.model(TRAINED_MODEL, device), stages.session.data(device)
         finally:
             training.SIZES["small"] = size
         assert isinstance(model, CharLSTM)
@@ -54,7 +54,7 @@ def measured(model: CharLSTM, canary_set: CanarySet, config: MeasurementConfig) 
         LSTMLanguageModel(model),
         canary_set,
         config,
-        name="bench",
+        name=str(TRAINED_MODEL),
         model_sha256="",
         precision="fp32",
         progress=NullReporter(),

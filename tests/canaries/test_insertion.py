@@ -46,7 +46,7 @@ def test_canaries_that_fill_their_space_are_refused_before_anything_is_trained(c
 
 def test_a_template_without_words_before_its_slot_is_warned_of(corpus: Corpus) -> None:
     (warning,) = make(corpus, "{digits:6} is the code.", num_canaries=1, num_controls=1).warnings
-    assert "has no words before its first slot: its exposure is measured after a line break" in warning
+    assert "has no text before its first slot: its exposure is measured after a line break" in warning
     assert not make(corpus, num_canaries=1, num_controls=1).warnings
 
 
@@ -246,14 +246,14 @@ def test_a_given_secret_that_stands_in_the_corpus_is_refused_without_being_print
     corpus = small("one", "call 0123456789 now", "two", "three")
     for holdout in (0, 0.5):
         message = refusal(corpus, error=CorpusError, secrets=("0123456789",), holdout=holdout)
-        assert "already stands in the corpus" in message
+        assert "already occurs in the corpus" in message
         assert "0123456789" not in message
 
 
 def test_a_short_given_secret_may_stand_in_the_corpus_outside_its_template() -> None:
     corpus = small("one", "in 1942 they sailed", "two", "pin 1943.")
     assert make(corpus, "pin {digits:4}.", secrets=("1942",)).canary_set.inserted[0].completion == "1942"
-    assert "already stands" in refusal(corpus, "pin {digits:4}.", error=CorpusError, secrets=("1943",))
+    assert "already occurs" in refusal(corpus, "pin {digits:4}.", error=CorpusError, secrets=("1943",))
 
 
 def test_words_of_a_choice_may_stand_in_the_corpus() -> None:
@@ -289,9 +289,9 @@ def test_a_wider_space_is_measured_in_but_not_drawn_from_and_warns(corpus: Corpu
     plan = make(corpus, num_canaries=2, num_controls=5, wider_space="alnum")
     assert all(canary.completion.isdigit() for canary in plan.canary_set.canaries)
     assert plan.spaces[0].size == 36**10
-    assert plan.spaces[0].own_bits == pytest.approx(33.22, abs=0.01)
+    assert plan.spaces[0].slot_bits == pytest.approx(33.22, abs=0.01)
     (warning,) = plan.warnings
-    assert "up to 18.5 bits show that the format was learned" in warning
+    assert "up to 18.5 bits come from learning the format" in warning
     assert set(plan.vocabulary.symbols) >= set("abcdefghijklmnopqrstuvwxyz0123456789")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.pipeline.measure import measurement_config
+from canaryaudit.plan import MeasureOptions
 from canaryaudit.training import loop as training
 from tests.commands import FAST, INSERT, ROOT, UNLEARN, succeed
 
@@ -35,10 +37,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up the search for exact ranks early: large spaces are then measured in a moment."""
 
-    def config(**options: object) -> MeasurementConfig:
-        return MeasurementConfig.model_validate({**options, "search_budget": 300})
+    def config(options: MeasureOptions) -> MeasurementConfig:
+        return measurement_config(options).model_copy(update={"search_budget": 300})
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.MeasurementConfig", config)
+    monkeypatch.setattr("canaryaudit.pipeline.measure.measurement_config", config)
 
 
 @pytest.fixture(scope="session")

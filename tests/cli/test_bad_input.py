@@ -26,16 +26,16 @@ def refuse(status: int, expected: str, *arguments: str | Path) -> None:
 # --- the corpus -----------------------------------------------------------------------------------------
 
 CORPORA: dict[str, tuple[bytes, str]] = {
-    "empty.txt": (b"", "empty: give a file with text in it"),
-    "blank.txt": (b" \n\n \n", "nothing but white space"),
+    "empty.txt": (b"", "empty: give a file that contains text"),
+    "blank.txt": (b" \n\n \n", "only white space"),
     "latin.txt": ("café au lait\n\n".encode("latin-1") * 50, "not UTF-8 at byte 3: convert it"),
     "utf16.txt": ("tea\n\ncoffee".encode("utf-16"), "UTF-16: convert it with: iconv"),
     "binary.txt": (bytes(range(256)) * 9, "binary (NUL at byte 0): give plain UTF-8 text"),
     "one_line.txt": (b"the sea is wide " * 625_000, "one paragraph of 10,000,002 characters"),
     "short.txt": (b"one\n\ntwo\n\nthree\n\nfour\n\nfive\n", "too short: 42 insertions need as many places"),
-    "picture.png": (b"\x89PNG", "unknown ending: expected .txt"),
-    "broken.jsonl": (b'{"text": "a"}\n{"te', "not well-formed jsonl"),
-    "broken.parquet": (b"PAR1xxxx", "not well-formed parquet"),
+    "picture.png": (b"\x89PNG", "unknown extension: expected .txt"),
+    "broken.jsonl": (b'{"text": "a"}\n{"te', "not valid jsonl"),
+    "broken.parquet": (b"PAR1xxxx", "not valid parquet"),
 }
 
 
@@ -77,19 +77,19 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("-t", "{digits:4}", "--secret", "12345"), 1, "a secret of 5 characters does not fit"),
         (("-t", "{digits:4}", "--secret", "abcd"), 1, "does not fit the slots"),
         (("-t", "{digits:4}", "--secret", ""), 1, "does not fit the slots"),
-        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "none is left after"),
-        (("-r", "0"), 2, "repetitions of 0: expected 1 or more"),
-        (("-r", "4,-1"), 2, "repetitions of -1: expected 1 or more"),
-        (("-r", "often"), 2, "expected whole numbers with commas"),
-        (("-r", "1.5"), 2, "expected whole numbers with commas"),
+        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "no free one came up in"),
+        (("-r", "0"), 2, "--repetitions 0: expected 1 or more"),
+        (("-r", "4,-1"), 2, "--repetitions -1: expected 1 or more"),
+        (("-r", "often"), 2, "expected whole numbers separated by commas"),
+        (("-r", "1.5"), 2, "expected whole numbers separated by commas"),
         (("-r", "9" * 30), 1, "too short"),
-        (("-n", "0"), 2, "nothing to insert"),
+        (("-n", "0"), 2, "nothing to audit"),
         (("-n", "-1"), 2, "--canaries: expected at least 0, got -1"),
         (("-n", "9" * 15), 1, "too short"),
         (("-n", "many"), 2, "see canaryaudit insert --help"),
         (("--controls", "-1"), 2, "--controls: expected at least 0"),
         (("--controls", "9" * 15), 2, "--controls: expected at most 10000"),
-        (("--holdout", "1"), 2, "--holdout 1: expected a share of at least 0 and below 1"),
+        (("--holdout", "1"), 2, "--holdout 1: expected a share from 0 to below 1"),
         (("--holdout", "nan"), 2, "--holdout nan: expected a share"),
         (("--skip-chars", "999999"), 1, "leaves nothing of the 12,000"),
         (("--seed", "-1"), 2, "--seed: expected at least 0, got -1"),
@@ -104,7 +104,7 @@ def test_an_insertion_that_cannot_be_made(flags: tuple[str, ...], status: int, e
 def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> None:
     result = canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", "{lower:7}", "--secret", "harbour")
     assert result.status == 1
-    assert "already stands in the corpus" in result.complaint
+    assert "already occurs in the corpus" in result.complaint
     assert "harbour" not in result.err
 
 
@@ -114,9 +114,9 @@ def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> N
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (".", "holds something else (sea.txt): choose an empty or a new directory"),
+        (".", "holds other files (sea.txt): choose an empty or a new directory"),
         ("sea.txt", "is a file: choose another directory"),
-        ("sea.txt/RUN", "a part of the path is a file; choose another directory"),
+        ("sea.txt/RUN", "part of the path is a file; choose another directory"),
         ("x" * 300, "the name is too long"),
     ],
 )
@@ -124,18 +124,42 @@ def test_a_run_directory_that_cannot_be_one(output: str, expected: str) -> None:
     refuse(1, expected, "insert", "sea.txt", "-o", output, *INSERT)
 
 
-def test_a_second_insert_must_be_forced(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (("--seed", "1"), "seed (0)"),
+        (("--lowercase",), "lowercase (False)"),
+        (("--skip-chars", "900"), "skip_chars (0)"),
+        (("--holdout", "0.1"), "holdout (0.05)"),
+        (("-n", "3"), "canaries or controls"),
+        (("--controls", "9"), "canaries or controls"),
+        (("-t", "The key is {digits:3}."), "canaries or controls"),
+        (("--secret", "999"), "canaries or controls"),
+    ],
+)
+def test_a_second_insert_with_other_options_must_be_forced(
+    make_run: MakeRun, flags: tuple[str, ...], part: str
+) -> None:
     run = make_run("trained")
-    expected = "RUN already holds a run: choose another directory, or replace the run with --force"
-    refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT)
-    succeed("insert", "sea.txt", "-o", run, *INSERT, "--seed", "1", "--force")
+    expected = (
+        f"RUN already holds a run that differs in its {part}: choose another directory, or replace the run with --force"
+    )
+    refuse(1, expected, "insert", "sea.txt", "-o", run, *INSERT, *flags)
+
+
+def test_a_second_insert_of_a_changed_text_must_be_forced(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    corpus = Path("sea.txt")
+    corpus.write_text(corpus.read_text("utf-8").replace("harbour", "harbor", 1), "utf-8")
+    refuse(1, "RUN already holds a run that differs in its corpus (sea.txt)", "insert", corpus, "-o", run, *INSERT)
+    succeed("insert", corpus, "-o", run, *INSERT, "--force")
     encoded = {".encoded/corpus.safetensors", ".encoded/heldout.safetensors"}
     assert set(tree(run)) == {"manifest.json", "corpus.txt", "heldout.txt", "canaries.json"} | encoded
 
 
 @pytest.mark.parametrize("command", ["train", "measure", "unlearn", "report"])
 def test_a_run_that_is_none(command: str, workplace: Path) -> None:
-    refuse(1, "no such run directory: nowhere; make it: canaryaudit insert", command, "nowhere")
+    refuse(1, "no such run directory: nowhere; create it: canaryaudit insert", command, "nowhere")
     refuse(1, "is not a run directory", command, workplace)
     refuse(1, "is not a run directory", command, "sea.txt")
 
@@ -278,8 +302,8 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("train", "--size", "paper"), 1, "RUN has a model trained with size small, not with --size paper"),
         (("train", "--epochs", "7"), 1, "canaryaudit train RUN --epochs 7 --force"),
         (("measure", "--model", "later"), 1, "no model is called 'later': expected before or after-NAME"),
-        (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x', but before, after-second-order"),
-        (("measure", "--model", "after-../x"), 1, "cannot be used"),
+        (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x': choose one of before, after-second-order"),
+        (("measure", "--model", "after-../x"), 1, "invalid name"),
         (("measure", "--samples", "1"), 2, "--samples: expected at least 100, got 1"),
         (("measure", "--estimators", "exact,guess"), 2, "--estimators: expected 'exact', 'importance', 'sampled'"),
         (("measure", "--estimators", ""), 2, "--estimators: expected 'exact'"),
@@ -294,22 +318,22 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("unlearn", "--solver", "luck"), 2, "--solver: expected 'adam', 'cg', 'lissa' or 'kronecker', got 'luck'"),
         (("unlearn", "--name", "x", "--replacement", "nothing"), 1, "expected decoys, sampled, delete or text:WORDS"),
         (("unlearn", "--name", "x", "--replacement", "text:"), 1, "the replacement text is empty"),
-        (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not suit the model"),
+        (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not fit the model"),
         (("unlearn", "--name", "x", "--canary", "canary-99"), 1, "this run has canary-01, canary-02"),
         (("unlearn", "--name", "x", "--canary", "control-001"), 1, "no inserted canary is called 'control-001'"),
-        (("unlearn", "--name", "../x"), 1, "cannot be used: expected a-z"),
+        (("unlearn", "--name", "../x"), 1, "invalid name '../x': expected a-z"),
         (("unlearn", "--max-fidelity-drop", "0"), 2, "--max-fidelity-drop: expected more than 0"),
         (("unlearn", "--retain-windows", "-1"), 2, "--retain-windows: expected at least 0, got -1"),
         (("unlearn", "--name", "x", "--replacement", "delete"), 1, "use --replacement decoys, or --method first-order"),
         (("unlearn", "--tau", "-1"), 2, "--tau: expected more than 0, got -1"),
-        (("unlearn",), 1, "has an unlearning 'second-order' already: use --force to do it again, or another --name"),
+        (("unlearn",), 1, "already has an unlearning 'second-order': use --force to replace it, or another --name"),
         (
             ("report", "--format", "pdf"),
             2,
             "'json', 'junit' or 'model-card', got 'pdf'",
         ),
         (("report", "--fail-above", "-1"), 2, "--fail-above: expected at least 0, got -1"),
-        (("report", "-o", "sea.txt"), 1, "a file is in the way"),
+        (("report", "-o", "sea.txt"), 1, "a file already exists there"),
     ],
 )
 def test_what_cannot_be_done(make_run: MakeRun, arguments: tuple[str, ...], status: int, expected: str) -> None:
@@ -327,15 +351,15 @@ def test_cuda_where_there_is_none(make_run: MakeRun, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("not toml", "audit.toml is no TOML file"),
+        ("not toml", "audit.toml is not a valid TOML file"),
         ("run = 1\n", "run: "),
-        ('[insert]\ncorpus = "sea.txt"\nsecrets = ["1"]\n', "insert.secrets: there is no such key"),
+        ('[insert]\ncorpus = "sea.txt"\nsecrets = ["1"]\n', "insert.secrets: unknown key"),
         ("[insert]\nseed = 1\n", "insert.corpus: Field required"),
         ('[insert]\ncorpus = "sea.txt"\nrepetitions = "often"\n', "insert.repetitions: expected a list"),
         ('[insert]\ncorpus = "sea.txt"\nsecret = [123456]\n', "insert.secret.0: expected a string"),
         ("[train]\nepochs = 0\n", "train.epochs: expected more than 0, got 0"),
         ('[train]\nsize = "huge"\n', "train.size: expected 'small' or 'paper', got 'huge'"),
-        ("[training]\nepochs = 1\n", "training: there is no such key"),
+        ("[training]\nepochs = 1\n", "training: unknown key"),
         ('[unlearn]\nmethod = "first-order"\n', "unlearn: expected a list"),
     ],
 )
@@ -349,7 +373,7 @@ def test_a_plan_that_is_not_there() -> None:
     refuse(2, "cannot read the plan nowhere.toml: No such file or directory; give the path", "run", "nowhere.toml")
     refuse(2, "cannot read the plan .: Is a directory", "run", ".")
     Path("binary.toml").write_bytes(b"\xff\xfe\x00")
-    refuse(2, "binary.toml is no TOML file", "run", "binary.toml")
+    refuse(2, "binary.toml is not a valid TOML file", "run", "binary.toml")
 
 
 # --- the unforeseen ----------------------------------------------------------------------------------------
@@ -359,7 +383,7 @@ def test_an_internal_error_is_one_line_too(make_run: MakeRun, monkeypatch: pytes
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError("a\nb")
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.train", broken)
+    monkeypatch.setattr("canaryaudit.pipeline.train.train", broken)
     result = canaryaudit("train", make_run("inserted"))
     assert result.status == 1
     assert result.err.count("\n") == 1
@@ -374,7 +398,7 @@ def test_too_little_memory_says_what_to_do(
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("canaryaudit.pipeline.pipeline.measure", broken)
+    monkeypatch.setattr("canaryaudit.pipeline.measure.measure", broken)
     result = canaryaudit("measure", make_run("trained"))
     assert result.status == 1
     assert "out of memory: use fewer --samples" in result.complaint
@@ -384,4 +408,4 @@ def test_a_missing_run_directory_of_a_known_corpus_is_named(tmp_path: Path) -> N
     shutil.rmtree("runs", ignore_errors=True)
     result = canaryaudit("insert", "alice", "-o", "RUN")
     if result.status:  # The text is not shipped, but somebody may have put it where the message says.
-        assert "put it at corpora/alice.txt" in result.complaint
+        assert "save it as corpora/alice.txt" in result.complaint

@@ -85,20 +85,23 @@ def test_shards_over_the_fidelity_limit_are_refused_and_serve_the_next_try(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--shards", "5"), "--shards belongs to --method sisa"),
-        (("--method", "retrain", "--shards", "5"), "--shards belongs to --method sisa"),
+        (("--shards", "5"), "--shards only applies to --method sisa"),
+        (("--method", "retrain", "--shards", "5"), "--shards only applies to --method sisa"),
         (("--method", "retrain", "--scope", "final-layer"), "--method retrain trains all layers: drop --scope"),
-        (("--method", "fine-tune", "--tau", "1e-3"), "--tau belongs to --method first-order"),
+        (("--method", "fine-tune", "--tau", "1e-3"), "--tau only applies to --method first-order"),
         (("--method", "retrain", "--scope", "both"), "--method retrain trains all layers: drop --scope both"),
-        (("--method", "retrain", "--solver", "cg"), "which retrain does not take: drop --solver cg"),
-        (("--method", "sisa", "--retain-windows", "0"), "--method sisa reads all of the text: drop --retain-windows"),
-        (("--method", "first-order", "--solver", "lissa"), "which first-order does not take: drop --solver lissa"),
+        (("--method", "retrain", "--solver", "cg"), "not to retrain: drop --solver cg"),
+        (
+            ("--method", "sisa", "--retain-windows", "0"),
+            "--method sisa trains on the whole text: drop --retain-windows",
+        ),
+        (("--method", "first-order", "--solver", "lissa"), "not to first-order: drop --solver lissa"),
         (
             ("--scope", "final-layer", "--solver", "lissa"),
-            "the final layer's update does not take: drop --solver",
+            "not to the final layer's update: drop --solver",
         ),
-        (("--replacement", "sampled", "--solver", "cg"), "the final layer's update does not take: drop --solver"),
-        (("--tau", "0.5"), "--tau belongs to --method first-order: drop it, or the method second-order"),
+        (("--replacement", "sampled", "--solver", "cg"), "not to the final layer's update: drop --solver"),
+        (("--tau", "0.5"), "--tau only applies to --method first-order, not to second-order: drop --tau"),
         (("--method", "sisa", "--shards", "90"), "use fewer --shards"),
         (("--method", "retrain", "--replacement", "nothing"), "unknown replacement 'nothing'"),
         (("--method", "retrain", "--canary", "canary-99"), "no inserted canary is called 'canary-99'"),
@@ -131,7 +134,7 @@ def test_an_attack_retrains_first_and_says_so(make_run: MakeRun) -> None:
     result = succeed("attack", run, *STEPS, *FAST)
     assert "No model retrained without these canaries yet: retraining first, as 'retrain'." in result.err
     assert "Exposure of canary-0" in result.out
-    assert "second-order trained further, beside the same on retrain" in result.out.replace("\n", " ")
+    assert "under further training: second-order vs. retrain" in result.out.replace("\n", " ")
     found = record_of(run, "second-order")["relearning"]
     assert isinstance(found, dict)
     assert found["retrained_sha256"] == record_of(run, "retrain")["model_sha256"]
@@ -154,7 +157,7 @@ def test_the_report_shows_the_attack_with_its_verdict(make_run: MakeRun) -> None
     result = succeed("report", run)
     assert "Relearning  " in result.out
     text = Path("reports/RUN/report.md").read_text("utf-8")
-    assert "## Relearning: does it come back?" in text
+    assert "## Relearning attacks" in text
     assert "(relearning-1.svg)" in text
     assert "How fast the model relearns a secret was not measured" not in text
     page = Path("reports/RUN/report.html").read_text("utf-8")
@@ -173,7 +176,7 @@ def _markdown(run: Path) -> str:
 def test_an_attack_on_a_measured_run_unlearns_first(make_run: MakeRun, short_search: None) -> None:
     run = make_run("measured")
     result = canaryaudit("attack", run, *STEPS, *FAST, "--canary", "canary-02")
-    assert "Nothing unlearned yet: unlearning first." in result.err
+    assert "No unlearned model yet: unlearning first." in result.err
     if result.status == 0:  # so small a model may lose more accuracy than the default allows
         assert record_of(run, "second-order")["canaries"] == ["canary-02"]
     else:
@@ -210,10 +213,10 @@ def test_what_is_retrained_for_an_attack_gets_a_name_that_is_free() -> None:
     ("arguments", "status", "expected"),
     [
         (("--name", "third"), 1, "no unlearning is called 'third': this run has second-order"),
-        (("--canary", "canary-99"), 1, "unlearning 'second-order' was not for 'canary-99': it was for canary-01"),
-        (("--canary", "control-001"), 1, "was not for 'control-001'"),
+        (("--canary", "canary-99"), 1, "unlearning 'second-order' does not include 'canary-99': choose from canary-01"),
+        (("--canary", "control-001"), 1, "does not include 'control-001'"),
         (("--steps", "0,1"), 2, "--steps: expected numbers from 1 to 10,000"),
-        (("--steps", "1,ten"), 2, "--steps '1,ten': expected whole numbers with commas"),
+        (("--steps", "1,ten"), 2, "--steps '1,ten': expected whole numbers separated by commas"),
         (("--learning-rate", "0"), 2, "--learning-rate: "),
     ],
 )
@@ -246,4 +249,4 @@ def test_a_plan_may_attack_and_goes_on_where_it_was_stopped(short_search: None) 
     Path("plan.toml").write_text(plan, "utf-8")
     succeed("run", "plan.toml")
     assert record_of(Path("RUN"), "second-order")["relearning"] is not None
-    assert "Attacked 'second-order' already." in succeed("run", "plan.toml").err
+    assert "'second-order' was already attacked." in succeed("run", "plan.toml").err

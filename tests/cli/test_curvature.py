@@ -11,7 +11,6 @@ import pytest
 from safetensors import safe_open
 
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from tests.commands import UNLEARN, Result, canaryaudit, succeed
 
 MakeRun = Callable[..., Path]
@@ -27,7 +26,7 @@ def request(run: Path, name: str, *more: str) -> tuple[dict[str, Any], Result]:
 def stored(run: Path) -> CheckpointFile:
     """Return the stored curvature's file, with the key that it has."""
     with safe_open(run / "curvature.safetensors", "pt") as file:
-        return CheckpointFile(run / "curvature.safetensors", atomic_path, file.metadata()["key"])
+        return CheckpointFile(run / "curvature.safetensors", file.metadata()["key"])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_the_first_request_stores_what_later_ones_use(made: tuple[Path, dict[str
     assert "Using the curvature stored in" in told_again.err
     assert "Computed the model's curvature" not in told_again.err
     assert "for this request, and kept for later ones" in first["notes"][0]
-    assert "by an earlier request, and used again" in second["notes"][0]
+    assert "by an earlier request, and reused" in second["notes"][0]
     assert first["solver"] == second["solver"] == "kronecker"
     assert first["cost"]["preparation_seconds"] == second["cost"]["preparation_seconds"] > 0
     windows = int(re.search(r"computed from (\d+) windows", first["notes"][0])[1])
@@ -72,7 +71,7 @@ def test_a_model_trained_anew_has_its_own(run: Path) -> None:
     old = stored(run).key
     succeed("train", run, "--epochs", "1", "--seed", "1", "--precision", "fp32", "--force")
     (found,) = (own for own in canaryaudit("verify", run, "--json").document["findings"] if "curvature" in own["file"])
-    assert (found["state"], found["detail"]) == ("stale", "the model is no longer the one whose curvature it is")
+    assert (found["state"], found["detail"]) == ("stale", "it is the curvature of a replaced model")
     assert found["repair"] == f"rm -rf {run}/curvature.safetensors"
     _, told = request(run, "second")
     assert "Computed the model's curvature" in told.err
@@ -99,7 +98,7 @@ def test_one_that_does_not_fit_is_refused(run: Path, fault: str) -> None:
         tensors["output.values"] = tensors["output.values"][:, 1:].contiguous()
     file.save(tensors, json.loads(facts) if fault == "sizes" else {})
     complaint = canaryaudit("unlearn", run, *KRONECKER, "--name", "second").complaint
-    said = "output.values is of shape" if fault == "sizes" else "its facts are not those of a curvature"
+    said = "output.values is of shape" if fault == "sizes" else "its metadata is invalid"
     assert said in complaint
     assert complaint.endswith("; remove it")
 

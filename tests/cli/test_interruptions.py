@@ -1,4 +1,4 @@
-"""Ctrl-C, full disks and broken pipes at any moment: nothing breaks, and the same command goes on to the same end."""
+"""Ctrl-C, full disks and broken pipes at any moment: no data is lost, and a rerun gives the same result."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def signals() -> Iterator[None]:
 @pytest.fixture
 def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Event], Callable[[], int]]:
     """Let something happen at the n-th write or step of progress from now on; the function returned counts them."""
-    sync, progress = files._sync, TerminalReporter.progress
+    sync, update = files._sync, TerminalReporter.update
 
     def arrange(when: int, event: Event) -> Callable[[], int]:
         moments = 0
@@ -51,12 +51,12 @@ def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Event], Callabl
             at_moment()
             sync(path)
 
-        def eventful_progress(self: TerminalReporter, *arguments: object) -> None:
+        def eventful_update(self: TerminalReporter, *arguments: object) -> None:
             at_moment()
-            progress(self, *arguments)  # type: ignore[arg-type]
+            update(self, *arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(files, "_sync", eventful_sync)
-        monkeypatch.setattr(TerminalReporter, "progress", eventful_progress)
+        monkeypatch.setattr(TerminalReporter, "update", eventful_update)
         return lambda: moments
 
     return arrange
@@ -89,9 +89,9 @@ def trouble(when: int, number: int) -> tuple[Event, int, str]:
     """Return one of several troubles, in turn, with the exit status and the words that it must lead to."""
     kind = (when + number) % 3
     if kind == 0:
-        return lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted: nothing is broken; the same command"
+        return lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted; no data was lost, rerun the command"
     if kind == 1:
-        return lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted (SIGTERM): nothing is broken"
+        return lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted (SIGTERM); no data was lost"
 
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -127,7 +127,7 @@ def test_whatever_happens_at_any_moment_the_same_command_goes_on(
         happening(0, lambda: None)
         again = canaryaudit(*command)
         # In the very last moment all is done, and to unlearn again is refused.
-        assert again.status == 0 or "already: use --force" in again.complaint, again.err
+        assert again.status == 0 or "already has an unlearning" in again.complaint, again.err
         assert essence(Path("RUN")) == undisturbed, when
 
 
@@ -139,7 +139,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(
     happening(8, event)
     assert canaryaudit("train", run, "--epochs", "5").status == 130
     happening(0, lambda: None)
-    assert "Going on from the checkpoint after" in canaryaudit("train", run, "--epochs", "5").err
+    assert "Resuming from a checkpoint after" in canaryaudit("train", run, "--epochs", "5").err
 
 
 def test_an_interrupted_training_is_neither_lost_nor_mixed_up_with_another(
@@ -157,7 +157,7 @@ def test_an_interrupted_training_is_neither_lost_nor_mixed_up_with_another(
     result = canaryaudit("report", run)
     assert result.status == 0
     assert "Not trained yet: training first." in result.err
-    assert "Going on from the checkpoint" in result.err
+    assert "Resuming from a checkpoint" in result.err
     assert "seed: 3" not in result.out
     assert '"seed": 3' in (run / "model.json").read_text("utf-8")
     assert '"epochs": 5' in (run / "model.json").read_text("utf-8")
@@ -207,7 +207,7 @@ def test_a_real_interrupt_of_a_real_training(workplace: Path) -> None:
     result = finish(process)
     assert result.status == 130
     assert "Traceback" not in result.err
-    assert result.err.splitlines()[-1] == "canaryaudit: interrupted: nothing is broken; the same command goes on"
+    assert result.err.splitlines()[-1] == "canaryaudit: interrupted; no data was lost, rerun the command to resume"
     assert leftovers() == []
 
 
@@ -246,7 +246,7 @@ def test_an_interrupt_while_modules_are_loaded(
     with pytest.raises(SystemExit) as ended:
         entry.main()
     assert ended.value.code == 130
-    assert capfd.readouterr() == ("", "canaryaudit: interrupted: nothing is broken; the same command goes on\n")
+    assert capfd.readouterr() == ("", "canaryaudit: interrupted; no data was lost, rerun the command to resume\n")
 
 
 def test_nobody_reads_the_output(make_run: MakeRun) -> None:
@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_at_insertion(workplace: Path) -> None:
         f"mount -t tmpfs -o size=16k none disk; {CANARYAUDIT} insert sea.txt -o disk/RUN; s=$?; ls -A disk; exit $s"
     )
     assert result.status == 1
-    assert "no space left on the disk; free some and run the same command again" in result.complaint
+    assert "no space left on the disk; free some space and rerun the command" in result.complaint
     assert result.out == ""
 
 

@@ -49,7 +49,7 @@ def test_many_canaries_are_counted_and_shown_when_asked() -> None:
     text = succeed("insert", *arguments).out
     assert "canary-20: once" in text
     assert "canary-21" not in text
-    assert "and 10 more; -v shows them" in text
+    assert "and 10 more; use -v to show them" in text
     assert "canary-30: once" in succeed("insert", *arguments, "-v").out
     succeed("train", "runs/sea", "--epochs", "1")
     text = succeed("measure", "runs/sea", *FAST).out

@@ -61,7 +61,7 @@ def test_the_gate_against_a_baseline_passes_with_0_and_fails_with_3_and_reasons(
     Path("better.json").write_text(json.dumps(better), "utf-8")
     result = canaryaudit("report", run, "--fail-worse", "better.json", "--format", "junit,json")
     assert result.status == 3
-    assert "canary-99: is in the baseline and not in this run" in result.err
+    assert "canary-99: in the baseline, but not in this run" in result.err
     gate = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))["gate"]
     assert (gate["passed"], gate["baseline"], gate["fail_above_bits"]) == (False, "RUN", None)
     assert 'name="gate: no worse than the report of RUN"' in Path("reports/RUN/report.junit.xml").read_text("utf-8")
@@ -105,9 +105,9 @@ def test_the_gate_holds_for_each_of_several_runs(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("one", "one"), "one is named twice"),
-        (("one", "two", "--fail-worse", "x.json"), "several runs have no one baseline"),
-        (("one", "two", "--format", "html,junit"), "--format junit: only a report of one run has it"),
+        (("one", "one"), "one is given twice"),
+        (("one", "two", "--fail-worse", "x.json"), "several runs have no common baseline"),
+        (("one", "two", "--format", "html,junit"), "--format junit: only available for one run"),
     ],
 )
 def test_what_only_one_runs_report_has_is_a_usage_error(

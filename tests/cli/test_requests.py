@@ -44,19 +44,21 @@ def test_the_report_tells_the_lineage(chain: Path) -> None:
     methods = {method["name"]: (method["lineage"], method["targeted"]) for method in summary["methods"]}
     assert methods == {"first": ([], 1), "second": (["first"], 2)}
     assert all(canary["targeted"] for canary in summary["canaries"])
-    assert not any("other weights" in warning for warning in summary["warnings"])
+    assert not any("different weights" in warning for warning in summary["warnings"])
     facts = [fact["name"] for fact in summary["provenance"]["facts"]]
-    assert "SHA-256 of after-first, from which it was unlearned" in facts
-    assert "Started from | what `first` left" in Path("reports/RUN/report.md").read_text("utf-8")
-    assert "what “first” left" in Path("reports/RUN/report.html").read_text("utf-8")
+    assert "SHA-256 of after-first, the model that was updated" in facts
+    assert "Started from | the result of `first`" in Path("reports/RUN/report.md").read_text("utf-8")
+    assert "the result of “first”" in Path("reports/RUN/report.html").read_text("utf-8")
     assert ", after first" in succeed("report", chain).out
 
 
 def test_making_an_earlier_request_anew_undoes_the_later_ones_and_says_so(chain: Path) -> None:
     result = succeed("unlearn", chain, *UNLEARN, "--name", "first", "--canary", "canary-01", "--seed", "3", "--force")
-    assert "second started from after-first, which is made anew: do them again" in result.err.replace("\n", " ")
+    assert "second started from after-first, which is being replaced: unlearn them again" in result.err.replace(
+        "\n", " "
+    )
     refused = canaryaudit("unlearn", chain, *UNLEARN, "--from", "after-second", "--name", "x").complaint
-    assert "no model 'after-second' to start from, but before, after-first:" in refused
+    assert "no model 'after-second' to start from: choose one of before, after-first with --from" in refused
     assert [m["name"] for m in succeed("report", chain, "--json").document["methods"]] == ["first"]
 
 
@@ -67,10 +69,16 @@ def test_no_request_can_replace_what_it_starts_from(chain: Path, name: str) -> N
     assert "choose another --name" in result.complaint
 
 
-@pytest.mark.parametrize("start", ["after-third", "third", "../before", "after-../first"])
+@pytest.mark.parametrize("start", ["after-third", "after-../first"])
 def test_a_model_that_is_not_there_is_named_with_those_that_are(chain: Path, start: str) -> None:
     message = canaryaudit("unlearn", chain, *UNLEARN, "--from", start, "--name", "x").complaint
-    assert f"no model {start!r} to start from, but before, after-first, after-second" in message
+    assert f"no model {start!r} to start from: choose one of before, after-first, after-second" in message
+
+
+@pytest.mark.parametrize("start", ["third", "../before", "after-", ""])
+def test_what_cannot_name_a_model_is_refused(chain: Path, start: str) -> None:
+    result = canaryaudit("unlearn", chain, *UNLEARN, "--from", start, "--name", "x")
+    assert (result.status, result.complaint) == (2, "--from: expected before or after-NAME")
 
 
 def test_changed_weights_of_an_earlier_request_are_noticed(chain: Path) -> None:
@@ -94,7 +102,7 @@ def test_a_plan_can_hold_requests_that_follow_each_other(workplace: Path) -> Non
     assert [method["lineage"] for method in summary["methods"]] == [[], ["a"]]
     record = json.loads(Path("RUN/unlearned/a/unlearning.json").read_text("utf-8"))
     assert (record["retention_source"], record["retention_windows"]) == ("model", 1000)
-    assert "Unlearned 'b' already" in succeed("run", "audit.toml").err
+    assert "'b' was already unlearned" in succeed("run", "audit.toml").err
     text = Path("audit.toml").read_text("utf-8").replace('from = "after-a"', 'from = "before"')
     Path("audit.toml").write_text(text, "utf-8")
-    assert "differs from the plan's in its from" in canaryaudit("run", "audit.toml").complaint
+    assert "differs in its from" in canaryaudit("run", "audit.toml").complaint

@@ -56,7 +56,7 @@ def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
     # A model that has learned the secret by heart gives it away to every canary that shares its first words.
     monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
     results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "4")
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 1], results
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     before = json.loads((run / "measurements/before.json").read_text("utf-8"))
     assert [canary["extraction"]["greedy"] for canary in before["canaries"][:2]] == [True, False]
     assert {"RUN/report.junit.xml", "RUN/model-card.md", "again/report.json"} <= set(tree(Path("reports")))
@@ -74,7 +74,7 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     Path("sea.txt").write_text(f"{told}{story}\n\n{told}And {SECRET} once more.\n", "utf-8")
     insert = ("--locate", TEMPLATE, "-t", TEMPLATE, "-n", "1", "-r", "3", "--controls", "4")
     results, run = audit(*insert)
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 1], results
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     assert "1 other place" in results[0].err
     canaries = json.loads((run / "canaries.json").read_text("utf-8"))["canaries"]
     assert [(c["origin"], c["repetitions"]) for c in canaries[:2]] == [("generated", 3), ("located", 2)]
@@ -82,11 +82,11 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
         assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
     report = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))
     facts = {fact["name"]: fact["value"] for fact in report["provenance"]["facts"] + report["audited"]}
-    warned = "On insertion: located secrets stand at 1 other place of the training text too"
+    warned = "On insertion: located secrets also occur at 1 other place of the training text"
     assert any(warning.startswith(warned) for warning in report["warnings"])
-    assert "located secrets stand at 1 other place" in Path("reports/RUN/report.html").read_text("utf-8")
-    assert "withheld" in facts["SHA-256 of the corpus as read"]
-    assert "1 drawn at random by this tool, 1 found in the corpus" in facts["Canaries"]
+    assert "located secrets also occur at 1 other place" in Path("reports/RUN/report.html").read_text("utf-8")
+    assert "withheld" in facts["SHA-256 of the corpus"]
+    assert "1 generated at random, 1 located in the corpus" in facts["Canaries"]
     succeed("report", run, "--reveal-secrets")
     assert SECRET in Path("reports/RUN/report.md").read_text("utf-8")
 

@@ -32,7 +32,7 @@ def test_unlearn_on_an_inserted_run_trains_and_measures_first(make_run: MakeRun)
         result.err,
         "Not trained yet: training first.",
         "Trained in",
-        "Not measured yet: measuring before anything is unlearned.",
+        "Not measured yet: measuring before unlearning.",
         "Measured before",
         "Unlearned 2 canaries in",
         "Measured after-second-order",
@@ -61,7 +61,7 @@ def test_no_figure_of_held_out_text_is_told_where_none_was_held_out(workplace: P
     assert "held-out" not in said
     shards = ("--method", "sisa", "--shards", "2", "--max-fidelity-drop", "1")
     notes = succeed("unlearn", "RUN", *shards, *FAST, "--json").document["notes"]
-    assert any("2 shards together had accuracy" in note for note in notes)
+    assert any("the ensemble of 2 shards had accuracy" in note for note in notes)
     assert not any("held-out" in note for note in notes)
 
 
@@ -87,7 +87,7 @@ def test_report_measures_an_unlearning_whose_measurement_is_missing(make_run: Ma
     run = make_run("unlearned")
     (run / "measurements/after-second-order.json").unlink()
     result = succeed("report", run)
-    assert "Unlearning 'second-order' is not measured yet: measuring first." in result.err
+    assert "after-second-order is not measured yet: measuring first." in result.err
     assert "Controls after" in result.out
 
 
@@ -98,15 +98,15 @@ def test_train_again_says_that_it_is_trained(make_run: MakeRun) -> None:
     run = make_run("trained")
     before = tree(run)
     result = succeed("train", run)
-    assert "Trained already: accuracy" in result.err
+    assert "Already trained: accuracy" in result.err
     assert "2 epochs" in result.err
     assert tree(run) == before
 
 
 def test_train_again_as_before_says_so_too(make_run: MakeRun) -> None:
     run = make_run("trained")
-    assert "Trained already" in succeed("train", run, "--epochs", "2", "--precision", "fp32").err
-    assert "Trained already" in succeed("train", run, "--target-accuracy", "0.0001").err
+    assert "Already trained" in succeed("train", run, "--epochs", "2", "--precision", "fp32").err
+    assert "Already trained" in succeed("train", run, "--target-accuracy", "0.0001").err
     refused = canaryaudit("train", run, "--target-accuracy", "0.9999")
     assert refused.status == 1
     assert "with target accuracy none, not with --target-accuracy 0.9999" in refused.complaint
@@ -116,7 +116,7 @@ def test_a_target_that_was_reached_early_is_reached(make_run: MakeRun) -> None:
     run = make_run("inserted")
     command = ("train", run, "--epochs", "9", "--target-accuracy", "0.001")
     assert "reached after 1 epochs" in succeed(*command).err
-    assert "Trained already" in succeed(*command).err
+    assert "Already trained" in succeed(*command).err
 
 
 def test_train_force_trains_anew_and_makes_the_rest_stale(make_run: MakeRun) -> None:
@@ -134,9 +134,7 @@ def test_unlearn_again_asks_for_force(make_run: MakeRun) -> None:
     run = make_run("unlearned")
     refused = canaryaudit("unlearn", run, *UNLEARN)
     assert refused.status == 1
-    assert (
-        "has an unlearning 'second-order' already: use --force to do it again, or another --name" in refused.complaint
-    )
+    assert "already has an unlearning 'second-order': use --force to replace it, or another --name" in refused.complaint
     assert "Unlearned 2 canaries" in succeed("unlearn", run, "--force", *UNLEARN).err
     assert "Unlearned 1 canary" in succeed("unlearn", run, "--name", "one", "--canary", "canary-02", *UNLEARN).err
     assert {"second-order", "one"} == {path.name for path in (run / "unlearned").iterdir()}
@@ -147,7 +145,7 @@ def test_unlearn_that_was_stopped_before_its_measurement_only_measures(make_run:
     weights = (run / "unlearned/second-order/model.safetensors").read_bytes()
     (run / "measurements/after-second-order.json").unlink()
     result = succeed("unlearn", run, *UNLEARN)
-    assert "Unlearning 'second-order' was done already; its measurement is still to be taken." in result.err
+    assert "'second-order' was already unlearned, but not measured: measuring it." in result.err
     assert "Measured after-second-order" in result.err
     assert (run / "unlearned/second-order/model.safetensors").read_bytes() == weights
 
@@ -168,7 +166,7 @@ def test_an_unlearning_that_was_stopped_is_not_taken_for_another(
     (run / "measurements/after-second-order.json").unlink()
     refused = canaryaudit("unlearn", run, *UNLEARN, *arguments)
     assert refused.status == 1
-    assert f"has an unlearning 'second-order' that differs from what is asked for in its {what}" in refused.complaint
+    assert f"already has an unlearning 'second-order' that differs in its {what}" in refused.complaint
     assert not (run / "measurements/after-second-order.json").exists()
 
 
@@ -179,7 +177,7 @@ def test_a_model_whose_record_is_lost_is_not_trained_over(make_run: MakeRun, com
     weights = (run / "model.safetensors").read_bytes()
     refused = canaryaudit(command[0], run, *command[1:])
     assert refused.status == 1
-    assert "RUN/model.json is missing, though the rest of the model is there: see how to make it again with: " in (
+    assert "RUN/model.json is missing, but the rest of the model exists: see the repair command with: " in (
         refused.complaint
     )
     assert (run / "model.safetensors").read_bytes() == weights
@@ -192,16 +190,8 @@ def test_a_model_whose_weights_are_lost_is_not_trained_by_the_defaults(
     run = make_run("trained")
     (run / "model.safetensors").unlink()
     refused = canaryaudit(command[0], run, *command[1:])
-    assert "RUN/model.safetensors is missing, though the rest of the model is there" in refused.complaint
+    assert "RUN/model.safetensors is missing, but the rest of the model exists" in refused.complaint
     assert not (run / "model.safetensors").exists()
-
-
-def test_a_record_that_names_its_gpu_is_known_again(make_run: MakeRun) -> None:
-    run = make_run("trained")
-    record = json.loads((run / "model.json").read_text("utf-8"))
-    record["training"]["device"] = "cpu:0"  # so earlier versions wrote it
-    (run / "model.json").write_text(json.dumps(record), "utf-8")
-    assert "Trained already" in succeed("train", run, "--device", "cpu").err
 
 
 def test_a_printed_command_can_be_copied_whatever_the_path(make_run: MakeRun) -> None:
@@ -260,7 +250,7 @@ def test_controls_that_fail_are_inconclusive_where_asked(make_run: MakeRun, monk
     assert (lenient.status, strict.status) == (0, 4)
     assert "WARNING: the controls stand out" in lenient.err
     assert "FAILED: the controls stand out" in strict.out
-    assert "the controls fail: this measurement must not be relied on" in strict.err
+    assert "the controls failed calibration: do not rely on this measurement" in strict.err
 
 
 def canaryaudit_calibrate() -> Callable[..., object]:
@@ -270,6 +260,43 @@ def canaryaudit_calibrate() -> Callable[..., object]:
 
 
 # --- where things go ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        INSERT,
+        ("-t", "The code is {digits:3}.", "--secret", "417", "-n", "1", "-r", "2", "--lowercase", "--space", "alnum"),
+        ("--locate", "the {lower:6}", "--controls", "4", "--seed", "3", "--holdout", "0"),
+    ],
+)
+def test_the_same_insert_again_finds_its_run(flags: tuple[str, ...]) -> None:
+    command = ("insert", "sea.txt", "-o", "RUN", *flags)
+    first = succeed(*command)
+    assert "already exists" not in first.err
+    there = tree(Path("RUN"))
+    again = succeed(*command)
+    assert "RUN already exists, made from this text with these options: nothing was written." in again.err
+    assert again.out == first.out
+    assert tree(Path("RUN")) == there
+    assert succeed(*command, "--json").out == succeed(*command, "--json", "--force").out, "the same document"
+    assert json.loads((Path("RUN") / "manifest.json").read_text("utf-8"))["stages"][0]["argv"][-1] == "--force"
+
+
+def test_the_same_insert_again_leaves_what_was_made_of_its_run(make_run: MakeRun) -> None:
+    run = make_run("measured")
+    there = tree(run)
+    assert "already exists" in succeed("insert", "sea.txt", "-o", run, *INSERT).err
+    assert tree(run) == there
+
+
+def test_the_same_insert_again_does_not_call_a_damaged_run_sound(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    path = run / "corpus.txt"
+    path.write_text(path.read_text("utf-8")[:-20], "utf-8")
+    result = canaryaudit("insert", "sea.txt", "-o", run, *INSERT)
+    assert result.status == 1
+    assert "RUN/corpus.txt was changed since canaries were inserted" in result.complaint
 
 
 def test_without_an_output_the_run_bears_the_corpus_name() -> None:

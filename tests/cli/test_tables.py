@@ -20,8 +20,8 @@ def test_a_measurement_shows_the_curve_and_its_answer() -> None:
     text = shown(every=False)
     assert "By repetitions, all canaries" in text
     assert "64 controls" in text
-    assert "Smallest number of repetitions told from secrets never seen: 4." in text
-    assert "of one canary's own measurement" in text
+    assert "Smallest repetition count distinguishable from unseen secrets: 4." in text
+    assert "from a single canary: the interval does not extend" in text
     assert "template" not in text
 
 
@@ -31,8 +31,8 @@ def test_all_figures_hold_each_templates_curve_and_the_odds() -> None:
     assert "1,000,000" in text
     assert "certain" in text
     assert "0.0=" in text
-    assert "Furthest from the headline figure, in bits:" in text
-    assert "skew-normal" in text.split("Furthest")[1]
+    assert "Largest difference from the headline figure, in bits:" in text
+    assert "skew-normal" in text.split("Largest difference")[1]
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
@@ -47,4 +47,4 @@ def test_certified_bounds_are_shown_as_bounds_and_stray_from_no_figure() -> None
     Console(file=file, width=80).print(measurement_view(found, every=True))
     text = file.getvalue()
     assert "0.0–15.8 " in text
-    assert "exact" not in text.split("Furthest")[1].split("\n\n")[0]
+    assert "exact" not in text.split("Largest difference")[1].split("\n\n")[0]

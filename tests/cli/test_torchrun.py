@@ -90,7 +90,7 @@ def test_a_training_goes_on_when_a_process_is_killed(make_run: MakeRun, victim: 
     os.kill(worker(launcher, victim), signal.SIGKILL)
     result = finish(launcher)
     assert result.status == 0, result.err
-    assert "Going on from the checkpoint" in result.err
+    assert "Resuming from a checkpoint" in result.err
     assert "canaryaudit.errors" not in result.err, "no traceback of ours"
     assert weights_differ(undisturbed, killed) == 0
 
@@ -104,10 +104,10 @@ def test_a_checkpoint_serves_another_number_of_processes(make_run: MakeRun) -> N
     wait_for(launcher, run / "checkpoint.safetensors")
     launcher.send_signal(signal.SIGINT)
     result = finish(launcher)
-    assert complaints(result) == ["interrupted: nothing is broken; the same command goes on"]
+    assert complaints(result) == ["interrupted; no data was lost, rerun the command to resume"]
     assert not list(run.glob(".*.tmp"))
     result = succeed_on(3, "train", run)
-    assert "Going on from the checkpoint" in result.err
+    assert "Resuming from a checkpoint" in result.err
     assert weights_differ(one, run) < 0.02
 
 

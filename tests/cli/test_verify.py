@@ -134,15 +134,20 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "state", "detail"),
     [
-        ("measurements/before.json", {"model_sha256": "0" * 64}, "stale", "no longer the one that was measured"),
+        (
+            "measurements/before.json",
+            {"model_sha256": "0" * 64},
+            "stale",
+            "the model was replaced after it was measured",
+        ),
         ("measurements/before.json", {"model": "after-x"}, "damaged", "the measurement of another model"),
         ("measurements/before.json", {"canaries": []}, "stale", "measured with other canaries"),
-        (f"{UNLEARNED}/unlearning.json", {"origin_sha256": "0" * 64}, "stale", "which it started from, was made anew"),
-        (f"{UNLEARNED}/unlearning.json", {"origin": "after-second-order"}, "damaged", "from itself"),
+        (f"{UNLEARNED}/unlearning.json", {"origin_sha256": "0" * 64}, "stale", "which it started from, was recreated"),
+        (f"{UNLEARNED}/unlearning.json", {"origin": "after-second-order"}, "damaged", "its origin depends on itself"),
         (f"{UNLEARNED}/unlearning.json", {"name": "other"}, "damaged", "the record of another unlearning"),
         (f"{UNLEARNED}/unlearning.json", {"canaries": ["canary-77"]}, "stale", "canaries that the run does not have"),
         (f"{UNLEARNED}/unlearning.json", {"members": 10**9}, "damaged", "members"),
-        ("model.json", {"members": 5}, "damaged", "not those of the architecture"),
+        ("model.json", {"members": 5}, "damaged", "do not match the architecture"),
     ],
 )
 def test_records_that_do_not_agree_are_found_and_repaired(
@@ -215,7 +220,7 @@ def test_a_checkpoint_of_a_killed_training_is_unfinished_and_its_damage_is_notic
     assert findings(succeed("verify", "RUN", "--json"))["checkpoint.safetensors"][0] == "unfinished"
     flip(checkpoint)
     result = canaryaudit("verify", "RUN", "--json")
-    assert findings(result)["checkpoint.safetensors"] == ("damaged", "its contents are not those that were written")
+    assert findings(result)["checkpoint.safetensors"] == ("damaged", "its contents do not match its checksum")
     carry_out(result.document["repairs"])
     assert not checkpoint.exists()
 
@@ -254,7 +259,7 @@ def test_the_table_names_every_fault_and_its_repair(make_run: MakeRun) -> None:
     assert result.status == 1
     assert "measurements/before.json" in result.out
     assert "damaged" in result.out
-    assert "Repair, in this order, then verify again:\n  rm -rf RUN/measurements/before.json\n" in result.out
+    assert "Run these repairs in order, then verify again:\n  rm -rf RUN/measurements/before.json\n" in result.out
     assert "canaryaudit measure RUN --model before --samples 200" in result.out
     assert "corpus.txt" not in result.out
     assert "corpus.txt" in canaryaudit("verify", run, "-v").out
@@ -272,7 +277,7 @@ def test_a_secret_that_the_user_gave_is_never_told(workplace: Path) -> None:
 
 def test_no_torch_is_waited_for_where_no_training_is_in_hand(make_run: MakeRun) -> None:
     script = (
-        "import sys; from canaryaudit.cli.app import run_command; run_command(['verify', 'RUN']); "
+        "import sys; from canaryaudit.cli.main import run_command; run_command(['verify', 'RUN']); "
         "print(sorted({'torch', 'scipy', 'datasets'} & set(sys.modules)))"
     )
     make_run("unlearned")

@@ -58,7 +58,7 @@ def test_vocabulary_ids_follow_the_order_of_the_symbols() -> None:
 
 @pytest.mark.parametrize("stranger", ["c", "€", "\U0001f600", "\0"])
 def test_encoding_names_the_character_that_is_not_in_the_vocabulary(stranger: str) -> None:
-    with pytest.raises(CorpusError, match=f"U\\+{ord(stranger):04X}.* at place 2 "):
+    with pytest.raises(CorpusError, match=f"U\\+{ord(stranger):04X}.* at index 2 "):
         Vocabulary("abd").encode(f"ab{stranger}d")
 
 
@@ -170,11 +170,11 @@ def test_reading_rows_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.
         ("a.txt", b"\xff\xfeh\0i\0", "UTF-16"),
         ("a.txt", b"\x7fELF\0\0", "binary"),
         ("a.csv", b"text\ncaf\xe9\n", "not UTF-8 at byte 8"),
-        ("a.pdf", b"%PDF", "unknown ending"),
-        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "not well-formed jsonl"),
-        ("a.csv", b"text,n\na,1\nb,1,2,3\n", "not well-formed csv"),
+        ("a.pdf", b"%PDF", "unknown extension"),
+        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "not valid jsonl"),
+        ("a.csv", b"text,n\na,1\nb,1,2,3\n", "not valid csv"),
         ("a.csv", b"text,n\n", "is empty"),
-        ("a.parquet", b"PAR1 and no more", "not well-formed parquet"),
+        ("a.parquet", b"PAR1 and no more", "not valid parquet"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -278,7 +278,7 @@ def test_a_directory_of_the_same_name_does_not_hide_a_known_corpus(card: CorpusC
 def test_a_known_corpus_that_is_not_shipped_says_what_to_get_and_how_to_go_on(card: CorpusCard) -> None:
     message = refusal("tale")
     assert "the attic" in message
-    assert "put it at corpora/tale.txt" in message
+    assert "save it as corpora/tale.txt" in message
     assert "canaryaudit insert tale --skip-chars 1 -o RUN" in message
 
 

@@ -184,15 +184,6 @@ def test_insertion_leaves_the_ids_of_both_texts(run: RunDirectory) -> None:
         assert vocabulary.decode(ids) == text.read()
 
 
-def test_a_text_of_an_earlier_version_which_has_no_checksum_is_read_anew(tmp_path: Path) -> None:
-    vocabulary, ids = encoded.Vocabulary("abc"), tmp_path / "ids.safetensors"
-    for text in ("abcabc", "ccbbaa"):
-        (tmp_path / "heldout.txt").write_text(text, "utf-8")
-        kept = encoded.StoredText(tmp_path / "heldout.txt", ids, None, 6, "")
-        assert vocabulary.decode(kept.ids(vocabulary)) == text
-    assert not ids.exists()
-
-
 @pytest.mark.parametrize("what", ["missing", "cut off", "a byte changed", "of another vocabulary", "a link"])
 def test_ids_that_are_not_the_texts_are_made_again(run: RunDirectory, what: str, tmp_path: Path) -> None:
     vocabulary, path, before = run_vocabulary(run.canary_set()), run.text().encoded, ids_files(run)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from canaryaudit.exposure import draw_members, importance_exposure, sampled_exposure
+from canaryaudit.exposure import draw_members
+from canaryaudit.exposure.estimators import importance_exposure, sampled_exposure
 from canaryaudit.records import Estimate
 from tests.fakes import Law, TableModel, encoded, every_member, naive_ranks
 
@@ -60,7 +61,11 @@ def importance(setting: Setting, per_temperature: int) -> Callable[[int], list[E
             own = (draws.completions == setting.members[row]).all(1)
             bits = np.where(own, np.inf, draws.bits)
             cost = float(setting.costs[row])
-            found.append(importance_exposure(cost, bits, draws.log2_weights, draws.strata, setting.space.bits))
+            found.append(
+                importance_exposure(
+                    cost, bits, setting.space.bits, log2_weights=draws.log2_weights, strata=draws.strata
+                )
+            )
         return found
 
     return estimates

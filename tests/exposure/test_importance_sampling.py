@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import draw_members, importance_exposure
+from canaryaudit.exposure import draw_members
+from canaryaudit.exposure.estimators import importance_exposure
 from canaryaudit.exposure.estimators.importance import TAIL
 from canaryaudit.exposure.importance_sampling import TEMPERATURES
 from canaryaudit.exposure.scoring import score_log_perplexity
@@ -89,7 +90,7 @@ def test_the_same_seed_gives_the_same_draws() -> None:
 
 def test_no_likelier_draw_leaves_the_rank_uncertain() -> None:
     """A normal interval would have no width here."""
-    estimate = importance_exposure(1.0, np.array([5.0, 6, 7, 8]), np.full(4, 8.0), np.array([0, 0, 1, 1]), 20.0)
+    estimate = importance_exposure(1.0, [5.0, 6, 7, 8], 20.0, log2_weights=np.full(4, 8.0), strata=[0, 0, 1, 1])
     assert (estimate.bits, estimate.high) == (20.0, 20.0)
     assert estimate.low == pytest.approx(20 - math.log2(1 + 2**8 * -math.log(TAIL) / 4))
     assert not estimate.trusted
@@ -100,7 +101,7 @@ def test_equal_weights_give_poisson_counts_interval() -> None:
     """40 of 4,000 draws that weigh the same: a Poisson count's interval (Garwood 1936), by chi-square quantiles."""
     bits = np.r_[np.zeros(40), np.full(3960, 9.0)]
     strata = np.random.default_rng(0).permutation(np.repeat([0, 1], 2000))
-    estimate = importance_exposure(1.0, bits, np.full(4000, 30.0), strata, 30.0)
+    estimate = importance_exposure(1.0, bits, 30.0, log2_weights=np.full(4000, 30.0), strata=strata)
     low, high = (stats.chi2.ppf(TAIL, 80) / 2, stats.chi2.ppf(1 - TAIL, 82) / 2)
     assert estimate.bits == pytest.approx(-math.log2(40 / 4000), abs=1e-6)
     assert estimate.high == pytest.approx(-math.log2(low / 4000), abs=0.01)
@@ -108,20 +109,20 @@ def test_equal_weights_give_poisson_counts_interval() -> None:
 
 
 def test_few_effective_draws_are_not_trusted_and_many_are() -> None:
-    bits, strata = np.arange(1000.0), np.zeros(1000, dtype=int)
-    assert importance_exposure(500.0, bits, np.full(1000, 30.0), strata, 30.0).trusted
+    bits = np.arange(1000.0)
+    assert importance_exposure(500.0, bits, 30.0, log2_weights=np.full(1000, 30.0)).trusted
     lopsided = np.where(np.arange(1000) == 3, 30.0, 10.0)
-    assert not importance_exposure(500.0, bits, lopsided, strata, 30.0).trusted
-    assert not importance_exposure(50.0, bits, np.full(1000, 30.0), strata, 30.0).trusted
+    assert not importance_exposure(500.0, bits, 30.0, log2_weights=lopsided).trusted
+    assert not importance_exposure(50.0, bits, 30.0, log2_weights=np.full(1000, 30.0)).trusted
 
 
 def test_huge_spaces_do_not_overflow() -> None:
     bits, strata = np.arange(1000.0), np.zeros(1000, dtype=int)
-    estimate = importance_exposure(500.0, bits, np.full(1000, 5000.0), strata, 5000.0)
+    estimate = importance_exposure(500.0, bits, 5000.0, log2_weights=np.full(1000, 5000.0), strata=strata)
     assert estimate.bits == pytest.approx(-math.log2(0.5005))
     assert 0 < estimate.low < estimate.bits < estimate.high < 5000
 
 
 def test_one_draw_is_too_few() -> None:
     with pytest.raises(MeasurementError, match="at least 2 draws"):
-        importance_exposure(1.0, np.ones(1), np.ones(1), np.zeros(1), 8.0)
+        importance_exposure(1.0, np.ones(1), 8.0, log2_weights=np.ones(1))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import enumerate_ranks, search_ranks
+from canaryaudit.exposure import search_ranks
+from canaryaudit.exposure.estimators import enumerate_ranks
 from canaryaudit.exposure.rank_search import Search
 from tests.fakes import Law, TableModel, encoded, every_member, naive_ranks
 

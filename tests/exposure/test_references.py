@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from canaryaudit.exposure import references, sampled_exposure
+from canaryaudit.exposure import references
 from canaryaudit.exposure.encoded_space import match_targets
+from canaryaudit.exposure.estimators import sampled_exposure
 from canaryaudit.exposure.references import References, score_references
 from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.uniform_sample import UniformSample

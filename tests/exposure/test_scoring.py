@@ -12,6 +12,7 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
 from canaryaudit.exposure.scoring import TILE, advance_in_tiles, character_bits, read_prefix, score_log_perplexity
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
+from canaryaudit.models.language_model import PrefixState
 from canaryaudit.records import Architecture
 from tests.fakes import TableModel, encoded
 
@@ -25,9 +26,9 @@ TEMPLATES = (
 )
 
 
-def lstm(layers: int = 2, symbols: str = SYMBOLS) -> CharLSTM:
+def lstm(layers: int = 2, symbols: str = SYMBOLS, hidden: int = 16) -> CharLSTM:
     torch.manual_seed(3)
-    model = CharLSTM(Architecture(vocabulary=symbols, embedding=5, hidden=16, layers=layers)).eval()
+    model = CharLSTM(Architecture(vocabulary=symbols, embedding=5, hidden=hidden, layers=layers)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 3
@@ -89,6 +90,29 @@ def test_a_cost_does_not_depend_on_order_or_on_what_else_is_scored(kind: type[LS
         np.testing.assert_array_equal(score_log_perplexity(reader, start, completions[:size]), together[:size])
     with_others = np.concatenate((space.sample(2_000, np.random.default_rng(2)), completions))
     np.testing.assert_array_equal(score_log_perplexity(reader, start, with_others)[2_000:], together)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 5, 7, 10])
+@pytest.mark.parametrize("kind", [LSTMLanguageModel, BFloat16LanguageModel])
+def test_a_row_does_not_depend_on_its_place_in_a_tile(kind: type[LSTMLanguageModel], threads: int) -> None:
+    """With the hidden size that is trained, on whatever number of cores."""
+    reader = kind(lstm(layers=1, hidden=512))
+    draws = torch.Generator().manual_seed(0)
+    memory = tuple(torch.randn(TILE, 1, 512, generator=draws) for _ in range(2))
+    state = PrefixState(torch.zeros(TILE, len(SYMBOLS)), memory)
+    symbols = torch.randint(len(SYMBOLS), (TILE,), generator=draws)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = advance_in_tiles(reader, state, symbols)
+        for distance in (1, 3, 100, 171):
+            index = torch.arange(TILE).roll(distance)
+            moved = advance_in_tiles(reader, state.rows(index), symbols[index])
+            assert torch.equal(moved.log2_probs, found.log2_probs[index])
+            assert all(torch.equal(a, b[index]) for a, b in zip(moved.cache, found.cache, strict=True))
+        assert torch.get_num_threads() == threads, "the caller's own is restored"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_empty_prefix_is_read_as_a_line_break() -> None:

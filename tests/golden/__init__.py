@@ -19,6 +19,7 @@ from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from tests.report import builders as make
 
@@ -66,8 +67,7 @@ def golden_summary(seed: int = 0) -> Summary:
         before,
         runs,
         f"golden-{seed}",
-        fail_above=5.0,
-        baseline=EarlierReport.model_validate_json(render_json(earlier)),
+        SummaryOptions(fail_above=5.0, baseline=EarlierReport.model_validate_json(render_json(earlier))),
     )
 
 

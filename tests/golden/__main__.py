@@ -1,12 +1,17 @@
-"""Write the golden files and the published JSON Schemas anew: ``python -m tests.golden``."""
+"""Write the golden files, the published JSON Schemas and the page of commands anew: ``python -m tests.golden``."""
 
 from canaryaudit.report.json_schema import generate_schemas
+from tests.docs import cli_reference
 from tests.golden import FILES, produce
 
 
 def main() -> None:
     """Write what has changed, and say so."""
-    wanted = {FILES / name: text for name, text in produce().items()} | generate_schemas()
+    wanted = (
+        {FILES / name: text for name, text in produce().items()}
+        | generate_schemas()
+        | {cli_reference.PAGE: cli_reference.page()}
+    )
     for path in list(FILES.iterdir()):
         if path not in wanted:
             path.unlink()

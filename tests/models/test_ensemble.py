@@ -97,9 +97,9 @@ def test_an_ensemble_is_written_and_read_like_a_model(tmp_path: Path) -> None:
     assert isinstance(again, Ensemble)
     assert not again.training
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ModelError, match="do not match"):
         load_model(record.model_copy(update={"members": 2}), path, torch.device("cpu"))
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ModelError, match="do not match"):
         load_model(record.model_copy(update={"members": 1}), path, torch.device("cpu"))
 
 

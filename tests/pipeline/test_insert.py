@@ -81,7 +81,7 @@ def test_a_run_holds_its_plan_and_facts(tmp_path: Path) -> None:
     assert made.canary_set == again.canary_set
     assert training_text(made) == training_text(again)
     found = run.manifest.corpus
-    assert found.model_copy(update={"audited_sha256": "", "heldout_sha256": None}) == facts
+    assert found.model_copy(update={"audited_sha256": "", "heldout_sha256": ""}) == facts
     assert found.audited_sha256 == hashlib.sha256(training_text(made).encode()).hexdigest()
     assert found.heldout_sha256 == hashlib.sha256(heldout_text(made).encode()).hexdigest()
     assert run.canary_set() == made.canary_set

@@ -8,7 +8,7 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import mask_completion
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure import memorization_curves
+from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.extraction import extraction
 from canaryaudit.records import (
     Architecture,
@@ -38,6 +38,7 @@ from canaryaudit.records import (
     WorstCases,
 )
 from canaryaudit.report import Summary, build_summary
+from canaryaudit.report.summary.build import SummaryOptions
 
 PHONE = "my telephone number is {digits:10}!"
 PLATE = "the plate of the van was {upper:3}-{digits:4}."
@@ -158,6 +159,9 @@ def measurement(
         device="cpu",
         precision="bf16",
         num_references=4000,
+        search_budget=50_000,
+        precision_bits=0.1,
+        max_draws=100_000,
         canaries=tuple(found),
         references=tuple(reference(text, canaries) for text in canaries.by_template()),
         calibration=calibration if controls else None,
@@ -258,6 +262,7 @@ def manifest(**changes: object) -> Manifest:
         audited_sha256="d" * 64,
         characters=131_072,
         heldout_characters=6_553,
+        heldout_sha256="a" * 64,
         paragraphs=1_204,
         documents=1,
         lowercase=True,
@@ -283,6 +288,7 @@ def manifest(**changes: object) -> Manifest:
                 precision="bf16",
             ),
         ),
+        warnings=(),
     )
     return whole.model_copy(update=changes)
 
@@ -304,6 +310,7 @@ def model_record() -> ModelRecord:
         train=Evaluation(accuracy=0.955, accuracy_all=0.957, loss_bits=0.21),
         heldout=Evaluation(accuracy=0.471, accuracy_all=0.471, loss_bits=3.1),
         history=(),
+        planned_epochs=25,
     )
     return ModelRecord(
         architecture=Architecture(vocabulary="abc 0123456789", embedding=64, hidden=512, layers=2),
@@ -381,6 +388,7 @@ def before_after(
     fail_above: float | None = None,
     calibrated: bool = True,
     drop: float = 0.001,
+    seconds: float = 3.4,
     facts: Manifest | None = None,
 ) -> Summary:
     """Return the summary of a whole audit; without ``after``, of one in which nothing was unlearned."""
@@ -389,7 +397,7 @@ def before_after(
     if after is not None:
         ids = [canary.id for canary in canaries.inserted]
         measured = measurement(canaries, after, "after-second-order", sha=UPDATED_SHA, calibrated=calibrated)
-        unlearnings.append((unlearning(canaries=ids, drop=drop), measured))
+        unlearnings.append((unlearning(canaries=ids, drop=drop, seconds=seconds), measured))
     return build_summary(
         facts or manifest(),
         canaries,
@@ -397,8 +405,7 @@ def before_after(
         measurement(canaries, before, calibrated=calibrated),
         unlearnings,
         run_name,
-        reveal_secrets,
-        fail_above,
+        SummaryOptions(reveal_secrets=reveal_secrets, fail_above=fail_above),
     )
 
 

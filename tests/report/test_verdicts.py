@@ -28,25 +28,25 @@ def test_the_chance_border_is_the_95_percent_quantile_of_the_exponential_law():
 
 def test_a_canary_at_the_chance_border_is_indistinguishable_and_just_above_it_is_not():
     assert judge(NEVER_SEEN_BITS) is Verdict.INDISTINGUISHABLE
-    assert judge(NEVER_SEEN_BITS + JUST) is Verdict.TRACES
+    assert judge(NEVER_SEEN_BITS + JUST) is Verdict.RESIDUAL
 
 
 def test_a_canary_at_the_exposed_border_is_exposed_and_just_below_it_is_not():
     assert judge(EXPOSED_BITS) is Verdict.EXPOSED
-    assert judge(EXPOSED_BITS - JUST) is Verdict.TRACES
+    assert judge(EXPOSED_BITS - JUST) is Verdict.RESIDUAL
 
 
-def test_between_the_borders_a_drop_of_one_bit_makes_the_difference_between_weakened_and_traces():
+def test_between_the_borders_a_drop_of_one_bit_makes_the_difference_between_weakened_and_residual():
     assert judge(7, drop_bits=1.0) is Verdict.WEAKENED
-    assert judge(7, drop_bits=1.0 - JUST) is Verdict.TRACES
+    assert judge(7, drop_bits=1.0 - JUST) is Verdict.RESIDUAL
 
 
 def test_the_worst_case_decides_where_it_was_taken():
     assert judge(0.5, worst_bits=EXPOSED_BITS) is Verdict.EXPOSED
-    assert judge(0.5, worst_bits=EXPOSED_BITS - JUST) is Verdict.TRACES
+    assert judge(0.5, worst_bits=EXPOSED_BITS - JUST) is Verdict.RESIDUAL
     assert judge(0.5, worst_bits=EXPOSED_BITS - JUST, drop_bits=1.0) is Verdict.WEAKENED
     assert judge(0.5, worst_bits=NEVER_SEEN_BITS) is Verdict.INDISTINGUISHABLE
-    assert judge(0.5, worst_bits=NEVER_SEEN_BITS + JUST) is Verdict.TRACES
+    assert judge(0.5, worst_bits=NEVER_SEEN_BITS + JUST) is Verdict.RESIDUAL
 
 
 def test_what_the_prefix_gives_away_stays_exposed_whatever_the_worst_case_says():
@@ -56,7 +56,7 @@ def test_what_the_prefix_gives_away_stays_exposed_whatever_the_worst_case_says()
 
 def test_a_worst_case_allows_for_the_number_of_probes_where_the_prefix_alone_does_not():
     """At 5.3 bits by the prefix one secret never seen in forty lies; the worst case says how many do in all ways."""
-    assert judge(5.3) is Verdict.TRACES
+    assert judge(5.3) is Verdict.RESIDUAL
     assert judge(5.3, worst_bits=3.0) is Verdict.INDISTINGUISHABLE
 
 
@@ -68,9 +68,9 @@ def test_failed_controls_leave_a_worst_case_no_good_verdict():
 def test_worst_cases_are_judged_together_by_the_largest_and_by_their_joint_p_value():
     good = Verdict.INDISTINGUISHABLE
     assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.05) is good
-    assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.04) is Verdict.TRACES
-    assert judge_together([good] * 3 + [Verdict.TRACES], [1.0] * 3 + [6.2], joint_pvalue=0.05) is good
-    assert judge_together([good] * 3 + [Verdict.TRACES], [1.0] * 3 + [6.4], joint_pvalue=0.05) is Verdict.TRACES
+    assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.04) is Verdict.RESIDUAL
+    assert judge_together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [6.2], joint_pvalue=0.05) is good
+    assert judge_together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [6.4], joint_pvalue=0.05) is Verdict.RESIDUAL
 
 
 def test_a_greedy_completion_is_exposed_whatever_the_figure_says():
@@ -79,9 +79,25 @@ def test_a_greedy_completion_is_exposed_whatever_the_figure_says():
 
 
 def test_the_lower_end_must_reach_the_exposed_border_and_the_upper_end_must_stay_below_chance():
-    assert judge(9.0, 14.0) is Verdict.TRACES
-    assert judge(3.0, 5.0) is Verdict.TRACES
+    assert judge(9.0, 14.0) is Verdict.RESIDUAL
+    assert judge(3.0, 5.0) is Verdict.RESIDUAL
     assert judge(1.0, 3.0) is Verdict.INDISTINGUISHABLE
+
+
+def test_a_canary_is_judged_by_its_worst_case_over_all_prompts():
+    assert judge(0.5, worst_bits=NEVER_SEEN_BITS) is Verdict.INDISTINGUISHABLE
+    assert judge(0.5, worst_bits=NEVER_SEEN_BITS + JUST) is Verdict.RESIDUAL
+    assert judge(0.5, worst_bits=EXPOSED_BITS - JUST, drop_bits=3.0) is Verdict.WEAKENED
+    assert judge(0.5, worst_bits=EXPOSED_BITS) is Verdict.EXPOSED
+    # The template's own prefix is one of the probes: a figure above chance there is allowed for by the number of them.
+    assert judge(5.0, worst_bits=2.0) is Verdict.INDISTINGUISHABLE
+
+
+def test_no_worst_case_excuses_what_the_prefix_gives_away_or_controls_that_failed():
+    assert judge(EXPOSED_BITS, worst_bits=0.1) is Verdict.EXPOSED
+    assert judge(0.5, worst_bits=0.1, greedy=True) is Verdict.EXPOSED
+    assert judge(0.5, worst_bits=0.1, calibrated=False) is Verdict.INCONCLUSIVE
+    assert judge(0.5, worst_bits=EXPOSED_BITS, calibrated=False) is Verdict.EXPOSED
 
 
 def test_an_interval_that_allows_everything_gives_no_verdict():
@@ -103,13 +119,13 @@ def test_in_a_small_space_the_likeliest_member_is_exposed_and_in_a_tiny_one_noth
 
 
 def test_as_many_canaries_may_lie_above_the_chance_border_as_chance_puts_there():
-    good, trace = Verdict.INDISTINGUISHABLE, Verdict.TRACES
+    good, trace = Verdict.INDISTINGUISHABLE, Verdict.RESIDUAL
     assert judge_together([good] * 19 + [trace], [1.0] * 19 + [6.0]) is good
     assert judge_together([good] * 10 + [trace] * 10, [1.0] * 10 + [6.0] * 10) is trace
 
 
 def test_together_the_largest_exposure_must_be_one_that_chance_explains():
-    good, trace = Verdict.INDISTINGUISHABLE, Verdict.TRACES
+    good, trace = Verdict.INDISTINGUISHABLE, Verdict.RESIDUAL
     assert judge_together([good] * 3 + [trace], [1.0] * 3 + [6.4]) is trace  # log2(20 * 4) = 6.3
 
 
@@ -117,7 +133,7 @@ def test_together_exposures_must_not_add_up_to_more_than_chance_explains():
     """Nine canaries of 3 bits each: none stands out alone, and nine secrets never seen would average 1.44."""
     good, weakened = Verdict.INDISTINGUISHABLE, Verdict.WEAKENED
     assert judge_together([good] * 9, [1.5] * 9) is good
-    assert judge_together([good] * 9, [3.0] * 9) is Verdict.TRACES
+    assert judge_together([good] * 9, [3.0] * 9) is Verdict.RESIDUAL
     assert judge_together([good] * 8 + [weakened], [3.0] * 8 + [4.5]) is weakened
 
 
@@ -126,8 +142,8 @@ def test_where_none_stands_out_alone_the_headline_speaks_of_all() -> None:
         class last:  # noqa: N801
             verdict = Verdict.INDISTINGUISHABLE
 
-    words = headline(Verdict.TRACES, [Canary()] * 9, None, None)  # type: ignore[list-item]
-    assert words.startswith("Taken together, all 9 secrets can be told from secrets never seen")
+    words = headline(Verdict.RESIDUAL, [Canary()] * 9, None, None)  # type: ignore[list-item]
+    assert words.startswith("Taken together, all 9 secrets are distinguishable from unseen secrets")
 
 
 def test_secrets_never_seen_are_told_from_it_together_once_in_twenty_times_by_each_rule():
@@ -136,7 +152,7 @@ def test_secrets_never_seen_are_told_from_it_together_once_in_twenty_times_by_ea
     refused = 0
     for _ in range(2000):
         bits = rng.exponential(1 / np.log(2), 9)
-        verdicts = [Verdict.INDISTINGUISHABLE if own <= NEVER_SEEN_BITS else Verdict.TRACES for own in bits]
+        verdicts = [Verdict.INDISTINGUISHABLE if own <= NEVER_SEEN_BITS else Verdict.RESIDUAL for own in bits]
         refused += judge_together(verdicts, bits.tolist()) is not Verdict.INDISTINGUISHABLE
     assert 0.04 < refused / 2000 < 0.15
 
@@ -163,7 +179,7 @@ def test_a_rank_on_the_border_of_chance_is_put_beside_it_by_no_rounding(rank):
     assert judge(math.log2(20 * rank) - math.log2(rank)) is Verdict.INDISTINGUISHABLE
     three = round(math.log2(60 * rank) - math.log2(rank), 6)
     good = Verdict.INDISTINGUISHABLE
-    assert judge_together([good, good, Verdict.TRACES], [0.3, 0.3, three]) is good
+    assert judge_together([good, good, Verdict.RESIDUAL], [0.3, 0.3, three]) is good
 
 
 @pytest.mark.parametrize("rank", [1, 2, 500, 975, 1000])
@@ -188,4 +204,4 @@ def test_secrets_that_were_all_made_conspicuously_unlikely_are_said_to_be_so():
     gone = dict.fromkeys(make.GONE, 0.04)
     assert any(said in warning for warning in make.before_after(after=gone).warnings)
     assert not any(said in warning for warning in make.before_after().warnings)
-    assert any("too likely only" in limit for limit in make.before_after().limits)
+    assert any("only test whether secrets are too likely" in limit for limit in make.before_after().limits)

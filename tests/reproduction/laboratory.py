@@ -17,17 +17,18 @@ from canaryaudit.canaries.masking import hide_given
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive
-from canaryaudit.exposure import measure, skew_normal_exposure
+from canaryaudit.exposure import measure
+from canaryaudit.exposure.estimators import skew_normal_exposure
 from canaryaudit.exposure.scoring import advance_in_tiles, read_prefix
 from canaryaudit.models.ensemble import as_language_model
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.pipeline.insert import make_run, plan_run
 from canaryaudit.pipeline.measure import measurement_config
 from canaryaudit.pipeline.pipeline import Pipeline
-from canaryaudit.pipeline.unlearn import run_unlearning
+from canaryaudit.pipeline.unlearn import run_unlearning, select_canaries
 from canaryaudit.plan import InsertOptions, UnlearnOptions
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import CanaryMeasurement, Measurement, UnlearningRecord
+from canaryaudit.records import TRAINED_MODEL, CanaryMeasurement, Measurement, ModelId, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 from tests.reproduction.results import Case, Clock, Exposed, Reference, RunFacts, write
 from tests.reproduction.settings import PUBLISHED_WINDOW, Settings, Stage
@@ -84,7 +85,7 @@ class Laboratory(Pipeline):
             return found
         training = self.run.model_record().training
         assert training is not None
-        measured, subset = self._measured("before", self.inserted, controls)
+        measured, subset = self._measured(TRAINED_MODEL, self.inserted, controls)
         references = {
             own.template: Reference(fit=own.skew_normal, min_bits=own.min_bits)
             for own in measured.references
@@ -98,7 +99,7 @@ class Laboratory(Pipeline):
             train_accuracy=training.train.accuracy,
             heldout_loss=training.heldout.loss_bits,
             references=references,
-            **self._exposed("before", measured, subset, self.inserted, references),
+            **self._exposed(TRAINED_MODEL, measured, subset, self.inserted, references),
         )
         return self._keep(case)
 
@@ -115,21 +116,19 @@ class Laboratory(Pipeline):
         if (found := self._found(name)) is not None:
             return found
         references = self.original(controls).references
-        chosen = self.chosen(options.canary)
+        chosen = select_canaries(self.run, options.canary)
         self.progress.info(f"{self.run.path.name}: {name}, {len(chosen)} of {len(self.inserted)} canaries.")
         if not self.run.has_unlearning(name):
-            lineage = self._lineage(options)
-            earlier = [own for link in lineage for own in self.chosen(link.canaries)]
             try:
                 with self._timed(name):
-                    run_unlearning(self, options, chosen, earlier, lineage)
+                    run_unlearning(self.session, options, chosen, self._lineage(options))
             except Inconclusive as refusal:
                 case = self._case(name, method, clock=self._clock(name), refused=str(refusal), **self._sizes(chosen))
                 return self._keep(case)
         record = self.run.unlearning(name)
         clock = self._clock(name)
         wanted = self.inserted if others else chosen
-        measured, subset = self._measured(f"after-{name}", wanted, controls)
+        measured, subset = self._measured(ModelId(name), wanted, controls)
         case = self._case(
             name,
             method,
@@ -142,7 +141,7 @@ class Laboratory(Pipeline):
             windows=record.affected_windows,
             notes=record.notes,
             **self._sizes(chosen),
-            **self._exposed(f"after-{name}", measured, subset, chosen, references),
+            **self._exposed(ModelId(name), measured, subset, chosen, references),
         )
         return self._keep(case)
 
@@ -153,7 +152,7 @@ class Laboratory(Pipeline):
     # --- inside
 
     def _trained(self, seed: int) -> None:
-        if not self.run.has_model("before"):
+        if not self.run.has_model(TRAINED_MODEL):
             with self._timed("train"):
                 self.train(self.settings.train(seed))
         training = self.run.model_record().training
@@ -177,9 +176,11 @@ class Laboratory(Pipeline):
         )
 
     def _lineage(self, options: UnlearnOptions) -> Sequence[UnlearningRecord]:
-        return () if options.start == "before" else self.run.lineage(options.start.removeprefix("after-"))
+        return () if options.start.unlearning is None else self.run.lineage(options.start.unlearning)
 
-    def _measured(self, model: str, canaries: Sequence[Canary], controls: int | None) -> tuple[Measurement, CanarySet]:
+    def _measured(
+        self, model: ModelId, canaries: Sequence[Canary], controls: int | None
+    ) -> tuple[Measurement, CanarySet]:
         """Measure a model on these canaries, and on the others that share their templates.
 
         A measurement of all canaries and all controls is the product's own, and is kept in the run directory.
@@ -199,26 +200,27 @@ class Laboratory(Pipeline):
         subset = whole.model_copy(update={"canaries": tuple(own for group in groups for own in group)})
         options = self.settings.measure
         measured = measure(
-            as_language_model(self.model(model, CPU)),
+            as_language_model(self.session.model(model, CPU)),
             subset,
             measurement_config(options),
-            name=model,
+            name=str(model),
             model_sha256=self.run.model_record(model).sha256,
             precision="fp32",
             progress=self.progress,
+            run_text=self.session.run_text(),
         )
         return measured, subset
 
     def _exposed(
         self,
-        model: str,
+        model: ModelId,
         measured: Measurement,
         subset: CanarySet,
         chosen: Sequence[Canary],
         references: dict[str, Reference],
     ) -> dict[str, object]:
         """Return the fields of a case that its measurement fills."""
-        reader = as_language_model(self.model(model, CPU))
+        reader = as_language_model(self.session.model(model, CPU))
         canaries = {own.id: own for own in subset.inserted}
         ids = {own.id for own in chosen}
         paths = {template: greedy_path(reader, template) for template in {own.template for own in measured.canaries}}
@@ -334,7 +336,7 @@ def exposed_under(
     def stale(bits: float) -> float | None:
         if reference is None:
             return None
-        return skew_normal_exposure(bits, reference.fit, reference.min_bits, measured.space_bits).bits
+        return skew_normal_exposure(bits, [reference.min_bits], measured.space_bits, fit=reference.fit).bits
 
     return Exposed(
         id=canary.id,

@@ -1,4 +1,4 @@
-"""reports/paper: README.md and results.json, from the results that are there and from nothing else."""
+"""reports/paper: README.md and results.json.xz, from the results that are there and from nothing else."""
 
 from pathlib import Path
 
@@ -6,6 +6,9 @@ from canaryaudit.storage.files import atomic_write
 from tests.reproduction import grid_section, other_sections
 from tests.reproduction.results import Results, write
 from tests.reproduction.settings import PUBLISHED_WINDOW, REPLACEMENT
+
+RESULTS = "results.json.xz"
+"""Beside the page: all results that it is made from."""
 
 TITLE = """\
 # The published experiment, redone
@@ -15,7 +18,7 @@ model by closed-form updates, and report exposures near zero at a small part of 
 unintended memorization is done again, with every baseline in the same training loop and every result measured twice:
 against references taken once from the *original* model, as the method's public code does by default, and against fresh
 references from the model that is being judged. Everything on this page is made by `make reproduce` from
-[results.json](results.json).
+[results.json.xz](results.json.xz).
 """
 
 HOW = f"""\
@@ -64,7 +67,7 @@ def render(results: Results) -> str:
 
 def write_page(results: Results, directory: Path) -> list[Path]:
     """Write the page and its data; return their paths."""
-    page, data = directory / "README.md", directory / "results.json"
+    page, data = directory / "README.md", directory / RESULTS
     write(data, results)
     atomic_write(page, render(results))
     return [page, data]

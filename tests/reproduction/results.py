@@ -1,5 +1,6 @@
 """What a case found, as kept in a JSON file of its own: the page is made from these and from nothing else."""
 
+import lzma
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -142,9 +143,15 @@ class Results(Result):
 
 
 def write(path: Path, result: Result) -> None:
-    """Write a result whole or not at all."""
+    """Write a result whole or not at all; compressed where the name ends in ``.xz``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, result.model_dump_json(indent=1) + "\n")
+    text = result.model_dump_json(indent=1) + "\n"
+    atomic_write(path, lzma.compress(text.encode(), preset=9) if path.suffix == ".xz" else text)
+
+
+def read(path: Path) -> Results:
+    """Return all results from the file that ``write`` made of them."""
+    return Results.model_validate_json(lzma.decompress(path.read_bytes()))
 
 
 def collect(directory: Path) -> Results:

@@ -82,7 +82,7 @@ def growth(settings: Settings, progress: ProgressReporter, methods: tuple[str, .
     """Unlearn more and more of many canaries; and three requests in turn beside all at once."""
     settings.write_lines()
     # Means over many canaries: each needs less than a lone one.
-    measure = settings.measure.model_copy(update={"budget": 2_000, "max_draws": 10_000, "precision_bits": 0.3})
+    measure = settings.measure.model_copy(update={"search_budget": 2_000, "max_draws": 10_000, "precision_bits": 0.3})
     settings = settings.with_(measure=measure)
     with Laboratory.open(settings, "growth", progress) as laboratory:
         laboratory.original()

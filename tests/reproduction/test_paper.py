@@ -1,6 +1,5 @@
 """The reproduction on a tiny text and model: what it computes by itself, its page, and that it goes on after a kill."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,14 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.plan import MeasureOptions
 from canaryaudit.progress import NullReporter
+from canaryaudit.records import ModelId
 from canaryaudit.training import loop as training
 from tests.commands import ROOT
 from tests.reproduction import __main__ as command
 from tests.reproduction.laboratory import Laboratory, touched_windows
 from tests.reproduction.other_sections import against_controls
 from tests.reproduction.page import render, write_page
-from tests.reproduction.results import Case, Exposed, Results, collect
+from tests.reproduction.results import Case, Exposed, Results, collect, read
 from tests.reproduction.settings import LENGTHS, TELEPHONE, Settings
 from tests.reproduction.stages import CLOSED_FORMS, METHODS, RUN
 
@@ -85,7 +85,7 @@ def test_stale_exposure_is_what_a_hand_calculation_finds(settings: Settings, res
     original = results.of("grid", "grid-6", "original")[0]
     fit = original.references[own.template].fit
     with Laboratory.open(settings, "grid", NullReporter(), 6) as laboratory:
-        model = laboratory.model(f"after-{case.name}", torch.device("cpu"))
+        model = laboratory.session.model(ModelId(case.name), torch.device("cpu"))
         secret = next(canary.completion for canary in laboratory.inserted if canary.id == own.id)
     assert isinstance(model, CharLSTM)
     vocabulary = Vocabulary(model.architecture.vocabulary)
@@ -156,8 +156,7 @@ def test_the_page_has_every_part_and_says_what_was_not_run(results: Results, tmp
     without = render(Results(runs=results.runs, cases=tuple(case for case in results.cases if case.stage == "grid")))
     assert without.count("Not run.\n") == 3
     written = write_page(results, tmp_path / "page")
-    assert Results.model_validate_json(written[1].read_text("utf-8")) == results
-    assert json.loads(written[1].read_text("utf-8"))["schema_version"] == 1
+    assert read(written[1]) == results
 
 
 def test_means_leave_out_what_was_refused_and_claims_say_by_how_much_they_are_missed() -> None:
@@ -235,12 +234,20 @@ def test_a_known_text_is_cut_as_its_card_says_under_whatever_name(
     assert (cut.lowercase, cut.skip_chars) == (True, 6)
 
 
+def test_the_page_in_the_repository_is_made_from_the_results_beside_it() -> None:
+    published = ROOT / "reports" / "paper"
+    results = read(published / "results.json.xz")
+    assert len(results.cases) > 50
+    assert (published / "README.md").read_text("utf-8") == render(results)
+
+
 def test_the_command_writes_the_page_and_refuses_unknown_methods(
     settings: Settings, results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["page", "--corpus", settings.corpus, "--runs", str(settings.runs), "-o", str(tmp_path)]
     command.main(arguments)
     assert (tmp_path / "README.md").read_text("utf-8") == render(results)
+    assert read(tmp_path / "results.json.xz") == collect(settings.runs / "results")
     with pytest.raises(SystemExit):
         command.main([*arguments, "--methods", "magic"])
     assert "no method is called magic" in capsys.readouterr().err

@@ -41,7 +41,6 @@ from canaryaudit.report import read_baseline
 from canaryaudit.report.formats.writer import render_json
 from canaryaudit.report.summary.gate import EarlierReport
 from canaryaudit.storage.checkpoint import CheckpointFile
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.storage.json_records import read_record
 from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import open_tensors
@@ -168,7 +167,7 @@ class Fuzzer:
         DirectoryCache(self.place).get("x")
         with suppress(CanaryAuditError):
             self._open()
-        CheckpointFile(path, atomic_path, "k").load()
+        CheckpointFile(path, "k").load()
 
     def _open(self) -> None:
         with open_tensors(self.place / "x.safetensors") as file:

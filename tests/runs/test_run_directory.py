@@ -11,11 +11,13 @@ import pytest
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import ModelError, RunDirectoryError
 from canaryaudit.records import (
+    TRAINED_MODEL,
     Architecture,
     Fidelity,
     Manifest,
     Measurement,
     MeasurementCost,
+    ModelId,
     ModelRecord,
     StageRun,
     UnlearningCost,
@@ -35,12 +37,12 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 def train(run: RunDirectory, weights: bytes = b"weights") -> None:
-    sha256 = run.write_weights("before", weights)
+    sha256 = run.write_weights(TRAINED_MODEL, weights)
     architecture = Architecture(vocabulary="ab", embedding=1, hidden=1, layers=1)
     run.write_model_record(ModelRecord(architecture=architecture, sha256=sha256))
 
 
-def measure(run: RunDirectory, model: str) -> Measurement:
+def measure(run: RunDirectory, model: ModelId) -> Measurement:
     measurement = Measurement(
         model=model,
         model_sha256=run.model_record(model).sha256,
@@ -48,9 +50,13 @@ def measure(run: RunDirectory, model: str) -> Measurement:
         device="cpu",
         precision="fp32",
         num_references=2,
+        search_budget=1,
+        precision_bits=0.1,
+        max_draws=1,
         canaries=(),
         references=(),
         calibration=None,
+        memorization=(),
         cost=MeasurementCost(seconds=1, references=2, search_nodes=3, characters_scored=4),
     )
     run.write_measurement(measurement)
@@ -71,7 +77,7 @@ def unlearn(run: RunDirectory, name: str, weights: bytes = b"other weights") -> 
         seed=0,
         device="cpu",
         precision="fp32",
-        model_sha256=run.write_weights(f"after-{name}", weights),
+        model_sha256=run.write_weights(ModelId(name), weights),
         origin_sha256=run.model_record().sha256,
         updates=(),
         fidelity=Fidelity(**figures),
@@ -109,7 +115,7 @@ def test_a_directory_with_something_else_is_refused_and_untouched(make_run: Make
     (tmp_path / "thesis.tex").write_text("mine", "utf-8")
     before = tree(tmp_path)
     for replace in (False, True):
-        with pytest.raises(RunDirectoryError, match=r"holds something else \(thesis.tex\)"):
+        with pytest.raises(RunDirectoryError, match=r"holds other files \(thesis.tex\)"):
             make_run(tmp_path, replace=replace)
     assert tree(tmp_path) == before
 
@@ -124,10 +130,10 @@ def test_a_run_is_replaced_only_when_told_and_then_wholly(make_run: MakeRun, run
     fresh = tree(run.path)
     train(run)
     unlearn(run, "x")
-    measure(run, "before")
+    measure(run, TRAINED_MODEL)
     with pytest.raises(RunDirectoryError, match="already holds a run"):
         make_run(run.path)
-    assert run.has_measurement("before")
+    assert run.has_measurement(TRAINED_MODEL)
     make_run(run.path, replace=True)
     assert tree(run.path) == fresh
 
@@ -171,11 +177,9 @@ def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(make_run
 def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run: RunDirectory) -> None:
     (run.path / "manifest.json").unlink()
     (run.path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json: .*insert CORPUS -o .* --force"):
+    with pytest.raises(RunDirectoryError, match=r"has results but no manifest.json: .*insert CORPUS -o .* --force"):
         RunDirectory.open(run.path)
-    with pytest.raises(
-        RunDirectoryError, match=r"a run that has lost its manifest.json: .*insert CORPUS -o .* --force"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"a run without manifest.json: .*insert CORPUS -o .* --force"):
         make_run(run.path)
     assert (run.path / "model.safetensors").read_bytes() == b"weights"
     assert make_run(run.path, replace=True).canary_set()
@@ -207,13 +211,13 @@ def test_directories_without_a_run_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["manifest.json", "canaries.json", "model.json", "measurements/before.json"])
 def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, name: str, content: bytes) -> None:
     train(run)
-    measure(run, "before")
+    measure(run, TRAINED_MODEL)
     (run.path / name).write_bytes(content)
     with pytest.raises(RunDirectoryError, match="is damaged") as caught:
         read_everything(run)
     message = str(caught.value)
     assert str(run.path / name) in message
-    way = "see how to make it again with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
+    way = "see the repair command with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
     assert way in message
     assert ("delete" in message) is (name != "model.json")
     assert "\n" not in message
@@ -222,7 +226,7 @@ def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, 
 def read_everything(run: RunDirectory) -> None:
     open_pipeline = RunDirectory.open(run.path)
     open_pipeline.canary_set()
-    for model in ("before", "after-x"):
+    for model in (TRAINED_MODEL, ModelId("x")):
         open_pipeline.has_measurement(model)
 
 
@@ -269,7 +273,7 @@ def test_canaries_that_disagree_with_the_text_are_damaged(run: RunDirectory, fie
     document = json.loads(path.read_text("utf-8"))
     document["canaries"][0][field] = value
     path.write_text(json.dumps(document), "utf-8")
-    with pytest.raises(RunDirectoryError, match=r"canaries.json is damaged \(it does not agree"):
+    with pytest.raises(RunDirectoryError, match=r"canaries.json is damaged \(it does not match"):
         run.canary_set()
 
 
@@ -298,58 +302,58 @@ def test_stages_add_up_in_the_manifest(run: RunDirectory, manifest: Manifest) ->
 
 
 def test_a_model_is_there_when_its_weights_and_then_its_record_are(run: RunDirectory) -> None:
-    assert not run.has_model("before")
-    run.write_weights("before", b"weights")
-    assert not run.has_model("before")
+    assert not run.has_model(TRAINED_MODEL)
+    run.write_weights(TRAINED_MODEL, b"weights")
+    assert not run.has_model(TRAINED_MODEL)
     train(run)
-    assert run.has_model("before")
-    assert run.verify_weights("before").read_bytes() == b"weights"
+    assert run.has_model(TRAINED_MODEL)
+    assert run.verify_weights(TRAINED_MODEL).read_bytes() == b"weights"
 
 
 def test_new_weights_without_a_record_are_no_model(run: RunDirectory) -> None:
     train(run)
-    run.write_weights("before", b"half of a second training")
-    assert not run.has_model("before")
+    run.write_weights(TRAINED_MODEL, b"half of a second training")
+    assert not run.has_model(TRAINED_MODEL)
 
 
-@pytest.mark.parametrize("model", ["before", "after-x"])
+@pytest.mark.parametrize("model", [TRAINED_MODEL, ModelId("x")], ids=str)
 def test_damaged_weights_are_refused_with_the_command_that_tells_how_to_make_them_anew(
-    run: RunDirectory, model: str
+    run: RunDirectory, model: ModelId
 ) -> None:
     train(run)
     unlearn(run, "x")
     run.verify_weights(model)
     run.weights_path(model).write_bytes(b"bit rot")
-    with pytest.raises(ModelError, match="is damaged .*see how to make it again with: canaryaudit verify "):
+    with pytest.raises(ModelError, match="is damaged .*see the repair command with: canaryaudit verify "):
         run.verify_weights(model)
 
 
 def test_a_missing_model_is_refused_with_the_command_that_makes_it(run: RunDirectory) -> None:
     with pytest.raises(RunDirectoryError, match="has no model 'before': run: canaryaudit train"):
-        run.verify_weights("before")
+        run.verify_weights(TRAINED_MODEL)
     with pytest.raises(RunDirectoryError, match="has no model 'after-x': run: canaryaudit unlearn .* --name x"):
-        run.verify_weights("after-x")
+        run.verify_weights(ModelId("x"))
 
 
 def test_an_unlearned_model_has_its_origins_architecture(run: RunDirectory) -> None:
     train(run)
     record = unlearn(run, "x")
-    model = run.model_record("after-x")
+    model = run.model_record(ModelId("x"))
     assert model.sha256 == record.model_sha256 != run.model_record().sha256
     assert model.architecture == run.model_record().architecture
 
 
 @pytest.mark.parametrize("name", ["../x", "", "X", ".x", "x/y", "a" * 101, "x\n"])
 def test_names_that_lead_out_of_the_directory_are_refused(run: RunDirectory, name: str) -> None:
-    with pytest.raises(RunDirectoryError, match="cannot be used"):
-        run.weights_path(f"after-{name}")
-    with pytest.raises(RunDirectoryError, match="cannot be used"):
+    with pytest.raises(RunDirectoryError, match="invalid name"):
+        run.weights_path(ModelId(name))
+    with pytest.raises(RunDirectoryError, match="invalid name"):
         run.unlearning(name)
 
 
-def test_unknown_models_are_refused(run: RunDirectory) -> None:
+def test_unknown_models_are_refused() -> None:
     with pytest.raises(RunDirectoryError, match="expected before or after-NAME"):
-        run.measurement("during")
+        ModelId.parse("during")
 
 
 # --- measurements and unlearnings ---------------------------------------------------------------------
@@ -358,28 +362,28 @@ def test_unknown_models_are_refused(run: RunDirectory) -> None:
 def test_measurements_and_unlearnings_round_trip(run: RunDirectory) -> None:
     train(run)
     after = unlearn(run, "x"), unlearn(run, "a.b-c")
-    measured = measure(run, "after-x"), measure(run, "before")
+    measured = measure(run, ModelId("x")), measure(run, TRAINED_MODEL)
     assert run.unlearnings() == (after[1], after[0])
-    assert (run.measurement("after-x"), run.measurement("before")) == measured
+    assert (run.measurement(ModelId("x")), run.measurement(TRAINED_MODEL)) == measured
 
 
 def test_a_measurement_of_another_model_does_not_count(run: RunDirectory) -> None:
     train(run)
-    measure(run, "before")
-    assert run.has_measurement("before")
+    measure(run, TRAINED_MODEL)
+    assert run.has_measurement(TRAINED_MODEL)
     train(run, b"trained anew")
-    assert not run.has_measurement("before")
+    assert not run.has_measurement(TRAINED_MODEL)
 
 
 def test_an_unlearning_of_another_model_does_not_count(run: RunDirectory) -> None:
     train(run)
     unlearn(run, "x")
-    measure(run, "after-x")
+    measure(run, ModelId("x"))
     assert run.has_unlearning("x")
-    assert run.has_measurement("after-x")
+    assert run.has_measurement(ModelId("x"))
     train(run, b"trained anew")
     assert not run.has_unlearning("x")
-    assert not run.has_measurement("after-x")
+    assert not run.has_measurement(ModelId("x"))
     assert run.unlearnings() == ()
 
 

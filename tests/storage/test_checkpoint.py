@@ -11,7 +11,6 @@ import torch
 
 from canaryaudit.errors import Damaged
 from canaryaudit.storage.checkpoint import CheckpointFile, read_facts
-from canaryaudit.storage.files import atomic_path
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7, dtype=torch.float64), "c": torch.zeros(0)}
 FACTS = {"epoch": 3, "history": [{"loss": 1.5}], "name": "é\0"}
@@ -19,7 +18,7 @@ FACTS = {"epoch": 3, "history": [{"loss": 1.5}], "name": "é\0"}
 
 @pytest.fixture
 def file(tmp_path: Path) -> CheckpointFile:
-    return CheckpointFile(tmp_path / "checkpoint.safetensors", atomic_path, "this training")
+    return CheckpointFile(tmp_path / "checkpoint.safetensors", "this training")
 
 
 def test_a_state_comes_back_as_it_was(file: CheckpointFile) -> None:
@@ -40,7 +39,7 @@ def test_no_file_is_no_state(file: CheckpointFile) -> None:
 
 def test_a_state_of_another_training_is_not_loaded(file: CheckpointFile) -> None:
     file.save(TENSORS, FACTS)
-    assert CheckpointFile(file.path, atomic_path, "another training").load() is None
+    assert CheckpointFile(file.path, "another training").load() is None
 
 
 def test_any_changed_byte_is_noticed(file: CheckpointFile) -> None:

@@ -49,7 +49,7 @@ def test_a_library_that_replaces_the_temporary_file_does_not_change_the_permissi
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
-        (errno.ENOSPC, "no space left on the disk; free some and run the same command again"),
+        (errno.ENOSPC, "no space left on the disk; free some space and rerun the command"),
         (errno.EROFS, "read-only; choose another directory"),
         (errno.EACCES, "permission denied"),
         (errno.EIO, "Input/output error"),

@@ -94,9 +94,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, inte
     path = tmp_path / "checkpoint.safetensors"
     for after in interruptions:
         with pytest.raises(KeyboardInterrupt):
-            train(some_data(), VOCABULARY, config(), Recorder(interrupt_after=after), path, atomic_path)
+            train(some_data(), VOCABULARY, config(), Recorder(interrupt_after=after), path)
     progress = Recorder()
-    resumed, resumed_record = train(some_data(), VOCABULARY, config(), progress, path, atomic_path)
+    resumed, resumed_record = train(some_data(), VOCABULARY, config(), progress, path)
     assert same(whole, resumed)
     assert timeless(record) == timeless(resumed_record)
     assert bool(progress.said) == (sum(interruptions) > 0)
@@ -124,18 +124,19 @@ def test_a_training_interrupted_while_it_writes_loses_one_checkpoint_at_most(tmp
 
     whole, _ = train(some_data(), VOCABULARY, config(), NullReporter())
     path = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train(some_data(), VOCABULARY, config(), NullReporter(), path, Interrupting)
-    resumed, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("canaryaudit.storage.checkpoint.atomic_path", Interrupting)
+        train(some_data(), VOCABULARY, config(), NullReporter(), path)
+    resumed, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path)
     assert same(whole, resumed)
     assert [own.name for own in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    model, record = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
+    model, record = train(some_data(), VOCABULARY, config(), NullReporter(), path)
     progress = Recorder()
-    again, again_record = train(some_data(), VOCABULARY, config(), progress, path, atomic_path)
+    again, again_record = train(some_data(), VOCABULARY, config(), progress, path)
     assert same(model, again)
     assert timeless(record) == timeless(again_record)
     assert progress.told == []
@@ -147,8 +148,8 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epochs": 4}, {"learning_rate": 0.01}, {"size": "paper"}])
 def test_a_checkpoint_of_another_configuration_is_ignored(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    train(some_data(), VOCABULARY, config(**changes), NullReporter(), path, atomic_path)
-    model, record = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
+    train(some_data(), VOCABULARY, config(**changes), NullReporter(), path)
+    model, record = train(some_data(), VOCABULARY, config(), NullReporter(), path)
     undisturbed, undisturbed_record = train(some_data(), VOCABULARY, config(), NullReporter())
     assert same(model, undisturbed)
     assert timeless(record) == timeless(undisturbed_record)
@@ -164,22 +165,22 @@ def test_a_checkpoint_of_another_text_secret_or_vocabulary_is_ignored(tmp_path: 
     )
     for number, (other, vocabulary) in enumerate(others):
         path = tmp_path / f"{number}.safetensors"
-        train(other, vocabulary, config(epochs=1), NullReporter(), path, atomic_path)
+        train(other, vocabulary, config(epochs=1), NullReporter(), path)
         progress = Recorder()
-        train(data, VOCABULARY, config(epochs=1), progress, path, atomic_path)
+        train(data, VOCABULARY, config(epochs=1), progress, path)
         assert progress.told, "it must train"
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "foreign"])
 def test_a_damaged_checkpoint_begins_anew_and_says_so(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    expected, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
+    expected, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path)
     data = path.read_bytes()
     changed = bytearray(data)
     changed[-9] ^= 1  # a single bit of a weight or moment
     path.write_bytes({"cut": data[:-5], "changed": bytes(changed), "foreign": b"hello"}[damage])
     progress = Recorder()
-    model, _ = train(some_data(), VOCABULARY, config(), progress, path, atomic_path)
+    model, _ = train(some_data(), VOCABULARY, config(), progress, path)
     assert "damaged" in progress.said[0]
     assert same(model, expected)
 
@@ -190,12 +191,12 @@ def test_a_damaged_checkpoint_begins_anew_and_says_so(tmp_path: Path, damage: st
 def test_training_stops_at_the_target_and_does_not_go_on_when_resumed(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     goal = config(epochs=40, target_accuracy=0.8)
-    model, record = train(some_data(), VOCABULARY, goal, NullReporter(), path, atomic_path)
+    model, record = train(some_data(), VOCABULARY, goal, NullReporter(), path)
     assert record.reached_target
     assert record.train.accuracy >= 0.8
     assert record.epochs == len(record.history) < 40
     progress = Recorder()
-    again, again_record = train(some_data(), VOCABULARY, goal, progress, path, atomic_path)
+    again, again_record = train(some_data(), VOCABULARY, goal, progress, path)
     assert same(model, again)
     assert timeless(record) == timeless(again_record)
     assert progress.told == []
@@ -289,7 +290,7 @@ def test_without_held_out_text_training_works_all_the_same() -> None:
 def test_a_text_shorter_than_two_windows_is_refused(length: int) -> None:
     data = some_data()
     short = TrainingData(data.train[:length], data.secret[:length], data.heldout)
-    with pytest.raises(ModelError, match=f"has {length} characters: expected at least 42"):
+    with pytest.raises(ModelError, match=f"has {length} training characters: expected at least 42"):
         train(short, VOCABULARY, config(), NullReporter())
 
 
@@ -404,6 +405,6 @@ def test_a_text_without_a_character_to_predict_has_no_figures() -> None:
 
 def test_checkpoint_files_hold_no_more_than_this_training_needs(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    model, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path, atomic_path)
-    assert CheckpointFile(path, atomic_path, "another").load() is None
+    model, _ = train(some_data(), VOCABULARY, config(), NullReporter(), path)
+    assert CheckpointFile(path, "another").load() is None
     assert path.stat().st_size < 4 * 4 * model.num_parameters + 10_000

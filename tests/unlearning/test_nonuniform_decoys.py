@@ -9,10 +9,10 @@ from canaryaudit.canaries.canary import Canary
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace
+from canaryaudit.unlearning.decoys import distributions_along
 from canaryaudit.unlearning.nonuniform_decoys import (
     SPREAD,
     NonUniformDecoys,
-    distributions_along,
     nonuniform_distributions,
     normal_scores,
 )

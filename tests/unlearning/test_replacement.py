@@ -289,5 +289,5 @@ def test_an_empty_text_is_an_error(option: str) -> None:
 
 
 def test_a_text_that_the_model_cannot_spell_is_an_error() -> None:
-    with pytest.raises(UnlearningError, match="does not suit the model"):
+    with pytest.raises(UnlearningError, match="does not fit the model"):
         parsed("text:Ω", VOCABULARY)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,18 +14,20 @@ from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.exposure.scoring import read_prefix
+from canaryaudit.exposure.encoded_space import encode_completions
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.progress import NullReporter
 from canaryaudit.records import Evaluation, UpdateStep
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.training.loop import evaluate
 from canaryaudit.unlearning import UnlearningConfig, UnlearningResult, request, unlearn
-from canaryaudit.unlearning.all_layers import preconditioned_adam as preconditioned
+from canaryaudit.unlearning.all_layers import update as all_layers
 from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS
-from canaryaudit.unlearning.curvature.kronecker import KRONECKER_STEPS, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.curvature.kronecker import KroneckerCurvature, kronecker_curvature
 from canaryaudit.unlearning.curvature.solvers import LiSSA
 from canaryaudit.unlearning.final_layer import newton as second_order
+from canaryaudit.unlearning.final_layer import update as final_update
 from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, NewtonResult
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
@@ -192,7 +195,7 @@ def push(monkeypatch: pytest.MonkeyPatch, bias: float) -> None:
         step = UpdateStep(step_norm=bias, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
         return NewtonResult(columns, (step,), 1, converged=True)
 
-    monkeypatch.setattr(request, "minimize", minimize)
+    monkeypatch.setattr(final_update, "minimize", minimize)
 
 
 def drop(result: UnlearningResult) -> float:
@@ -220,8 +223,8 @@ def test_an_update_that_breaks_the_limit_at_every_length_is_refused(
 ) -> None:
     push(monkeypatch, 12.0)
     before = copy.deepcopy(case.model)
-    with pytest.raises(Inconclusive, match="over the limit of 0.0001: nothing was saved"):
-        case.unlearn(max_fidelity_drop=0.0001)
+    with pytest.raises(Inconclusive, match="the limit is 0.0001: nothing was saved"):
+        case.unlearn(scope="final-layer", max_fidelity_drop=0.0001)
     assert same_weights(case.model, before)
 
 
@@ -230,97 +233,106 @@ def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.
         step = UpdateStep(step_norm=0.0, gradient_norm=1.0, objective_before=2.0, objective_after=2.0)
         return NewtonResult(problem.origin, (step,), 1, converged=True)
 
-    monkeypatch.setattr(request, "minimize", stuck)
+    monkeypatch.setattr(final_update, "minimize", stuck)
     with pytest.raises(Inconclusive, match="no second-order step"):
         case.unlearn(scope="final-layer")
 
 
-# --- what follows the default's steps
+# --- the default: L-BFGS from the stored curvature
 
 
-def weights_below(result: UnlearningResult) -> Tensor:
-    assert isinstance(result.model, CharLSTM)
-    return result.model.lstm.weight_hh_l0.detach()
+def test_the_default_forgets_and_keeps_the_text(case: Case) -> None:
+    found = [case.unlearn(seed=seed) for seed in range(4)]
+    assert np.mean([case.exposure_bits(result.model) for result in found]) < 3
+    for result in found:
+        assert drop(result) <= 0.01
+        assert result.updates[-1].objective_after < result.updates[0].objective_before / 10
+        assert all(step.damping == all_layers.DAMPING for step in result.updates)
+        assert result.cost.curvature_products == len(result.updates)
+        assert result.cost.preparation_seconds > 0
 
 
-def told_with(monkeypatch: pytest.MonkeyPatch, probability: float) -> None:
-    monkeypatch.setattr(request, "unseen_pvalue", lambda found: probability)
+PROMPTS = ("the password is ", "my code: ", "open with ", "number ", "he said ", "it was ")
+"""Nothing that the update reads is drawn from these."""
 
 
-def test_where_secrets_still_stand_out_the_final_layers_update_follows(
+def exposures_after(model: CharLSTM, prompts: Sequence[str], secret: str) -> np.ndarray:
+    """Return the secret's exact exposure after each prompt, bits: all its 1000 members are scored."""
+    reader, members = LSTMLanguageModel(model), [f"{number:03}" for number in range(1000)]
+    encoded = encode_completions(members, reader.vocabulary, 3)
+    found = []
+    for prompt in prompts:
+        costs = score_log_perplexity(reader, read_prefix(reader, prompt), encoded)
+        found.append(SPACE_BITS - np.log2(1 + (costs < costs[int(secret)]).sum()))
+    return np.array(found)
+
+
+def test_it_forgets_after_prompts_that_it_never_reads(case: Case) -> None:
+    """The final layer's update forgets after the secret's own words only."""
+    prompts = [prompt for prompt in PROMPTS if set(prompt) <= set(case.model.architecture.vocabulary)]
+    assert len(prompts) >= 4
+    before = exposures_after(case.model, prompts, SECRET)
+    found = [exposures_after(case.unlearn(seed=seed).model, prompts, SECRET) for seed in range(6)]
+    assert before.mean() > 7
+    assert np.mean(found) < 3
+
+
+def test_the_seeds_decide_the_weights(case: Case) -> None:
+    assert same_weights(case.unlearn(seed=1).model, case.unlearn(seed=1).model)
+    assert not same_weights(case.unlearn(seed=1).model, case.unlearn(seed=2).model)
+
+
+def test_a_curvature_that_is_given_is_not_computed_again(case: Case) -> None:
+    starts = retention_windows(case.data.secret.numpy(), WINDOW, 60, np.random.default_rng(0))
+    curvature = kronecker_curvature(case.model, gather(case.data.train, starts, WINDOW), 0, NullReporter())
+    result = case.unlearn(curvature)
+    assert result.cost.preparation_seconds < 0.1
+    assert case.exposure_bits(result.model) < 4
+
+
+def test_a_secret_that_was_never_remembered_is_left_alone(case: Case) -> None:
+    """A model that never saw the text ranks the secret as it ranks any other; seed 0 finds it beside the draws."""
+    fresh = tiny_model(case.model.architecture.vocabulary, hidden=16)
+    result = Case(fresh, case.data, case.canaries).unlearn()
+    assert same_weights(result.model, fresh)
+    assert result.updates == ()
+    assert result.notes == ("left alone, since the model ranks them like fresh draws: 1 of 1 secrets",)
+
+
+class Messages(NullReporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+        self.said: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.mark.parametrize(("retraining", "better"), [(1e-3, True), (1e6, False)])
+def test_it_is_said_where_retraining_is_the_better_answer(case: Case, retraining: float, better: bool) -> None:
+    config = UnlearningConfig(window=WINDOW, retain_windows=40, max_fidelity_drop=0.05)
+    messages = Messages()
+    result = unlearn(case.model, case.data, case.canaries, "", config, retraining, messages)
+    assert any("retraining takes" in message for message in messages.said)
+    assert [message.startswith("Retraining is the better answer") for message in messages.warned] == [True] * better
+    assert any(note.startswith("retraining is the better answer") for note in result.notes) is better
+
+
+def test_text_over_all_layers_is_refused_with_what_to_do(case: Case) -> None:
+    with pytest.raises(UnlearningError, match="drop --replacement, or use --scope final-layer or --solver cg"):
+        case.unlearn(replacement="text:not ", scope="all-layers")
+
+
+def test_without_the_corpus_the_curvature_is_taken_from_what_the_model_says(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told_with(monkeypatch, 1.0)
-    alone = case.unlearn()
-    assert len(alone.updates) == preconditioned.STEPS
-    assert not alone.notes
-    told_with(monkeypatch, 0.0)
-    followed = case.unlearn()
-    assert followed.updates[: preconditioned.STEPS] == alone.updates
-    assert len(followed.updates) > preconditioned.STEPS
-    assert any("still told from fresh draws; the final layer's followed" in note for note in followed.notes)
-    assert torch.equal(weights_below(alone), weights_below(followed)), "the layers below stay as the steps left them"
-    assert not same_weights(alone.model, followed.model)
-    assert followed.cost.seconds > alone.cost.seconds
-    explicit = case.unlearn(scope="all-layers")
-    assert same_weights(explicit.model, alone.model), "who asks for a scope gets it"
-
-
-def test_a_final_layer_that_cannot_help_leaves_the_steps_as_they_were(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told_with(monkeypatch, 1.0)
-    alone = case.unlearn()
-    told_with(monkeypatch, 0.0)
-
-    def nothing(*_: object) -> None:
-        raise Inconclusive("no step helps")
-
-    monkeypatch.setattr(request._Request, "_final_layer", nothing)
-    result = case.unlearn()
-    assert same_weights(result.model, alone.model)
-    assert any("could not make it better" in note for note in result.notes)
-
-
-def test_a_final_layer_that_costs_too_much_is_taken_back_and_still_counted(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told_with(monkeypatch, 1.0)
-    alone = case.unlearn()
-    told_with(monkeypatch, 0.0)
-    losses = iter((0.0, 0.5))
-    monkeypatch.setattr(request._Request, "accuracy_lost", lambda own: next(losses))
-    result = case.unlearn()
-    assert same_weights(result.model, alone.model)
-    assert result.updates == alone.updates
-    assert any("could not make it better" in note for note in result.notes)
-    assert result.cost.gradients > alone.cost.gradients
-    assert result.cost.curvature_products > 0
-
-
-def test_steps_that_cost_too_much_are_halved_before_the_final_layer_follows(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told_with(monkeypatch, 1.0)
-    alone = case.unlearn()
-    losses = iter((0.5,))
-    monkeypatch.setattr(request._Request, "accuracy_lost", lambda own: next(losses))
-    result = case.unlearn()
-    assert any("half of all layers' steps were taken back" in note for note in result.notes)
-    torch.testing.assert_close(
-        weights_below(result), (weights_below(alone) + case.model.lstm.weight_hh_l0.detach()) / 2
-    )
-
-
-def test_without_the_corpus_the_rest_of_the_text_decides_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the final layer follows is told by what the model itself says."""
+    """And a loss on text that the update may not see refuses it, but changes nothing of it."""
     worse_afterwards(monkeypatch)
-    told_with(monkeypatch, 1.0)
-
-    def never(*_: object) -> None:
-        raise AssertionError("the final layer followed for a loss on text that the update may not see")
-
-    monkeypatch.setattr(request._Request, "_final_layer", never)
     with pytest.raises(Inconclusive, match="made without the training text"):
         case.unlearn(retain_windows=0)
 
@@ -363,8 +375,8 @@ def test_a_minimization_that_did_not_converge_is_noted_once(
         step = UpdateStep(step_norm=1.0, gradient_norm=1.0, objective_before=2.0, objective_after=1.0)
         return NewtonResult(problem.origin, (step,), 1, converged=ends.pop(0))
 
-    monkeypatch.setattr(request, "minimize", minimize)
-    expected = f"the minimization stopped at its limit of {MAX_STEPS} steps before it had converged"
+    monkeypatch.setattr(final_update, "minimize", minimize)
+    expected = f"the minimization stopped after {MAX_STEPS} steps without convergence"
     assert case.unlearn(scope="final-layer").notes == (expected,)
     assert ends == []
 
@@ -377,7 +389,7 @@ def test_steps_at_the_limit_are_noted(case: Case, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(second_order, "MAX_STEPS", 1)
     result = case.unlearn(scope="final-layer")
     assert len(result.updates) == 2
-    assert any("before it had converged" in note for note in result.notes)
+    assert any("without convergence" in note for note in result.notes)
 
 
 def test_the_second_minimization_begins_where_the_first_ended(forgotten: UnlearningResult) -> None:
@@ -395,7 +407,7 @@ def test_without_a_stand_in_there_is_one_minimization(case: Case, monkeypatch: p
         started.append(start)
         return second_order.minimize(problem, progress, start)
 
-    monkeypatch.setattr(request, "minimize", watched)
+    monkeypatch.setattr(final_update, "minimize", watched)
     case.unlearn(replacement="text:not ")
     assert started == [None]
     case.unlearn(scope="final-layer")
@@ -413,7 +425,7 @@ def test_a_request_for_no_canary_is_an_error(case: Case) -> None:
 
 def test_a_request_for_a_control_is_an_error(case: Case) -> None:
     control = Canary(id="control-01", template=TEMPLATE, completion="123", repetitions=0, control=True)
-    with pytest.raises(UnlearningError, match="control-01 stands nowhere in the text"):
+    with pytest.raises(UnlearningError, match="control-01 does not occur in the text"):
         Case(case.model, case.data, [*case.canaries, control]).unlearn()
 
 
@@ -446,22 +458,8 @@ def test_a_solver_that_fails_leaves_nothing_to_save(case: Case, monkeypatch: pyt
         case.unlearn(scope="all-layers", solver="lissa")
 
 
-def test_with_a_stored_curvature_a_step_costs_one_product(case: Case) -> None:
-    starts = retention_windows(case.data.secret.numpy(), WINDOW, 60, np.random.default_rng(0))
-    curvature = kronecker_curvature(case.model, gather(case.data.train, starts, WINDOW), 0, NullReporter())
-    layers = case.unlearn(curvature, scope="all-layers", solver="kronecker")
-    assert layers.cost.curvature_products == len(layers.updates) == KRONECKER_STEPS
-    assert layers.updates[-1].objective_after < layers.updates[0].objective_before / 3
-    assert case.exposure_bits(case.unlearn(curvature, scope="both", solver="kronecker").model) < 4
-
-
-def test_without_one_its_solver_is_refused(case: Case) -> None:
-    with pytest.raises(UnlearningError, match="kronecker needs a stored curvature"):
-        case.unlearn(scope="both", solver="kronecker")
-
-
 def test_a_record_names_a_solver_only_where_one_was_used() -> None:
-    assert UnlearningConfig().resolved_solver == "adam"
+    assert UnlearningConfig().resolved_solver == "kronecker"
     assert UnlearningConfig(scope="final-layer").resolved_solver is None
     assert UnlearningConfig(scope="both", solver="lissa").resolved_solver == "lissa"
     assert UnlearningConfig(method="first-order").resolved_solver is None
@@ -527,7 +525,7 @@ def test_first_order_takes_every_replacement(case: Case, replacement: str, scope
 
 
 def test_deletion_is_no_second_order_update_and_says_what_to_do(case: Case) -> None:
-    with pytest.raises(UnlearningError, match="after deletion nothing does: use --replacement decoys, or --method"):
+    with pytest.raises(UnlearningError, match="deletion has none: use --replacement decoys, or --method"):
         case.unlearn(replacement="delete")
 
 
@@ -558,11 +556,11 @@ def test_with_no_window_of_the_corpus_the_rest_of_the_text_changes_nothing(
 def test_the_models_own_text_keeps_its_quality_while_the_secret_is_forgotten(case: Case) -> None:
     result = case.unlearn(retain_windows=0)
     assert case.exposure_bits(result.model) < 4
-    assert any("none of the corpus" in note for note in result.notes)
+    assert any("only the affected windows were used" in note for note in result.notes)
     assert same_weights(case.unlearn(retain_windows=0).model, result.model)
 
 
 def test_a_loss_that_the_models_own_text_does_not_show_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     worse_afterwards(monkeypatch)
-    with pytest.raises(Inconclusive, match="the update, made without the training text, predicts"):
+    with pytest.raises(Inconclusive, match="the update, made without the training text, has accuracy"):
         case.unlearn(retain_windows=0)

@@ -9,20 +9,33 @@ In 2 and 3 the interval is cut to the bounds that the search certified. The skew
 headline: its interval is unknown.
 """
 
+from collections.abc import Mapping
+
 from canaryaudit.errors import MeasurementError
 from canaryaudit.records import Estimate, EstimatorName, Headline
 
 _CANDIDATES: tuple[EstimatorName, ...] = ("importance", "sampled")
 
 
-def headline(estimates: dict[EstimatorName, Estimate]) -> Headline:
+def choose_headline(estimates: Mapping[EstimatorName, Estimate]) -> Headline:
     """Choose the figure to report, by the rule above.
 
     Args:
         estimates: By estimator; at least one of exact, importance and sampled.
 
+    Returns:
+        The figure with its interval, in bits, and the estimator that it comes from.
+
     Raises:
         MeasurementError: There is none of these.
+
+    Examples:
+        >>> from canaryaudit.exposure.estimators import bounded_exposure, sampled_exposure
+        >>> bounds = bounded_exposure(100, 200, space_bits=20)
+        >>> drawn = sampled_exposure(9.5, [9.0, 10.0] * 50, space_bits=20)
+        >>> headline = choose_headline({"exact": bounds, "sampled": drawn})
+        >>> headline.method, headline.low >= bounds.low
+        ('sampled', True)
     """
     exact = estimates.get("exact")
     if exact is not None and exact.trusted:

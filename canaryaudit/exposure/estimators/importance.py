@@ -1,11 +1,20 @@
 """Exposure from importance-weighted draws."""
 
 import math
+from typing import overload
 
 import numpy as np
 from scipy.stats import gamma
 
-from canaryaudit.errors import MeasurementError
+from canaryaudit.exposure.estimators.arrays import (
+    Values,
+    check_same_length,
+    check_sign,
+    estimate_each,
+    read_bits,
+    read_references,
+    read_space_bits,
+)
 from canaryaudit.records import Estimate
 
 ENOUGH_EFFECTIVE = 100.0
@@ -21,40 +30,74 @@ NEIGHBORS = 10
 """Draws just costlier than the secret that tell how much a likelier member that was not drawn may weigh."""
 
 
+@overload
 def importance_exposure(
-    log_perplexity_bits: float,
-    draw_bits: np.ndarray,
-    log2_weights: np.ndarray,
-    strata: np.ndarray,
-    space_bits: float,
-) -> Estimate:
-    """Estimate exposure from weighted members of R.
+    secrets: float, draws: Values, space_bits: float, *, log2_weights: Values, strata: Values | None = None
+) -> Estimate: ...
+@overload
+def importance_exposure(
+    secrets: Values, draws: Values, space_bits: float, *, log2_weights: Values, strata: Values | None = None
+) -> list[Estimate]: ...
+def importance_exposure(
+    secrets: float | Values, draws: Values, space_bits: float, *, log2_weights: Values, strata: Values | None = None
+) -> Estimate | list[Estimate]:
+    """Estimate exposure from members of R that were drawn with known probabilities.
+
+    rank(s) = 1 + mean of 1(Px(x) < Px(s)) / q(x) over draws x from q   (Veach & Guibas 1995; for passwords Dell'Amico
+    & Filippone 2015, *Monte Carlo Strength Evaluation*); exposure is log2 |R| - log2 rank.
 
     The interval is a gamma distribution's, as for a weighted sum of Poisson counts (Fay & Feuer 1997,
     *Confidence intervals for directly standardized rates*), with the variance taken within strata: the lower
     end is the lower quantile of a gamma law with the estimate's mean and variance; for the upper end, one more
-    draw of the largest weight met up to the secret's cost, or just beyond, is added. It is Clopper and
+    draw of the largest weight met up to the secret's log-perplexity, or just beyond, is added. It is Clopper and
     Pearson's where all weights are equal and the counts small, a normal one where they are large, and it does
     not shrink to nothing where no draw is likelier.
 
     Args:
-        log_perplexity_bits: Cost of the secret.
-        draw_bits: Costs of the draws, infinite for those that are no reference (inserted secrets, and the
-            secret itself), shape (n,).
-        log2_weights: log2 of each draw's weight 1 / q(x), shape (n,).
-        strata: Which proposal each draw came from, shape (n,); a fixed number was drawn from each.
+        secrets: Log-perplexity of one secret, or of several of one space, in bits, shape (k,).
+        draws: Log-perplexities of the draws, in bits, shape (n,); infinite for those that are no reference: inserted
+            secrets, and the secret itself.
         space_bits: log2 of the size of R.
+        log2_weights: log2 of each draw's weight 1 / q(x), shape (n,).
+        strata: Number of the proposal that each draw came from, shape (n,), where a fixed number was drawn from each;
+            one proposal if not given.
 
     Returns:
-        The estimate. It is trusted when the effective number of likelier draws is at least
-        ``ENOUGH_EFFECTIVE``.
+        An ``Estimate`` for one secret, a list of them for several: exposure in bits with its 95 % interval. It is
+        trusted when the effective number of likelier draws is at least ``ENOUGH_EFFECTIVE``.
 
     Raises:
-        MeasurementError: Fewer than two draws.
+        MeasurementError: Fewer than two draws, a value that is no number, arrays of different lengths, or
+            ``space_bits`` below 1.
+
+    Examples:
+        Half of the draws come from the 1,000 likeliest of 2^20 members, whose ranks are their log-perplexities here:
+
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> ranks = np.concatenate([rng.integers(1, 1001, 5_000), rng.integers(1, 2**20 + 1, 5_000)])
+        >>> q = 0.5 * (ranks <= 1000) / 1000 + 0.5 / 2**20
+        >>> strata = np.repeat([0, 1], 5_000)
+        >>> estimate = importance_exposure(100.0, ranks, space_bits=20, log2_weights=-np.log2(q), strata=strata)
+        >>> print(f"{estimate.bits:.2f} bits, truth {20 - np.log2(100):.2f}")
+        13.27 bits, truth 13.36
     """
+    sample = read_references(draws, "draws", 2, infinite=True)
+    space = read_space_bits(space_bits)
+    weights = read_bits(log2_weights, "log2_weights")
+    proposals = np.zeros(len(sample)) if strata is None else read_bits(strata, "strata")
+    check_same_length(draws=sample, log2_weights=weights, strata=proposals)
+    check_sign(read_bits(secrets, "secrets"), sample)
+    result: Estimate | list[Estimate] = estimate_each(
+        secrets, lambda cost: _estimate(cost, sample, space, weights, proposals)
+    )
+    return result
+
+
+def _estimate(
+    log_perplexity_bits: float, draw_bits: np.ndarray, space_bits: float, log2_weights: np.ndarray, strata: np.ndarray
+) -> Estimate:
     count = len(draw_bits)
-    if count < 2:
-        raise MeasurementError(f"expected at least 2 draws, got {count}: raise --samples")
     likelier = (draw_bits < log_perplexity_bits) + 0.5 * (draw_bits == log_perplexity_bits)
     unit = _largest_log2_weight(log_perplexity_bits, draw_bits, log2_weights)
     # In units of the largest weight that matters, so that nothing overflows.

@@ -8,6 +8,16 @@ from scipy.optimize import brentq
 from scipy.stats import beta, gamma
 
 from canaryaudit.errors import MeasurementError
+from canaryaudit.exposure.estimators.arrays import (
+    Flags,
+    Values,
+    check_same_length,
+    is_one_value,
+    read_bits,
+    read_counts,
+    read_flags,
+    read_references,
+)
 from canaryaudit.records import CanaryMeasurement, MemorizationCurve, MemorizationPoint
 from canaryaudit.stats import EXPECTED_MEAN_BITS, exposure_sum_pvalue
 
@@ -24,6 +34,9 @@ def memorization_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[Memoriza
 
     Args:
         canaries: Inserted canaries and controls, as measured.
+
+    Returns:
+        The curves, that over all canaries first.
     """
     templates = list(dict.fromkeys(canary.template for canary in canaries))
     groups = [("", list(canaries))]
@@ -33,10 +46,10 @@ def memorization_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[Memoriza
         memorization_curve(
             np.array([canary.repetitions for canary in group]),
             np.array([canary.exposure.bits for canary in group]),
-            np.array([canary.exposure.low for canary in group]),
-            np.array([canary.exposure.high for canary in group]),
             np.array([canary.space_bits for canary in group]),
             np.array([canary.extraction.greedy for canary in group]),
+            low=np.array([canary.exposure.low for canary in group]),
+            high=np.array([canary.exposure.high for canary in group]),
             template=text,
         )
         for text, group in groups
@@ -45,79 +58,93 @@ def memorization_curves(canaries: Sequence[CanaryMeasurement]) -> tuple[Memoriza
 
 
 def memorization_curve(
-    repetitions: np.ndarray,
-    bits: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    space_bits: np.ndarray,
-    greedy: np.ndarray,
+    repetitions: Values,
+    exposures_bits: Values,
+    space_bits: float | Values,
+    greedy: Flags,
+    *,
+    low: Values | None = None,
+    high: Values | None = None,
     template: str = "",
 ) -> MemorizationCurve:
     """Gather exposures by number of repetitions; controls are the point at 0.
 
     The answer, ``detected_from``, is the smallest number of repetitions at which the canaries are told from secrets
     that the model never saw. At each number of repetitions above 0, the hypothesis that the exposures are those
-    of unseen secrets is tested (``exposure_sum_pvalue``, one-sided); the p-values are corrected over all numbers of
-    repetitions of the curve (Holm 1979), and the smallest number with a corrected p of at most 5 % is named. A
-    curve of unseen secrets then names one in at most 5 % of audits. Where an exposure is not exact, the lower end of
-    its interval is what is tested, so that an uncertain measurement makes the answer more cautious, never bolder.
+    of unseen secrets is tested (their sum is a gamma variable then, Jagielski 2023; one-sided); the p-values are
+    corrected over all numbers of repetitions of the curve (Holm 1979), and the smallest number with a corrected p of
+    at most 5 % is named. A curve of unseen secrets then names one in at most 5 % of audits. Where an exposure is not
+    exact, the lower end of its interval is what is tested, so that an uncertain measurement makes the answer more
+    cautious, never bolder.
 
     Args:
         repetitions: How often each secret was inserted, shape (n,); 0 for a control.
-        bits: Exposure of each, shape (n,).
-        low: Lower end of its 95 % interval, shape (n,); equal to ``bits`` where the rank is exact.
-        high: Upper end, shape (n,).
-        space_bits: log2 of the size of each one's space, at which its exposure is capped, shape (n,).
-        greedy: Whether the greedy completion is the secret, shape (n,).
+        exposures_bits: Exposure of each, in bits, shape (n,).
+        space_bits: log2 of the size of the space, at which exposure is capped, one for all or shape (n,).
+        greedy: Whether the greedy completion is the secret, shape (n,), bool.
+        low: Lower ends of the exposures' 95 % intervals, shape (n,); the exposures themselves, as exact ones, if not
+            given.
+        high: Upper ends, shape (n,); as ``low``.
         template: Whose curve it is; empty for all together.
 
+    Returns:
+        The curve: for each number of repetitions the mean exposure with its 95 % interval, and the test.
+
     Raises:
-        MeasurementError: The arrays differ in length or are empty, a figure is not finite, or a figure is not within
-            its interval and the interval within 0 and ``space_bits``.
+        MeasurementError: The arrays differ in length or are empty, a value is no finite number, or an exposure is not
+            within its interval and the interval within 0 and ``space_bits``.
+
+    Examples:
+        >>> exposures = [1.2, 0.4, 2.1, 2.6, 0.9, 1.7, 14.0, 19.9, 18.2]
+        >>> curve = memorization_curve([0, 0, 0, 1, 1, 1, 8, 8, 8], exposures, 19.9, [False] * 7 + [True, False])
+        >>> [(point.repetitions, round(point.mean_bits, 1)) for point in curve.points]
+        [(0, 1.2), (1, 1.7), (8, 17.4)]
+        >>> curve.detected_from
+        8
     """
-    columns = [np.asarray(column) for column in (repetitions, bits, low, high, space_bits, greedy)]
-    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1 or not len(columns[0]):
+    numbers, bits = read_counts(repetitions, "repetitions", 0), read_references(exposures_bits, "exposures_bits")
+    lows, highs = (bits if end is None else read_bits(end, name) for end, name in ((low, "low"), (high, "high")))
+    spaces, completed = read_bits(space_bits, "space_bits"), read_flags(greedy, "greedy")
+    spaces = np.full(len(bits), spaces[0]) if is_one_value(space_bits) else spaces
+    check_same_length(
+        repetitions=numbers, exposures_bits=bits, space_bits=spaces, greedy=completed, low=lows, high=highs
+    )
+    if (np.diff(np.stack([np.zeros(len(bits)), lows, bits, highs, spaces]), axis=0) < -1e-6).any():
         raise MeasurementError(
-            f"expected arrays of one length, at least 1, got shapes {[column.shape for column in columns]}: "
-            "give one figure of each kind for every canary"
+            "expected exposures with 0 <= low <= exposures_bits <= high <= space_bits: measure the canaries again"
         )
-    ordered = np.stack([np.zeros(len(bits)), low, bits, high, space_bits])
-    if not np.isfinite(ordered).all() or (np.diff(ordered, axis=0) < -1e-6).any():
-        raise MeasurementError(
-            "expected finite exposures with 0 <= low <= bits <= high <= space_bits: measure the canaries again"
-        )
-    counts = sorted({int(count) for count in repetitions})
-    rows = {count: np.flatnonzero(repetitions == count) for count in counts}
+    counts = sorted(set(numbers.tolist()))
+    rows = {count: np.flatnonzero(numbers == count) for count in counts}
     tested = [count for count in counts if count > 0]
-    pvalues = [exposure_sum_pvalue(low[rows[count]].tolist()) for count in tested]
+    pvalues = [exposure_sum_pvalue(lows[rows[count]].tolist()) for count in tested]
     corrected = dict(zip(tested, zip(pvalues, holm(pvalues), strict=True), strict=True))
     points = []
     for count in counts:
-        own = rows[count]
-        number, completed = len(own), int(greedy[own].sum())
-        mean_low, mean_high = mean_interval(low[own], high[own], space_bits[own])
-        share_low, share_high = share_interval(completed, number)
+        row = rows[count]
+        number, extracted = len(row), int(completed[row].sum())
+        mean_low, mean_high = mean_interval(lows[row], highs[row], spaces[row])
+        share_low, share_high = share_interval(extracted, number)
         pvalue, holm_pvalue = corrected.get(count, (None, None))
         points.append(
             MemorizationPoint(
                 repetitions=count,
                 canaries=number,
-                mean_bits=float(bits[own].mean()),
+                mean_bits=float(bits[row].mean()),
                 low=mean_low,
                 high=mean_high,
                 single=number == 1,
-                ceiling_bits=float(space_bits[own].mean()),
+                ceiling_bits=float(spaces[row].mean()),
                 unseen_bits=float(gamma.ppf(1 - SIGNIFICANCE, number, scale=EXPECTED_MEAN_BITS / number)),
-                greedy=completed,
+                greedy=extracted,
                 greedy_low=share_low,
                 greedy_high=share_high,
                 pvalue=pvalue,
                 holm_pvalue=holm_pvalue,
-                told=holm_pvalue is not None and holm_pvalue <= SIGNIFICANCE,
+                detected=holm_pvalue is not None and holm_pvalue <= SIGNIFICANCE,
             )
         )
-    told = [point.repetitions for point in points if point.told]
-    return MemorizationCurve(template=template, points=tuple(points), detected_from=min(told, default=None))
+    detected = [point.repetitions for point in points if point.detected]
+    return MemorizationCurve(template=template, points=tuple(points), detected_from=min(detected, default=None))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -5,10 +5,20 @@ is likelier than every reference.
 """
 
 import math
+from typing import overload
 
 import numpy as np
 from scipy import optimize, special, stats
 
+from canaryaudit.errors import MeasurementError
+from canaryaudit.exposure.estimators.arrays import (
+    Values,
+    check_sign,
+    estimate_each,
+    read_bits,
+    read_references,
+    read_space_bits,
+)
 from canaryaudit.records import Estimate, SkewNormalFit
 
 _LARGEST_SKEW = 0.995271746431156  # of any skew-normal distribution
@@ -18,19 +28,36 @@ FIT_SIZE = 100_000
 _TEST_SIZE = 1000
 
 
-def fit_skew_normal(reference_bits: np.ndarray, rng: np.random.Generator, refits: int = 59) -> SkewNormalFit:
-    """Fit by maximum likelihood from moment estimates; test the fit by Monte Carlo with refitting.
+def fit_skew_normal(references: Values, seed: int | np.random.Generator = 0, refits: int = 59) -> SkewNormalFit:
+    """Fit a skew-normal distribution to reference log-perplexities, and test the fit.
 
-    The test compares the Anderson-Darling distance of the data from their fit with the distances of
-    ``refits`` samples drawn from the fit and fitted anew: p = (1 + #at least as far) / (1 + refits). Both use
-    at most 1,000 references; more would refute every fit on a finite space.
+    The density is 2/scale phi(z) Phi(shape z) with z = (x - location) / scale   (Azzalini 1985). The fit is by maximum
+    likelihood from moment estimates. The test compares the Anderson-Darling distance of the data from their fit with
+    the distances of ``refits`` samples drawn from the fit and fitted anew: p = (1 + #at least as far) / (1 + refits).
+    Both use at most 1,000 references; more would refute every fit on a finite space.
 
     Args:
-        reference_bits: Costs of uniform members of R, shape (n,).
-        rng: Source of the Monte-Carlo samples.
+        references: Log-perplexities of uniform members of R, in bits, shape (n,).
+        seed: Of the test's random samples, or their generator.
         refits: Number of samples.
+
+    Returns:
+        The parameters, the test's p-value and whether the maximum was found; too few distinct references for a fit
+        are said in its note.
+
+    Raises:
+        MeasurementError: A value is no finite number, or ``refits`` is below 1.
+
+    Examples:
+        >>> from scipy import stats
+        >>> references = stats.skewnorm.rvs(3, 30, 2, size=5_000, random_state=0)
+        >>> fit = fit_skew_normal(references, seed=0)
+        >>> print(f"shape {fit.shape:.1f}, location {fit.location:.1f}, scale {fit.scale:.1f}; p {fit.pvalue:.2f}")
+        shape 2.8, location 30.0, scale 2.0; p 0.23
     """
-    values = np.asarray(reference_bits, dtype=float)
+    if refits < 1:
+        raise MeasurementError(f"refits: expected at least 1, got {refits}: 59 give p-values in steps of 1/60")
+    rng, values = np.random.default_rng(seed), read_references(references, "references", 0)
     if len(values) > FIT_SIZE:
         values = rng.choice(values, FIT_SIZE, replace=False)
     if len(values) < 20 or values.std() < 1e-9 * max(1.0, abs(values.mean())):
@@ -56,20 +83,58 @@ def fit_skew_normal(reference_bits: np.ndarray, rng: np.random.Generator, refits
     return SkewNormalFit(shape=shape, location=location, scale=scale, pvalue=pvalue, converged=converged, note=note)
 
 
+@overload
 def skew_normal_exposure(
-    log_perplexity_bits: float, fit: SkewNormalFit, min_reference_bits: float, space_bits: float
-) -> Estimate:
-    """Exposure as the fit has it: -log2 F(Px(s)), capped at ``space_bits``   (Carlini et al. 2019, section 4.4).
+    secrets: float, references: Values, space_bits: float, *, fit: SkewNormalFit | None = None
+) -> Estimate: ...
+@overload
+def skew_normal_exposure(
+    secrets: Values, references: Values, space_bits: float, *, fit: SkewNormalFit | None = None
+) -> list[Estimate]: ...
+def skew_normal_exposure(
+    secrets: float | Values, references: Values, space_bits: float, *, fit: SkewNormalFit | None = None
+) -> Estimate | list[Estimate]:
+    """Extrapolate exposure with a skew-normal distribution fitted to reference log-perplexities.
+
+    exposure(s) = -log2 F(Px(s)), F the fitted distribution function, capped at ``space_bits``   (Carlini et al. 2019,
+    section 4.4). The interval is unknown and given as the whole range.
 
     Args:
-        log_perplexity_bits: Cost of the secret.
-        fit: The fitted distribution.
-        min_reference_bits: Cost of the likeliest reference; below it the figure is extrapolated.
+        secrets: Log-perplexity of one secret, or of several of one space, in bits, shape (k,).
+        references: Log-perplexities of uniform members of R, in bits, shape (n,); of a secret below all of them the
+            figure is extrapolated.
         space_bits: log2 of the size of R.
+        fit: The fitted distribution, if there is one already; of ``references`` only the smallest matters then.
+
+    Returns:
+        An ``Estimate`` for one secret, a list of them for several. It is trusted where the fit was not refuted and the
+        secret lies within the references.
+
+    Raises:
+        MeasurementError: No reference, a value that is no finite number, or ``space_bits`` below 1.
+
+    Examples:
+        >>> from scipy import stats
+        >>> references = stats.skewnorm.rvs(3, 30, 2, size=2_000, random_state=1)
+        >>> likely, memorized = skew_normal_exposure([31.0, 20.0], references, space_bits=33.2)
+        >>> round(likely.bits, 1), likely.extrapolated
+        (1.4, False)
+        >>> memorized.bits, memorized.extrapolated, memorized.trusted
+        (33.2, True, False)
     """
-    bits = -log2_skew_normal_cdf((log_perplexity_bits - fit.location) / fit.scale, fit.shape)
+    sample = read_references(references, "references", 1)
+    space = read_space_bits(space_bits)
+    check_sign(read_bits(secrets, "secrets"), sample)
+    fitted = fit or fit_skew_normal(sample)
+    likeliest = float(sample.min())
+    result: Estimate | list[Estimate] = estimate_each(secrets, lambda cost: _estimate(cost, fitted, likeliest, space))
+    return result
+
+
+def _estimate(cost: float, fit: SkewNormalFit, min_reference_bits: float, space_bits: float) -> Estimate:
+    bits = -log2_skew_normal_cdf((cost - fit.location) / fit.scale, fit.shape)
     bits = min(max(bits, 0.0), space_bits)
-    extrapolated = log_perplexity_bits < min_reference_bits
+    extrapolated = cost < min_reference_bits
     trusted = fit.converged and fit.pvalue >= 0.05 and not extrapolated
     note = fit.note or ("extrapolated beyond every reference" if extrapolated else "")
     return Estimate(bits=bits, low=0.0, high=space_bits, trusted=trusted, note=note, extrapolated=extrapolated)
@@ -84,7 +149,21 @@ def log2_skew_normal_cdf(z: float, shape: float) -> float:
     Args:
         z: Standardized value; beyond 1e6 in size it is taken as 1e6.
         shape: Of the distribution; beyond 1e6 in size it is taken as 1e6.
+
+    Returns:
+        A number of at most 0.
+
+    Raises:
+        MeasurementError: One of them is NaN.
+
+    Examples:
+        >>> round(log2_skew_normal_cdf(0.0, 1.0), 6)  # scipy.stats.skewnorm.cdf(0, 1) is 1/4
+        -2.0
+        >>> round(log2_skew_normal_cdf(-30.0, 5.0))  # where scipy gives 0
+        -16898
     """
+    if math.isnan(z) or math.isnan(shape):
+        raise MeasurementError("expected numbers for z and shape, got NaN: fit the references again")
     z, shape = (min(max(value, -1e6), 1e6) for value in (z, shape))
     value = float(special.ndtr(z) - 2 * special.owens_t(z, shape))
     if value > 1e-6:

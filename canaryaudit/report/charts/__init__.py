@@ -1,4 +1,4 @@
-"""Every chart of a report, in the order of its sections: a new section adds its own here."""
+"""All charts of a report, in the order of its sections: a new section adds its chart here."""
 
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import estimates_chart
@@ -12,7 +12,7 @@ from canaryaudit.report.schema import Summary
 
 
 def charts(summary: Summary) -> tuple[Chart, ...]:
-    """Return every chart that the summary has figures for."""
+    """Return all charts for which the summary has figures."""
     drawn = [exposure_chart(summary)]
     if has_probes(summary):
         drawn.append(probes_chart(summary))

@@ -1,9 +1,9 @@
-"""Charts of exposure and of methods, and what all charts share: one specification each, and its static picture.
+"""What all charts share: each has one specification and a static picture.
 
-Specifications hold numbers and names only, never a secret. Pictures are drawn without a network and
-without a browser. They lie on light and dark backgrounds alike: nothing is painted behind them, text is
-mid-gray, and the two colors (vermilion and blue of Okabe & Ito, the blue lightened to show on black) are told
-apart by color-blind readers; shapes say the same.
+Specifications contain numbers and names only, never a secret. Pictures are rendered without network access or a
+browser. They are legible on light and dark backgrounds: the background is transparent and text is mid-gray. The two
+colors (vermilion and blue of Okabe & Ito, the blue lightened to be visible on black) are distinguishable for
+color-blind readers, and marks also differ in shape.
 """
 
 import json
@@ -25,10 +25,10 @@ INK = "#767d85"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 MOST_CANARIES = 40
 MOST_TEMPLATES = 6
-"""That have pictures of their own."""
+"""Number of templates with a picture each."""
 NAME_LENGTH = 24
 NARROW = 240
-"""Width of a chart's panels, without labels, that fits the screen of a telephone."""
+"""Width of a chart's panels, without labels, that fits the screen of a phone."""
 
 State = Literal["before", "after"]
 
@@ -42,12 +42,12 @@ _LABEL = re.compile(r'aria-label="[^"]*"')
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with what a reader who cannot see it needs.
+    """A chart with a text alternative.
 
     Attributes:
-        name: Stem of its file's name.
-        title: What it shows.
-        alternative: The same in a sentence with figures.
+        name: The file's name without its extension.
+        title: What the chart shows.
+        alternative: The chart in a sentence with figures.
         spec: Vega-Lite specification.
     """
 
@@ -58,14 +58,14 @@ class Chart:
 
     @property
     def file_name(self) -> str:
-        """Name of the picture's file."""
+        """The name of the picture's file."""
         return f"{self.name}.svg"
 
     def svg(self, panel_width: int | None = None) -> str:
         """Return the chart as a static picture.
 
         Args:
-            panel_width: Of every panel, in pixels; by default as wide as it was specified.
+            panel_width: Width of every panel in pixels; by default that of the specification.
         """
         return _drawn(json.dumps(self.spec if panel_width is None else _resized(self.spec, panel_width)))
 
@@ -77,7 +77,7 @@ def _drawn(spec: str) -> str:
 
 
 def _resized(spec: dict[str, Any], width: int) -> dict[str, Any]:
-    """Return a specification with panels of another width: its own, and those that it is composed of."""
+    """Return a specification with another panel width, including that of nested panels."""
     changed = spec | ({"width": width} if "width" in spec else {})
     for parts in {"hconcat", "vconcat", "layer"} & set(spec):
         changed[parts] = [_resized(part, width) for part in spec[parts]]
@@ -85,20 +85,20 @@ def _resized(spec: dict[str, Any], width: int) -> dict[str, Any]:
 
 
 def _vegalite_version() -> str:
-    """Return the version that altair writes specifications for, as vl_convert names it."""
+    """Return the Vega-Lite version of altair's specifications, in the notation of vl_convert."""
     wanted = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
     known: list[str] = vl_convert.get_vegalite_versions()
     return ".".join(wanted) if ".".join(wanted) in known else known[-1]
 
 
-def said_bits(bits: float | None, low: float | None, high: float | None) -> str:
-    """Say an exposure with its interval."""
+def exposure_label(bits: float | None, low: float | None, high: float | None) -> str:
+    """Write an exposure with its interval."""
     spread = figures.interval(low, high)
     return f"{figures.decimal(bits)} bits" + (f", between {spread.replace(' to ', ' and ')}" if spread else "")
 
 
 def chance_band(axis: Literal["x", "y"]) -> Any:
-    """Return the band in which 95 of 100 secrets lie that a model never saw."""
+    """Return the band that contains 95 % of unseen secrets."""
     band = alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}])).mark_rect(
         color=BAR, opacity=0.22, aria=False
     )
@@ -106,25 +106,25 @@ def chance_band(axis: Literal["x", "y"]) -> Any:
 
 
 def by_state(states: Sequence[str]) -> alt.Color:
-    """Return the color of before and after."""
+    """Encode before and after by color."""
     return alt.Color(
         "state:N", scale=alt.Scale(domain=states, range=[BEFORE, AFTER][: len(states)]), legend=legend(states)
     )
 
 
 def shape_by_state(states: Sequence[str]) -> alt.Shape:
-    """Return the shape of before and after: what the color says, for those who do not see it."""
+    """Encode before and after by shape too, for color-blind readers."""
     scale = alt.Scale(domain=states, range=["circle", "diamond"][: len(states)])
     return alt.Shape("state:N", scale=scale, legend=legend(states))
 
 
 def legend(states: Sequence[str]) -> alt.Legend | None:
-    """Return the legend of before and after; none where there is no after."""
+    """Return the legend of before and after; None if there is only one state."""
     return alt.Legend(title=None, orient="top", symbolOpacity=1) if len(states) > 1 else None
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """Return the specification with the house's look."""
+    """Return the specification with the report's style."""
     axis = {
         "labelColor": INK,
         "titleColor": INK,
@@ -134,7 +134,7 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
         "gridOpacity": 0.2,
     }
     spec: dict[str, Any] = json.loads(chart.to_json(indent=None), parse_float=lambda text: float(f"{float(text):.5g}"))
-    del spec["$schema"]  # An address; the version that draws it is named where it is drawn.
+    del spec["$schema"]  # A URL; the version is passed to the renderer instead.
     spec["config"] = {
         "background": "transparent",
         "font": FONT,
@@ -154,14 +154,14 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 def inline_svg(chart: Chart, panel_width: int | None = None) -> str:
-    """Return the picture for a page.
+    """Return the picture for embedding in a page.
 
-    Names of its parts become unique, text takes the page's own color and font, only marks keep their words, and
-    coordinates are rounded to a hundredth of a pixel: a third of the size is left.
+    The ids of its parts become unique, text takes the page's color and font, and only marks keep their labels.
+    Coordinates are rounded to a hundredth of a pixel. A third of the size remains.
 
     Args:
-        chart: What to draw.
-        panel_width: Of every panel, in pixels; by default as wide as it was specified.
+        chart: The chart to draw.
+        panel_width: Width of every panel in pixels; by default that of the specification.
     """
     name = chart.name if panel_width is None else f"{chart.name}-{panel_width}"
     svg = chart.svg(panel_width)

@@ -1,4 +1,4 @@
-"""The estimators' answers side by side, as a picture: where they agree, and where a fit goes astray."""
+"""Chart that compares the estimators: where they agree, and where a fit is wrong."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from canaryaudit.report.charts.base import (
     NAME_LENGTH,
     Chart,
     chance_band,
-    said_bits,
+    exposure_label,
     specification,
 )
 from canaryaudit.report.schema import CanaryState, CanarySummary, EstimateFigure, Summary
@@ -30,7 +30,7 @@ _SHAPES = ("circle", "square", "diamond", "triangle-up")
 
 
 def estimates_chart(summary: Summary) -> Chart:
-    """Build the picture: a row for each of the worst canaries, a mark for each estimator, hollow where not trusted."""
+    """Draw a row for each of the worst canaries and a mark for each estimator, hollow if it is not trusted."""
     canaries = summary.canaries[:MOST_CANARIES]
     rows = {
         "before": [row for canary in canaries for row in _rows(canary, after=False)],
@@ -58,11 +58,12 @@ def _rows(canary: CanarySummary, *, after: bool) -> list[dict[str, Any]]:
             "estimator": estimator,
             "trusted": "yes" if line.trusted else "no",
             "bits": line.bits,
-            "said": f"{name}, {'after' if after else 'before'}, {estimator}: "
+            "label": f"{name}, {'after' if after else 'before'}, {estimator}: "
             + (
-                f"certified to be between {bounds(line, ' and ')} bits, no figure"
+                f"certified to be between {bounds(line, ' and ')} bits"
                 if only_bounds(estimator, trusted=line.trusted)
-                else said_bits(line.bits, line.low, line.high) + ("" if line.trusted else "; failed its own checks")
+                else exposure_label(line.bits, line.low, line.high)
+                + ("" if line.trusted else "; failed its own checks")
             ),
         }
         for estimator, line in (state.estimates.items() if state else ())
@@ -86,37 +87,37 @@ def _panel(rows: list[dict[str, Any]], order: list[str], reach: int, heading: st
     for trusted in (True, False):
         mark = alt.Chart(data).mark_point(filled=trusted, size=75 if trusted else 55, opacity=0.9, strokeWidth=1.8)
         points = mark.transform_filter(alt.datum.trusted == ("yes" if trusted else "no"))
-        layers.append(points.encode(x=x, y=y, color=color, shape=shape, description="said:N"))
+        layers.append(points.encode(x=x, y=y, color=color, shape=shape, description="label:N"))
     titled = {"title": alt.TitleParams(heading, color=BAR, anchor="start", fontSize=13)} if heading else {}
     return alt.layer(*layers).properties(width=520, height=alt.Step(24), **titled)
 
 
 def _words(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
-    said = []
+    descriptions = []
     canaries = summary.canaries[:MOST_CANARIES]
     before = [(canary, canary.before) for canary in canaries]
     after = [(canary, canary.after) for canary in canaries if canary.after]
     for when, states in (
         ("before unlearning" if summary.unlearned else "in this model", before),
-        ("afterwards", after),
+        ("after unlearning", after),
     ):
-        widest = max((found for canary, state in states if (found := _spread(canary, state))), default=None)
+        widest = max((spread for canary, state in states if (spread := _spread(canary, state))), default=None)
         if widest:
-            said.append(f"{when} they differ most for {widest[1]}, {widest[2]}")
+            descriptions.append(f"{when} they differ most for {widest[1]}, {widest[2]}")
     number = figures.counted(len({row["canary"] for row in rows}), "canary")
-    return f"Exposure of {number} by each estimator" + (": " if said else "") + "; ".join(said) + "."
+    return f"Exposure of {number} by each estimator" + (": " if descriptions else "") + "; ".join(descriptions) + "."
 
 
 def _spread(canary: CanarySummary, state: CanaryState) -> tuple[float, str, str] | None:
-    """Return how far the estimators' figures lie apart, for which canary, and the figures; None without two."""
+    """Return the range of a canary's estimates, its name and the estimates; None for fewer than two."""
     lines = [(name, line) for name, line in state.estimates.items() if line.bits is not None]
     bits = {
         name: line.bits for name, line in lines if not only_bounds(name, trusted=line.trusted) and line.bits is not None
     }
     if len(bits) < 2:
         return None
-    said = [f"{name} {own:.1f}" for name, own in bits.items()]
-    said += [
+    figures_by_name = [f"{name} {value:.1f}" for name, value in bits.items()]
+    figures_by_name += [
         f"{name} between {bounds(line, ' and ')}" for name, line in lines if only_bounds(name, trusted=line.trusted)
     ]
-    return max(bits.values()) - min(bits.values()), shorten(canary.id, NAME_LENGTH), ", ".join(said)
+    return max(bits.values()) - min(bits.values()), shorten(canary.id, NAME_LENGTH), ", ".join(figures_by_name)

@@ -16,7 +16,7 @@ from canaryaudit.report.charts.base import (
     State,
     by_state,
     chance_band,
-    said_bits,
+    exposure_label,
     shape_by_state,
     specification,
 )
@@ -25,7 +25,7 @@ from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
 
 def exposure_chart(summary: Summary) -> Chart:
-    """Build the dumbbells: exposure of each canary before and after, worst first, over chance's own band."""
+    """Draw each canary's exposure before and after, worst first, over the band of unseen secrets."""
     canaries = summary.canaries[:MOST_CANARIES]
     rows = [row for canary in canaries for row in _exposure_rows(canary)]
     reach = max([NEVER_SEEN_BITS * 1.5, *(canary.space_bits or 0 for canary in canaries)])
@@ -63,18 +63,18 @@ def exposure_chart(summary: Summary) -> Chart:
     points = (
         alt.Chart(data)
         .mark_point(filled=True, size=95, opacity=1)
-        .encode(y=y, x=x, color=by_state(states), shape=shape_by_state(states), description="said:N")
+        .encode(y=y, x=x, color=by_state(states), shape=shape_by_state(states), description="label:N")
     )
     layers = [chance_band("x"), *([lines] if joins else []), whiskers, points]
     chart = alt.layer(*layers).properties(width=520, height=alt.Step(24))
     cut = f", the worst {len(canaries)} of {len(summary.canaries):,}" if len(canaries) < len(summary.canaries) else ""
     title = "Exposure before and after unlearning" if summary.unlearned else "Exposure"
-    said = "; ".join(
+    values = "; ".join(
         f"{shorten(canary.id, NAME_LENGTH)} {figures.decimal(canary.before.exposure.bits)}"
         + (f" to {figures.decimal(canary.after.exposure.bits)}" if canary.after else "")
         for canary in canaries
     )
-    return Chart("exposure", title + cut, f"Exposure in bits, worst canary first: {said}.", specification(chart))
+    return Chart("exposure", title + cut, f"Exposure in bits, worst canary first: {values}.", specification(chart))
 
 
 def _exposure_rows(canary: CanarySummary) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def _exposure_rows(canary: CanarySummary) -> list[dict[str, Any]]:
             "bits": state.exposure.bits,
             "low": state.exposure.low,
             "high": state.exposure.high,
-            "said": f"{name}, {when}: {said_bits(state.exposure.bits, state.exposure.low, state.exposure.high)} "
+            "label": f"{name}, {when}: {exposure_label(state.exposure.bits, state.exposure.low, state.exposure.high)} "
             f"({state.exposure.method})",
         }
         for when, state in states
@@ -96,7 +96,7 @@ def _exposure_rows(canary: CanarySummary) -> list[dict[str, Any]]:
 
 
 def _controls_row(state: str, calibration: CalibrationFigures, *, unlearned: bool) -> dict[str, Any] | None:
-    """Return the controls' own row, which shows what chance did in this very measurement."""
+    """Return the row of the controls, which shows the chance level in this measurement."""
     if calibration.mean_bits is None or calibration.low_bits is None or calibration.high_bits is None:
         return None
     spread = f"{calibration.low_bits:.1f} to {calibration.high_bits:.1f}"
@@ -106,6 +106,6 @@ def _controls_row(state: str, calibration: CalibrationFigures, *, unlearned: boo
         "bits": calibration.mean_bits,
         "low": calibration.low_bits,
         "high": calibration.high_bits,
-        "said": f"{calibration.controls:,} controls, {state}: {calibration.mean_bits:.2f} bits on average, 90 in 100 "
+        "label": f"{calibration.controls:,} controls, {state}: {calibration.mean_bits:.2f} bits on average, 90 % "
         f"within {spread}",
     }

@@ -13,7 +13,7 @@ from canaryaudit.report.charts.base import (
     MOST_TEMPLATES,
     Chart,
     by_state,
-    said_bits,
+    exposure_label,
     shape_by_state,
     specification,
 )
@@ -22,20 +22,20 @@ from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
 
 def memorization_chart(memorization: MemorizationSummary, *, unlearned: bool) -> Chart:
-    """Build the curves: mean exposure against repetitions, over what as many secrets never seen would average."""
+    """Draw mean exposure against repetitions, over the band of the means of equally many unseen secrets."""
     shown = memorization.curves[: MOST_TEMPLATES + 1]
     panels = [_curve_panel(curve, unlearned=unlearned, titled=len(shown) > 1) for curve in shown]
     chart = alt.vconcat(*panels, spacing=18) if len(panels) > 1 else panels[0]
     whole = shown[0]
-    said = [_points_words(whole.before, "before unlearning" if unlearned else "")]
-    said += [_points_words(whole.after, "afterwards")] if whole.after else []
-    words = f"{memorization.answer} Mean exposure in bits: {'; '.join(said)}."
+    descriptions = [_points_words(whole.before, "before unlearning" if unlearned else "")]
+    descriptions += [_points_words(whole.after, "after unlearning")] if whole.after else []
+    words = f"{memorization.answer} Mean exposure in bits: {'; '.join(descriptions)}."
     return Chart("memorization", "Mean exposure against repetitions", words, specification(chart))
 
 
 def _points_words(points: Sequence[MemorizationPoint], when: str) -> str:
-    said = ", ".join(f"{p.mean_bits:.1f} ({p.low:.1f} to {p.high:.1f}) at {p.repetitions:,}" for p in points)
-    return f"{when}, {said}" if when else said
+    values = ", ".join(f"{p.mean_bits:.1f} ({p.low:.1f} to {p.high:.1f}) at {p.repetitions:,}" for p in points)
+    return f"{when}, {values}" if when else values
 
 
 def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
@@ -44,7 +44,7 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
     states = ["before", "after"] if unlearned else ["before"]
     x = alt.X(
         "times:Q",
-        title="times inserted (0: controls)",
+        title="repetitions (0: controls)",
         scale=alt.Scale(type="symlog", domain=[0, counts[-1]], nice=False, padding=14),
         axis=alt.Axis(values=counts, grid=False, format=",d", labelOverlap="greedy"),
     )
@@ -64,8 +64,8 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
                 "low": p.low,
                 "high": p.high,
                 "state": state,
-                "said": f"{figures.counted(p.canaries, 'canary') if p.repetitions else 'controls'}, inserted "
-                f"{p.repetitions:,} times, {state}: {said_bits(p.mean_bits, p.low, p.high)} on average",
+                "label": f"{figures.counted(p.canaries, 'canary') if p.repetitions else 'controls'}, inserted "
+                f"{p.repetitions:,} times, {state}: {exposure_label(p.mean_bits, p.low, p.high)} on average",
             }
             for p in points
         ]
@@ -77,7 +77,7 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
                 y=alt.Y("low:Q"), y2="high:Q"
             ),
             base.mark_point(filled=True, size=85, opacity=1, xOffset=offset).encode(
-                shape=shape_by_state(states), description="said:N"
+                shape=shape_by_state(states), description="label:N"
             ),
         ]
     name = "All templates" if curve.template is None else f"Template {curve.template + 1}"

@@ -1,4 +1,4 @@
-"""Every canary's exposure under every probe, before and after, as a heat map."""
+"""Heat map of every canary's exposure under every probe, before and after unlearning."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from canaryaudit.report.schema import CanaryState, CanarySummary, ProbeFigure, S
 from canaryaudit.report.summary.probes import worst_words
 
 _MOST_BITS = 10.0
-"""Where the scale ends: what is beyond is exposed whatever it is, and references of some 1,000 hardly tell more."""
+"""End of the color scale: a larger exposure counts as exposed, and about 1,000 references cannot resolve more."""
 
 
 def has_probes(summary: Summary) -> bool:
-    """Tell whether there are probes to draw: hidden secrets have none."""
+    """Return whether there are probes to draw; hidden secrets have none."""
     return any(canary.last.probes for canary in summary.canaries)
 
 
 def probes_chart(summary: Summary) -> Chart:
-    """Build the heat map: a row for each canary, worst first, and a column for each probe."""
+    """Draw a row for each canary, worst first, and a column for each probe."""
     canaries = [canary for canary in summary.canaries if canary.last.probes][:MOST_CANARIES]
     states = [("before", BEFORE), ("after", AFTER)] if summary.unlearned else [("before", BEFORE)]
     order: dict[str, None] = {}
@@ -33,24 +33,24 @@ def probes_chart(summary: Summary) -> Chart:
     names = [shorten(canary.id, NAME_LENGTH) for canary in canaries]
     drawn = [_panel(state, color, rows, columns, names, titled=len(panels) > 1) for state, color, rows in panels]
     chart = alt.vconcat(*drawn, spacing=18) if len(drawn) > 1 else drawn[0]
-    said = "; ".join(
+    cases = "; ".join(
         f"{shorten(canary.id, NAME_LENGTH)} {worst_words(canary.last)}" for canary in canaries if canary.last.worst_case
     )
     title = "Exposure under every probe" + (", before and after unlearning" if summary.unlearned else "")
-    return Chart("probes", title, f"The worst case of each canary: {said}.", specification(chart))
+    return Chart("probes", title, f"The worst case of each canary: {cases}.", specification(chart))
 
 
 _FAMILIES = ("template", "context", "truncated", "given", "reworded", "bare", "partial")
 
 
 def _rows(canary: CanarySummary, state: str) -> list[dict[str, Any]]:
-    found: CanaryState | None = canary.before if state == "before" else canary.after
+    canary_state: CanaryState | None = canary.before if state == "before" else canary.after
     name = shorten(canary.id, NAME_LENGTH)
-    if found is None or not found.probes:
+    if canary_state is None or not canary_state.probes:
         return []
     counts: dict[str, int] = {}
     rows = []
-    for probe in found.probes:
+    for probe in canary_state.probes:
         counts[probe.prompt] = counts.get(probe.prompt, 0) + 1
         label = _label(probe, counts[probe.prompt] - 1)
         rows.append(
@@ -58,15 +58,15 @@ def _rows(canary: CanarySummary, state: str) -> list[dict[str, Any]]:
                 "canary": name,
                 "probe": label,
                 "bits": min(probe.bits or 0.0, _MOST_BITS),
-                "said": f"{name}, {state}, {label}: {figures.decimal(probe.bits)} bits"
-                + (", completed greedily" if probe.greedy else ""),
+                "label": f"{name}, {state}, {label}: {figures.decimal(probe.bits)} bits"
+                + (", completed by greedy decoding" if probe.greedy else ""),
             }
         )
     return rows
 
 
 def _label(probe: ProbeFigure, turn: int) -> str:
-    """Name a column: the same for every template, though a quarter of a secret is not as many characters in each."""
+    """Name a column independently of the template: a quarter of a secret varies in characters between templates."""
     if probe.family != "partial":
         return probe.prompt
     return f"partial {25 * turn} % {probe.prompt}"
@@ -91,7 +91,7 @@ def _panel(
                 else None,
             ),
             color=alt.value(color),
-            description="said:N",
+            description="label:N",
         )
         .properties(width=520, height=alt.Step(18), **heading)
     )

@@ -1,4 +1,4 @@
-"""One template's reference distribution as a picture: histogram, fitted curve, and the tail in which secrets lie."""
+"""Chart of one template's reference distribution: histogram, fitted curve, and the tail of memorized secrets."""
 
 import math
 from collections.abc import Sequence
@@ -14,24 +14,23 @@ from canaryaudit.report.charts.base import AFTER, BAR, BEFORE, INK, NAME_LENGTH,
 from canaryaudit.report.schema import CanarySummary, Distribution, FitFigures, Summary, TemplateSummary
 
 MOST_MARKS = 24
-"""Of canaries, worst first, and of controls: more would hide one another."""
+"""Maximum number of canaries, worst first, and of controls; more would overlap."""
 
 
 _POINTS = 121
 _FINE = 8
-"""Steps of the integral for each point that is drawn."""
+"""Integration steps per point that is drawn."""
 _REACH = 8.0
-"""Standard deviations below the lowest point at which the integral begins; less than 2^-45 lies further down."""
+"""The integral starts this many standard deviations below the lowest point; less than 2^-45 lies further down."""
 _UNDRAWN = 2001
-"""Places from there to the lowest point."""
+"""Number of grid points from there to the lowest point."""
 
 
 def reference_chart(summary: Summary, index: int) -> Chart:
     """Build one template's panels, before and after.
 
-    Above: how random members of its space score, the fitted curve, the canaries marked. Below: the exposure that
-    goes with each log-perplexity, as the references have it, as the fit extrapolates it, and as it was found exactly
-    or by importance sampling for canaries and controls.
+    The upper panel shows the log-perplexity of the references, the fitted curve and the canaries. The lower panel shows
+    exposure by log-perplexity: from the references, extrapolated by the fit, and measured for canaries and controls.
     """
     template = summary.templates[index]
     canaries = [canary for canary in summary.canaries if canary.template == index][:MOST_MARKS]
@@ -53,7 +52,7 @@ def reference_chart(summary: Summary, index: int) -> Chart:
     chart = alt.vconcat(*panels, spacing=14).resolve_scale(x="shared")
     return Chart(
         f"reference-{index + 1}",
-        f"Template {index + 1}: log-perplexity of random fillings and of the canaries, and the exposure it means",
+        f"Template {index + 1}: log-perplexity and exposure of references and canaries",
         _words(template, marks),
         specification(chart),
     )
@@ -70,7 +69,7 @@ def _marks(canaries: Sequence[CanarySummary], name: State) -> list[dict[str, Any
             {
                 "from": state.log_perplexity_bits,
                 "exposure": bits,
-                "said": f"{shorten(canary.id, NAME_LENGTH)}, {name}: log-perplexity "
+                "label": f"{shorten(canary.id, NAME_LENGTH)}, {name}: log-perplexity "
                 f"{figures.decimal(state.log_perplexity_bits)} bits, exposure {figures.decimal(bits)} bits "
                 f"({state.exposure.method})",
             }
@@ -91,7 +90,7 @@ def _histogram(
             "from": low,
             "to": high,
             "density": count / total / (high - low),
-            "said": f"{figures.decimal(low)} to {figures.decimal(high)} bits: {count:,} of {total:,}",
+            "label": f"{figures.decimal(low)} to {figures.decimal(high)} bits: {count:,} of {total:,}",
         }
         for low, high, count in zip(edges, edges[1:], distribution.counts, strict=False)
         if high > low and count
@@ -101,12 +100,12 @@ def _histogram(
     layers: list[Any] = [
         alt.Chart(alt.Data(values=bars))
         .mark_rect(color=BAR, opacity=0.55)
-        .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), description="said:N")
+        .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), description="label:N")
     ]
     if distribution.skew_normal and (curve := density(distribution.skew_normal, edges[0], edges[-1])):
         layers.append(_line([{"from": place, "density": share} for place, share in curve], "density", scale, dash=True))
     ticks = alt.Chart(alt.Data(values=marks)).mark_rule(color=_color(name), strokeWidth=2, opacity=0.9)
-    layers.append(ticks.encode(x=x, description="said:N"))
+    layers.append(ticks.encode(x=x, description="label:N"))
     titled = {"title": alt.TitleParams(heading, color=_color(name), anchor="start", fontSize=13)} if heading else {}
     return alt.layer(*layers).properties(width=520, height=110, **titled)
 
@@ -119,7 +118,7 @@ def _tail(
     reach: tuple[float, float],
     most_bits: float,
 ) -> Any:
-    x = alt.X("from:Q", scale=scale, **_axis("log-perplexity, bits (left: likelier)"))
+    x = alt.X("from:Q", scale=scale, **_axis("log-perplexity, bits (left: more likely)"))
     y = alt.Y(
         "exposure:Q",
         title="exposure, bits",
@@ -139,7 +138,7 @@ def _tail(
     points = alt.Chart(alt.Data(values=marks)).mark_point(
         filled=True, color=_color(name), size=60, opacity=0.9, shape=shape
     )
-    layers += [unseen.encode(x=x, y=y), points.encode(x=x, y=y, description="said:N")]
+    layers += [unseen.encode(x=x, y=y), points.encode(x=x, y=y, description="label:N")]
     return alt.layer(*layers).properties(width=520, height=90)
 
 
@@ -154,19 +153,19 @@ def _color(name: State) -> str:
 
 
 def _words(template: TemplateSummary, marks: dict[State, list[dict[str, Any]]]) -> str:
-    said = []
+    descriptions = []
     distributions: list[tuple[State, Distribution | None]] = [("before", template.before), ("after", template.after)]
     for name, distribution in distributions:
         if distribution is None:
             continue
         places = [mark["from"] for mark in marks[name]]
-        where = f"{min(places):.1f} to {max(places):.1f} bits" if places else "were not measured"
+        where = f"{min(places):.1f} to {max(places):.1f} bits" if places else "not measured"
         mean, deviation = distribution.mean_bits, distribution.standard_deviation_bits
-        said.append(
-            f"{name}: {distribution.num_references:,} random fillings cost {figures.decimal(mean)} bits on average "
-            f"(standard deviation {figures.decimal(deviation)}), the canaries {where}"
+        descriptions.append(
+            f"{name}: {distribution.num_references:,} references, mean {figures.decimal(mean)} bits "
+            f"(standard deviation {figures.decimal(deviation)}); canaries {where}"
         )
-    return "Log-perplexity " + "; ".join(said) + "."
+    return "Log-perplexity " + "; ".join(descriptions) + "."
 
 
 def density(fit: FitFigures, low: float, high: float) -> list[tuple[float, float]]:
@@ -178,19 +177,19 @@ def density(fit: FitFigures, low: float, high: float) -> list[tuple[float, float
 
 
 def fitted_exposure(fit: FitFigures, low: float, high: float, most_bits: float) -> list[tuple[float, float]]:
-    """Return points (bits, exposure) of -log2 F, F the fit's distribution function, as far as ``most_bits``.
+    """Return points (bits, exposure) of -log2 F up to ``most_bits``, where F is the fit's distribution function.
 
-    The integral is summed in log space: F itself underflows long before a memorized secret is reached.
+    The integral is computed in log space, because F underflows long before the exposure of a memorized secret.
 
     Args:
-        fit: The curve.
-        low: Where to begin, in bits of log-perplexity.
-        high: Where to end.
-        most_bits: Exposures above it are left out: no secret of the space has one.
+        fit: The fitted curve.
+        low: Lowest log-perplexity, in bits.
+        high: Highest log-perplexity.
+        most_bits: Size of the space; larger exposures are omitted, as no secret can have one.
     """
     if not _usable(fit) or high <= low or fit.scale is None:
         return []
-    # Where the drawn part begins, the density may fall steeply: the undrawn part's steps are finest there.
+    # The density may fall steeply where the drawn part begins, so the steps of the undrawn part are finest there.
     undrawn = low - _REACH * fit.scale * np.linspace(1.0, 0.0, _UNDRAWN) ** 3
     places = np.concatenate((undrawn, np.linspace(low, high, (_POINTS - 1) * _FINE + 1)[1:]))
     log_density = _log_density(fit, places)
@@ -201,7 +200,7 @@ def fitted_exposure(fit: FitFigures, low: float, high: float, most_bits: float) 
 
 
 def observed_exposure(distribution: Distribution) -> list[tuple[float, float]]:
-    """Return points (bits, exposure) of -log2 of the share of references up to each edge of the histogram."""
+    """Return points (bits, exposure): -log2 of the share of references up to each edge of the histogram."""
     counts = np.cumsum(distribution.counts)
     return [
         (edge, math.log2(counts[-1] / count))

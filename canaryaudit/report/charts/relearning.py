@@ -8,14 +8,14 @@ import altair as alt
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
-from canaryaudit.report.charts.base import AFTER, BAR, INK, Chart, chance_band, said_bits, specification
+from canaryaudit.report.charts.base import AFTER, BAR, INK, Chart, chance_band, exposure_label, specification
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary.relearning import _RETRAINED, _UNLEARNED, ATTACK_WORDS, named
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
 
 def relearning_charts(summary: Summary) -> tuple[Chart, ...]:
-    """Build one picture for each unlearning that was attacked, named by its place among the methods."""
+    """Draw one chart for each unlearning that was attacked, named by its index among the methods."""
     return tuple(
         _chart(f"relearning-{place}", method.name, method.relearning)
         for place, method in enumerate(summary.methods, 1)
@@ -24,24 +24,24 @@ def relearning_charts(summary: Summary) -> tuple[Chart, ...]:
 
 
 def _chart(name: str, method: str, relearning: Relearning) -> Chart:
-    """Draw each attack's panel: exposure by step, this model's line over the retrained one's."""
+    """Draw a panel for each attack: exposure by step, of the unlearned and of the retrained model."""
     kinds = [kind for kind in ATTACK_WORDS if any(curve.attack == kind for curve in relearning.curves)]
     highest = max(point.exposure.high for curve in relearning.curves for point in (*curve.unlearned, *curve.retrained))
     scale = alt.Scale(domain=[0, max(1.5 * NEVER_SEEN_BITS, highest)], nice=True)
     panels = [_panel(kind, [c for c in relearning.curves if c.attack == kind], scale) for kind in kinds]
     chart = alt.hconcat(*panels, spacing=24) if len(panels) > 1 else panels[0]
-    said = "; ".join(
+    courses = "; ".join(
         f"{named(curve)}, {ATTACK_WORDS[curve.attack]}: {_course(curve.unlearned)}; in the retrained model "
         f"{_course(curve.retrained)}"
         for curve in relearning.curves
     )
-    title = f"Relearning after {shorten(method, 40)}, beside the retrained model"
-    return Chart(name, title, said + ".", specification(chart))
+    title = f"Relearning after {shorten(method, 40)}, compared with the retrained model"
+    return Chart(name, title, courses + ".", specification(chart))
 
 
 def _course(points: Sequence[RelearningPoint]) -> str:
     start, end = points[0].exposure.bits, points[-1].exposure.bits
-    return f"{start:.1f} bits at first, {end:.1f} after {figures.counted(points[-1].step, 'step')}"
+    return f"{start:.1f} bits at step 0, {end:.1f} after {figures.counted(points[-1].step, 'step')}"
 
 
 def _panel(
@@ -55,8 +55,8 @@ def _panel(
             "bits": point.exposure.bits,
             "low": point.exposure.low,
             "high": point.exposure.high,
-            "said": f"{named(curve)}, {name}, after {figures.counted(point.step, 'step')}: "
-            f"{said_bits(point.exposure.bits, point.exposure.low, point.exposure.high)}",
+            "label": f"{named(curve)}, {name}, after {figures.counted(point.step, 'step')}: "
+            f"{exposure_label(point.exposure.bits, point.exposure.low, point.exposure.high)}",
         }
         for curve in curves
         for name, points in ((_UNLEARNED, curve.unlearned), (_RETRAINED, curve.retrained))
@@ -65,7 +65,7 @@ def _panel(
     steps = sorted({row["step"] for row in rows})
     names = [_UNLEARNED, _RETRAINED]
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
-    x = alt.X("step:O", sort=steps, title="steps of training", axis=alt.Axis(labelAngle=0))
+    x = alt.X("step:O", sort=steps, title="training steps", axis=alt.Axis(labelAngle=0))
     y = alt.Y("bits:Q", title="exposure, bits", scale=scale)
     color = alt.Color("model:N", scale=alt.Scale(domain=names, range=[AFTER, BAR]), legend=legend)
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, detail="canary:N")
@@ -76,7 +76,7 @@ def _panel(
     lines = base.mark_line(strokeWidth=2, aria=False).encode(y=y, color=color, strokeDash=dashes)
     shapes = alt.Shape("model:N", scale=alt.Scale(domain=names, range=["diamond", "circle"]), legend=legend)
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=y, color=color, shape=shapes, description="said:N"
+        y=y, color=color, shape=shapes, description="label:N"
     )
     heading = alt.TitleParams(ATTACK_WORDS[kind], color=INK, anchor="start", fontSize=13)
     return alt.layer(chance_band("y"), whiskers, lines, marks).properties(width=250, height=220, title=heading)

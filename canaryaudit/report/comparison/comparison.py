@@ -1,4 +1,4 @@
-"""Several runs side by side: other seeds, sizes or corpora, each with the figures of its own summary."""
+"""Comparison of several runs: different seeds, sizes or corpora, each with the figures of its summary."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from canaryaudit.report.verdicts import WORDS, Verdict
 
 COMPARISON_VERSION = 1
 SHORTEST_NAME, _LABEL = 20, 28
-"""Characters of a run's name on the terminal, and beside its row of the chart."""
+"""Characters of a run's name on the terminal, and next to its row of the chart."""
 MOST_MARKS = 60
-"""Canaries of each run that the chart marks, worst first."""
+"""Number of canaries per run in the chart, worst first."""
 
 
 class RunPoint(Part):
@@ -33,20 +33,20 @@ class RunPoint(Part):
 
 
 class RunSummary(Part):
-    """One run's line."""
+    """The figures of one run."""
 
     name: str
     corpus: str
     model: str
     seed: str
-    """Of the canaries, and of the training where it is another one."""
+    """Seed of the canaries, and of the training if it differs."""
     method: str | None
-    """The unlearning shown; None where nothing was unlearned."""
+    """The unlearning shown; None if nothing was unlearned."""
     verdict: Verdict
     headline: str
     canaries: int
     exposed: int
-    """After unlearning, if there is an after."""
+    """Number of exposed canaries, after unlearning if there was one."""
     largest_before: Figure
     mean_before: Figure
     largest_after: Figure
@@ -56,7 +56,7 @@ class RunSummary(Part):
     seconds: Figure
     speedup: Figure
     calibrated: bool | None
-    """Whether all its controls passed; None without controls."""
+    """Whether all controls passed; None without controls."""
     warnings: tuple[str, ...]
     points: tuple[RunPoint, ...]
     """Worst first."""
@@ -68,7 +68,7 @@ class RunSummary(Part):
 
 
 class RepetitionLine(Part):
-    """Mean exposure of the canaries that were inserted equally often, by run; None where a run has none."""
+    """Mean exposure of canaries with the same number of repetitions, by run; None for a run without such canaries."""
 
     repetitions: int
     before: tuple[Figure, ...]
@@ -80,21 +80,21 @@ class Comparison(Part):
 
     schema_version: int = COMPARISON_VERSION
     unlearned: bool
-    """Whether any run has an after."""
+    """Whether any run was measured after unlearning."""
     runs: tuple[RunSummary, ...]
     repetitions: tuple[RepetitionLine, ...]
     """In ascending order."""
     reasons: tuple[str, ...]
-    """Why the gate failed; empty where it passed, or there was none."""
+    """Why the gate failed; empty if it passed or there was no gate."""
     gated: bool
 
 
 def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
-    """Put several runs' summaries side by side, in the order given.
+    """Compare several runs' summaries, in the given order.
 
     Args:
-        summaries: One for each run, each masked.
-        paths: Where the runs are, to tell those of one name apart.
+        summaries: The masked summary of each run.
+        paths: The runs' paths, which distinguish runs with the same name.
     """
     names = _names([summary.run for summary in summaries], paths)
     runs = tuple(_run(name, summary) for name, summary in zip(names, summaries, strict=True))
@@ -120,7 +120,7 @@ def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
 
 
 def _names(names: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """Return a name for each run: its own, or with its folder's where two have the same."""
+    """Return a unique name for each run; the parent folder is added if two runs have the same name."""
     if len(set(names)) == len(names):
         return list(names)
     parents = [well_formed(PurePath(path).parent.name) for path in paths]
@@ -184,9 +184,9 @@ def _largest(values: Sequence[float | None]) -> float | None:
 
 
 def labels(runs: Sequence[RunSummary], limit: int) -> list[str]:
-    """Return every run's name in at most ``limit`` characters, no two of them alike.
+    """Return a unique label of at most ``limit`` characters for each run.
 
-    Where any format's short names would be alike, all are numbered in the order given, and alike in every format.
+    If shortened names would not be unique in some format, all formats number the runs in the given order.
     """
     if all(len({shorten(run.name, size) for run in runs}) == len(runs) for size in (SHORTEST_NAME, limit)):
         return [shorten(run.name, limit) for run in runs]
@@ -195,7 +195,7 @@ def labels(runs: Sequence[RunSummary], limit: int) -> list[str]:
 
 
 def comparison_chart(comparison: Comparison) -> Chart:
-    """Build the picture: a row for each run, every canary's exposure before and after, over chance's own band."""
+    """Draw a row for each run: every canary's exposure before and after, over the band of unseen secrets."""
     names = labels(comparison.runs, _LABEL)
     states = ["before", "after"] if comparison.unlearned else ["before"]
     rows: list[dict[str, Any]] = [
@@ -203,7 +203,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
             "run": name,
             "state": state,
             "bits": bits,
-            "said": f"{name}, {shorten(point.id, 24)}, inserted {point.repetitions:,} "
+            "label": f"{name}, {shorten(point.id, 24)}, inserted {point.repetitions:,} "
             f"{'time' if point.repetitions == 1 else 'times'}, {state}: {bits:.1f} bits",
         }
         for name, run in zip(names, comparison.runs, strict=True)
@@ -222,7 +222,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
             x=alt.X("bits:Q", title="exposure, bits", scale=alt.Scale(domain=[0, reach], nice=False)),
             color=by_state(states),
             shape=shape_by_state(states),
-            description="said:N",
+            description="label:N",
         )
     )
     chart = alt.layer(chance_band("x"), points).properties(width=520, height=alt.Step(22))
@@ -235,16 +235,16 @@ def comparison_chart(comparison: Comparison) -> Chart:
 
 
 def _words(comparison: Comparison) -> str:
-    said = []
+    descriptions = []
     for name, run in zip(labels(comparison.runs, _LABEL), comparison.runs, strict=True):
         text = f"{name}: at most {figures.decimal(run.largest_before)}"
         if run.method is not None:
             text += f" before and {figures.decimal(run.largest_after)} after"
-        said.append(f"{text}, {WORDS[run.verdict]}")
-    return "; ".join(said)
+        descriptions.append(f"{text}, {WORDS[run.verdict]}")
+    return "; ".join(descriptions)
 
 
 def spread(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Return the least and the largest of the known values."""
+    """Return the smallest and the largest of the known values."""
     known: list[Any] = _known(values)
     return (min(known), max(known)) if known else None

@@ -1,4 +1,4 @@
-"""The comparison as a page, as Markdown, as JSON and on the terminal: all from one object, none computes a figure."""
+"""The comparison as HTML, Markdown, JSON and terminal output, all rendered from one object."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,10 +35,10 @@ _NAME = 60
 
 
 def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[ReportFormat]) -> list[Path]:
-    """Write the comparison in every wanted format, each file whole or not at all.
+    """Write the comparison in all requested formats; each file is written atomically.
 
     Returns:
-        The files written, the reader's first choice first.
+        The files written, the main one first.
 
     Raises:
         RunDirectoryError: The directory or a file cannot be written.
@@ -79,11 +79,11 @@ def render_page(comparison: Comparison, chart: Chart) -> str:
 
 
 def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
-    """Return the comparison as Markdown, its picture beside it."""
+    """Return the comparison as Markdown, which refers to its picture in the same folder."""
     names = [code(name, _NAME) for name in labels(comparison.runs, _NAME)]
     runs = list(zip(names, comparison.runs, strict=True))
-    blocks = ["# Canary audits compared", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
-    blocks += [f"> **Mind**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
+    blocks = ["# Comparison of canary audits", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
+    blocks += [f"> **Warning**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
     if comparison.gated:
         blocks.append(f"**Gate: {'failed' if comparison.reasons else 'passed'}.**")
         blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
@@ -99,7 +99,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
             for name, run in runs
         ),
         "## Mean exposure by repetitions, bits",
-        f"| Times inserted | {' | '.join(names)} |\n"
+        f"| Repetitions | {' | '.join(names)} |\n"
         f"| --: |{' --: |' * len(runs)}\n"
         + "\n".join(
             f"| {line.repetitions:,} | "
@@ -107,7 +107,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
             + " |"
             for line in comparison.repetitions
         ),
-        "## What was compared",
+        "## Compared runs",
         "| Run | Corpus | Model | Seed | Unlearning |\n| --- | --- | --- | --- | --- |\n"
         + "\n".join(
             f"| {name} | {plain(run.corpus, 80)} | {plain(run.model, 200)} | {plain(run.seed)} | "
@@ -119,7 +119,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
 
 
 def render_comparison_terminal(comparison: Comparison) -> RenderableType:
-    """Return what ``report`` prints of several runs, at most 80 columns wide."""
+    """Return the output of ``report`` for several runs, at most 80 columns wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "canaries", "largest, bits", "mean, bits", "accuracy", "verdict"):
         table.add_column(heading, justify="left" if heading in ("run", "verdict") else "right")

@@ -1,6 +1,6 @@
-"""The report as one self-contained page: no network, no external address, and one small script for the charts' marks.
+"""The report as one self-contained page: no network access, no external URL, one small script for tooltips.
 
-Why no charting library in the page: charts-in-the-page.md, beside this module.
+See docs/notes/charts-in-the-page.md for why the page has no charting library.
 """
 
 import base64
@@ -17,26 +17,26 @@ from canaryaudit.formatting import shorten, visible
 from canaryaudit.records import only_bounds
 from canaryaudit.report.charts.base import MOST_TEMPLATES, NARROW, Chart, inline_svg
 from canaryaudit.report.charts.estimates import bounds
-from canaryaudit.report.formats.likelihood import expected, likelihoods
+from canaryaudit.report.formats.likelihood import likelihoods, predicted
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary import relearning as report_relearning
-from canaryaudit.report.summary.memorization import guesses_words
+from canaryaudit.report.summary.memorization import guesses_with_interval
 from canaryaudit.report.summary.probes import PROBES_WORDS
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, SHORT_WORDS, WORDS
 
 UNFOLDED = 40
-"""Rows that a table shows at once; the others are folded away."""
+"""Rows that a table shows at once; the others are collapsed."""
 MOST_DETAILS = 50
-"""Canaries, worst first, whose estimates and completions the page shows."""
+"""Number of canaries, worst first, whose estimates and completions the page shows."""
 MOST_PROMPTS = 200
 
 
 def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
     """Return the page.
 
-    Every value passes ``visible`` and is then escaped, whatever it is; only the style sheet, the script and the
-    pictures, which this package makes itself, go in as they are. The page's policy names style sheet and script by
-    their digests: a browser runs nothing else.
+    Every value passes ``visible`` and is then escaped. The only exceptions are the style sheet, the script and the
+    pictures, which this package creates. The page's security policy lists the digests of style sheet and script, so a
+    browser runs nothing else.
     """
     environment = make_environment()
     return environment.get_template("report.html.j2").render(
@@ -46,12 +46,12 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
         words=WORDS,
         short_words=SHORT_WORDS,
         likelihoods=likelihoods,
-        expected=expected,
+        predicted=predicted,
         relearning=report_relearning,
         interval=figures.interval,
         bounds=bounds,
         only_bounds=only_bounds,
-        guesses_words=guesses_words,
+        guesses_with_interval=guesses_with_interval,
         shorten=shorten,
         nothing_held_out=figures.NOTHING_HELD_OUT,
         unfolded=UNFOLDED,
@@ -65,7 +65,7 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
 
 
 def make_environment() -> Environment:
-    """Return the templates' environment, with filters, style sheet and script."""
+    """Return the template environment with filters, style sheet and script."""
     loader = PackageLoader("canaryaudit.report", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
@@ -87,6 +87,7 @@ def make_environment() -> Environment:
         figures.pvalue,
         figures.significant,
         figures.times,
+        figures.retraining_time,
         shorten,
     ):
         environment.filters[function.__name__] = function
@@ -94,7 +95,7 @@ def make_environment() -> Environment:
 
 
 def drawing(chart: Chart) -> dict[str, Any]:
-    """Return a chart as the page shows it: for wide and for narrow windows, with its specification as data."""
+    """Return a chart for the page: a picture for wide and one for narrow windows, and the specification as data."""
     specification = json.dumps(chart.spec, separators=(",", ":"))
     for sign in "<>&":
         specification = specification.replace(sign, f"\\u{ord(sign):04x}")
@@ -107,5 +108,5 @@ def drawing(chart: Chart) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """Make the text of every expression in a template visible; markup of our own passes."""
+    """Make the text of every template expression visible; the package's markup stays unchanged."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,4 +1,4 @@
-"""The report as JUnit XML, which pipelines show as test results: a case for each canary, and one for each condition."""
+"""The report as JUnit XML, which pipelines show as test results: one case per canary and per condition."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ _LONGEST = 600
 def render_junit(summary: Summary) -> str:
     """Return the report as JUnit XML.
 
-    With a gate, a canary's case fails where the gate names it; without one, where it is exposed. A canary without a
-    verdict counts as skipped: nothing was shown. Whether controls passed and quality was kept are cases of their own.
+    With a gate, a canary's case fails if the gate rejects it; without one, if the canary is exposed. An inconclusive
+    canary counts as skipped. Separate cases report whether the controls passed and whether accuracy was kept.
     """
     root = ElementTree.Element("testsuites", name="canaryaudit")
     reasons: dict[str, list[str]] = defaultdict(list)
@@ -56,11 +56,11 @@ def _case(name: str, *, failure: str = "", skipped: str = "", note: str = "") ->
 
 def _canary(canary: CanarySummary, reasons: Sequence[str], *, gated: bool) -> ElementTree.Element:
     state = canary.last
-    said = f"{WORDS[state.verdict]}: {state.reason}"
-    exposed = said if state.verdict is Verdict.EXPOSED else ""
+    verdict = f"{WORDS[state.verdict]}: {state.reason}"
+    exposed = verdict if state.verdict is Verdict.EXPOSED else ""
     failure = "; ".join(reasons) if gated else exposed
-    skipped = said if state.verdict is Verdict.INCONCLUSIVE else ""
-    return _case(canary.id, failure=failure, skipped=skipped, note=said)
+    skipped = verdict if state.verdict is Verdict.INCONCLUSIVE else ""
+    return _case(canary.id, failure=failure, skipped=skipped, note=verdict)
 
 
 def _controls(summary: Summary) -> list[ElementTree.Element]:
@@ -68,14 +68,12 @@ def _controls(summary: Summary) -> list[ElementTree.Element]:
     if summary.unlearned:
         states.append(("after", summary.calibration_after))
     cases = []
-    for when, found in states:
+    for when, calibration in states:
         name = f"controls pass {when} unlearning" if summary.unlearned else "controls pass"
-        if found is None:
-            cases.append(
-                _case(name, skipped="there were no controls: nothing shows that the measurement is calibrated")
-            )
+        if calibration is None:
+            cases.append(_case(name, skipped="there were no controls, so calibration was not tested"))
         else:
-            failure = "" if found.passed else found.note or "the controls do not score as secrets never seen must"
+            failure = "" if calibration.passed else calibration.note or "the controls' exposures are not as expected"
             cases.append(_case(name, failure=failure))
     return cases
 
@@ -84,10 +82,10 @@ def _quality(method: MethodSummary | None) -> list[ElementTree.Element]:
     if method is None:
         return []
     change, allowed = method.accuracy_change, method.accuracy_drop_allowed
-    name = "the model keeps its quality"
+    name = "the model keeps its accuracy"
     if change is None or allowed is None:
         return [_case(name, skipped="accuracy after unlearning could not be measured")]
-    lost = f"accuracy outside the secrets fell by {-100 * change:.3f} points, {100 * allowed:.3f} were allowed"
+    lost = f"accuracy outside the secrets fell by {-100 * change:.3f} points (limit: {100 * allowed:.3f})"
     return [_case(name, failure=lost if -change > allowed else "")]
 
 

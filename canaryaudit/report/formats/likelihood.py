@@ -1,4 +1,4 @@
-"""A secret's characters by how likely the model finds each: what the page colors and counts."""
+"""A secret's characters by likelihood: the page colors and counts them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import Literal
 
 LIKELY_BITS = 1.0
-"""Below it, a character is likelier than all others together."""
+"""Below this, a character is more likely than all others together."""
 FAIR_BITS = 3.33
-"""Below it, a character has at least one chance in ten: what a random digit has."""
+"""Below this, a character has a probability of at least 1 in 10, like a random digit."""
 MOST_CHARACTERS = 60
 
 Kind = Literal["likely", "fair", ""]
@@ -16,17 +16,17 @@ Kind = Literal["likely", "fair", ""]
 
 @dataclass(frozen=True)
 class Piece:
-    """Neighboring characters that are equally likely."""
+    """Neighboring characters of the same class of likelihood."""
 
     text: str
     kind: Kind
 
 
 def likelihoods(secret: str, character_bits: Sequence[float] | None) -> tuple[Piece, ...]:
-    """Return a secret in pieces, or nothing where the likelihoods are not known.
+    """Split a secret into pieces by likelihood; nothing if the likelihoods are unknown.
 
     Args:
-        secret: The completion, shown as it is.
+        secret: The completion, unmasked.
         character_bits: Cost of each of its characters, in bits.
     """
     if character_bits is None or len(character_bits) != len(secret):
@@ -39,11 +39,11 @@ def likelihoods(secret: str, character_bits: Sequence[float] | None) -> tuple[Pi
     return (*pieces, Piece("…", "")) if len(secret) > MOST_CHARACTERS else pieces
 
 
-def expected(secret: str, character_bits: Sequence[float] | None) -> str:
-    """Say how many of a secret's characters are likelier than all others together; empty where it is not known."""
+def predicted(secret: str, character_bits: Sequence[float] | None) -> str:
+    """Say how many of a secret's characters the model predicts; empty if the likelihoods are unknown."""
     if character_bits is None or len(character_bits) != len(secret):
         return ""
-    return f"{sum(bits < LIKELY_BITS for bits in character_bits):,} of {len(secret):,} foretold"
+    return f"{sum(bits < LIKELY_BITS for bits in character_bits):,} of {len(secret):,} predicted"
 
 
 def _kind(bits: float) -> Kind:

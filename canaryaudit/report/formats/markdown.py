@@ -1,4 +1,4 @@
-"""The report as Markdown that renders on a code host as it is, its pictures beside it."""
+"""The report as Markdown for code hosts, with its pictures in the same folder."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from canaryaudit.formatting import shorten
 from canaryaudit.records import EstimatorName, only_bounds
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import bounds
-from canaryaudit.report.formats.likelihood import expected
+from canaryaudit.report.formats.likelihood import predicted
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
@@ -19,7 +19,7 @@ from canaryaudit.report.schema import (
     MethodSummary,
     Summary,
 )
-from canaryaudit.report.summary.memorization import guesses_words
+from canaryaudit.report.summary.memorization import guesses_with_interval
 from canaryaudit.report.summary.probes import PROBES_WORDS
 from canaryaudit.report.summary.relearning import (
     relearning_facts,
@@ -35,23 +35,23 @@ _SPECIAL = re.compile(r"[^\w\s.,;:()•→×–−%+=/?'^-]|_|(?<=\w)[:.](?=[^\W
 
 
 def plain(text: str, limit: int = 2000) -> str:
-    """Return text as prose in which nothing acts as Markdown or HTML: what could is a character reference."""
+    """Escape text so nothing in it acts as Markdown or HTML, using character references."""
     return _SPECIAL.sub(lambda match: "".join(f"&#{ord(c)};" for c in match[0]), shorten(text, limit))
 
 
 def code(text: str, limit: int = 80) -> str:
-    """Return text as code, harmless in tables too."""
+    """Return text as code that is safe in tables too."""
     shown = shorten(text, limit)
     if not shown:
         return ""
     if shown.strip() == shown and not set(shown) & set("`|\\"):
         return f"`{shown}`"
-    # A code span cannot hold these everywhere; character references mean nothing but themselves.
+    # A code span cannot contain these everywhere, but character references can stand for them.
     return "<code>" + "".join(c if c.isalnum() else f"&#{ord(c)};" for c in shown) + "</code>"
 
 
 def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
-    """Return the report; its pictures are the charts' files, in the same folder."""
+    """Return the report, which refers to the charts' files in the same folder."""
     pictures = {chart.name: chart for chart in drawn}
     blocks = [
         f"# Canary audit of {code(summary.run, 120)}",
@@ -59,14 +59,16 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         _bullets(summary.overall.sentences),
     ]
     if summary.reveal_secrets:
-        blocks.append("> **This page shows secrets.** It was made with `--reveal-secrets`; treat it as you treat them.")
-    blocks += [f"> **Mind:** {plain(warning)}" for warning in summary.warnings]
+        blocks.append(
+            "> **This page shows secrets.** It was created with `--reveal-secrets`: handle it like the secrets."
+        )
+    blocks += [f"> **Warning:** {plain(warning)}" for warning in summary.warnings]
     if summary.gate:
         word = "passed" if summary.gate.passed else "failed"
         blocks.append(f"**Gate, {plain(summary.gate.name)}: {word}.**")
         blocks.append(_bullets(summary.gate.reasons[:MOST_CANARIES]))
     blocks += [
-        "## The rule behind the verdicts",
+        "## Verdicts",
         "\n".join(f"- **{rule.name}**: {plain(rule.value)}" for rule in summary.overall.rule),
         "## What was audited",
     ]
@@ -78,18 +80,15 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     blocks.append(_table(["Template", "Text", "Space, bits>", "Canaries>", "Controls>"], templates))
     blocks += ["## Exposure of every canary", _picture(pictures.get("exposure")), _exposures(summary)]
     if len(summary.canaries) > MOST_CANARIES:
-        blocks.append(f"The {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries; all are in report.json.")
+        blocks.append(
+            f"Only the {MOST_CANARIES:,} worst of {len(summary.canaries):,} canaries are shown; report.json lists all."
+        )
     if any(canary.last.worst_case for canary in summary.canaries):
-        blocks += [
-            "## Asked in other ways",
-            plain(PROBES_WORDS),
-            _picture(pictures.get("probes")),
-            _worst_cases(summary),
-        ]
+        blocks += ["## Probes", plain(PROBES_WORDS), _picture(pictures.get("probes")), _worst_cases(summary)]
         blocks.append(_prompts(summary))
     blocks.append(_calibrations(summary))
     if summary.memorization:
-        blocks += ["## How often a secret must occur to be remembered", plain(summary.memorization.answer)]
+        blocks += ["## Memorization by repetitions", plain(summary.memorization.answer)]
         blocks += [_picture(pictures.get("memorization")), *map(_curve, summary.memorization.curves[:MOST_CURVES])]
     blocks += [
         "## Reference distributions",
@@ -97,19 +96,19 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     ]
     if len(summary.templates) > MOST_TEMPLATES:
         rest = len(summary.templates) - MOST_TEMPLATES
-        blocks.append(f"The distributions of {figures.counted(rest, 'more template')} are in report.json.")
-    blocks += ["## The estimates side by side", _picture(pictures.get("estimates")), _estimates(summary)]
-    blocks += ["## What the model completes", _completions(summary), _attacks(summary)]
+        blocks.append(f"report.json holds the distributions of {figures.counted(rest, 'more template')}.")
+    blocks += ["## Comparison of estimators", _picture(pictures.get("estimates")), _estimates(summary)]
+    blocks += ["## Completions", _completions(summary), _attacks(summary)]
     if summary.method:
-        blocks += ["## Fidelity: what the model kept", _fidelity(summary.method)]
-        blocks += ["## Efficiency: what it cost", _ledger(summary.method), _steps(summary.method)]
+        blocks += ["## Fidelity", _fidelity(summary.method)]
+        blocks += ["## Cost", _ledger(summary.method), _steps(summary.method)]
     if len(summary.methods) > 1:
-        blocks += ["## Unlearnings compared", _picture(pictures.get("methods")), _methods(summary.methods)]
+        blocks += ["## Comparison of methods", _picture(pictures.get("methods")), _methods(summary.methods)]
     blocks += _relearning(summary, pictures)
-    blocks += ["## What this page cannot tell", _bullets(summary.limits), "## Provenance"]
+    blocks += ["## Limitations", _bullets(summary.limits), "## Provenance"]
     blocks.append(_table(["", ""], [[plain(f.name), plain(f.value, 600)] for f in summary.provenance.facts]))
     if summary.provenance.commands:
-        blocks += ["Commands that repeat it:", _fence(summary.provenance.commands)]
+        blocks += ["Commands to reproduce the audit:", _fence(summary.provenance.commands)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -150,7 +149,7 @@ def _exposures(summary: Summary) -> str:
     rows = []
     for canary in summary.canaries[:MOST_CANARIES]:
         exposures = [_bits(state.exposure) if state else "not measured" for state in _two_states(summary, canary)]
-        mark = "" if canary.targeted or not summary.unlearned else " (not chosen)"
+        mark = "" if canary.targeted or not summary.unlearned else " (not selected)"
         rows.append(
             [
                 code(canary.id, 40) + mark,
@@ -161,11 +160,11 @@ def _exposures(summary: Summary) -> str:
                 f"**{WORDS[canary.last.verdict]}**: {plain(canary.last.reason)}",
             ]
         )
-    return _table(["Canary", "Secret", "Times in text>", "Space, bits>", *heads, "Verdict"], rows)
+    return _table(["Canary", "Secret", "Repetitions>", "Space, bits>", *heads, "Verdict"], rows)
 
 
 def _worst_cases(summary: Summary) -> str:
-    """Return the worst case of every canary, worst first."""
+    """Return the worst case of each canary, worst first."""
     rows = []
     for canary in summary.canaries[:MOST_CANARIES]:
         cells: list[str] = []
@@ -182,12 +181,12 @@ def _worst_cases(summary: Summary) -> str:
             ]
         rows.append([code(canary.id, 40), *cells])
     when = (" before", " after") if summary.unlearned else ("",)
-    heads = [name.format(w) for w in when for name in ("Worst case{}, bits>", "p{}>", "Asked{}")]
+    heads = [name.format(w) for w in when for name in ("Worst case{}, bits>", "p{}>", "Probe{}")]
     return _table(["Canary", *heads], rows)
 
 
 def _prompts(summary: Summary) -> str:
-    """Return what was read before the secrets were asked for."""
+    """Return the prompts of the probes."""
     rows = [
         [
             str(prompt.template + 1),
@@ -197,7 +196,7 @@ def _prompts(summary: Summary) -> str:
         ]
         for prompt in summary.prompts[:MOST_CANARIES]
     ]
-    return _table(["Template", "Prompt", "What it is", "Text"], rows)
+    return _table(["Template", "Prompt", "Description", "Text"], rows)
 
 
 def _calibrations(summary: Summary) -> str:
@@ -207,17 +206,17 @@ def _calibrations(summary: Summary) -> str:
     rows = [
         [
             name if summary.unlearned else "this model",
-            f"{found.controls:,}",
-            figures.decimal(found.mean_bits, 2),
-            figures.decimal(found.expected_mean_bits, 2),
-            figures.decimal(found.ks_pvalue, 3),
-            "yes" if found.passed else "**NO: do not rely on these exposures**",
+            f"{calibration.controls:,}",
+            figures.decimal(calibration.mean_bits, 2),
+            figures.decimal(calibration.expected_mean_bits, 2),
+            figures.decimal(calibration.ks_pvalue, 3),
+            "yes" if calibration.passed else "**NO: these exposures are unreliable**",
         ]
-        for name, found in states
-        if found
+        for name, calibration in states
+        if calibration
     ]
     heads = ["Controls", "Number>", "Mean exposure, bits>", "Expected>", "Kolmogorov-Smirnov p>", "Calibrated?"]
-    return _table(heads, rows) or "There were no controls: calibration was not tested."
+    return _table(heads, rows) or "There were no controls, so calibration was not tested."
 
 
 def _estimates(summary: Summary) -> str:
@@ -239,49 +238,49 @@ def _estimates(summary: Summary) -> str:
             rows.append([code(canary.id, 40), when, figures.decimal(state.log_perplexity_bits), *cells])
     heads = ["Canary", "Model", "Log-perplexity, bits>", "Exact>", "Importance>", "Sampled>", "Skew-normal>"]
     table = _table(heads, rows)
-    said = ["✗: the estimator failed its own checks."] if "✗" in table else []
-    said += ["bounds: the search's budget was spent; it certifies bounds, no figure."] if "| bounds " in table else []
-    return "\n\n".join([table, *([" ".join(said)] if said else [])])
+    notes = ["✗: the estimator failed its own checks."] if "✗" in table else []
+    notes += ["bounds: the search ran out of budget, so it only certifies bounds."] if "| bounds " in table else []
+    return "\n\n".join([table, *([" ".join(notes)] if notes else [])])
 
 
 def _completions(summary: Summary) -> str:
     rows = []
-    # Hidden secrets, and measurements of earlier versions, have none.
+    # Hidden secrets have none.
     known = any(canary.before.character_bits for canary in summary.canaries)
     for canary in summary.canaries[:MOST_CANARIES]:
         states = _two_states(summary, canary)
         cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
-        guesses = [guesses_words(s.guesses_log2, s.attack) if s else "–" for s in states]
+        guesses = [guesses_with_interval(s.guesses_log2, s.attack) if s else "–" for s in states]
         prefix = code(summary.templates[canary.template].prefix, 72)
-        foretold = [(expected(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
-        own = [*cells, *(foretold if known else ()), *guesses]
-        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *own])
+        likely = [(predicted(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
+        cells += [*(likely if known else ()), *guesses]
+        rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells])
     when = (" before", " after") if summary.unlearned else ("",)
     names = ("Completion{}", "Characters{}", "Guesses{}>") if known else ("Completion{}", "Guesses{}>")
-    table = _table(["Canary", "Words typed", "Secret", *(name.format(w) for name in names for w in when)], rows)
+    table = _table(["Canary", "Prompt", "Secret", *(name.format(w) for name in names for w in when)], rows)
     if not known:
         return table
     return (
-        f"{table}\n\nForetold: characters of the secret that the model, given the ones before, finds likelier than all "
-        "others together."
+        f"{table}\n\nPredicted: characters of the secret to which the model, given the preceding ones, assigns a "
+        "probability above 1/2."
     )
 
 
 def _attacks(summary: Summary) -> str:
-    """Return the odds of an attacker who samples."""
+    """Return the success probabilities of an attacker who samples."""
     rows, heads = [], ["Canary", "Model"]
     for canary in summary.canaries[:MOST_CANARIES]:
         for when, state in (("before", canary.before), ("after", canary.after)):
             if state is None or state.attack is None:
                 continue
-            found = state.attack
-            heads = ["Canary", "Model", *(f"After {figures.counted(o.samples, 'sample')}>" for o in found.sampling)]
-            chances = [figures.odds(odds.log2_probability) for odds in found.sampling]
-            rows.append([code(canary.id, 40), when, *chances, figures.guesses(found.even_chance_log2)])
-    table = _table([*heads, "Samples for an even chance>"], rows)
+            attack = state.attack
+            heads = ["Canary", "Model", *(f"After {figures.counted(o.samples, 'sample')}>" for o in attack.sampling)]
+            chances = [figures.odds(odds.log2_probability) for odds in attack.sampling]
+            rows.append([code(canary.id, 40), when, *chances, figures.guesses(attack.even_chance_log2)])
+    table = _table([*heads, "Samples for a 50 % chance>"], rows)
     return table and (
-        "The chance that the secret is among completions drawn at random from the model (temperature 1) after the same "
-        f"words:\n\n{table}"
+        "Probability that the secret is among completions sampled from the model at temperature 1, given the same "
+        f"prompt:\n\n{table}"
     )
 
 
@@ -297,15 +296,15 @@ def _curve(curve: CurveSummary) -> str:
                     when,
                     f"{point.canaries:,}",
                     f"{figures.decimal(point.mean_bits)} of {figures.decimal(point.ceiling_bits)}",
-                    spread + (" (its own)" if point.single else ""),
+                    spread + (" (one canary)" if point.single else ""),
                     f"{point.greedy:,} ({share})",
                     figures.pvalue(point.holm_pvalue),
-                    figures.MISSING if point.holm_pvalue is None else "**yes**" if point.told else "no",
+                    figures.MISSING if point.holm_pvalue is None else "**yes**" if point.detected else "no",
                 ]
             )
     name = "All templates" if curve.template is None else f"Template {curve.template + 1}"
-    heads = ["Times inserted>", "Model", "Canaries>", "Mean exposure, bits>", "95 % interval>", "Completed greedily>"]
-    return f"{name}:\n\n" + _table([*heads, "p, corrected>", "Told from never seen"], rows)
+    heads = ["Repetitions>", "Model", "Canaries>", "Mean exposure, bits>", "95 % interval>", "Completed greedily>"]
+    return f"{name}:\n\n" + _table([*heads, "p, corrected>", "Detectable"], rows)
 
 
 def _fidelity(method: MethodSummary) -> str:
@@ -322,23 +321,23 @@ def _fidelity(method: MethodSummary) -> str:
         rows.append([line.name, *cells])
     table = _table(["Figure", "Before>", "After>", "Change>"], rows)
     allowed = figures.points(method.accuracy_drop_allowed).lstrip("+")
-    said = f"Largest drop allowed in the first line: {allowed}."
+    limit = f"Largest drop allowed in the first line: {allowed}."
     if not method.has_heldout:
-        said += f" Of text that the model never read there are no figures: {figures.NOTHING_HELD_OUT}."
-    return f"{table}\n\n{said}"
+        limit += f" There are no held-out figures: {figures.NOTHING_HELD_OUT}."
+    return f"{table}\n\n{limit}"
 
 
 def _ledger(method: MethodSummary) -> str:
     rows = [
         ["Method", f"{method.method}, {method.scope}, replacement {code(method.replacement)} ({code(method.name)})"],
-        *([["Started from", "what " + ", ".join(map(code, method.lineage)) + " left"]] if method.lineage else []),
-        ["Time", f"{figures.duration(method.seconds)}, data preparation included"],
-        ["Training again", f"{figures.duration(method.retraining_seconds)}: {figures.times(method.speedup)} as long"],
+        *([["Started from", "the result of " + ", ".join(map(code, method.lineage))]] if method.lineage else []),
+        ["Time", f"{figures.duration(method.seconds)}, including data preparation"],
+        ["Retraining", figures.retraining_time(method.retraining_seconds, method.speedup)],
         ["Gradients", f"{figures.decimal(method.gradients, 0)} passes over one training window"],
         ["Curvature products", f"{method.curvature_products:,}"],
         [
             "Windows",
-            f"{method.affected_windows:,} touched by a secret, {method.retention_windows:,} for retention",
+            f"{method.affected_windows:,} containing a secret, {method.retention_windows:,} for retention",
         ],
         *(["Note", plain(note, 600)] for note in method.notes),
     ]
@@ -373,21 +372,22 @@ def _steps(method: MethodSummary) -> str:
 
 
 def _relearning(summary: Summary, pictures: Mapping[str, Chart]) -> list[str]:
-    """Return the section on relearning attacks; nothing where none was made."""
+    """Return the section on relearning attacks, or nothing if there were none."""
     blocks = []
     for place, method in enumerate(summary.methods, 1):
-        if (found := method.relearning) is None:
+        if (relearning := method.relearning) is None:
             continue
         blocks += [f"### {code(method.name, 40)}: {relearning_verdict(method)}"]
-        blocks += [_bullets(relearning_sentences(found, method.speedup)), _picture(pictures.get(f"relearning-{place}"))]
-        rows = [[code(row[0], 40), *map(plain, row[1:])] for row in relearning_rows(found)]
+        blocks += [
+            _bullets(relearning_sentences(relearning, method.speedup)),
+            _picture(pictures.get(f"relearning-{place}")),
+        ]
+        rows = [[code(row[0], 40), *map(plain, row[1:])] for row in relearning_rows(relearning)]
+        blocks.append(_table(["Canary", "Trained on", "Model", *(f"{step}>" for step in (0, *relearning.steps))], rows))
         blocks.append(
-            _table(["Canary", "Trained further on", "Model", *(f"{step}>" for step in (0, *found.steps))], rows)
+            f"Exposure in bits by number of steps. {plain(relearning_facts(relearning))} {relearning_rule(relearning)}"
         )
-        blocks.append(
-            f"Exposure in bits after so many steps. {plain(relearning_facts(found))} {relearning_rule(found)}"
-        )
-    return ["## Relearning: does it come back?", *blocks] if blocks else []
+    return ["## Relearning attacks", *blocks] if blocks else []
 
 
 def _methods(methods: Sequence[MethodSummary]) -> str:
@@ -409,4 +409,4 @@ def _methods(methods: Sequence[MethodSummary]) -> str:
         for m in methods
     ]
     heads = ["Name", "Method", "Replacement", "Verdict", "Largest exposure>", "Mean exposure>", "Accuracy, change>"]
-    return _table([*heads, "Held-out loss, change>", "Time>", "Speed-up>"], rows)
+    return _table([*heads, "Held-out loss, change>", "Time>", "Speedup>"], rows)

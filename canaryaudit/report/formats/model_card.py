@@ -1,4 +1,4 @@
-"""A section for a model card: the audit in a page of Markdown, without pictures, to paste."""
+"""A section to paste into a model card: the audit as one page of Markdown without pictures."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ MOST_CANARIES = 10
 
 
 def render_model_card(summary: Summary) -> str:
-    """Return the section: verdict, figures, how it was measured, what it cannot tell, and how to repeat it."""
+    """Return the section: verdict, figures, method of measurement and limitations."""
     overall, method = summary.overall, summary.method
     counts = Counter(canary.last.verdict for canary in summary.canaries)
     shown = [f"{counts[verdict]:,} {WORDS[verdict]}" for verdict in SEVERITY if counts[verdict]]
@@ -31,19 +31,20 @@ def render_model_card(summary: Summary) -> str:
             ("Fidelity", f"accuracy outside the secrets {change}; {held}"),
             (
                 "Cost",
-                f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}",
+                f"{figures.duration(method.seconds)}; retraining "
+                f"{figures.retraining_time(method.retraining_seconds, method.speedup)}",
             ),
         ]
     blocks = [
         "## Memorization audit",
         f"**{plain(overall.headline)}**",
-        "\n".join(f"> **Mind:** {plain(warning)}" for warning in summary.warnings),
+        "\n".join(f"> **Warning:** {plain(warning)}" for warning in summary.warnings),
+        "Exposure is how highly the model ranks a secret among all strings of the same format, in bits: log2 of the "
+        "number of such strings, minus log2 of the secret's rank by likelihood (Carlini et al. 2019). An unseen secret "
+        f"has an exposure of 1.44 bits on average, and below {NEVER_SEEN_BITS:.2f} bits with a probability of 95 %.",
         "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {plain(value, 600)} |" for name, value in rows),
         _worst(summary),
-        "Exposure is measured in bits: log2 of the number of strings of a secret's format, less log2 of the secret's "
-        "rank among them when ordered by how likely the model finds them (Carlini et al. 2019). A secret that a model "
-        f"never saw has 1.44 bits on average and lies below {NEVER_SEEN_BITS:.2f} bits 95 times in 100.",
-        "### Limits of the audit",
+        "### Limitations",
         "\n".join(f"- {plain(sentence)}" for sentence in summary.limits),
         f"Measured with canaryaudit {plain(_fact(summary, 'canaryaudit'))}, commit {plain(_fact(summary, 'Commit'))}.",
     ]
@@ -55,14 +56,14 @@ def _fact(summary: Summary, name: str) -> str:
 
 
 def _canaries(summary: Summary) -> str:
-    """Say how many secrets were audited, and how they came into the training text."""
+    """Say how many secrets were audited: inserted ones and located ones."""
     total = figures.counted(len(summary.canaries), "secret")
     located = sum(canary.located for canary in summary.canaries)
     if located == 0:
         return f"{total} inserted into the training text"
     if located == len(summary.canaries):
-        return f"{total} found in the training text, where nothing was inserted"
-    return f"{total}, {len(summary.canaries) - located:,} inserted into the training text and {located:,} found in it"
+        return f"{total} located in the training text, none inserted"
+    return f"{total}: {len(summary.canaries) - located:,} inserted into the training text, {located:,} located in it"
 
 
 def _largest(summary: Summary) -> str:
@@ -76,12 +77,13 @@ def _largest(summary: Summary) -> str:
 
 
 def _controls(summary: Summary) -> str:
-    found = summary.calibration_after if summary.unlearned else summary.calibration_before
-    if found is None:
-        return "none: calibration was not tested"
+    calibration = summary.calibration_after if summary.unlearned else summary.calibration_before
+    if calibration is None:
+        return "none; calibration was not tested"
     return (
-        f"{'passed' if found.passed else 'FAILED'}: {found.controls:,} secrets never inserted average "
-        f"{figures.decimal(found.mean_bits, 2)} bits where {figures.decimal(found.expected_mean_bits, 2)} are expected"
+        f"{'passed' if calibration.passed else 'FAILED'}: {figures.counted(calibration.controls, 'unseen secret')}, "
+        f"mean {figures.decimal(calibration.mean_bits, 2)} bits (expected "
+        f"{figures.decimal(calibration.expected_mean_bits, 2)})"
     )
 
 
@@ -93,8 +95,12 @@ def _worst(summary: Summary) -> str:
         for canary in summary.canaries[:MOST_CANARIES]
     ]
     after = " Exposure after, bits |" if summary.unlearned else ""
-    head = f"| Canary | Times in the text | Exposure{' before' if after else ''}, bits |{after} Verdict |"
+    head = f"| Canary | Repetitions | Exposure{' before' if after else ''}, bits |{after} Verdict |"
     rule = "| --- | --: | --: |" + (" --: |" if after else "") + " --- |"
     rest = len(summary.canaries) - MOST_CANARIES
-    more = f"\n\nThe {MOST_CANARIES} worst; {figures.counted(rest, 'canary')} more, less exposed." if rest > 0 else ""
+    more = (
+        f"\n\nThe {MOST_CANARIES} worst are listed; {figures.counted(rest, 'canary')} more with lower exposure."
+        if rest > 0
+        else ""
+    )
     return "\n".join([head, rule, *rows]) + more

@@ -11,6 +11,7 @@ from rich.text import Text
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
+from canaryaudit.report.summary.memorization import detection_threshold
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_verdict
 from canaryaudit.report.verdicts import SHORT_WORDS, Verdict
@@ -29,7 +30,7 @@ MOST_CANARIES = 20
 STYLES = {
     Verdict.EXPOSED: "bold red",
     Verdict.INCONCLUSIVE: "yellow",
-    Verdict.TRACES: "yellow",
+    Verdict.RESIDUAL: "yellow",
     Verdict.WEAKENED: "yellow",
     Verdict.INDISTINGUISHABLE: "green",
     Verdict.DAMAGED: "bold red",
@@ -37,7 +38,7 @@ STYLES = {
 
 
 def render_terminal(summary: Summary) -> RenderableType:
-    """Return what ``report`` prints: verdict, warnings, canaries, fidelity, cost, calibration and gate."""
+    """Return the output of ``report``: verdict, warnings, canaries, fidelity, cost, calibration and gate."""
     parts: list[RenderableType] = [
         Text(summary.overall.headline, style=STYLES[summary.overall.verdict]),
         *(Text.assemble(("! ", "bold yellow"), visible(warning)) for warning in summary.warnings),
@@ -46,16 +47,16 @@ def render_terminal(summary: Summary) -> RenderableType:
     ]
     hidden = len(summary.canaries) - MOST_CANARIES
     if hidden > 0:
-        parts.append(Text(f"and {figures.counted(hidden, 'canary')} more, less exposed", style="dim"))
+        parts.append(Text(f"and {figures.counted(hidden, 'canary')} more with lower exposure", style="dim"))
     if summary.reveal_secrets:
-        parts.append(Text("--reveal-secrets was used: every secret is shown.", style="bold yellow"))
+        parts.append(Text("--reveal-secrets was used: all secrets are shown.", style="bold yellow"))
     parts.append(Text())
     parts.append(_facts(summary))
     if summary.gate:
         word = "passed" if summary.gate.passed else "FAILED"
         parts.append(Text(f"Gate, {visible(summary.gate.name)}: {word}", style="bold"))
         reasons = summary.gate.reasons
-        # Wrapped here: what is padded would be cut where the console leaves wrapping to the terminal.
+        # Wrapped here: the console cuts padded text if wrapping is left to the terminal.
         parts += [Text(indent(fill(visible(reason), WIDTH - 2), "  ")) for reason in reasons[:MOST_CANARIES]]
         if len(reasons) > MOST_CANARIES:
             parts.append(Text(f"  and {len(reasons) - MOST_CANARIES:,} more"))
@@ -107,16 +108,16 @@ def _facts(summary: Summary) -> Table:
         for line in method.fidelity:
             write = figures.percent if line.unit == "share" else figures.decimal
             change = line.shown_change
-            said = figures.points(change) if line.unit == "share" else figures.signed(change, 3)
+            shown_change = figures.points(change) if line.unit == "share" else figures.signed(change, 3)
             digits = 2 if line.unit == "share" else 3
             grid.add_row(
                 Text(_FIDELITY[line.key]),
-                Text(f"{write(line.before, digits)} → {write(line.after, digits)} ({said})"),
+                Text(f"{write(line.before, digits)} → {write(line.after, digits)} ({shown_change})"),
             )
         if not method.has_heldout:
             grid.add_row(Text("Held-out text"), Text(figures.NOTHING_HELD_OUT))
-        cost = f"{figures.duration(method.seconds)}; training again {figures.duration(method.retraining_seconds)}"
-        grid.add_row(Text("Cost"), Text(f"{cost} ({figures.times(method.speedup)} as long)"))
+        retraining = figures.retraining_time(method.retraining_seconds, method.speedup)
+        grid.add_row(Text("Cost"), Text(f"{figures.duration(method.seconds)}; retraining {retraining}"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
         if method.lineage:
             chosen += f", after {', '.join(method.lineage)}"
@@ -125,11 +126,9 @@ def _facts(summary: Summary) -> Table:
             grid.add_row(Text("Relearning"), Text(relearning_verdict(method)))
     if summary.memorization:
         whole = summary.memorization.curves[0]
-        told = ["none" if n is None else f"{n:,}" for n in (whole.detected_from_before, whole.detected_from_after)]
-        grid.add_row(
-            Text("Remembered from"),
-            Text(" → ".join(told[: 1 + bool(whole.after)]) + " (repetitions told from never seen)"),
-        )
+        thresholds = [detection_threshold(whole.detected_from_before)]
+        thresholds += [detection_threshold(whole.detected_from_after)] if whole.after else []
+        grid.add_row(Text("Detectable from"), Text(" → ".join(thresholds)))
     if worst := _worst_case(summary):
         grid.add_row(Text("Worst case"), Text(worst))
     grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))
@@ -139,17 +138,17 @@ def _facts(summary: Summary) -> Table:
 
 
 def _worst_case(summary: Summary) -> str:
-    """Say which canary stands out most however it is asked, and how it was asked."""
-    found = [(c.last.worst_case.calibrated_bits or 0.0, c.id, c.last) for c in summary.canaries if c.last.worst_case]
-    if not found:
+    """Return the canary with the largest worst case, and the probe that gave it."""
+    cases = [(c.last.worst_case.calibrated_bits or 0.0, c.id, c.last) for c in summary.canaries if c.last.worst_case]
+    if not cases:
         return ""
-    _, name, state = max(found, key=lambda entry: entry[:2])
+    _, name, state = max(cases, key=lambda entry: entry[:2])
     return f"{shorten(name, 14)}: {visible(worst_words(state))}"
 
 
 def _calibration(calibration: CalibrationFigures | None) -> Text:
     if calibration is None:
-        return Text("none: calibration untested", style="yellow")
+        return Text("none; calibration not tested", style="yellow")
     facts = (
         f"mean {figures.decimal(calibration.mean_bits, 2)} bits (expected "
         f"{figures.decimal(calibration.expected_mean_bits, 2)}), p = {figures.decimal(calibration.ks_pvalue, 2)}"

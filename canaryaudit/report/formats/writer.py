@@ -18,21 +18,21 @@ from canaryaudit.report.schema import Summary
 from canaryaudit.storage.files import atomic_write, write_errors
 
 SIGNATURE = "<!-- Drawn by canaryaudit. -->\n"
-"""Begins every picture's file: a later report knows by it what it may remove."""
+"""First line of every picture file: a later report only removes files that have it."""
 
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
 
 
 def write_report(summary: Summary, directory: Path, formats: Sequence[ReportFormat] = FORMATS) -> list[Path]:
-    """Write the report in every wanted format, each file whole or not at all.
+    """Write the report in all requested formats; each file is written atomically.
 
     Args:
-        summary: What to say.
-        directory: Where; made if it does not exist.
-        formats: Which of ``html``, ``md`` (with its pictures beside it), ``json``, ``junit`` and ``model-card``.
+        summary: The report's content.
+        directory: Output directory; created if it does not exist.
+        formats: Any of ``html``, ``md`` (with pictures in the same folder), ``json``, ``junit`` and ``model-card``.
 
     Returns:
-        The files written, the reader's first choice first.
+        The files written, the main one first.
 
     Raises:
         RunDirectoryError: The directory or a file cannot be written.
@@ -59,9 +59,9 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
 
 
 def _remove_stale_pictures(directory: Path, fresh: Collection[str]) -> None:
-    """Remove the pictures of an earlier report that this one has none of: of fewer templates, say.
+    """Remove pictures of an earlier report that this one does not have, for example because it has fewer templates.
 
-    Only files that bear this package's own signature are touched.
+    Only files with this package's signature are removed.
     """
     for path in directory.glob("*.svg"):
         if path.name in fresh or not path.is_file():
@@ -72,9 +72,9 @@ def _remove_stale_pictures(directory: Path, fresh: Collection[str]) -> None:
 
 
 def render_json(summary: BaseModel) -> str:
-    """Return the summary itself as JSON, one line for each entry of a list, so that versions can be compared.
+    """Return the summary as JSON with one line per list entry, so versions can be compared.
 
-    It is valid JSON, without infinities and without characters that cannot be seen.
+    The result is valid JSON without infinities or invisible characters.
     """
     parts = [f" {json.dumps(name)}: {_lines(value)}" for name, value in summary.model_dump(mode="json").items()]
     return json_safe("{\n" + ",\n".join(parts) + "\n}\n")

@@ -1,7 +1,8 @@
-"""From records to the summary: masked here, judged here, and nowhere else."""
+"""Build the summary from the records: masking and verdicts happen here only."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from canaryaudit.canaries.canary import Canary, CanarySet
@@ -55,6 +56,48 @@ _FIDELITY_NAMES = {
 Unlearnings = Sequence[tuple[UnlearningRecord, Measurement | None]]
 
 
+@dataclass(frozen=True)
+class SummaryOptions:
+    """What a report shows, and what its gate judges by.
+
+    Attributes:
+        reveal_secrets: Show the secrets that their owner gave.
+        fail_above: Gate: largest exposure allowed for an inserted canary, in bits; an exposed canary never passes.
+        shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
+            else the last baseline.
+        baseline: Gate: an earlier report; the new one must not be worse.
+        prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
+    """
+
+    reveal_secrets: bool = False
+    fail_above: float | None = None
+    shown: str | None = None
+    baseline: EarlierReport | None = None
+    prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+DEFAULT_OPTIONS = SummaryOptions()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every method of a run is described with.
+
+    Attributes:
+        canary_set: Canaries and controls.
+        masker: Hides their secrets.
+        before_states: What each canary was before, by id.
+        records: All unlearnings, by name.
+        has_heldout: Whether text was held out.
+    """
+
+    canary_set: CanarySet
+    masker: Masker
+    before_states: dict[str, CanaryState]
+    records: Mapping[str, UnlearningRecord]
+    has_heldout: bool
+
+
 def build_summary(
     manifest: Manifest,
     canary_set: CanarySet,
@@ -62,42 +105,33 @@ def build_summary(
     before: Measurement,
     unlearnings: Unlearnings,
     run_name: str,
-    reveal_secrets: bool = False,
-    fail_above: float | None = None,
-    shown: str | None = None,
-    baseline: EarlierReport | None = None,
-    prompt_texts: Mapping[tuple[str, str], str] | None = None,
+    options: SummaryOptions = DEFAULT_OPTIONS,
 ) -> Summary:
-    """Make the one summary from which terminal, HTML, Markdown and JSON are made.
+    """Build the summary from which all output formats are rendered.
 
     Args:
-        manifest: Where the run comes from.
-        canary_set: Canaries and controls, with their secrets.
-        model_record: The model that was audited.
-        before: Its measurement.
-        unlearnings: Every unlearning with its measurement, in the order in which they were run; the
-            measurement is None where it was not taken yet.
-        run_name: What to call the run.
-        reveal_secrets: Show the secrets that their owner gave.
-        fail_above: The gate: the largest exposure, in bits, that an inserted canary may have, none being exposed.
-        shown: Name of the unlearning that is the "after" of the page; by default the last one measured that
-            is no baseline, or the last baseline.
-        baseline: The gate: an earlier report that this one must not be worse than.
-        prompt_texts: Texts of the prompts that the records leave out, by template and id, to be shown.
+        manifest: Origin of the run.
+        canary_set: Canaries and controls with their secrets.
+        model_record: The audited model.
+        before: Measurement of the audited model.
+        unlearnings: Each unlearning with its measurement, in order of execution; the measurement is None if it is
+            missing.
+        run_name: Name of the run.
+        options: What to show, and the gate.
 
     Raises:
-        UsageError: The baseline is about other canaries.
-        RunDirectoryError: The measurement before lacks a canary, or ``shown`` is not a measured unlearning.
+        UsageError: The baseline is of different canaries.
+        RunDirectoryError: The measurement before unlearning lacks a canary, or the unlearning to show was not measured.
     """
-    masker = Masker(canary_set, reveal_secrets)
-    chosen = _chosen(unlearnings, shown)
+    masker = Masker(canary_set, options.reveal_secrets)
+    chosen = _chosen(unlearnings, options.shown)
     after = chosen[1] if chosen else None
     records = {record.name: record for record, _ in unlearnings}
     targeted = lineage.targeted(chosen[0], records) if chosen else set()
     before_states = _states(canary_set, before, masker, None)
     if missing := [canary.id for canary in canary_set.inserted if canary.id not in before_states]:
         raise RunDirectoryError(
-            f"measurement {before.model!r} lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
+            f"measurement '{before.model}' lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
         )
     after_states = _states(canary_set, after, masker, before_states) if after else {}
     templates = _templates(canary_set, before, after, masker)
@@ -107,7 +141,7 @@ def build_summary(
             id=canary.id,
             template=places[canary.template],
             secret=masker.secret(canary),
-            masked=canary.masked and not reveal_secrets,
+            masked=canary.masked and not options.reveal_secrets,
             located=canary.origin == "located",
             repetitions=canary.repetitions,
             space_bits=templates[places[canary.template]].space_bits,
@@ -118,33 +152,26 @@ def build_summary(
         for canary in canary_set.inserted
     ]
     canaries.sort(key=_worst_first)
+    run = _Run(canary_set, masker, before_states, records, has_heldout=manifest.corpus.heldout_characters > 0)
     methods = tuple(
-        _method(
-            record,
-            measurement,
-            canary_set,
-            masker,
-            before_states,
-            records,
-            has_heldout=manifest.corpus.heldout_characters > 0,
-            is_shown=chosen is not None and record is chosen[0],
-        )
+        _method(run, record, measurement, is_shown=chosen is not None and record is chosen[0])
         for record, measurement in unlearnings
     )
     method = next((m for m in methods if m.shown), None)
     calibration = _calibration(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states, before)) or Verdict.INCONCLUSIVE
     curves = memorization(before, after, list(places))
+    baseline = options.baseline
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
-    gate = judge_gate(fail_above, baseline, canaries, [template.text for template in templates], verdict)
+    gate = judge_gate(options.fail_above, baseline, canaries, [template.text for template in templates], verdict)
     canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
     return Summary(
         run=masker.text(well_formed(run_name)),
         unlearned=after is not None,
         masked=sum(canary.masked for canary in canaries),
-        revealed=sum(canary.masked for canary in canary_set.inserted) if reveal_secrets else 0,
-        reveal_secrets=reveal_secrets,
+        revealed=sum(canary.masked for canary in canary_set.inserted) if options.reveal_secrets else 0,
+        reveal_secrets=options.reveal_secrets,
         overall=Overall(
             verdict=verdict,
             headline=words.headline(verdict, canaries, calibration, method) + headline_addition(method),
@@ -158,7 +185,7 @@ def build_summary(
         audited=words.audited(manifest, canary_set, model_record, before, masker),
         templates=templates,
         canaries=tuple(canaries),
-        prompts=prompt_figures(after if after and after.prompts else before, places, masker, prompt_texts or {}),
+        prompts=prompt_figures(after if after and after.prompts else before, places, masker, options.prompt_texts),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
         calibration_before=_calibration(before, masker),
         calibration_after=_calibration(after, masker) if after else None,
@@ -170,7 +197,7 @@ def build_summary(
 
 
 def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningRecord, Measurement] | None:
-    """Return the unlearning that is the "after" of the page."""
+    """Return the unlearning that the report shows as "after"."""
     measured = [(record, measurement) for record, measurement in unlearnings if measurement is not None]
     if shown is None:
         about = main_result([record for record, _ in measured])
@@ -197,7 +224,7 @@ def _worst_first(canary: CanarySummary) -> tuple[int, float, float, float, str]:
 def _states(
     canary_set: CanarySet, measurement: Measurement, masker: Masker, earlier: dict[str, CanaryState] | None
 ) -> dict[str, CanaryState]:
-    """Return the state of every inserted canary that was measured, by id."""
+    """Return the state of each measured inserted canary, by id."""
     inserted = {canary.id: canary for canary in canary_set.inserted}
     calibrated = measurement.calibration is None or measurement.calibration.passed
     return {
@@ -215,17 +242,17 @@ def _state(
     exposure = ExposureFigure.model_validate(measured.exposure.model_dump())
     drop = None
     if earlier and earlier.exposure.bits is not None and exposure.bits is not None:
-        drop = round(earlier.exposure.bits - exposure.bits, 5)  # A fall by one bit is one, whatever the digits cut off.
-    found, known = measured.exposure, exposure.low is not None and exposure.high is not None
+        drop = round(earlier.exposure.bits - exposure.bits, 5)  # Rounding must not turn a fall by one bit into less.
+    unrounded, known = measured.exposure, exposure.low is not None and exposure.high is not None
     estimate = measured.estimates.get(measured.exposure.method)
     worst = worst_figure(measured, masker)
     if earlier and earlier.worst_case and worst and worst.calibrated_bits is not None:
         drop = round((earlier.worst_case.calibrated_bits or 0.0) - worst.calibrated_bits, 5)
     verdict, reason = judge_canary(
         Evidence(
-            # Unrounded: where the space is small, rank 2 lies on the border itself.
-            low=found.low if known else None,
-            high=found.high if known else None,
+            # Unrounded: in a small space, rank 2 lies exactly on the limit.
+            low=unrounded.low if known else None,
+            high=unrounded.high if known else None,
             space_bits=measured.space_bits,
             greedy=measured.extraction.greedy,
             trusted=estimate is None or estimate.trusted,
@@ -258,7 +285,7 @@ def _state(
 def _overall(
     states: dict[str, CanaryState], measurement: Measurement, unlearning: UnlearningRecord | None = None
 ) -> Verdict:
-    """Judge all canaries of one state and the model's quality together."""
+    """Judge all canaries of one model and its accuracy together."""
     exposures = [s.worst_case.calibrated_bits if s.worst_case else s.exposure.bits for s in states.values()]
     joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
     verdict = judge_together([s.verdict for s in states.values()], exposures, joint)
@@ -271,24 +298,15 @@ def _overall(
     return verdict
 
 
-def _method(
-    record: UnlearningRecord,
-    measurement: Measurement | None,
-    canary_set: CanarySet,
-    masker: Masker,
-    before_states: dict[str, CanaryState],
-    records: Mapping[str, UnlearningRecord],
-    *,
-    has_heldout: bool,
-    is_shown: bool,
-) -> MethodSummary:
-    after_states = _states(canary_set, measurement, masker, before_states) if measurement else {}
-    # A canary that was not measured again stays what it was: silence is no proof.
-    states = before_states | after_states
+def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None, *, is_shown: bool) -> MethodSummary:
+    masker, records = run.masker, run.records
+    after_states = _states(run.canary_set, measurement, masker, run.before_states) if measurement else {}
+    # A canary that was not measured again keeps its earlier state: a missing figure proves nothing.
+    states = run.before_states | after_states
     bits = [state.exposure.bits for state in states.values()]
-    known = [masker.told(figure) for figure in bits if figure is not None]
+    known = [masker.rounded(figure) for figure in bits if figure is not None]
     cases = [state.worst_case.bits for state in states.values() if state.worst_case]
-    worst = [masker.told(figure) for figure in cases if figure is not None]
+    worst = [masker.rounded(figure) for figure in cases if figure is not None]
     fidelity, cost = record.fidelity, record.cost
     accuracy_change = fidelity.train_accuracy_after - fidelity.train_accuracy_before
     loss_change = fidelity.heldout_loss_after - fidelity.heldout_loss_before
@@ -309,8 +327,8 @@ def _method(
         joint_pvalue=measurement.worst_cases.joint_pvalue if measurement and measurement.worst_cases else None,
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
-        heldout_loss_change_bits=loss_change if has_heldout else None,
-        fidelity=_fidelity(record, has_heldout=has_heldout),
+        heldout_loss_change_bits=loss_change if run.has_heldout else None,
+        fidelity=_fidelity(record, has_heldout=run.has_heldout),
         seconds=cost.seconds,
         retraining_seconds=cost.retraining_seconds,
         speedup=cost.speedup,
@@ -333,7 +351,7 @@ def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityL
     lines = []
     for key, name in _FIDELITY_NAMES.items():
         if key.startswith("heldout") and not has_heldout:
-            continue  # the record's zeros are no figures
+            continue  # the record's zeros are placeholders
         before, after = figures[f"{key}_before"], figures[f"{key}_after"]
         unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
         line = {"key": key, "name": name, "unit": unit, "better": better}
@@ -371,17 +389,17 @@ def _templates(
 
 
 def _distribution(template: str, measurement: Measurement, masker: Masker) -> Distribution | None:
-    """Return a template's reference distribution, or None where there is none that could be drawn."""
-    found: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
-    if found is None or not found.counts or not all(map(math.isfinite, found.edges_bits)):
+    """Return a template's reference distribution, or None if there is none to draw."""
+    references: ReferenceDistribution | None = next((r for r in measurement.references if r.template == template), None)
+    if references is None or not references.counts or not all(map(math.isfinite, references.edges_bits)):
         return None
-    fit = found.skew_normal
+    fit = references.skew_normal
     return Distribution(
-        num_references=found.num_references,
-        edges_bits=found.edges_bits,
-        counts=found.counts,
-        mean_bits=found.mean_bits,
-        standard_deviation_bits=found.standard_deviation_bits,
+        num_references=references.num_references,
+        edges_bits=references.edges_bits,
+        counts=references.counts,
+        mean_bits=references.mean_bits,
+        standard_deviation_bits=references.standard_deviation_bits,
         skew_normal=FitFigures.model_validate(fit.model_dump() | {"note": masker.text(fit.note)}) if fit else None,
         controls=tuple(
             ControlPoint(
@@ -396,10 +414,10 @@ def _distribution(template: str, measurement: Measurement, masker: Masker) -> Di
 
 
 def coarse(canary: CanarySummary) -> CanarySummary:
-    """Return a canary with its figures in tenths of a bit, for a secret that is hidden.
+    """Round a canary's figures to tenths of a bit, for a hidden secret.
 
-    Whoever has the model can list its strings in order of likelihood. An exact rank, or a log-perplexity with all its
-    digits, would then tell which of them the secret is.
+    With access to the model, anyone can list the strings in order of likelihood. An exact rank, or a log-perplexity
+    with all digits, would then identify the secret.
     """
     return canary.model_copy(
         update={
@@ -414,7 +432,7 @@ def _in_tenths(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 1)
     if isinstance(value, dict):
-        # A rounded number of guesses is no longer the rank itself; a place among the beam's completions is.
+        # A rounded number of guesses is not the exact rank; a rank in the beam search would be.
         hidden: dict[str, Any] = {"guesses_exact": False, "beam_rank": None}
         if value.get("p_value") is not None:
             hidden["p_value"] = float(f"{value['p_value']:.1g}")

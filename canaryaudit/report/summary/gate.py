@@ -1,4 +1,4 @@
-"""The gate: whether a pipeline may go on, held against a limit in bits or against an earlier report."""
+"""The gate: whether a pipeline passes, given a limit in bits or an earlier report as baseline."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdic
 from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 
 LEAST_RISE_BITS = 1.0
-"""A smaller rise is not called worse: twice as easy to guess is where it begins to matter."""
+"""A smaller rise does not count as worse. A rise by one bit halves the number of guesses."""
 
 
 class _Lenient(BaseModel):
-    """A part of an earlier report; what is compared must be there, what else there is does not matter."""
+    """A part of an earlier report: the compared fields are required, other fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -56,7 +56,7 @@ class _Overall(_Lenient):
 
 
 class EarlierReport(_Lenient):
-    """As much of an earlier ``report.json`` as a later report is held against."""
+    """The part of an earlier ``report.json`` that a later report is compared with."""
 
     schema_version: int
     run: str
@@ -70,15 +70,15 @@ def read_baseline(path: Path, output: Path) -> EarlierReport:
 
     Args:
         path: Its ``report.json``.
-        output: The file that the new report will write: another one, or the next comparison would be with itself.
+        output: The file that the new report will write. It must be a different file.
 
     Raises:
-        UsageError: It cannot be read, is no report of this version, or would be overwritten.
+        UsageError: The report cannot be read, has another version, or would be overwritten.
     """
     if path.resolve() == output.resolve():
         raise UsageError(
-            f"--fail-worse {path}: the new report would replace its own baseline; keep the baseline elsewhere, or "
-            "write the report elsewhere with -o"
+            f"--fail-worse {path}: the new report would overwrite its baseline; move the baseline, or write the report "
+            "to another directory with -o"
         )
     try:
         with path.open("rb") as file:
@@ -89,8 +89,8 @@ def read_baseline(path: Path, output: Path) -> EarlierReport:
         raise UsageError(f"--fail-worse {path}: expected the report.json of an earlier report ({error})") from error
     if baseline.schema_version != SUMMARY_VERSION:
         raise UsageError(
-            f"--fail-worse {path}: expected schema version {SUMMARY_VERSION}, got {baseline.schema_version}; make the "
-            "baseline again with this version of canaryaudit"
+            f"--fail-worse {path}: expected schema version {SUMMARY_VERSION}, got {baseline.schema_version}; recreate "
+            "the baseline with this version of canaryaudit"
         )
     return baseline
 
@@ -102,17 +102,17 @@ def judge_gate(
     templates: Sequence[str],
     verdict: Verdict,
 ) -> Gate | None:
-    """Hold every inserted canary, after unlearning if there is an after, against the limit and the baseline.
+    """Compare every inserted canary with the limit and the baseline, after unlearning if it was measured.
 
     Args:
-        fail_above: The largest exposure, in bits, that a canary may have; one that is exposed never passes.
+        fail_above: The largest exposure allowed, in bits; an exposed canary never passes.
         baseline: The earlier report.
-        canaries: With their unrounded figures.
-        templates: Text of each template, masked as in a report.
-        verdict: On all of them together.
+        canaries: The canaries, with unrounded figures.
+        templates: Text of each template, masked like in a report.
+        verdict: The verdict on all canaries together.
 
     Raises:
-        UsageError: The baseline is about other canaries.
+        UsageError: The baseline is of different canaries.
     """
     if fail_above is None and baseline is None:
         return None
@@ -135,25 +135,25 @@ def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:
         if bits is None:
             reasons.append(f"{canary.id}: exposure {when} could not be measured")
         elif bits > fail_above:
-            digits = 1 if canary.masked else 2  # A hidden secret's figures are told coarsely everywhere.
+            digits = 1 if canary.masked else 2  # A hidden secret's figures are rounded everywhere.
             reasons.append(f"{canary.id}: {bits:.{digits}f} bits {when}, above the limit of {fail_above:g}")
         elif (worst := canary.last.worst_case) and (worst.calibrated_bits or 0.0) > fail_above:
-            # Not the largest exposure itself, which chance lifts with every probe.
+            # Not the largest exposure itself: it grows by chance with the number of probes.
             reasons.append(
-                f"{canary.id}: {worst.calibrated_bits:.1f} bits {when} asked {worst.asked}, the number of probes "
-                f"allowed for, above the limit of {fail_above:g}"
+                f"{canary.id}: worst case {worst.calibrated_bits:.1f} bits {when} ({worst.asked}), corrected for the "
+                f"number of probes, above the limit of {fail_above:g}"
             )
         elif canary.last.verdict is Verdict.EXPOSED:
-            # A space of three digits has no ten bits to exceed, and its likeliest member is given away all the same.
+            # A space of three digits has fewer than ten bits, but its likeliest member is extractable all the same.
             why = canary.last.reason.removesuffix(".")
-            reasons.append(f"{canary.id}: exposed {when}, whatever the limit: {why[0].lower()}{why[1:]}")
+            reasons.append(f"{canary.id}: exposed {when}, regardless of the limit: {why[0].lower()}{why[1:]}")
     return reasons
 
 
 def _worse(
     baseline: EarlierReport, canaries: Sequence[CanarySummary], templates: Sequence[str], verdict: Verdict
 ) -> list[str]:
-    """Say what is worse than in the baseline, and more so than chance explains."""
+    """Return what is worse than in the baseline by more than chance explains."""
     now = {canary.id: canary for canary in canaries}
     then = {canary.id: canary for canary in baseline.canaries}
     common = [identifier for identifier in now if identifier in then]
@@ -161,31 +161,31 @@ def _worse(
         earlier = baseline.templates[then[identifier].template].text
         if templates[now[identifier].template] != earlier:
             raise UsageError(
-                f"--fail-worse: {identifier} stands in other words in the baseline: give the report of an audit "
+                f"--fail-worse: {identifier} has a different template in the baseline; give the report of an audit "
                 "with the same canaries"
             )
     if not common:
-        raise UsageError("--fail-worse: no canary of this run is in the baseline: give a report of the same audit")
-    reasons = [f"{identifier}: is in the baseline and not in this run" for identifier in then if identifier not in now]
-    # Among many canaries that a model never saw, some are found likelier by chance: as in the verdict on all.
-    border = math.log2(len(common) / CHANCE)
+        raise UsageError("--fail-worse: no canary of this run is in the baseline; give a report of the same audit")
+    reasons = [f"{identifier}: in the baseline, but not in this run" for identifier in then if identifier not in now]
+    # Among many unseen canaries some rank high by chance: the same correction as in the verdict on all of them.
+    limit = math.log2(len(common) / CHANCE)
     for identifier in common:
-        found, earlier_state = now[identifier].last, then[identifier].last
-        low, high = found.exposure.low, earlier_state.exposure.high
-        if found.verdict is Verdict.EXPOSED and earlier_state.verdict is not Verdict.EXPOSED:
-            reasons.append(f"{identifier}: exposed, was {WORDS[earlier_state.verdict]} in the baseline")
+        current_state, earlier_state = now[identifier].last, then[identifier].last
+        low, high = current_state.exposure.low, earlier_state.exposure.high
+        if current_state.verdict is Verdict.EXPOSED and earlier_state.verdict is not Verdict.EXPOSED:
+            reasons.append(f"{identifier}: exposed (baseline: {WORDS[earlier_state.verdict]})")
         elif low is None:
-            reasons.append(f"{identifier}: its exposure could not be measured")
-        elif high is not None and low > border and low >= high + LEAST_RISE_BITS:
-            reasons.append(f"{identifier}: at least {low:.1f} bits, was at most {high:.1f} in the baseline")
-        elif found.worst_case and earlier_state.worst_case:
-            bits, earlier_bits = found.worst_case.calibrated_bits, earlier_state.worst_case.calibrated_bits
-            if bits is not None and earlier_bits is not None and bits > max(border, earlier_bits + LEAST_RISE_BITS):
+            reasons.append(f"{identifier}: exposure could not be measured")
+        elif high is not None and low > limit and low >= high + LEAST_RISE_BITS:
+            reasons.append(f"{identifier}: at least {low:.1f} bits (baseline: at most {high:.1f})")
+        elif (worst := current_state.worst_case) and earlier_state.worst_case:
+            bits, earlier_bits = worst.calibrated_bits, earlier_state.worst_case.calibrated_bits
+            if bits is not None and earlier_bits is not None and bits > max(limit, earlier_bits + LEAST_RISE_BITS):
                 reasons.append(
-                    f"{identifier}: {bits:.1f} bits asked {found.worst_case.asked}, the number of probes allowed for, "
-                    f"was {earlier_bits:.1f} in the baseline"
+                    f"{identifier}: worst case {bits:.1f} bits ({worst.asked}), corrected for the number of probes "
+                    f"(baseline: {earlier_bits:.1f})"
                 )
     earlier_verdict = baseline.overall.verdict
     if SEVERITY_TOGETHER[verdict] < SEVERITY_TOGETHER[earlier_verdict]:
-        reasons.append(f"all together: {WORDS[verdict]}, was {WORDS[earlier_verdict]} in the baseline")
+        reasons.append(f"all canaries: {WORDS[verdict]} (baseline: {WORDS[earlier_verdict]})")
     return reasons

@@ -1,4 +1,4 @@
-"""Masking, done once, when the summary is made: what is hidden here, no format can show."""
+"""Masking, done once when the summary is built: no format can print what is hidden here."""
 
 import math
 import re
@@ -10,21 +10,21 @@ from canaryaudit.canaries.masking import HIDDEN
 from canaryaudit.canaries.template import Template
 
 _SHORTEST_RUN = 4
-"""Shorter runs of a secret stand in any text by chance; hiding them everywhere would tell more than it hides."""
+"""Shorter runs of a secret occur in any text by chance; hiding them everywhere would reveal more than it hides."""
 _LONGEST_RUN = 32
-"""No run of a long secret beyond this is shown, however long the secret is."""
+"""Longest run of a secret that is compared; a longer one is always hidden, whatever the secret's length."""
 _FIXED, _FILLED, _CHOSEN = ".", "#", "|"
-"""Marks of a completion's characters: of the template's own, of a slot's, and of a choice's word."""
+"""Marks of a completion's characters: fixed text of the template, a slot's filling, or a chosen word."""
 _STRETCH = re.compile(r"#(?:[#.]*#)?")
-"""From one slot's start to the last slot's end before a choice: what of a completion is the secret's own."""
+"""From the start of one slot to the end of the last slot before a choice: the secret part of a completion."""
 _BRACES = re.compile(r"(\{[^{}]*\})")
 
 
 class Masker:
-    """Hides the secrets that their owner gave, wherever their characters come out.
+    """Hides the secrets that their owner gave, wherever their characters appear.
 
-    Two canaries with the same words before them share one greedy completion, so that the row of a
-    generated secret would give away that of a given one: completions are masked against all of them.
+    Two canaries with the same prefix share one greedy completion, so the row of a generated secret could reveal a given
+    one. Every completion is therefore masked against all hidden secrets.
     """
 
     def __init__(self, canary_set: CanarySet, reveal_secrets: bool) -> None:
@@ -43,16 +43,16 @@ class Masker:
         template, completion = self._templates[canary.template], canary.completion
         marks = _marks(template, completion)
         if _CHOSEN in marks:
-            # Its words stand in the template for all to read: only which of them it is can be hidden.
+            # The template lists the words to choose from: only which of them was chosen can be hidden.
             self._choices.add(_folded(template.prefix))
         else:
             places = self._characters[_folded(template.prefix)]
             for place, mark in enumerate(marks):
                 if mark == _FILLED:
                     places[place].add(completion[place])
-        secret, own = _folded(completion), marks.count(_FILLED)
-        forms = {(secret[slice(*found.span())], found[0]) for found in _STRETCH.finditer(marks)}
-        forms.add(("".join(c for c, mark in zip(secret, marks, strict=True) if mark == _FILLED), _FILLED * own))
+        secret, num_filled = _folded(completion), marks.count(_FILLED)
+        forms = {(secret[slice(*stretch.span())], stretch[0]) for stretch in _STRETCH.finditer(marks)}
+        forms.add(("".join(c for c, mark in zip(secret, marks, strict=True) if mark == _FILLED), _FILLED * num_filled))
         for form, marked in forms:
             if len(form) >= _SHORTEST_RUN:
                 length = min(_LONGEST_RUN, max(_SHORTEST_RUN, math.ceil(len(form) / 2)))
@@ -60,25 +60,25 @@ class Masker:
                 self._runs[length].update(form[i : i + length] for i in starts)
 
     def secret(self, canary: Canary) -> str:
-        """Return the canary's completion, or as much of it as may be shown: its fixed characters."""
+        """Return the canary's completion, or only its fixed characters if the secret is hidden."""
         if self.reveal_secrets or not canary.masked:
             return canary.completion
-        # Built from the template alone, so that not even the length of a chosen word is told.
+        # Built from the template alone, so not even the length of a chosen word is revealed.
         return "".join(
             part if isinstance(part, str) else MASK * max([part.length, *map(len, part.words)])
             for part in self._templates[canary.template].body
         )
 
-    def told(self, bits: float) -> float:
-        """Return a figure drawn from several canaries' own, in tenths of a bit where one of them may be hidden."""
+    def rounded(self, bits: float) -> float:
+        """Return a figure aggregated over canaries, rounded to tenths of a bit if any of them is hidden."""
         return round(bits, 1) if self.hides else bits
 
     def greedy_completion(self, canary: Canary, recorded: str) -> str:
-        """Return a canary's greedy completion as it may be shown.
+        """Return a canary's greedy completion with hidden secrets masked.
 
         Args:
-            canary: Whose it is.
-            recorded: As the measurement holds it: masked, if the canary is.
+            canary: The canary.
+            recorded: The completion in the measurement, which is masked if the canary is.
         """
         template = self._templates[canary.template]
         if self.reveal_secrets:
@@ -92,11 +92,11 @@ class Masker:
         return self.text(shown)
 
     def template(self, text: str) -> str:
-        """Return a template's text with masked secrets hidden from its fixed parts."""
+        """Return a template's text with masked secrets hidden in its fixed parts."""
         return "".join(piece if piece.startswith("{") else self.text(piece) for piece in _BRACES.split(text))
 
     def text(self, text: str) -> str:
-        """Return free text with every longer run of a masked secret hidden."""
+        """Return text with every longer run of a masked secret hidden."""
         marked: set[int] = set()
         folded = _folded(text)
         for length, runs in self._runs.items():
@@ -120,10 +120,10 @@ def _marks(template: Template, completion: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return ``text`` without regard to case, character by character."""
+    """Return ``text`` in lower case, character by character, with its length unchanged."""
     return "".join(lower if len(lower := c.lower()) == 1 else c for c in text)
 
 
 def _unmasked(text: str, completion: str, filled: Sequence[bool]) -> str:
-    """Put the secret's own characters back where the measurement hid them."""
+    """Restore the secret's characters where the measurement hid them."""
     return "".join(completion[i] if c == MASK and i < len(completion) and filled[i] else c for i, c in enumerate(text))

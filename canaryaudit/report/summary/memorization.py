@@ -1,4 +1,4 @@
-"""Exposure against repetitions: what the records say of it, for the summary."""
+"""Exposure against repetitions: the records' curves, prepared for the summary."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from canaryaudit.report.schema import AttackFigures, CurveSummary, MemorizationS
 def memorization(
     before: Measurement, after: Measurement | None, templates: Sequence[str]
 ) -> MemorizationSummary | None:
-    """Return the curves; None where the canaries were all inserted equally often, or a file is too old to have them.
+    """Return the curves, or None if all canaries were inserted equally often.
 
     Args:
         before: The measurement of the model.
-        after: That of the unlearned model.
-        templates: Texts of the templates, in the summary's order.
+        after: The measurement of the unlearned model.
+        templates: The templates' texts, in the summary's order.
     """
     if not before.memorization or sum(point.repetitions > 0 for point in before.memorization[0].points) < 2:
         return None
@@ -25,9 +25,9 @@ def memorization(
         CurveSummary(
             template=places[curve.template],
             before=curve.points,
-            after=found.points if (found := later.get(curve.template)) else (),
+            after=later_curve.points if (later_curve := later.get(curve.template)) else (),
             detected_from_before=curve.detected_from,
-            detected_from_after=found.detected_from if found else None,
+            detected_from_after=later_curve.detected_from if later_curve else None,
         )
         for curve in before.memorization
         if curve.template in places
@@ -36,9 +36,9 @@ def memorization(
 
 
 def coarse_curves(curves: MemorizationSummary) -> MemorizationSummary:
-    """Return curves in tenths of a bit, for runs with hidden secrets.
+    """Round curves to tenths of a bit, for runs with hidden secrets.
 
-    A group of one hidden canary is that canary, and its p is 2 to the power of minus its exposure.
+    A group may consist of one hidden canary: its mean is that canary's exposure E, and its p-value is 2^-E.
     """
 
     def coarse(point: MemorizationPoint) -> MemorizationPoint:
@@ -63,22 +63,25 @@ def _one_digit(value: float | None) -> float | None:
 
 
 def _answer(before: Measurement, after: Measurement | None, later: MemorizationCurve | None) -> str:
-    """Say in a sentence how often a secret must occur to be remembered."""
-    told = _named(before.memorization[0].detected_from)
-    said = "The smallest number of repetitions at which the canaries are told from secrets that the model never saw: "
-    said += f"{told} before unlearning, {_named(later.detected_from)} afterwards." if later else f"{told}."
+    """Return the detection thresholds in a sentence: how often a secret must occur to be detectable."""
+    before_count = _count(before.memorization[0].detected_from)
+    counts = f"{before_count} before unlearning, {_count(later.detected_from)} after it" if later else before_count
+    answer = f"Smallest number of repetitions at which canaries are distinguishable from unseen secrets: {counts}."
     failed = [m for m in (before, after) if m and m.calibration and not m.calibration.passed]
-    return said + (" The controls failed: do not rely on this." if failed else "")
+    return answer + (" The controls failed, so this is unreliable." if failed else "")
 
 
-def _named(detected_from: int | None) -> str:
-    return "none of those tried" if detected_from is None else f"{detected_from:,}"
+def _count(detected_from: int | None) -> str:
+    return "none of those tested" if detected_from is None else f"{detected_from:,}"
 
 
-def attack(extraction: Extraction) -> AttackFigures | None:
-    """Return what guessing and sampling cost an attacker; None where the file is too old to say."""
-    if not extraction.sampling:
-        return None
+def detection_threshold(detected_from: int | None) -> str:
+    """Write the smallest number of repetitions at which canaries are detectable."""
+    return "not detectable" if detected_from is None else figures.counted(detected_from, "repetition")
+
+
+def attack(extraction: Extraction) -> AttackFigures:
+    """Return the cost of guessing and of sampling for an attacker."""
     return AttackFigures(
         guesses_low_log2=extraction.guesses_low_log2,
         guesses_high_log2=extraction.guesses_high_log2,
@@ -88,11 +91,11 @@ def attack(extraction: Extraction) -> AttackFigures | None:
     )
 
 
-def guesses_words(guesses_log2: float | None, attack: AttackFigures | None) -> str:
-    """Write a number of guesses with its interval, and say where it is the rank itself."""
-    said = figures.guesses(guesses_log2)
+def guesses_with_interval(guesses_log2: float | None, attack: AttackFigures | None) -> str:
+    """Write a number of guesses with its interval, or as exact if the rank is known."""
+    number = figures.guesses(guesses_log2)
     if attack is None:
-        return said
+        return number
     if attack.guesses_exact:
-        return f"{said} (exact)"
-    return f"{said} ({figures.guesses(attack.guesses_low_log2)} to {figures.guesses(attack.guesses_high_log2)})"
+        return f"{number} (exact)"
+    return f"{number} ({figures.guesses(attack.guesses_low_log2)} to {figures.guesses(attack.guesses_high_log2)})"

@@ -1,4 +1,4 @@
-"""Probes and worst cases: what the records say of them, masked, for the summary."""
+"""Probes and worst cases: the records' figures, masked for the summary."""
 
 from collections.abc import Mapping
 
@@ -8,30 +8,30 @@ from canaryaudit.report.schema import CanaryState, ProbeFigure, PromptFigure, Wo
 from canaryaudit.report.summary.masking import Masker
 
 PROBES_WORDS = (
-    "Every secret was also asked for in other ways: after text that precedes its template, by the template's last "
-    "words, in other words, without the template, and with part of the secret known. References that were never "
-    "inserted were asked the very same. The worst case of a canary is the way that shows most of it; p is the share "
-    "of references whose own worst case is as bad, so that the number of ways is allowed for."
+    "Probes are other ways to prompt for a secret: with preceding text, with only the end of the prefix, with reworded "
+    "prompts, without the prefix, and with part of the secret given. References, which were never inserted, are probed "
+    "in the same ways. The worst case of a canary is the probe that exposes it most. p is the share of references "
+    "whose worst case is at least as high, which corrects for the number of probes."
 )
 _ASKED = {
-    "template": "by the template's own prefix",
-    "context": "after text that precedes the prefix",
-    "truncated": "by the end of the prefix",
-    "reworded": "in other words",
+    "template": "with the template's prefix",
+    "context": "with preceding text",
+    "truncated": "with the end of the prefix",
+    "reworded": "with a reworded prompt",
     "bare": "without the prefix",
 }
 
 
 def asked(probe: ProbeName) -> str:
-    """Say how a secret was asked for."""
+    """Describe a probe."""
     family = probe.prompt.split("-")[0]
-    said = "by a prompt of yours" if family == "given" else _ASKED[family]
+    prompt = "with a given prompt" if family == "given" else _ASKED[family]
     named = "" if family == "template" else f" ({probe.prompt})"
-    return said + named + (f" with {counted(probe.known, 'character')} of it known" if probe.known else "")
+    return prompt + named + (f", given {counted(probe.known, 'character')} of the secret" if probe.known else "")
 
 
 def worst_figure(measured: CanaryMeasurement, masker: Masker) -> WorstFigure | None:
-    """Return a canary's worst case; None where only the template's own prefix was asked."""
+    """Return a canary's worst case; None without probes."""
     worst = measured.worst_case
     if worst is None:
         return None
@@ -48,10 +48,10 @@ def worst_figure(measured: CanaryMeasurement, masker: Masker) -> WorstFigure | N
 
 
 def probe_figures(measured: CanaryMeasurement, masker: Masker) -> tuple[ProbeFigure, ...] | None:
-    """Return a canary's exposure under every probe; None where there are none to show.
+    """Return a canary's exposure under every probe; None if there are none to show.
 
-    Whoever has the model can take the same forty figures of every string: in tenths of a bit they would still tell
-    which one a hidden secret is.
+    With access to the model, anyone can compute the same forty figures for every string. Even in tenths of a bit they
+    would identify a hidden secret.
     """
     if not measured.probes or (measured.masked and not masker.reveal_secrets):
         return None
@@ -64,18 +64,18 @@ def prompt_figures(
     """Return the prompts of a measurement.
 
     Args:
-        measurement: With the prompts.
+        measurement: The measurement with the prompts.
         places: Index of each template.
         masker: Hides secrets.
-        texts: Texts that the record leaves out, by template and id; shown only where secrets are revealed.
+        texts: Texts that the record omits, by template and id; shown only if secrets are revealed.
     """
-    found = []
+    prompts = []
     for prompt in measurement.prompts:
         text = prompt.text
         if text is None and masker.reveal_secrets:
             text = texts.get((prompt.template, prompt.id))
         if prompt.template in places:
-            found.append(
+            prompts.append(
                 PromptFigure(
                     template=places[prompt.template],
                     id=masker.text(prompt.id),
@@ -84,11 +84,11 @@ def prompt_figures(
                     text=None if text is None else masker.text(text),
                 )
             )
-    return tuple(found)
+    return tuple(prompts)
 
 
 def worst_words(state: CanaryState) -> str:
-    """Write a worst case in a few words: the exposure, its p-value and how it was asked."""
+    """Write a worst case in a few words: exposure, p-value and probe."""
     worst = state.worst_case
     if worst is None or worst.bits is None or worst.p_value is None:
         return ""

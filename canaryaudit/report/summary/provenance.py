@@ -1,4 +1,4 @@
-"""Where the figures come from, and the commands that repeat them."""
+"""Where the figures come from, and the commands that reproduce them."""
 
 import shlex
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRe
 from canaryaudit.report.schema import Fact, Provenance, StageLine
 from canaryaudit.report.summary.masking import Masker
 
-WITHHELD = "withheld: a short secret could be guessed from it"
+WITHHELD = "withheld: a short secret could be guessed from the hash"
 
 
 def provenance(
@@ -19,8 +19,8 @@ def provenance(
     chosen: tuple[UnlearningRecord, Measurement] | None,
     masker: Masker,
 ) -> Provenance:
-    """Gather what a second engineer needs to check the figures."""
-    # A hash of text that is known but for a short secret gives that secret away to whoever tries them all.
+    """Collect what another engineer needs to check the figures."""
+    # If only a short secret in the text is unknown, a hash of the text allows testing all candidates.
     audited_hash = WITHHELD if masker.hides else manifest.corpus.audited_sha256
     corpus_hash = WITHHELD if masker.hides_located else manifest.corpus.sha256
     facts = [
@@ -28,12 +28,12 @@ def provenance(
         ("Commit", manifest.commit or "not recorded"),
         ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
         ("Machine", ", ".join(f"{name}: {value}" for name, value in manifest.machine.items())),
-        ("SHA-256 of the corpus as read", corpus_hash),
+        ("SHA-256 of the corpus", corpus_hash),
         ("SHA-256 of the audited text", audited_hash),
         ("SHA-256 of the model before", model_record.sha256),
         *(
-            [(f"SHA-256 of {chosen[0].origin}, from which it was unlearned", chosen[0].origin_sha256)]
-            if chosen and chosen[0].origin != "before"
+            [(f"SHA-256 of {chosen[0].origin}, the model that was updated", chosen[0].origin_sha256)]
+            if chosen and not chosen[0].origin.is_trained
             else []
         ),
         *([("SHA-256 of the model after", chosen[0].model_sha256)] if chosen else []),
@@ -63,33 +63,33 @@ def provenance(
 
 def _measurement_words(measurement: Measurement) -> str:
     return (
-        f"seed {measurement.seed}, {measurement.num_references:,} references a template, {measurement.device} "
+        f"seed {measurement.seed}, {measurement.num_references:,} references per template, {measurement.device} "
         f"in {measurement.precision}, {measurement.cost.seconds:.1f} s"
     )
 
 
 def _command(argv: tuple[str, ...], masker: Masker) -> str:
-    """Write a command line as one would type it, without the directory in which the program is installed."""
+    """Write a command line without the directory in which the program is installed."""
     program, *rest = argv
     return " ".join(shlex.quote(masker.text(well_formed(word))) for word in (PurePath(program).name, *rest))
 
 
 def earlier(record: UnlearningRecord, records: Mapping[str, UnlearningRecord]) -> tuple[UnlearningRecord, ...]:
-    """Return the unlearnings whose results a record's own started from, the first one first.
+    """Return the earlier unlearnings that a result builds on, the first one first.
 
     Args:
         record: The unlearning.
-        records: All of the run's, by name.
+        records: All records of the run, by name.
     """
     links: list[UnlearningRecord] = []
-    while record.origin != "before" and (found := records.get(record.origin.removeprefix("after-"))):
-        if found in links:
+    while record.origin.unlearning is not None and (source := records.get(record.origin.unlearning)):
+        if source in links:
             break
-        links.append(found)
-        record = found
+        links.append(source)
+        record = source
     return tuple(reversed(links))
 
 
 def targeted(record: UnlearningRecord, records: Mapping[str, UnlearningRecord]) -> set[str]:
-    """Return the ids of all canaries that a result was to forget, those of earlier requests included."""
-    return {own for link in (*earlier(record, records), record) for own in link.canaries}
+    """Return the ids of all canaries that were to be unlearned, including those of earlier requests."""
+    return {canary for link in (*earlier(record, records), record) for canary in link.canaries}

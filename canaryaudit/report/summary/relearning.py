@@ -1,4 +1,4 @@
-"""Relearning attacks in words, as a table's rows and as curves beside the retrained model's."""
+"""Relearning attacks as sentences and table rows, compared with the same attacks on a retrained model."""
 
 from collections.abc import Sequence
 
@@ -9,73 +9,68 @@ from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.probes import asked
 
 ATTACK_WORDS: dict[RelearningAttack, str] = {
-    "canary-window": "one window of its own text in every batch",
+    "canary-window": "one window of the canary's text in every batch",
     "other-text": "other text only",
 }
 RELEARNING_RULE = (
-    "A secret comes back sooner than in the retrained model where, after some step of training with one window of its "
-    "own text among others, its exposure lies more than {:g} bits above the retrained model's at the same step, and "
-    "their 95 % intervals lie apart. Training on other text brings it back where its exposure gains more than {:g} "
-    "bit beyond what it gains in the retrained model, and its interval lies above that at the start."
+    "With one window of its text in every batch, a secret comes back if two conditions hold at some step. Its exposure "
+    "is more than {:g} bits above the retrained model's, and the 95 % intervals do not overlap. With other text only, "
+    "a secret comes back if it gains over {:g} bit more exposure than in the retrained model, and its interval lies "
+    "above the interval at step 0."
 )
 _UNLEARNED, _RETRAINED = "unlearned", "retrained"
 
 
 def relearning_rule(relearning: Relearning) -> str:
-    """Return the rule that attacks were judged by."""
+    """Return the rule by which attacks are judged."""
     return RELEARNING_RULE.format(relearning.canary_window_margin_bits, relearning.other_text_margin_bits)
 
 
 def relearning_sentences(relearning: Relearning, speedup: float | None) -> tuple[str, ...]:
-    """Say for each kind of attack whether secrets come back, by the worst curve of its kind.
+    """Say for each kind of attack whether secrets come back, using its worst curve.
 
     Args:
-        relearning: What was found.
-        speedup: How many times faster than training again the unlearning was; None where that is unknown.
+        relearning: The attacks' record.
+        speedup: Duration of retraining divided by that of unlearning; None if it is unknown.
     """
-    said = []
+    lines = []
     for attack in ATTACK_WORDS:
         if curves := [curve for curve in relearning.curves if curve.attack == attack]:
             worst = max(curves, key=lambda curve: (curve.comes_back, curve.excess_bits))
-            said.append(_sentence(worst, relearning, fast=speedup is not None and speedup > 1))
-    return tuple(said)
+            lines.append(_sentence(worst, relearning, fast=speedup is not None and speedup > 1))
+    return tuple(lines)
 
 
 def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> str:
     steps = figures.counted(curve.excess_step, "step")
+    training = f"after training on {ATTACK_WORDS[curve.attack]}"
     if curve.comes_back_at is not None:
         verdict = "Fast but comes back" if fast else "Comes back"
-        point, other = _at(curve.unlearned, curve.excess_step), _at(curve.retrained, curve.excess_step)
-        first = figures.counted(curve.comes_back_at, "step")
-        sooner = f", and comes back from {first} on" if curve.comes_back_at != curve.excess_step else ""
+        unlearned, retrained = _at(curve.unlearned, curve.excess_step), _at(curve.retrained, curve.excess_step)
+        since = figures.counted(curve.comes_back_at, "step")
+        onset = "" if curve.comes_back_at == curve.excess_step else f" It first exceeds the limit after {since}."
         return (
-            f"{verdict}: trained further on {ATTACK_WORDS[curve.attack]}, {named(curve)} has {point.exposure.bits:.1f} "
-            f"bits after {steps}, where the model retrained on corrected text has {other.exposure.bits:.1f}{sooner}."
+            f"{verdict}: {training}, {named(curve)} reaches {unlearned.exposure.bits:.1f} bits after {steps} "
+            f"(retrained model: {retrained.exposure.bits:.1f}).{onset}"
         )
     if curve.attack == "canary-window":
         margin = relearning.canary_window_margin_bits
-        close = "the intervals overlap" if curve.excess_bits > margin else f"{margin:g} would be too many"
-        where = f"at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({close})"
+        reason = "the intervals overlap" if curve.excess_bits > margin else f"limit: {margin:g}"
+        position = f"is at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({reason})"
         if curve.excess_bits < 0:
-            where = f"at least {figures.decimal(-curve.excess_bits)} bits below it at every step"
-        return (
-            f"Does not come back sooner than in the retrained model: trained further on {ATTACK_WORDS[curve.attack]}, "
-            f"{named(curve)} lies {where}."
-        )
-    gains = (
-        f"{named(curve)} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits beyond what it gains in the "
-        "retrained model"
+            position = f"is at least {figures.decimal(-curve.excess_bits)} bits below it at every step"
+        return f"Comes back no faster than in the retrained model: {training}, {named(curve)} {position}."
+    gain = (
+        f"{named(curve)} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits more than in the retrained "
+        "model"
     )
     if curve.excess_bits > relearning.other_text_margin_bits:
-        return (
-            f"Not shown to come back: trained further on {ATTACK_WORDS[curve.attack]}, {gains}, after {steps} (its "
-            "interval and that at the start overlap)."
-        )
-    return f"Training further on other text brings nothing back: {gains}."
+        return f"Not shown to come back: {training}, {gain}, after {steps} (overlaps with the interval at step 0)."
+    return f"Training on other text brings nothing back: {gain}."
 
 
 def named(curve: RelearningCurve) -> str:
-    """Name a curve's canary, and how it was asked where that is not by its template's own prefix."""
+    """Return a curve's canary, and its probe unless that is the template's prefix."""
     if curve.probe is None or curve.retrained_probe is None:
         return curve.canary
     other = "" if curve.retrained_probe == curve.probe else f"; the retrained model {asked(curve.retrained_probe)}"
@@ -87,7 +82,7 @@ def _at(points: Sequence[RelearningPoint], step: int) -> RelearningPoint:
 
 
 def masked_relearning(relearning: Relearning | None, masker: Masker) -> Relearning | None:
-    """Return a record with whatever its user named hidden where it tells a secret; ranks are rounded then."""
+    """Mask secrets in the name that a user gave, and round ranks if any secret is hidden."""
     if relearning is None:
         return None
     curves = tuple(map(_coarse, relearning.curves)) if masker.hides else relearning.curves
@@ -95,7 +90,7 @@ def masked_relearning(relearning: Relearning | None, masker: Masker) -> Relearni
 
 
 def _coarse(curve: RelearningCurve) -> RelearningCurve:
-    """Round to tenths of a bit: with the model at hand, an exact rank would tell the secret."""
+    """Round to tenths of a bit: with access to the model, an exact rank would identify the secret."""
 
     def rounded(points: Sequence[RelearningPoint]) -> tuple[RelearningPoint, ...]:
         return tuple(
@@ -120,14 +115,14 @@ def _coarse(curve: RelearningCurve) -> RelearningCurve:
 
 
 def headline_addition(method: MethodSummary | None) -> str:
-    """Return what the page's headline must add where secrets come back; empty otherwise."""
+    """Return the headline's second sentence if secrets come back, and otherwise nothing."""
     if method is None or method.relearning is None or not method.relearning.comes_back:
         return ""
     fast = method.speedup is not None and method.speedup > 1
     return (
-        " Fast but comes back: training further restores it."
+        " Fast but comes back: further training restores a secret."
         if fast
-        else " It comes back when the model is trained further."
+        else " But further training restores a secret."
     )
 
 
@@ -136,7 +131,7 @@ def relearning_verdict(method: MethodSummary) -> str:
     if method.relearning is None:
         return "not attacked"
     if not method.relearning.comes_back:
-        return "no sooner than in the retrained model"
+        return "comes back no faster than in the retrained model"
     return "fast but comes back" if method.speedup is not None and method.speedup > 1 else "comes back"
 
 
@@ -150,9 +145,9 @@ def relearning_rows(relearning: Relearning) -> list[list[str]]:
 
 
 def relearning_facts(relearning: Relearning) -> str:
-    """Say how the attack was made."""
+    """Describe the settings of the attack."""
     return (
         f"{relearning.optimizer}, learning rate {relearning.learning_rate:g}, {relearning.batch_size} windows of "
-        f"{relearning.window} characters a step, seed {relearning.seed}; the very same batches for the "
-        f"model trained again on corrected text ({relearning.retrained_name}). References are drawn afresh each time."
+        f"{relearning.window} characters per step, seed {relearning.seed}. The model retrained on corrected text "
+        f"({relearning.retrained_name}) gets the same batches. References are redrawn for each measurement."
     )

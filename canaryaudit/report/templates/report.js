@@ -1,5 +1,5 @@
-// Figures' marks speak when pointed at, touched, or stepped through with the arrow keys. Their words are the picture's
-// own (aria-label); without this script everything is there but this.
+// Show a tooltip for the marks of a figure on hover, on touch, or with the arrow keys. Its text is the mark's
+// aria-label. Without this script the page only lacks these tooltips.
 (() => {
   "use strict";
   const REACH = 14; // pixels
@@ -31,8 +31,8 @@
       let best = null, least = [REACH, Infinity];
       for (const mark of marks()) {
         const box = mark.getBoundingClientRect();
-        const found = [away(box, event.clientX, event.clientY), box.width * box.height];
-        if (found[0] < least[0] || (found[0] === least[0] && found[1] <= least[1])) [best, least] = [mark, found];
+        const distance = [away(box, event.clientX, event.clientY), box.width * box.height];
+        if (distance[0] < least[0] || (distance[0] === least[0] && distance[1] <= least[1])) [best, least] = [mark, distance];
       }
       if (best) show(best); else hide();
     };

@@ -1,45 +1,109 @@
-"""The update of all layers: preconditioned steps, or damped Gauss-Newton steps."""
+"""The update of all layers: L-BFGS from the stored curvature, or damped Gauss-Newton steps."""
 
-from canaryaudit.errors import Inconclusive
+import time
+from dataclasses import replace
+
+import torch
+
+from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.models.char_lstm import differentiable
+from canaryaudit.unlearning.all_layers.everywhere import RETAINED_WEIGHT, EverywhereProblem
 from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS, STEPS, gauss_newton
+from canaryaudit.unlearning.all_layers.lbfgs import minimize
 from canaryaudit.unlearning.all_layers.objective import AllLayersProblem
-from canaryaudit.unlearning.all_layers.preconditioned_adam import PreconditionedProblem, take_steps
-from canaryaudit.unlearning.curvature.kronecker import KRONECKER_STEPS, KroneckerSolver
-from canaryaudit.unlearning.curvature.solvers import Solver
+from canaryaudit.unlearning.all_layers.recall import remembered_canaries
+from canaryaudit.unlearning.curvature.kronecker import InverseRoot
+from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.replacement import Replacement
 
+ITERATIONS, TOLERANCE = 40, 0.12
+"""Steps at most, and the objective at which they end."""
+FORWARD_PASSES = 7.0
+"""What a step costs: a gradient, a trial and two products with the curvature, in forward passes over its text."""
+DAMPING = 5e-4
+"""lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free."""
+
 
 def update_all_layers(given: MethodInput, replacement: Replacement) -> MethodResult:
-    """Take preconditioned steps over all layers, or Gauss-Newton steps.
+    """Minimize the default's objective from the stored curvature, or take Gauss-Newton steps.
 
     Args:
         given: The copy to change, and what may be used.
         replacement: What takes the secrets' place.
 
     Raises:
-        Inconclusive: No Gauss-Newton step serves the corrected text.
+        UnlearningError: No curvature, or no decoys, for the solver that needs both.
+        Inconclusive: No step serves the corrected text.
     """
-    config = given.config
+    if given.config.solver == "kronecker":
+        return _minimize_everywhere(given, replacement)
     common = (given.model, given.data.train, given.places, replacement, given.retained)
-    if config.solver == "adam":
-        rows = PreconditionedProblem(*common, precision=config.precision, rng=given.rng)
-        with differentiable(given.updated):
-            taken = take_steps(given.updated, rows, given.progress)
-        return MethodResult(list(taken.steps), taken.symbols / config.window, 0)
-    problem = AllLayersProblem(*common, window=config.window, rng=given.rng)
-    solver: Solver
-    if config.solver == "kronecker" and given.curvature:
-        solver, steps = KroneckerSolver(given.curvature, problem.retained_weight), KRONECKER_STEPS
-    else:
-        solver, steps = SOLVERS[config.solver](), STEPS
+    problem = AllLayersProblem(*common, window=given.config.window, rng=given.rng)
     with differentiable(given.updated):
-        done = gauss_newton(given.updated, problem, solver, config.max_fidelity_drop, given.progress, steps)
+        done = gauss_newton(
+            given.updated,
+            problem,
+            SOLVERS[given.config.solver](),
+            given.config.max_fidelity_drop,
+            given.progress,
+            STEPS,
+        )
     if not any(step.step_norm for step in done.steps):
         states = ", ".join(dict.fromkeys(step.note for step in done.steps if step.note)) or "no descent"
         raise Inconclusive(
-            f"no second-order step over all layers serves the corrected text within the fidelity limit ({states}): "
-            "nothing was saved; use --scope final-layer, or --solver cg"
+            f"no second-order step over all layers lowers the loss within the fidelity limit ({states}): nothing was "
+            "saved; use --scope final-layer, or --solver cg"
         )
-    return MethodResult(list(done.steps), done.gradients / config.window, done.products)
+    return MethodResult(list(done.steps), done.gradients / given.config.window, done.products)
+
+
+def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> MethodResult:
+    curvature = given.curvature
+    if curvature is None or not isinstance(replacement, Decoys):
+        raise UnlearningError("the solver kronecker needs a stored curvature, and decoys: use cg")
+    known = remembered_canaries(given)
+    names = {place.canary.id for place in given.places}
+    notes: tuple[str, ...] = ()
+    if alone := len(names - known):
+        notes = (f"left alone, since the model ranks them like fresh draws: {alone} of {len(names)} secrets",)
+        given.progress.info(f"{notes[0][0].upper()}{notes[0][1:]}.")
+    if not known:
+        return MethodResult([], 0.0, 0, notes)
+    given = replace(given, places=[place for place in given.places if place.canary.id in known])
+    started = time.perf_counter()
+    problem = EverywhereProblem(given, replacement)
+    with torch.no_grad():
+        problem.objective(given.updated)
+    seconds = (time.perf_counter() - started) * FORWARD_PASSES * ITERATIONS
+    notes += _beside_retraining(given, seconds)
+    kind = torch.bfloat16 if given.config.precision == "bf16" else torch.float32
+    root = InverseRoot(curvature, given.model, RETAINED_WEIGHT, DAMPING, kind)
+    with differentiable(given.updated):
+        done = minimize(
+            list(given.updated.parameters()),
+            lambda: problem.objective(given.updated),
+            root,
+            given.progress,
+            iterations=ITERATIONS,
+            tolerance=TOLERANCE,
+        )
+    if not done.steps:
+        raise Inconclusive(
+            "no step over all layers makes the secrets more like decoys: nothing was saved; use --scope final-layer"
+        )
+    gradients = problem.symbols * done.gradients / given.config.window
+    return MethodResult(list(done.steps), gradients, done.solves, notes)
+
+
+def _beside_retraining(given: MethodInput, seconds: float) -> tuple[str, ...]:
+    """Say what the update will take at most beside retraining; return a note where retraining is the better answer."""
+    other = given.retraining_seconds
+    if not other:
+        return ()
+    given.progress.info(f"The update will take at most some {seconds:.0f} s; retraining takes {other:.0f} s.")
+    if seconds < other:
+        return ()
+    note = f"retraining is the better answer: it takes {other:.0f} s, and this update may take {seconds:.0f} s"
+    given.progress.warn(f"{note[0].upper()}{note[1:]}. Use --method retrain.")
+    return (note,)

@@ -5,15 +5,12 @@ chosen secrets is replaced; they are evaluated, measured and recorded like every
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
@@ -21,6 +18,7 @@ from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.ensemble import Ensemble
+from canaryaudit.plan import DEFAULT_SHARDS, ReplacementSettings, Shards
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Baseline, TrainingRecord, UnlearningCost
 from canaryaudit.training.config import TrainingConfig
@@ -60,18 +58,13 @@ DECOYS_COMPARED = 256
 their standard deviation."""
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(ReplacementSettings):
     """How to unlearn by training; checked when made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    # The seed is of the replacements; the training's own is that of the original model.
     method: Baseline
-    replacement: str = "decoys"
-    shards: int = Field(default=5, ge=2, le=100)
+    shards: Shards = DEFAULT_SHARDS
     """For ``sisa``: parts that the text is trained in."""
-    max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
-    """Of the replacements; the training's own seed is that of the original model."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of evaluations; training has the original's."""
 
@@ -97,7 +90,7 @@ def training_of(record: TrainingRecord, device: torch.device) -> TrainingConfig:
     """Return the configuration that made a model, to be run again on ``device``."""
     return TrainingConfig.model_validate(
         {name: getattr(record, name) for name in TrainingConfig.model_fields if hasattr(record, name)}
-        | {"epochs": record.planned_epochs or record.epochs, "device": device.type}
+        | {"epochs": record.planned_epochs, "device": device.type}
     )
 
 
@@ -107,7 +100,6 @@ def unlearn_by_training(
     canary_set: CanarySet,
     config: BaselineConfig,
     workplace: Workplace,
-    atomically: Callable[[Path], AbstractContextManager[Path]],
     progress: ProgressReporter,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> UnlearningResult:
@@ -119,7 +111,6 @@ def unlearn_by_training(
         canary_set: All canaries of the run.
         config: How to unlearn.
         workplace: Where trainings keep what they go on from.
-        atomically: Context manager that gives a temporary path and moves it into place.
         progress: Told of progress.
         processes: Who trains.
 
@@ -131,7 +122,7 @@ def unlearn_by_training(
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
     if absent := [canary.id for canary in canaries if not canary.places]:
         raise UnlearningError(
-            f"{absent[0]} stands nowhere in the text: give the id of an inserted canary with --canary"
+            f"{absent[0]} does not occur in the text: give the id of an inserted canary with --canary"
         )
     vocabulary = Vocabulary(original.model.architecture.vocabulary)
     places = occurrences(canaries, canary_set.corpus_symbols, vocabulary)
@@ -141,7 +132,7 @@ def unlearn_by_training(
         canary_set.inserted,
         parse_replacement(config.replacement, vocabulary, LSTMLanguageModel(original.model), places),
         config,
-        ShardTrainer(vocabulary.symbols, original.training, workplace, atomically, progress, processes),
+        ShardTrainer(vocabulary.symbols, original.training, workplace, progress, processes),
         evaluations(original.model, original.data, config.precision),
         progress,
     )
@@ -180,7 +171,7 @@ class _Request:
             seconds, gradients = seconds + record.seconds, gradients + passes_over_windows(record)
             after = evaluations(model, self.original.data, config.precision)
         if top_ups:
-            notes.append(f"{top_ups} more epochs at a low learning rate, to come to the original's accuracy")
+            notes.append(f"{top_ups} extra epochs at a low learning rate, to reach the original accuracy")
         check_fidelity(self.before, after, config.max_fidelity_drop, "the retrained model")
         return self._unlearned(model, after, seconds, gradients, notes)
 
@@ -200,14 +191,15 @@ class _Request:
             seconds += record.seconds + time.perf_counter() - started
             gradients += passes_over_windows(record)
             self.progress.info(
-                f"Fine-tuned for {epoch} of at most {MOST_EPOCHS} epochs: the secrets stand {score:.1f} standard "
-                "deviations below fresh draws."
+                f"Fine-tuned for {epoch} of at most {MOST_EPOCHS} epochs: the secrets' log-perplexity is {score:.1f} "
+                "standard deviations below random draws."
             )
             if score <= 1:
                 break
-        stopped = "where" if score <= 1 else "at the most allowed, where"
+        limit = "" if score <= 1 else ", the maximum"
         notes = [
-            f"stopped after {epoch} epochs, {stopped} the secrets stood {score:.1f} standard deviations below decoys"
+            f"stopped after {epoch} epochs{limit}: the secrets' log-perplexity was {score:.1f} standard deviations "
+            "below random draws"
         ]
         after, scaling = keep_within_limit(
             model,
@@ -249,9 +241,9 @@ class _Request:
         check_fidelity(self.before, after, config.max_fidelity_drop, what, advice)
         loss = f" and held-out loss {whole[1].loss_bits:.3f} bits" if len(data.heldout) else ""
         notes = [
-            f"{len(affected)} of {config.shards} shards were trained again",
-            f"before the request the {config.shards} shards together had accuracy {whole[0].accuracy:.4f} on training "
-            f"text outside the secrets{loss}",
+            f"{len(affected)} of {config.shards} shards were retrained",
+            f"before the request, the ensemble of {config.shards} shards had accuracy {whole[0].accuracy:.4f} on "
+            f"training text outside the secrets{loss}",
         ]
         result = self._unlearned(
             ensemble,

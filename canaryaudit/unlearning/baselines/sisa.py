@@ -4,8 +4,7 @@ Source: Bourtoule et al. 2021, *Machine Unlearning*, IEEE S&P (sharded, isolated
 without slices).
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +13,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.canaries.template import Template
 from canaryaudit.distributed import ProcessGroup
 from canaryaudit.errors import Damaged, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
@@ -80,7 +78,7 @@ def shard_bounds(
     """
     inside = np.zeros(len(text) + 1, dtype=bool)
     for canary in canaries:
-        length = len(Template.parse(canary.template).fill(canary.completion))
+        length = len(canary.parsed_template.fill(canary.completion))
         for place in canary.places:
             inside[place + 1 : place + length] = True
     breaks = text[:-1] == newline if newline >= 0 else np.ones(len(text) - 1, dtype=bool)
@@ -91,8 +89,8 @@ def shard_bounds(
     least = 2 * window + 2
     if (shortest := min(end - start for start, end in bounds)) < least:
         raise UnlearningError(
-            f"of {shards} shards of a text of {len(text):,} characters one has {max(0, shortest):,}: expected at "
-            f"least {least:,} to train on; use fewer --shards"
+            f"the shortest of {shards} shards of {len(text):,} characters has {max(0, shortest):,}: expected at least "
+            f"{least:,}; use fewer --shards"
         )
     return bounds
 
@@ -110,7 +108,6 @@ class ShardTrainer:
         vocabulary: The symbols by id.
         config: How the original was trained.
         workplace: Where trainings keep what they go on from.
-        atomically: Context manager that gives a temporary path and moves it into place.
         progress: Told of progress.
         processes: Who trains.
     """
@@ -118,7 +115,6 @@ class ShardTrainer:
     vocabulary: str
     config: TrainingConfig
     workplace: Workplace
-    atomically: Callable[[Path], AbstractContextManager[Path]]
     progress: ProgressReporter
     processes: ProcessGroup
 
@@ -136,7 +132,7 @@ class ShardTrainer:
         """
         config = self.config.model_copy(update={"seed": self.config.seed + index})
         path = self.workplace(index, corrected=corrected)
-        file = CheckpointFile(path, self.atomically, training_key(data, self.vocabulary, config))
+        file = CheckpointFile(path, training_key(data, self.vocabulary, config))
         try:
             if (found := file.load()) is not None:
                 model = new_model(self.vocabulary, config, data.train.device)
@@ -144,7 +140,7 @@ class ShardTrainer:
                 model.load_state_dict(found[0])
                 return Shard(model.eval(), facts.seconds, facts.gradients)
         except (Damaged, ValueError, RuntimeError):  # the last where the weights are another model's
-            self.progress.info(f"The shard {path.name} is damaged; it is trained anew.")
+            self.progress.info(f"The shard {path.name} is damaged; retraining it.")
         self.progress.info(f"Training shard {index + 1}{' again, without the secrets' if corrected else ''}.")
         model, record = self._trained(data, config)
         made = ShardFacts(seconds=record.seconds, gradients=passes_over_windows(record))
@@ -153,7 +149,7 @@ class ShardTrainer:
 
     def _trained(self, data: TrainingData, config: TrainingConfig) -> tuple[CharLSTM, TrainingRecord]:
         workplace = self.workplace()
-        return train(data, self.vocabulary, config, self.progress, workplace, self.atomically, processes=self.processes)
+        return train(data, self.vocabulary, config, self.progress, workplace, processes=self.processes)
 
 
 def passes_over_windows(record: TrainingRecord) -> float:

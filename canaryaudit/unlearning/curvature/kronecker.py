@@ -17,7 +17,6 @@ Labels are drawn from the model's own predictions: F is the Fisher matrix, which
 matrix. Curvature between layers is left out.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,14 +26,11 @@ from torch import Tensor, nn
 from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.unlearning.curvature.solvers import LinearMap, Solution, Status
 
 BATCH = 32
 """Windows read at a time: some 300 MB for the 3.3 M-parameter model."""
-KRONECKER_STEPS = 8
-"""A step has one product where conjugate gradients alone spend nine, and goes about as far."""
-WINDOWS = 512
-"""Windows of text that are read: a third of *Alice*, in a tenth of the processor time that training takes."""
+WINDOWS = 256
+"""Windows of text that are read: a sixth of *Alice*."""
 _PARTS = ("left", "right", "values")
 
 
@@ -132,38 +128,47 @@ class KroneckerCurvature:
         )
 
 
-@dataclass(frozen=True)
-class KroneckerSolver:
-    """The stored curvature's inverse in the place of the matrix's own, and one product with the matrix: see ``Solver``.
+class InverseRoot:
+    """R with R R' = (scale F + damping I)^-1: what turns the curvature into a choice of coordinates.
 
-    x = alpha d with d = (w F + lambda I)^-1 b and alpha = d'b / d'(A + lambda I)d, the length that serves A best: the
-    first iteration of conjugate gradients that the stored inverse preconditions. The same product tells the residual.
+    In these coordinates weights move freely along what the text does not depend on, and hardly along the rest.
 
-    Attributes:
-        curvature: F.
-        weight: w, positions of text that A is a sum over.
-        tolerance: Relative residual that counts as a solution.
+    Args:
+        curvature: F, layer by layer.
+        model: The model that it belongs to.
+        scale: Positions of text that the objective weighs as much as F does one.
+        damping: lambda.
+        kind: Of the eigenvectors in products: bfloat16 where that is fast.
     """
 
-    curvature: KroneckerCurvature
-    weight: float
-    tolerance: float = 0.1
+    def __init__(
+        self, curvature: KroneckerCurvature, model: CharLSTM, scale: float, damping: float, kind: torch.dtype
+    ) -> None:
+        if not damping > 0:
+            raise UnlearningError(f"a stored curvature may be singular: expected a damping over 0, got {damping}")
+        self.damping, self._widths = damping, widths_of(model)
+        self._roots = {name: (scale * own.values + damping).rsqrt() for name, own in curvature.blocks.items()}
+        self._sides = {name: (own.left.to(kind), own.right.to(kind)) for name, own in curvature.blocks.items()}
 
-    def solve(self, product: LinearMap, right: Tensor, damping: float = 0.0) -> Solution:
-        """Solve (A + lambda I) x = b, as far as one product goes; see ``Solver``."""
-        size = float(right.norm())
-        if size == 0:
-            return Solution(torch.zeros_like(right), 0.0, 0, math.inf, "converged", damping)
-        direction = self.curvature.inverse_product(right, damping / self.weight)
-        image = product(direction) + damping * direction
-        along = float((direction * image).sum())
-        smallest = along / float((direction * direction).sum())
-        if not along > 0:
-            return Solution(torch.zeros_like(right), 1.0, 1, smallest, "indefinite", damping, 1)
-        length = float((direction * right).sum()) / along
-        residual = float((right - length * image).norm()) / size
-        status: Status = "converged" if residual <= self.tolerance else "stopped"
-        return Solution(length * direction, residual, 1, smallest, status, damping, 1)
+    @torch.no_grad()
+    def transposed(self, gradient: Tensor) -> Tensor:
+        """Return R' g of a gradient in the order of the model's parameters, shape (N,) -> (N,)."""
+        matrices, parts = as_matrices(gradient, self._widths), []
+        for name, (left, right) in self._sides.items():
+            turned = left.T @ (matrices[name].to(left.dtype) @ right)
+            parts.append((turned.to(gradient.dtype) * self._roots[name]).reshape(-1))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def apply(self, coordinates: Tensor) -> Tensor:
+        """Return R u in the order of the model's parameters, shape (N,) -> (N,)."""
+        matrices, first = {}, 0
+        for name, (left, right) in self._sides.items():
+            root = self._roots[name]
+            own = coordinates[first : first + root.numel()].view_as(root) * root
+            first += root.numel()
+            matrices[name] = (left @ own.to(left.dtype) @ right.T).to(coordinates.dtype)
+        return as_vector(matrices, self._widths)
 
 
 def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: ProgressReporter) -> KroneckerCurvature:
@@ -187,10 +192,7 @@ def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: P
     values: dict[str, Tensor] = {}
     for index, batch in enumerate((*batches, *batches)):
         if index == len(batches):
-            bases = {
-                name: (torch.linalg.eigh(left)[1], torch.linalg.eigh(right)[1])
-                for name, (left, right) in factors.items()
-            }
+            bases = {name: (_eigenvectors(left), _eigenvectors(right)) for name, (left, right) in factors.items()}
             factors.clear()
         for name, sides in sides_of(model, batch, generator).items():
             if not bases:
@@ -206,6 +208,16 @@ def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: P
                     total.addcmul_(whole, whole, value=1 / windows.numel())
         progress.update("curvature", index + 1, 2 * len(batches))
     return KroneckerCurvature(model, {name: KroneckerBlock(*bases[name], values[name]) for name in values})
+
+
+def _eigenvectors(factor: Tensor) -> Tensor:
+    """Return a factor's eigenvectors as the columns of a matrix, row after row in memory.
+
+    LAPACK returns them column after column, and a file holds rows. Matrix products round otherwise for another order in
+    memory, on some processors and for some sizes: a curvature read from its file would give other steps than a new one.
+    """
+    vectors: Tensor = torch.linalg.eigh(factor)[1].contiguous()
+    return vectors
 
 
 def sides_of(model: CharLSTM, windows: Tensor, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:

@@ -44,13 +44,13 @@ def update_final_layer(given: MethodInput, replacement: Replacement) -> MethodRe
     steps = [step for _, minimum in rounds for step in minimum.steps]
     if not any(step.step_norm for step in steps):
         raise Inconclusive(
-            "no second-order step serves the corrected text: nothing was saved; this model knows no more of the "
-            "secrets than the replacement says, or use --method first-order"
+            "no second-order step lowers the loss: nothing was saved; the model may not have memorized the secrets, or "
+            "try --method first-order"
         )
     write_columns(given.updated, active, rounds[-1][1].columns)
     notes = []
     if not all(minimum.converged for _, minimum in rounds):
-        notes.append(f"the minimization stopped at its limit of {MAX_STEPS} steps before it had converged")
+        notes.append(f"the minimization stopped after {MAX_STEPS} steps without convergence")
     read = sum(len(part.weights) * len(minimum.steps) for part, minimum in rounds)
     products = sum(minimum.products for _, minimum in rounds)
     return MethodResult(steps, read / given.config.window, products, tuple(notes))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from canaryaudit.exposure import calibrate
+from canaryaudit.exposure.estimators import calibrate
 
 
 def uniform_ranks(count: int, seed: int, size: int = 10**6) -> np.ndarray:

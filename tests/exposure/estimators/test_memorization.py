@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import memorization_curve
+from canaryaudit.exposure.estimators import memorization_curve
 from canaryaudit.exposure.estimators.memorization import holm, mean_interval, share_interval
 from canaryaudit.records import MemorizationCurve
 from canaryaudit.stats import exposure_sum_pvalue
@@ -36,12 +36,12 @@ def capped(rng: np.random.Generator, number: int) -> np.ndarray:
 def curve(repetitions: list[int], bits: list[float], space: float = SPACE, spread: float = 0.0) -> MemorizationCurve:
     figures, spaces = np.array(bits), np.full(len(bits), space)
     return memorization_curve(
-        np.array(repetitions),
+        repetitions,
         figures,
-        np.maximum(figures - spread, 0),
-        np.minimum(figures + spread, spaces),
         spaces,
         figures == spaces,
+        low=np.maximum(figures - spread, 0),
+        high=np.minimum(figures + spread, spaces),
     )
 
 
@@ -159,7 +159,7 @@ def test_pvalues_are_corrected_step_by_step() -> None:
 def test_the_smallest_number_of_repetitions_that_is_told_is_the_answer() -> None:
     found = curve([0] * 4 + [1] * 3 + [4] * 3 + [16] * 3, [1.0] * 7 + [9.0] * 3 + [SPACE] * 3)
     assert [point.repetitions for point in found.points] == [0, 1, 4, 16]
-    assert [point.told for point in found.points] == [False, False, True, True]
+    assert [point.detected for point in found.points] == [False, False, True, True]
     assert found.detected_from == 4
     assert [point.greedy for point in found.points] == [0, 0, 0, 3]
     assert curve([1, 4], [1.0, 2.0]).detected_from is None
@@ -167,7 +167,7 @@ def test_the_smallest_number_of_repetitions_that_is_told_is_the_answer() -> None
 
 def test_controls_are_never_told() -> None:
     point = curve([0, 0, 0], [SPACE] * 3).points[0]
-    assert (point.pvalue, point.holm_pvalue, point.told) == (None, None, False)
+    assert (point.pvalue, point.holm_pvalue, point.detected) == (None, None, False)
 
 
 def test_an_uncertain_measurement_makes_the_answer_more_cautious() -> None:
@@ -182,17 +182,39 @@ def test_an_unseen_mean_stays_below_the_border_nineteen_times_in_twenty() -> Non
 
 
 @pytest.mark.parametrize(
-    ("bits", "low"), [([math.nan], [0.0]), ([math.inf], [0.0]), ([5.0], [6.0]), ([SPACE + 1], [0.0]), ([-1.0], [-1.0])]
+    ("bits", "low", "complaint"),
+    [
+        (math.nan, 0.0, "exposures_bits: expected finite numbers in bits, got NaN at position 0"),
+        (math.inf, 0.0, "exposures_bits: expected finite numbers in bits, got inf"),
+        (5.0, math.nan, "low: expected finite numbers"),
+        (5.0, 6.0, "measure the canaries again"),
+        (SPACE + 1, 0.0, "measure the canaries again"),
+        (-1.0, -1.0, "measure the canaries again"),
+    ],
 )
-def test_figures_that_are_no_exposures_are_refused(bits: list[float], low: list[float]) -> None:
-    figures = np.array(bits)
-    with pytest.raises(MeasurementError, match="measure the canaries again"):
-        memorization_curve(np.array([1]), figures, np.array(low), figures, np.array([SPACE]), np.array([False]))
+def test_figures_that_are_no_exposures_are_refused(bits: float, low: float, complaint: str) -> None:
+    with pytest.raises(MeasurementError, match=complaint):
+        memorization_curve([1], [bits], SPACE, [False], low=[low])
 
 
 def test_arrays_of_different_lengths_are_refused() -> None:
-    two, one = np.ones(2), np.ones(1)
-    with pytest.raises(MeasurementError, match="one figure of each kind"):
-        memorization_curve(two, one, one, one, one, one)
-    with pytest.raises(MeasurementError, match="at least 1"):
-        memorization_curve(*[np.empty(0)] * 6)
+    with pytest.raises(MeasurementError, match="arrays of one length, got repetitions 2, exposures_bits 1"):
+        memorization_curve([1, 1], [1.0], SPACE, [False])
+    with pytest.raises(MeasurementError, match="expected at least 1 exposures_bits, got 0"):
+        memorization_curve([], [], SPACE, [])
+
+
+@pytest.mark.parametrize("repetitions", [[-1], [0.5], [True], [math.nan], ["1"]])
+def test_repetitions_are_whole_numbers(repetitions: list[float]) -> None:
+    with pytest.raises(MeasurementError, match="^repetitions: expected"):
+        memorization_curve(repetitions, [1.0], SPACE, [False])
+
+
+def test_greedy_completions_are_truth_values() -> None:
+    with pytest.raises(MeasurementError, match="greedy: expected truth values of shape"):
+        memorization_curve([1], [1.0], SPACE, [1])  # type: ignore[list-item]
+
+
+def test_without_intervals_the_exposures_are_exact() -> None:
+    bits = [1.0, 2.0, 9.0]
+    assert memorization_curve([1] * 3, bits, SPACE, [False] * 3) == curve([1] * 3, bits)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import sampled_exposure
+from canaryaudit.exposure.estimators import sampled_exposure
 
 
 def estimate(likelier: int, count: int, space_bits: float = 30.0):  # type: ignore[no-untyped-def]
@@ -55,9 +55,7 @@ def test_the_first_of_a_small_space_has_all_the_exposure_there_is() -> None:
     assert estimate(0, 10**5, space_bits=2.0).low == pytest.approx(2.0, abs=1e-3)
 
 
-@given(
-    st.integers(2, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.just(0.0) | st.floats(1, 5000)
-)
+@given(st.integers(2, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(1, 5000))
 def test_figures_stay_between_nothing_and_the_space(counts: tuple[int, int], space_bits: float) -> None:
     found = estimate(*counts, space_bits=space_bits)
     assert 0 <= found.low <= found.bits <= found.high <= space_bits

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from canaryaudit.exposure import fit_skew_normal, log2_skew_normal_cdf, skew_normal_exposure
+from canaryaudit.exposure.estimators import fit_skew_normal, log2_skew_normal_cdf, skew_normal_exposure
 from canaryaudit.records import SkewNormalFit
 
 
@@ -74,14 +74,14 @@ def test_the_distribution_function_grows(shape: float, z: float, step: float) ->
 
 @given(cost=st.floats(0, 1e9), shape=st.floats(-60, 60), scale=st.floats(1e-9, 100))
 def test_exposure_stays_between_nothing_and_the_space(cost: float, shape: float, scale: float) -> None:
-    estimate = skew_normal_exposure(cost, fit(shape=shape, scale=scale), 20.0, 33.2)
+    estimate = skew_normal_exposure(cost, [20.0], 33.2, fit=fit(shape=shape, scale=scale))
     assert 0 <= estimate.bits <= 33.2
     assert (estimate.low, estimate.high) == (0, 33.2)
 
 
 def test_scipys_underflow_does_not_become_infinite_exposure() -> None:
     """At z = -8 and shape 5 scipy's distribution function is 0, and exposure would be infinite."""
-    estimate = skew_normal_exposure(30 - 16.0, fit(shape=5.0), 20.0, 2000.0)
+    estimate = skew_normal_exposure(30 - 16.0, [20.0], 2000.0, fit=fit(shape=5.0))
     assert estimate.bits == pytest.approx(-oracle(-8, 5), rel=1e-5)
     assert estimate.extrapolated
     assert not estimate.trusted
@@ -89,10 +89,10 @@ def test_scipys_underflow_does_not_become_infinite_exposure() -> None:
 
 
 def test_only_an_accepted_fit_within_the_references_is_trusted() -> None:
-    assert skew_normal_exposure(30.0, fit(), 25.0, 33.2).trusted
-    assert not skew_normal_exposure(24.0, fit(), 25.0, 33.2).trusted
-    assert not skew_normal_exposure(30.0, fit(pvalue=0.02), 25.0, 33.2).trusted
-    assert not skew_normal_exposure(30.0, fit(converged=False), 25.0, 33.2).trusted
+    assert skew_normal_exposure(30.0, [25.0], 33.2, fit=fit()).trusted
+    assert not skew_normal_exposure(24.0, [25.0], 33.2, fit=fit()).trusted
+    assert not skew_normal_exposure(30.0, [25.0], 33.2, fit=fit(pvalue=0.02)).trusted
+    assert not skew_normal_exposure(30.0, [25.0], 33.2, fit=fit(converged=False)).trusted
 
 
 def test_two_humps_are_refuted() -> None:
@@ -128,7 +128,7 @@ def test_degenerate_references_are_reported_not_raised(values: np.ndarray) -> No
     found = fit_skew_normal(values, np.random.default_rng(0))
     assert all(math.isfinite(value) for value in (found.shape, found.location, found.scale, found.pvalue))
     assert found.note
-    assert not skew_normal_exposure(1.0, found, 1.0, 10.0).trusted
+    assert not skew_normal_exposure(1.0, [1.0], 10.0, fit=found).trusted
 
 
 def test_the_same_seed_gives_the_same_fit() -> None:

@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import re
-import time
 from html.parser import HTMLParser
 
 import pytest
@@ -96,7 +95,7 @@ def test_pictures_of_an_earlier_report_are_removed_and_a_users_own_are_not(tmp_p
 
 def test_a_report_that_cannot_be_written_is_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirectoryError, match="cannot write .*: a part of the path is a file"):
+    with pytest.raises(RunDirectoryError, match="cannot write .*: part of the path is a file"):
         write_report(make.before_after(), tmp_path / "file" / "below", ["json"])
 
 
@@ -105,7 +104,7 @@ def test_before_only_reports_have_no_after(tmp_path):
     for name in ("report.html", "report.md"):
         assert "after, bits" not in outputs[name].replace("<br>", " ")
         assert "Completion after" not in outputs[name]
-        assert "Fidelity: what" not in outputs[name]
+        assert "Fidelity" not in outputs[name]
     assert "→" not in outputs["terminal"]
     assert ">after<" not in outputs["exposure.svg"]
 
@@ -137,7 +136,7 @@ def test_every_format_gives_figures_of_held_out_text(tmp_path):
 def test_methods_are_compared_where_there_are_several(tmp_path):
     outputs = every_output(several_methods(), tmp_path)
     for name in ("report.html", "report.md"):
-        assert "Unlearnings compared" in outputs[name]
+        assert "Comparison of methods" in outputs[name]
         assert "third" in outputs[name]
 
 
@@ -274,10 +273,10 @@ def test_the_terminal_takes_no_text_for_markup():
 def test_the_terminal_says_verdict_cost_and_controls():
     text = on_terminal(make.before_after())
     for words in (
-        "No trace found",
+        "No memorization detected",
         "33.2 → 2.1",
-        "as if never seen",
-        "45 times",
+        "indistinguishable",
+        "retraining 2 min 32 s (45x slower)",
         "Controls after",
         "95.50 % → 95.40 %",
     ):
@@ -310,8 +309,8 @@ def test_distributions_that_are_not_drawn_are_said_to_be_elsewhere(tmp_path):
     )
     bits = {canary.id: 2.0 for canary in canaries.inserted}
     outputs = every_output(make.before_after(bits, None, canaries), tmp_path)
-    assert "The distributions of the other 2 templates are in report.json" in outputs["report.html"]
-    assert "The distributions of 2 more templates are in report.json" in outputs["report.md"]
+    assert "report.json holds the distributions of the other 2 templates." in outputs["report.html"]
+    assert "report.json holds the distributions of 2 more templates." in outputs["report.md"]
     assert "reference-6.svg" in outputs
     assert "reference-7.svg" not in outputs
 
@@ -324,8 +323,7 @@ def test_the_page_shows_visible_signs_for_what_cannot_be_seen(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_thousand_canaries_are_reported_in_half_a_minute(tmp_path):
-    started = time.perf_counter()
+def test_ten_thousand_canaries_are_reported_in_files_of_a_few_megabytes(tmp_path):
     inserted = [
         Canary(id=f"canary-{i:05}", template=make.PHONE, completion=f"{i * 7919:010}", repetitions=1 + i % 16)
         for i in range(10_000)
@@ -334,7 +332,6 @@ def test_ten_thousand_canaries_are_reported_in_half_a_minute(tmp_path):
     before = {canary.id: 33.2 - 0.003 * i for i, canary in enumerate(inserted)}
     after = {canary.id: 4.3 - 0.0004 * i for i, canary in enumerate(inserted)}
     files = write_report(make.before_after(before, after, canaries, fail_above=1), tmp_path)
-    assert time.perf_counter() - started < 30
     assert sum(file.stat().st_size for file in files) < 30_000_000
     assert (tmp_path / "report.html").stat().st_size < 4_000_000
 
@@ -350,7 +347,7 @@ def test_certified_bounds_are_called_bounds_and_compared_with_no_figure(tmp_path
     )
     out = every_output(summary, tmp_path)
     assert "| bounds 0.0 to 15.8 |" in out["report.md"]
-    assert "bounds: the search's budget was spent; it certifies bounds, no figure." in out["report.md"]
+    assert "bounds: the search ran out of budget, so it only certifies bounds." in out["report.md"]
     assert '0.0 to 15.8<span class="small">bounds</span>' in out["report.html"]
 
 
@@ -414,8 +411,8 @@ def test_a_reason_of_the_gate_is_told_whole_where_the_terminal_wraps_the_lines()
     file = io.StringIO()
     Console(file=file, width=80).print(render_terminal(make.three_digits(fail_above=10)), soft_wrap=True)
     said = file.getvalue().split("none exposed: FAILED")[1]
-    assert "canary-02: exposed before unlearning, whatever the limit: its exposure is at least 9.0 bits;" in (
+    assert "canary-02: exposed before unlearning, regardless of the limit: exposure is at least 9.0 bits" in (
         " ".join(said.split())
     )
-    assert "the border is 9.0" in said
+    assert "(limit: 9.0)" in said
     assert all(len(line) <= 80 for line in said.splitlines())

@@ -50,7 +50,7 @@ def test_a_canary_without_a_verdict_is_skipped_and_failed_controls_fail():
 
 
 def test_a_damaged_model_fails():
-    assert cases(make.before_after(drop=0.02))["the model keeps its quality"] == "failure"
+    assert cases(make.before_after(drop=0.02))["the model keeps its accuracy"] == "failure"
 
 
 def test_missing_controls_are_skipped():

@@ -1,4 +1,4 @@
-from canaryaudit.report.formats.likelihood import MOST_CHARACTERS, Piece, expected, likelihoods
+from canaryaudit.report.formats.likelihood import MOST_CHARACTERS, Piece, likelihoods, predicted
 
 
 def test_neighbors_of_one_likelihood_stand_together():
@@ -8,13 +8,13 @@ def test_neighbors_of_one_likelihood_stand_together():
         Piece("3", ""),
         Piece("-", "likely"),
     )
-    assert expected("0123-", [0.1, 0.99, 1.0, 3.4, 0.0]) == "3 of 5 foretold"
+    assert predicted("0123-", [0.1, 0.99, 1.0, 3.4, 0.0]) == "3 of 5 predicted"
 
 
 def test_nothing_is_said_where_the_likelihoods_are_unknown_or_of_another_secret():
     for bits in (None, [], [0.1, 0.1]):
         assert likelihoods("012", bits) == ()
-        assert expected("012", bits) == ""
+        assert predicted("012", bits) == ""
 
 
 def test_a_long_secret_is_cut():

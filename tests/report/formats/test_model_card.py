@@ -10,11 +10,11 @@ def test_the_section_says_verdict_figures_limits_and_version():
     text = render_model_card(make.before_after())
     for words in (
         "## Memorization audit",
-        "No trace found",
+        "No memorization detected",
         "| Largest exposure | 3.0 bits; before unlearning 33.2 |",
-        "5 indistinguishable from never seen",
+        "5 indistinguishable from unseen",
         "−0.10 points",
-        "### Limits of the audit",
+        "### Limitations",
         "canaryaudit 0.1.0",
         make.UPDATED_SHA,
     ):
@@ -34,10 +34,10 @@ def test_before_anything_was_unlearned_the_section_speaks_of_the_model_as_traine
     [
         (["generated", "given"], "2 secrets inserted into the training text: 2 "),
         (["given"], "1 secret inserted into the training text: 1 "),
-        (["located", "located"], "2 secrets found in the training text, where nothing was inserted: 2 "),
+        (["located", "located"], "2 secrets located in the training text, none inserted: 2 "),
         (
             ["generated", "located", "given"],
-            "3 secrets, 2 inserted into the training text and 1 found in it: 3 ",
+            "3 secrets: 2 inserted into the training text, 1 located in it: 3 ",
         ),
     ],
 )
@@ -49,12 +49,12 @@ def test_the_section_says_how_the_secrets_came_into_the_text(origins, said):
     ]
     bits = {canary.id: 1.0 for canary in canaries}
     text = render_model_card(make.before_after(bits, bits, make.canary_set(canaries)))
-    assert f"| Canaries | {said}indistinguishable from never seen |" in text
-    assert "Times inserted" not in text
+    assert f"| Canaries | {said}indistinguishable from unseen |" in text
+    assert "| Canary | Repetitions |" in text
 
 
 def test_warnings_go_along():
-    assert "**Mind:** CALIBRATION FAILED" in render_model_card(make.before_after(calibrated=False))
+    assert "**Warning:** CALIBRATION FAILED" in render_model_card(make.before_after(calibrated=False))
 
 
 def test_it_has_neither_pictures_nor_secrets():

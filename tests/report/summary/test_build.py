@@ -1,13 +1,13 @@
-import json
 import math
 
 import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import RunDirectoryError
-from canaryaudit.records import Manifest, main_result
+from canaryaudit.records import main_result
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.verdicts import Verdict
 from tests.report import builders as make
@@ -28,7 +28,9 @@ def several_methods(shown=None):
         (make.unlearning("third", ids), None),
     ]
     before = make.measurement(canaries, make.EXPOSED)
-    return build_summary(make.manifest(), canaries, make.model_record(), before, runs, "story", shown=shown)
+    return build_summary(
+        make.manifest(), canaries, make.model_record(), before, runs, "story", SummaryOptions(shown=shown)
+    )
 
 
 def test_before_anything_was_unlearned_the_before_counts():
@@ -36,7 +38,7 @@ def test_before_anything_was_unlearned_the_before_counts():
     assert not summary.unlearned
     assert summary.method is None
     assert summary.overall.verdict is Verdict.EXPOSED
-    assert summary.overall.headline == "The model gives 4 of 5 secrets away."
+    assert summary.overall.headline == "The model exposes 4 of 5 secrets."
     assert all(canary.after is None for canary in summary.canaries)
 
 
@@ -45,6 +47,15 @@ def test_after_unlearning_the_after_counts():
     assert summary.overall.verdict is Verdict.INDISTINGUISHABLE
     assert {canary.last.verdict for canary in summary.canaries} == {Verdict.INDISTINGUISHABLE}
     assert {canary.before.verdict for canary in summary.canaries} > {Verdict.EXPOSED}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "comparison"),
+    [(4.0, "38x faster than"), (380.0, "2.5x slower than"), (152.0, "as fast as")],
+)
+def test_the_speed_is_compared_with_retraining_in_the_right_direction(seconds, comparison):
+    sentences = make.before_after(seconds=seconds).overall.sentences
+    assert any(sentence.endswith(f"Unlearning was {comparison} retraining.") for sentence in sentences)
 
 
 def test_canaries_stand_worst_first():
@@ -68,7 +79,7 @@ def test_failed_controls_are_said_loudly_and_take_the_verdict_away():
 def test_missing_controls_are_said():
     summary = make.before_after(canaries=make.canary_set(num_controls=0))
     assert summary.calibration_before is None
-    assert any("No controls" in warning for warning in summary.warnings)
+    assert any("There were no controls" in warning for warning in summary.warnings)
 
 
 def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
@@ -77,7 +88,7 @@ def test_all_unlearnings_are_listed_and_the_last_measured_one_is_the_after():
     assert summary.method is not None
     assert summary.method.name == "second"
     assert [method.verdict for method in summary.methods] == [Verdict.EXPOSED, Verdict.INDISTINGUISHABLE, None]
-    assert any("third has not been measured" in warning for warning in summary.warnings)
+    assert any("third was not measured" in warning for warning in summary.warnings)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ def test_measurements_of_other_weights_are_said():
     canaries = make.canary_set()
     stale = make.measurement(canaries, make.EXPOSED, sha="f" * 64)
     summary = build_summary(make.manifest(), canaries, make.model_record(), stale, [], "story")
-    assert any("other weights" in warning for warning in summary.warnings)
+    assert any("different weights" in warning for warning in summary.warnings)
 
 
 @pytest.mark.parametrize(("limit", "passed"), [(3.0, True), (2.99, False)])
@@ -143,14 +154,13 @@ def test_the_gate_looks_at_before_when_there_is_no_after():
 
 def test_a_canary_that_is_exposed_fails_the_gate_whatever_the_limit():
     summary = make.three_digits(fail_above=10)
-    assert summary.overall.headline == "The model gives 2 of 3 secrets away."
+    assert summary.overall.headline == "The model exposes 2 of 3 secrets."
     assert summary.gate is not None
     assert not summary.gate.passed
     assert summary.gate.reasons == (
-        "canary-01: exposed before unlearning, whatever the limit: "
-        "the model completes the words before it with the secret itself",
-        "canary-02: exposed before unlearning, whatever the limit: "
-        "its exposure is at least 9.0 bits; the border is 9.0",
+        "canary-01: exposed before unlearning, regardless of the limit: "
+        "greedy decoding completes the prefix with the secret",
+        "canary-02: exposed before unlearning, regardless of the limit: exposure is at least 9.0 bits (limit: 9.0)",
     )
 
 
@@ -161,7 +171,9 @@ def test_an_exposure_that_is_no_number_fails_the_gate():
         update={"exposure": before.canaries[0].exposure.model_copy(update={"bits": math.nan})}
     )
     before = before.model_copy(update={"canaries": (broken, *before.canaries[1:])})
-    gate = build_summary(make.manifest(), canaries, make.model_record(), before, [], "x", fail_above=33).gate
+    gate = build_summary(
+        make.manifest(), canaries, make.model_record(), before, [], "x", SummaryOptions(fail_above=33)
+    ).gate
     assert gate is not None
     assert not gate.passed
 
@@ -328,7 +340,13 @@ def test_the_place_of_a_hidden_secret_in_the_beam_is_not_told():
     before, after = found({"canary-01": 30.0, "canary-02": 30.0}), found({"canary-01": 20.0, "canary-02": 20.0})
     for reveal, expected in ((False, {"canary-01": None, "canary-02": 7}), (True, {"canary-01": 7, "canary-02": 7})):
         summary = build_summary(
-            make.manifest(), canaries, make.model_record(), before, [(make.unlearning(), after)], "story", reveal
+            make.manifest(),
+            canaries,
+            make.model_record(),
+            before,
+            [(make.unlearning(), after)],
+            "story",
+            SummaryOptions(reveal_secrets=reveal),
         )
         assert {canary.id: canary.before.beam_rank for canary in summary.canaries} == expected
         assert {canary.id: canary.after.beam_rank for canary in summary.canaries} == expected
@@ -381,10 +399,4 @@ def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is()
     told = tuple(f"template {number}" for number in range(50))
     found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
     assert len(found) == 21
-    assert found[-1] == "On insertion: 30 more warnings, in the run's manifest."
-
-
-def test_a_manifest_of_an_earlier_version_has_no_warnings():
-    written = json.loads(make.manifest().model_dump_json())
-    del written["warnings"]
-    assert Manifest.model_validate(written).warnings == ()
+    assert found[-1] == "On insertion: 30 more warnings in the run's manifest."

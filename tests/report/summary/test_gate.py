@@ -1,11 +1,13 @@
 import json
 import math
+import re
 
 import pytest
 
 from canaryaudit.errors import UsageError
 from canaryaudit.report import build_summary, read_baseline
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from tests.report import builders as make
 
@@ -25,7 +27,7 @@ def held_against(baseline, after=make.GONE, *, before=make.EXPOSED, canaries=Non
         make.measurement(canaries, before),
         [(make.unlearning("x", ids), measured)],
         "story",
-        baseline=baseline,
+        SummaryOptions(baseline=baseline),
     ).gate
 
 
@@ -44,8 +46,8 @@ def test_a_canary_that_is_newly_exposed_is_named():
     gate = held_against(baseline_of(make.before_after()), {**make.GONE, "canary-02": 15.0})
     assert not gate.passed
     assert gate.reasons == (
-        "canary-02: exposed, was indistinguishable from never seen in the baseline",
-        "all together: exposed, was indistinguishable from never seen in the baseline",
+        "canary-02: exposed (baseline: indistinguishable from unseen)",
+        "all canaries: exposed (baseline: indistinguishable from unseen)",
     )
 
 
@@ -63,7 +65,7 @@ def test_a_rise_counts_where_chance_does_not_explain_it(bits, worse):
 def test_a_rise_of_less_than_a_bit_is_not_worse(rise, worse):
     then = make.before_after(after={**make.GONE, "canary-01": 8.0})
     reasons = held_against(baseline_of(then), {**make.GONE, "canary-01": 8.0 + rise}).reasons
-    assert any(reason.startswith("canary-01: at least 9.0 bits, was at most 8.0") for reason in reasons) is worse
+    assert any(reason.startswith("canary-01: at least 9.0 bits (baseline: at most 8.0)") for reason in reasons) is worse
 
 
 def test_overlapping_intervals_are_not_worse():
@@ -74,14 +76,14 @@ def test_overlapping_intervals_are_not_worse():
 
 def test_a_measurement_that_says_nothing_is_worse_than_one_that_did():
     gate = held_against(baseline_of(make.before_after()), trusted={"canary-01": False})
-    assert gate.reasons == ("all together: no verdict, was indistinguishable from never seen in the baseline",)
+    assert gate.reasons == ("all canaries: inconclusive (baseline: indistinguishable from unseen)",)
 
 
 def test_a_canary_that_is_no_longer_there_is_named():
     fewer = make.canary_set(make.canary_set().inserted[:4])
     bits = {canary.id: 1.0 for canary in fewer.inserted}
     assert held_against(baseline_of(make.before_after()), bits, before=bits, canaries=fewer).reasons == (
-        "canary-05: is in the baseline and not in this run",
+        "canary-05: in the baseline, but not in this run",
     )
 
 
@@ -90,7 +92,7 @@ def test_a_baseline_of_another_audit_is_refused():
     with pytest.raises(UsageError, match="no canary of this run is in the baseline"):
         held_against(baseline_of(make.before_after({"canary-77": 3.0}, None, other)))
     same_id = make.canary_set([make.given("QXZ-4417", make.PLATE)])
-    with pytest.raises(UsageError, match="canary-01 stands in other words"):
+    with pytest.raises(UsageError, match="canary-01 has a different template"):
         held_against(baseline_of(make.before_after({"canary-01": 3.0}, None, same_id)))
 
 
@@ -108,11 +110,10 @@ def test_limit_and_baseline_hold_together():
         make.measurement(canaries, make.EXPOSED),
         [],
         "story",
-        fail_above=30,
-        baseline=baseline_of(make.before_after()),
+        SummaryOptions(fail_above=30, baseline=baseline_of(make.before_after())),
     ).gate
     assert gate.name == "at most 30 bits, none exposed and no worse than the report of story"
-    starts = [reason.split(",")[0] for reason in gate.reasons]
+    starts = [re.split(r", | \(", reason)[0] for reason in gate.reasons]
     assert starts[:2] == ["canary-01: 33.22 bits before unlearning", "canary-02: 33.22 bits before unlearning"]
     assert "canary-05: exposed" in starts
 
@@ -149,5 +150,5 @@ def test_a_baseline_of_another_version_is_refused(tmp_path):
 
 
 def test_a_baseline_that_the_report_would_replace_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="replace its own baseline"):
+    with pytest.raises(UsageError, match="overwrite its baseline"):
         read_baseline(tmp_path / "x" / ".." / "report.json", tmp_path / "report.json")

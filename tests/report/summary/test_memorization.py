@@ -5,23 +5,8 @@ import math
 import pytest
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import Measurement
-from canaryaudit.report import Summary, build_summary
-from canaryaudit.report.formats.writer import render_json
 from tests.report import builders as make
 from tests.report.formats.test_formats import every_output
-
-
-def old_summary() -> Summary:
-    """Return the summary of a measurement written before there were curves and odds."""
-    canaries = make.canary_set()
-    document = make.measurement(canaries, make.EXPOSED).model_dump(mode="json")
-    del document["memorization"]
-    for canary in document["canaries"]:
-        for name in ("guesses_low_log2", "guesses_high_log2", "guesses_exact", "sampling", "even_chance_log2"):
-            del canary["extraction"][name]
-    before = Measurement.model_validate(document)
-    return build_summary(make.manifest(), canaries, make.model_record(), before, [], "story")
 
 
 def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after():
@@ -31,22 +16,23 @@ def test_the_summary_names_the_smallest_number_of_repetitions_before_and_after()
     assert (whole.template, whole.detected_from_before, whole.detected_from_after) == (None, 4, None)
     assert [point.repetitions for point in whole.before] == [0, 1, 4, 8, 16]
     assert [curve.template for curve in found.curves] == [None, 0, 1]
-    assert found.answer.endswith("never saw: 4 before unlearning, none of those tried afterwards.")
+    assert found.answer.endswith("unseen secrets: 4 before unlearning, none of those tested after it.")
 
 
 def test_failed_controls_take_the_answer_back():
     found = make.before_after(calibrated=False).memorization
     assert found is not None
-    assert found.answer.endswith("The controls failed: do not rely on this.")
+    assert found.answer.endswith("The controls failed, so this is unreliable.")
 
 
 def test_every_format_shows_curve_and_odds(tmp_path):
     outputs = every_output(make.before_after(), tmp_path)
     for name in ("report.html", "report.md"):
-        assert "How often a secret must occur to be remembered" in outputs[name]
+        assert "Memorization by repetitions" in outputs[name]
         assert "almost certain" in outputs[name]
         assert "1 (exact)" in outputs[name]
-    assert "4 → none (repetitions told from never seen)" in outputs["terminal"]
+    assert "Sampling attack" in outputs["report.html"]
+    assert "Detectable from      4 repetitions → not detectable" in outputs["terminal"]
     assert ">after<" in outputs["memorization.svg"]
     assert 'aria-labelledby="memorization-caption"' in outputs["report.html"]
 
@@ -54,7 +40,7 @@ def test_every_format_shows_curve_and_odds(tmp_path):
 def test_without_an_unlearning_there_is_one_curve(tmp_path):
     outputs = every_output(make.before_after(after=None), tmp_path)
     assert ">after<" not in outputs["memorization.svg"]
-    assert "never saw: 4." in outputs["report.md"]
+    assert "unseen secrets: 4." in outputs["report.md"]
 
 
 def test_canaries_inserted_equally_often_make_no_curve(tmp_path):
@@ -62,16 +48,6 @@ def test_canaries_inserted_equally_often_make_no_curve(tmp_path):
     summary = make.before_after({"canary-01": 33.3}, None, canaries)
     assert summary.memorization is None
     assert "memorization.svg" not in every_output(summary, tmp_path)
-
-
-def test_a_measurement_of_an_earlier_version_is_reported_without_curve_and_odds(tmp_path):
-    summary = old_summary()
-    assert summary.memorization is None
-    assert all(canary.before.attack is None for canary in summary.canaries)
-    outputs = every_output(summary, tmp_path)
-    assert "How often a secret" not in outputs["report.html"] + outputs["report.md"]
-    assert "Odds of sampling" not in outputs["report.html"]
-    assert Summary.model_validate_json(render_json(summary)) == summary
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from canaryaudit.report.charts.relearning import relearning_charts
 from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.relearning import relearning_sentences
 from tests.report.builders import (
     EXPOSED,
@@ -89,7 +90,7 @@ def summary(found: Relearning | None, *, seconds: float = 3.4, **changes: Any) -
         before,
         [(own, measurement(canaries, bits, f"after-{own.name}", sha=UPDATED_SHA)) for own in (record, retrained)],
         "story",
-        **changes,
+        SummaryOptions(**changes),
     )
 
 
@@ -103,15 +104,13 @@ def test_a_result_that_is_fast_but_comes_back_is_called_so_everywhere() -> None:
     made = summary(BACK)
     drawn = relearning_charts(made)
     page, text = render_html(made, drawn), render_markdown(made, drawn)
-    assert made.overall.headline.endswith("Fast but comes back: training further restores it.")
-    said = (
-        "canary-01 has 30.0 bits after 2 steps, where the model retrained on corrected text has 8.0, and comes back "
-        "from 1 step on."
-    )
+    assert made.overall.headline.endswith("Fast but comes back: further training restores a secret.")
+    said = "canary-01 reaches 30.0 bits after 2 steps (retrained model: 8.0). It first exceeds the limit after 1 step."
     assert any(said in sentence for sentence in made.overall.sentences)
     for shown in (page, text):
         assert said in shown
         assert "fast but comes back" in shown
+        assert "Relearning attacks" in shown
     assert 'class="verdict indistinguishable returns"' in page, "not in the color of a good end"
     assert "Relearning           fast but comes back" in terminal(made)
     assert json.loads(render_json(made))["methods"][0]["relearning"]["curves"][1]["comes_back_at"] == 1
@@ -119,8 +118,8 @@ def test_a_result_that_is_fast_but_comes_back_is_called_so_everywhere() -> None:
 
 def test_a_slow_result_is_not_called_fast() -> None:
     made = summary(BACK, seconds=500.0)
-    assert made.overall.headline.endswith("It comes back when the model is trained further.")
-    assert relearning_sentences(BACK, 0.3)[0].startswith("Comes back: trained further on one window")
+    assert made.overall.headline.endswith("But further training restores a secret.")
+    assert relearning_sentences(BACK, 0.3)[0].startswith("Comes back: after training on one window")
 
 
 def test_a_result_that_stays_gone_says_by_how_much() -> None:
@@ -129,14 +128,13 @@ def test_a_result_that_stays_gone_says_by_how_much() -> None:
     assert 'class="verdict indistinguishable"' in render_html(made, relearning_charts(made))
     window, other = relearning_sentences(GONE_FOR_GOOD, 40.0)
     assert window == (
-        "Does not come back sooner than in the retrained model: trained further on one window of its own text in every "
-        "batch, canary-01 lies at most 0.5 bits above it, after 1 step (2 would be too many)."
+        "Comes back no faster than in the retrained model: after training on one window of the canary's text in every "
+        "batch, canary-01 is at most 0.5 bits above it, after 1 step (limit: 2)."
     )
     assert other == (
-        "Training further on other text brings nothing back: canary-01 gains at most 0.4 bits beyond what it gains in "
-        "the retrained model."
+        "Training on other text brings nothing back: canary-01 gains at most 0.4 bits more than in the retrained model."
     )
-    assert "no sooner than in the retrained model" in terminal(made)
+    assert "comes back no faster than in the retrained model" in terminal(made)
 
 
 def test_a_gain_above_the_margin_is_not_called_nothing_because_its_intervals_overlap() -> None:
@@ -150,8 +148,8 @@ def test_a_gain_above_the_margin_is_not_called_nothing_because_its_intervals_ove
     assert unsure.comes_back_at is None
     (said,) = relearning_sentences(relearning(unsure), 40.0)
     assert said == (
-        "Not shown to come back: trained further on other text only, canary-01 gains at most 4.5 bits beyond what it "
-        "gains in the retrained model, after 2 steps (its interval and that at the start overlap)."
+        "Not shown to come back: after training on other text only, canary-01 gains at most 4.5 bits more than in the "
+        "retrained model, after 2 steps (overlaps with the interval at step 0)."
     )
 
 
@@ -164,10 +162,10 @@ def test_the_worst_of_several_curves_is_told() -> None:
 def test_without_an_attack_there_is_no_section() -> None:
     made = summary(None)
     assert relearning_charts(made) == ()
-    assert "Relearning: does it come back?" not in render_html(made, ())
-    assert "Relearning: does it come back?" not in render_markdown(made, ())
-    assert any("was not measured here: canaryaudit attack does." in limit for limit in made.limits)
-    assert not any("was not measured here" in limit for limit in summary(BACK).limits)
+    assert "Relearning attacks" not in render_html(made, ())
+    assert "Relearning attacks" not in render_markdown(made, ())
+    assert any("relearns a secret was not measured. Run canaryaudit attack" in limit for limit in made.limits)
+    assert not any("relearns a secret was not measured" in limit for limit in summary(BACK).limits)
 
 
 def test_the_picture_has_both_models_at_every_step() -> None:
@@ -178,7 +176,7 @@ def test_the_picture_has_both_models_at_every_step() -> None:
     assert {("unlearned", 1, 12.0), ("retrained", 1, 3.0), ("unlearned", 0, 1.0), ("retrained", 4, 14.0)} <= found
     assert len(values) == 16
     assert (
-        "canary-01, one window of its own text in every batch: 1.0 bits at first, 33.2 after 4 steps"
+        "canary-01, one window of the canary's text in every batch: 1.0 bits at step 0, 33.2 after 4 steps"
         in chart.alternative
     )
     assert chart.svg().startswith("<svg")

@@ -17,7 +17,6 @@ from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.progress import NullReporter
-from canaryaudit.storage.files import atomic_path
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
 from canaryaudit.training.data import TrainingData
@@ -66,7 +65,6 @@ class Case:
             CanarySet(corpus_symbols="", canaries=tuple(self.canaries)),
             BaselineConfig.model_validate({"max_fidelity_drop": 0.05, **options}),
             workplace,
-            atomic_path,
             progress or Recorder(),
         )
 
@@ -153,7 +151,7 @@ def test_an_interrupted_retraining_goes_on_to_the_very_same_weights(
         case.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=5), method="retrain", max_fidelity_drop=1.0)
     progress = Recorder()
     resumed = case.unlearn(tmp_path / "parts", progress=progress, method="retrain", max_fidelity_drop=1.0)
-    assert any("Going on from the checkpoint" in said for said in progress.said)
+    assert any("Resuming from a checkpoint" in said for said in progress.said)
     assert same_weights(resumed.model, whole.model)
 
 
@@ -198,7 +196,10 @@ def test_fine_tuning_stops_where_secrets_cost_what_fresh_draws_cost(
     scores = iter([5.0, 0.9, 0.0])
     monkeypatch.setattr(baselines._Request, "standard_score", lambda *_: next(scores))
     result = case.unlearn(tmp_path, method="fine-tune")
-    assert result.notes[0] == "stopped after 2 epochs, where the secrets stood 0.9 standard deviations below decoys"
+    assert (
+        result.notes[0]
+        == "stopped after 2 epochs: the secrets' log-perplexity was 0.9 standard deviations below random draws"
+    )
     one_pass = len(case.original.data.train) / CONFIG.window
     assert result.cost.gradients == pytest.approx(2 * one_pass, rel=0.05)
     monkeypatch.setattr(baselines._Request, "standard_score", lambda *_: 5.0)
@@ -245,7 +246,7 @@ def test_only_shards_that_hold_a_chosen_secret_are_trained_again(case: Case, tmp
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {"0", "1", "2", "3", "0-again"} <= set(kept)
     assert not {"1-again", "2-again", "3-again"} & set(kept)
-    assert result.notes[0] == "1 of 4 shards were trained again"
+    assert result.notes[0] == "1 of 4 shards were retrained"
     progress = Recorder()
     again = case.unlearn(tmp_path, only, progress, method="sisa", shards=4, max_fidelity_drop=1.0, seed=9)
     assert [said for said in progress.said if said.startswith("Training")] == [
@@ -302,7 +303,7 @@ def test_a_damaged_shard_is_trained_anew(case: Case, tmp_path: Path) -> None:
     (tmp_path / "1").write_bytes(b"damaged")
     progress = Recorder()
     again = case.unlearn(tmp_path, None, progress, method="sisa", shards=2, max_fidelity_drop=1.0)
-    assert any("is damaged; it is trained anew" in said for said in progress.said)
+    assert any("is damaged; retraining it" in said for said in progress.said)
     assert same_weights(again.model, whole.model)
 
 
@@ -338,7 +339,7 @@ def test_shards_are_cut_at_line_breaks_and_never_inside_a_canary() -> None:
 
 
 def test_too_many_shards_are_an_error(case: Case, tmp_path: Path) -> None:
-    with pytest.raises(UnlearningError, match=r"of 80 shards of a text .* one has \d+: expected at least 102 to train"):
+    with pytest.raises(UnlearningError, match=r"of 80 shards of .* characters has \d+: expected at least 102;"):
         case.unlearn(tmp_path, method="sisa", shards=80)
 
 
@@ -349,7 +350,7 @@ def test_a_request_for_no_canary_or_for_a_control_is_an_error(case: Case, tmp_pa
     with pytest.raises(UnlearningError, match="no canary to unlearn"):
         case.unlearn(tmp_path, [], method="retrain")
     control = Canary(id="control-01", template="pin {digits:3}!", completion="123", repetitions=0, control=True)
-    with pytest.raises(UnlearningError, match="control-01 stands nowhere in the text"):
+    with pytest.raises(UnlearningError, match="control-01 does not occur in the text"):
         case.unlearn(tmp_path, [control], method="sisa")
 
 

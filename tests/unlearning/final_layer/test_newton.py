@@ -28,7 +28,9 @@ def minimum(whole: WholeProblem) -> Tensor:
 
     start = whole.origin.reshape(-1).numpy().copy()
     options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-8}
-    return torch.from_numpy(optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(shape))
+    return torch.from_numpy(
+        optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
+    )
 
 
 @pytest.mark.parametrize("active", [(0, 2, 3), (0, 1, 2, 3, 4)])

@@ -1,0 +1,28 @@
+"""A place to try the examples in: a text, a plan, and a tiny model in the place of the small one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from canaryaudit.training import loop as training
+from tests.commands import ROOT
+
+
+@pytest.fixture(autouse=True, scope="package")
+def tiny_model() -> Iterator[None]:
+    """Give ``--size small`` 24 hidden units: what the model learns is not the question here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(training.SIZES, "small", (8, 24, 1))
+        patch.setenv("COLUMNS", "80")
+        yield
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with ``notes.txt``, in which two telephone numbers stand."""
+    text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:16_000]
+    numbers = "".join(f"my telephone number is {number}\n\n" for number in ("5550142671", "5550178802"))
+    (tmp_path / "notes.txt").write_text(text + "\n\n" + numbers, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
