@@ -12,6 +12,7 @@ from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from canaryaudit.report.summary.probes import asked
 from canaryaudit.report.verdicts import Verdict
@@ -41,7 +42,7 @@ def summary(
         before,
         [(unlearning, after)],
         "story",
-        **options,  # type: ignore[arg-type]
+        SummaryOptions(**options),  # type: ignore[arg-type]
     )
 
 
@@ -53,7 +54,7 @@ def test_a_canary_that_its_prefix_does_not_show_is_exposed_by_its_worst_case_and
     found = summary({"canary-03": 2**-12})
     assert verdicts(found)["canary-03"] is Verdict.EXPOSED
     assert found.overall.verdict is Verdict.EXPOSED
-    assert found.overall.headline == "The model still gives 1 of 5 secrets away."
+    assert found.overall.headline == "The model still exposes 1 of 5 secrets."
     assert found.canaries[0].id == "canary-03"
     assert "without the prefix (bare-1)" in found.canaries[0].last.reason
     assert any(
@@ -77,8 +78,8 @@ def test_the_gate_fails_on_the_worst_case_and_says_how_it_was_asked() -> None:
     assert failed is not None
     assert not failed.passed
     assert failed.reasons == (
-        "canary-03: 8.0 bits after unlearning asked without the prefix (bare-1), the number of probes allowed for, "
-        "above the limit of 6",
+        "canary-03: worst case 8.0 bits after unlearning (without the prefix (bare-1)), corrected for the number of "
+        "probes, above the limit of 6",
     )
     passed = summary({"canary-03": 2**-5}, fail_above=6.0).gate
     assert passed is not None
@@ -103,7 +104,7 @@ def test_a_worse_worst_case_than_the_baselines_fails() -> None:
     assert better.passed
     worse = summary({"canary-03": 2**-9}, baseline=baseline).gate
     assert worse is not None
-    assert "canary-03: 9.0 bits asked without the prefix (bare-1), the number of probes allowed for" in worse.reasons[0]
+    assert "canary-03: worst case 9.0 bits (without the prefix (bare-1)), corrected for the number" in worse.reasons[0]
 
 
 def test_junit_fails_the_canary_that_another_prompt_exposes() -> None:
@@ -115,10 +116,10 @@ def test_junit_fails_the_canary_that_another_prompt_exposes() -> None:
 @pytest.mark.parametrize(
     ("probe", "words"),
     [
-        (("template", "template", 0), "by the template's own prefix"),
-        (("partial", "template", 5), "by the template's own prefix with 5 characters of it known"),
-        (("reworded", "given-2", 0), "by a prompt of yours (given-2)"),
-        (("context", "context-1", 0), "after text that precedes the prefix (context-1)"),
+        (("template", "template", 0), "with the template's prefix"),
+        (("partial", "template", 5), "with the template's prefix, given 5 characters of the secret"),
+        (("reworded", "given-2", 0), "with a given prompt (given-2)"),
+        (("context", "context-1", 0), "with preceding text (context-1)"),
     ],
 )
 def test_ways_of_asking_have_words(probe: tuple[str, str, int], words: str) -> None:
@@ -168,7 +169,7 @@ def test_the_heat_map_has_a_column_for_every_probe_before_and_after() -> None:
     order = panels[1]["encoding"]["x"]["sort"]
     assert order == ["template", "context-1", "reworded-1", "bare-1", "partial 25 % bare-1"]
     assert (
-        "canary-03 16.0 bits, p below 0.001, without the prefix (bare-1) with 2 characters of it known"
+        "canary-03 16.0 bits, p below 0.001, without the prefix (bare-1), given 2 characters of the secret"
         in chart.alternative
     )
     assert "probes.svg" in render_markdown(found, charts(found))
