@@ -28,7 +28,7 @@ from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.method import MethodInput
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask
 
-WINDOWS = 18
+WINDOWS = 14
 """Windows of text that contexts are cut from, for one canary; of more, as the cube root of their number."""
 DECOYS_EACH = 2
 """One context in so many has a decoy beside the secret."""
@@ -45,7 +45,7 @@ number. No fewer than four each."""
 PREFIX_DECOYS = 12
 """Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and
 a quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
-CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 5, 3.0, 0.2
+CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 10, 3.0, 0.2
 """Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
 beside a symbol of the member."""
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT, OTHERS_WEIGHT = 10.0, 3.0, 2.0, 3.0
@@ -134,7 +134,7 @@ class EverywhereProblem:
     def _draw_batches(self) -> list[tuple[Batch, _Kept]]:
         """Return all branches, short ones and long ones side by side, and what is kept after their members."""
         branches = self._branches_after_text() + self._branches_after_prefixes()
-        short = max(len(own.secret) for own in self._places) + CLOSING
+        short = max(len(own.secret) for own in self._places) + 1
         groups = [[own for own in branches if (len(own.symbols) > short) is long] for long in (False, True)]
         groups = [group for group in groups if group]
         states = self._contexts.read(self.model)

@@ -17,7 +17,7 @@ from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.replacement import Replacement
 
-ITERATIONS, TOLERANCE = 40, 0.15
+ITERATIONS, TOLERANCE = 40, 0.2
 """Steps at most, and the objective at which they end."""
 FORWARD_PASSES = 7.0
 """What a step costs: a gradient, a trial and two products with the curvature, in forward passes over its text."""
