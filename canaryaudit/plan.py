@@ -296,7 +296,7 @@ class Plan(Options):
 
     Examples:
         >>> plan = Plan(insert=InsertOptions(corpus="notes.txt", repetitions=(1, 8)), train=TrainOptions(epochs=30))
-        >>> plan.train.size, plan.measure.samples
+        >>> plan.train.size, plan.measure.num_references
         ('small', 10000)
     """
 

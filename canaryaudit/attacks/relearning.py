@@ -8,8 +8,8 @@ corrected text, which never saw the secret. Any faster recovery means that the u
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, get_args
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure.probing import TEMPLATE_PROBE, AskedProbe, exposure_asked
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, as_language_model
 from canaryaudit.plan import RelearningSettings
@@ -61,11 +62,13 @@ class AttackedModel:
         name: Name of the unlearning that created it.
         model: The model, which is not changed.
         sha256: SHA-256 of its weights.
+        worst: The worst probe of each canary in this model, by id. Without one only the template's prefix is used.
     """
 
     name: str
     model: CharLSTM | Ensemble
     sha256: str
+    worst: Mapping[str, AskedProbe] = field(default_factory=dict)
 
 
 def attack_by_relearning(
@@ -100,17 +103,24 @@ def attack_by_relearning(
     for canary, attack in runs:
         batches = attack_batches(data, canary, attack, config)
         digest.update(batches.cpu().numpy().tobytes())
-        points: list[list[RelearningPoint]] = []
+        courses: list[list[tuple[RelearningPoint, RelearningPoint]]] = []
         for contender in (unlearned, retrained):
             course = []
-            measure_step = partial(exposure_point, canary, canary_set, config.measurement)
-            for point in finetune_and_measure(contender.model, batches, config, measure_step):
+            measure_step = partial(_points, canary, canary_set, config.measurement, contender.worst.get(canary.id))
+            for points in finetune_and_measure(contender.model, batches, config, measure_step):
                 done += 1
+                point = points[0]
                 facts = f"{canary.id}, {attack}, {contender.name}, step {point.step}: {point.exposure.bits:.1f} bits"
                 progress.update("attack", done, total, facts)
-                course.append(point)
-            points.append(course)
-        curves.append(compare(canary.id, attack, points[0], points[1]))
+                course.append(points)
+            courses.append(course)
+        by_prefix, by_worst = ([[points[way] for points in course] for course in courses] for way in (0, 1))
+        curves.append(compare(canary.id, attack, *by_prefix))
+        asked = [contender.worst.get(canary.id) for contender in (unlearned, retrained)]
+        if any(asked):
+            names = [probe.name if probe else TEMPLATE_PROBE for probe in asked]
+            curve = compare(canary.id, attack, *by_worst)
+            curves.append(curve.model_copy(update={"probe": names[0], "retrained_probe": names[1]}))
     return Relearning(
         retrained_name=retrained.name,
         retrained_sha256=retrained.sha256,
@@ -195,6 +205,22 @@ def finetune_and_measure(
         optimizer.step()
         if step in config.steps:
             yield measure_step(attacked.eval(), step)
+
+
+def _points(
+    canary: Canary,
+    canary_set: CanarySet,
+    config: MeasurementConfig,
+    worst: AskedProbe | None,
+    model: CharLSTM | Ensemble,
+    step: int,
+) -> tuple[RelearningPoint, RelearningPoint]:
+    """Measure one canary's exposure by its template's own prefix, and by the probe that showed most of it."""
+    own = exposure_point(canary, canary_set, config, model, step)
+    if worst is None:
+        return own, own
+    bits, exposure = exposure_asked(as_language_model(model), canary_set, canary, worst, config)
+    return own, RelearningPoint(step=step, log_perplexity_bits=bits, exposure=exposure)
 
 
 def exposure_point(

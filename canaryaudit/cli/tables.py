@@ -85,15 +85,24 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
     """
     inserted = sorted((c for c in measurement.canaries if not c.control), key=lambda c: -c.exposure.bits)
     shown = inserted if every else inserted[:MOST_CANARIES]
-    table = _table(("canary", "times", "exposure, bits", "95 % interval", "method", "greedy"))
+    worst = ("worst", "p") if measurement.worst_cases else ()
+    table = _table(("canary", "times", "exposure, bits", "95 % interval", "method", "greedy", *worst))
     for canary in shown:
-        table.add_row(*_measured_row(canary))
+        table.add_row(*_measured_row(canary), *(_worst(canary) if worst else ()))
     lines = _and_more(len(inserted), every)
     if calibration := measurement.calibration:
         verdict = "calibrated" if calibration.passed else f"FAILED: {calibration.note}"
         lines.append(
             f"Controls: {calibration.controls}, mean {calibration.mean_bits:.2f} bits "
             f"(expected {calibration.expected_mean_bits:.2f}), p = {calibration.ks_pvalue:.2g}: {verdict}."
+        )
+    cases = measurement.worst_cases
+    if cases and (found := [canary.worst_case for canary in inserted if canary.worst_case]):
+        case = min(found, key=lambda own: own.p_value)
+        known = f" with {case.probe.known} known characters" if case.probe.known else ""
+        lines.append(
+            f"Worst case: {case.bits:.1f} bits, p = {case.p_value:.2g}, asked by {case.probe.prompt}{known}; "
+            f"{len(inserted[0].probes)} probes, {cases.references:,} references."
         )
     parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
     curves = [curve for curve in measurement.memorization if sum(point.repetitions > 0 for point in curve.points) > 1]
@@ -117,7 +126,11 @@ def relearning_view(record: UnlearningRecord) -> RenderableType:
     parts: list[RenderableType] = []
     for canary in dict.fromkeys(curve.canary for curve in relearning.curves):
         curves = [curve for curve in relearning.curves if curve.canary == canary]
-        heads = [head for curve in curves for head in (_ATTACKS[curve.attack], "retrained")]
+        heads = [
+            head
+            for curve in curves
+            for head in (_ATTACKS[curve.attack] + (", worst" if curve.probe else ""), "retrained")
+        ]
         table = _table(("steps", *heads))
         for index, step in enumerate((0, *relearning.steps)):
             points = [course[index] for curve in curves for course in (curve.unlearned, curve.retrained)]
@@ -171,6 +184,11 @@ def _measured_row(canary: CanaryMeasurement) -> tuple[str | Text, ...]:
         exposure.method,
         "yes" if canary.extraction.greedy else "no",
     )
+
+
+def _worst(canary: CanaryMeasurement) -> tuple[str, str]:
+    worst = canary.worst_case
+    return ("-", "-") if worst is None else (f"{worst.bits:.1f}", f"{worst.p_value:.2g}")
 
 
 def _estimate(name: EstimatorName, estimate: Estimate | None, space_bits: float) -> str:

@@ -65,7 +65,7 @@ def unlearn(
         solver=solver,
         replacement=replacement,
         canary=tuple(canary or ()),
-        start=start,
+        **{"from": start},
         retain_windows=retain_windows,
         max_fidelity_drop=max_fidelity_drop,
         tau=tau,

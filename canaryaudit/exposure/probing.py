@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimation import Execution, rank_targets
@@ -30,7 +31,7 @@ from canaryaudit.exposure.probes import Probe, TemplateProbes
 from canaryaudit.exposure.prompt_scoring import character_bits_after, read_prompts
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.records import Headline, ProbeExposure, ProbeName
+from canaryaudit.records import CanaryMeasurement, Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
 
 REFERENCES = 1023
@@ -43,6 +44,24 @@ _CEILING_BITS = 1.0
 _STANDS_OUT = 0.05
 _MOST_REFINED = {"default": 4, "thorough": 1000}
 """Prompts of one template after which exposures are looked into: each takes a second or two on two cores."""
+
+
+TEMPLATE_PROBE = ProbeName(family="template", prompt="template", known=0)
+
+
+@dataclass(frozen=True)
+class AskedProbe:
+    """A probe with what it reads.
+
+    Attributes:
+        name: As records name it.
+        text: The prompt's text.
+        given: Characters of the completion that are given.
+    """
+
+    name: ProbeName
+    text: str
+    given: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +140,28 @@ def probe_targets(
         search_nodes=looked.search_nodes,
         characters=asked.characters + looked.characters,
     )
+
+
+def worst_probe(found: CanaryMeasurement, probes: TemplateProbes) -> AskedProbe | None:
+    """Return the probe that shows most of a canary; None where it is the template's own prefix."""
+    if found.worst_case is None or found.worst_case.probe == TEMPLATE_PROBE:
+        return None
+    name = found.worst_case.probe
+    prompt = next(index for index, own in enumerate(probes.prompts) if own.id == name.prompt)
+    given = next(own.given for own in probes.probes if (own.prompt, own.known) == (prompt, name.known))
+    return AskedProbe(name, probes.prompts[prompt].text, given)
+
+
+def exposure_asked(
+    model: LanguageModel, canary_set: CanarySet, canary: Canary, asked: AskedProbe, config: MeasurementConfig
+) -> tuple[float, Headline]:
+    """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it."""
+    alike = [other for other in canary_set.inserted if other.template == canary.template]
+    targets = Targets.of(model, canary_set, canary.template, alike)
+    behind = targets.asked(model, asked.text, [own.id for own in alike].index(canary.id), asked.given)
+    ranked = rank_targets(model, behind, config, (config.seed, 0, 3), Execution())
+    index = [own.id for own in behind.canaries].index(canary.id)
+    return float(behind.log_perplexity_bits[index]), choose_headline(ranked.estimates[index])
 
 
 def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -208,6 +249,13 @@ class _Asked:
             for index, (probe, number) in enumerate(zip(self.probes.probes, likelier, strict=True))
         )
 
+    def shows_most(self, canary: int, worst: WorstCase) -> int:
+        """Return the probe that shows most of a canary: by rank, or, beyond all references, by what it can show."""
+        if not worst.unmatched:
+            return worst.probe
+        ceilings = [self.space_bits(canary, probe) for probe in self.probes.probes]
+        return int(np.argmax(np.minimum(worst.tail_bits, ceilings) + self.log2_weights))
+
     def name(self, probe: Probe) -> ProbeName:
         """Return a probe as records name it."""
         return ProbeName(family=probe.family, prompt=self.probes.prompts[probe.prompt].id, known=probe.known)
@@ -243,13 +291,14 @@ def _looked_into(
     targets = asked.targets
     wanted: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     for k, own in enumerate(worst):
-        if not targets.inserted[k] or own.p_value > _STANDS_OUT or own.probe == 0:
+        index = asked.shows_most(k, own)
+        if not targets.inserted[k] or own.p_value > _STANDS_OUT or index == 0:
             continue
-        if (asked.costs[own.probe, asked.is_reference] <= asked.costs[own.probe, k]).sum() >= ENOUGH_LIKELIER:
+        if (asked.costs[index, asked.is_reference] <= asked.costs[index, k]).sum() >= ENOUGH_LIKELIER:
             continue  # the references tell it well enough
         if own_prefix[k].low < targets.space.bits - _CEILING_BITS:
-            given = asked.probes.probes[own.probe].given
-            wanted[own.probe, targets.completions[k, :given].tobytes()].append(k)
+            given = asked.probes.probes[index].given
+            wanted[index, targets.completions[k, :given].tobytes()].append(k)
     few = config.model_copy(
         update={
             "enumerate_up_to": min(config.enumerate_up_to, 20_000),
@@ -279,11 +328,12 @@ def _worst_record(
     asked: _Asked, canary: int, worst: WorstCase, own_prefix: Headline, found: dict[int, Headline]
 ) -> WorstCaseRecord:
     """Write down a worst case: by the template's own prefix, or by the probe that shows more than it, all told."""
-    known = {worst.probe: found.get(worst.probe) or asked.sampled(canary, worst.probe), 0: own_prefix}
+    index = asked.shows_most(canary, worst)
+    known = {index: found.get(index) or asked.sampled(canary, index), 0: own_prefix}
     weights = asked.log2_weights
     # By rank the worst probe is what the ranks say; beyond them, what is certain of the exposures decides.
-    shows_most = max(known, key=lambda probe: known[probe].low + weights[probe])
-    probe = shows_most if worst.unmatched else worst.probe
+    certain = max(known, key=lambda probe: known[probe].low + weights[probe])
+    probe = certain if worst.unmatched else index
     p_value = worst.p_value
     if asked.targets.inserted[canary]:
         p_value = extended_p_value(worst, known[probe].low, float(weights[probe]))
@@ -295,4 +345,6 @@ def _worst_record(
         method=exposure.method,
         p_value=p_value,
         probe=asked.name(asked.probes.probes[probe]),
+        space_bits=asked.space_bits(canary, asked.probes.probes[probe]),
+        greedy=bool(asked.greedy[probe, canary]),
     )

@@ -7,6 +7,8 @@ from canaryaudit.attacks import RelearningConfig, attack_by_relearning
 from canaryaudit.attacks.relearning import AttackedModel
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import UnlearningError
+from canaryaudit.exposure.probes import probes_of
+from canaryaudit.exposure.probing import AskedProbe, worst_probe
 from canaryaudit.models.device import resolve_device
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import AttackOptions
@@ -93,8 +95,13 @@ def run_attack(
     data, _ = session.data(device)
     config = options.configure(RelearningConfig, window=session.run.model_record().window)
     models = [
-        AttackedModel(own.name, session.model(ModelId(own.name), device), own.model_sha256)
-        for own in (record, reference)
+        AttackedModel(
+            unlearning.name,
+            session.model(ModelId(unlearning.name), device),
+            unlearning.model_sha256,
+            _worst_probes(session, ModelId(unlearning.name)),
+        )
+        for unlearning in (record, reference)
     ]
     with session.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
         relearning = attack_by_relearning(
@@ -105,6 +112,16 @@ def run_attack(
     for sentence in relearning_sentences(relearning, written.cost.speedup):
         session.progress.info(sentence)
     return written
+
+
+def _worst_probes(session: RunSession, model: ModelId) -> dict[str, AskedProbe]:
+    """Return the worst probe of each canary in a model, unless it is the template's prefix itself."""
+    measurement = session.run.measurement(model)
+    if measurement.worst_cases is None:
+        return {}
+    probes = {part.template: part for part in probes_of(measurement, session.run.canary_set(), session.run_text())}
+    worst = {c.id: worst_probe(c, probes[c.template]) for c in measurement.canaries if not c.control}
+    return {name: probe for name, probe in worst.items() if probe}
 
 
 def name_of_retraining(attacked: str, taken: Collection[str]) -> str:

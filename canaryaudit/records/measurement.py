@@ -129,6 +129,15 @@ class WorstCase(Record):
     """p-value of the hypothesis that the model never saw the secret: the rank of its worst case among those of
     references probed in the same ways. Below 1 / (1 + references) it is a union bound over the probes."""
     probe: ProbeName
+    space_bits: float
+    """log2 of the number of strings that the secret is one of, given what is known of it."""
+    greedy: bool
+    """Whether the model's greedy completion is what was not known of the secret."""
+
+    @property
+    def guesses_log2(self) -> float:
+        """log2 of the number of guesses, in order of likelihood, until the secret falls."""
+        return self.space_bits - self.bits
 
     @property
     def calibrated_bits(self) -> float:

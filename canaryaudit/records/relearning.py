@@ -3,7 +3,7 @@
 from typing import Literal
 
 from canaryaudit.records.base import Many, Record
-from canaryaudit.records.measurement import Headline
+from canaryaudit.records.measurement import Headline, ProbeName
 
 RelearningAttack = Literal["other-text", "canary-window"]
 """Further training on text without any secret, or with one window of the canary's text in every batch."""
@@ -25,6 +25,11 @@ class RelearningCurve(Record):
     canary: str
     """Id of the attacked canary."""
     attack: RelearningAttack
+    probe: ProbeName | None = None
+    """How the attacked model was asked: by the probe that showed most of the canary before the attack; None for the
+    template's own prefix."""
+    retrained_probe: ProbeName | None = None
+    """The same of the retrained model, which has a worst probe of its own: chance lifts both alike."""
     unlearned: Many[RelearningPoint]
     """The attacked model's points, by step, from 0."""
     retrained: Many[RelearningPoint]

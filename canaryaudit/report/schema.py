@@ -91,6 +91,10 @@ class WorstFigure(Part):
     """Id of the prompt, among ``prompts``."""
     known: int
     """Number of given characters at the start of the secret."""
+    guesses_log2: Figure
+    """log2 of the number of guesses, in order of likelihood, until the unknown part is found."""
+    greedy: bool
+    """Whether the model's greedy completion is the unknown part."""
     asked: str
     """Description of the probe."""
 

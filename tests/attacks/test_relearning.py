@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,11 +22,14 @@ from canaryaudit.attacks.relearning import (
 )
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import UnlearningError
+from canaryaudit.errors import UnlearningError, UsageError
+from canaryaudit.exposure.encoded_space import encode_completions
+from canaryaudit.exposure.probing import AskedProbe
+from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.models.ensemble import Ensemble
+from canaryaudit.models.ensemble import Ensemble, as_language_model
 from canaryaudit.progress import NullReporter
-from canaryaudit.records import Headline, Relearning, RelearningPoint
+from canaryaudit.records import Headline, ProbeName, Relearning, RelearningPoint
 from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning.correction import corrected_data
 from canaryaudit.unlearning.decoys import Decoys
@@ -137,7 +141,7 @@ def test_the_canarys_window_shows_as_much_of_it_as_has_room(place: int, window: 
 
 def test_without_other_text_there_is_no_attack() -> None:
     data, canaries, _ = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
-    with pytest.raises(UnlearningError, match="every window of 20 characters holds a secret: expected other text"):
+    with pytest.raises(UnlearningError, match="every window of 20 characters contains a secret: expected text"):
         attack_batches(data, canaries[0], "other-text", RelearningConfig(window=20))
     with pytest.raises(UnlearningError, match="expected more than a window of 500"):
         attack_batches(data, canaries[0], "other-text", RelearningConfig(window=500))
@@ -264,5 +268,43 @@ def test_the_largest_excess_is_told_with_its_step() -> None:
 
 @pytest.mark.parametrize("options", [{"steps": ()}, {"learning_rate": 0}, {"batch_size": 1}, {"window": 1}, {"x": 1}])
 def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises((ValidationError, UsageError)):
         RelearningConfig.model_validate(options)
+
+
+# --- the worst probe
+
+
+def test_a_canary_is_attacked_under_the_worst_probe_of_each_model_too(case: Case) -> None:
+    """Asked by a line break and its first digit, beside the retrained model's own worst probe."""
+    canary = case.canaries[0]
+    bare = AskedProbe(ProbeName(family="partial", prompt="bare-1", known=1), "\n", 1)
+    tail = AskedProbe(ProbeName(family="truncated", prompt="truncated-1", known=0), "is ", 0)
+    config = CONFIG.model_copy(update={"steps": (1,)})
+    found = attack_by_relearning(
+        AttackedModel("mine", case.knowing, "1", {canary.id: bare}),
+        AttackedModel("retrain", case.retrained, "2", {canary.id: tail}),
+        case.data,
+        [canary],
+        case.canary_set,
+        config,
+        NullReporter(),
+    )
+    curves = {(curve.attack, curve.probe is not None): curve for curve in found.curves}
+    assert len(curves) == 4
+    worst = curves["canary-window", True]
+    assert (worst.probe, worst.retrained_probe) == (bare.name, tail.name)
+    plain = case.attack(case.knowing, config)
+    assert [curve for curve in found.curves if curve.probe is None] == list(plain.curves)
+    model = as_language_model(case.knowing)
+    start = read_prefix(model, "\n4")
+    pairs = encode_completions([f"{number:02}" for number in range(100)], model.vocabulary, 2)
+    costs = score_log_perplexity(model, start, pairs)
+    rank = 1 + int((costs < costs[71]).sum())
+    assert worst.unlearned[0].exposure.bits == pytest.approx(math.log2(100 / rank))
+    assert worst.unlearned[0].log_perplexity_bits == pytest.approx(costs[71], abs=1e-4)
+    assert worst.retrained[0].exposure.bits != curves["canary-window", False].retrained[0].exposure.bits
+
+
+def test_a_canary_whose_prefix_shows_most_is_attacked_by_it_alone(attacked: Relearning) -> None:
+    assert {(curve.attack, curve.probe) for curve in attacked.curves} == {("canary-window", None), ("other-text", None)}

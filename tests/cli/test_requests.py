@@ -69,10 +69,16 @@ def test_no_request_can_replace_what_it_starts_from(chain: Path, name: str) -> N
     assert "choose another --name" in result.complaint
 
 
-@pytest.mark.parametrize("start", ["after-third", "third", "../before", "after-../first"])
+@pytest.mark.parametrize("start", ["after-third", "after-../first"])
 def test_a_model_that_is_not_there_is_named_with_those_that_are(chain: Path, start: str) -> None:
     message = canaryaudit("unlearn", chain, *UNLEARN, "--from", start, "--name", "x").complaint
     assert f"no model {start!r} to start from: choose one of before, after-first, after-second" in message
+
+
+@pytest.mark.parametrize("start", ["third", "../before", "after-", ""])
+def test_what_cannot_name_a_model_is_refused(chain: Path, start: str) -> None:
+    result = canaryaudit("unlearn", chain, *UNLEARN, "--from", start, "--name", "x")
+    assert (result.status, result.complaint) == (2, "--from: expected before or after-NAME")
 
 
 def test_changed_weights_of_an_earlier_request_are_noticed(chain: Path) -> None:

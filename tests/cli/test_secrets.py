@@ -56,7 +56,7 @@ def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
     # A model that has learned the secret by heart gives it away to every canary that shares its first words.
     monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
     results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "4")
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 1], results
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     before = json.loads((run / "measurements/before.json").read_text("utf-8"))
     assert [canary["extraction"]["greedy"] for canary in before["canaries"][:2]] == [True, False]
     assert {"RUN/report.junit.xml", "RUN/model-card.md", "again/report.json"} <= set(tree(Path("reports")))
@@ -74,7 +74,7 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     Path("sea.txt").write_text(f"{told}{story}\n\n{told}And {SECRET} once more.\n", "utf-8")
     insert = ("--locate", TEMPLATE, "-t", TEMPLATE, "-n", "1", "-r", "3", "--controls", "4")
     results, run = audit(*insert)
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 1], results
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     assert "1 other place" in results[0].err
     canaries = json.loads((run / "canaries.json").read_text("utf-8"))["canaries"]
     assert [(c["origin"], c["repetitions"]) for c in canaries[:2]] == [("generated", 3), ("located", 2)]

@@ -48,6 +48,8 @@ def golden_summary(seed: int = 0) -> Summary:
     after = make.measurement(
         canaries, {"canary-01": 2.1, "canary-02": 6.4, "canary-03": 0.4}, "after-second", sha=make.UPDATED_SHA
     )
+    before = make.probed(before, {}, joint_pvalue=1e-4)
+    after = make.probed(after, {"canary-02": 0.004, "canary-03": 0.2}, joint_pvalue=0.003)
     runs = [
         (
             make.unlearning("first", ids, drop=0.02, method="first-order", seconds=1.2),

@@ -24,6 +24,9 @@ from canaryaudit.records import (
     Measurement,
     MeasurementCost,
     ModelRecord,
+    ProbeExposure,
+    ProbeName,
+    PromptRecord,
     ReferenceDistribution,
     SkewNormalFit,
     StageRun,
@@ -31,6 +34,8 @@ from canaryaudit.records import (
     UnlearningCost,
     UnlearningRecord,
     UpdateStep,
+    WorstCase,
+    WorstCases,
 )
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.summary.build import SummaryOptions
@@ -163,6 +168,70 @@ def measurement(
         memorization=memorization_curves(found),
         cost=MeasurementCost(seconds=8.4, references=8000, search_nodes=5120, characters_scored=90000),
     )
+
+
+PROMPTS = (
+    ("template", "template", "the template's own prefix", ""),
+    ("context", "context-1", "the prefix after the text before canary-01", None),
+    ("reworded", "reworded-1", "the prefix with another word", "your telephone number is "),
+    ("bare", "bare-1", "a line break", "\n"),
+)
+ProbeKey = tuple[str, int]
+"""Id of a prompt, and number of known characters."""
+PROBES: tuple[ProbeKey, ...] = (("template", 0), ("context-1", 0), ("reworded-1", 0), ("bare-1", 0), ("bare-1", 2))
+
+
+def probed(
+    measured: Measurement, p_values: dict[str, float], worst: ProbeKey = ("bare-1", 0), joint_pvalue: float = 0.4
+) -> Measurement:
+    """Return a measurement that asked in five ways too.
+
+    Args:
+        measured: The measurement.
+        p_values: Of the worst case, by id; without one a canary's prefix shows all there is.
+        worst: The probe that shows most of these.
+        joint_pvalue: Of all together.
+    """
+    canaries = []
+    for own in measured.canaries:
+        p_value = p_values.get(own.id, 2**-own.exposure.bits)
+        name, known = worst if own.id in p_values else PROBES[0]
+        family = "partial" if known else name.split("-")[0]
+        bits = min(own.space_bits, -math.log2(p_value) + 4 if own.id in p_values else own.exposure.bits)
+        exposures = tuple(
+            ProbeExposure(
+                family="partial" if probe[1] else probe[0].split("-")[0],  # type: ignore[arg-type]
+                prompt=probe[0],
+                known=probe[1],
+                bits=bits if probe == (name, known) else bits / 3,
+                greedy=bits >= own.space_bits - 1,
+            )
+            for probe in PROBES
+        )
+        case = WorstCase(
+            bits=bits,
+            low=max(0.0, bits - 0.1),
+            high=min(own.space_bits, bits + 0.1),
+            method="importance",
+            p_value=p_value,
+            space_bits=own.space_bits,
+            greedy=bits >= own.space_bits - 1,
+            probe=ProbeName(family=family, prompt=name, known=known),  # type: ignore[arg-type]
+        )
+        canaries.append(own.model_copy(update={"worst_case": case, "probes": () if own.control else exposures}))
+    prompts = tuple(
+        PromptRecord(
+            template=own.template,
+            id=name,
+            family=family,
+            about=about,
+            text=Template.parse(own.template).prefix if name == "template" else text,
+        )  # type: ignore[arg-type]
+        for own in measured.references
+        for family, name, about, text in PROMPTS
+    )
+    cases = WorstCases(effort="default", references=1023, joint_pvalue=joint_pvalue)
+    return measured.model_copy(update={"canaries": tuple(canaries), "prompts": prompts, "worst_cases": cases})
 
 
 def reference(template: str, canaries: CanarySet) -> ReferenceDistribution:

@@ -13,9 +13,12 @@ from tests.report import builders as make
 JUST = 1e-9
 
 
-def judge(low, high=None, space_bits=33.2, **facts):
-    evidence = {"greedy": False, "trusted": True, "calibrated": True, "drop_bits": None, **facts}
-    return judge_canary(Evidence(low, low if high is None else high, space_bits, **evidence))[0]
+def judge(
+    low, high=None, space_bits=33.2, greedy=False, trusted=True, calibrated=True, drop_bits=None, worst_bits=None
+):
+    high = low if high is None else high
+    evidence = Evidence(low, high, space_bits, greedy, trusted, calibrated, drop_bits, worst_bits, "in other words")
+    return judge_canary(evidence)[0]
 
 
 def test_the_chance_border_is_the_95_percent_quantile_of_the_exponential_law():
@@ -36,6 +39,38 @@ def test_a_canary_at_the_exposed_border_is_exposed_and_just_below_it_is_not():
 def test_between_the_borders_a_drop_of_one_bit_makes_the_difference_between_weakened_and_residual():
     assert judge(7, drop_bits=1.0) is Verdict.WEAKENED
     assert judge(7, drop_bits=1.0 - JUST) is Verdict.RESIDUAL
+
+
+def test_the_worst_case_decides_where_it_was_taken():
+    assert judge(0.5, worst_bits=EXPOSED_BITS) is Verdict.EXPOSED
+    assert judge(0.5, worst_bits=EXPOSED_BITS - JUST) is Verdict.RESIDUAL
+    assert judge(0.5, worst_bits=EXPOSED_BITS - JUST, drop_bits=1.0) is Verdict.WEAKENED
+    assert judge(0.5, worst_bits=NEVER_SEEN_BITS) is Verdict.INDISTINGUISHABLE
+    assert judge(0.5, worst_bits=NEVER_SEEN_BITS + JUST) is Verdict.RESIDUAL
+
+
+def test_what_the_prefix_gives_away_stays_exposed_whatever_the_worst_case_says():
+    assert judge(EXPOSED_BITS, worst_bits=1.0) is Verdict.EXPOSED
+    assert judge(0.0, greedy=True, worst_bits=1.0) is Verdict.EXPOSED
+
+
+def test_a_worst_case_allows_for_the_number_of_probes_where_the_prefix_alone_does_not():
+    """At 5.3 bits by the prefix one secret never seen in forty lies; the worst case says how many do in all ways."""
+    assert judge(5.3) is Verdict.RESIDUAL
+    assert judge(5.3, worst_bits=3.0) is Verdict.INDISTINGUISHABLE
+
+
+def test_failed_controls_leave_a_worst_case_no_good_verdict():
+    assert judge(1.0, worst_bits=1.0, calibrated=False) is Verdict.INCONCLUSIVE
+    assert judge(1.0, worst_bits=11.0, calibrated=False) is Verdict.EXPOSED
+
+
+def test_worst_cases_are_judged_together_by_the_largest_and_by_their_joint_p_value():
+    good = Verdict.INDISTINGUISHABLE
+    assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.05) is good
+    assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.04) is Verdict.RESIDUAL
+    assert judge_together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [6.2], joint_pvalue=0.05) is good
+    assert judge_together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [6.4], joint_pvalue=0.05) is Verdict.RESIDUAL
 
 
 def test_a_greedy_completion_is_exposed_whatever_the_figure_says():
@@ -75,7 +110,7 @@ def test_no_good_verdict_rests_on_an_untrusted_estimate_or_on_failed_controls(fl
 
 
 def test_a_missing_figure_gives_no_verdict():
-    assert judge(None) is Verdict.INCONCLUSIVE
+    assert judge(None) is (Verdict.INCONCLUSIVE)
 
 
 def test_in_a_small_space_the_likeliest_member_is_exposed_and_in_a_tiny_one_nothing_is_said():

@@ -207,6 +207,7 @@ class Laboratory(Pipeline):
             model_sha256=self.run.model_record(model).sha256,
             precision="fp32",
             progress=self.progress,
+            run_text=self.session.run_text(),
         )
         return measured, subset
 

@@ -10,7 +10,7 @@ from canaryaudit.formatting import shorten
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.report.charts.base import AFTER, BAR, INK, Chart, chance_band, exposure_label, specification
 from canaryaudit.report.schema import Summary
-from canaryaudit.report.summary.relearning import _RETRAINED, _UNLEARNED, ATTACK_WORDS
+from canaryaudit.report.summary.relearning import _RETRAINED, _UNLEARNED, ATTACK_WORDS, named
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
 
@@ -31,7 +31,7 @@ def _chart(name: str, method: str, relearning: Relearning) -> Chart:
     panels = [_panel(kind, [c for c in relearning.curves if c.attack == kind], scale) for kind in kinds]
     chart = alt.hconcat(*panels, spacing=24) if len(panels) > 1 else panels[0]
     courses = "; ".join(
-        f"{curve.canary}, {ATTACK_WORDS[curve.attack]}: {_course(curve.unlearned)}; in the retrained model "
+        f"{named(curve)}, {ATTACK_WORDS[curve.attack]}: {_course(curve.unlearned)}; in the retrained model "
         f"{_course(curve.retrained)}"
         for curve in relearning.curves
     )
@@ -49,13 +49,13 @@ def _panel(
 ) -> alt.LayerChart | alt.FacetChart:
     rows: list[dict[str, Any]] = [
         {
-            "canary": curve.canary,
+            "canary": named(curve),
             "model": name,
             "step": point.step,
             "bits": point.exposure.bits,
             "low": point.exposure.low,
             "high": point.exposure.high,
-            "label": f"{curve.canary}, {name}, after {figures.counted(point.step, 'step')}: "
+            "label": f"{named(curve)}, {name}, after {figures.counted(point.step, 'step')}: "
             f"{exposure_label(point.exposure.bits, point.exposure.low, point.exposure.high)}",
         }
         for curve in curves

@@ -35,9 +35,10 @@ def worst_figure(measured: CanaryMeasurement, masker: Masker) -> WorstFigure | N
     worst = measured.worst_case
     if worst is None:
         return None
-    figures = worst.model_dump(include={"bits", "low", "high", "method", "p_value"})
+    figures = worst.model_dump(include={"bits", "low", "high", "method", "p_value", "greedy"})
     return WorstFigure(
         **figures,
+        guesses_log2=worst.guesses_log2,
         calibrated_bits=worst.calibrated_bits,
         family=worst.probe.family,
         prompt=masker.text(worst.probe.prompt),

@@ -6,6 +6,7 @@ from canaryaudit import formatting as figures
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.report.schema import MethodSummary
 from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.probes import asked
 
 ATTACK_WORDS: dict[RelearningAttack, str] = {
     "canary-window": "one window of the canary's text in every batch",
@@ -49,7 +50,7 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
         since = figures.counted(curve.comes_back_at, "step")
         onset = "" if curve.comes_back_at == curve.excess_step else f" It first exceeds the limit after {since}."
         return (
-            f"{verdict}: {training}, {curve.canary} reaches {unlearned.exposure.bits:.1f} bits after {steps} "
+            f"{verdict}: {training}, {named(curve)} reaches {unlearned.exposure.bits:.1f} bits after {steps} "
             f"(retrained model: {retrained.exposure.bits:.1f}).{onset}"
         )
     if curve.attack == "canary-window":
@@ -58,14 +59,22 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
         position = f"is at most {figures.decimal(curve.excess_bits)} bits above it, after {steps} ({reason})"
         if curve.excess_bits < 0:
             position = f"is at least {figures.decimal(-curve.excess_bits)} bits below it at every step"
-        return f"Comes back no faster than in the retrained model: {training}, {curve.canary} {position}."
+        return f"Comes back no faster than in the retrained model: {training}, {named(curve)} {position}."
     gain = (
-        f"{curve.canary} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits more than in the retrained "
+        f"{named(curve)} gains at most {figures.decimal(max(0.0, curve.excess_bits))} bits more than in the retrained "
         "model"
     )
     if curve.excess_bits > relearning.other_text_margin_bits:
         return f"Not shown to come back: {training}, {gain}, after {steps} (overlaps with the interval at step 0)."
     return f"Training on other text brings nothing back: {gain}."
+
+
+def named(curve: RelearningCurve) -> str:
+    """Return a curve's canary, and its probe unless that is the template's prefix."""
+    if curve.probe is None or curve.retrained_probe is None:
+        return curve.canary
+    other = "" if curve.retrained_probe == curve.probe else f"; the retrained model {asked(curve.retrained_probe)}"
+    return f"{curve.canary} (asked {asked(curve.probe)}{other})"
 
 
 def _at(points: Sequence[RelearningPoint], step: int) -> RelearningPoint:
@@ -129,7 +138,7 @@ def relearning_verdict(method: MethodSummary) -> str:
 def relearning_rows(relearning: Relearning) -> list[list[str]]:
     """Return the table's rows: canary, attack, model, exposure after each number of steps."""
     return [
-        [curve.canary, ATTACK_WORDS[curve.attack], name, *(figures.decimal(point.exposure.bits) for point in points)]
+        [named(curve), ATTACK_WORDS[curve.attack], name, *(figures.decimal(point.exposure.bits) for point in points)]
         for curve in relearning.curves
         for name, points in ((_UNLEARNED, curve.unlearned), (_RETRAINED, curve.retrained))
     ]

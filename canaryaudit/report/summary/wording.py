@@ -10,7 +10,7 @@ from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
-from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Fact, MethodSummary
+from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, Fact, MethodSummary
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
@@ -165,8 +165,14 @@ def _worst_case(when: str, canaries: Sequence[CanarySummary], *, after: bool) ->
     verb = "has" if above == 1 else "have"
     return [
         f"{when}, {above:,} of {figures.counted(len(cases), 'canary')} {verb} a worst case over all probes above "
-        f"chance, tested one by one. The largest: {name}, {worst_words(state)}."
+        f"chance, tested one by one. The largest: {name}, {worst_words(state)}; an attacker "
+        f"who asks so needs {_guesses(state)}."
     ]
+
+
+def _guesses(state: CanaryState) -> str:
+    count = figures.guesses(state.worst_case.guesses_log2 if state.worst_case else None)
+    return f"{count} {'guess' if count == '1' else 'guesses'}"
 
 
 def _calibration(calibration: CalibrationFigures | None) -> str:
@@ -307,13 +313,17 @@ def audited(
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
 
 
+def _num_other_probes(measurement: Measurement) -> int:
+    return max((len(canary.probes) for canary in measurement.canaries), default=1) - 1
+
+
 def limits(
     canary_set: CanarySet, before: Measurement, method: MethodSummary | None, *, hidden: bool
 ) -> tuple[str, ...]:
     """Return the limitations of this report."""
     prompting = "The report's attacker prompts the model with the text before the secret"
     if before.worst_cases:
-        prompting += f" and with {len(before.prompts):,} others"
+        prompting += f" and with {_num_other_probes(before):,} other probes"
     further = ", or trains the model further" if method and method.relearning else ""
     others = "more" if before.worst_cases else "other"
     lines = [
