@@ -41,10 +41,6 @@ OTHER_TESTS = {"benchmarks", "docs", "golden", "reproduction", "robustness"}
 
 
 STILL_LONG = {
-    "exposure/importance_sampling.py": ("importance_exposures", "_drawn"),
-    "exposure/measurement.py": ("measure", "_measure_group"),
-    "exposure/rank_search.py": ("search_ranks",),
-    "exposure/references.py": ("score_references",),
     "unlearning/fidelity.py": ("keep_within_limit",),
     "unlearning/final_layer/problem.py": ("build_problem", "swap_target_distributions"),
     "unlearning/request.py": ("unlearn",),
