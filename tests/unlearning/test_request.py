@@ -466,7 +466,7 @@ def test_a_record_names_a_solver_only_where_one_was_used() -> None:
 
 
 def test_a_text_shorter_than_a_window_is_an_error(case: Case) -> None:
-    with pytest.raises(UnlearningError, match="expected more than a window"):
+    with pytest.raises(UnlearningError, match="expected more than one window"):
         case.unlearn(window=len(case.data.train))
 
 
@@ -499,8 +499,14 @@ def test_text_in_the_secrets_place_is_the_final_layers() -> None:
 def test_a_text_full_of_secrets_can_be_unlearned_without_retention() -> None:
     data, canaries, vocabulary = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
     model = tiny_model(vocabulary.symbols, scale=3.0)
-    for method, scope in (("first-order", None), ("second-order", None), ("second-order", "all-layers")):
-        result = Case(model, data, canaries).unlearn(method=method, scope=scope, window=20, max_fidelity_drop=1.0)
+    for method, scope, solver in (
+        ("first-order", None, "kronecker"),
+        ("second-order", "final-layer", "kronecker"),
+        ("second-order", "all-layers", "cg"),
+    ):
+        result = Case(model, data, canaries).unlearn(
+            method=method, scope=scope, solver=solver, window=20, max_fidelity_drop=1.0
+        )
         assert result.retention_windows == 0
         assert result.updates[-1].objective_after < result.updates[0].objective_before
 

@@ -29,6 +29,7 @@ class Branch:
         lead: Symbols read before it: the end of the template's prefix, or none, shape (P,).
         first: Characters of the member that are left out at its beginning.
         closing: Symbols that follow it, shape (S,).
+        after_prefix: Whether the context is the template's own prefix.
         weight: What it counts, all its positions together.
     """
 
@@ -39,6 +40,7 @@ class Branch:
     lead: np.ndarray
     first: int
     closing: np.ndarray
+    after_prefix: bool
     weight: float
 
     @property

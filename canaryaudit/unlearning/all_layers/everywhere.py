@@ -20,16 +20,9 @@ from torch import Tensor
 from canaryaudit.exposure.encoded_space import PAD
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
-from canaryaudit.unlearning.all_layers.branches import (
-    Batch,
-    Branch,
-    alphabets,
-    batch_of,
-    positions,
-    side_by_side,
-)
+from canaryaudit.unlearning.all_layers.branches import Batch, Branch, alphabets, batch_of, positions, side_by_side
 from canaryaudit.unlearning.all_layers.conditional import conditional_loss, log_masses
-from canaryaudit.unlearning.all_layers.contexts import ENDS, Contexts, States, branch_features
+from canaryaudit.unlearning.all_layers.contexts import ENDS, Contexts, branch_features
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.method import MethodInput
@@ -39,9 +32,9 @@ WINDOWS = 14
 """Windows of text that contexts are cut from, for one canary; of more, as the cube root of their number."""
 DECOYS_EACH = 2
 """One context in so many has a decoy beside the secret."""
-LEAD_SHARES = {"symbol": 0.35, "part": 0.2, "whole": 0.1}
-"""Branches that begin with an end of the template's prefix: its last symbol (mostly a space: an attacker's words are
-whole), a part of it, all of it."""
+SYMBOL_SHARE, PART_SHARE, LONGEST_PART = 0.4, 0.25, 12
+"""Branches that begin with the end of the template's prefix: with its last symbol (mostly a space: an attacker's words
+are whole), or with a part of it, of so many symbols at most."""
 INSIDE_SHARE = 0.3
 """Branches that begin in the member's middle: part of a secret may be known."""
 SECRET_SHARE = 0.75
@@ -52,7 +45,7 @@ number. No fewer than four each."""
 PREFIX_DECOYS = 12
 """Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and
 a quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
-CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 5, 3.0, 0.2
+CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 10, 3.0, 0.2
 """Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
 beside a symbol of the member."""
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT, OTHERS_WEIGHT = 10.0, 3.0, 2.0, 3.0
@@ -62,20 +55,24 @@ OTHERS, BEFORE, AFTER = 48, 32, 6
 
 @dataclass(frozen=True)
 class _Kept:
-    """Text that is held to what the original model predicts there, shapes (B, T), (B, T, V), (B, T)."""
+    """Positions that are held to what the original model predicts there.
 
-    symbols: Tensor
+    Attributes:
+        rows: Of the text side by side, shape (P,).
+        columns: Of the same.
+        targets: Shape (P, V).
+        weights: Shape (P,).
+    """
+
+    rows: Tensor
+    columns: Tensor
     targets: Tensor
     weights: Tensor
 
-
-@dataclass(frozen=True)
-class _AfterPrefix:
-    """One template's prefix, what branches off it, and what is kept after the members."""
-
-    prefix: Contexts
-    batch: Batch
-    closing: _Kept
+    def loss(self, model: CharLSTM, features: Tensor) -> Tensor:
+        """Return the divergence from what was predicted, of features of shape (B, T, H)."""
+        logits = model.output(features[self.rows, self.columns])
+        return weighted_divergence(logits.float(), self.targets, self.weights)
 
 
 class EverywhereProblem:
@@ -91,144 +88,170 @@ class EverywhereProblem:
         self.precision, self.model = given.config.precision, given.model
         self._places = list({place.canary.id: place for place in given.places}.values())
         with torch.no_grad(), autocast(self.device, self.precision):
-            self._text = self._draw_text(given.retained)
-            self._contexts_kept = self._keep(self._text.symbols, RETAINED_WEIGHT) if len(self._text) else None
-            self._after_text = self._draw_after_text() if len(self._text) else []
-            self._others = self._draw_others(given)
-            self._after_prefix = self._draw_after_prefixes()
+            self._draw_contexts(given.retained)
+            self._batches = self._draw_batches()
+            self._others, self._others_kept = self._draw_others(given)
 
     @property
     def symbols(self) -> int:
         """Symbols that one evaluation reads."""
-        own = [part.batch.symbols.numel() + part.prefix.symbols.numel() for part in self._after_prefix]
-        batches = sum(batch.symbols.numel() for batch in self._after_text)
-        others = 0 if self._others is None else self._others.symbols.numel()
-        return self._text.symbols.numel() + batches + others + sum(own)
+        batches = sum(batch.symbols.numel() for batch, _ in self._batches)
+        others = 0 if self._others is None else self._others.numel()
+        return self._contexts.symbols.numel() + batches + others
 
     def objective(self, model: CharLSTM) -> Tensor:
         """Return F at the weights of ``model``, in nats."""
-        total = model.output.weight.new_zeros(())
         with autocast(self.device, self.precision):
-            if self._contexts_kept is not None:
-                states = self._text.read(model)
-                total = total + _held(model.output(states.features), self._contexts_kept)
-                for batch in self._after_text:
-                    total = total + conditional_loss(batch.logits(model, states)[0].float(), batch.targets)
-            if self._others is not None:
-                total = total + _held(model(self._others.symbols), self._others)
-            for own in self._after_prefix:
-                logits, features = own.batch.logits(model, own.prefix.read(model))
-                total = total + conditional_loss(logits.float(), own.batch.targets)
-                total = total + _held(model.output(features), own.closing)
+            states = self._contexts.read(model)
+            total = self._contexts_kept.loss(model, states.features)
+            for batch, closing in self._batches:
+                logits, features = batch.logits(model, states)
+                total = total + conditional_loss(logits.float(), batch.targets) + closing.loss(model, features)
+            if self._others is not None and self._others_kept is not None:
+                total = total + self._others_kept.loss(model, model.features(self._others)[0])
         return total
 
-    def _draw_text(self, retained: Tensor) -> Contexts:
+    def _draw_contexts(self, retained: Tensor) -> None:
+        """Put windows of text and the templates' prefixes side by side: rows of one reading."""
         count = round(WINDOWS * len(self._places) ** (1 / 3))
-        ends = tuple(end for end in ENDS if end < retained.shape[1])
-        chosen = retained[torch.from_numpy(self.rng.permutation(len(retained))[:count])]
-        if not ends or not len(chosen):
-            return Contexts(retained[:0], ends)
-        first = int(self.rng.integers(0, retained.shape[1] - ends[-1]))
-        return Contexts(chosen[:, first : first + ends[-1]].contiguous(), ends)
+        self._text_ends = tuple(end for end in ENDS if end < retained.shape[1])
+        length = self._text_ends[-1] if self._text_ends else 0
+        chosen = retained[torch.from_numpy(self.rng.permutation(len(retained))[:count])] if length else retained[:0]
+        first = int(self.rng.integers(0, retained.shape[1] - length)) if length else 0
+        self._windows = len(chosen)
+        self._prefixes = {place.canary.template: place.prefix for place in self._places}
+        rows = [*chosen[:, first : first + length], *(torch.from_numpy(own).long() for own in self._prefixes.values())]
+        symbols = torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
+        ends = {*(self._text_ends if self._windows else ()), *map(len, self._prefixes.values())}
+        self._contexts = Contexts(symbols, tuple(sorted(ends)))
+        inside = torch.zeros_like(symbols, dtype=torch.bool)
+        inside[: self._windows, :length] = True
+        self._contexts_kept = self._keep(symbols, inside, RETAINED_WEIGHT)
 
-    def _draw_after_text(self) -> list[Batch]:
-        """Return branches after every context: without and with an end of the prefix before them."""
-        secrets, others, branches = self._in_turn(), self._in_turn(), []
-        for context in range(len(self._text)):
-            branches.append(self._branch(next(secrets), context, secret=True))
-            if context % DECOYS_EACH == 0:
-                branches.append(self._branch(next(others), context, secret=False))
-        states = self._text.read(self.model)
-        masses = [self._log_masses(states, own) for own in branches]
+    def _context(self, row: int, end: int) -> int:
+        return self._contexts.ends.index(end) * len(self._contexts.symbols) + row
+
+    def _draw_batches(self) -> list[tuple[Batch, _Kept]]:
+        """Return all branches, short ones and long ones side by side, and what is kept after their members."""
+        branches = self._branches_after_text() + self._branches_after_prefixes()
+        short = max(len(own.secret) for own in self._places) + 1
+        groups = [[own for own in branches if (len(own.symbols) > short) is long] for long in (False, True)]
+        groups = [group for group in groups if group]
+        states = self._contexts.read(self.model)
+        masses: dict[int, list[float]] = {}
+        for group in groups:
+            symbols, origins = (part.to(self.device) for part in side_by_side(group))
+            rows, columns = positions(group)
+            logits = self.model.output(branch_features(self.model, states, symbols, origins)[rows, columns])
+            found = log_masses(logits.float().log_softmax(1), alphabets(group).to(self.device)).cpu()
+            masses |= {id(own): found[rows == index].tolist() for index, own in enumerate(group)}
+        self._pool(branches, masses)
+        known = {place.canary.id: self._known(place) for place in self._places}
+        return [self._batch(group, masses, known) for group in groups]
+
+    def _batch(
+        self, group: Sequence[Branch], masses: dict[int, list[float]], known: dict[str, Tensor]
+    ) -> tuple[Batch, _Kept]:
+        wanted, rows, columns, targets, weights = [], [], [], [], []
+        for index, own in enumerate(group):
+            end, predicted = len(own.place.secret), known[own.place.canary.id]
+            if not own.after_prefix:
+                wanted.append(torch.tensor(masses[id(own)]).exp())
+                continue
+            along = predicted[[min(at, end - 1) for at in range(len(own.member))]]
+            wanted.append((along * alphabets([own])).sum(1))
+            for at in range(len(own.closing)):
+                rows.append(index)
+                columns.append(own.span.stop + at)
+                targets.append(predicted[end + at])
+                weights.append((CLOSING_WEIGHT if at else FIRST_CLOSING_WEIGHT) * own.weight / len(own.member))
+        batch = batch_of(group, self.decoys, torch.cat(wanted), self.device)
+        size = len(self.model.architecture.vocabulary)
+        kept = _Kept(
+            torch.tensor(rows, dtype=torch.int64, device=self.device),
+            torch.tensor(columns, dtype=torch.int64, device=self.device),
+            torch.stack(targets).to(self.device) if targets else torch.empty(0, size, device=self.device),
+            torch.tensor(weights, device=self.device),
+        )
+        return batch, kept
+
+    @staticmethod
+    def _pool(branches: Sequence[Branch], masses: dict[int, list[float]]) -> None:
+        """Let the alphabet weigh along a secret, after text, what it weighs along decoys."""
         pooled: dict[tuple[str, int], list[float]] = defaultdict(list)
-        for own, found in zip(branches, masses, strict=True):
-            if not own.secret:
-                for index, mass in enumerate(found):
-                    pooled[own.place.canary.template, index].append(mass)
-        for own, found in zip(branches, masses, strict=True):
+        after_text = [own for own in branches if not own.after_prefix]
+        for own in after_text:
+            for index, mass in enumerate(() if own.secret else masses[id(own)]):
+                pooled[own.place.canary.template, index].append(mass)
+        for own in after_text:
+            found = masses[id(own)]
             for index in range(1, len(found)):  # before the first symbol secrets and decoys are one
                 if alike := pooled.get((own.place.canary.template, index)):
                     found[index] = float(np.mean(alike))
-        batches = []
-        for group in (False, True):
-            chosen = [index for index, own in enumerate(branches) if (len(own.lead) > 1) is group]
-            if chosen:
-                wanted = torch.tensor([mass for index in chosen for mass in masses[index]]).exp()
-                batches.append(batch_of([branches[index] for index in chosen], self.decoys, wanted, self.device))
-        return batches
 
-    def _branch(self, place: Occurrence, context: int, *, secret: bool) -> Branch:
+    def _branches_after_text(self) -> list[Branch]:
+        """Return a secret after every context, and a decoy after some."""
+        contexts = [self._context(row, end) for end in self._text_ends for row in range(self._windows)]
+        secrets, others, branches = self._in_turn(), self._in_turn(), []
+        for index, context in enumerate(contexts):
+            branches.append(self._branch(next(secrets), context, SECRET_SHARE / len(contexts), secret=True))
+            if index % DECOYS_EACH == 0:
+                share = (1 - SECRET_SHARE) / -(-len(contexts) // DECOYS_EACH)
+                branches.append(self._branch(next(others), context, share, secret=False))
+        return branches
+
+    def _branch(self, place: Occurrence, context: int, share: float, *, secret: bool) -> Branch:
         rng = self.rng
         member = place.secret if secret else self._decoy(place)
-        lengths = {"symbol": 1, "part": int(rng.integers(1, len(place.prefix) + 1)), "whole": len(place.prefix)}
-        kind = rng.choice([*LEAD_SHARES, "none"], p=[*LEAD_SHARES.values(), 1 - sum(LEAD_SHARES.values())])
-        lead = place.prefix[len(place.prefix) - lengths.get(str(kind), 0) :]
+        chance, longest = rng.random(), min(LONGEST_PART, len(place.prefix))
+        part = int(rng.integers(1, longest + 1))
+        length = 1 if chance < SYMBOL_SHARE else part if chance < SYMBOL_SHARE + PART_SHARE else 0
+        lead = place.prefix[len(place.prefix) - length :]
         first = int(rng.integers(1, len(member) - 3)) if len(member) > 4 and rng.random() < INSIDE_SHARE else 0
-        count = len(self._text)
-        share = SECRET_SHARE / count if secret else (1 - SECRET_SHARE) / -(-count // DECOYS_EACH)
-        return Branch(place, member, secret, context, lead, first, lead[:0], TEXT_WEIGHT * share)
+        return Branch(place, member, secret, context, lead, first, lead[:0], False, TEXT_WEIGHT * share)
 
-    def _log_masses(self, states: States, branch: Branch) -> list[float]:
-        symbols, origins = (part.to(self.device) for part in side_by_side([branch]))
-        rows, columns = positions([branch])
-        logits = self.model.output(branch_features(self.model, states, symbols, origins)[rows, columns])
-        found: list[float] = log_masses(logits.float().log_softmax(1), alphabets([branch]).to(self.device)).tolist()
-        return found
-
-    def _draw_after_prefixes(self) -> list[_AfterPrefix]:
+    def _branches_after_prefixes(self) -> list[Branch]:
         """Return each template's secrets and decoys after its prefix, and after them what closes them."""
         by_template: dict[str, list[Occurrence]] = defaultdict(list)
         for place in self._places:
             by_template[place.canary.template].append(place)
-        room = round(MOST_SECRETS * max(1.0, len(self._places) / FEW) ** 0.5)
-        return [self._after_template(own, len(by_template), room) for own in by_template.values()]
+        room = round(MOST_SECRETS * max(1.0, len(self._places) / FEW) ** 0.5) // len(by_template)
+        branches = []
+        for row, (template, places) in enumerate(by_template.items(), self._windows):
+            context = self._context(row, len(self._prefixes[template]))
+            chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, room)]]
+            decoys = self._decoys_after_prefix(places[0], max(4, PREFIX_DECOYS // len(by_template)))
+            members = [(place, place.secret, True) for place in chosen] + [(places[0], own, False) for own in decoys]
+            # The secrets together weigh as much as four decoys, or each as much as one.
+            each = max(1.0, 4.0 / len(chosen))
+            shares = np.array([each] * len(chosen) + [1.0] * len(decoys))
+            weights = PREFIX_WEIGHT * shares / shares.sum() / len(by_template)
+            branches += [
+                Branch(place, own, secret, context, own[:0], 0, place.suffix[:CLOSING], True, weight)
+                for (place, own, secret), weight in zip(members, weights.tolist(), strict=True)
+            ]
+        return branches
 
-    def _after_template(self, places: Sequence[Occurrence], templates: int, room: int) -> _AfterPrefix:
-        chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, room // templates)]]
+    def _decoys_after_prefix(self, place: Occurrence, count: int) -> list[np.ndarray]:
         draws = (
-            lambda: self._decoy(places[0]),
-            lambda: self.decoys.likely(places[0], self.rng),
-            lambda: self._decoy(places[0]),
-            lambda: self.decoys.likeliest(places[0]),
+            lambda: self._decoy(place),
+            lambda: self.decoys.likely(place, self.rng),
+            lambda: self._decoy(place),
+            lambda: self.decoys.likeliest(place),
         )
-        decoys = [draws[index % len(draws)]() for index in range(max(len(draws), PREFIX_DECOYS // templates))]
-        each = max(1.0, 4.0 / len(chosen))  # the secrets together weigh as much as four decoys, or each as much as one
-        shares = np.array([each] * len(chosen) + [1.0] * len(decoys))
-        weights = PREFIX_WEIGHT * shares / shares.sum() / templates
-        members = [(place, place.secret, True) for place in chosen] + [(places[0], own, False) for own in decoys]
-        nothing = np.empty(0, dtype=np.int64)
-        branches = [
-            Branch(place, own, secret, 0, nothing, 0, place.suffix[:CLOSING], weight)
-            for (place, own, secret), weight in zip(members, weights.tolist(), strict=True)
-        ]
-        known = {place.canary.id: self._known(place) for place in chosen}
-        masses, symbols = [], side_by_side(branches)[0]
-        size = len(self.model.architecture.vocabulary)
-        targets, kept = torch.full((*symbols.shape, size), 1 / size), torch.zeros(symbols.shape)
-        for index, own in enumerate(branches):
-            distributions = known.get(own.place.canary.id, next(iter(known.values())))
-            end = len(own.place.secret)
-            along = distributions[[min(at, end - 1) for at in range(len(own.member))]]
-            masses.append((along * alphabets([own])).sum(1))
-            closed = slice(own.span.stop, own.span.stop + len(own.closing))
-            targets[index, closed] = distributions[end : end + len(own.closing)]
-            kept[index, closed] = CLOSING_WEIGHT * own.weight / len(own.member)
-            kept[index, closed.start : closed.start + 1] = FIRST_CLOSING_WEIGHT * own.weight / len(own.member)
-        prefix = Contexts(torch.from_numpy(places[0].prefix).long()[None].to(self.device), (len(places[0].prefix),))
-        batch = batch_of(branches, self.decoys, torch.cat(masses), self.device)
-        return _AfterPrefix(prefix, batch, _Kept(batch.symbols, targets.to(self.device), kept.to(self.device)))
+        return [draws[index % len(draws)]() for index in range(count)]
 
     def _known(self, place: Occurrence) -> Tensor:
         """Return what the original model predicts for each symbol of a secret and its closing, shape (L + S, V)."""
         whole = np.concatenate((place.prefix, place.secret, place.suffix[:CLOSING])).astype(np.int64)
         logits = self.model(torch.from_numpy(whole)[None].to(self.device))[0]
-        found: Tensor = logits.float().softmax(1)[len(place.prefix) - 1 : -1].cpu()
+        found: Tensor = logits.float().softmax(1)[len(place.prefix) - 1 :].cpu()
         return found
 
-    def _draw_others(self, given: MethodInput) -> _Kept | None:
+    def _draw_others(self, given: MethodInput) -> tuple[Tensor | None, _Kept | None]:
         """Return places of canaries that are not to be forgotten, with the text around them; None without such."""
         if not given.config.retain_windows:
-            return None
+            return None, None
         secret = given.data.secret.cpu().numpy()
         going = completion_mask(len(secret), given.places)
         others = np.flatnonzero(np.diff(np.concatenate(([0], (secret & ~going).astype(np.int8)))) == 1)
@@ -239,17 +262,19 @@ class EverywhereProblem:
             if not going[first : end + AFTER].any():
                 rows.append(given.data.train[first : end + AFTER].long())
         if not rows:
-            return None
-        lengths = torch.tensor([len(row) for row in rows])
+            return None, None
         symbols = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        inside = torch.arange(symbols.shape[1])[None] < lengths[:, None] - 1
-        return self._keep(symbols, OTHERS_WEIGHT, inside.to(self.device))
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        inside = torch.arange(symbols.shape[1], device=self.device)[None] < lengths[:, None] - 1
+        return symbols, self._keep(symbols, inside, OTHERS_WEIGHT)
 
-    def _keep(self, symbols: Tensor, weight: float, inside: Tensor | None = None) -> _Kept:
-        """Return text with the original model's own predictions as targets; ``weight`` is that of all of it."""
-        targets = self.model(symbols).float().softmax(2)
-        inside = torch.ones_like(symbols, dtype=torch.bool) if inside is None else inside
-        return _Kept(symbols, targets, weight * inside / inside.sum())
+    def _keep(self, symbols: Tensor, inside: Tensor, weight: float) -> _Kept:
+        """Hold positions to the original model's own predictions; ``weight`` is that of all of them."""
+        rows, columns = inside.nonzero(as_tuple=True)
+        features = self.model.features(symbols)[0]
+        targets = self.model.output(features[rows, columns]).float().softmax(1)
+        each = weight / max(1, len(rows))
+        return _Kept(rows, columns, targets, torch.full((len(rows),), each, device=self.device))
 
     def _decoy(self, place: Occurrence) -> np.ndarray:
         drawn = place.space.sample(1, self.rng)[0]
@@ -261,7 +286,3 @@ class EverywhereProblem:
         while True:
             for index in self.rng.permutation(len(self._places)):
                 yield self._places[index]
-
-
-def _held(logits: Tensor, kept: _Kept) -> Tensor:
-    return weighted_divergence(logits.float(), kept.targets, kept.weights)

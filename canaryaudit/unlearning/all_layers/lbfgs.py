@@ -17,14 +17,14 @@ from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.curvature.kronecker import InverseRoot
 
-MEMORY = 20
+MEMORY = 12
 """Pairs of steps and changes of the gradient that are kept."""
 SUFFICIENT = 1e-4
 """Share of the decrease that the slope promises which a step must bring (Armijo)."""
 REGROWTH = 3.0
 """A step is first tried at this many times the share that the last one was cut to."""
 TRIALS = 8
-"""Lengths that are tried for one step, by forward passes alone."""
+"""Lengths that are tried for one step."""
 
 Objective = Callable[[], Tensor]
 
@@ -74,9 +74,8 @@ class _Point:
         return float(loss.detach()), float(whole.norm()), self.root.transposed(whole)
 
     @torch.no_grad()
-    def value(self, weights: Tensor) -> float:
+    def value(self) -> float:
         self.values += 1
-        self.place(weights)
         return float(self.objective())
 
 
@@ -113,28 +112,25 @@ def minimize(
             stalled = True
             break
         move = root.apply(direction)
-        share = _length(point, move, value, slope, min(1.0, REGROWTH * share))
-        if share == 0:
+        found = _advance(point, move, value, slope, min(1.0, REGROWTH * share))
+        if found is None:
             point.place(point.weights)
             stalled = True
             break
-        point.weights = point.weights - share * move
-        point.place(point.weights)
-        before, steepness = value, norm
-        value, norm, after = point.gradient()
-        pair = _Pair(-share * direction, after - gradient, float(-share * direction @ (after - gradient)))
+        share, after, steepness, there = found
+        pair = _Pair(-share * direction, there - gradient, float(-share * direction @ (there - gradient)))
         if pair.along > 0:
             pairs = [*pairs, pair][-MEMORY:]
-        gradient = after
         steps.append(
             UpdateStep(
                 step_norm=share * float(move.norm()),
-                gradient_norm=steepness,
-                objective_before=before,
-                objective_after=value,
+                gradient_norm=norm,
+                objective_before=value,
+                objective_after=after,
                 damping=root.damping,
             )
         )
+        value, norm, gradient = after, steepness, there
         progress.update("unlearn", index + 1, iterations, f"objective {value:.3f}")
     solves = len(steps) + int(stalled)
     return Minimization(tuple(steps), point.gradients, point.values, solves, stalled)
@@ -156,12 +152,26 @@ def _direction(gradient: Tensor, pairs: list[_Pair], value: float) -> Tensor:
     return direction
 
 
-def _length(point: _Point, move: Tensor, value: float, slope: float, share: float) -> float:
-    """Return a share of a move that lowers the objective enough, by the parabola through what was tried; 0 if none."""
-    for _ in range(TRIALS):
-        tried = point.value(point.weights - share * move)
+def _advance(
+    point: _Point, move: Tensor, value: float, slope: float, share: float
+) -> tuple[float, float, float, Tensor] | None:
+    """Move on by a share of a move that lowers the objective enough; None if none of those tried does.
+
+    A whole move is tried with its gradient at once, for mostly it is taken; shorter ones, each at the lowest point of
+    the parabola through what was tried, by forward passes alone.
+
+    Returns:
+        The share, and there the objective, its gradient's norm, and R' times its gradient.
+    """
+    begun = point.weights
+    for trial in range(TRIALS):
+        point.weights = begun - share * move
+        point.place(point.weights)
+        found = point.gradient() if share == 1 and trial == 0 else None
+        tried = found[0] if found else point.value()
         if tried <= value - SUFFICIENT * share * slope:
-            return share
+            return (share, *(found or point.gradient()))
         lowest = slope * share**2 / 2 / max(tried - value + slope * share, 1e-12)
         share = min(max(lowest, 0.1 * share), 0.5 * share)
-    return 0.0
+    point.weights = begun
+    return None

@@ -66,7 +66,7 @@ def member_costs(
     """Return -log p of every member after every context, in nats, shape (C, n)."""
     device, nothing = contexts.symbols.device, np.empty(0, dtype=np.int64)
     branches = [
-        Branch(place, member, False, context, nothing, 0, nothing, 1.0)
+        Branch(place, member, False, context, nothing, 0, nothing, False, 1.0)
         for context in range(len(contexts))
         for member in members
     ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.models.char_lstm import differentiable
+from canaryaudit.models.char_lstm import CharLSTM, differentiable
 from canaryaudit.unlearning.all_layers.everywhere import RETAINED_WEIGHT, EverywhereProblem
 from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS, STEPS, gauss_newton
 from canaryaudit.unlearning.all_layers.lbfgs import minimize
@@ -17,10 +17,10 @@ from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.replacement import Replacement
 
-ITERATIONS, TOLERANCE = 40, 0.12
+ITERATIONS, TOLERANCE = 40, 0.2
 """Steps at most, and the objective at which they end."""
-FORWARD_PASSES = 7.0
-"""What a step costs: a gradient, a trial and two products with the curvature, in forward passes over its text."""
+FORWARD_PASSES = 9
+"""What a step costs, in forward passes over its text: a gradient takes five, two products with the curvature three."""
 DAMPING = 5e-4
 """lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free."""
 
@@ -71,12 +71,8 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
     if not known:
         return MethodResult([], 0.0, 0, notes)
     given = replace(given, places=[place for place in given.places if place.canary.id in known])
-    started = time.perf_counter()
     problem = EverywhereProblem(given, replacement)
-    with torch.no_grad():
-        problem.objective(given.updated)
-    seconds = (time.perf_counter() - started) * FORWARD_PASSES * ITERATIONS
-    notes += _beside_retraining(given, seconds)
+    notes += _beside_retraining(given, _seconds_at_most(problem, given.updated))
     kind = torch.bfloat16 if given.config.precision == "bf16" else torch.float32
     root = InverseRoot(curvature, given.model, RETAINED_WEIGHT, DAMPING, kind)
     with differentiable(given.updated):
@@ -94,6 +90,16 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
         )
     gradients = problem.symbols * done.gradients / given.config.window
     return MethodResult(list(done.steps), gradients, done.solves, notes)
+
+
+def _seconds_at_most(problem: EverywhereProblem, model: CharLSTM) -> float:
+    taken = []
+    for _ in range(2):  # the first reads the weights into the cache
+        started = time.perf_counter()
+        with torch.no_grad():
+            problem.objective(model)
+        taken.append(time.perf_counter() - started)
+    return min(taken) * FORWARD_PASSES * ITERATIONS
 
 
 def _beside_retraining(given: MethodInput, seconds: float) -> tuple[str, ...]:

@@ -61,41 +61,16 @@ class KroneckerBlock:
     right: Tensor
     values: Tensor
 
-    def inverse_product(self, matrix: Tensor, damping: float) -> Tensor:
-        """Return the product of the damped inverse with a matrix of W's shape."""
-        turned = self.left.T @ matrix @ self.right
-        found: Tensor = self.left @ (turned / (self.values + damping)) @ self.right.T
-        return found
 
-
+@dataclass(frozen=True)
 class KroneckerCurvature:
     """The curvature of a model's training loss, layer by layer, for each position of text.
 
-    Args:
-        model: The model that it belongs to.
+    Attributes:
         blocks: By layer: ``embedding``, ``lstm.0`` and so on, ``output``.
     """
 
-    def __init__(self, model: CharLSTM, blocks: Mapping[str, KroneckerBlock]) -> None:
-        self.blocks, self._widths = blocks, widths_of(model)
-
-    @torch.no_grad()
-    def inverse_product(self, gradient: Tensor, damping: float) -> Tensor:
-        """Return (F + lambda I)^-1 g.
-
-        Args:
-            gradient: g, flat, in the order of the model's parameters, shape (N,).
-            damping: lambda, for each position, as F is; over 0.
-
-        Raises:
-            UnlearningError: The damping is not over 0, or g is of another model's size.
-        """
-        if not damping > 0:
-            raise UnlearningError(f"a stored curvature may be singular: expected a damping over 0, got {damping}")
-        matrices = as_matrices(gradient, self._widths)
-        return as_vector(
-            {name: own.inverse_product(matrices[name], damping) for name, own in self.blocks.items()}, self._widths
-        )
+    blocks: Mapping[str, KroneckerBlock]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that is to be stored, by name."""
@@ -122,10 +97,7 @@ class KroneckerCurvature:
                 raise UnlearningError(f"the curvature's {name} holds numbers that are not finite, or negative")
         like = model.output.weight
         parts = {name: tensors[name].to(like.device, like.dtype) for name in expected}
-        return cls(
-            model,
-            {name: KroneckerBlock(*(parts[f"{name}.{part}"] for part in _PARTS)) for name in widths_of(model)},
-        )
+        return cls({name: KroneckerBlock(*(parts[f"{name}.{part}"] for part in _PARTS)) for name in widths_of(model)})
 
 
 class InverseRoot:
@@ -207,7 +179,7 @@ def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: P
                     whole = one.T @ other
                     total.addcmul_(whole, whole, value=1 / windows.numel())
         progress.update("curvature", index + 1, 2 * len(batches))
-    return KroneckerCurvature(model, {name: KroneckerBlock(*bases[name], values[name]) for name in values})
+    return KroneckerCurvature({name: KroneckerBlock(*bases[name], values[name]) for name in values})
 
 
 def _eigenvectors(factor: Tensor) -> Tensor:

@@ -53,50 +53,83 @@ def problem_of(given: MethodInput, seed: int = 1) -> EverywhereProblem:
     return EverywhereProblem(replace(given, rng=np.random.default_rng(seed)), NonUniformDecoys(0))
 
 
+def value_of(problem: EverywhereProblem, model: CharLSTM) -> float:
+    with torch.no_grad():
+        return float(problem.objective(model))
+
+
+def words(given: MethodInput, rows: torch.Tensor) -> list[str]:
+    vocabulary = given.model.architecture.vocabulary
+    return ["".join(vocabulary[index] for index in row) for row in rows.tolist()]
+
+
 def test_what_is_kept_is_what_the_model_predicts(given: MethodInput) -> None:
     """So that at the original's weights only the secrets' places and what closes decoys count."""
     problem = problem_of(given)
-    assert problem._contexts_kept is not None
     assert problem._others is not None
+    assert problem._others_kept is not None
     with torch.no_grad():
-        states = problem._text.read(given.model)
-        predicted = (given.model.output(states.features), given.model(problem._others.symbols))
-    for logits, kept in zip(predicted, (problem._contexts_kept, problem._others), strict=True):
-        assert float(everywhere._held(logits, kept)) == pytest.approx(0, abs=1e-4)
-    assert float(problem._others.weights.sum()) == pytest.approx(everywhere.OTHERS_WEIGHT)
+        kept = problem._contexts_kept.loss(given.model, problem._contexts.read(given.model).features)
+        others = problem._others_kept.loss(given.model, given.model.features(problem._others)[0])
+    assert float(kept) == pytest.approx(0, abs=1e-4)
+    assert float(others) == pytest.approx(0, abs=1e-4)
     assert float(problem._contexts_kept.weights.sum()) == pytest.approx(everywhere.RETAINED_WEIGHT)
+    assert float(problem._others_kept.weights.sum()) == pytest.approx(everywhere.OTHERS_WEIGHT)
 
 
 def test_the_canaries_that_stay_are_held_and_those_that_go_are_not(given: MethodInput) -> None:
     problem = problem_of(given)
     assert problem._others is not None
-    vocabulary = given.model.architecture.vocabulary
-    texts = ["".join(vocabulary[index] for index in row) for row in problem._others.symbols.tolist()]
+    texts = words(given, problem._others)
     assert any("xqj" in text for text in texts)
     assert not any("4713" in text or "9052" in text for text in texts)
 
 
-def test_secrets_weigh_what_is_said_and_all_places_are_read(given: MethodInput) -> None:
+def test_no_text_of_a_context_is_held_to_what_a_prefix_is(given: MethodInput) -> None:
+    """The prefixes stand beside the text, and what the model predicts within them may change."""
     problem = problem_of(given)
-    total = sum(float(batch.targets.weights.sum()) for batch in problem._after_text)
-    assert total == pytest.approx(everywhere.TEXT_WEIGHT)
-    (own,) = problem._after_prefix
-    assert float(own.batch.targets.weights.sum()) == pytest.approx(everywhere.PREFIX_WEIGHT)
-    rows = {tuple(row) for row in own.batch.symbols[:, :4].tolist()}
+    rows = words(given, problem._contexts.symbols)
+    assert rows[problem._windows].startswith("the code is ")
+    assert int(problem._contexts_kept.rows.max()) == problem._windows - 1
+
+
+def test_secrets_weigh_what_is_said_and_all_are_read_after_their_prefix(given: MethodInput) -> None:
+    problem = problem_of(given)
+    total = sum(float(batch.targets.weights.sum()) for batch, _ in problem._batches)
+    assert total == pytest.approx(everywhere.TEXT_WEIGHT + everywhere.PREFIX_WEIGHT)
+    texts = [text for batch, _ in problem._batches for text in words(given, batch.symbols)]
     for secret in ("4713", "9052"):
-        assert tuple(given.model.architecture.vocabulary.index(symbol) for symbol in secret) in rows
+        assert any(text.startswith(secret + ".") for text in texts)
 
 
 def test_secrets_and_decoys_have_one_mass_after_text(given: MethodInput) -> None:
     """Behind the first symbol the alphabet is to weigh as much along a secret as along decoys."""
-    found: dict[tuple[int, int], set[float]] = {}
-    for batch in problem_of(given)._after_text:
-        first = torch.cat((torch.tensor([True]), batch.rows[1:] != batch.rows[:-1]))
-        starts = torch.where(first, torch.arange(len(first)), 0).cummax(0).values
-        for index in (~first).nonzero()[:, 0].tolist():
-            place = index - int(starts[index])
-            found.setdefault((0, place), set()).add(round(float(batch.targets.masses[index]), 5))
+    problem = problem_of(given)
+    ends = problem._context(problem._windows, len(given.places[0].prefix))
+    found: dict[int, set[float]] = {}
+    for batch, _ in problem._batches:
+        for row in batch.rows.unique().tolist():
+            if int(batch.origins[row]) != ends:
+                masses = batch.targets.masses[batch.rows == row].tolist()
+                for place, mass in enumerate(masses[1:]):
+                    found.setdefault(place, set()).add(round(mass, 5))
+    assert set(found) == {0, 1, 2}
     assert all(len(masses) == 1 for masses in found.values())
+
+
+def test_a_template_that_ends_with_its_secret_has_nothing_to_close(given: MethodInput) -> None:
+    bare = [replace(place, suffix=place.suffix[:0]) for place in given.places]
+    problem = problem_of(replace(given, places=bare))
+    assert all(not len(closing.rows) for _, closing in problem._batches)
+    assert value_of(problem, given.model) > 0
+
+
+def test_without_other_text_secrets_are_read_after_their_prefix_alone(given: MethodInput) -> None:
+    problem = problem_of(replace(given, retained=given.retained[:0]))
+    assert problem._windows == 0
+    assert value_of(problem, given.model) > 0
+    total = sum(float(batch.targets.weights.sum()) for batch, _ in problem._batches)
+    assert total == pytest.approx(everywhere.PREFIX_WEIGHT)
 
 
 def test_the_objective_and_its_gradient_do_not_depend_on_the_copy_they_began_with(given: MethodInput) -> None:
@@ -105,7 +138,7 @@ def test_the_objective_and_its_gradient_do_not_depend_on_the_copy_they_began_wit
     with torch.no_grad():
         for own in other.parameters():
             own.add_(0.01)
-    assert float(problem.objective(other)) != float(problem.objective(given.model))
+    assert value_of(problem, other) != value_of(problem, given.model)
     parameters = list(other.parameters())
     gradient = torch.autograd.grad(problem.objective(other), parameters)
     index, step = (3, 2), 1e-2
@@ -113,13 +146,13 @@ def test_the_objective_and_its_gradient_do_not_depend_on_the_copy_they_began_wit
     for sign in (1, -1):
         with torch.no_grad():
             parameters[1][index] += sign * step
-            values.append(float(problem.objective(other)))
+            values.append(value_of(problem, other))
             parameters[1][index] -= sign * step
     assert float(gradient[1][index]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.05, abs=1e-3)
 
 
 def test_the_same_draws_give_the_same_objective(given: MethodInput) -> None:
-    values = [float(problem_of(given, seed).objective(given.model)) for seed in (1, 1, 2)]
+    values = [value_of(problem_of(given, seed), given.model) for seed in (1, 1, 2)]
     assert values[0] == values[1] != values[2]
 
 

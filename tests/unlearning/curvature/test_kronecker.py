@@ -53,6 +53,12 @@ def places_of(model: CharLSTM) -> dict[str, Tensor]:
     return {layer: torch.cat(own, 1).flatten() for layer, own in parts.items()}
 
 
+def solved(curvature: KroneckerCurvature, model: CharLSTM, gradient: Tensor, damping: float) -> Tensor:
+    """Return (F + damping I)^-1 g, as the minimization multiplies with it."""
+    root = InverseRoot(curvature, model, 1.0, damping, torch.float64)
+    return root.apply(root.transposed(gradient))
+
+
 def dense(curvature: KroneckerCurvature, model: CharLSTM) -> Tensor:
     """Write F out: one Kronecker product of eigenbases for each layer, nothing between layers."""
     size = sum(own.numel() for own in model.parameters())
@@ -203,7 +209,7 @@ def test_the_inverse_product_is_the_dense_inverses(damping: float) -> None:
     whole = dense(curvature, model)
     gradient = torch.randn(len(whole), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.linalg.solve(whole + damping * torch.eye(len(whole), dtype=torch.float64), gradient)
-    torch.testing.assert_close(curvature.inverse_product(gradient, damping), expected, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(solved(curvature, model, gradient, damping), expected, rtol=1e-7, atol=1e-7)
 
 
 def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is() -> None:
@@ -223,7 +229,7 @@ def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is()
         gradient = flat(list(torch.autograd.grad(loss, list(model.parameters()))))
         for damping in (1e-3, 1e-4):
             step = torch.linalg.solve(fisher + damping * torch.eye(len(fisher), dtype=torch.float64), gradient)
-            ours = curvature.inverse_product(gradient, damping)
+            ours = solved(curvature, model, gradient, damping)
             plain, found = (float(nn.functional.cosine_similarity(own, step, 0)) for own in (gradient, ours))
             assert found > plain + 0.1
 
@@ -239,7 +245,7 @@ def test_what_is_stored_gives_the_same_products(tmp_path: Path) -> None:
     file.save(curvature.tensors(), {})
     tensors, _ = file.load() or ({}, b"")
     again = KroneckerCurvature.of(model, tensors)
-    assert torch.equal(again.inverse_product(gradient, 0.1), curvature.inverse_product(gradient, 0.1))
+    assert torch.equal(solved(again, model, gradient, 0.1), solved(curvature, model, gradient, 0.1))
     # The products above agree on some processors whatever the order in memory; on all where it is the file's.
     for name, tensor in curvature.tensors().items():
         assert tensor.stride() == tensors[name].stride(), name
@@ -272,11 +278,8 @@ def test_bad_requests_are_refused() -> None:
     model = lstm()
     curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
     size = sum(own.numel() for own in model.parameters())
-    for damping in (0.0, -1.0, float("nan")):
-        with pytest.raises(UnlearningError, match="expected a damping over 0"):
-            curvature.inverse_product(torch.ones(size, dtype=torch.float64), damping)
     with pytest.raises(UnlearningError, match=rf"expected a vector of shape \({size},\), got \(3,\)"):
-        curvature.inverse_product(torch.ones(3, dtype=torch.float64), 1.0)
+        solved(curvature, model, torch.ones(3, dtype=torch.float64), 1.0)
     with pytest.raises(UnlearningError, match="no window of text"):
         kronecker_curvature(model, windows_of(0, 9), 0, NullReporter())
 
