@@ -21,7 +21,6 @@ from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.device import resolve_precision
 from canaryaudit.models.language_model import LanguageModel, PrefixState
-from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
@@ -166,9 +165,7 @@ def _canaries() -> Iterator[str]:
             few = known.model_copy(update={"canaries": (*known.inserted[:count], *known.controls)})
             measuring = partial(measured, tiny.model, few, MeasurementConfig())
             config = UnlearningConfig(max_fidelity_drop=1.0)
-            forgetting = partial(
-                unlearn, tiny.model, tiny.data, few.inserted, known.corpus_symbols, config, 0.0, NullReporter()
-            )
+            forgetting = partial(unlearn, tiny.model, tiny.data, few.inserted, known.corpus_symbols, config)
             yield [count, _processor_seconds(measuring), _processor_seconds(forgetting)]
 
     return _table("canaries", ["measure, s", "unlearn, s"], rows(), 2)
