@@ -53,7 +53,9 @@ def test_the_report_tells_the_lineage(chain: Path) -> None:
 
 
 def test_making_an_earlier_request_anew_undoes_the_later_ones_and_says_so(chain: Path) -> None:
-    result = succeed("unlearn", chain, *UNLEARN, "--name", "first", "--canary", "canary-01", "--seed", "3", "--force")
+    # Other weights: of a secret that was hardly learned the default update may leave the model as it is.
+    anew = ("--name", "first", "--canary", "canary-01", "--scope", "final-layer", "--force")
+    result = succeed("unlearn", chain, *UNLEARN, *anew)
     assert "second started from after-first, which is being replaced: unlearn them again" in result.err.replace(
         "\n", " "
     )
