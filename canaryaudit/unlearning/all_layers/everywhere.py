@@ -28,7 +28,7 @@ from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.method import MethodInput
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask
 
-WINDOWS = 14
+WINDOWS = 18
 """Windows of text that contexts are cut from, for one canary; of more, as the cube root of their number."""
 DECOYS_EACH = 2
 """One context in so many has a decoy beside the secret."""
