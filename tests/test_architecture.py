@@ -40,18 +40,6 @@ OTHER_TESTS = {"benchmarks", "docs", "golden", "reproduction", "robustness"}
 """Folders of tests that belong to no one package."""
 
 
-STILL_LONG = {
-    "exposure/importance_sampling.py": ("importance_exposures", "_drawn"),
-    "exposure/measurement.py": ("measure", "_measure_group"),
-    "exposure/rank_search.py": ("search_ranks",),
-    "exposure/references.py": ("score_references",),
-    "unlearning/fidelity.py": ("keep_within_limit",),
-    "unlearning/final_layer/problem.py": ("build_problem", "swap_target_distributions"),
-    "unlearning/request.py": ("unlearn",),
-}
-"""Functions that are still to be shortened: only ever take from this list."""
-
-
 def part_of(path: Path) -> str:
     """Return the architecture's name for a source file: ``exposure`` for exposure/exact.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -141,8 +129,7 @@ def long_functions(source: str) -> list[str]:
 @sources
 def test_no_function_has_many_parameters(path: Path) -> None:
     if part_of(path) != "cli":  # There each is a flag.
-        name = path.relative_to(PACKAGE).as_posix()
-        assert sorted(long_functions(path.read_text("utf-8"))) == sorted(STILL_LONG.get(name, ()))
+        assert long_functions(path.read_text("utf-8")) == []
 
 
 def test_tests_lie_in_the_folders_of_what_they_test() -> None:

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.errors import UnlearningError
-from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure import MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.probing import TEMPLATE_PROBE, AskedProbe, exposure_asked
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, as_language_model
 from canaryaudit.plan import RelearningSettings
-from canaryaudit.progress import NullReporter, ProgressReporter
+from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.training import DEFAULT_WINDOW
 from canaryaudit.training.data import TrainingData, gather, retention_windows
@@ -232,10 +232,7 @@ def exposure_point(
         as_language_model(model),
         canary_set.model_copy(update={"canaries": alike}),
         config,
-        name=str(ModelId("attacked")),
-        model_sha256="",
-        precision="fp32",
-        progress=NullReporter(),
+        recorded_as=MeasuredModel(str(ModelId("attacked"))),
     )
     measured = next(candidate for candidate in measurement.canaries if candidate.id == canary.id)
     return RelearningPoint(step=step, log_perplexity_bits=measured.log_perplexity_bits, exposure=measured.exposure)

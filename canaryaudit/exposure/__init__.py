@@ -8,15 +8,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canaryaudit.exposure.config import MeasurementConfig
+    from canaryaudit.exposure.execution import Execution
     from canaryaudit.exposure.importance_sampling import draw_members
-    from canaryaudit.exposure.measurement import measure
+    from canaryaudit.exposure.measurement import MeasuredModel, measure
     from canaryaudit.exposure.rank_search import RankBounds, search_ranks
+    from canaryaudit.exposure.targets import ScoredMembers
 
-__all__ = ["MeasurementConfig", "RankBounds", "draw_members", "measure", "search_ranks"]
+__all__ = [
+    "Execution",
+    "MeasuredModel",
+    "MeasurementConfig",
+    "RankBounds",
+    "ScoredMembers",
+    "draw_members",
+    "measure",
+    "search_ranks",
+]
 
 _MODULES = {
+    "Execution": "execution",
+    "MeasuredModel": "measurement",
     "MeasurementConfig": "config",
     "RankBounds": "rank_search",
+    "ScoredMembers": "targets",
     "draw_members": "importance_sampling",
     "measure": "measurement",
     "search_ranks": "rank_search",

@@ -5,45 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.estimators.exact import bounded_exposure, enumerate_ranks, exact_exposure
+from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
 from canaryaudit.exposure.rank_search import search_ranks
-from canaryaudit.exposure.scoring import Ticker, score_log_perplexity
+from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import Estimate, EstimatorName
-from canaryaudit.storage.part_cache import NullCache, ResultCache
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a piece of a measurement is carried out.
-
-    Attributes:
-        stage: What is being done, for people.
-        progress: Told of progress.
-        cache: Keeps finished parts of long samplings.
-        processes: Who shares the work.
-    """
-
-    stage: str = ""
-    progress: ProgressReporter = NullReporter()  # noqa: RUF009 -- it keeps nothing
-    cache: ResultCache = NullCache()  # noqa: RUF009
-    processes: ProcessGroup = SINGLE_PROCESS
-
-    def ticker(self, what: str) -> Ticker:
-        """Return what tells the progress of a part of the stage."""
-        share = 0.0
-
-        def tick(done: int, total: int) -> None:
-            nonlocal share
-            share = max(share, done / max(1, total))  # the end moves away where more is drawn: no share ever falls
-            self.progress.update(self.stage, share * total, total, what)
-
-        return tick
 
 
 @dataclass(frozen=True)
@@ -79,18 +49,7 @@ def rank_targets(
     if "importance" in config.estimators and undecided:
         budget = SamplingBudget(config.draws_per_temperature, config.precision_bits, config.max_draws, tuple(seed))
         weighted, drawn = importance_exposures(
-            model,
-            targets.start,
-            targets.space,
-            targets.completions,
-            targets.inserted,
-            targets.log_perplexity_bits,
-            undecided,
-            budget,
-            execution.cache,
-            "importance-" + "-".join(map(str, seed[1:-1])),
-            execution.ticker("importance sampling"),
-            execution.processes,
+            model, targets, undecided, budget, execution, "importance-" + "-".join(map(str, seed[1:-1]))
         )
         for k, estimate in zip(undecided, weighted, strict=True):
             estimates[k]["importance"] = estimate
@@ -110,16 +69,7 @@ def _exact_estimates(
         rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in targets.completions]
         inserted = [row for row, own in zip(rows, targets.inserted, strict=True) if own]
         return exact_exposure(enumerate_ranks(costs, rows, inserted), bits), 0
-    search = search_ranks(
-        model,
-        targets.start,
-        targets.space,
-        targets.completions,
-        targets.inserted,
-        targets.log_perplexity_bits,
-        budget=config.search_budget,
-        tick=tick,
-    )
+    search = search_ranks(model, targets, config.search_budget, tick)
     return [
         exact_exposure(rank.lower, bits) if rank.exact else bounded_exposure(rank.lower, rank.upper, bits)
         for rank in search.ranks

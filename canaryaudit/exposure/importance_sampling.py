@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
+from canaryaudit.distributed import Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.importance import importance_exposure
+from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.scoring import Ticker, advance_in_tiles, packed_state, unpacked_state
 from canaryaudit.exposure.scoring_models import ScoringModels
+from canaryaudit.exposure.targets import ScoredMembers
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 from canaryaudit.records import Estimate
-from canaryaudit.storage.part_cache import ResultCache
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 
@@ -127,37 +128,27 @@ class SamplingBudget:
 
 def importance_exposures(
     model: LanguageModel,
-    start: PrefixState,
-    space: EncodedSpace,
-    targets: np.ndarray,
-    inserted: np.ndarray,
-    log_perplexity_bits: np.ndarray,
+    targets: ScoredMembers,
     wanted: Sequence[int],
     budget: SamplingBudget,
-    cache: ResultCache,
+    execution: Execution,
     label: str = "importance",
-    tick: Ticker | None = None,
-    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[list[Estimate], int]:
     """Estimate the exposure of several secrets of one space, drawing until each is known well enough.
 
     Args:
         model: The model.
-        start: State after the template's prefix, one row.
-        space: R.
-        targets: Secrets and controls, symbol ids, shape (K, max_length).
-        inserted: Which of them are inserted, and so nobody's reference, shape (K,), bool.
-        log_perplexity_bits: Their log-perplexity, shape (K,).
+        targets: Secrets and controls, scored by the model.
         wanted: Which of them to estimate.
         budget: When to stop.
-        cache: Keeps finished rounds, but for the first.
+        execution: How to carry it out; its cache keeps finished rounds, but for the first. Progress is told in draws,
+            and the number to do grows by rounds.
         label: What to keep them under.
-        tick: Told of progress, in draws; the number to do grows by rounds.
-        processes: Who shares the work.
 
     Returns:
         The estimates, in the order of ``wanted``, and the number of draws.
     """
+    cache, tick = execution.cache, execution.ticker("importance sampling")
     rounds: list[Arrays] = []
     drawn = 0
     while True:
@@ -165,20 +156,20 @@ def importance_exposures(
         name = f"{label}-{len(rounds):05d}"
         own = cache.get(name) if rounds else None
         if own is None:
-            seed = (*budget.seed, len(rounds))
-            own = _drawn(model, start, space, size, seed, targets, _shifted(tick, drawn, size), processes)
+            lots = _Lots(targets.start, targets.space, targets.completions, size, (*budget.seed, len(rounds)))
+            own = _drawn(model, lots, _shifted(tick, drawn, size), execution.processes)
             if rounds:
                 cache.put(name, own)
         rounds.append(own)
         drawn += size * len(TEMPERATURES)
         whole = {key: np.concatenate([part[key] for part in rounds]) for key in own}
         # A draw of an inserted secret, or of the secret itself, keeps its place among the n and counts for nothing.
-        bits = np.where(np.r_[inserted, False][whole["owner"]], np.inf, whole["bits"])
+        bits = np.where(np.r_[targets.inserted, False][whole["owner"]], np.inf, whole["bits"])
         estimates = [
             importance_exposure(
-                float(log_perplexity_bits[k]),
+                float(targets.log_perplexity_bits[k]),
                 np.where(whole["owner"] == k, np.inf, bits),
-                space.bits,
+                targets.space.bits,
                 log2_weights=whole["log2_weights"],
                 strata=whole["strata"],
             )
@@ -189,28 +180,52 @@ def importance_exposures(
             return estimates, drawn
 
 
-def _drawn(
-    model: LanguageModel,
-    start: PrefixState,
-    space: EncodedSpace,
-    size: int,
-    seed: tuple[int, ...],
-    targets: np.ndarray,
-    tick: Callable[[float], None],
-    processes: ProcessGroup,
-) -> Arrays:
-    """Draw one round, in lots that may be drawn anywhere; ``tick`` is told the share that is done."""
-    lots = range(math.ceil(size / _LOT))
-    tensors, facts = space.packed()
-    tensors |= {"targets": torch.from_numpy(targets), **packed_state(start)}
-    facts |= {"round": size, "seed": seed}
+@dataclass(frozen=True)
+class _Lots:
+    """One round of draws, in lots that may be drawn anywhere.
+
+    Attributes:
+        start: The model's state after the prompt, one row.
+        space: R.
+        targets: Secrets and controls, to be known when they are drawn, shape (K, max_length).
+        size: Draws from each proposal, in all lots together.
+        seed: Of the round; each lot has a generator of its own.
+    """
+
+    start: PrefixState
+    space: EncodedSpace
+    targets: np.ndarray
+    size: int
+    seed: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return math.ceil(self.size / _LOT)
+
+    def draw(self, model: LanguageModel, lot: int, tick: Ticker | None = None) -> Arrays:
+        """Draw one lot, wherever it is asked for."""
+        rng = np.random.default_rng([*self.seed, lot])
+        draws = draw_members(model, self.start, self.space, min(_LOT, self.size - lot * _LOT), rng, tick)
+        return {
+            "bits": draws.bits,
+            "log2_weights": draws.log2_weights,
+            "strata": draws.strata,
+            "owner": match_targets(draws.completions, self.targets),
+        }
+
+
+def _drawn(model: LanguageModel, lots: _Lots, tick: Callable[[float], None], processes: ProcessGroup) -> Arrays:
+    """Draw one round; ``tick`` is told the share that is done."""
+    tensors, facts = lots.space.packed()
+    tensors |= {"targets": torch.from_numpy(lots.targets), **packed_state(lots.start)}
+    facts |= {"round": lots.size, "seed": lots.seed}
     found: list[Arrays] = []
 
     def tick_within(place: int, places: int) -> None:
         tick((len(found) + place / places) / len(lots))
 
-    piece = _lots_of(model, start, space, size, seed, targets, tick_within)
-    for own in processes.map_tasks("draws", tensors, facts, piece, lots):
+    for own in processes.map_tasks(
+        "draws", tensors, facts, lambda lot: lots.draw(model, lot, tick_within), range(len(lots))
+    ):
         found.append(own)
         tick(len(found) / len(lots))
     return {key: np.concatenate([own[key] for own in found]) for key in found[0]}
@@ -221,32 +236,11 @@ def draw_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> 
     facts, model = task.facts, readers.model
     start = unpacked_state(task.tensors, model.device)
     space, targets = EncodedSpace.unpacked(task.tensors, facts), task.tensors["targets"].numpy()
-    processes.run_tasks(_lots_of(model, start, space, facts["round"], facts["seed"], targets), facts["indices"])
+    lots = _Lots(start, space, targets, facts["round"], tuple(facts["seed"]))
+    processes.run_tasks(lambda lot: lots.draw(model, lot), facts["indices"])
 
 
-def _lots_of(
-    model: LanguageModel,
-    start: PrefixState,
-    space: EncodedSpace,
-    size: int,
-    seed: Sequence[int],
-    targets: np.ndarray,
-    tick: Ticker | None = None,
-) -> Callable[[int], Arrays]:
-    def piece(lot: int) -> Arrays:
-        rng = np.random.default_rng([*seed, lot])
-        draws = draw_members(model, start, space, min(_LOT, size - lot * _LOT), rng, tick)
-        return {
-            "bits": draws.bits,
-            "log2_weights": draws.log2_weights,
-            "strata": draws.strata,
-            "owner": match_targets(draws.completions, targets),
-        }
-
-    return piece
-
-
-def _shifted(tick: Ticker | None, drawn: int, size: int) -> Callable[[float], None]:
+def _shifted(tick: Ticker, drawn: int, size: int) -> Callable[[float], None]:
     """Return a ticker of a round's share that tells draws in all."""
     own = size * len(TEMPERATURES)
-    return lambda share: tick(drawn + round(own * share), drawn + own) if tick else None
+    return lambda share: tick(drawn + round(own * share), drawn + own)

@@ -2,29 +2,29 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.masking import hide_given
-from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
-from canaryaudit.exposure.estimation import Execution, rank_targets
+from canaryaudit.exposure.estimation import rank_targets
 from canaryaudit.exposure.estimators.calibration import calibrate
 from canaryaudit.exposure.estimators.headline import choose_headline
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
+from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
 from canaryaudit.exposure.probes import RunText, TemplateProbes, prompt_records, template_probes
 from canaryaudit.exposure.probing import ProbedTemplate, joint_pvalue, probe_targets
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -34,7 +34,21 @@ from canaryaudit.records import (
     ReferenceDistribution,
     WorstCases,
 )
-from canaryaudit.storage.part_cache import NullCache, ResultCache
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """What a measurement's record says of the model.
+
+    Attributes:
+        name: ``before`` or ``after-NAME``.
+        sha256: Of the weights.
+        precision: Of the matrix products.
+    """
+
+    name: str = "before"
+    sha256: str = ""
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -53,14 +67,10 @@ def measure(
     canary_set: CanarySet,
     config: MeasurementConfig,
     *,
-    name: str = "before",
-    model_sha256: str = "",
-    precision: str = "fp32",
-    progress: ProgressReporter | None = None,
     draft: LanguageModel | None = None,
-    cache: ResultCache | None = None,
-    processes: ProcessGroup = SINGLE_PROCESS,
     run_text: RunText | None = None,
+    recorded_as: MeasuredModel | None = None,
+    execution: Execution | None = None,
 ) -> Measurement:
     r"""Measure every canary and control under ``model``, against references taken afresh from this model.
 
@@ -68,15 +78,12 @@ def measure(
         model: The model.
         canary_set: Canaries and controls.
         config: How to measure.
-        name: ``before`` or ``after-NAME``, for the record.
-        model_sha256: Of the weights, for the record.
-        precision: Of the matrix products, for the record.
-        progress: Told of progress; nobody is if not given.
         draft: The same model, faster and less exact, for the bulk of a large reference sample.
-        cache: Keeps finished parts of long samplings, of this very measurement.
-        processes: Who shares the work; the followers have got the same model and draft ready.
         run_text: What the model was trained on, from which prompts are taken; needed where the configuration asks for
             any besides the templates' own prefixes.
+        recorded_as: What the record says of the model; ``before``, without a digest, if not given.
+        execution: Who is told of progress, what keeps finished parts of this very measurement, and who shares the work
+            (the followers have got the same model and draft ready); alone, untold and unkept if not given.
 
     Returns:
         Exposure of every canary and control, in the order of the set, with the controls' calibration and the
@@ -105,20 +112,17 @@ def measure(
         >>> measurement.canaries[0].exposure.method, measurement.calibration.passed
         ('exact', True)
     """
-    progress = progress or NullReporter()
+    recorded_as, execution = recorded_as or MeasuredModel(), execution or Execution()
     started = time.perf_counter()
     all_probes = _all_probes(canary_set, config, run_text)
     groups = canary_set.by_template()
     found: list[_Found] = []
     for index, (text, members) in enumerate(groups.items()):
-        stage = f"measure {name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
-        execution = Execution(stage, progress, cache or NullCache(), processes)
+        stage = f"measure {recorded_as.name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
         group = Targets.of(model, canary_set, text, members)
-        found.append(
-            _measure_group(
-                model, draft, canary_set, group, config, index, execution, all_probes[index] if all_probes else None
-            )
-        )
+        probes = all_probes[index] if all_probes else None
+        staged = replace(execution, stage=stage)
+        found.append(_measure_group(ScoringModels(model, draft), canary_set, group, config, index, staged, probes))
     canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
@@ -126,11 +130,11 @@ def measure(
     nodes = sum(own.search_nodes for own in found)
     probed = [own.probed for own in found if own.probed]
     return Measurement(
-        model=name,
-        model_sha256=model_sha256,
+        model=recorded_as.name,
+        model_sha256=recorded_as.sha256,
         seed=config.seed,
         device=str(model.device),
-        precision=precision,
+        precision=recorded_as.precision,
         num_references=config.num_references,
         search_budget=config.search_budget,
         precision_bits=config.precision_bits,
@@ -158,8 +162,7 @@ def measure(
 
 
 def _measure_group(
-    model: LanguageModel,
-    draft: LanguageModel | None,
+    models: ScoringModels,
     canary_set: CanarySet,
     group: Targets,
     config: MeasurementConfig,
@@ -167,21 +170,15 @@ def _measure_group(
     execution: Execution,
     probes: TemplateProbes | None,
 ) -> _Found:
-    text, space = group.template.text, group.space
+    model, text, space = models.model, group.template.text, group.space
     rng = np.random.default_rng((config.seed, index))
     references = score_references(
-        model,
-        draft if min(config.num_references, space.size) >= DRAFT_FROM else None,
-        group.start,
+        models if min(config.num_references, space.size) >= DRAFT_FROM else ScoringModels(model),
+        group,
         UniformSample(space, config.num_references, (config.seed, index, 0)),
-        group.completions,
-        group.log_perplexity_bits,
-        group.inserted,
         rng,
-        execution.cache,
+        execution,
         f"references-{index}",
-        execution.ticker("references"),
-        execution.processes,
     )
     if references.total < MIN_REFERENCES:
         raise MeasurementError(

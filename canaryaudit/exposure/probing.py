@@ -17,7 +17,7 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
-from canaryaudit.exposure.estimation import Execution, rank_targets
+from canaryaudit.exposure.estimation import rank_targets
 from canaryaudit.exposure.estimators.headline import choose_headline
 from canaryaudit.exposure.estimators.sampled import ENOUGH_LIKELIER, sampled_exposure
 from canaryaudit.exposure.estimators.worst_case import (
@@ -27,6 +27,7 @@ from canaryaudit.exposure.estimators.worst_case import (
     joint_p_value,
     log2_weights,
 )
+from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import Probe, TemplateProbes
 from canaryaudit.exposure.prompt_scoring import character_bits_after, read_prompts
 from canaryaudit.exposure.targets import Targets

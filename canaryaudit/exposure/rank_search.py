@@ -8,7 +8,6 @@ cost at most S, because their conditional probabilities, each at least 2^-(S - c
 Ranks are exact for the costs that the model gives when it reads prefixes as ``advance_in_tiles`` does.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,8 @@ import torch
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.encoded_space import EncodedSpace
-from canaryaudit.exposure.scoring import TILE, advance_in_tiles
+from canaryaudit.exposure.scoring import TILE, Ticker, advance_in_tiles
+from canaryaudit.exposure.targets import ScoredMembers
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 from canaryaudit.plan import SEARCH_BUDGET
 
@@ -55,24 +55,13 @@ class Search:
 
 
 def search_ranks(
-    model: LanguageModel,
-    start: PrefixState,
-    space: EncodedSpace,
-    targets: np.ndarray,
-    excluded: np.ndarray,
-    log_perplexity_bits: np.ndarray,
-    budget: int = SEARCH_BUDGET,
-    tick: Callable[[int, int], None] | None = None,
+    model: LanguageModel, targets: ScoredMembers, budget: int = SEARCH_BUDGET, tick: Ticker | None = None
 ) -> Search:
     """Bound the ranks of several members of a space in one best-first search.
 
     Args:
         model: The model.
-        start: State after the template's prefix, one row.
-        space: R.
-        targets: Members to rank, distinct, symbol ids, shape (K, max_length), padded with -1.
-        excluded: Which targets are no reference for the others (inserted canaries), shape (K,), bool.
-        log_perplexity_bits: Log-perplexity of the targets, shape (K,).
+        targets: Members to rank, scored by this model; the inserted ones are no references for the others.
         budget: Prefixes to expand at most.
         tick: Told of progress.
 
@@ -82,12 +71,13 @@ def search_ranks(
     Raises:
         MeasurementError: A target is no member of the space, or is given twice.
     """
-    trail = _Trail(targets, space)
+    space = targets.space
+    trail = _Trail(targets.completions, space)
     # The search meets the targets themselves: the cost that it met is what counts, so that a rounding error never
     # makes a secret its own rival.
-    own = _OwnCosts(log_perplexity_bits.astype(float), np.full(len(targets), _NOISE_BITS))
+    own = _OwnCosts(targets.log_perplexity_bits.astype(float), np.full(len(targets.completions), _NOISE_BITS))
     frontier = _Frontier.at_start()
-    pool = _StatePool(start, budget + 1)
+    pool = _StatePool(targets.start, budget + 1)
     found: list[np.ndarray] = []
     nodes = 0
     while nodes < budget and len(frontier.costs) and frontier.costs.min() <= (own.bits + own.noise).max():
@@ -111,7 +101,8 @@ def search_ranks(
         if tick:
             tick(nodes, budget)
     ordinary = np.sort(np.concatenate(found)) if found else np.empty(0)
-    return Search(tuple(_bounds(k, own, excluded, ordinary, frontier, space) for k in range(len(targets))), nodes)
+    ranks = (_bounds(k, own, targets.inserted, ordinary, frontier, space) for k in range(len(own.bits)))
+    return Search(tuple(ranks), nodes)
 
 
 @dataclass(frozen=True)

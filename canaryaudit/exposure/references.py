@@ -13,14 +13,15 @@ from itertools import islice
 import numpy as np
 import torch
 
-from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
+from canaryaudit.distributed import Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.sampled import Rescored
-from canaryaudit.exposure.scoring import Ticker, packed_state, score_log_perplexity, score_sorted, unpacked_state
+from canaryaudit.exposure.execution import Execution
+from canaryaudit.exposure.scoring import packed_state, score_log_perplexity, score_sorted, unpacked_state
 from canaryaudit.exposure.scoring_models import ScoringModels
+from canaryaudit.exposure.targets import ScoredMembers
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import LanguageModel, PrefixState
-from canaryaudit.storage.part_cache import ResultCache
 
 DRAFT_FROM = 200_000
 """References from which a draft is worth its second look; below, float32 takes seconds."""
@@ -77,50 +78,38 @@ class References:
 
 
 def score_references(
-    model: LanguageModel,
-    draft: LanguageModel | None,
-    start: PrefixState,
+    models: ScoringModels,
+    targets: ScoredMembers,
     sample: UniformSample,
-    targets: np.ndarray,
-    log_perplexity_bits: np.ndarray,
-    inserted: np.ndarray,
     rng: np.random.Generator,
-    cache: ResultCache,
+    execution: Execution,
     label: str = "references",
-    tick: Ticker | None = None,
-    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> References:
     """Score a sample of uniform references; what an interrupted call had scored is not scored again.
 
     Args:
-        model: The model.
-        draft: The same model with faster, less exact products; None to score everything by ``model``.
-        start: The model's state after the template's prefix, one row.
-        sample: Which members.
-        targets: Secrets and controls, symbol ids, shape (K, max_length).
-        log_perplexity_bits: Their log-perplexity, shape (K,).
-        inserted: Which of them are inserted, and so nobody's reference, shape (K,), bool.
+        models: The model, and the draft that scores the bulk of the sample; without one the model scores it all.
+        targets: Secrets and controls, scored by the model.
+        sample: Which members of their space.
         rng: Chooses what is scored twice.
-        cache: Keeps finished parts of a large sample.
+        execution: How to carry it out; its cache keeps finished parts of a large sample.
         label: What to keep them under.
-        tick: Told of progress, in draws.
-        processes: Who shares the work.
     """
+    cache, tick = execution.cache, execution.ticker("references")
     found: list[Arrays] = []
     done = 0
     blocks = [range(first, min(first + _BLOCK, sample.num_parts)) for first in range(0, sample.num_parts, _BLOCK)]
     names = [f"{label}-{number:05d}" for number in range(len(blocks))]
     kept = [cache.get(name) if sample.count >= KEEP_FROM else None for name in names]
     missing = [index for block, part in zip(blocks, kept, strict=True) if part is None for index in block]
-    scored = _scored(model, draft, start, sample, targets, missing, processes)
+    scored = _scored(models, targets, sample, missing, execution.processes)
     for name, block, stored in zip(names, blocks, kept, strict=True):
         if stored is None:
             own: list[Arrays] = []
             for piece in islice(scored, len(block)):
                 own.append(piece)
                 done += int(piece["counts"].sum())
-                if tick:
-                    tick(done, sample.count)
+                tick(done, sample.count)
             part = {key: np.concatenate([piece[key] for piece in own]) for key in own[0]}
             if sample.count >= KEEP_FROM:
                 cache.put(name, part)
@@ -130,27 +119,26 @@ def score_references(
         found.append(part)
     whole = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
     references = References(whole["bits"], whole["counts"], whole["owner"], None, 0.0)
-    if draft is not None:
-        rescored, error = _rescore(model, start, sample, references.bits, log_perplexity_bits, rng, processes)
+    if models.draft is not None:
+        rescored, error = _rescore(models.model, targets, sample, references.bits, rng, execution.processes)
         references = References(references.bits, references.counts, references.target_index, rescored, error)
-    rivals = ~np.r_[inserted, False][references.target_index]  # -1 finds the last
+    rivals = ~np.r_[targets.inserted, False][references.target_index]  # -1 finds the last
     return references.where(rivals)
 
 
 def _scored(
-    model: LanguageModel,
-    draft: LanguageModel | None,
-    start: PrefixState,
+    models: ScoringModels,
+    targets: ScoredMembers,
     sample: UniformSample,
-    targets: np.ndarray,
     indices: Sequence[int],
     processes: ProcessGroup,
 ) -> Iterator[Arrays]:
     """Score parts of a sample by the draft, if there is one; yield them in order."""
     tensors, facts = sample.space.packed()
-    tensors |= {"targets": torch.from_numpy(targets), **packed_state(start)}
-    facts |= {"count": sample.count, "seed": sample.seed, "draft": draft is not None}
-    return processes.map_tasks("references", tensors, facts, _parts_of(draft or model, start, sample, targets), indices)
+    tensors |= {"targets": torch.from_numpy(targets.completions), **packed_state(targets.start)}
+    facts |= {"count": sample.count, "seed": sample.seed, "draft": models.draft is not None}
+    piece = _parts_of(models.draft or models.model, targets.start, sample, targets.completions)
+    return processes.map_tasks("references", tensors, facts, piece, indices)
 
 
 def reference_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
@@ -178,21 +166,20 @@ def _parts_of(
 
 def _rescore(
     model: LanguageModel,
-    start: PrefixState,
+    targets: ScoredMembers,
     sample: UniformSample,
     bits: np.ndarray,
-    log_perplexity_bits: np.ndarray,
     rng: np.random.Generator,
     processes: ProcessGroup,
 ) -> tuple[Rescored, float]:
     """Score again, by the model itself, the references that decide; return them and the draft's error."""
     share = min(1.0, _PILOT / len(bits))
     pilot = np.flatnonzero(rng.random(len(bits)) < share)
-    pilot_bits = score_log_perplexity(model, start, _completions(sample, pilot), processes=processes)
+    pilot_bits = score_log_perplexity(model, targets.start, _completions(sample, pilot), processes=processes)
     error = float(np.sqrt(np.mean((pilot_bits - bits[pilot]) ** 2))) if len(pilot) else 0.0
-    near_shares = _near_shares(bits, log_perplexity_bits, _WIDTH * error)
+    near_shares = _near_shares(bits, targets.log_perplexity_bits, _WIDTH * error)
     near = np.setdiff1d(np.flatnonzero(rng.random(len(bits)) < near_shares), pilot, assume_unique=True)
-    near_bits = score_log_perplexity(model, start, _completions(sample, near), processes=processes)
+    near_bits = score_log_perplexity(model, targets.start, _completions(sample, near), processes=processes)
     rows = np.concatenate((pilot, near))
     order = np.argsort(rows)
     rows = rows[order]

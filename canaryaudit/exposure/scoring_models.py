@@ -22,7 +22,7 @@ class ScoringModels:
     """
 
     model: LanguageModel
-    draft: LanguageModel | None
+    draft: LanguageModel | None = None
 
 
 def share_scoring_models(

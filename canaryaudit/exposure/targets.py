@@ -1,4 +1,4 @@
-"""The canaries of one template, encoded for a model."""
+"""Secrets and controls of one space, encoded and scored; the canaries of one template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,27 +14,36 @@ from canaryaudit.models.language_model import LanguageModel, PrefixState
 
 
 @dataclass(frozen=True)
-class Targets:
+class ScoredMembers:
+    """Members of one space, with what they cost after one prompt: what is to be ranked.
+
+    Attributes:
+        space: R.
+        start: The model's state after the prompt, one row.
+        completions: Symbol ids, distinct members, shape (K, max_length), padded with -1.
+        inserted: Which are inserted, and so nobody's reference, shape (K,), bool; the others are controls.
+        log_perplexity_bits: Log-perplexity, shape (K,).
+    """
+
+    space: EncodedSpace
+    start: PrefixState
+    completions: np.ndarray
+    inserted: np.ndarray
+    log_perplexity_bits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets(ScoredMembers):
     """The canaries and controls of one template.
 
     Attributes:
         template: The template.
-        space: R.
-        start: The model's state after the prefix, one row.
         canaries: K of them.
-        completions: Symbol ids, shape (K, max_length), padded with -1.
-        inserted: Which are no controls, shape (K,), bool.
-        log_perplexity_bits: Log-perplexity, shape (K,).
-        character_bits: The same character by character, shape (K, max_length).
+        character_bits: Log-perplexity character by character, shape (K, max_length).
     """
 
     template: Template
-    space: EncodedSpace
-    start: PrefixState
     canaries: Sequence[Canary]
-    completions: np.ndarray
-    inserted: np.ndarray
-    log_perplexity_bits: np.ndarray
     character_bits: np.ndarray
 
     @classmethod
@@ -44,10 +53,16 @@ class Targets:
         space = EncodedSpace.of(canary_set.space(template), model.vocabulary)
         start = read_prefix(model, template.prefix)
         completions = encode_completions([own.completion for own in members], model.vocabulary, space.max_length)
-        costs = score_log_perplexity(model, start, completions)
-        inserted = np.array([not own.control for own in members])
-        by_character = character_bits(model, start, completions)
-        return cls(template, space, start, members, completions, inserted, costs, by_character)
+        return cls(
+            space,
+            start,
+            completions,
+            inserted=np.array([not own.control for own in members]),
+            log_perplexity_bits=score_log_perplexity(model, start, completions),
+            template=template,
+            canaries=members,
+            character_bits=character_bits(model, start, completions),
+        )
 
     def asked(self, model: LanguageModel, prompt: str, canary: int, given: int) -> "Targets":
         """Return the same canaries after another prompt, and after the first characters of one of them.
@@ -64,14 +79,13 @@ class Targets:
         start = model.read(torch.from_numpy(ids).to(model.device))
         space = self.space.after(beginning)
         rest = self.completions[kept, given:]
-        costs = score_log_perplexity(model, start, rest)
         return Targets(
-            self.template,
             space,
             start,
-            [self.canaries[index] for index in kept.tolist()],
             rest,
             self.inserted[kept],
-            costs,
-            character_bits(model, start, rest),
+            score_log_perplexity(model, start, rest),
+            template=self.template,
+            canaries=[self.canaries[index] for index in kept.tolist()],
+            character_bits=character_bits(model, start, rest),
         )

@@ -1,7 +1,7 @@
 """Measure stage: measures the exposures under one model and writes them down."""
 
 from canaryaudit.errors import RunDirectoryError, command
-from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure import Execution, MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.references import DRAFT_FROM
 from canaryaudit.exposure.scoring_models import share_scoring_models
 from canaryaudit.models.device import resolve_device, resolve_precision
@@ -36,14 +36,14 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
             readers.model,
             run.canary_set(),
             config,
-            name=str(model_id),
-            model_sha256=record.sha256,
-            precision="fp32",
-            progress=session.progress,
             draft=readers.draft,
-            cache=run.measurement_cache(f"{model_id} {record.sha256} {config} {readers.draft is not None}"),
-            processes=session.processes,
             run_text=session.run_text() if config.probes != "none" or config.prompts else None,
+            recorded_as=MeasuredModel(str(model_id), record.sha256),
+            execution=Execution(
+                progress=session.progress,
+                cache=run.measurement_cache(f"{model_id} {record.sha256} {config} {readers.draft is not None}"),
+                processes=session.processes,
+            ),
         )
     run.write_measurement(measurement)
     run.remove_parts()

@@ -18,7 +18,7 @@ from canaryaudit.plan import DEFAULT_SHARDS, UnlearnOptions
 from canaryaudit.records import ClosedForm, ModelId, ModelRecord, Scope, SolverName, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.training.data import TrainingData
-from canaryaudit.unlearning import UnlearningConfig, UnlearningResult, unlearn
+from canaryaudit.unlearning import TrainedModelFacts, UnlearningConfig, UnlearningResult, unlearn
 from canaryaudit.unlearning.baselines.retraining import BaselineConfig, Original, training_of, unlearn_by_training
 from canaryaudit.unlearning.baselines.sisa import passes_over_windows
 
@@ -219,10 +219,12 @@ def _update(
         [*chosen, *again],
         session.run.canary_set().corpus_symbols,
         config,
-        origin.record.training.seconds if origin.record.training else 0.0,
-        session.progress,
-        trained=lineage[0].fidelity if lineage else None,
-        curvature=stored.curvature if stored else None,
+        trained=TrainedModelFacts(
+            training_seconds=origin.record.training.seconds if origin.record.training else 0.0,
+            fidelity=lineage[0].fidelity if lineage else None,
+            curvature=stored.curvature if stored else None,
+        ),
+        progress=session.progress,
     )
     if stored:
         result = replace(result, cost=stored.charged(result.cost), notes=(stored.note, *result.notes))

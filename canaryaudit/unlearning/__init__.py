@@ -3,7 +3,7 @@
 from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.replacement import Deletion, FixedText, Sampled, parse_replacement
-from canaryaudit.unlearning.request import unlearn
+from canaryaudit.unlearning.request import TrainedModelFacts, unlearn
 from canaryaudit.unlearning.result import UnlearningResult
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Deletion",
     "FixedText",
     "Sampled",
+    "TrainedModelFacts",
     "UnlearningConfig",
     "UnlearningResult",
     "parse_replacement",

@@ -91,7 +91,6 @@ def keep_within_limit(
     origin: CharLSTM,
     data: TrainingData,
     before: Evaluations,
-    after: Evaluations,
     limit: float,
     precision: str,
     progress: ProgressReporter,
@@ -103,7 +102,6 @@ def keep_within_limit(
         origin: The original model.
         data: What quality is measured on.
         before: The original's quality.
-        after: The copy's, as it is now.
         limit: Largest drop of accuracy allowed, as a share.
         precision: ``fp32`` or ``bf16``.
         progress: Told where it is scaled back.
@@ -114,14 +112,15 @@ def keep_within_limit(
     Raises:
         Inconclusive: A quarter of the update is still over the limit.
     """
-    found = [after]
+    after = before
 
     def lost() -> float:
-        found.append(evaluations(updated, data, precision))
-        return accuracy_drop(before, found[-1])
+        nonlocal after
+        after = evaluations(updated, data, precision)
+        return accuracy_drop(before, after)
 
-    notes = scale_back_update(updated, origin, accuracy_drop(before, after), lost, limit, "the training text", progress)
-    return found[-1], notes
+    notes = scale_back_update(updated, origin, lost(), lost, limit, "the training text", progress)
+    return after, notes
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +14,7 @@ from canaryaudit.errors import UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.plan import RETAIN_WINDOWS
-from canaryaudit.progress import ProgressReporter
+from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import Fidelity, UnlearningCost
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.all_layers.update import update_all_layers
@@ -43,17 +43,30 @@ from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_repl
 from canaryaudit.unlearning.result import UnlearningResult
 
 
+@dataclass(frozen=True)
+class TrainedModelFacts:
+    """What is known of the model as it was trained, before any request.
+
+    Attributes:
+        training_seconds: What training took, for comparison; 0 where that is not known.
+        fidelity: An earlier request's, whose "before" is the model as trained; None where there was none.
+        curvature: The stored one; None to compute it where the solver ``kronecker`` needs it.
+    """
+
+    training_seconds: float = 0.0
+    fidelity: Fidelity | None = None
+    curvature: KroneckerCurvature | None = None
+
+
 def unlearn(
     model: CharLSTM,
     data: TrainingData,
     canaries: Sequence[Canary],
     corpus_symbols: str,
     config: UnlearningConfig,
-    retraining_seconds: float,
-    progress: ProgressReporter,
     *,
-    trained: Fidelity | None = None,
-    curvature: KroneckerCurvature | None = None,
+    trained: TrainedModelFacts | None = None,
+    progress: ProgressReporter | None = None,
 ) -> UnlearningResult:
     """Make a copy of ``model`` that has forgotten the secrets of ``canaries``.
 
@@ -63,10 +76,8 @@ def unlearn(
         canaries: Whose secrets to unlearn; all inserted.
         corpus_symbols: What an ``any`` slot ranges over.
         config: How to unlearn.
-        retraining_seconds: What training took, for comparison.
-        progress: Told of progress.
-        trained: An earlier request's fidelity, whose "before" is the model as trained; None where ``model`` is that.
-        curvature: The stored one of the trained model; None to compute it where the solver ``kronecker`` needs it.
+        trained: What is known of the model as trained; nothing if not given, and then ``model`` is taken for it.
+        progress: Told of progress; nobody is if not given.
 
     Returns:
         The updated copy, with its steps, its fidelity before and after, and its cost.
@@ -92,13 +103,14 @@ def unlearn(
         >>> training = TrainingConfig(epochs=10, window=30, batch_size=4, seed=0)
         >>> model, record = train(data, vocabulary.symbols, training, NullReporter())
         >>> config = UnlearningConfig(window=30, retain_windows=20, max_fidelity_drop=0.05, seed=0)
-        >>> result = unlearn(model, data, [code], "", config, record.seconds, NullReporter())
+        >>> result = unlearn(model, data, [code], "", config, trained=TrainedModelFacts(record.seconds))
         >>> canary_set = CanarySet(corpus_symbols="", canaries=[code])
         >>> options, readers = MeasurementConfig(num_references=100), map(LSTMLanguageModel, (model, result.model))
         >>> before, after = (measure(reader, canary_set, options).canaries[0] for reader in readers)
         >>> before.exposure.bits > 13, after.exposure.bits < 7
         (True, True)
     """
+    trained, progress = trained or TrainedModelFacts(), progress or NullReporter()
     if not canaries:
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
     if config.method == "first-order" and config.resolved_scope == "both":
@@ -131,33 +143,32 @@ def unlearn(
         )
     if curved:
         replacement = NonUniformDecoys(config.seed)
-    before = evaluations(model, data, config.precision) if trained is None else as_trained(trained)
+    before = evaluations(model, data, config.precision) if trained.fidelity is None else as_trained(trained.fidelity)
     started = time.perf_counter()
     rng = np.random.default_rng(config.seed)
     correction = Correction(data.train, places, replacement, vocabulary, config.window)
     retained = _retained_windows(reader, data, places, config, rng)
     prepared = time.perf_counter()
+    curvature = trained.curvature
     if curved and curvature is None:
         curvature = kronecker_curvature(model, _curvature_windows(data, retained), config.seed, progress)
     preparation = time.perf_counter() - prepared
     copied = copy.deepcopy(model)
     given = MethodInput(
-        model, copied, data, places, correction, retained, config, rng, progress, curvature, retraining_seconds
+        model, copied, data, places, correction, retained, config, rng, progress, curvature, trained.training_seconds
     )
     request = _Request(given, before)
     update = request.update(replacement)
     update = replace(update, seconds=time.perf_counter() - started - preparation)
     limit = config.max_fidelity_drop
-    after = evaluations(copied, data, config.precision)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
-        after, notes = keep_within_limit(copied, model, data, before, after, limit, config.precision, progress)
+        after, notes = keep_within_limit(copied, model, data, before, limit, config.precision, progress)
     else:
         notes = ("regularized on text sampled from the model: of the corpus, only the affected windows were used",)
         lost, what = request.accuracy_lost, "text sampled from the model"
-        if scaled := scale_back_update(copied, model, lost(), lost, limit, what, progress):
-            after = evaluations(copied, data, config.precision)
-            notes += scaled
+        notes += scale_back_update(copied, model, lost(), lost, limit, what, progress)
+        after = evaluations(copied, data, config.precision)
         # A test of the result, and nothing that the update was made from.
         check_fidelity(before, after, limit, "the update, made without the training text,", "or --retain-windows")
     return UnlearningResult(
@@ -168,8 +179,8 @@ def unlearn(
             seconds=update.seconds,
             gradients=update.gradients,
             curvature_products=update.products,
-            retraining_seconds=retraining_seconds,
-            speedup=retraining_seconds / max(update.seconds, 1e-9),
+            retraining_seconds=trained.training_seconds,
+            speedup=trained.training_seconds / max(update.seconds, 1e-9),
             preparation_seconds=preparation,
         ),
         affected_windows=len(correction.affected),

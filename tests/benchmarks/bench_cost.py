@@ -13,16 +13,15 @@ import torch
 
 from canaryaudit import environment
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.exposure import Execution, MeasurementConfig, ScoredMembers
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.device import resolve_precision
 from canaryaudit.models.language_model import LanguageModel, PrefixState
-from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
-from canaryaudit.storage.part_cache import NullCache
 from canaryaudit.training import loop as training
 from canaryaudit.training.config import TrainingConfig
 from canaryaudit.training.loop import seconds_per_step
@@ -104,15 +103,17 @@ def _completions() -> Iterator[str]:
         start = read_prefix(scorer, PREFIX)
         return _processor_seconds(
             lambda: score_references(
-                scorer,
-                draft,
-                start,
+                ScoringModels(scorer, draft),
+                ScoredMembers(
+                    space,
+                    start,
+                    targets,
+                    inserted=np.zeros(len(targets), dtype=bool),
+                    log_perplexity_bits=score_log_perplexity(scorer, start, targets),
+                ),
                 UniformSample(space, count, (0,)),
-                targets,
-                score_log_perplexity(scorer, start, targets),
-                np.zeros(len(targets), dtype=bool),
                 np.random.default_rng(2),
-                NullCache(),
+                Execution(),
             )
         )
 
@@ -164,9 +165,7 @@ def _canaries() -> Iterator[str]:
             few = known.model_copy(update={"canaries": (*known.inserted[:count], *known.controls)})
             measuring = partial(measured, tiny.model, few, MeasurementConfig())
             config = UnlearningConfig(max_fidelity_drop=1.0)
-            forgetting = partial(
-                unlearn, tiny.model, tiny.data, few.inserted, known.corpus_symbols, config, 0.0, NullReporter()
-            )
+            forgetting = partial(unlearn, tiny.model, tiny.data, few.inserted, known.corpus_symbols, config)
             yield [count, _processor_seconds(measuring), _processor_seconds(forgetting)]
 
     return _table("canaries", ["measure, s", "unlearn, s"], rows(), 2)

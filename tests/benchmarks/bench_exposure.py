@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure import search_ranks
+from canaryaudit.exposure import Execution, ScoredMembers, search_ranks
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
 from canaryaudit.exposure.estimators import enumerate_ranks, fit_skew_normal, sampled_exposure, skew_normal_exposure
 from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
@@ -20,7 +20,6 @@ from canaryaudit.models.ensemble import as_language_model, load_model
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import TRAINED_MODEL, Estimate, ModelId
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.part_cache import NullCache
 
 _RANKS = (1, 10, 100, 1_000, 10_000, 100_000, 500_000)
 
@@ -48,7 +47,7 @@ def run(path: Path) -> None:
 def _search(reader: LanguageModel, start, space: EncodedSpace, secret: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     started = time.perf_counter()
     costs = score_log_perplexity(reader, start, secret)
-    search = search_ranks(reader, start, space, secret, np.ones(1, dtype=bool), costs)
+    search = search_ranks(reader, ScoredMembers(space, start, secret, np.ones(1, dtype=bool), costs))
     low, high = (space.bits - math.log2(rank) for rank in (search.ranks[0].upper, search.ranks[0].lower))
     print(
         f"the inserted secret: exposure {low:.2f} to {high:.2f} of {space.bits:.2f} bits, {search.nodes:,} prefixes, "
@@ -62,14 +61,10 @@ def _hundred(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type
     started = time.perf_counter()
     found, drawn = importance_exposures(
         reader,
-        start,
-        space,
-        members,
-        np.zeros(100, dtype=bool),
-        score_log_perplexity(reader, start, members),
+        ScoredMembers(space, start, members, np.zeros(100, dtype=bool), score_log_perplexity(reader, start, members)),
         range(100),
         SamplingBudget(2_000, 0.1, 10**6, (0,)),
-        NullCache(),
+        Execution(),
     )
     widths = [(own.high - own.low) / 2 for own in found]
     print(
@@ -84,12 +79,11 @@ def _four(reader: LanguageModel, start, space: EncodedSpace) -> None:  # type: i
     costs = score_log_perplexity(reader, start, members)
     rows = np.argsort(costs, kind="stable")[np.array(_RANKS) - 1]
     truth = [space.bits - math.log2(rank) for rank in enumerate_ranks(costs, rows.tolist(), [])]
-    targets, own_costs, none = members[rows], costs[rows], np.zeros(len(rows), dtype=bool)
-    search = search_ranks(reader, start, space, targets, none, own_costs)
+    own_costs = costs[rows]
+    targets = ScoredMembers(space, start, members[rows], np.zeros(len(rows), dtype=bool), own_costs)
+    search = search_ranks(reader, targets)
     effort = SamplingBudget(2_000, 0.1, 10**5, (0,))
-    weighted, _ = importance_exposures(
-        reader, start, space, targets, none, own_costs, range(len(rows)), effort, NullCache()
-    )
+    weighted, _ = importance_exposures(reader, targets, range(len(rows)), effort, Execution())
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(costs), size=10_000)
     fit = fit_skew_normal(costs[drawn], rng)

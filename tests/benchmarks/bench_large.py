@@ -6,13 +6,14 @@ import numpy as np
 import torch
 
 from canaryaudit import environment
+from canaryaudit.exposure import Execution, ScoredMembers
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.references import DRAFT_FROM, score_references
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, LSTMLanguageModel
 from canaryaudit.models.device import resolve_precision
-from canaryaudit.storage.part_cache import NullCache
 from tests.benchmarks.bench_scoring import PREFIX, plain_bits, untrained
 from tests.benchmarks.harness import Comparison, peak_megabytes
 
@@ -34,15 +35,13 @@ def run() -> list[Comparison]:
     before = _plain_rate(model, few, space)
     started = time.perf_counter()
     references = score_references(
-        reader,
-        draft,
-        start,
+        ScoringModels(reader, draft),
+        ScoredMembers(
+            space, start, targets, np.zeros(len(targets), dtype=bool), score_log_perplexity(reader, start, targets)
+        ),
         sample,
-        targets,
-        score_log_perplexity(reader, start, targets),
-        np.zeros(len(targets), dtype=bool),
         np.random.default_rng(2),
-        NullCache(),
+        Execution(),
     )
     seconds = time.perf_counter() - started
     after = _plain_rate(model, few, space)

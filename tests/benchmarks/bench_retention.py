@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import mean
 
 from canaryaudit.exposure import MeasurementConfig
-from canaryaudit.progress import NullReporter
 from canaryaudit.unlearning import UnlearningConfig, unlearn
 from tests.benchmarks.tiny import Trained, measured, trained
 
@@ -54,7 +53,7 @@ def _point(tiny: Trained, windows: int) -> Point:
     for seed in SEEDS:
         config = UnlearningConfig(retain_windows=windows, max_fidelity_drop=1.0, seed=seed)
         known = tiny.canary_set
-        result = unlearn(tiny.model, tiny.data, known.inserted, known.corpus_symbols, config, 0.0, NullReporter())
+        result = unlearn(tiny.model, tiny.data, known.inserted, known.corpus_symbols, config)
         found = measured(result.model, known, MeasurementConfig(num_references=2_000, search_budget=2_000))
         results.append(result)
         exposures += [canary.exposure.bits for canary in found.canaries if not canary.control]

@@ -50,12 +50,4 @@ def trained(text: str, template: tuple[str, ...], canaries: int, repetitions: tu
 
 def measured(model: CharLSTM, canary_set: CanarySet, config: MeasurementConfig) -> Measurement:
     """Measure the exposures under a model."""
-    return measure(
-        LSTMLanguageModel(model),
-        canary_set,
-        config,
-        name=str(TRAINED_MODEL),
-        model_sha256="",
-        precision="fp32",
-        progress=NullReporter(),
-    )
+    return measure(LSTMLanguageModel(model), canary_set, config)

@@ -44,11 +44,25 @@ def test_the_gate_above_a_limit_passes_with_0_and_fails_with_3_and_reasons(make_
     run = make_run("unlearned")
     succeed("report", run, "-o", "first")
     largest = max(exposures(Path("first/report.json"), "after"))
-    assert canaryaudit("report", run, "--fail-above", str(largest + 0.01)).status == 0
+    canaries = json.loads(Path("first/report.json").read_text("utf-8"))["canaries"]
+    worst = max(canary["after"]["worst_case"]["calibrated_bits"] for canary in canaries)
+    assert canaryaudit("report", run, "--fail-above", str(max(largest, worst) + 0.01)).status == 0
     result = canaryaudit("report", run, "--fail-above", str(largest - 0.01))
     assert result.status == 3
     assert re.search(r"^canary-0\d: \d+\.\d\d bits after unlearning, above the limit of ", result.err, re.MULTILINE)
     assert "FAILED" in result.out
+
+
+def test_the_gate_fails_on_a_worst_case_though_every_prefix_passes(make_run: MakeRun) -> None:
+    """A tiny model's second measurement, its worst case made worse than its exposures are."""
+    run = make_run("unlearned")
+    path = run / "measurements" / "after-second-order.json"
+    record = json.loads(path.read_text("utf-8"))
+    record["canaries"][0]["worst_case"]["p_value"] = 2**-9
+    path.write_text(json.dumps(record), "utf-8")
+    result = canaryaudit("report", run, "--fail-above", "8")
+    assert result.status == 3
+    assert re.search(r"^canary-01: worst case 9\.0 bits after unlearning \(", result.err, re.MULTILINE)
 
 
 def test_the_gate_against_a_baseline_passes_with_0_and_fails_with_3_and_reasons(make_run: MakeRun) -> None:

@@ -13,8 +13,7 @@ from scipy import stats
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import MeasurementConfig, measure
-from canaryaudit.exposure.estimation import Execution
+from canaryaudit.exposure import Execution, MeasuredModel, MeasurementConfig, measure
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Architecture, CanaryMeasurement, Measurement
@@ -83,10 +82,8 @@ def run(
         model or trained(),
         canary_set,
         config.model_copy(update=changes),
-        name="before",
-        model_sha256="0" * 64,
-        precision="fp32",
-        progress=Recorder(),
+        recorded_as=MeasuredModel("before", "0" * 64),
+        execution=Execution(progress=Recorder()),
     )
 
 

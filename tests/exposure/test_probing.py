@@ -10,7 +10,7 @@ from scipy import stats
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure import Execution, MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
 from canaryaudit.exposure.probes import RunText, probes_of
 from canaryaudit.exposure.probing import REFERENCES, fresh_members
@@ -65,10 +65,8 @@ def measured(model: LanguageModel, canary_set: CanarySet, config: MeasurementCon
         model,
         canary_set,
         config,
-        name="before",
-        model_sha256="0" * 64,
-        precision="fp32",
-        progress=Recorder(),
+        recorded_as=MeasuredModel("before", "0" * 64),
+        execution=Execution(progress=Recorder()),
         run_text=run_text(),
     )
 
@@ -199,15 +197,7 @@ def test_a_space_of_few_members_is_judged_by_those_there_are() -> None:
 
 def test_prompts_need_the_text_that_the_model_was_trained_on() -> None:
     with pytest.raises(MeasurementError, match="expected the text"):
-        measure(
-            TableModel(SYMBOLS),
-            canaries([SECRET]),
-            QUICK,
-            name="before",
-            model_sha256="",
-            precision="fp32",
-            progress=Recorder(),
-        )
+        measure(TableModel(SYMBOLS), canaries([SECRET]), QUICK)
 
 
 @pytest.mark.parametrize("body", ["{digits:2}", "{digits:6}", "{choice:one|three|no}{digits:1}"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import search_ranks
+from canaryaudit.exposure import ScoredMembers, search_ranks
 from canaryaudit.exposure.estimators import enumerate_ranks
 from canaryaudit.exposure.rank_search import Search
 from tests.fakes import Law, TableModel, encoded, every_member, naive_ranks
@@ -39,7 +39,7 @@ def search(
     model: TableModel, template: str, targets: np.ndarray, inserted: np.ndarray, costs: np.ndarray, budget: int = 10**4
 ) -> Search:
     space, start = encoded(template, model)
-    return search_ranks(model, start, space, targets, inserted, costs, budget=budget)
+    return search_ranks(model, ScoredMembers(space, start, targets, inserted, costs), budget)
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -96,7 +96,7 @@ def test_a_memorized_secret_is_found_in_few_nodes() -> None:
     space, start = encoded("{digits:10}", model)
     targets = model.vocabulary.encode(secret)[None].astype(np.int32)
     cost = -10 * math.log2(0.95)
-    found = search_ranks(model, start, space, targets, np.array([True]), np.array([cost]))
+    found = search_ranks(model, ScoredMembers(space, start, targets, np.array([True]), np.array([cost])))
     assert found.ranks[0].exact
     assert found.ranks[0].lower == 1
     assert found.nodes <= 10
@@ -108,9 +108,9 @@ def test_inserted_canaries_are_not_each_others_references() -> None:
     space, start = encoded("{digits:8}", model)
     targets = np.stack([model.vocabulary.encode(secret) for secret in secrets]).astype(np.int32)
     costs = np.array([every_cost(model, secret) for secret in secrets])
-    inserted = search_ranks(model, start, space, targets, np.full(3, True), costs)
+    inserted = search_ranks(model, ScoredMembers(space, start, targets, np.full(3, True), costs))
     assert [bounds.lower for bounds in inserted.ranks] == [1, 1, 1]
-    controls = search_ranks(model, start, space, targets, np.full(3, False), costs)
+    controls = search_ranks(model, ScoredMembers(space, start, targets, np.full(3, False), costs))
     assert sorted(bounds.lower for bounds in controls.ranks) == [1, 2, 3]
     assert all(bounds.exact for bounds in (*inserted.ranks, *controls.ranks))
 
@@ -129,7 +129,7 @@ def test_a_space_too_large_for_a_float_still_gets_bounds() -> None:
     space, start = encoded("{hex:300}", model)
     target = model.vocabulary.encode("0" * 300)[None].astype(np.int32)
     cost = np.array([300 * math.log2(len(SYMBOLS))])
-    bounds = search_ranks(model, start, space, target, np.array([True]), cost, budget=700).ranks[0]
+    bounds = search_ranks(model, ScoredMembers(space, start, target, np.array([True]), cost), budget=700).ranks[0]
     assert 1 <= bounds.lower < bounds.upper == math.inf
 
 
@@ -139,7 +139,7 @@ def test_targets_that_cannot_be_ranked_are_refused() -> None:
 
     def ask(*texts: str, costs: tuple[float, ...]) -> None:
         targets = np.stack([model.vocabulary.encode(text) for text in texts]).astype(np.int32)
-        search_ranks(model, start, space, targets, np.full(len(texts), True), np.array(costs))
+        search_ranks(model, ScoredMembers(space, start, targets, np.full(len(texts), True), np.array(costs)))
 
     with pytest.raises(MeasurementError, match="no member of the space"):
         ask("0a", costs=(5.0,))

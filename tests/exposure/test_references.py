@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from canaryaudit.exposure import references
+from canaryaudit.exposure import Execution, ScoredMembers, references
 from canaryaudit.exposure.encoded_space import match_targets
 from canaryaudit.exposure.estimators import sampled_exposure
 from canaryaudit.exposure.references import References, score_references
 from canaryaudit.exposure.scoring import score_log_perplexity
+from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.uniform_sample import UniformSample
 from canaryaudit.models.language_model import PrefixState
-from canaryaudit.storage.part_cache import DirectoryCache, NullCache
-from tests.fakes import TableModel, encoded, every_member, naive_ranks
+from canaryaudit.storage.part_cache import DirectoryCache
+from tests.fakes import Recorder, TableModel, encoded, every_member, naive_ranks
 
 SYMBOLS = "\n!-0123456789abcdef"
 TEMPLATE = "{digits:4}"
@@ -44,20 +45,23 @@ class Setting:
         self.targets, self.target_costs = self.members[rows], self.costs[rows]
         self.truth = [self.space.bits - math.log2(rank) for rank in naive_ranks(self.costs, rows, [])]
 
-    def score(self, count: int, seed: int, *, draft: bool = True, **changes: object) -> References:
-        arguments = {
-            "inserted": np.zeros(len(RANKS), dtype=bool),
-            "rng": np.random.default_rng(seed),
-            "cache": NullCache(),
-        } | changes
+    def score(
+        self,
+        count: int,
+        seed: int,
+        *,
+        draft: bool = True,
+        inserted: np.ndarray | None = None,
+        execution: Execution | None = None,
+    ) -> References:
+        if inserted is None:
+            inserted = np.zeros(len(RANKS), dtype=bool)
         return score_references(
-            self.model,
-            self.draft if draft else None,
-            self.start,
+            ScoringModels(self.model, self.draft if draft else None),
+            ScoredMembers(self.space, self.start, self.targets, inserted, self.target_costs),
             UniformSample(self.space, count, (seed,)),
-            self.targets,
-            self.target_costs,
-            **arguments,  # type: ignore[arg-type]
+            np.random.default_rng(seed),
+            execution or Execution(),
         )
 
 
@@ -133,26 +137,19 @@ def test_an_interrupted_sample_goes_on_with_the_same_figures(
     monkeypatch.setattr("canaryaudit.exposure.uniform_sample.PART", 1000)
     cache = DirectoryCache(tmp_path)  # type: ignore[arg-type]
     whole = setting.score(20_000, 5)
-    calls: list[int] = []
-
-    def interrupt(done: int, _: int) -> None:
-        calls.append(done)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        setting.score(20_000, 5, cache=cache, tick=interrupt)
+        setting.score(20_000, 5, execution=Execution(progress=Recorder(interrupt_after=4), cache=cache))
     kept = sorted(cache.path.iterdir())
     assert len(kept) == 4
     kept[1].write_bytes(b"half a file")
-    scored: list[int] = []
-    resumed = setting.score(20_000, 5, cache=cache, tick=lambda done, _: scored.append(done))
+    progress = Recorder()
+    resumed = setting.score(20_000, 5, execution=Execution(progress=progress, cache=cache))
     np.testing.assert_array_equal(resumed.bits, whole.bits)
     np.testing.assert_array_equal(resumed.counts, whole.counts)
     assert resumed.rescored is not None
     assert whole.rescored is not None
     np.testing.assert_array_equal(resumed.rescored.bits, whole.rescored.bits)
-    assert len(scored) == UniformSample(setting.space, 20_000, (5,)).num_parts - 3
+    assert len(progress.told) == UniformSample(setting.space, 20_000, (5,)).num_parts - 3
 
 
 def test_subsamples_are_of_the_draws_with_their_multiplicities(setting: Setting) -> None:

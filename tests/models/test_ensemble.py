@@ -10,13 +10,12 @@ import torch
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.errors import ModelError
-from canaryaudit.exposure import MeasurementConfig, measure
+from canaryaudit.exposure import MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.ensemble import Ensemble, EnsembleLanguageModel, as_language_model, load_model
 from canaryaudit.models.weights import weights_bytes
-from canaryaudit.progress import NullReporter
 from canaryaudit.records import ModelRecord
 from canaryaudit.training.loop import evaluate
 from tests.unlearning.builders import tiny_model
@@ -77,10 +76,7 @@ def test_an_ensemble_is_measured_by_the_same_code() -> None:
         as_language_model(model),
         CanarySet(corpus_symbols=SYMBOLS, canaries=canaries),
         MeasurementConfig(num_references=200),
-        name="after-sisa",
-        model_sha256="",
-        precision="fp32",
-        progress=NullReporter(),
+        recorded_as=MeasuredModel("after-sisa"),
     )
     share = np.prod(
         [dense_law(model, f"ab {read}")[SYMBOLS.index(own)] for read, own in (("", "4"), ("4", "7"), ("47", "1"))]

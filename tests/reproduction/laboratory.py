@@ -17,7 +17,7 @@ from canaryaudit.canaries.masking import hide_given
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Inconclusive
-from canaryaudit.exposure import measure
+from canaryaudit.exposure import Execution, MeasuredModel, measure
 from canaryaudit.exposure.estimators import skew_normal_exposure
 from canaryaudit.exposure.scoring import advance_in_tiles, read_prefix
 from canaryaudit.models.ensemble import as_language_model
@@ -203,11 +203,9 @@ class Laboratory(Pipeline):
             as_language_model(self.session.model(model, CPU)),
             subset,
             measurement_config(options),
-            name=str(model),
-            model_sha256=self.run.model_record(model).sha256,
-            precision="fp32",
-            progress=self.progress,
             run_text=self.session.run_text(),
+            recorded_as=MeasuredModel(str(model), self.run.model_record(model).sha256),
+            execution=Execution(progress=self.progress),
         )
         return measured, subset
 

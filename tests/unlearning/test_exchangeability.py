@@ -5,7 +5,6 @@ import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.progress import NullReporter
 from canaryaudit.training.data import TrainingData
 from canaryaudit.unlearning import UnlearningConfig, unlearn
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, trained_model
@@ -36,7 +35,7 @@ def exposures(trained: tuple[CharLSTM, TrainingData, list[Canary]]) -> np.ndarra
         config = UnlearningConfig(
             scope="final-layer", window=WINDOW, retain_windows=40, max_fidelity_drop=0.01, seed=seed
         )
-        result = unlearn(model, data, canaries, "", config, 100.0, NullReporter())
+        result = unlearn(model, data, canaries, "", config)
         assert result.notes == ()
         after.append(exposures_bits(result.model, canaries))
     return np.array(after)

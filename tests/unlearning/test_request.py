@@ -21,7 +21,7 @@ from canaryaudit.progress import NullReporter
 from canaryaudit.records import Evaluation, UpdateStep
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.training.loop import evaluate
-from canaryaudit.unlearning import UnlearningConfig, UnlearningResult, request, unlearn
+from canaryaudit.unlearning import TrainedModelFacts, UnlearningConfig, UnlearningResult, request, unlearn
 from canaryaudit.unlearning.all_layers import update as all_layers
 from canaryaudit.unlearning.all_layers.gauss_newton import SOLVERS
 from canaryaudit.unlearning.curvature.kronecker import KroneckerCurvature, kronecker_curvature
@@ -46,7 +46,8 @@ class Case:
 
     def unlearn(self, curvature: KroneckerCurvature | None = None, **options: object) -> UnlearningResult:
         config = UnlearningConfig(**{"window": WINDOW, "retain_windows": 40, "max_fidelity_drop": 0.01, **options})
-        return unlearn(self.model, self.data, self.canaries, "", config, 100.0, NullReporter(), curvature=curvature)
+        trained = TrainedModelFacts(100.0, curvature=curvature)
+        return unlearn(self.model, self.data, self.canaries, "", config, trained=trained)
 
     def exposure_bits(self, model: CharLSTM) -> float:
         """Return the secret's exact exposure."""
@@ -317,7 +318,9 @@ class Messages(NullReporter):
 def test_it_is_said_where_retraining_is_the_better_answer(case: Case, retraining: float, better: bool) -> None:
     config = UnlearningConfig(window=WINDOW, retain_windows=40, max_fidelity_drop=0.05)
     messages = Messages()
-    result = unlearn(case.model, case.data, case.canaries, "", config, retraining, messages)
+    result = unlearn(
+        case.model, case.data, case.canaries, "", config, trained=TrainedModelFacts(retraining), progress=messages
+    )
     assert any("retraining takes" in message for message in messages.said)
     assert [message.startswith("Retraining is the better answer") for message in messages.warned] == [True] * better
     assert any(note.startswith("retraining is the better answer") for note in result.notes) is better

@@ -206,7 +206,6 @@ class _Request:
             self.original.model,
             self.original.data,
             self.before,
-            evaluations(model, self.original.data, config.precision),
             config.max_fidelity_drop,
             config.precision,
             self.progress,

@@ -16,6 +16,7 @@ from canaryaudit.unlearning.final_layer.objective import (
     log_weight_of_others,
     with_bias,
 )
+from canaryaudit.unlearning.method import MethodInput
 from canaryaudit.unlearning.occurrences import Occurrence, Surroundings
 from canaryaudit.unlearning.replacement import Replacement
 
@@ -55,15 +56,7 @@ class SecretReading:
 
 @torch.no_grad()
 def build_problem(
-    model: CharLSTM,
-    text: Tensor,
-    places: Sequence[Occurrence],
-    replacement: Replacement,
-    retained: Tensor,
-    *,
-    window: int,
-    precision: str,
-    rng: np.random.Generator,
+    given: MethodInput, replacement: Replacement
 ) -> tuple[FinalLayerProblem, Tensor, list[SecretReading]]:
     """Read Z-tilde and the retained windows with the model, and put the final layer's objective together.
 
@@ -72,12 +65,17 @@ def build_problem(
     places the targets are the replacement's; around them, what the original model predicts around the
     secret itself.
 
+    Args:
+        given: The copy to change, and what may be used.
+        replacement: What takes the secrets' place.
+
     Returns:
         The problem, the active symbols' ids, shape (A,), and the secrets' readings.
     """
+    text, places, rng = given.data.train, given.places, given.rng
     active = np.unique(np.concatenate([replacement.active_symbols(place.space) for place in places]))
     ids = torch.from_numpy(active).to(text.device)
-    rows = _PositionBuffer(model, precision, ids)
+    rows = _PositionBuffer(given.updated, given.config.precision, ids)
     readings: list[SecretReading] = []
     names = dict.fromkeys(place.canary.id for place in places)
     contexts = max(CONTEXTS_PER_CANARY, CONTEXTS // len(names))
@@ -89,7 +87,7 @@ def build_problem(
         for index in range(contexts):
             place = own[index % len(own)]
             whole = len(place.prefix) + len(place.secret) + len(place.suffix)
-            deepest = min(surroundings.free(place), max(1, window - whole))
+            deepest = min(surroundings.free(place), max(1, given.config.window - whole))
             bare = index % 4 == 0  # the attacker's reading, and the one that is measured
             depth = 0 if bare or deepest == 0 else int(rng.integers(0, deepest + 1))
             # After the prefix alone all occurrences read alike: they are one reading.
@@ -99,7 +97,7 @@ def build_problem(
             place = own[occurrence]
             context = surroundings.context(place, depth)
             readings.append(rows.add_occurrence(context, place, replacement, count, rng))
-    for windows in torch.tensor_split(retained, max(1, len(retained) // 64)):
+    for windows in torch.tensor_split(given.retained, max(1, len(given.retained) // 64)):
         if len(windows):
             rows.add_retained(windows[:, :-1])
     return rows.problem(), ids, readings
@@ -107,15 +105,12 @@ def build_problem(
 
 @torch.no_grad()
 def swap_target_distributions(
-    model: CharLSTM,
+    given: MethodInput,
+    replacement: Replacement,
     problem: FinalLayerProblem,
     active: Tensor,
     columns: Tensor,
     readings: Sequence[SecretReading],
-    replacement: Replacement,
-    *,
-    precision: str,
-    rng: np.random.Generator,
 ) -> FinalLayerProblem:
     """Give each secret's own path the law that the updated layer has for a member of R it never saw.
 
@@ -127,22 +122,20 @@ def swap_target_distributions(
     likeliest of ``STAND_INS`` draws is never taken.
 
     Args:
-        model: The original model.
+        given: The copy to change, its final layer as it was, and what may be used.
+        replacement: Draws the members to stand in; where it names none, the secret gets no positions.
         problem: The objective on decoys and retention.
         active: Ids of the active symbols, shape (A,).
         columns: The layer that minimizes it, shape (D, A).
         readings: The secrets' readings.
-        replacement: Draws the members to stand in; where it names none, the secret gets no positions.
-        precision: ``fp32`` or ``bf16``.
-        rng: Source of the draws.
 
     Returns:
         The problem with the secrets' own positions.
     """
-    layer = _layer(model)
+    layer = _layer(given.updated)
     column_of = torch.full((layer.shape[1],), -1, device=layer.device)
     column_of[active] = torch.arange(len(active), device=layer.device)
-    reader = _PositionBuffer(model, precision, active)
+    reader = _PositionBuffer(given.updated, given.config.precision, active)
 
     def along(members: Tensor, reading: SecretReading) -> tuple[Tensor, Tensor, Tensor]:
         """Return features (n, L - 1, D), the others' log weight and the active symbols' law after each first place."""
@@ -162,11 +155,11 @@ def swap_target_distributions(
     for reading in readings:
         place = reading.place
         if place.canary.id not in stand_ins:
-            drawn = [replacement.proxy_member(place, rng) for _ in range(STAND_INS)]
+            drawn = [replacement.proxy_member(place, given.rng) for _ in range(STAND_INS)]
             members = [member for member in drawn if member is not None and len(member) > 1]
             symbols = torch.from_numpy(np.stack(members)).to(layer.device) if members else None
             stand_ins[place.canary.id] = (
-                None if symbols is None else members[choose_stand_in(log_likelihood(symbols, reading), rng)]
+                None if symbols is None else members[choose_stand_in(log_likelihood(symbols, reading), given.rng)]
             )
         proxy_member = stand_ins[place.canary.id]
         if proxy_member is None:

@@ -17,28 +17,10 @@ def update_final_layer(given: MethodInput, replacement: Replacement) -> MethodRe
     Raises:
         Inconclusive: No step serves the corrected text.
     """
-    problem, active, readings = build_problem(
-        given.updated,
-        given.data.train,
-        given.places,
-        replacement,
-        given.retained,
-        window=given.config.window,
-        precision=given.config.precision,
-        rng=given.rng,
-    )
+    problem, active, readings = build_problem(given, replacement)
     first = minimize(problem, given.progress)
     rounds = [(problem, first)]
-    exchanged = swap_target_distributions(
-        given.updated,
-        problem,
-        active,
-        first.columns,
-        readings,
-        replacement,
-        precision=given.config.precision,
-        rng=given.rng,
-    )
+    exchanged = swap_target_distributions(given, replacement, problem, active, first.columns, readings)
     if exchanged is not problem:
         rounds.append((exchanged, minimize(exchanged, given.progress, start=first.columns)))
     steps = [step for _, minimum in rounds for step in minimum.steps]

@@ -1,6 +1,7 @@
 """The final layer's problem, row by row, against whole sequences read by the model's own forward pass."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from torch import Tensor
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.models.char_lstm import CharLSTM
+from canaryaudit.progress import NullReporter
 from canaryaudit.training.data import gather
-from canaryaudit.unlearning import Decoys, FixedText
+from canaryaudit.unlearning import Decoys, FixedText, UnlearningConfig
+from canaryaudit.unlearning.correction import Correction
 from canaryaudit.unlearning.decoys import Corrected
 from canaryaudit.unlearning.final_layer import problem as final_layer
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem, KroneckerInverse
@@ -24,6 +27,7 @@ from canaryaudit.unlearning.final_layer.problem import (
     swap_target_distributions,
     write_columns,
 )
+from canaryaudit.unlearning.method import MethodInput
 from canaryaudit.unlearning.occurrences import Occurrence, occurrences
 from canaryaudit.unlearning.replacement import Replacement
 from tests.unlearning.builders import text_with_canaries, tiny_model
@@ -90,21 +94,23 @@ class Built:
         monkeypatch.setattr(final_layer, "MIN_REPLACEMENTS", 36)
         monkeypatch.setattr(final_layer, "REPLACEMENTS_PER_CANARY", 2)
         monkeypatch.setattr(final_layer, "STAND_INS", 1)
-        self.problem, self.active, self.readings = build_problem(
+        self.given = MethodInput(
             self.model,
-            self.text,
+            self.model,
+            self.data,
             self.places,
-            self.spy,
+            Correction(self.text, self.places, self.spy, vocabulary, window),
             gather(self.text, self.retained, window + 1),
-            window=window,
-            precision="fp32",
-            rng=np.random.default_rng(5),
+            UnlearningConfig(window=window),
+            np.random.default_rng(5),
+            NullReporter(),
         )
+        self.problem, self.active, self.readings = build_problem(self.given, self.spy)
 
     def exchanged(self, columns: Tensor) -> FinalLayerProblem:
         """Return the problem with the secrets' own rows, where ``columns`` are the layer's."""
-        arguments = (self.model, self.problem, self.active, columns, self.readings, self.spy)
-        return swap_target_distributions(*arguments, precision="fp32", rng=np.random.default_rng(6))
+        given = replace(self.given, rng=np.random.default_rng(6))
+        return swap_target_distributions(given, self.spy, self.problem, self.active, columns, self.readings)
 
 
 @torch.no_grad()
