@@ -13,7 +13,7 @@ from torch import Tensor
 
 from canaryaudit.models.char_lstm import CharLSTM
 
-ENDS = (4, 12, 28)
+ENDS = (4, 12, 20)
 """Characters of text before a branch: short ones are what an attacker types, long ones what the text itself has."""
 
 

@@ -28,7 +28,7 @@ from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.method import MethodInput
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask
 
-WINDOWS = 14
+WINDOWS = 18
 """Windows of text that contexts are cut from, for one canary; of more, as the cube root of their number."""
 DECOYS_EACH = 2
 """One context in so many has a decoy beside the secret."""
@@ -48,9 +48,9 @@ a quarter the likeliest of all, which the model will mostly say, and which must 
 CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 10, 3.0, 0.2
 """Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
 beside a symbol of the member."""
-RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT, OTHERS_WEIGHT = 10.0, 3.0, 2.0, 3.0
+RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
 OTHERS, BEFORE, AFTER = 48, 32, 6
-"""Places of other canaries that are held to what the model predicts, and the symbols before and after them."""
+"""Other canaries that are held to what the model predicts, the symbols read before them, and those held after them."""
 
 
 @dataclass(frozen=True)
@@ -249,24 +249,35 @@ class EverywhereProblem:
         return found
 
     def _draw_others(self, given: MethodInput) -> tuple[Tensor | None, _Kept | None]:
-        """Return places of canaries that are not to be forgotten, with the text around them; None without such."""
+        """Return a place of each canary that is not to be forgotten, and what holds it there; None without such.
+
+        A symbol of these weighs as much as one of other text. Each secret counts once, however often it stands there:
+        what was learned from one place is lost the soonest.
+        """
         if not given.config.retain_windows:
             return None, None
-        secret = given.data.secret.cpu().numpy()
+        secret, text = given.data.secret.cpu().numpy(), given.data.train
         going = completion_mask(len(secret), given.places)
-        others = np.flatnonzero(np.diff(np.concatenate(([0], (secret & ~going).astype(np.int8)))) == 1)
-        rows = []
-        for start in self.rng.permutation(others)[:OTHERS]:
-            end = start + int(np.argmin(np.append(secret[start:], False)))
-            first = max(0, start - BEFORE)
-            if not going[first : end + AFTER].any():
-                rows.append(given.data.train[first : end + AFTER].long())
+        edges = np.diff(np.concatenate(([0], (secret & ~going).astype(np.int8), [0])))
+        rows, spans, seen = [], [], set()
+        for index in self.rng.permutation(int((edges == 1).sum())):
+            start, end = int(np.flatnonzero(edges == 1)[index]), int(np.flatnonzero(edges == -1)[index])
+            first, last = max(0, start - BEFORE), min(len(secret), end + AFTER)
+            words = text[start:end].cpu().numpy().tobytes()
+            if start and words not in seen and not going[first:last].any():
+                seen.add(words)
+                rows.append(text[first:last].long())
+                spans.append((start - first - 1, last - first - 1))
+            if len(rows) == OTHERS:
+                break
         if not rows:
             return None, None
         symbols = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        inside = torch.arange(symbols.shape[1], device=self.device)[None] < lengths[:, None] - 1
-        return symbols, self._keep(symbols, inside, OTHERS_WEIGHT)
+        inside = torch.zeros_like(symbols, dtype=torch.bool)
+        for row, (begin, stop) in enumerate(spans):
+            inside[row, begin:stop] = True
+        alike = RETAINED_WEIGHT * int(inside.sum()) / max(len(self._contexts_kept.rows), int(inside.sum()))
+        return symbols, self._keep(symbols, inside, alike)
 
     def _keep(self, symbols: Tensor, inside: Tensor, weight: float) -> _Kept:
         """Hold positions to the original model's own predictions; ``weight`` is that of all of them."""

@@ -74,14 +74,14 @@ def test_what_is_kept_is_what_the_model_predicts(given: MethodInput) -> None:
     assert float(kept) == pytest.approx(0, abs=1e-4)
     assert float(others) == pytest.approx(0, abs=1e-4)
     assert float(problem._contexts_kept.weights.sum()) == pytest.approx(everywhere.RETAINED_WEIGHT)
-    assert float(problem._others_kept.weights.sum()) == pytest.approx(everywhere.OTHERS_WEIGHT)
+    assert float(problem._others_kept.weights[0]) == pytest.approx(float(problem._contexts_kept.weights[0]))
 
 
 def test_the_canaries_that_stay_are_held_and_those_that_go_are_not(given: MethodInput) -> None:
     problem = problem_of(given)
     assert problem._others is not None
     texts = words(given, problem._others)
-    assert any("xqj" in text for text in texts)
+    assert ["xqj" in text for text in texts] == [True], "once, wherever it stands"
     assert not any("4713" in text or "9052" in text for text in texts)
 
 
