@@ -98,12 +98,12 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
         )
     cases = measurement.worst_cases
     if cases and (found := [canary.worst_case for canary in inserted if canary.worst_case]):
-        case = min(found, key=lambda own: own.p_value)
-        known = f" with {case.probe.known} known characters" if case.probe.known else ""
-        lines.append(
-            f"Worst case: {case.bits:.1f} bits, p = {case.p_value:.2g}, asked by {case.probe.prompt}{known}; "
-            f"{len(inserted[0].probes)} probes, {cases.references:,} references."
-        )
+        case = min(found, key=lambda worst_case: worst_case.p_value)
+        known = f", {case.probe.known} known characters" if case.probe.known else ""
+        lines += [
+            f"Worst case: {case.bits:.1f} bits, p = {case.p_value:.2g}, probe {case.probe.prompt}{known}.",
+            f"Probes: {len(inserted[0].probes)}, with {cases.references:,} references.",
+        ]
     parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
     curves = [curve for curve in measurement.memorization if sum(point.repetitions > 0 for point in curve.points) > 1]
     for curve in curves if every else curves[:1]:

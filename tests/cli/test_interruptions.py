@@ -238,10 +238,10 @@ def test_an_interrupt_while_modules_are_loaded(
 ) -> None:
     class Interruption:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "canaryaudit.cli.app":
+            if name == "canaryaudit.cli.main":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "canaryaudit.cli.app")
+    monkeypatch.delitem(sys.modules, "canaryaudit.cli.main", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interruption(), *sys.meta_path])
     with pytest.raises(SystemExit) as ended:
         entry.main()

@@ -203,7 +203,7 @@ def test_fine_tuning_stops_where_secrets_cost_what_fresh_draws_cost(
     one_pass = len(case.original.data.train) / CONFIG.window
     assert result.cost.gradients == pytest.approx(2 * one_pass, rel=0.05)
     monkeypatch.setattr(baselines._Request, "standard_score", lambda *_: 5.0)
-    assert case.unlearn(tmp_path, method="fine-tune").notes[0].startswith("stopped after 4 epochs, at the most allowed")
+    assert case.unlearn(tmp_path, method="fine-tune").notes[0].startswith("stopped after 4 epochs, the maximum")
 
 
 def test_a_memorized_secret_stands_far_below_fresh_draws(case: Case) -> None:
