@@ -201,6 +201,17 @@ class ReplacementSettings(Options):
     seed: int = Field(default=0, ge=0)
     """Random seed."""
 
+    @field_validator("replacement")
+    @classmethod
+    def _known(cls, replacement: str) -> str:
+        """Refuse an unknown replacement at once, not after training."""
+        if replacement not in ("decoys", "sampled", "delete") and not replacement.startswith("text:"):
+            raise UsageError(
+                f"unknown replacement {replacement!r}: expected decoys, sampled, delete or text:WORDS, such as "
+                "'text:not here '"
+            )
+        return replacement
+
 
 class ClosedFormSettings(ReplacementSettings):
     """What the options of unlearning and the configuration of a closed-form update share."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.numpy
+
 from canaryaudit.cli.main import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +34,7 @@ PROCESS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
 """Environment of a process of its own."""
 
 # What a second run of the same work may do differently.
-_VOLATILE = {"seconds", "characters_per_second", "started", "speedup", "retraining_seconds"}
+_VOLATILE = {"seconds", "preparation_seconds", "characters_per_second", "started", "speedup", "retraining_seconds"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def essence(path: Path) -> dict[str, Any]:
             found[name] = (steady(manifest), stages)
         else:
             found[name] = steady(json.loads(data)) if name.endswith(".json") else data
+            if name == "curvature.safetensors":  # its header says how long it took
+                found[name] = {key: part.tobytes() for key, part in safetensors.numpy.load(data).items()}
     return found
 
 

@@ -86,9 +86,13 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
     inserted = sorted((c for c in measurement.canaries if not c.control), key=lambda c: -c.exposure.bits)
     shown = inserted if every else inserted[:MOST_CANARIES]
     worst = ("worst", "p") if measurement.worst_cases else ()
-    table = _table(("canary", "times", "exposure, bits", "95 % interval", "method", "greedy", *worst))
+    # With worst cases the table would be wider than 80 columns; -v names the methods in a table of their own.
+    method = () if worst else ("method",)
+    table = _table(("canary", "times", "exposure, bits", "95 % interval", *method, "greedy", *worst))
     for canary in shown:
-        table.add_row(*_measured_row(canary), *(_worst(canary) if worst else ()))
+        named = (canary.exposure.method,) if method else ()
+        greedy = "yes" if canary.extraction.greedy else "no"
+        table.add_row(*_measured_row(canary), *named, greedy, *(_worst(canary) if worst else ()))
     lines = _and_more(len(inserted), every)
     if calibration := measurement.calibration:
         verdict = "calibrated" if calibration.passed else f"FAILED: {calibration.note}"
@@ -181,8 +185,6 @@ def _measured_row(canary: CanaryMeasurement) -> tuple[str | Text, ...]:
         f"{canary.repetitions:,}",
         f"{exposure.bits:.1f} of {canary.space_bits:.1f}",
         f"{exposure.low:.1f}–{exposure.high:.1f}",
-        exposure.method,
-        "yes" if canary.extraction.greedy else "no",
     )
 
 

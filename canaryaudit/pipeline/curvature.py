@@ -44,9 +44,8 @@ class StoredCurvature:
 
     @property
     def note(self) -> str:
-        """The note in the record."""
-        when = "by an earlier request, and reused" if self.reused else "for this request, and kept for later ones"
-        return f"stored curvature: computed from {self.facts.windows:,} windows in {self.facts.seconds:.1f} s {when}"
+        """The note in the record, the same whichever request computed it; the cost says how long that took."""
+        return f"stored curvature: computed once for all requests, from {self.facts.windows:,} windows"
 
     def charged(self, cost: UnlearningCost) -> UnlearningCost:
         """Return a request's cost with the one-time preparation listed separately."""

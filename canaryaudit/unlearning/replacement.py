@@ -119,13 +119,13 @@ def parse_replacement(
     """Turn ``decoys``, ``sampled``, ``delete`` or ``text:...`` into a strategy.
 
     Args:
-        text: What was asked for.
+        text: What was asked for, as ``UnlearningConfig`` has checked it.
         vocabulary: What a text is to be spelled with.
         model: What ``sampled`` samples from.
         places: The secrets' places.
 
     Raises:
-        UnlearningError: None of these, or a text that the vocabulary cannot spell.
+        UnlearningError: A text that the vocabulary cannot spell.
     """
     if text == "decoys":
         return Decoys()
@@ -133,10 +133,6 @@ def parse_replacement(
         return Sampled(model, places)
     if text == "delete":
         return Deletion()
-    kind, colon, argument = text.partition(":")
-    if kind != "text" or not colon:
-        raise UnlearningError(
-            f"unknown replacement {text!r}: expected decoys, sampled, delete or text:WORDS, such as 'text:not here '"
-        )
+    argument = text.removeprefix("text:")
     quoted = len(argument) > 1 and argument[0] == argument[-1] == '"'
     return FixedText(argument[1:-1] if quoted else argument, vocabulary)

@@ -103,7 +103,6 @@ def test_shards_over_the_fidelity_limit_are_refused_and_serve_the_next_try(
         (("--replacement", "sampled", "--solver", "cg"), "not to the final layer's update: drop --solver"),
         (("--tau", "0.5"), "--tau only applies to --method first-order, not to second-order: drop --tau"),
         (("--method", "sisa", "--shards", "90"), "use fewer --shards"),
-        (("--method", "retrain", "--replacement", "nothing"), "unknown replacement 'nothing'"),
         (("--method", "retrain", "--canary", "canary-99"), "no inserted canary is called 'canary-99'"),
     ],
 )
@@ -115,6 +114,15 @@ def test_options_that_do_not_go_together_are_errors_before_anything_is_trained(
     result = canaryaudit("unlearn", run, *arguments, *FAST)
     assert result.status == 1
     assert expected in result.complaint
+    assert tree(run) == before
+
+
+def test_an_unknown_replacement_is_wrong_usage_before_anything_is_trained(make_run: MakeRun) -> None:
+    run = make_run("inserted")
+    before = tree(run)
+    result = canaryaudit("unlearn", run, "--replacement", "nothing")
+    assert result.status == 2
+    assert "unknown replacement 'nothing': expected decoys, sampled, delete or text:WORDS" in result.complaint
     assert tree(run) == before
 
 

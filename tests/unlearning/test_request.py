@@ -318,12 +318,9 @@ class Messages(NullReporter):
 def test_it_is_said_where_retraining_is_the_better_answer(case: Case, retraining: float, better: bool) -> None:
     config = UnlearningConfig(window=WINDOW, retain_windows=40, max_fidelity_drop=0.05)
     messages = Messages()
-    result = unlearn(
-        case.model, case.data, case.canaries, "", config, trained=TrainedModelFacts(retraining), progress=messages
-    )
+    unlearn(case.model, case.data, case.canaries, "", config, trained=TrainedModelFacts(retraining), progress=messages)
     assert any("retraining takes" in message for message in messages.said)
-    assert [message.startswith("Retraining is the better answer") for message in messages.warned] == [True] * better
-    assert any(note.startswith("retraining is the better answer") for note in result.notes) is better
+    assert [message.startswith("Retraining may be the better answer") for message in messages.warned] == [True] * better
 
 
 def test_text_over_all_layers_is_refused_with_what_to_do(case: Case) -> None:

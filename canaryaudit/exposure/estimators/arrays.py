@@ -14,6 +14,9 @@ import numpy as np
 from canaryaudit.errors import MeasurementError
 from canaryaudit.records import Estimate
 
+MOST_SPACE_BITS = 100_000
+"""A completion of 5,000 characters of any alphabet has fewer bits: more is a size whose log2 was forgotten."""
+
 
 class ArrayLike(Protocol):
     """Whatever numpy can read: numpy arrays, pandas columns, torch tensors."""
@@ -76,6 +79,11 @@ def read_space_bits(space_bits: object) -> float:
     if value[0] < 1:
         raise MeasurementError(
             f"space_bits: expected at least 1, as of two members, got {value[0]:g}: give log2 of the space's size"
+        )
+    if value[0] > MOST_SPACE_BITS:
+        raise MeasurementError(
+            f"space_bits: expected at most {MOST_SPACE_BITS:,}, got {value[0]:g}, which looks like a number of "
+            "members: give its log2"
         )
     return float(value[0])
 

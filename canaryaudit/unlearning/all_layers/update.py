@@ -72,7 +72,7 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
         return MethodResult([], 0.0, 0, notes)
     given = replace(given, places=[place for place in given.places if place.canary.id in known])
     problem = EverywhereProblem(given, replacement)
-    notes += _beside_retraining(given, _seconds_at_most(problem, given.updated))
+    _compare_with_retraining(given, _seconds_at_most(problem, given.updated))
     kind = torch.bfloat16 if given.config.precision == "bf16" else torch.float32
     root = InverseRoot(curvature, given.model, RETAINED_WEIGHT, DAMPING, kind)
     with differentiable(given.updated):
@@ -102,14 +102,17 @@ def _seconds_at_most(problem: EverywhereProblem, model: CharLSTM) -> float:
     return min(taken) * FORWARD_PASSES * ITERATIONS
 
 
-def _beside_retraining(given: MethodInput, seconds: float) -> tuple[str, ...]:
-    """Say what the update will take at most beside retraining; return a note where retraining is the better answer."""
+def _compare_with_retraining(given: MethodInput, seconds: float) -> None:
+    """Say what the update will take at most beside retraining, and warn if retraining may be the better answer.
+
+    It is an estimate, and no part of the record: the ledger there says what the update took.
+    """
     other = given.retraining_seconds
     if not other:
-        return ()
-    given.progress.info(f"The update will take at most some {seconds:.0f} s; retraining takes {other:.0f} s.")
-    if seconds < other:
-        return ()
-    note = f"retraining is the better answer: it takes {other:.0f} s, and this update may take {seconds:.0f} s"
-    given.progress.warn(f"{note[0].upper()}{note[1:]}. Use --method retrain.")
-    return (note,)
+        return
+    given.progress.info(f"The update takes at most about {seconds:.0f} s; retraining takes {other:.0f} s.")
+    if seconds >= other:
+        given.progress.warn(
+            f"Retraining may be the better answer: it takes {other:.0f} s, this update up to {seconds:.0f} s. "
+            "Use --method retrain."
+        )

@@ -160,7 +160,7 @@ def test_an_infinite_draw_counts_for_nothing_and_others_must_be_numbers() -> Non
 
 
 @estimators
-@pytest.mark.parametrize("space_bits", [0, 0.5, -1, math.nan, math.inf, [10.0], [10.0, 10.0], "10", True, None])
+@pytest.mark.parametrize("space_bits", [0, 0.5, -1, math.nan, math.inf, [10.0], [10.0, 10.0], "10", True, None, 10**10])
 def test_the_space_has_a_size(estimator: Callable[..., Any], space_bits: object) -> None:
     with pytest.raises(MeasurementError, match="^space_bits: expected"):
         estimator(24.0, REFERENCES, space_bits)
