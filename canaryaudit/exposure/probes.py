@@ -409,7 +409,7 @@ def _bare(run_text: RunText, rng: np.random.Generator) -> Candidates:
     """Yield a line break, then text of the corpus of several lengths that ends with a word."""
     yield "\n", "a line break", False
     for turn in range(_TRIES):
-        piece = _whole_words(next(run_text.pieces((20, 40, 60, 10)[turn % 4], rng), ""))
+        piece = _whole_words(next(run_text.pieces((12, 24, 48)[turn % 3], rng), ""))
         yield piece, "other text of the corpus", True
 
 
