@@ -171,7 +171,7 @@ def test_a_retrained_model_is_brought_to_the_originals_accuracy_or_refused(
     assert lost > 0.02
     topped = few.unlearn(tmp_path / "b", method="retrain", max_fidelity_drop=lost - 1e-6)
     assert topped.fidelity.train_accuracy_after > bare.fidelity.train_accuracy_after
-    assert "to come to the original's accuracy" in topped.notes[0]
+    assert "to reach the original accuracy" in topped.notes[0]
     assert topped.cost.gradients > bare.cost.gradients
     with pytest.raises(Inconclusive, match=r"the retrained model predicts .* over the limit of 1e-05, and nothing was"):
         few.unlearn(tmp_path / "c", method="retrain", max_fidelity_drop=1e-5)
@@ -203,7 +203,7 @@ def test_fine_tuning_stops_where_secrets_cost_what_fresh_draws_cost(
     one_pass = len(case.original.data.train) / CONFIG.window
     assert result.cost.gradients == pytest.approx(2 * one_pass, rel=0.05)
     monkeypatch.setattr(baselines._Request, "standard_score", lambda *_: 5.0)
-    assert case.unlearn(tmp_path, method="fine-tune").notes[0].startswith("stopped after 4 epochs, at the most allowed")
+    assert case.unlearn(tmp_path, method="fine-tune").notes[0].startswith("stopped after 4 epochs, the maximum")
 
 
 def test_a_memorized_secret_stands_far_below_fresh_draws(case: Case) -> None:
