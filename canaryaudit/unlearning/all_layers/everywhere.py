@@ -252,8 +252,8 @@ class EverywhereProblem:
     def _draw_others(self, given: MethodInput) -> tuple[Tensor | None, _Kept | None]:
         """Return a place of each canary that is not to be forgotten, and what holds it there; None without such.
 
-        A symbol of these weighs as much as ``OTHERS_FACTOR`` of other text. Each secret counts once, however often it stands there:
-        what was learned from one place is lost the soonest.
+        A symbol of these weighs as much as ``OTHERS_FACTOR`` of other text. Each secret counts once, however often it
+        stands there: what was learned from one place is lost the soonest.
         """
         if not given.config.retain_windows:
             return None, None
