@@ -16,14 +16,14 @@ from canaryaudit.cli.main import main
 from canaryaudit.exposure import importance_sampling as importance
 from canaryaudit.exposure import measurement, references, scoring
 from canaryaudit.exposure import uniform_sample as uniform
-from canaryaudit.pipeline import pipeline
+from canaryaudit.pipeline import measure as stage
 from canaryaudit.training import loop as training
 
 training.SIZES["small"] = (8, 24, 1)
 training._CHECKPOINT_SECONDS = 0.2
 scoring._CHUNK = 100
 uniform.PART, references._BLOCK, references.KEEP_FROM = 128, 2, 1000
-pipeline.DRAFT_FROM = measurement.DRAFT_FROM = 1000
+stage.DRAFT_FROM = measurement.DRAFT_FROM = 1000
 importance._LOT = 100
 
 

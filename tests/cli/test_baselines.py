@@ -76,7 +76,7 @@ def test_shards_over_the_fidelity_limit_are_refused_and_serve_the_next_try(
     command = ("unlearn", run, "--method", "sisa", "--shards", "3", *FAST)
     refused = canaryaudit(*command, "--max-fidelity-drop", "1e-9")
     assert refused.status == 4
-    assert "over the limit of 1e-09, and nothing was saved; allow it with --max-fidelity-drop 0." in refused.complaint
+    assert "exceeds the limit of 1e-09, so nothing was saved; allow it with --max-fidelity-drop 0." in refused.complaint
     assert not (run / "unlearned/sisa/unlearning.json").exists()
     assert not (run / "unlearned/sisa/model.safetensors").exists()
     assert "Training shard 1." not in succeed(*command, *LIMIT).err
