@@ -1,4 +1,4 @@
-"""Whether secrets are still told from fresh draws of their spaces: an update's look at its own result."""
+"""Whether secrets are still told from fresh draws of their spaces: where fine-tuning may stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import numpy as np
 from canaryaudit.canaries.template import Template
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.language_model import LanguageModel
-from canaryaudit.stats import exposure_sum_pvalue
 from canaryaudit.unlearning.occurrences import Occurrence
 
 
@@ -28,12 +27,6 @@ class FreshDrawComparison:
     def standard_score(self) -> float:
         """How far the secret's cost lies below that of the draws, in their standard deviations."""
         return float(self.drawn.mean() - self.cost) / max(float(self.drawn.std()), 1e-9)
-
-    @property
-    def share_below(self) -> float:
-        """The share of draws that are likelier than the secret, which counts as one of them itself; above 0."""
-        below, alike = (self.drawn < self.cost).sum(), (self.drawn == self.cost).sum()
-        return float(below + (alike + 1) / 2) / (len(self.drawn) + 1)
 
 
 def compare_with_fresh_draws(
@@ -57,11 +50,3 @@ def compare_with_fresh_draws(
             cost = score_log_perplexity(model, start, place.secret[None].astype(np.int32))[0]
             found.append(FreshDrawComparison(float(cost), drawn))
     return found
-
-
-def unseen_pvalue(found: Sequence[FreshDrawComparison]) -> float:
-    """Return the probability that as many secrets never seen would stand out as much as these.
-
-    The shares of such secrets are uniform, so that -log2 of a share is distributed as their exposure is.
-    """
-    return exposure_sum_pvalue((-np.log2([own.share_below for own in found])).tolist())

@@ -31,6 +31,7 @@ class MethodInput:
         progress: Told of progress.
         curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
         retraining_seconds: What training took; 0 where that is not known.
+        caution: How many times as much the stored curvature counts beside its damping.
     """
 
     model: CharLSTM
@@ -44,6 +45,7 @@ class MethodInput:
     progress: ProgressReporter
     curvature: KroneckerCurvature | None = None
     retraining_seconds: float = 0.0
+    caution: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occu
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.result import UnlearningResult
 
+MOST_TRIES, CAUTION = 3, 10.0
+"""How often the default update is made where it costs too much accuracy, and how much more cautious each is."""
+
 
 @dataclass(frozen=True)
 class TrainedModelFacts:
@@ -158,9 +161,10 @@ def unlearn(
         model, copied, data, places, correction, retained, config, rng, progress, curvature, trained.training_seconds
     )
     request = _Request(given, before)
-    update = request.update(replacement)
-    update = replace(update, seconds=time.perf_counter() - started - preparation)
     limit = config.max_fidelity_drop
+    update = replace(request.update(replacement), seconds=time.perf_counter() - started - preparation)
+    if curved:
+        update = request.more_cautiously(update, replacement)
     if config.retain_windows:
         # Held to the limit on all of the text, not only on the windows that the update saw.
         after, notes = keep_within_limit(copied, model, data, before, limit, config.precision, progress)
@@ -242,3 +246,31 @@ class _Request:
         if config.resolved_scope == "all-layers":
             return layers
         return layers.then(update_final_layer(self.given, replacement))
+
+    def more_cautiously(self, done: MethodResult, replacement: Replacement | Deletion) -> MethodResult:
+        """Make the update again, with the curvature counting ten times as much, where it costs more than is allowed.
+
+        To take a part of it back would bring the secrets back.
+        """
+        tries = [done]
+        for _ in range(MOST_TRIES - 1):
+            if self.accuracy_lost() <= self.given.config.max_fidelity_drop:
+                break
+            self.given = replace(self.given, caution=CAUTION * self.given.caution)
+            self.given.progress.info(
+                "The update costs more accuracy than is allowed; making it again, more cautiously."
+            )
+            self.given.updated.load_state_dict(self.given.model.state_dict())
+            started = time.perf_counter()
+            again = self.update(replacement)
+            note = f"made again with 1/{self.given.caution:g} of the damping, to stay within the fidelity limit"
+            tries.append(replace(again, seconds=time.perf_counter() - started, notes=(note,)))
+        last = tries[-1]
+        # What was thrown away was work all the same.
+        return replace(
+            last,
+            gradients=sum(own.gradients for own in tries),
+            products=sum(own.products for own in tries),
+            seconds=sum(own.seconds for own in tries),
+            notes=done.notes + (last.notes if len(tries) > 1 else ()),
+        )

@@ -248,9 +248,22 @@ def test_the_default_forgets_and_keeps_the_text(case: Case) -> None:
     for result in found:
         assert drop(result) <= 0.01
         assert result.updates[-1].objective_after < result.updates[0].objective_before / 10
-        assert all(step.damping == all_layers.DAMPING for step in result.updates)
-        assert result.cost.curvature_products == len(result.updates)
+        assert all(0 < step.damping <= all_layers.DAMPING for step in result.updates)
+        assert result.cost.curvature_products >= len(result.updates)
         assert result.cost.preparation_seconds > 0
+
+
+def test_an_update_that_costs_too_much_is_made_again_more_cautiously(case: Case) -> None:
+    """Rather than taken back in part, which would bring the secret back."""
+    free, held = (case.unlearn(seed=1, max_fidelity_drop=limit) for limit in (0.5, 0.01))
+    assert drop(free) > 0.01
+    assert drop(held) <= 0.01
+    assert free.notes == ()
+    assert held.notes[0].startswith("made again with 1/")
+    assert not any("scaled back" in note for note in held.notes)
+    assert case.exposure_bits(held.model) < 5
+    assert held.updates[0].damping < free.updates[0].damping
+    assert held.cost.gradients > 1.5 * free.cost.gradients
 
 
 PROMPTS = ("the password is ", "my code: ", "open with ", "number ", "he said ", "it was ")

@@ -49,8 +49,9 @@ CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 10, 3.0, 0.2
 """Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
 beside a symbol of the member."""
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
-OTHERS, BEFORE, AFTER = 48, 32, 6
-"""Other canaries that are held to what the model predicts, the symbols read before them, and those held after them."""
+OTHERS, OTHERS_FACTOR, BEFORE, AFTER = 48, 3.0, 32, 6
+"""Other canaries that are held to what the model predicts, what a symbol of them weighs beside one of other text, the
+symbols read before them, and those held after them."""
 
 
 @dataclass(frozen=True)
@@ -251,8 +252,8 @@ class EverywhereProblem:
     def _draw_others(self, given: MethodInput) -> tuple[Tensor | None, _Kept | None]:
         """Return a place of each canary that is not to be forgotten, and what holds it there; None without such.
 
-        A symbol of these weighs as much as one of other text. Each secret counts once, however often it stands there:
-        what was learned from one place is lost the soonest.
+        A symbol of these weighs as much as ``OTHERS_FACTOR`` of other text. Each secret counts once, however often it
+        stands there: what was learned from one place is lost the soonest.
         """
         if not given.config.retain_windows:
             return None, None
@@ -276,8 +277,9 @@ class EverywhereProblem:
         inside = torch.zeros_like(symbols, dtype=torch.bool)
         for row, (begin, stop) in enumerate(spans):
             inside[row, begin:stop] = True
-        alike = RETAINED_WEIGHT * int(inside.sum()) / max(len(self._contexts_kept.rows), int(inside.sum()))
-        return symbols, self._keep(symbols, inside, alike)
+        count = int(inside.sum())
+        weight = OTHERS_FACTOR * RETAINED_WEIGHT * count / max(len(self._contexts_kept.rows), count)
+        return symbols, self._keep(symbols, inside, weight)
 
     def _keep(self, symbols: Tensor, inside: Tensor, weight: float) -> _Kept:
         """Hold positions to the original model's own predictions; ``weight`` is that of all of them."""

@@ -74,7 +74,7 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
     problem = EverywhereProblem(given, replacement)
     _compare_with_retraining(given, _seconds_at_most(problem, given.updated))
     kind = torch.bfloat16 if given.config.precision == "bf16" else torch.float32
-    root = InverseRoot(curvature, given.model, RETAINED_WEIGHT, DAMPING, kind)
+    root = InverseRoot(curvature, given.model, RETAINED_WEIGHT, DAMPING / given.caution, kind)
     with differentiable(given.updated):
         done = minimize(
             list(given.updated.parameters()),

@@ -29,8 +29,9 @@ from canaryaudit.progress import ProgressReporter
 
 BATCH = 32
 """Windows read at a time: some 300 MB for the 3.3 M-parameter model."""
-WINDOWS = 256
-"""Windows of text that are read: a sixth of *Alice*."""
+WINDOWS = 128
+"""Windows of text that are read. With 64 in the place of 256, an update of the embedded audit's model costs the text
+0.03 points of accuracy more."""
 _PARTS = ("left", "right", "values")
 
 

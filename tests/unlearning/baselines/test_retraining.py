@@ -171,7 +171,7 @@ def test_a_retrained_model_is_brought_to_the_originals_accuracy_or_refused(
     assert lost > 0.02
     topped = few.unlearn(tmp_path / "b", method="retrain", max_fidelity_drop=lost - 1e-6)
     assert topped.fidelity.train_accuracy_after > bare.fidelity.train_accuracy_after
-    assert "to come to the original's accuracy" in topped.notes[0]
+    assert "to reach the original accuracy" in topped.notes[0]
     assert topped.cost.gradients > bare.cost.gradients
     with pytest.raises(Inconclusive, match=r"the retrained model predicts .* over the limit of 1e-05, and nothing was"):
         few.unlearn(tmp_path / "c", method="retrain", max_fidelity_drop=1e-5)
