@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_goes_on(audit: Audit, audited: Path, missing: st
         ),
         (('["canary-02"]', '["canary-01"]'), "an unlearning 'one' that differs in its canaries"),
         (('name = "one"', 'name = "one"\nseed = 3'), "an unlearning 'one' that differs in its seed"),
-        (('name = "one"', 'name = "one"\nscope = "all-layers"'), "differs in its scope"),
+        (('name = "one"', 'name = "one"\nscope = "final-layer"'), "differs in its scope"),
         (("retain_windows = 40", "retain_windows = 0"), "differs in its retain-windows"),
     ],
 )
@@ -157,7 +157,8 @@ def test_a_measurement_with_other_options_is_taken_again(audit: Audit, audited: 
 
 
 def test_an_unlearning_that_comes_to_nothing_does_not_keep_the_report(audit: Audit) -> None:
-    result = canaryaudit("run", audit(("0.5\nretain_windows = 40\n[report]", "1e-9\nretain_windows = 1\n[report]")))
+    hopeless = '1e-9\nretain_windows = 1\nscope = "final-layer"\n[report]'
+    result = canaryaudit("run", audit(("0.5\nretain_windows = 40\n[report]", hopeless)))
     assert result.status == 4
     assert "WARNING: unlearning 'one' gave no result" in result.err
     assert "the report lacks one, which gave no result" in result.complaint

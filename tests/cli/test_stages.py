@@ -232,7 +232,8 @@ def test_the_gate_decides_the_exit_status(make_run: MakeRun) -> None:
 def test_an_unlearning_over_the_fidelity_limit_is_inconclusive_and_leaves_nothing(make_run: MakeRun) -> None:
     run = make_run("measured")
     before = tree(run)
-    result = canaryaudit("unlearn", run, *FAST, "--max-fidelity-drop", "1e-9", "--retain-windows", "1")
+    limits = ("--max-fidelity-drop", "1e-9", "--retain-windows", "1")
+    result = canaryaudit("unlearn", run, *FAST, "--scope", "final-layer", *limits)
     assert result.status == 4
     assert "nothing was saved" in result.complaint
     assert tree(run) == before

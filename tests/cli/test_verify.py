@@ -173,6 +173,7 @@ def test_a_model_trained_anew_makes_stale_what_was_made_from_the_old_one(make_ru
     assert {name: state for name, (state, _) in findings(result).items()} == {
         "measurements/before.json": "stale",
         f"{UNLEARNED}/unlearning.json": "stale",
+        "curvature.safetensors": "stale",
     }
     carry_out(result.document["repairs"])
     assert findings(succeed("verify", run, "--json")) == {}
@@ -275,12 +276,12 @@ def test_a_secret_that_the_user_gave_is_never_told(workplace: Path) -> None:
             assert "918273" not in result.out + result.err
 
 
-def test_no_torch_is_waited_for_where_no_training_is_in_hand(make_run: MakeRun) -> None:
+def test_no_torch_is_waited_for_where_neither_training_nor_curvature_is_stored(make_run: MakeRun) -> None:
     script = (
         "import sys; from canaryaudit.cli.main import run_command; run_command(['verify', 'RUN']); "
         "print(sorted({'torch', 'scipy', 'datasets'} & set(sys.modules)))"
     )
-    make_run("unlearned")
+    (make_run("unlearned") / "curvature.safetensors").unlink()
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

@@ -1,5 +1,6 @@
 """Streamed insertion gives what whole texts in memory give, wherever the blocks end; encoded texts prove themselves."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -246,7 +247,7 @@ def test_strings_are_found_at_their_places_across_blocks(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "places.txt"
     path.write_text(text, "utf-8")
-    kept = encoded.StoredText(path, path, None, len(text), "")
+    kept = encoded.StoredText(path, path, hashlib.sha256(text.encode()).hexdigest(), len(text), "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoded, "_BLOCK_BYTES", 3)
         expected = all(

@@ -78,5 +78,5 @@ def test_chosen_words_are_ordinary_text_elsewhere() -> None:
 
 def test_a_model_that_says_nothing_else_is_an_error() -> None:
     model = TableModel(SYMBOLS, memorized=["\n" + "12" * 40], certainty=1 - 1e-9)
-    with pytest.raises(UnlearningError, match="give a number of the corpus's windows with --retain-windows"):
+    with pytest.raises(UnlearningError, match="use windows of the corpus with --retain-windows N"):
         sample_windows(model, [place("\n{digits:4}", "1212", model)], 20, 10, np.random.default_rng(0))
