@@ -135,6 +135,8 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     }
     spec: dict[str, Any] = json.loads(chart.to_json(indent=None), parse_float=lambda text: float(f"{float(text):.5g}"))
     del spec["$schema"]  # A URL; the version is passed to the renderer instead.
+    # Labels are measured with another font than a reader may have: without room on the left the longest loses a letter.
+    spec["padding"] = {"left": 16, "top": 5, "right": 5, "bottom": 5}
     spec["config"] = {
         "background": "transparent",
         "font": FONT,
