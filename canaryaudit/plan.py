@@ -190,6 +190,20 @@ class MeasureOptions(MeasurementSettings):
     """
 
 
+def check_replacement(replacement: str) -> str:
+    """Return a replacement as it is.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    if replacement not in ("decoys", "sampled", "delete") and not replacement.startswith("text:"):
+        raise UsageError(
+            f"unknown replacement {replacement!r}: expected decoys, sampled, delete or text:WORDS, such as "
+            "'text:not here '"
+        )
+    return replacement
+
+
 class ReplacementSettings(Options):
     """What every unlearning has, and the options made for it."""
 
@@ -201,16 +215,8 @@ class ReplacementSettings(Options):
     seed: int = Field(default=0, ge=0)
     """Random seed."""
 
-    @field_validator("replacement")
-    @classmethod
-    def _known(cls, replacement: str) -> str:
-        """Refuse an unknown replacement at once, not after training."""
-        if replacement not in ("decoys", "sampled", "delete") and not replacement.startswith("text:"):
-            raise UsageError(
-                f"unknown replacement {replacement!r}: expected decoys, sampled, delete or text:WORDS, such as "
-                "'text:not here '"
-            )
-        return replacement
+    # Refused at once, not after training.
+    _known = field_validator("replacement")(check_replacement)
 
 
 class ClosedFormSettings(ReplacementSettings):

@@ -13,7 +13,7 @@ class UnlearningConfig(ClosedFormSettings):
     """How to unlearn; checked when made.
 
     Examples:
-        >>> UnlearningConfig().resolved_scope, UnlearningConfig(replacement="nothing").resolved_scope
+        >>> UnlearningConfig().resolved_scope, UnlearningConfig(replacement="sampled").resolved_scope
         ('all-layers', 'final-layer')
     """
 

@@ -10,6 +10,7 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import CorpusError, UnlearningError
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.plan import check_replacement
 from canaryaudit.unlearning.decoys import Corrected, Decoys, draw_symbols
 from canaryaudit.unlearning.occurrences import Occurrence
 
@@ -119,12 +120,13 @@ def parse_replacement(
     """Turn ``decoys``, ``sampled``, ``delete`` or ``text:...`` into a strategy.
 
     Args:
-        text: What was asked for, as ``UnlearningConfig`` has checked it.
+        text: What was asked for.
         vocabulary: What a text is to be spelled with.
         model: What ``sampled`` samples from.
         places: The secrets' places.
 
     Raises:
+        UsageError: None of these.
         UnlearningError: A text that the vocabulary cannot spell.
     """
     if text == "decoys":
@@ -133,6 +135,6 @@ def parse_replacement(
         return Sampled(model, places)
     if text == "delete":
         return Deletion()
-    argument = text.removeprefix("text:")
+    argument = check_replacement(text).removeprefix("text:")
     quoted = len(argument) > 1 and argument[0] == argument[-1] == '"'
     return FixedText(argument[1:-1] if quoted else argument, vocabulary)

@@ -8,7 +8,7 @@ import torch
 
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import UnlearningError
+from canaryaudit.errors import UnlearningError, UsageError
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.unlearning import Decoys, Deletion, FixedText, Sampled, parse_replacement
 from canaryaudit.unlearning.decoys import draw_symbols
@@ -278,7 +278,7 @@ def test_only_one_pair_of_quotes_is_taken_off() -> None:
 
 @pytest.mark.parametrize("option", ["", "decoy", "text", "words:no", "Decoys"])
 def test_an_unknown_replacement_is_an_error_that_says_what_there_is(option: str) -> None:
-    with pytest.raises(UnlearningError, match="expected decoys, sampled, delete or text:WORDS"):
+    with pytest.raises(UsageError, match="expected decoys, sampled, delete or text:WORDS"):
         parsed(option, VOCABULARY)
 
 

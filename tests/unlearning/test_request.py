@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.errors import Inconclusive, UnlearningError, UsageError
 from canaryaudit.exposure.encoded_space import encode_completions
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
@@ -484,7 +484,7 @@ def test_a_text_shorter_than_a_window_is_an_error(case: Case) -> None:
 
 
 def test_an_unknown_replacement_is_an_error(case: Case) -> None:
-    with pytest.raises(UnlearningError, match="expected decoys, sampled, delete or text"):
+    with pytest.raises(UsageError, match="expected decoys, sampled, delete or text"):
         case.unlearn(replacement="nothing")
 
 

@@ -75,7 +75,10 @@ def _label(probe: ProbeFigure, turn: int) -> str:
 def _panel(
     state: str, color: str, rows: list[dict[str, Any]], columns: list[str], names: list[str], *, titled: bool
 ) -> Any:
-    axis = alt.Axis(labelAngle=-90, labelFontSize=9, labelLimit=110, grid=False, domain=False, ticks=False)
+    # In a narrow window not every label has room: those that would overlap are left out, and the cells still name it.
+    axis = alt.Axis(
+        labelAngle=-90, labelFontSize=9, labelLimit=110, labelOverlap="greedy", grid=False, domain=False, ticks=False
+    )
     heading = {"title": alt.TitleParams(state, anchor="start", fontSize=13)} if titled else {}
     return (
         alt.Chart(alt.Data(values=rows))
