@@ -5,7 +5,7 @@ import pytest
 from tests.robustness.kills import difference, kill_audits
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_killed_audit_ends_as_an_undisturbed_one() -> None:
     outcome = kill_audits(kills=3, seed=1)
     assert outcome.failures == []
