@@ -77,6 +77,9 @@ def read_corpus(
         lowercase: Lower-case the text.
         skip_chars: Number of characters to skip at the start of the first document.
 
+    Returns:
+        The corpus, with what was taken for granted (``notes``) and what was left out (``warnings``).
+
     Raises:
         CorpusError: The corpus cannot be read; the message says what to do.
 
