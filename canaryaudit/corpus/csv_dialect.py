@@ -18,6 +18,7 @@ DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _UNCLOSED = 2**16
 """Characters that a quoted cell may have at the end of a sample; beyond, a quote was misread."""
 _CONSISTENT = 0.9
+_MISQUOTED = "quotation marks stand where none can, or a quoted cell is not closed"
 
 _FIGURES = re.compile(r"[-+(]?[$€£]?\s?\d[\d\s().,:/'’+TZ%€$£-]*")
 _TRUTH = frozenset(("true", "false", "yes", "no", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux", "si"))
@@ -165,7 +166,7 @@ def sniff_dialect(
                 parsed[dialect] = rows
                 break  # Doubled quotation marks come first: a backslash alone may be part of a path.
     if not parsed:
-        return Sniffed(None, fault="quotation marks stand where none can, or a quoted cell is not closed")
+        return Sniffed(None, fault=_MISQUOTED)
     tables = {own: rows for own, rows in parsed.items() if len({len(row) for row in rows}) == 1 and len(rows[0]) > 1}
     if len(tables) > 1:
         tables = {own: rows for own, rows in tables.items() if not (own.delimiter == "," and _cuts_numbers(rows))}
@@ -174,8 +175,12 @@ def sniff_dialect(
     if tables:
         return Sniffed(None, fault=f"its rows can be cut at every {' or '.join(own.name for own in tables)}")
     single = [own for own, rows in parsed.items() if all(len(row) == 1 for row in rows)]
-    if single and (len(delimiters) == 1 or not any(_may_be_a_table(rows) for rows in parsed.values())):
+    unparsed = set(delimiters) - {own.delimiter for own in parsed}
+    table = any(own in lines[0] for own in unparsed) or any(_may_be_a_table(rows) for rows in parsed.values())
+    if single and (len(delimiters) == 1 or not table):
         return Sniffed(single[0], parsed[single[0]])
+    if any(own in lines[0] for own in unparsed):
+        return Sniffed(None, fault=_MISQUOTED)
     return Sniffed(None, fault=_ragged(parsed))
 
 
@@ -236,7 +241,8 @@ def sniff_header(rows: Sequence[list[str]]) -> bool | None:
     """Return whether the first row holds the columns' names; None if that is not certain.
 
     A column of figures, dates or truth values is the surest sign: a name above it is a header, another such value is
-    none. Otherwise well-known names, and single words above sentences, are a header; a sentence is none.
+    none, and a value above words is neither. Otherwise well-known names, and single words above sentences, are a
+    header; a sentence is none.
     """
     if not rows:
         return None
@@ -246,6 +252,8 @@ def sniff_header(rows: Sequence[list[str]]) -> bool | None:
         values = [row[index] for row in others if index < len(row) and row[index].strip()]
         if values and all(_is_value(value) for value in values):
             signs.add(bool(cell.strip()) and not _is_value(cell))
+        elif values and _is_value(cell) and not any(_is_value(value) for value in values):
+            return None
     if len(signs) == 1:
         return signs.pop()
     if signs:
@@ -274,4 +282,6 @@ def is_text_column(values: Iterable[str]) -> bool:
 
 
 def _is_short(cell: str) -> bool:
-    return len(cell) <= 60 and "\n" not in cell and len(cell.split()) < 8 and not cell.rstrip().endswith((".", "!"))
+    """Return whether a cell can be a name: a few words on one line, and no sentence."""
+    sentence = cell.rstrip().endswith((".", "!")) or len(cell.split()) > 7
+    return len(cell) <= 60 and "\n" not in cell and not sentence

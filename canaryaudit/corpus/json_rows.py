@@ -72,6 +72,7 @@ def json_records(source: RawText) -> Iterator[tuple[int, Any]]:
                 raise _not_json(source, number, "the array is not closed")
             return
         if array and not number and buffer.text[buffer.place] == "]":
+            buffer.place += 1
             break
         number += 1
         yield number, buffer.value(number, in_array=array)

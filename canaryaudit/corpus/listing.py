@@ -80,7 +80,8 @@ def list_pattern(pattern: str, *, any_ending: bool) -> Listing:
         CorpusError: None does.
     """
     every = map(Path, glob.iglob(pattern, recursive=True))  # noqa: PTH207 - ``Path.glob`` takes no absolute pattern
-    found = sorted(path for path in every if not path.is_dir())
+    files = {path.resolve(): path for path in sorted(every, reverse=True) if not path.is_dir()}  # Links may lead back.
+    found = sorted(files.values())
     if not found:
         raise CorpusError(f"no file matches {pattern}: check the pattern and its quotation marks")
     return _sift(found, f"pattern {pattern}", any_ending=any_ending)

@@ -175,8 +175,9 @@ class RawText:
             place, head = data.index(0), data[:4096]
             for encoding, unit in (("utf-32", 4), ("utf-16", 2)):
                 if offset == 0 and len(head) >= 2 * unit and len(head) % unit == 0:
-                    for suffix, own in (("le", range(unit - 1, len(head), unit)), ("be", range(0, len(head), unit))):
-                        if not any(head[index] for index in own):
+                    half = unit // 2  # of common characters, the high half is empty
+                    for suffix, high in (("le", range(half, unit)), ("be", range(half))):
+                        if not any(any(head[start::unit]) for start in high):
                             raise CorpusError(
                                 f"{self.shown} looks like {encoding.upper()} without a byte order mark: add --encoding "
                                 f"{encoding}-{suffix}"

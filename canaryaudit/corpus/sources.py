@@ -252,13 +252,14 @@ def _rows(
         taken = ", ".join(filter(None, (rows.taken, _chosen("column", paths, names))))
         numbered = rows.rows(frozenset(int(path[0] or 0) for path in paths.values()))
     else:
+        rows = _as_records(rows, name)
         sample = list(itertools.islice(rows, _SAMPLE))
-        records = [{"text": record} if isinstance(record, str) else record for _, record in sample]
+        records = [record for _, record in sample]
         found = dict.fromkeys(own for record in records for own, _ in field_names(record))
         names = found
         paths = {own: _record_path(own, records) for own in reading.column or _choose_field(records, name, found)}
         taken = _chosen("field", paths, found)
-        numbered = _as_records(itertools.chain(sample, rows), name)
+        numbered = itertools.chain(sample, rows)
     account.notes.append(f"{name}: {taken}")
     texts = TextFields(name, paths, reading.role, guessed=guessed)
     for number, record in numbered:
