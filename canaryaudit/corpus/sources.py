@@ -24,6 +24,7 @@ from canaryaudit.corpus.objects import object_rows
 from canaryaudit.corpus.raw_text import RawText, unreadable
 from canaryaudit.corpus.tables import Table, delimited_table
 from canaryaudit.errors import CorpusError, one_line
+from canaryaudit.formatting import counted
 from canaryaudit.plan import CorpusFormat, ReadingSettings
 
 _SAMPLE = 100
@@ -44,14 +45,19 @@ class ReadingAccount:
     Attributes:
         notes: What the source was taken for, in sentences.
         warnings: What was left out, in sentences.
+        attachments: Attachments of messages that were left out.
     """
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    attachments: int = 0
 
     def summary(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return notes and warnings, no more than a reader reads."""
-        return _shortened(self.notes, "files read"), _shortened(self.warnings, "files with something left out")
+        left_out = _shortened(self.warnings, "files with something left out")
+        if self.attachments:
+            left_out += (f"left out {counted(self.attachments, 'attachment')}",)
+        return _shortened(self.notes, "files read"), left_out
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def _read_listing(listing: Listing, reading: ReadingSettings, account: ReadingAc
     kinds = {reading.format or ("rows" if path.is_dir() else format_of(path) or "text") for path in listing.files}
     if reading.column and kinds <= {"text", "mbox", "eml"}:
         raise CorpusError(f"none of the files has columns: drop --column {reading.column[0]}")
-    account.notes.append(f"read {len(listing.files):,} files, from {listing.files[0]} to {listing.files[-1]}")
+    account.notes.append(f"{counted(len(listing.files), 'file')}, from {listing.files[0]} to {listing.files[-1]}")
     if listing.skipped:
         account.warnings.append(listing.skipped)
     for path in listing.files:
@@ -204,9 +210,10 @@ def _read_mail(source: RawText, account: ReadingAccount, *, mailbox: bool) -> It
     mail = MailText()
     yield from mail.documents(source, mailbox=mailbox)
     if mailbox:
-        account.notes.append(f"{source.name}: {mail.messages:,} messages, their headers From to Date before each body")
-    if mail.attachments:
-        account.warnings.append(f"{source.name}: left out {mail.attachments:,} attachments")
+        account.notes.append(
+            f"{source.name}: {counted(mail.messages, 'message')}, their headers From to Date before each body"
+        )
+    account.attachments += mail.attachments
 
 
 def _read_known(card: CorpusCard) -> Iterator[Document]:

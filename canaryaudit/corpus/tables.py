@@ -50,8 +50,9 @@ class Table:
         chosen = (0,) if len(self.columns) == 1 else self.text_columns
         if len(chosen) != 1:
             raise CorpusError(
-                f"{self.name} has {len(self.text_columns)} columns of text: choose with --column among "
-                f"{listed(self.columns)}; several are read if --column is repeated"
+                f"{self.name} has {len(chosen)} columns of text: choose with --column among "
+                f"{listed(self.columns[index] for index in chosen) or listed(self.columns)}; several are read if "
+                "--column is repeated"
             )
         return {self.columns[chosen[0]]: (chosen[0],)}
 

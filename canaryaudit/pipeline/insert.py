@@ -31,7 +31,7 @@ def plan_run(
         options.corpus if data is None else data, options, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
     for note in corpus.notes:
-        (progress or NullReporter()).info(f"Reading {note}.")
+        (progress or NullReporter()).info(f"Read {note}.")
     made = plan_insertion(
         corpus,
         InsertionRequest(
