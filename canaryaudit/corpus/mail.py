@@ -15,6 +15,8 @@ _HEADERS = ("From", "To", "Cc", "Subject", "Date")
 _BLOCKS = frozenset(("p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "blockquote"))
 _HIDDEN = frozenset(("script", "style", "head", "title"))
 _FROM = b"From "
+# What the standard library's parser raises on headers that are no headers.
+_PARSER_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _SPACES = re.compile(r"\s+")
 
 
@@ -40,13 +42,12 @@ class MailText:
         try:
             message = email.message_from_bytes(data, policy=email.policy.default)
             assert isinstance(message, EmailMessage)  # noqa: S101 - by the policy
-            headers = [f"{name}: {value}" for name in _HEADERS for value in message.get_all(name, ())]
+            headers = [f"{name}: {value}" for name in _HEADERS for value in _values(message, name)]
             bodies = [part for part in message.walk() if not part.is_multipart() and not part.is_attachment()]
             plain = [part for part in bodies if part.get_content_type() == "text/plain"]
             chosen = plain or [part for part in bodies if part.get_content_type() == "text/html"]
             texts = [_content(part) for part in chosen]
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
-            # The standard library's parser raises these on headers that are no headers.
+        except _PARSER_FAULTS:
             raise CorpusError(
                 f"message {self.messages} of {source.shown} is not a valid e-mail: correct or remove it"
             ) from None
@@ -55,6 +56,16 @@ class MailText:
         )
         text = "\n".join(" ".join(header.split()) for header in headers) + "\n\n" + "\n\n".join(texts)
         return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode("utf-8")
+
+
+def _values(message: EmailMessage, name: str) -> Iterator[str]:
+    """Yield the values of a header; as they are written where they cannot be parsed."""
+    for own, raw in message.raw_items():
+        if own.lower() == name.lower():
+            try:
+                yield str(message.policy.header_fetch_parse(own, raw))
+            except _PARSER_FAULTS:
+                yield str(raw)
 
 
 def _content(part: Any) -> str:

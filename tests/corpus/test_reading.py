@@ -426,6 +426,8 @@ def test_mail(write: Write) -> None:
     assert documents == expected
     assert "2 messages" in taken
     assert "holds no message" in refused(write("c.mbox", "words\n"))
+    odd = f"Date: Mon, 1 Jan {'9' * 30} 10:00:00 +0000\nSubject: odd\n\nbody"
+    assert read(write("d.eml", odd))[0] == [f"Subject: odd\nDate: Mon, 1 Jan {'9' * 30} 10:00:00 +0000\n\nbody"]
 
 
 @pytest.mark.parametrize("repeated", ["flat", "nested"])
