@@ -1,10 +1,11 @@
 """E-mail messages: single files (.eml) and mailboxes (.mbox), each message a document."""
 
 import email
-import email.policy
 import re
 from collections.abc import Iterator
-from email.message import EmailMessage
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from email.message import Message
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,6 +15,7 @@ from canaryaudit.errors import CorpusError
 _HEADERS = ("From", "To", "Cc", "Subject", "Date")
 _BLOCKS = frozenset(("p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "blockquote"))
 _HIDDEN = frozenset(("script", "style", "head", "title"))
+_LONGEST_HEADER = 10_000
 _FROM = b"From "
 # What the standard library's parser raises on headers that are no headers.
 _PARSER_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -40,10 +42,11 @@ class MailText:
 
     def _text(self, data: bytes, source: RawText) -> str:
         try:
-            message = email.message_from_bytes(data, policy=email.policy.default)
-            assert isinstance(message, EmailMessage)  # noqa: S101 - by the policy
+            # The default policy's parser of headers takes quadratic time.
+            message = email.message_from_bytes(data)
             headers = [f"{name}: {value}" for name in _HEADERS for value in _values(message, name)]
-            bodies = [part for part in message.walk() if not part.is_multipart() and not part.is_attachment()]
+            parts = [part for part in message.walk() if not part.is_multipart()]
+            bodies = [part for part in parts if part.get_content_disposition() != "attachment"]
             plain = [part for part in bodies if part.get_content_type() == "text/plain"]
             chosen = plain or [part for part in bodies if part.get_content_type() == "text/html"]
             texts = [_content(part) for part in chosen]
@@ -51,21 +54,20 @@ class MailText:
             raise CorpusError(
                 f"message {self.messages} of {source.shown} is not a valid e-mail: correct or remove it"
             ) from None
-        self.attachments += sum(
-            1 for part in message.walk() if not part.is_multipart() and part not in chosen and part.is_attachment()
-        )
+        self.attachments += sum(part not in bodies or part.get_content_maintype() != "text" for part in parts)
         text = "\n".join(" ".join(header.split()) for header in headers) + "\n\n" + "\n\n".join(texts)
         return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode("utf-8")
 
 
-def _values(message: EmailMessage, name: str) -> Iterator[str]:
-    """Yield the values of a header; as they are written where they cannot be parsed."""
+def _values(message: Message, name: str) -> Iterator[str]:
+    """Yield the values of a header; as they are written where they are long or cannot be decoded."""
     for own, raw in message.raw_items():
         if own.lower() == name.lower():
+            value = str(raw).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
             try:
-                yield str(message.policy.header_fetch_parse(own, raw))
-            except _PARSER_FAULTS:
-                yield str(raw)
+                yield str(make_header(decode_header(value))) if len(value) <= _LONGEST_HEADER else value
+            except (MessageError, *_PARSER_FAULTS):
+                yield value
 
 
 def _content(part: Any) -> str:
