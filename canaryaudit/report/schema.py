@@ -440,3 +440,9 @@ class Summary(Part):
     def method(self) -> MethodSummary | None:
         """The unlearning that the report shows as "after"."""
         return next((method for method in self.methods if method.shown), None)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; masked secrets stay masked."""
+        from canaryaudit.report.formats.notebook import render_notebook  # It is made of this module's types.
+
+        return render_notebook(self)
