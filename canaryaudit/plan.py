@@ -92,6 +92,9 @@ class InsertOptions(Options):
     """Secret to insert; repeatable; masked in every output."""
     locate: tuple[str, ...] = ()
     """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
+    match: Literal["loose", "exact"] = "loose"
+    """How to compare the words of --locate: loose (any case, white space, hyphens, quotation marks, Unicode form) or
+    exact."""
     controls: int = Field(default=32, ge=0, le=10_000)
     """Control secrets per template: drawn, but never inserted.
 

@@ -58,6 +58,19 @@ class Assembly:
             if bounds:
                 yield "".join([block[begin:end] for begin, end in bounds])
 
+    def places_after(self, places: Sequence[int]) -> tuple[int, ...]:
+        """Return offsets in the training text as they are after the insertions.
+
+        Args:
+            places: Offsets in the training text without the inserted texts.
+        """
+        starts = np.array([start for start, _ in self.inserted], dtype=np.int64)
+        lengths = np.r_[0, np.cumsum([len(text) for _, text in self.inserted])].astype(np.int64)
+        held = np.r_[0, np.cumsum(self.held[:, 1] - self.held[:, 0])]  # held-out characters before each span
+        starts -= held[np.searchsorted(self.held[:, 0], starts)]
+        array = np.array(places, dtype=np.int64)
+        return tuple((array + lengths[np.searchsorted(starts, array, "right")]).tolist())
+
     def _cut(self) -> Iterator[tuple[int, str, list[tuple[int, int]]]]:
         """Yield each block's offset in the corpus, the block, and the held-out parts within it."""
         start = 0

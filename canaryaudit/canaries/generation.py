@@ -33,12 +33,16 @@ class Secret:
     template: Template
     completion: str
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether the bare secret reveals something; choices are ordinary words."""
+        return any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts)
+
     @cached_property
     def telling(self) -> tuple[str, ...]:
         """The canary's text, and the bare secret if it is too long to occur by chance."""
         strings = [self.template.fill(self.completion)]
-        # Choices are ordinary words: their occurrence in the text reveals nothing.
-        if any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts):
+        if self.is_telling:
             bare = dict.fromkeys((self.completion, self.template.secret_of(self.completion)))
             strings += [string for string in bare if len(string) >= MIN_TELLING_LENGTH]
         return tuple(strings)

@@ -11,11 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries.assembly import Assembly, assemble
-from canaryaudit.canaries.canary import Canary, CanarySet
-from canaryaudit.canaries.generation import CorpusIndex, Secret, SecretGenerator, draw_until_absent
+from canaryaudit.canaries.canary import Canary, CanarySet, Wording
+from canaryaudit.canaries.generation import CorpusIndex, SecretGenerator, draw_until_absent
 from canaryaudit.canaries.locating import (
+    Match,
+    TemplateMatches,
     bare_spans,
     check_found,
+    group_wordings,
     locate,
     located_templates,
     location_warnings,
@@ -47,6 +50,8 @@ class InsertionRequest(BaseModel):
     """Secrets given by the user: one canary each, in the first template that it fits."""
     located: tuple[str, ...] = ()
     """Templates of secrets that occur in the corpus: each distinct secret becomes a canary in place."""
+    match: Match = "loose"
+    """How the fixed text of located templates is compared."""
     num_controls: int = 0
     """Controls per template: drawn, but never inserted."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
@@ -166,15 +171,18 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
             "between paragraphs: add blank lines or line breaks to the text"
         )
     templates, located = request.parsed_templates, request.parsed_located
-    every = tuple(dict.fromkeys((*templates, *located)))
-    for template in every:
+    for template in (*templates, *located):
         _check_spaces(template, request, corpus.symbols)
-    secrets, must_stay = _locate_in_corpus(corpus, located)
+    must_stay = _paragraphs_with_secrets(corpus, request)
     held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
-    occupied = _occupied_boundaries(corpus, held, located)
+    search = _search(corpus, held, request)
+    wordings = group_wordings(search.matches)
+    every = tuple(dict.fromkeys((*templates, *(first[0][0] for first in wordings))))
+    occupied = search.occupied(corpus.lengths[~held])
     num_boundaries = num_paragraphs - int(held.sum()) - 1 - len(occupied)
     _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would not terminate.
-    total = len(request.secrets) + request.num_canaries + len(secrets)
+    total = len(request.secrets) + request.num_canaries + len(wordings)
+    secrets = [secret for match in search.matches for secret in match.secrets]
 
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
         draws = SecretGenerator(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
@@ -187,7 +195,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     num_places = sum(canary.repetitions for canary in draws.canaries)
     chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
     assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
-    located_canaries, warnings = _located_canaries(assembly, located, canaries, draws.width)
+    located_canaries = _located_canaries(wordings, assembly, len(canaries), draws.width)
     canary_set = CanarySet(
         corpus_symbols=corpus.symbols,
         wider_space=request.wider_space,
@@ -198,7 +206,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
         assembly=assembly,
         canary_set=canary_set,
         spaces=tuple(_describe(template, canary_set) for template in every),
-        warnings=(*_warnings(every, canary_set), *warnings),
+        warnings=(*_warnings(every, canary_set), *location_warnings(search.text, search.matches)),
         num_documents=corpus.num_documents,
         num_paragraphs=num_paragraphs,
         num_boundaries=num_boundaries,
@@ -219,7 +227,8 @@ def _check_others(canary_set: CanarySet) -> None:
 def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
     """Return the vocabulary of a run: the symbols of the corpus, of all spaces and of all templates."""
     texts = [canary_set.corpus_symbols]
-    for text in canary_set.by_template():
+    others = (wording.template for canary in canary_set.canaries for wording in canary.other_wordings)
+    for text in dict.fromkeys((*canary_set.by_template(), *others)):
         template = Template.parse(text)
         drawn, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
         texts += [template.fixed_text, "".join(drawn.symbols), "".join(measured.symbols)]
@@ -239,38 +248,51 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     # Anonymous mapping with small pages: only marked parts of a long text take memory.
     memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     mask = np.frombuffer(memory, dtype=bool, count=text_length)
-    for canary in canaries:
-        template = canary.parsed_template
-        filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)
-        for place in canary.places:
+    for wording in (wording for canary in canaries for wording in canary.wordings):
+        template = wording.parsed_template
+        filled = np.array(template.filled(wording.completion), dtype=bool)  # (completion length,)
+        for place in wording.places:
             start = place + len(template.prefix)
             mask[start : start + len(filled)] = filled
     return mask
 
 
-def _locate_in_corpus(corpus: Corpus, located: Sequence[Template]) -> tuple[list[Secret], frozenset[int]]:
-    """Return the distinct located secrets, and the paragraphs that contain one in any wording.
+@dataclass(frozen=True)
+class _LocatedText:
+    """The training text before anything is inserted, and the secrets located in it."""
+
+    text: str
+    matches: list[TemplateMatches]
+
+    def occupied(self, lengths: np.ndarray) -> list[int]:
+        """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
+        if not self.matches:
+            return []
+        _, within = paragraphs_with(occurrence_spans(self.matches), lengths)
+        return sorted(within)
+
+
+def _paragraphs_with_secrets(corpus: Corpus, request: InsertionRequest) -> frozenset[int]:
+    """Return the paragraphs that contain a located secret in any wording.
 
     Raises:
         CorpusError: A template does not occur.
     """
-    if not located:
-        return [], frozenset()
+    if not request.parsed_located:
+        return frozenset()
     text = corpus.text.read()
-    matches = locate(text, located)
+    matches = locate(text, request.parsed_located, request.match)
     check_found(text, matches)
     spans = np.concatenate((occurrence_spans(matches), bare_spans(text, matches)))
-    paragraphs, _ = paragraphs_with(spans, corpus.lengths)
-    return [secret for match in matches for secret in match.secrets], paragraphs
+    return paragraphs_with(spans, corpus.lengths)[0]
 
 
-def _occupied_boundaries(corpus: Corpus, held: np.ndarray, located: Sequence[Template]) -> list[int]:
-    """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
-    if not located:
-        return []
+def _search(corpus: Corpus, held: np.ndarray, request: InsertionRequest) -> _LocatedText:
+    """Locate the secrets in the training text."""
+    if not request.parsed_located:
+        return _LocatedText("", [])
     text = "".join(assemble(corpus, held)[0].training_blocks())
-    _, within = paragraphs_with(occurrence_spans(locate(text, located)), corpus.lengths[~held])
-    return sorted(within)
+    return _LocatedText(text, locate(text, request.parsed_located, request.match))
 
 
 def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
@@ -282,32 +304,34 @@ def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
 
 
 def _located_canaries(
-    assembly: Assembly, templates: Sequence[Template], inserted: Sequence[Canary], width: int
-) -> tuple[list[Canary], list[str]]:
-    """Return a canary for each distinct secret located in the training text, and warnings."""
-    if not templates:
-        return [], []
-    text = "".join(assembly.training_blocks())
-    spans = []
-    for canary in inserted:
-        length = len(canary.parsed_template.fill(canary.completion))
-        spans += [(place, place + length) for place in canary.places]
-    matches = locate(text, templates, spans)
-    secrets = [
-        (match.template.text, completion, places) for match in matches for completion, places in match.places.items()
-    ]
-    canaries = [
-        Canary(
-            id=f"canary-{number:0{width}}",
-            template=template,
-            completion=completion,
-            repetitions=len(places),
-            origin="located",
-            places=tuple(places),
+    secrets: Sequence[Sequence[tuple[Template, str, list[int]]]], assembly: Assembly, before: int, width: int
+) -> list[Canary]:
+    """Return a canary for each located secret, with its places after the insertions.
+
+    Args:
+        secrets: The wordings of each, with their places before the insertions.
+        assembly: The insertions.
+        before: Number of canaries before these.
+        width: Digits of a canary's number.
+    """
+    canaries = []
+    for number, wordings in enumerate(secrets, before + 1):
+        first, *others = [
+            Wording(template=template.text, completion=completion, places=assembly.places_after(places))
+            for template, completion, places in wordings
+        ]
+        canaries.append(
+            Canary(
+                id=f"canary-{number:0{width}}",
+                template=first.template,
+                completion=first.completion,
+                places=first.places,
+                repetitions=sum(len(places) for _, _, places in wordings),
+                origin="located",
+                other_wordings=tuple(others),
+            )
         )
-        for number, (template, completion, places) in enumerate(secrets, len(inserted) + 1)
-    ]
-    return canaries, location_warnings(text, matches)
+    return canaries
 
 
 def _generated_insertions(request: InsertionRequest) -> int:

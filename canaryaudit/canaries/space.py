@@ -37,6 +37,11 @@ class Slot:
     length: int = 1
     words: tuple[str, ...] = ()
 
+    @property
+    def source(self) -> str:
+        """The slot as it is written in a template."""
+        return f"{{{self.kind}:{'|'.join(self.words) if self.kind == 'choice' else self.length}}}"
+
     def alphabet(self, corpus_symbols: str) -> str:
         """Return the symbols allowed at each position of the slot (not for ``choice``)."""
         return corpus_symbols if self.kind == "any" else ALPHABETS[self.kind]

@@ -5,6 +5,7 @@ the end of the last is the *completion*, whose log-perplexity is measured. The r
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -40,6 +41,10 @@ def _parse_slot(body: str, template: str) -> Slot:
             f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, got {argument!r}"
         )
     return Slot(kind, int(argument))
+
+
+def _escaped(literal: str) -> str:
+    return literal.replace("{", "{{").replace("}", "}}")
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,14 @@ class Template:
             position = match.end()
         return Template.parse(text + self.text[position:].lower())
 
+    def reworded(self, literals: Sequence[str]) -> "Template":
+        """Return the template with other literals, one for each of its own, in order."""
+        fixed = iter(literals)
+        parts = [next(fixed) if isinstance(part, str) else part for part in self.parts]
+        if parts == list(self.parts):
+            return self
+        return Template.parse("".join(part.source if isinstance(part, Slot) else _escaped(part) for part in parts))
+
     def widened(self, kind: str) -> "Template":
         """Return the template with ``kind``'s alphabet in every slot, for a wider space."""
         for part in self.body:
@@ -166,14 +179,28 @@ class Template:
 
     def filled(self, completion: str) -> list[bool]:
         """Return, for each character of ``completion``, whether it fills a slot."""
-        marks: list[bool] = []
-        for part in self.body:
-            if isinstance(part, str):
-                marks += [False] * len(part)
-            else:
-                rest = completion[len(marks) :]
-                marks += [True] * len(next((w for w in part.words if rest.startswith(w)), " " * part.length))
+        marks = [False] * len(completion)
+        match = self._pattern.fullmatch(completion)
+        for number in range(1, self._pattern.groups + 1) if match else ():
+            start, end = match.span(number) if match else (0, 0)
+            marks[start:end] = [True] * (end - start)
         return marks
+
+    def fillings(self, completion: str) -> tuple[str, ...]:
+        """Return what fills each slot in ``completion``."""
+        match = self._pattern.fullmatch(completion)
+        return match.groups() if match else (completion,)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """Matches completions, with a group for each slot; at most one way, since the space is prefix-free."""
+        groups = (
+            re.escape(part)
+            if isinstance(part, str)
+            else f"({'|'.join(map(re.escape, part.words)) or f'.{{{part.length}}}'})"
+            for part in self.body
+        )
+        return re.compile("".join(groups), re.DOTALL)
 
     def fill(self, completion: str) -> str:
         """Return the canary's whole text."""

@@ -26,6 +26,7 @@ Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-
 Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
+MatchName = Annotated[str, flags.option(InsertOptions, "match", "NAME")]
 Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
 WiderSpace = Annotated[str | None, flags.option(InsertOptions, "space", "NAME")]
 Column = Annotated[str | None, flags.option(InsertOptions, "column", "NAME")]
@@ -49,6 +50,7 @@ def insert(
     repetitions: Repetitions = REPETITIONS,
     secret: Secrets = None,
     locate: Located = None,
+    match: MatchName = DEFAULTS.match,
     controls: Controls = DEFAULTS.controls,
     space: WiderSpace = None,
     column: Column = None,
@@ -75,6 +77,7 @@ def insert(
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
         locate=tuple(locate or ()),
+        match=match,
         controls=controls,
         space=space,
         lowercase=lowercase,
@@ -135,6 +138,11 @@ def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: fl
         ],
         "canaries": [
             canary.model_dump(mode="json", include={"id", "template", "repetitions", "origin", "places"})
+            | {
+                "other_wordings": [
+                    wording.model_dump(mode="json", include={"template", "places"}) for wording in canary.other_wordings
+                ]
+            }
             for canary in made.canary_set.inserted
         ],
         "controls": len(made.canary_set.controls),

@@ -51,10 +51,12 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
     lines = []
     inserted = made.canary_set.inserted
     for canary in inserted if every else inserted[:MOST_CANARIES]:
-        places = canary.places if every else canary.places[:MOST_PLACES]
-        shown = ", ".join(f"{place:,}" for place in places) + ("" if len(places) == len(canary.places) else ", …")
+        places = sorted(place for wording in canary.wordings for place in wording.places)
+        shown = ", ".join(f"{place:,}" for place in (places if every else places[:MOST_PLACES]))
+        more = "" if every or len(places) <= MOST_PLACES else ", …"
         times = "once" if canary.repetitions == 1 else f"{canary.repetitions} times"
-        lines.append(f"{canary.id}: {times}, at {shown}")
+        wordings = f" in {len(canary.wordings)} wordings" if canary.other_wordings else ""
+        lines.append(f"{canary.id}: {times}{wordings}, at {shown}{more}")
     lines += _and_more(len(inserted), every)
     lines.append("")
     located = [canary for canary in inserted if canary.origin == "located"]

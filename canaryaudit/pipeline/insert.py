@@ -28,6 +28,7 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
             repetitions=options.repetitions,
             secrets=options.secret,
             located=options.locate,
+            match=options.match,
             num_controls=options.controls,
             wider_space=options.space,
             lowercase=options.lowercase,
