@@ -90,6 +90,8 @@ class InsertOptions(Options):
     """
     secret: tuple[str, ...] = ()
     """Secret to insert; repeatable; masked in every output."""
+    extend_vocabulary: bool = False
+    """Add symbols of --secret that the corpus lacks to the vocabulary and to {any:N} slots."""
     locate: tuple[str, ...] = ()
     """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
     match: Literal["loose", "exact"] = "loose"

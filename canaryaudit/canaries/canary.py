@@ -88,7 +88,7 @@ class CanarySet(BaseModel):
 
     schema_version: int = 1
     corpus_symbols: str
-    """The symbols of the corpus without canaries: the alphabet of an ``any`` slot."""
+    """The symbols of the corpus without canaries and those added for given secrets: the alphabet of ``any`` slots."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
     """Measure with this alphabet in every slot, instead of the slot's alphabet."""
     canaries: Annotated[tuple[Canary, ...], FailFast()]

@@ -117,6 +117,21 @@ def draw_until_absent(text: SpooledText, draw: Callable[[CorpusIndex], T]) -> T:
             return drawn
 
 
+def _check_symbols(text: str, number: int, templates: Sequence[Template], symbols: str) -> None:
+    """Name the symbols that a secret needs and ``any`` slots lack, if that is why it does not fit."""
+    missing = sorted({*text} - {*symbols})
+    for template in templates if missing else ():
+        try:
+            template.completion_of(text, symbols + "".join(missing))
+        except TemplateError:
+            continue
+        named = ", ".join(f"{symbol!r} (U+{ord(symbol):04X})" for symbol in missing)
+        raise TemplateError(
+            f"secret number {number} needs {named}, which the corpus lacks, so no model of it could write the secret: "
+            "add --extend-vocabulary, or give a secret of the corpus's symbols"
+        )
+
+
 class SecretGenerator:
     """Draws secrets that are distinct and absent from the corpus.
 
@@ -193,6 +208,7 @@ class SecretGenerator:
             except TemplateError as error:
                 refusal = error
         if secret is None:
+            _check_symbols(text, number, templates, self.symbols)
             if len(templates) == 1:
                 raise refusal
             raise TemplateError(

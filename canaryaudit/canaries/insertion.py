@@ -1,6 +1,7 @@
 """Plan an insertion: draw the secrets and choose their places; ``assembly`` then builds the texts."""
 
 import mmap
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,9 @@ from canaryaudit.errors import CorpusError, TemplateError, UsageError
 
 MAX_COMPLETION_LENGTH = 1_000
 
+MIN_QUOTED_LENGTH = 4
+"""A shorter secret may stand in a template's words by chance."""
+
 _PLACES = 2
 """The stream of random numbers for places; ``generation`` has those of secrets and controls."""
 
@@ -50,6 +54,8 @@ class InsertionRequest(BaseModel):
     """Secrets given by the user: one canary each, in the first template that it fits."""
     located: tuple[str, ...] = ()
     """Templates of secrets that occur in the corpus: each distinct secret becomes a canary in place."""
+    extend_vocabulary: bool = False
+    """Add the symbols of given secrets that the corpus lacks to the vocabulary and to ``any`` slots."""
     match: Match = "loose"
     """How the fixed text of located templates is compared."""
     num_controls: int = 0
@@ -69,6 +75,7 @@ class InsertionRequest(BaseModel):
         for text in (*self.templates, *self.secrets, *self.located):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise TemplateError("a template or secret is not valid UTF-8: check the terminal's encoding")
+        self._check_words()
         for template in self.templates:
             Template.parse(template)
         _ = self.parsed_located
@@ -88,6 +95,17 @@ class InsertionRequest(BaseModel):
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: expected 0 or more")
         return self
+
+    def _check_words(self) -> None:
+        """Refuse secrets that stand in a template's words, before any message quotes those."""
+        words = [re.sub(r"\{[^{}]*\}", "\0", text).casefold() for text in (*self.templates, *self.located)]
+        for number, secret in enumerate(self.secrets, 1):
+            for index, text in enumerate(words, 1):
+                if len(secret) >= MIN_QUOTED_LENGTH and secret.casefold() in text:
+                    raise TemplateError(
+                        f"secret number {number} stands in the words of template number {index}, which would give it "
+                        "away in every prompt: take it out of the template, and leave only the slot in its place"
+                    )
 
     @cached_property
     def parsed_templates(self) -> tuple[Template, ...]:
@@ -171,8 +189,9 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
             "between paragraphs: add blank lines or line breaks to the text"
         )
     templates, located = request.parsed_templates, request.parsed_located
+    symbols = "".join(sorted({*corpus.symbols, *"".join(request.secrets if request.extend_vocabulary else ())}))
     for template in (*templates, *located):
-        _check_spaces(template, request, corpus.symbols)
+        _check_spaces(template, request, symbols)
     must_stay = _paragraphs_with_secrets(corpus, request)
     held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
     search = _search(corpus, held, request)
@@ -185,7 +204,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     secrets = [secret for match in search.matches for secret in match.secrets]
 
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
-        draws = SecretGenerator(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
+        draws = SecretGenerator(presence, symbols, request.seed, max(2, len(str(total))), secrets)
         draws.take_given(request.secrets, templates, request.repetitions)
         draws.generate(request.num_canaries, templates, request.repetitions)
         _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
@@ -197,7 +216,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
     located_canaries = _located_canaries(wordings, assembly, len(canaries), draws.width)
     canary_set = CanarySet(
-        corpus_symbols=corpus.symbols,
+        corpus_symbols=symbols,
         wider_space=request.wider_space,
         canaries=(*canaries, *located_canaries, *controls),
     )

@@ -158,7 +158,8 @@ def _form(text: str) -> str:
     """Return the format of a text up to the end of its line: letters and digits are replaced by their class."""
     line = text.split("\n", 1)[0]
     kinds = ((str.isdigit, "9"), (str.isupper, "A"), (str.isalpha, "a"), (" -.,:/()".__contains__, ""))
-    return "".join(next((sign or c for test, sign in kinds if test(c)), "·") for c in line)
+    form = "".join(next((sign or c for test, sign in kinds if test(c)), c if c in _HYPHENS else "·") for c in line)
+    return re.sub(f"[{_HYPHENS[1:]}]", lambda hyphen: f"⟨U+{ord(hyphen[0]):04X}⟩", form)
 
 
 def _times(count: int) -> str:

@@ -25,6 +25,7 @@ Templates = Annotated[
 Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
 Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
+ExtendVocabulary = Annotated[bool, flags.option(InsertOptions, "extend_vocabulary", None, "--extend-vocabulary")]
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
 MatchName = Annotated[str, flags.option(InsertOptions, "match", "NAME")]
 Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
@@ -49,6 +50,7 @@ def insert(
     canaries: Canaries = None,
     repetitions: Repetitions = REPETITIONS,
     secret: Secrets = None,
+    extend_vocabulary: ExtendVocabulary = False,
     locate: Located = None,
     match: MatchName = DEFAULTS.match,
     controls: Controls = DEFAULTS.controls,
@@ -76,6 +78,7 @@ def insert(
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
+        extend_vocabulary=extend_vocabulary,
         locate=tuple(locate or ()),
         match=match,
         controls=controls,

@@ -27,6 +27,7 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
             num_canaries=options.num_canaries,
             repetitions=options.repetitions,
             secrets=options.secret,
+            extend_vocabulary=options.extend_vocabulary,
             located=options.locate,
             match=options.match,
             num_controls=options.controls,
