@@ -58,6 +58,11 @@ class Assembly:
             if bounds:
                 yield "".join([block[begin:end] for begin, end in bounds])
 
+    def places_in_training(self, places: np.ndarray) -> list[int]:
+        """Return offsets in the corpus as offsets in the training text without the inserted texts, shape (n,)."""
+        held = np.r_[0, np.cumsum(self.held[:, 1] - self.held[:, 0])]  # held-out characters before each span
+        return (places - held[np.searchsorted(self.held[:, 0], places)]).tolist()  # type: ignore[no-any-return]
+
     def places_after(self, places: Sequence[int]) -> tuple[int, ...]:
         """Return offsets in the training text as they are after the insertions.
 

@@ -58,6 +58,8 @@ class Canary(Wording):
     control: bool = False
     origin: Literal["generated", "given", "located"] = "generated"
     """Drawn, given by the user, or located in the corpus; given and located ones are masked in every output."""
+    kind: str | None = None
+    """What it is, if it was detected: email, phone, iban, card, ssn or key."""
     other_wordings: tuple[Wording, ...] = ()
     """The other ways in which a located secret is written; its own template is the most frequent one."""
 
@@ -124,6 +126,7 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
     identifiers = [canary.id for canary in canary_set.canaries]
     sound, edges = len(set(identifiers)) == len(identifiers), 0
     strings: list[tuple[int, str]] = []
+    spaces: dict[str, Space] = {}  # of wordings that are not measured
     try:
         for name, group in canary_set.by_template().items():
             template = Template.parse(name)
@@ -134,9 +137,14 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
             for canary in group:
                 sound &= canary.completion in space
                 sound &= canary.repetitions == sum(len(wording.places) for wording in canary.wordings)
-                secret = template.secret_of(canary.completion)
+                for wording in canary.other_wordings:
+                    if wording.template not in spaces:
+                        spaces[wording.template] = wording.parsed_template.space(canary_set.corpus_symbols)
+                        edges += sum(map(len, spaces[wording.template].edges))
+                    sound &= wording.completion in spaces[wording.template]
+                    if edges > MAX_EDGES:
+                        return None
                 for wording in canary.wordings:
-                    sound &= wording.parsed_template.secret_of(wording.completion) == secret
                     strings += [(place, wording.text) for place in wording.places]
     except TemplateError:
         return None

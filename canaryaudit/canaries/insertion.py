@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries.assembly import Assembly, assemble
 from canaryaudit.canaries.canary import Canary, CanarySet, Wording
-from canaryaudit.canaries.generation import CorpusIndex, SecretGenerator, draw_until_absent
+from canaryaudit.canaries.detection import Detector
+from canaryaudit.canaries.generation import (
+    MIN_TELLING_LENGTH,
+    CorpusIndex,
+    Secret,
+    SecretGenerator,
+    draw_until_absent,
+)
 from canaryaudit.canaries.locating import (
     Match,
     TemplateMatches,
@@ -26,6 +33,7 @@ from canaryaudit.canaries.locating import (
     occurrence_spans,
     paragraphs_with,
 )
+from canaryaudit.canaries.selection import Detected, DetectedKind, Places, moved, select
 from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus, hold_out
@@ -58,6 +66,12 @@ class InsertionRequest(BaseModel):
     """Add the symbols of given secrets that the corpus lacks to the vocabulary and to ``any`` slots."""
     match: Match = "loose"
     """How the fixed text of located templates is compared."""
+    detect: tuple[str, ...] = ()
+    """Kinds of personal data and credentials to detect: each distinct value becomes a canary in place."""
+    detect_regions: tuple[str, ...] = ("US",)
+    """Countries in whose national form telephone numbers are read."""
+    max_detected: int = 20
+    """The most canaries made of detected data."""
     num_controls: int = 0
     """Controls per template: drawn, but never inserted."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
@@ -70,7 +84,8 @@ class InsertionRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "InsertionRequest":
-        if not self.templates and not self.located:
+        _ = self.detector
+        if not self.templates and not self.located and not self.detect:
             raise TemplateError("no template: give at least one with --template, such as 'my code is {digits:6}'")
         for text in (*self.templates, *self.secrets, *self.located):
             if any("\ud800" <= character <= "\udfff" for character in text):
@@ -84,8 +99,12 @@ class InsertionRequest(BaseModel):
                 raise UsageError(f"--repetitions {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
         if self.num_canaries < 0 or self.num_controls < 0:
             raise UsageError("the numbers of canaries and controls cannot be negative: give 0 or more")
-        if not self.num_canaries and not self.secrets and not self.located:
-            raise UsageError("nothing to audit: give a number of canaries with --canaries, a --secret, or a --locate")
+        if not self.num_canaries and not self.secrets and not self.located and not self.detect:
+            raise UsageError(
+                "nothing to audit: give a number of canaries with --canaries, a --secret, a --detect, or a --locate"
+            )
+        if self.max_detected < 1:
+            raise UsageError(f"--max-detected {self.max_detected}: expected 1 or more")
         if (self.num_canaries or self.secrets) and not self.templates:
             raise TemplateError("no template for the canaries to insert: give at least one with --template")
         if len(set(self.secrets)) < len(self.secrets):
@@ -119,6 +138,11 @@ class InsertionRequest(BaseModel):
     def parsed_located(self) -> tuple[Template, ...]:
         """The distinct templates to locate, lower-cased if requested."""
         return located_templates(self.located, lowercase=self.lowercase)
+
+    @cached_property
+    def detector(self) -> Detector | None:
+        """What to detect; None for nothing."""
+        return Detector(self.detect, self.detect_regions) if self.detect else None
 
 
 @dataclass(frozen=True)
@@ -154,6 +178,7 @@ class InsertionPlan:
         num_documents: Documents of the corpus.
         num_paragraphs: Paragraphs of the corpus, including held-out ones, without canaries.
         num_boundaries: Places between training paragraphs where a canary may be inserted.
+        detected: What was detected, by kind.
     """
 
     assembly: Assembly
@@ -163,6 +188,7 @@ class InsertionPlan:
     num_documents: int
     num_paragraphs: int
     num_boundaries: int
+    detected: tuple[DetectedKind, ...] = ()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -192,16 +218,16 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     symbols = "".join(sorted({*corpus.symbols, *"".join(request.secrets if request.extend_vocabulary else ())}))
     for template in (*templates, *located):
         _check_spaces(template, request, symbols)
-    must_stay = _paragraphs_with_secrets(corpus, request)
+    detected, must_stay = _search_corpus(corpus, request)
     held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
-    search = _search(corpus, held, request)
-    wordings = group_wordings(search.matches)
-    every = tuple(dict.fromkeys((*templates, *(first[0][0] for first in wordings))))
+    search = _search_training_text(corpus, held, request, detected)
+    wordings = search.secrets
+    every = tuple(dict.fromkeys((*templates, *(first[0][0] for _, first in wordings))))
     occupied = search.occupied(corpus.lengths[~held])
     num_boundaries = num_paragraphs - int(held.sum()) - 1 - len(occupied)
     _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would not terminate.
     total = len(request.secrets) + request.num_canaries + len(wordings)
-    secrets = [secret for match in search.matches for secret in match.secrets]
+    secrets = [Secret(template, completion) for _, own in wordings for template, completion, _ in own]
 
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
         draws = SecretGenerator(presence, symbols, request.seed, max(2, len(str(total))), secrets)
@@ -225,7 +251,12 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
         assembly=assembly,
         canary_set=canary_set,
         spaces=tuple(_describe(template, canary_set) for template in every),
-        warnings=(*_warnings(every, canary_set), *location_warnings(search.text, search.matches)),
+        warnings=(
+            *_warnings(every, canary_set),
+            *location_warnings(search.text, search.matches),
+            *detected.warnings("--max-detected"),
+        ),
+        detected=detected.kinds,
         num_documents=corpus.num_documents,
         num_paragraphs=num_paragraphs,
         num_boundaries=num_boundaries,
@@ -277,41 +308,72 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _LocatedText:
-    """The training text before anything is inserted, and the secrets located in it."""
+class _SearchedText:
+    """The training text before anything is inserted, and the secrets that it holds.
+
+    Attributes:
+        text: The text; empty if nothing is located.
+        matches: What was located in it.
+        detected: What was detected in it.
+    """
 
     text: str
     matches: list[TemplateMatches]
+    detected: Detected
+
+    @cached_property
+    def secrets(self) -> list[tuple[str | None, Places]]:
+        """The kind of each secret, None if it was located, and its wordings; one entry for a secret found both ways."""
+        found: list[tuple[str | None, Places]] = [(None, own) for own in group_wordings(self.matches)]
+        known = {own[0][0].secret_of(own[0][1]): own for _, own in found}
+        for kind, wordings in self.detected.secrets:
+            secret = wordings[0][0].secret_of(wordings[0][1])
+            if len(secret) >= MIN_TELLING_LENGTH and secret in known:
+                known[secret].extend(wordings)
+            else:
+                found.append((kind, wordings))
+        return found
 
     def occupied(self, lengths: np.ndarray) -> list[int]:
         """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
-        if not self.matches:
-            return []
-        _, within = paragraphs_with(occurrence_spans(self.matches), lengths)
-        return sorted(within)
+        spans = np.concatenate((occurrence_spans(self.matches), self.detected.spans))
+        return sorted(paragraphs_with(spans, lengths)[1]) if len(spans) else []
 
 
-def _paragraphs_with_secrets(corpus: Corpus, request: InsertionRequest) -> frozenset[int]:
-    """Return the paragraphs that contain a located secret in any wording.
+def _search_corpus(corpus: Corpus, request: InsertionRequest) -> tuple[Detected, frozenset[int]]:
+    """Return what was detected, and the paragraphs that contain a secret that becomes a canary.
 
     Raises:
-        CorpusError: A template does not occur.
+        CorpusError: A located template does not occur, or nothing is detected.
     """
-    if not request.parsed_located:
-        return frozenset()
+    detector = request.detector
+    if not request.parsed_located and not detector:
+        return Detected(), frozenset()
     text = corpus.text.read()
     matches = locate(text, request.parsed_located, request.match)
     check_found(text, matches)
     spans = np.concatenate((occurrence_spans(matches), bare_spans(text, matches)))
-    return paragraphs_with(spans, corpus.lengths)[0]
+    detected = Detected()
+    if detector:
+        detected = select(text, detector, request.max_detected, occurrence_spans(matches))
+        if not detected.secrets and not matches:
+            raise CorpusError(
+                f"nothing to audit: no {', '.join(sorted(detector.kinds))} detected in {len(text):,} characters; use "
+                "--locate with a template for data of another form"
+            )
+    return detected, paragraphs_with(np.concatenate((spans, detected.spans)), corpus.lengths)[0]
 
 
-def _search(corpus: Corpus, held: np.ndarray, request: InsertionRequest) -> _LocatedText:
-    """Locate the secrets in the training text."""
+def _search_training_text(
+    corpus: Corpus, held: np.ndarray, request: InsertionRequest, detected: Detected
+) -> _SearchedText:
+    """Locate the secrets in the training text; what was detected in the corpus is where it was."""
+    training = assemble(corpus, held)[0]
+    moved_places = moved(detected, training.places_in_training(detected.spans[:, 0]))
     if not request.parsed_located:
-        return _LocatedText("", [])
-    text = "".join(assemble(corpus, held)[0].training_blocks())
-    return _LocatedText(text, locate(text, request.parsed_located, request.match))
+        return _SearchedText("", [], moved_places)
+    text = "".join(training.training_blocks())
+    return _SearchedText(text, locate(text, request.parsed_located, request.match), moved_places)
 
 
 def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
@@ -323,18 +385,18 @@ def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
 
 
 def _located_canaries(
-    secrets: Sequence[Sequence[tuple[Template, str, list[int]]]], assembly: Assembly, before: int, width: int
+    secrets: Sequence[tuple[str | None, Places]], assembly: Assembly, before: int, width: int
 ) -> list[Canary]:
-    """Return a canary for each located secret, with its places after the insertions.
+    """Return a canary for each located or detected secret, with its places after the insertions.
 
     Args:
-        secrets: The wordings of each, with their places before the insertions.
+        secrets: The kind and the wordings of each, with their places before the insertions.
         assembly: The insertions.
         before: Number of canaries before these.
         width: Digits of a canary's number.
     """
     canaries = []
-    for number, wordings in enumerate(secrets, before + 1):
+    for number, (kind, wordings) in enumerate(secrets, before + 1):
         first, *others = [
             Wording(template=template.text, completion=completion, places=assembly.places_after(places))
             for template, completion, places in wordings
@@ -347,6 +409,7 @@ def _located_canaries(
                 places=first.places,
                 repetitions=sum(len(places) for _, _, places in wordings),
                 origin="located",
+                kind=kind,
                 other_wordings=tuple(others),
             )
         )

@@ -21,7 +21,7 @@ import numpy as np
 from canaryaudit.canaries.folding import FoldedText, fold, fold_character, occurrences
 from canaryaudit.canaries.generation import MIN_TELLING_LENGTH, Secret
 from canaryaudit.canaries.near_misses import NearMisses
-from canaryaudit.canaries.space import ALPHABETS, Slot
+from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import MAX_TEMPLATE, Template
 from canaryaudit.errors import CorpusError, TemplateError
 
@@ -41,7 +41,7 @@ def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Templat
     """
     templates = []
     for number, text in enumerate(texts, 1):
-        if not re.search(r"\{[a-z]+:", text):
+        if not re.search(r"\{([a-z]+:|\[)", text):
             raise TemplateError(
                 f"--locate number {number} has no slot: write a slot in place of the secret, such as "
                 "'my telephone number is {digits:10}'"
@@ -228,8 +228,8 @@ class _Search:
         self.only_prefix = not template.suffix and not any(isinstance(part, str) for part in template.body)
         self.folded_literals = {part: fold(part) for part in template.parts if isinstance(part, str)}
         last = template.body[-1]
-        ends_open = not template.suffix and isinstance(last, Slot) and last.kind in ALPHABETS
-        self.run_symbols = ALPHABETS[last.kind] if ends_open and isinstance(last, Slot) else ""
+        ends_open = not template.suffix and isinstance(last, Slot)
+        self.run_symbols = (last.fixed_alphabet or "") if ends_open and isinstance(last, Slot) else ""
         self.wordings: dict[tuple[str, ...], Template | None] = {}
 
     def run(self, taken: bytearray, match: Match) -> TemplateMatches:
@@ -347,7 +347,7 @@ class _SlotReader:
     def __init__(self, slot: Slot) -> None:
         self.length = slot.length
         self.words = re.compile("|".join(map(re.escape, slot.words))) if slot.words else None
-        self._run = re.compile(f"[{ALPHABETS[slot.kind]}]+" if slot.kind in ALPHABETS else r"[^\n]+")
+        self._run = re.compile(f"[{re.escape(slot.fixed_alphabet)}]+" if slot.fixed_alphabet else r"[^\n]+")
         self._start = self._end = 0
 
     def end(self, text: str, position: int) -> int:

@@ -43,8 +43,9 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
         shown = mask_completion(shown, other.completion, template.filled(other.completion), sign)
     forms = {
         form
-        for other, template in given
-        for form in (template.secret_of(other.completion), *(wording.completion for wording in other.wordings))
+        for other, _ in given
+        for wording in other.wordings
+        for form in (wording.completion, wording.parsed_template.secret_of(wording.completion))
     }
     return hide_secrets(shown, forms)
 
@@ -121,5 +122,9 @@ def _telling(canary: Canary) -> list[str]:
     template = canary.parsed_template
     if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
         return []
-    forms = (*(wording.completion for wording in canary.wordings), template.secret_of(canary.completion))
+    forms = [
+        form
+        for wording in canary.wordings
+        for form in (wording.completion, wording.parsed_template.secret_of(wording.completion))
+    ]
     return [form for form in forms if len(form) >= _SHORTEST_TELLING]

@@ -1,10 +1,11 @@
 """The space of a template's secrets: every completion that fits its slots."""
 
 import math
+import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -42,9 +43,44 @@ class Slot:
         """The slot as it is written in a template."""
         return f"{{{self.kind}:{'|'.join(self.words) if self.kind == 'choice' else self.length}}}"
 
+    @property
+    def fixed_alphabet(self) -> str | None:
+        """The symbols allowed at each position; None if they are the corpus's, or words are chosen."""
+        return symbols_of_set(self.kind) if self.kind.startswith("[") else ALPHABETS.get(self.kind)
+
     def alphabet(self, corpus_symbols: str) -> str:
         """Return the symbols allowed at each position of the slot (not for ``choice``)."""
-        return corpus_symbols if self.kind == "any" else ALPHABETS[self.kind]
+        return self.fixed_alphabet or corpus_symbols
+
+
+@lru_cache(maxsize=1024)
+def symbols_of_set(text: str) -> str:
+    """Return the distinct symbols of a character set such as ``[A-Z0-9_]``, in order; a backslash quotes a symbol.
+
+    Raises:
+        TemplateError: It is empty, or a range runs backward.
+    """
+    items = re.findall(r"\\(.)|(.)", text[1:-1], re.DOTALL)
+    symbols: list[str] = []
+    position = 0
+    while position < len(items):
+        quoted, plain = items[position]
+        first, last = quoted or plain, quoted or plain
+        if position + 2 < len(items) and items[position + 1][1] == "-":
+            last = "".join(items[position + 2])
+            position += 2
+        if last < first or ord(last) - ord(first) > MAX_EDGES:
+            raise TemplateError(f"character set {text}: the range {first}-{last} is empty or too long: swap its ends")
+        symbols += map(chr, range(ord(first), ord(last) + 1))
+        position += 1
+    if len(dict.fromkeys(symbols)) < 2:
+        raise TemplateError(f"character set {text}: expected at least two symbols, such as [A-Z0-9]")
+    return "".join(dict.fromkeys(symbols))
+
+
+def character_set(symbols: Iterable[str]) -> str:
+    """Return the character set of these symbols, as ``symbols_of_set`` reads it."""
+    return f"[{''.join(chr(92) + c if c in '-]^' + chr(92) else c for c in dict.fromkeys(symbols))}]"
 
 
 class Space:

@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from canaryaudit.canaries.space import SLOT_KINDS, Slot, Space
+from canaryaudit.canaries.space import SLOT_KINDS, Slot, Space, symbols_of_set
 from canaryaudit.errors import TemplateError
 
 MAX_TEMPLATE = 10_000
 """Maximum characters of a template, longer than any sentence."""
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_HELP = "write {digits:N}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N} or {choice:a|b}"
+_HELP = "write {digits:N}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N}, {[A-Z_]:N} or {choice:a|b}"
 
 
 def _parse_slot(body: str, template: str) -> Slot:
-    kind, colon, argument, body = *body.partition(":"), repr(body)[1:-1]  # shown in one line
-    if kind not in SLOT_KINDS or not colon:
+    is_set = body.startswith("[") and "]:" in body
+    kind, colon, argument = body.rpartition(":") if is_set else body.partition(":")
+    body = repr(body)[1:-1]  # shown in one line
+    if is_set and kind.endswith("]"):
+        symbols_of_set(kind)
+    elif kind not in SLOT_KINDS or not colon:
         raise TemplateError(f"unknown slot {{{body}}} in template {template!r}: {_HELP}")
     if kind == "choice":
         words = tuple(dict.fromkeys(argument.split("|")))
@@ -43,7 +47,8 @@ def _parse_slot(body: str, template: str) -> Slot:
     return Slot(kind, int(argument))
 
 
-def _escaped(literal: str) -> str:
+def quoted(literal: str) -> str:
+    """Return literal text as a template writes it, with its braces doubled."""
     return literal.replace("{", "{{").replace("}", "}}")
 
 
@@ -136,7 +141,7 @@ class Template:
         parts = [next(fixed) if isinstance(part, str) else part for part in self.parts]
         if parts == list(self.parts):
             return self
-        return Template.parse("".join(part.source if isinstance(part, Slot) else _escaped(part) for part in parts))
+        return Template.parse("".join(part.source if isinstance(part, Slot) else quoted(part) for part in parts))
 
     def widened(self, kind: str) -> "Template":
         """Return the template with ``kind``'s alphabet in every slot, for a wider space."""

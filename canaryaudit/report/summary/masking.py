@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from canaryaudit.canaries.canary import MASK, Canary, CanarySet
+from canaryaudit.canaries.canary import MASK, Canary, CanarySet, Wording
 from canaryaudit.canaries.masking import HIDDEN
 from canaryaudit.canaries.template import Template
 
@@ -37,9 +37,11 @@ class Masker:
         self.hides = bool(hidden)
         self.hides_located = any(canary.origin == "located" for canary in hidden)
         for canary in hidden:
-            self._hide(canary)
+            for wording in canary.wordings:
+                self._templates.setdefault(wording.template, wording.parsed_template)
+                self._hide(wording)
 
-    def _hide(self, canary: Canary) -> None:
+    def _hide(self, canary: Wording) -> None:
         template, completion = self._templates[canary.template], canary.completion
         marks = _marks(template, completion)
         if _CHOSEN in marks:
