@@ -431,7 +431,7 @@ def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
 
 
 def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -> None:
-    length = sum(len(part) if isinstance(part, str) else part.length for part in template.body)
+    length = sum(len(part) if isinstance(part, str) else part.longest for part in template.body)
     if length > MAX_COMPLETION_LENGTH:
         raise TemplateError(
             f"the slots of template {template.text!r} take {length:,} characters: expected at most "

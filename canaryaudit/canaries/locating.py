@@ -223,7 +223,11 @@ class _Search:
 
     def __init__(self, text: str, folded: FoldedText, template: Template) -> None:
         self.text, self.folded, self.template = text, folded, template
-        self.parts = [_SlotReader(part) if isinstance(part, Slot) else part for part in template.body]
+        body = template.body
+        self.parts = [
+            _SlotReader(part, following) if isinstance(part, Slot) else part
+            for part, following in zip(body, (*body[1:], ""), strict=True)
+        ]
         # Without other fixed text, what does not fit exactly behind the prefix does not fit loosely either.
         self.only_prefix = not template.suffix and not any(isinstance(part, str) for part in template.body)
         self.folded_literals = {part: fold(part) for part in template.parts if isinstance(part, str)}
@@ -315,6 +319,8 @@ class _Search:
             if end < 0:
                 return None, position
             literals.append(self.text[position:end])
+            if self.template.ending:  # one literal of the template, of which the first character ends the slot
+                literals[-2:] = ["".join(literals[-2:])]
         wording = self._wording((self.text[start:body], *literals))
         return (wording, position) if wording else None
 
@@ -344,10 +350,11 @@ class _SlotReader:
     A run of the slot's symbols is measured once, however many candidates begin within it.
     """
 
-    def __init__(self, slot: Slot) -> None:
-        self.length = slot.length
+    def __init__(self, slot: Slot, following: str | Slot) -> None:
+        self.slot = slot
+        ending = re.escape(following[:1]) if slot.most and isinstance(following, str) else ""
         self.words = re.compile("|".join(map(re.escape, slot.words))) if slot.words else None
-        self._run = re.compile(f"[{re.escape(slot.fixed_alphabet)}]+" if slot.fixed_alphabet else r"[^\n]+")
+        self._run = re.compile(f"[{re.escape(slot.fixed_alphabet)}]+" if slot.fixed_alphabet else rf"[^\n{ending}]+")
         self._start = self._end = 0
 
     def end(self, text: str, position: int) -> int:
@@ -358,4 +365,7 @@ class _SlotReader:
         if not self._start <= position < self._end:
             run = self._run.match(text, position)
             self._start, self._end = (position, run.end()) if run else (position, position)
-        return position + self.length if self._end - position >= self.length else -1
+        length = self._end - position
+        if self.slot.most:
+            return self._end if self.slot.length <= length <= self.slot.most else -1
+        return position + self.slot.length if length >= self.slot.length else -1

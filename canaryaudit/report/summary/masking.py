@@ -110,14 +110,13 @@ class Masker:
 
 def _marks(template: Template, completion: str) -> str:
     """Return a mark for each character of a completion: ``_FIXED``, ``_FILLED`` or ``_CHOSEN``."""
+    fillings = iter(template.fillings(completion))
     marks = ""
     for part in template.body:
         if isinstance(part, str):
             marks += _FIXED * len(part)
-        elif part.kind == "choice":
-            marks += _CHOSEN * len(next(word for word in part.words if completion.startswith(word, len(marks))))
         else:
-            marks += _FILLED * part.length
+            marks += (_CHOSEN if part.kind == "choice" else _FILLED) * len(next(fillings))
     return marks
 
 
