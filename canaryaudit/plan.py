@@ -79,8 +79,8 @@ class InsertOptions(Options):
     column: str | None = None
     """Column that holds the text."""
     template: tuple[str, ...] | None = None
-    """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N} {choice:a|b};
-    repeatable."""
+    """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N}
+    {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
     """Total number of secrets to generate. [default: 6, or 0 with --secret, --locate or --detect]
 
