@@ -33,6 +33,8 @@ SEARCH_BUDGET = 50_000
 MOST_STEPS = 10_000
 """Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
+ALL_KINDS = ("email", "phone", "iban", "card", "ssn", "key")
+
 _WORDS = {
     "Input should be": "expected",
     "greater than or equal to": "at least",
@@ -118,9 +120,10 @@ class InsertOptions(ReadingSettings):
     """File (.txt, .md, .log, .csv, .tsv, .jsonl, .json, .parquet, .mbox, .eml; also .gz, .zst), folder, pattern such as
     'logs/*.log', - for standard input, corpus name under corpora/, or hub:ID[:split]."""
     template: tuple[str, ...] | None = None
-    """Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable."""
+    """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N}
+    {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
-    """Total number of secrets to generate. [default: 6, or 0 with --secret or --locate]
+    """Total number of secrets to generate. [default: 6, or 0 with --secret, --locate or --detect]
 
     Six are two per default repetition count.
     """
@@ -131,8 +134,23 @@ class InsertOptions(ReadingSettings):
     """
     secret: tuple[str, ...] = ()
     """Secret to insert; repeatable; masked in every output."""
+    extend_vocabulary: bool = False
+    """Add symbols of --secret that the corpus lacks to the vocabulary and to {any:N} slots."""
     locate: tuple[str, ...] = ()
     """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
+    match: Literal["loose", "exact"] = "loose"
+    """How to compare the words of --locate: loose (any case, white space, hyphens, quotation marks, Unicode form) or
+    exact."""
+    detect: tuple[str, ...] = ()
+    """Find personal data and credentials to audit in place: email, phone, iban, card, ssn, key, or all; masked in every
+    output."""
+    detect_regions: tuple[str, ...] = ("US",)
+    """Countries whose national telephone numbers --detect knows."""
+    max_detected: int = Field(default=20, ge=1, le=10_000)
+    """Most values found by --detect to audit, the most repeated first.
+
+    Each has a template of its own, and takes as long to measure as a template.
+    """
     controls: int = Field(default=32, ge=0, le=10_000)
     """Control secrets per template: drawn, but never inserted.
 
@@ -152,12 +170,17 @@ class InsertOptions(ReadingSettings):
     @property
     def num_canaries(self) -> int:
         """How many secrets to generate."""
-        return self.canaries if self.canaries is not None else (0 if self.secret or self.locate else 6)
+        return self.canaries if self.canaries is not None else (0 if self.secret or self.locate or self.detect else 6)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What to detect, with ``all`` spelled out."""
+        return ALL_KINDS if "all" in self.detect else self.detect
 
     @property
     def templates(self) -> tuple[str, ...]:
         """The templates of what is to be inserted."""
-        inserting = self.num_canaries or self.secret or not self.locate
+        inserting = self.num_canaries or self.secret or not (self.locate or self.detect)
         return self.template if self.template is not None else (DEFAULT_TEMPLATE,) if inserting else ()
 
 

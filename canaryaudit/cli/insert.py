@@ -1,5 +1,7 @@
 """The `insert` command: insert canaries into a corpus, or locate secrets in it."""
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +27,12 @@ Templates = Annotated[
 Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
 Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
+ExtendVocabulary = Annotated[bool, flags.option(InsertOptions, "extend_vocabulary", None, "--extend-vocabulary")]
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
+MatchName = Annotated[str, flags.option(InsertOptions, "match", "NAME")]
+Detect = Annotated[str | None, flags.option(InsertOptions, "detect", "KIND,KIND…", "--detect")]
+DetectRegions = Annotated[str, flags.option(InsertOptions, "detect_regions", "CODE,CODE…", "--detect-regions")]
+MaxDetected = Annotated[int, flags.option(InsertOptions, "max_detected", "N", "--max-detected")]
 Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
 WiderSpace = Annotated[str | None, flags.option(InsertOptions, "space", "NAME")]
 Columns = Annotated[list[str] | None, flags.option(InsertOptions, "column", "NAME", "--column", "--field")]
@@ -44,6 +51,7 @@ ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing r
 
 DEFAULTS = InsertOptions(corpus="")
 REPETITIONS = ",".join(map(str, DEFAULTS.repetitions))
+REGIONS = ",".join(DEFAULTS.detect_regions)
 
 
 def insert(
@@ -54,7 +62,12 @@ def insert(
     canaries: Canaries = None,
     repetitions: Repetitions = REPETITIONS,
     secret: Secrets = None,
+    extend_vocabulary: ExtendVocabulary = False,
     locate: Located = None,
+    match: MatchName = DEFAULTS.match,
+    detect: Detect = None,
+    detect_regions: DetectRegions = REGIONS,
+    max_detected: MaxDetected = DEFAULTS.max_detected,
     controls: Controls = DEFAULTS.controls,
     space: WiderSpace = None,
     column: Columns = None,
@@ -92,7 +105,12 @@ def insert(
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
+        extend_vocabulary=extend_vocabulary,
         locate=tuple(locate or ()),
+        match=match,
+        detect=_names(detect),
+        detect_regions=_names(detect_regions),
+        max_detected=max_detected,
         controls=controls,
         space=space,
         lowercase=lowercase,
@@ -124,6 +142,10 @@ def insert(
         show(Text(f"Next: canaryaudit unlearn {shell_quote(path)}"))
 
 
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name for name in re.split(r"[,\s]+", text or "") if name)
+
+
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
     """Return an insertion as a JSON document, without any secret.
 
@@ -152,9 +174,15 @@ def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: fl
             for space in made.spaces
         ],
         "canaries": [
-            canary.model_dump(mode="json", include={"id", "template", "repetitions", "origin", "places"})
+            canary.model_dump(mode="json", include={"id", "template", "repetitions", "origin", "kind", "places"})
+            | {
+                "other_wordings": [
+                    wording.model_dump(mode="json", include={"template", "places"}) for wording in canary.other_wordings
+                ]
+            }
             for canary in made.canary_set.inserted
         ],
+        "detected": [asdict(kind) for kind in made.detected],
         "controls": len(made.canary_set.controls),
         "warnings": list(made.warnings),
         "expected_training_seconds": expected_seconds,
