@@ -6,7 +6,7 @@ from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.records import main_result
 from canaryaudit.report import Summary, build_summary
-from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.verdicts import Verdict
