@@ -46,6 +46,8 @@ _WORDS = {
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
+CorpusFormat = Literal["text", "csv", "tsv", "json", "jsonl", "parquet", "mbox", "eml"]
+_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|"}
 Shards = Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
 T = TypeVar("T", bound=BaseModel)
 
@@ -69,13 +71,52 @@ class Options(BaseModel):
         return kind(**{name: getattr(self, name) for name in shared} | more)
 
 
-class InsertOptions(Options):
+class ReadingSettings(Options):
+    """How to read a corpus, where its files do not say it themselves.
+
+    Examples:
+        >>> ReadingSettings(column="messages[].content", role=("user",)).column
+        ('messages[].content',)
+    """
+
+    column: tuple[str, ...] = ()
+    """Column or field that holds the text: a name, a number from 1, or a path such as messages[].content; repeatable.
+    The texts of a row are one document."""
+    role: tuple[str, ...] = ()
+    """Roles whose messages are read, separated by commas. [default: all]"""
+    delimiter: str | None = None
+    """Character between the cells of a delimited file, or comma, semicolon, tab or bar. [default: detected]"""
+    escape: Literal["doubled", "backslash"] | None = None
+    """How quotation marks are written within quoted cells: doubled or backslash. [default: detected]"""
+    header: bool | None = None
+    """Whether the first row of a delimited file has the names of the columns. [default: detected]"""
+    encoding: str | None = None
+    """Encoding of the text. [default: UTF-8]"""
+    format: CorpusFormat | None = None
+    """Format: text, csv, tsv, json, jsonl, parquet, mbox or eml. [default: by the file's ending]"""
+
+    @field_validator("column", "role", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is None:
+            return None
+        delimiter = _DELIMITERS.get(delimiter.casefold(), delimiter)
+        if len(delimiter) != 1 or delimiter in '"\r\n\\':
+            raise UsageError(f"--delimiter {delimiter!r}: expected one character, or comma, semicolon, tab or bar")
+        return delimiter
+
+
+class InsertOptions(ReadingSettings):
     """What to insert, and where; the flags of ``canaryaudit insert``."""
 
     corpus: str
-    """Text file (.txt, .jsonl, .csv or .parquet), corpus name under corpora/, or hub:ID[:split]."""
-    column: str | None = None
-    """Column that holds the text."""
+    """File (.txt, .md, .log, .csv, .tsv, .jsonl, .json, .parquet, .mbox, .eml; also .gz, .zst), folder, pattern such as
+    'logs/*.log', - for standard input, corpus name under corpora/, or hub:ID[:split]."""
     template: tuple[str, ...] | None = None
     """Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
@@ -338,6 +379,8 @@ class Plan(Options):
 def default_run(corpus: str) -> Path:
     """Return the default run directory of a corpus: ``runs/notes`` for ``texts/notes.txt``."""
     name = corpus.removeprefix("hub:").split(":")[0] if corpus.startswith("hub:") else corpus
+    if name == "-":
+        return DEFAULT_RUNS / "stdin"
     return DEFAULT_RUNS / (re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "audit")
 
 

@@ -28,7 +28,13 @@ Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEX
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
 Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
 WiderSpace = Annotated[str | None, flags.option(InsertOptions, "space", "NAME")]
-Column = Annotated[str | None, flags.option(InsertOptions, "column", "NAME")]
+Columns = Annotated[list[str] | None, flags.option(InsertOptions, "column", "NAME", "--column", "--field")]
+Roles = Annotated[str | None, flags.option(InsertOptions, "role", "NAME,NAME…")]
+Delimiter = Annotated[str | None, flags.option(InsertOptions, "delimiter", "CHAR")]
+Escape = Annotated[str | None, flags.option(InsertOptions, "escape", "NAME")]
+Header = Annotated[bool | None, flags.option(InsertOptions, "header", None, "--header/--no-header")]
+Encoding = Annotated[str | None, flags.option(InsertOptions, "encoding", "NAME")]
+Format = Annotated[str | None, flags.option(InsertOptions, "format", "NAME", "--format")]
 Lowercase = Annotated[bool, flags.option(InsertOptions, "lowercase", None, "--lowercase")]
 SkipChars = Annotated[int, flags.option(InsertOptions, "skip_chars", "N")]
 Holdout = Annotated[float, flags.option(InsertOptions, "holdout", "SHARE")]
@@ -51,7 +57,13 @@ def insert(
     locate: Located = None,
     controls: Controls = DEFAULTS.controls,
     space: WiderSpace = None,
-    column: Column = None,
+    column: Columns = None,
+    role: Roles = None,
+    delimiter: Delimiter = None,
+    escape: Escape = None,
+    header: Header = None,
+    encoding: Encoding = None,
+    format_: Format = None,
     lowercase: Lowercase = False,
     skip_chars: SkipChars = DEFAULTS.skip_chars,
     holdout: Holdout = DEFAULTS.holdout,
@@ -69,7 +81,13 @@ def insert(
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
-        column=column,
+        column=tuple(column or ()),
+        role=flags.words(role) if role else (),
+        delimiter=delimiter,
+        escape=escape,
+        header=header,
+        encoding=encoding,
+        format=format_,
         template=tuple(template) if template else None,
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
@@ -86,16 +104,16 @@ def insert(
     expected = None
     with progress_reporter(quiet, verbose) as progress:
         if dry_run:
-            made, _ = plan_run(options)
+            made, _ = plan_run(options, progress)
             progress.info("Timing a few training steps to estimate the training time.")
             from canaryaudit.pipeline.train import training_seconds
 
             expected = training_seconds(made, TrainOptions())
-        elif plan := None if force else find_run(path, options):
+        elif plan := None if force else find_run(path, options, progress):
             made = plan
             progress.info(f"{path} already exists, made from this text with these options: nothing was written.")
         else:
-            _, made = make_run(path, options, command_line(context), replace=force)
+            _, made = make_run(path, options, command_line(context), progress, replace=force)
         for warning in made.warnings:
             progress.warn(warning)
     if as_json:

@@ -473,3 +473,9 @@ class Summary(Part):
     def retrained_method(self) -> MethodSummary | None:
         """The retrained model that the unlearning shown is compared with."""
         return next((method for method in self.methods if method.name == self.retrained), None)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; masked secrets stay masked."""
+        from canaryaudit.report.formats.notebook import render_notebook  # It is made of this module's types.
+
+        return render_notebook(self)

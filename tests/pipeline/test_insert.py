@@ -109,3 +109,13 @@ def test_a_secret_is_masked_as_a_warning_quotes_it() -> None:
     assert mask_arguments((f"template {template!r}: no canary",), canary_set) == (
         "template 'say ••• or {any:4}': no canary",
     )
+
+
+def test_a_python_object_is_audited_under_the_name_that_is_given() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"n": range(90), "note": [f"note {number}" for number in range(89)] + [None]})
+    options = InsertOptions(corpus="notes", column="note", canaries=1, repetitions=(1,))
+    made, facts = plan_run(options, data=frame)
+    assert (facts.name, facts.documents) == ("notes", 89)
+    assert facts.reading == ("DataFrame: text from column note (of n, note)",)
+    assert any("skipped 1 of 90 rows" in warning for warning in made.warnings)
