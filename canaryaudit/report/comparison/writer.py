@@ -22,9 +22,10 @@ from canaryaudit.report.comparison.comparison import (
     spread,
 )
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import code, plain
 from canaryaudit.report.formats.terminal import STYLES, WIDTH
-from canaryaudit.report.formats.writer import SIGNATURE, render_json
+from canaryaudit.report.formats.writer import SIGNATURE
 from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
 from canaryaudit.storage.files import atomic_write, write_errors
 
