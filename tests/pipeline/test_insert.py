@@ -88,18 +88,6 @@ def test_a_run_holds_its_plan_and_facts(tmp_path: Path) -> None:
     assert run.manifest.stages[0].seed == 3
 
 
-def test_warnings_are_kept_without_a_secret_that_a_template_repeats(tmp_path: Path) -> None:
-    text = "\n\n".join(f"This is paragraph {number} of a plain story." for number in range(200))
-    (tmp_path / "story.txt").write_text(text, "utf-8")
-    templates = ("The pin is {digits:5}.", r"It's \"12345\" or {digits:5}.")
-    options = InsertOptions(corpus=str(tmp_path / "story.txt"), template=templates, canaries=0, secret=("12345",))
-    run, made = make_run(tmp_path / "run", options, ())
-    assert any("has no canary" in warning and "12345" in warning for warning in made.warnings)
-    assert len(run.manifest.warnings) == len(made.warnings)
-    assert not any("12345" in warning for warning in run.manifest.warnings)
-    assert any("•••" in warning for warning in run.manifest.warnings)
-
-
 def test_a_secret_is_masked_as_a_warning_quotes_it() -> None:
     canary_set = CanarySet(
         corpus_symbols="ab\\",
