@@ -67,10 +67,14 @@ def character_bits_after(
     tensors = {"completions": torch.from_numpy(completions), **packed_state(starts)}
     found: list[Arrays] = []
     firsts = range(0, count, _CHUNK)
-    for own in processes.map_tasks("prompts", tensors, {}, _bits_of(model, starts, completions), firsts):
-        found.append(own)
+
+    def tell(share: float) -> None:
         if tick:
-            tick(min(len(found) * _CHUNK, count), count)
+            tick(round(1000 * min(1.0, (len(found) + share) * _CHUNK / count)), 1000)
+
+    for own in processes.map_tasks("prompts", tensors, {}, _bits_of(model, starts, completions, tell), firsts):
+        found.append(own)
+        tell(0.0)
     return np.concatenate([own["bits"] for own in found]), np.concatenate([own["likeliest"] for own in found])
 
 
@@ -81,10 +85,14 @@ def prompt_worker(task: Task, models: ScoringModels, processes: ProcessGroup) ->
     processes.run_tasks(_bits_of(model, starts, task.tensors["completions"].numpy()), task.facts["indices"])
 
 
-def _bits_of(model: LanguageModel, starts: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
+def _bits_of(
+    model: LanguageModel, starts: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
+) -> Callable[[int], Arrays]:
     def piece(first: int) -> Arrays:
         rows = torch.arange(first, min(first + _CHUNK, len(starts.log2_probs)), device=model.device)
-        bits, likeliest = _score_sorted(model, starts.rows(rows), completions)
+        share = len(rows) / _CHUNK
+        within = None if tell is None else lambda done, total: tell(share * done / total)
+        bits, likeliest = _score_sorted(model, starts.rows(rows), completions, within)
         return {"bits": bits, "likeliest": likeliest}
 
     return piece

@@ -135,10 +135,14 @@ def score_log_perplexity(
     found = [np.empty(0)]  # for no completions at all
     tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
     firsts = range(0, len(unique), _CHUNK)
-    for own in processes.map_tasks("costs", tensors, {}, _costs_of(model, start, unique), firsts):
-        found.append(own["bits"])
+
+    def tell(share: float) -> None:
         if tick:
-            tick(min((len(found) - 1) * _CHUNK, len(unique)), len(unique))
+            tick(round(min((len(found) - 1 + share) * _CHUNK, len(unique))), len(unique))
+
+    for own in processes.map_tasks("costs", tensors, {}, _costs_of(model, start, unique, tell), firsts):
+        found.append(own["bits"])
+        tell(0.0)
     return np.concatenate(found)[inverse.reshape(-1)]
 
 
@@ -149,8 +153,16 @@ def score_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) ->
     processes.run_tasks(_costs_of(model, start, task.tensors["completions"].numpy()), task.facts["indices"])
 
 
-def _costs_of(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
-    return lambda first: {"bits": score_sorted(model, start, completions[first : first + _CHUNK])}
+def _costs_of(
+    model: LanguageModel, start: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
+) -> Callable[[int], Arrays]:
+    def piece(first: int) -> Arrays:
+        own = completions[first : first + _CHUNK]
+        share = len(own) / _CHUNK
+        within = None if tell is None else lambda done, total: tell(share * done / total)
+        return {"bits": score_sorted(model, start, own, within)}
+
+    return piece
 
 
 def packed_state(state: PrefixState) -> dict[str, Tensor]:

@@ -286,6 +286,22 @@ class MeasurementCost(Record):
     characters_scored: int
 
 
+class TemplateEffort(Record):
+    """How much was done for one template within the time limit."""
+
+    template: str
+    num_references: int
+    """Uniform draws from its space."""
+    search_budget: int
+    """Maximum number of prefixes that the search may expand; 0 if all members were scored."""
+    max_draws: int
+    """Maximum number of importance draws; 0 if all members were scored."""
+    num_prompts: int
+    """Prompts of the probes; 0 without probes."""
+    probe_references: int
+    """References of the probes."""
+
+
 class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
@@ -303,6 +319,10 @@ class Measurement(Record):
     """Half-width of the interval at which importance sampling stops."""
     max_draws: int
     """Maximum number of importance draws per template."""
+    time_limit: float
+    """Nominal seconds on two cores, from which the efforts follow; 0 without a limit."""
+    efforts: Many[TemplateEffort]
+    """What was done for each template; less than asked for where the time limit says so."""
     canaries: Many[CanaryMeasurement]
     references: Many[ReferenceDistribution]
     calibration: Calibration | None
