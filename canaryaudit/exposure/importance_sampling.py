@@ -171,7 +171,8 @@ def _tempered(log2_probs: np.ndarray, log2_shares: np.ndarray, temperature: floa
     mixed += (1 - inverse) * log2_shares
     mixed -= mixed.max(1, keepdims=True)
     mixed *= np.float32(math.log(2))
-    return np.exp(mixed, out=mixed)
+    np.exp(mixed, out=mixed)
+    return mixed
 
 
 @dataclass(frozen=True)
