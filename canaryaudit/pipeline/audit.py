@@ -134,8 +134,7 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     record = run.unlearning(name)
     if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan, "
-            f"or delete {run.weights_path(ModelId(name)).parent}"
+            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan"
         )
     pipeline.progress.info(f"{name!r} was already unlearned.")
     _measure(pipeline, ModelId(name), measure_options)
@@ -146,5 +145,5 @@ def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts)
     if part := differing_part(run, made, facts):
         raise RunDirectoryError(
             f"{run.path} differs from the plan in its {part}: choose another run directory in the plan (run = "
-            f'"runs/NAME"), or delete {run.path} to start over'
+            '"runs/NAME")'
         )

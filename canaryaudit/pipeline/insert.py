@@ -63,6 +63,11 @@ def make_run(
         replace: Delete the run that the directory already holds.
     """
     RunDirectory(path).check_can_create(replace=replace)
+    corpus = Path(options.corpus)
+    if replace and corpus.is_file() and corpus.resolve().is_relative_to(path.resolve()):
+        raise RunDirectoryError(
+            f"the corpus {corpus} is in the run to be replaced: copy it elsewhere, or choose another directory"
+        )
     started, clock = environment.utc_now(), time.perf_counter()
     made, facts = plan_run(options)
     stage = StageRun(

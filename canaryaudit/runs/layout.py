@@ -12,7 +12,12 @@ SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
 """Directory of the texts' ids, one file per text."""
-
+INSERTED = (CORPUS, HELDOUT, CANARIES)
+"""The files of an insertion, besides the manifest."""
+DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE)
+"""What is made from an insertion."""
+REPLACED = "replaced.json"
+"""In the staging directory, the manifest of the run that is being replaced."""
 
 MAX_NAME = 100
 """Maximum characters of an unlearning's name."""

@@ -115,6 +115,7 @@ def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> N
     ("output", "expected"),
     [
         (".", "holds other files (sea.txt): choose an empty or a new directory"),
+        ("/", "holds other files ("),
         ("sea.txt", "is a file: choose another directory"),
         ("sea.txt/RUN", "part of the path is a file; choose another directory"),
         ("x" * 300, "the name is too long"),
@@ -122,6 +123,14 @@ def test_a_secret_that_stands_in_the_corpus_is_refused_without_being_told() -> N
 )
 def test_a_run_directory_that_cannot_be_one(output: str, expected: str) -> None:
     refuse(1, expected, "insert", "sea.txt", "-o", output, *INSERT)
+
+
+def test_an_insertion_never_overwrites_its_own_input(make_run: MakeRun) -> None:
+    Path("sea.txt").rename("corpus.txt")
+    for force in ((), ("--force",)):
+        refuse(1, "holds other files (corpus.txt): choose", "insert", "corpus.txt", "-o", ".", *INSERT, *force)
+    run = make_run("trained")
+    refuse(1, "is in the run to be replaced: copy", "insert", run / "corpus.txt", "-o", run, *INSERT, "--force")
 
 
 @pytest.mark.parametrize(
@@ -199,26 +208,18 @@ UNLEARNED = "unlearned/second-order"
 
 @pytest.mark.parametrize("damage", [*DAMAGES, newer], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize(
-    ("name", "command", "repair"),
+    ("name", "command"),
     [
-        ("manifest.json", "train", "insert CORPUS -o RUN"),
-        ("manifest.json", "unlearn", "insert CORPUS -o RUN"),
-        ("manifest.json", "report", "insert CORPUS -o RUN"),
-        ("canaries.json", "measure", "insert CORPUS -o RUN"),
-        ("canaries.json", "unlearn", "insert CORPUS -o RUN"),
-        ("canaries.json", "report", "insert CORPUS -o RUN"),
-        ("model.json", "train", "canaryaudit verify RUN"),
-        ("model.json", "measure", "canaryaudit verify RUN"),
-        ("model.json", "report", "canaryaudit verify RUN"),
-        ("measurements/before.json", "report", "canaryaudit measure RUN --model before"),
-        ("measurements/after-second-order.json", "report", "canaryaudit measure RUN --model after-second-order"),
-        (f"{UNLEARNED}/unlearning.json", "unlearn", "canaryaudit verify RUN"),
-        (f"{UNLEARNED}/unlearning.json", "report", "canaryaudit verify RUN"),
+        *(("manifest.json", command) for command in ("train", "unlearn", "report")),
+        *(("canaries.json", command) for command in ("measure", "unlearn", "report")),
+        *(("model.json", command) for command in ("train", "measure", "report")),
+        ("measurements/before.json", "report"),
+        ("measurements/after-second-order.json", "report"),
+        *((f"{UNLEARNED}/unlearning.json", command) for command in ("unlearn", "report")),
     ],
 )
-def test_a_damaged_record(
-    make_run: MakeRun, name: str, command: str, repair: str, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_record(make_run: MakeRun, name: str, command: str, damage: Callable[[bytes], bytes]) -> None:
+    """Only ``verify`` decides on repairs: a command's own advice would not know what else is to be kept."""
     run = make_run("unlearned")
     path = run / name
     path.write_bytes(damage(path.read_bytes()))
@@ -226,7 +227,7 @@ def test_a_damaged_record(
         refuse(1, "was written by a newer canaryaudit (schema 2, this one reads up to 1): upgrade", command, run)
     else:
         refuse(1, f"{path} is damaged", command, run)
-        assert repair in canaryaudit(command, run).complaint
+        assert canaryaudit(command, run).complaint.endswith(": see the repair command with: canaryaudit verify RUN")
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, bit_flipped], ids=lambda damage: damage.__name__)

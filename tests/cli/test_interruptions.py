@@ -335,7 +335,7 @@ def test_a_directory_that_cannot_be_written(make_run: MakeRun) -> None:
         f"{CANARYAUDIT} measure RUN; echo $?; {CANARYAUDIT} insert sea.txt -o RUN/new; echo $?"
     )
     assert result.err.splitlines() == [
-        "canaryaudit: cannot write RUN/.lock: the file system is read-only; choose another directory",
+        "canaryaudit: RUN is read-only: make it writable, or work on a copy: cp -r RUN RUN.copy",
         "canaryaudit: cannot write RUN/new: the file system is read-only; choose another directory",
     ]
     assert result.out.split() == ["1", "1"]
