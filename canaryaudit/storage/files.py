@@ -103,6 +103,8 @@ def atomic_files(directory: Path, contents: Mapping[str, bytes], mode: int = PRI
         except BaseException:  # A signal between two renames must not leave files of two reports.
             _rename_all(waiting)
             raise
+        with write_errors(directory):
+            _sync(directory)
     finally:
         for temporary in waiting.values():
             temporary.unlink(missing_ok=True)
@@ -111,8 +113,12 @@ def atomic_files(directory: Path, contents: Mapping[str, bytes], mode: int = PRI
 def _rename_all(waiting: dict[Path, Path]) -> None:
     for path in [*waiting]:
         with write_errors(path):
-            waiting[path].replace(path)
+            _rename(waiting[path], path)
         del waiting[path]
+
+
+def _rename(path: Path, to: Path) -> None:
+    path.replace(to)
 
 
 def _temporary(path: Path) -> Path:

@@ -332,13 +332,19 @@ def test_a_directory_that_cannot_be_written(make_run: MakeRun) -> None:
     make_run("unlearned")
     result = in_namespace(
         "mount --bind RUN RUN; mount -o remount,ro,bind RUN; "
-        f"{CANARYAUDIT} measure RUN; echo $?; {CANARYAUDIT} insert sea.txt -o RUN/new; echo $?"
+        f"{CANARYAUDIT} measure RUN; echo $?; {CANARYAUDIT} insert sea.txt -o RUN/new; echo $?; "
+        f"{CANARYAUDIT} report RUN -q --format json -o page > /dev/null; echo $?; rm -r page; mkdir page; "
+        "mount -t tmpfs -o size=16k none page; "
+        f"{CANARYAUDIT} report RUN -q -o page; echo $?; ls -A page"
     )
     assert result.err.splitlines() == [
         "canaryaudit: RUN is read-only: make it writable, or work on a copy: cp -r RUN RUN.copy",
         "canaryaudit: cannot write RUN/new: the file system is read-only; choose another directory",
+        "canaryaudit: cannot write page/report.html: no space left on the disk; free some space and rerun the command",
     ]
-    assert result.out.split() == ["1", "1"]
+    assert result.out.split() == ["1", "1", "0", "1"], (
+        "a read-only run can be reported elsewhere; half a report is none"
+    )
 
 
 def test_an_output_on_a_full_disk(make_run: MakeRun) -> None:
