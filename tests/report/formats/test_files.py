@@ -29,7 +29,7 @@ def test_the_formats_of_an_earlier_report_are_written_again_and_agree(tmp_path):
 
 
 def test_secrets_are_revealed_only_in_the_formats_asked_for_and_only_to_the_owner(tmp_path):
-    write_report(make.before_after(), tmp_path, ["json", "junit", "model-card"])
+    write_report(make.before_after(), tmp_path, ["json", "junit"])
     assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} != {0}, "to be shared"
     revealing = make.before_after().model_copy(update={"reveal_secrets": True})
     write_report(revealing, tmp_path, ["json"])
@@ -58,7 +58,7 @@ def test_a_users_own_file_is_not_overwritten_by_a_report(tmp_path, name, spoil):
 @pytest.mark.parametrize("function", ["_sync", "_rename"])
 def test_a_report_is_written_wholly_or_not_at_all(tmp_path, monkeypatch, function, event):
     """A full disk left the new page beside the old JSON."""
-    write_report(make.before_after(run_name="earlier-xq"), tmp_path, ["json", "junit", "model-card"])
+    write_report(make.before_after(run_name="earlier-xq"), tmp_path, ["json", "junit"])
     names = sorted(file.name for file in tmp_path.iterdir())
     count, original = 0, getattr(files, function)
 
@@ -71,7 +71,7 @@ def test_a_report_is_written_wholly_or_not_at_all(tmp_path, monkeypatch, functio
 
     monkeypatch.setattr(files, function, eventful)
     with pytest.raises((RunDirectoryError, Interrupted)):
-        write_report(make.before_after(run_name="later-xq"), tmp_path, ["json", "junit", "model-card"])
+        write_report(make.before_after(run_name="later-xq"), tmp_path, ["json", "junit"])
     assert sorted(file.name for file in tmp_path.iterdir()) == names
     texts = [file.read_text("utf-8") for file in tmp_path.iterdir()]
     assert {"earlier-xq" in text for text in texts} == {function == "_sync"}
