@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
+from canaryaudit.formatting import plain_fault
 from canaryaudit.records import (
     TRAINED_MODEL,
     EstimatorName,
@@ -33,19 +34,10 @@ SEARCH_BUDGET = 50_000
 MOST_STEPS = 10_000
 """Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
-_WORDS = {
-    "Input should be": "expected",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "more than",
-    "a valid tuple": "a list",
-    "a valid ": "a ",
-}
-"""Plain words for Pydantic's."""
-
-
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
+SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
+"""What every generator takes."""
 Shards = Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
 T = TypeVar("T", bound=BaseModel)
 
@@ -56,7 +48,9 @@ class Options(BaseModel):
     The first paragraph of a field's docstring is the help of its flag; a second one says why the default is what it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
+    )
 
     def configure(self, kind: type[T], **more: object) -> T:
         """Return a configuration that takes over what it has in common with these options.
@@ -105,7 +99,7 @@ class InsertOptions(Options):
     """Characters to skip at the start of the corpus."""
     holdout: float = 0.05
     """Share of the text to hold out for evaluation."""
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
     @property
@@ -130,7 +124,7 @@ class TrainingSettings(Options):
 
     Characters of secrets do not count; an epoch is always finished.
     """
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
 
@@ -169,7 +163,7 @@ class MeasurementSettings(Options):
     """
     prompts: tuple[str, ...] = Field(default=(), alias="prompt")
     """Also ask after this text; repeatable."""
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
 
@@ -212,7 +206,7 @@ class ReplacementSettings(Options):
     length), or delete (the whole sentence; first-order only)."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     """Largest allowed accuracy drop on training text outside the secrets."""
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
     # Refused at once, not after training.
@@ -271,7 +265,7 @@ class RelearningSettings(Options):
 
     The default is the usual choice of an attacker who does not know the model.
     """
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
     @field_validator("steps")
@@ -362,11 +356,7 @@ def read_plan(path: Path) -> Plan:
 def describe(error: ValidationError) -> tuple[str, str]:
     """Return the field and the description of the first validation error, never with a secret's text."""
     first = error.errors(include_url=False)[0]
-    fault = first["msg"]
-    for pydantic_words, plain_words in _WORDS.items():
-        fault = fault.replace(pydantic_words, plain_words)
-    if first["type"] == "extra_forbidden":
-        fault = "unknown key"
-    elif first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
+    fault = plain_fault(first["msg"])
+    if first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
         fault += f", got {first['input']!r}"
     return ".".join(map(str, first["loc"])), fault

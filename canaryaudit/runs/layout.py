@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from canaryaudit.errors import RunDirectoryError
+from canaryaudit.errors import InvalidName
 
 MANIFEST, CORPUS, HELDOUT, CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 WEIGHTS, MODEL, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
@@ -38,10 +38,10 @@ def check_name(name: str) -> str:
     """Return ``name`` if it is a valid name of an unlearning.
 
     Raises:
-        RunDirectoryError: It is not a valid file name, or leads out of the run directory.
+        InvalidName: It is not a valid file name, or leads out of the run directory.
     """
     if not is_name(name):
-        raise RunDirectoryError(
+        raise InvalidName(
             f"invalid name {name!r}: expected a-z, 0-9, '.', '_' and '-', starting with a letter or digit, at most "
             f"{MAX_NAME} characters; choose another --name"
         )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from canaryaudit.errors import Damaged, NewerVersion, RunDirectoryError, one_line
+from canaryaudit.formatting import plain_fault
 from canaryaudit.records import SCHEMA_VERSION
 from canaryaudit.storage.files import open_plain, read_errors
 
@@ -81,7 +82,7 @@ def validated(data: bytes, kind: type[R], newest: int | None = None) -> R:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "document"
-        raise ValueError(f"{one_line(ValueError(field))}: {one_line(ValueError(first['msg']))}") from None
+        raise ValueError(f"{one_line(ValueError(field))}: {one_line(ValueError(plain_fault(first['msg'])))}") from None
     except ValueError as error:
         raise ValueError(f"not a JSON record: {one_line(error)}") from None
 
