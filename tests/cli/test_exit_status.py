@@ -10,6 +10,7 @@ import typer
 from canaryaudit.cli import exit_status as outcome
 from canaryaudit.cli.exit_status import outcome_of
 from canaryaudit.errors import CorpusError, Inconclusive, Interrupted, UsageError
+from canaryaudit.progress import check_signals, forget_signals
 
 
 def failing(error: BaseException) -> tuple[int, str]:
@@ -80,6 +81,11 @@ def test_signals_unwind_the_command_but_for_those_that_are_ignored() -> None:
         with pytest.raises(Interrupted) as raised:
             os.kill(os.getpid(), signal.SIGTERM)
         assert raised.value.number == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            check_signals()
+        assert outcome_of(lambda: None) == (0, "")
+        check_signals()  # Only the command that it came to is ended.
     finally:
+        forget_signals()
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)

@@ -254,8 +254,8 @@ def test_a_real_interrupt_of_a_real_training(workplace: Path) -> None:
     assert result.status == 130
     assert "Traceback" not in result.err
     assert re.fullmatch(
-        r"canaryaudit: interrupted; (finished work is kept|\d+ steps? of the training (since the last|before its first) "
-        r"checkpoint will be repeated), rerun the command to resume",
+        r"canaryaudit: interrupted; (finished work is kept|\d+ steps? of the training "
+        r"(since the last|before its first) checkpoint will be repeated), rerun the command to resume",
         result.err.splitlines()[-1],
     )
     assert leftovers() == []
