@@ -24,6 +24,8 @@ BLOCK_BYTES = 2**20
 """Bytes of a text file read at once."""
 _ROWS = 1_000
 """Rows read at once: reading single rows takes ten times as long."""
+_BATCH_BYTES = 2**24
+"""Fewer rows are read at once where they are longer than this together."""
 
 Document = Iterable[str]
 """A document's text, in pieces."""
@@ -145,9 +147,16 @@ def _read_known(card: CorpusCard) -> Iterator[Document]:
 
 
 def _read_rows_of_file(path: Path, builder: str, column: str | None) -> Iterator[Document]:
-    if builder != "parquet":
-        for _ in _read_text(path):  # The builders' messages for a wrong encoding do not give its position.
-            pass
+    if builder == "parquet":
+        try:
+            yield from _read_parquet(path, column)
+        except CorpusError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Arrow raises any exception
+            raise _invalid(path, error) from None
+        return
+    for _ in _read_text(path):  # The builders' messages for a wrong encoding do not give its position.
+        pass
     options = {"keep_default_na": False} if builder == "csv" else {}  # else pandas reads the word NA as null
     with tempfile.TemporaryDirectory() as scratch:
         # The builders expand wildcards in paths: a link with a plain name lets them open a file such as [1].csv.
@@ -160,9 +169,49 @@ def _read_rows_of_file(path: Path, builder: str, column: str | None) -> Iterator
         except CorpusError:
             raise
         except Exception as error:  # noqa: BLE001 - the readers of five libraries raise any exception
-            raise CorpusError(
-                f"{path} is not valid {path.suffix[1:].lower()} ({one_line(error)}): correct the file"
-            ) from None
+            raise _invalid(path, error) from None
+
+
+def _invalid(path: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"{path} is not valid {path.suffix[1:].lower()} ({one_line(error)}): correct the file")
+
+
+def _read_parquet(path: Path, column: str | None) -> Iterator[Document]:
+    """Yield the rows of a Parquet file one by one.
+
+    A file of some kilobytes can hold gigabytes: one long text in thousands of rows. Its distinct texts are kept once,
+    as in the file, and its pages are read one at a time.
+    """
+    from pyarrow import parquet, types  # Takes a tenth of a second, so only when needed.
+
+    with path.open("rb") as source:
+        schema = parquet.read_schema(source)
+        source.seek(0)
+        strings = [own.name for own in schema if types.is_string(own.type) or types.is_large_string(own.type)]
+        if not schema.names:
+            raise CorpusError(f"{path.name} is empty: expected rows of text, got none")
+        column = _text_column({name: "" if name in strings else None for name in schema.names}, path.name, column)
+        file = parquet.ParquetFile(source, read_dictionary=[column], pre_buffer=False, buffer_size=BLOCK_BYTES)
+        number = 0
+        for index in range(file.num_row_groups):
+            group = file.metadata.row_group(index)
+            average = group.total_byte_size // max(1, group.num_rows)
+            rows = min(_ROWS, max(1, _BATCH_BYTES // max(1, average)))
+            for batch in file.iter_batches(rows, row_groups=[index], columns=[column]):
+                for value in batch.column(0):
+                    number += 1
+                    yield _row(value.as_py(), number, path.name, column)
+        if not number:
+            raise CorpusError(f"{path.name} is empty: expected rows of text, got none")
+
+
+def _row(value: object, number: int, name: str, column: str | None) -> Document:
+    if not isinstance(value, str):
+        kind = "nothing (null)" if value is None else f"a value of type {type(value).__name__}"
+        raise CorpusError(
+            f"row {number} of {name} holds {kind} in column {column!r}: expected text; fix or remove the row"
+        )
+    return (_normal_line_breaks(value),)
 
 
 def _read_hub(name: str, column: str | None) -> Iterator[Document]:
@@ -217,12 +266,7 @@ def _texts(rows: Any, name: str, column: str | None) -> Iterator[Document]:
             column = _text_column({key: values[0] for key, values in batch.items()}, name, column)
         for value in batch.get(column or "", [None] * len(next(iter(batch.values())))):
             number += 1
-            if not isinstance(value, str):
-                kind = "nothing (null)" if value is None else f"a value of type {type(value).__name__}"
-                raise CorpusError(
-                    f"row {number} of {name} holds {kind} in column {column!r}: expected text; fix or remove the row"
-                )
-            yield (_normal_line_breaks(value),)
+            yield _row(value, number, name, column)
     if not number:
         raise CorpusError(f"{name} is empty: expected rows of text, got none")
 
