@@ -28,6 +28,14 @@ Number = Annotated[float, BeforeValidator(_readable)]
 """A number that is never missing."""
 
 
+def _thousandths(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) and math.isfinite(value) else _readable(value)
+
+
+Thousandths = Annotated[float | None, BeforeValidator(_thousandths)]
+"""A figure that occurs so often that more digits would only make the files large."""
+
+
 class Part(BaseModel):
     """Base of all parts: immutable, without unknown fields, and with numbers that JSON can represent."""
 
@@ -105,7 +113,7 @@ class ProbeFigure(Part):
     family: ProbeFamily
     prompt: str
     known: int
-    bits: Figure
+    bits: Thousandths
     greedy: bool
     """Whether the greedy completion is the rest of the secret."""
 
@@ -165,8 +173,12 @@ class CanarySummary(Part):
     space_bits: Figure
     targeted: bool
     """Whether the unlearning shown was to remove it; false without unlearning."""
+    places: tuple[int, ...] = ()
+    """Character offsets in the run's corpus.txt; empty if the secret is hidden."""
     before: CanaryState
     after: CanaryState | None
+    retrained: CanaryState | None = None
+    """The same canary in the model retrained without the secrets; None if there is none, or it is the one shown."""
 
     @property
     def last(self) -> CanaryState:
@@ -349,6 +361,18 @@ class MethodSummary(Part):
         return next((line.shown_change for line in self.fidelity if line.key == key), None)
 
 
+class EpochFigures(Part):
+    """The model's quality after one epoch of its training."""
+
+    epoch: int
+    loss_bits: Figure
+    """Loss on training text, in bits per character."""
+    heldout_loss_bits: Figure
+    """None if no text was held out."""
+    accuracy: Figure
+    """Accuracy on training text outside the secrets."""
+
+
 class Fact(Part):
     """A named fact as text."""
 
@@ -431,6 +455,10 @@ class Summary(Part):
     calibration_after: CalibrationFigures | None
     methods: tuple[MethodSummary, ...]
     """In order of execution."""
+    retrained: str | None = None
+    """Name of the retrained model that the unlearning shown is compared with; None if there is none."""
+    training: tuple[EpochFigures, ...] = ()
+    """The training of the audited model; empty for a model that was trained elsewhere."""
     gate: Gate | None
     limits: tuple[str, ...]
     """Limitations of this report."""
@@ -440,3 +468,14 @@ class Summary(Part):
     def method(self) -> MethodSummary | None:
         """The unlearning that the report shows as "after"."""
         return next((method for method in self.methods if method.shown), None)
+
+    @property
+    def retrained_method(self) -> MethodSummary | None:
+        """The retrained model that the unlearning shown is compared with."""
+        return next((method for method in self.methods if method.name == self.retrained), None)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; masked secrets stay masked."""
+        from canaryaudit.report.formats.notebook import render_notebook  # It is made of this module's types.
+
+        return render_notebook(self)

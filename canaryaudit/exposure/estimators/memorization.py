@@ -149,6 +149,7 @@ def memorization_curve(
 
 def holm(pvalues: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979)."""
+    read_bits(pvalues, "pvalues")
     corrected, largest = [0.0] * len(pvalues), 0.0
     for rank, index in enumerate(np.argsort(pvalues, kind="stable").tolist()):
         largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
@@ -181,6 +182,7 @@ def mean_interval(low: np.ndarray, high: np.ndarray, space_bits: np.ndarray) -> 
         high: Upper ends, shape (n,).
         space_bits: The largest exposure that each can have, shape (n,).
     """
+    low, high, space_bits = read_bits(low, "low"), read_bits(high, "high"), read_bits(space_bits, "space_bits")
     if len(low) == 1:
         return float(low[0]), float(high[0])
     return _least_mean(low), float(np.mean(space_bits)) - _least_mean(np.asarray(space_bits) - high)

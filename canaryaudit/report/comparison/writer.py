@@ -23,9 +23,9 @@ from canaryaudit.report.comparison.comparison import (
 )
 from canaryaudit.report.formats.files import earlier_formats, write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import code, plain
 from canaryaudit.report.formats.terminal import STYLES, WIDTH
-from canaryaudit.report.formats.writer import render_json
 from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
 
 MAIN_FILES: dict[ReportFormat, str] = {"html": "comparison.html", "md": "comparison.md", "json": "comparison.json"}
