@@ -35,18 +35,6 @@ MOST_STEPS = 10_000
 """Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
 ALL_KINDS = ("email", "phone", "iban", "card", "ssn", "key")
-
-_WORDS = {
-    "Input should be": "expected",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "more than",
-    "a valid tuple": "a list",
-    "a valid ": "a ",
-}
-"""Plain words for Pydantic's."""
-
-
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]

@@ -180,7 +180,7 @@ def test_hostile_text_harms_neither_terminal_nor_html_nor_markdown() -> None:
         ("train", "\x1b[31m\n\u202e"),
     ]
     results = [canaryaudit(*arguments) for arguments in commands]
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 2, 1, 1, 2, 1]
     for result in results:
         text = result.out + result.err
         assert not set(text) & set("\x1b\x07\r\u202e\u2066\u200b\x9b")
