@@ -116,7 +116,7 @@ class InsertOptions(ReadingSettings):
     """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N}
     {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
-    """Total number of secrets to generate. [default: 6, or 0 with --secret, --locate or --detect]
+    """Total number of secrets to generate. [default: 6, or 0 with secrets, --locate or --detect]
 
     Six are two per default repetition count.
     """
@@ -126,7 +126,13 @@ class InsertOptions(ReadingSettings):
     Memorization usually begins within the default's range.
     """
     secret: tuple[str, ...] = ()
-    """Secret to insert; repeatable; masked in every output."""
+    """Secret to insert; repeatable; masked in every output.
+
+    Other users of the machine can read a command line: prefer a file or the environment for real secrets.
+    """
+    secret_file: str | None = None
+    """File with one secret per line, or - for standard input; so are those in the environment variable
+    CANARYAUDIT_SECRETS."""
     extend_vocabulary: bool = False
     """Add symbols of --secret that the corpus lacks to the vocabulary and to {any:N} slots."""
     locate: tuple[str, ...] = ()

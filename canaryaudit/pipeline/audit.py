@@ -7,7 +7,7 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
 from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
+from canaryaudit.pipeline.insert import differing_part, make_run, plan_run, read_secrets
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.report import find_baseline
 from canaryaudit.pipeline.unlearn import check_options, difference, select_canaries
@@ -58,12 +58,13 @@ def run_audit(
         >>> folder.cleanup()
     """
     progress = progress or NullReporter()
+    insertion = read_secrets(audit.insert)
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
         progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")
-        _check_insertion(run, *plan_run(audit.insert, progress, data))
+        _check_insertion(run, *plan_run(insertion, progress, data))
     else:
-        run, made = make_run(audit.run, audit.insert, argv, progress, data=data)
+        run, made = make_run(audit.run, insertion, argv, progress, data=data)
         for verb, located in (("Inserted", False), ("Located", True)):
             canaries = [c for c in made.canary_set.inserted if (c.origin == "located") is located]
             places = sum(canary.repetitions for canary in canaries)
