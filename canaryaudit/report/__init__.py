@@ -2,8 +2,9 @@
 
 from canaryaudit.report.comparison.comparison import Comparison, compare
 from canaryaudit.report.comparison.writer import COMPARISON_FORMATS, render_comparison_terminal, write_comparison
+from canaryaudit.report.formats.files import check_files
 from canaryaudit.report.formats.terminal import render_terminal
-from canaryaudit.report.formats.writer import FORMATS, write_report
+from canaryaudit.report.formats.writer import FORMATS, MAIN_FILES, write_report
 from canaryaudit.report.json_schema import schema_path
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary.build import SummaryOptions, build_summary
@@ -12,11 +13,13 @@ from canaryaudit.report.summary.gate import EarlierReport, read_baseline
 __all__ = [
     "COMPARISON_FORMATS",
     "FORMATS",
+    "MAIN_FILES",
     "Comparison",
     "EarlierReport",
     "Summary",
     "SummaryOptions",
     "build_summary",
+    "check_files",
     "compare",
     "read_baseline",
     "render_comparison_terminal",

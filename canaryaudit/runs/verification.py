@@ -5,9 +5,7 @@ of its weights, which measurements and unlearnings refer to. Nothing is written 
 the weights is compared with the architecture, and the bytes are read in blocks.
 """
 
-import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,6 +13,7 @@ from typing import Literal, TypeVar
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion, command
+from canaryaudit.formatting import counted
 from canaryaudit.records import (
     SCHEMA_VERSION,
     TRAINED_MODEL,
@@ -25,17 +24,17 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.records.base import Record
-from canaryaudit.runs import layout
+from canaryaudit.runs import contents, layout
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.repair_commands import Repairs
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.files import exclusive_lock, is_temporary, sha256_of
+from canaryaudit.storage.files import exclusive_lock, is_temporary, plain_fault, read_errors, sha256_of
 from canaryaudit.storage.json_records import read_record
 from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import all_finite, found_shapes, weight_shapes
 
 T = TypeVar("T")
-State = Literal["sound", "unfinished", "left over", "foreign", "stale", "missing", "damaged"]
+State = Literal["sound", "unfinished", "left over", "foreign", "too open", "stale", "missing", "damaged"]
 PROBLEMS: tuple[State, ...] = ("stale", "missing", "damaged")
 """States that need repair before figures are reliable; the next command handles all others."""
 
@@ -76,11 +75,11 @@ def verify_run(path: Path) -> Verification:
     if not RunDirectory.holds_run(path):
         RunDirectory.open(path)
     # Not ``RunDirectory.lock``, which would remove files that must be reported.
-    locked = exclusive_lock(path / layout.LOCK, str(path)) if os.access(path, os.W_OK) else nullcontext()
-    with locked:
+    read_only = RunDirectory(path).is_read_only
+    with exclusive_lock(path / layout.LOCK, str(path), read_only=read_only), read_errors(path):
         verifier = _Verifier(path)
         verifier.check()
-    removed = command("rm", "-rf", *verifier.removals) if verifier.removals else ""
+    removed = " && ".join(dict.fromkeys(verifier.removals))
     commands = [finding.command for finding in verifier.findings if finding.state in PROBLEMS]
     return Verification(
         run=str(path),
@@ -91,13 +90,13 @@ def verify_run(path: Path) -> Verification:
 
 
 class _Noted:
-    """A finding with the files that its repair removes first."""
+    """A finding with the commands that its repair begins with, to clear the way."""
 
-    def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[Path, ...]) -> None:
+    def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[str, ...]) -> None:
         self.file, self.state, self.detail, self.command, self.removals = file, state, detail, command, removals
 
     def with_repair(self) -> Finding:
-        steps = (command("rm", "-rf", *self.removals) if self.removals else "", self.command)
+        steps = (*self.removals, self.command)
         return Finding(
             file=self.file, state=self.state, detail=self.detail, repair=" && ".join(step for step in steps if step)
         )
@@ -107,8 +106,9 @@ class _Verifier:
     """Checks a run directory in the order in which its files are made."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.run = path, RunDirectory(path)
+        self.path, self.run, self.repairs = path, RunDirectory(path), Repairs(path)
         self.findings: list[_Noted] = []
+        self.noted: set[Path] = set()
         # The texts' ids are compared with the texts if these are sound.
         self.known: set[Path] = {path / layout.LOCK, *(path / layout.ENCODED).glob("*.safetensors")}
         self.models: dict[ModelId, str] = {}  # SHA-256 of the models with a readable record
@@ -116,14 +116,17 @@ class _Verifier:
         self.canaries: CanarySet | None = None
 
     @property
-    def removals(self) -> list[Path]:
-        """All files to remove before the repairs, since one repair may fail on another's damaged file."""
-        paths = [path for finding in self.findings if finding.state in PROBLEMS for path in finding.removals]
-        return list(dict.fromkeys(paths))
+    def removals(self) -> list[str]:
+        """All commands that clear the way, to run before the repairs: one may fail on another's damaged file."""
+        return [line for finding in self.findings if finding.state in PROBLEMS for line in finding.removals]
 
     def check(self) -> None:
         """Check everything that can be checked."""
-        again = f"{command('rm', '-rf', self.path)} && {command('canaryaudit', 'insert', 'CORPUS', '-o', self.path)}"
+        if linked := [(path, fault) for path, fault in contents.faults(self.path) if self._is_folder(path)]:
+            for path, fault in linked:
+                self._note(path, "damaged", fault, "", path)
+            return  # What it leads to is not the run's.
+        again = self.repairs.insert(layout.MANIFEST)
         manifest = self._read(self.path / layout.MANIFEST, lambda: self.run.manifest, again)
         if manifest is None:
             return  # The rest cannot be checked.
@@ -327,32 +330,49 @@ class _Verifier:
         """Note every file that no other check covers."""
         staging = self.path / layout.STAGING
         if staging.exists():
-            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-rf", staging))
-        for path in sorted(self.path.rglob("*")):
-            if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
-                self._note(path, "foreign", "a link that leads out of the run directory")
-            elif path in self.known or staging in path.parents or path.is_dir():
+            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-r", staging))
+        for path, fault in contents.faults(self.path):
+            if path not in self.noted:
+                self._note(path, "damaged", fault, "", path)
+        for name, path in contents.entries(self.path):
+            if path in self.known or staging in path.parents or contents.is_directory_name(name):
                 continue
+            if path.is_symlink():
+                self._note(path, "foreign", "a link; no command follows it")
+            elif path.is_dir():
+                self._note(path, "foreign", "a folder of yours; no command reads or changes it")
+            elif not contents.is_file_name(name):
+                self._note(path, "foreign", "no command wrote it")
             elif is_temporary(path.name):
                 self._note(path, "left over", "half-written; the next command removes it")
             elif path.parent == self.path / layout.MEASUREMENTS:
                 self._note(path, "stale", "there is no such model", "", path)
             else:
                 self._note(path, "foreign", "no command wrote it")
+        if names := contents.too_open(self.path):
+            detail = f"others on this machine can read or change {counted(len(names), 'file')} that may hold secrets"
+            self._note(self.path, "too open", detail, self.repairs.close())
 
     # --- inside
 
     def _note(self, path: Path, state: State, detail: str = "", repair: str = "", *removals: Path) -> None:
         self.known.add(path)
+        self.noted.add(path)
         file = path.relative_to(self.path).as_posix()
-        self.findings.append(_Noted(file, state, detail, repair, removals))
+        cleared = tuple(self.repairs.replace(own) for own in removals)
+        self.findings.append(_Noted(file, state, detail, repair, cleared))
+
+    def _is_folder(self, path: Path) -> bool:
+        return contents.is_directory_name(path.relative_to(self.path).as_posix())
 
     def _is_there(self, path: Path, repair: str) -> bool:
-        if not path.exists():
+        if fault := plain_fault(path):
+            self._note(path, "damaged", fault, repair, path)
+        elif not path.exists():
             self._note(path, "missing", "", repair)
-        elif not path.is_file():
-            self._note(path, "damaged", "not a plain file", repair, path)
-        return path.is_file()
+        else:
+            return True
+        return False
 
     def _read(self, path: Path, read: Callable[[], T], repair: str = "", *, sound: bool = True) -> T | None:
         """Return the result of ``read``, or note the file as damaged and return None; optionally note it as sound."""
@@ -362,7 +382,9 @@ class _Verifier:
             self._note(path, "damaged", str(error).removeprefix(f"{path} ").partition(":")[0], _UPGRADE)
         except CanaryAuditError as error:
             fault = error.fault if isinstance(error, Damaged) else str(error).partition(":")[0]
-            self._note(path, "damaged", fault, repair, *(() if path.name == layout.MANIFEST else (path,)))
+            # A manifest is replaced, not removed: without one there is no run.
+            keep = path.name == layout.MANIFEST and not plain_fault(path)
+            self._note(path, "damaged", fault, repair, *(() if keep else (path,)))
         else:
             if sound:
                 self._note(path, "sound")

@@ -260,7 +260,7 @@ def test_the_table_names_every_fault_and_its_repair(make_run: MakeRun) -> None:
     assert result.status == 1
     assert "measurements/before.json" in result.out
     assert "damaged" in result.out
-    assert "Run these repairs in order, then verify again:\n  rm -rf RUN/measurements/before.json\n" in result.out
+    assert "Run these repairs in order, then verify again:\n  rm -f RUN/measurements/before.json\n" in result.out
     assert "canaryaudit measure RUN --model before --samples 200" in result.out
     assert "corpus.txt" not in result.out
     assert "corpus.txt" in canaryaudit("verify", run, "-v").out
@@ -311,7 +311,7 @@ def test_a_run_made_from_a_plan_is_repaired_by_the_plan(workplace: Path) -> None
     for name in ("model.safetensors", f"{UNLEARNED}/unlearning.json", "measurements/before.json"):
         truncate(Path("RUN", name))
     result = canaryaudit("verify", "RUN", "--json")
-    assert [line.split(" RUN")[0] for line in result.document["repairs"]] == ["rm -rf", "canaryaudit run audit.toml"]
+    assert [line.split(" RUN")[0] for line in result.document["repairs"]] == ["rm -f", "canaryaudit run audit.toml"]
     carry_out(result.document["repairs"])
     assert findings(succeed("verify", "RUN", "--json")) == {}
     assert essence(Path("RUN")) == undamaged
