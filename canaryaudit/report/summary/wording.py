@@ -308,9 +308,15 @@ def audited(
             + ", ".join(origins),
         ),
         ("Controls", f"{len(controls):,}, generated in the same way but not inserted"),
-        ("References", f"{before.num_references:,} random members of each space, scored by the measured model"),
+        ("References", f"{_num_references(before)} random members of each space, scored by the measured model"),
     ]
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
+
+
+def _num_references(measurement: Measurement) -> str:
+    """Return the number of references; where it differs by template, the smallest."""
+    numbers = {own.num_references for own in measurement.efforts} or {measurement.num_references}
+    return f"{min(numbers):,}" if len(numbers) == 1 else f"at least {min(numbers):,}"
 
 
 def _num_other_probes(measurement: Measurement) -> int:
@@ -339,11 +345,11 @@ def limits(
         "The report covers one model, trained from one seed. Another seed gives different figures.",
     ]
     used = {name for canary in before.canaries for name in canary.estimates}
-    if "sampled" in used and before.num_references > 0:
+    most = max((own.num_references for own in before.efforts), default=before.num_references)
+    if "sampled" in used and most > 0:
         lines.append(
-            f"The sampled estimate cannot exceed log2 of the number of references: "
-            f"{math.log2(before.num_references):.1f} bits for {before.num_references:,}. Higher exposures are only "
-            "bounded from below."
+            f"The sampled estimate cannot exceed log2 of the number of references: {math.log2(most):.1f} bits for "
+            f"{most:,}. Higher exposures are only bounded from below."
         )
     if "skew-normal" in used:
         lines.append(
