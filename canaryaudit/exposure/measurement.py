@@ -294,6 +294,7 @@ def _record(
         repetitions=canary.repetitions,
         control=canary.control,
         masked=canary.masked,
+        kind=canary.kind,
         space_bits=group.space.bits,
         log_perplexity_bits=float(group.log_perplexity_bits[index]),
         exposure=chosen,

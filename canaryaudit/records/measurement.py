@@ -180,6 +180,8 @@ class CanaryMeasurement(Record):
     """Exposure under every probe; empty for controls, and without probes."""
     worst_case: WorstCase | None = None
     """None without probes, or if the space has too few members to compare with."""
+    kind: str | None = None
+    """What it is, if it was detected: email, phone, iban, card, ssn or key."""
 
     @field_serializer("estimates")
     def _with_underscores(self, estimates: Mapping[EstimatorName, Estimate]) -> dict[str, Estimate]:
@@ -338,8 +340,8 @@ class Measurement(Record):
     def to_frame(self) -> "pandas.DataFrame":
         """Return the measurement as a pandas DataFrame, with one row per canary and control, and no secret.
 
-        Its columns are the canary's id, template, repetitions and ``control``; ``space_bits`` and
-        ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and estimator; whether greedy
+        Its columns are the canary's id, template, kind (if it was detected), repetitions and ``control``;
+        ``space_bits`` and ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and estimator; whether greedy
         decoding completes the secret, and log2 of the guesses it takes; and the worst case over all probes, with its
         p-value (NaN without probes).
 
@@ -358,6 +360,7 @@ def _frame_row(canary: CanaryMeasurement) -> dict[str, object]:
     return {
         "id": canary.id,
         "template": canary.template,
+        "kind": canary.kind,
         "repetitions": canary.repetitions,
         "control": canary.control,
         "space_bits": canary.space_bits,

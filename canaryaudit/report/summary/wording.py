@@ -308,9 +308,22 @@ def audited(
             + ", ".join(origins),
         ),
         ("Controls", f"{len(controls):,}, generated in the same way but not inserted"),
+        *([("Detected data, before", _by_kind(before))] if any(canary.kind for canary in before.canaries) else []),
         ("References", f"{_num_references(before)} random members of each space, scored by the measured model"),
     ]
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
+
+
+def _by_kind(measurement: Measurement) -> str:
+    """Return how exposed each kind of detected data is, by the worst case over all probes, where there are any."""
+    found: dict[str, list[float]] = {}
+    for canary in measurement.canaries:
+        if canary.kind:
+            found.setdefault(canary.kind, []).append((canary.worst_case or canary.exposure).bits)
+    return "; ".join(
+        f"{kind}: {figures.counted(len(bits), 'value')}, up to {max(bits):.1f} bits"
+        for kind, bits in sorted(found.items())
+    )
 
 
 def _num_references(measurement: Measurement) -> str:
