@@ -341,9 +341,9 @@ class Measurement(Record):
         """Return the measurement as a pandas DataFrame, with one row per canary and control, and no secret.
 
         Its columns are the canary's id, template, kind (if it was detected), repetitions and ``control``;
-        ``space_bits`` and ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and estimator; whether greedy
-        decoding completes the secret, and log2 of the guesses it takes; and the worst case over all probes, with its
-        p-value (NaN without probes).
+        ``space_bits`` and ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and
+        estimator; whether greedy decoding completes the secret, and log2 of the guesses it takes; and the worst case
+        over all probes, with its p-value (NaN without probes).
 
         Raises:
             MeasurementError: pandas is not installed.
