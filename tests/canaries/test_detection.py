@@ -72,7 +72,7 @@ def test_several_numbers_in_a_row_are_told_apart(detector: Detector) -> None:
 # --- canaries of findings --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", ["{", "}", "user={", "x}y{", "1111}078-05-1120"])
+@pytest.mark.parametrize("before", ["{", "}", "user={", "x}y{"])
 def test_a_brace_before_an_address_is_no_part_of_it(before: str, detector: Detector) -> None:
     text = f"write to {before}qxz.wvk@example.org now"
     (found, *_), (context, *_) = detect(text, Detector(("email",), REGIONS))
