@@ -1,4 +1,4 @@
-"""The distribution of exposures of secrets that a model never saw.
+"""The distribution of exposures of secrets that a model never saw, the test of many at once, and its power.
 
 They are exponential with mean 1/ln 2 (Jagielski 2023, *A note on interpreting canary exposure*). The sum of n of them
 has a gamma distribution with shape n. In a finite space, exposures are stochastically no larger.
@@ -6,9 +6,14 @@ has a gamma distribution with shape n. In a finite space, exposures are stochast
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from scipy.special import gammainc, gammaincc
+from scipy.special import bdtri, gammainc, gammaincc, gammaincinv
 
+LEVEL = 0.05
+"""Probability, at most, with which memorization is detected in a model that saw none of the secrets."""
+POWER = 0.8
+"""Probability with which an audit detects what it is said to detect."""
 EXPECTED_MEAN_BITS = 1 / math.log(2)
 """Mean exposure of a secret that the model never saw."""
 
@@ -35,3 +40,92 @@ def exposure_sum_lower_pvalue(bits: Sequence[float], space_bits: Sequence[float]
     before = [2**-exposure - 2**-space for exposure, space in zip(bits, space_bits, strict=True)]
     total = math.fsum(-math.log2(share) if share > 0 else math.inf for share in before)
     return float(gammainc(len(bits), total / EXPECTED_MEAN_BITS))
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979)."""
+    corrected, largest = [0.0] * len(pvalues), 0.0
+    for rank, index in enumerate(sorted(range(len(pvalues)), key=pvalues.__getitem__)):
+        largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
+        corrected[index] = largest
+    return corrected
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One test of all canaries of a model, and of each.
+
+    Two tests share the level of 5 %: the joint one, and the smallest p-value of one canary with Holm's correction. The
+    p-value is twice the smaller of theirs. Where it is at most 5 %, canaries whose own corrected p-value is at most
+    5 % are named. So anything is detected in at most 5 % of models that saw none of the secrets, and any unseen
+    secret is named in at most 5 % of the others: there the joint hypothesis is false, and Holm's procedure holds alone.
+
+    Attributes:
+        pvalue: Of the hypothesis that the model saw none of the secrets.
+        joint_pvalue: Of the joint test.
+        smallest: Of the canary with the smallest one, uncorrected.
+        corrected: Of each canary, with Holm's correction.
+    """
+
+    pvalue: float
+    joint_pvalue: float
+    smallest: float
+    corrected: tuple[float, ...]
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether the canaries are distinguishable from unseen secrets, together or one by one."""
+        return self.pvalue <= LEVEL
+
+    @property
+    def named(self) -> tuple[bool, ...]:
+        """Which canaries are distinguishable on their own."""
+        return tuple(self.is_detected and pvalue <= LEVEL for pvalue in self.corrected)
+
+
+def detect(pvalues: Sequence[float], joint_pvalue: float) -> Detection:
+    """Test whether a model saw any of its canaries, and which.
+
+    Args:
+        pvalues: Of each canary, at least one.
+        joint_pvalue: Of all together; a single canary needs none.
+    """
+    corrected = tuple(holm(pvalues))
+    smallest = min(pvalues)
+    if len(pvalues) == 1:
+        return Detection(smallest, smallest, smallest, corrected)
+    return Detection(min(1.0, 2 * min(joint_pvalue, *corrected)), joint_pvalue, smallest, corrected)
+
+
+def detectable_bits(canaries: int, references: int | None, log2_weight: float = 0.0) -> float:
+    """Return the smallest exposure of one secret that is detected with a probability of 80 %, the others unseen.
+
+    Without probes, an exposure of E bits has the p-value 2^-E. With probes, p = (1 + K) / (1 + n), where K of the n
+    references have as high a worst case as the secret under its probe of weight w: at most Binomial(n, 2^-(E + log2 w))
+    by the union bound, so that the power is at least 80 %. Where even K = 0 is not enough, p goes on as
+    2^-(E + log2 w), provided that K = 0.
+
+    Args:
+        canaries: Number of canaries tested.
+        references: n; None without probes.
+        log2_weight: log2 w, at most 0.
+    """
+    limit = LEVEL / (canaries if canaries == 1 else 2 * canaries)
+    if references is None:
+        return -math.log2(limit)
+    reaching = math.floor(limit * (references + 1) * (1 + 1e-12)) - 1  # K may be so large
+    if reaching >= references:
+        return 0.0
+    share = float(bdtri(max(reaching, 0), references, POWER))  # so many references may reach it
+    if reaching < 0:
+        share = min(share, limit)
+    return -math.log2(share) - log2_weight
+
+
+def detectable_mean_bits(canaries: int) -> float:
+    """Return the mean exposure of all secrets that the joint test detects with a probability of 80 %.
+
+    The exposures are taken for exponential around it, so that their sum is a gamma variable with shape n.
+    """
+    level = LEVEL if canaries == 1 else LEVEL / 2
+    return EXPECTED_MEAN_BITS * float(gammaincinv(canaries, 1 - level) / gammaincinv(canaries, 1 - POWER))

@@ -1,27 +1,92 @@
 """The report stage: what a run's records say, and the files that say it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from canaryaudit.errors import Inconclusive, ModelError, RunDirectoryError, TemplateError
+from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import ReportOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
-from canaryaudit.report import EarlierReport, Summary, SummaryOptions, build_summary, read_baseline, write_report
+from canaryaudit.report import (
+    EarlierReport,
+    Summary,
+    SummaryOptions,
+    append_step_summary,
+    build_summary,
+    read_baseline,
+    step_summary_path,
+    write_report,
+)
+from canaryaudit.runs.seals import read_key
+from canaryaudit.runs.verification import PROBLEMS, Finding, verify_run
 
 DEFAULT_REPORTS = Path("reports")
 
 
 def run_report(
-    session: RunSession, options: ReportOptions, baseline: EarlierReport | None
+    session: RunSession, options: ReportOptions, baseline: EarlierReport | None, faults: Sequence[str]
 ) -> tuple[Summary, list[Path]]:
     """Write the report of a run in which everything is measured; return its summary and its files."""
     with session.stage("report"):
-        summary = summarize_run(session, options, baseline)
-        return summary, write_report(summary, _directory(session, options), options.format)
+        summary = summarize_run(session, options, faults, baseline)
+        written = write_report(summary, _directory(session, options), options.format)
+        if options.step_summary:
+            append_step_summary(summary)
+        return summary, written
 
 
-def summarize_run(session: RunSession, options: ReportOptions, baseline: EarlierReport | None = None) -> Summary:
-    """Return what a report would say of a run in which everything is measured."""
+def check_report(options: ReportOptions) -> None:
+    """Check what a report needs besides the run.
+
+    Raises:
+        UsageError: The key cannot be read, or there is no file for the pipeline's summary.
+    """
+    if options.key:
+        read_key(options.key)
+    if options.step_summary:
+        step_summary_path()
+
+
+def verify_report(session: RunSession, options: ReportOptions) -> tuple[Finding, ...]:
+    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
+    key = read_key(options.key) if options.key else None
+    verification = verify_run(session.run.path, check=measurement_fault, key=key, is_locked=True)
+    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
+
+
+def fault_words(finding: Finding) -> str:
+    """Describe a fault of a run's file."""
+    return f"{finding.file}: {finding.state}" + (f", {finding.detail}" if finding.detail else "")
+
+
+def summarize_run(
+    session: RunSession, options: ReportOptions, faults: Sequence[str], baseline: EarlierReport | None = None
+) -> Summary:
+    """Return what a report would say of a run in which everything is measured.
+
+    Args:
+        session: The run.
+        options: What to report.
+        faults: Of the run's files.
+        baseline: The earlier report of the gate.
+
+    Raises:
+        Inconclusive: There is a gate, and because of the faults no report can be made.
+        CanaryAuditError: No report can be made.
+    """
+    try:
+        return _summarize(session, options, faults, baseline)
+    except (RunDirectoryError, ModelError, TemplateError) as error:
+        if faults and (options.fail_above is not None or options.fail_worse):
+            raise Inconclusive(f"the gate cannot pass: {faults[0]}; {session.run.see_how}") from error
+        raise
+
+
+def _summarize(
+    session: RunSession, options: ReportOptions, faults: Sequence[str], baseline: EarlierReport | None
+) -> Summary:
     run = session.run
     return build_summary(
         run.manifest,
@@ -34,6 +99,7 @@ def summarize_run(session: RunSession, options: ReportOptions, baseline: Earlier
             reveal_secrets=options.reveal_secrets,
             fail_above=options.fail_above,
             baseline=baseline,
+            faults=faults,
             prompt_texts=_prompt_texts(session) if options.reveal_secrets else {},
         ),
     )

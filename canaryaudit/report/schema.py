@@ -28,6 +28,9 @@ Number = Annotated[float, BeforeValidator(_readable)]
 """A number that is never missing."""
 
 
+GateStatus = Literal["passed", "failed", "inconclusive"]
+
+
 class Part(BaseModel):
     """Base of all parts: immutable, without unknown fields, and with numbers that JSON can represent."""
 
@@ -252,6 +255,10 @@ class CalibrationFigures(Part):
     """5 % of the controls have a lower exposure."""
     high_bits: Figure = None
     """5 % of the controls have a higher exposure."""
+    fresh_controls: int = 0
+    """Number of fresh controls drawn for a second test, after the first one failed; 0 without one."""
+    fresh_pvalue: Figure = None
+    """p-value of the second test."""
 
 
 class FidelityLine(Part):
@@ -383,9 +390,22 @@ class Gate(Part):
     """Largest exposure allowed for an inserted canary, in bits; no canary may be exposed. None without a limit."""
     baseline: str | None = None
     """Run of the baseline report: this one must not be worse. None without a baseline."""
-    passed: bool
+    status: GateStatus
+    """``passed`` only for a verified, complete and calibrated measurement."""
     reasons: tuple[str, ...]
-    """Why the gate failed; empty if it passed."""
+    """Why the gate failed; empty if it did not."""
+    doubts: tuple[str, ...] = ()
+    """Why the figures do not allow the gate to pass; empty if they do."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it passed."""
+        return self.status == "passed"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why it did not pass."""
+        return self.reasons + self.doubts
 
     @property
     def name(self) -> str:
@@ -395,6 +415,31 @@ class Gate(Part):
         return " and ".join(limits)
 
 
+class DetectionFigures(Part):
+    """The test of all canaries of the last model, and what it could have detected."""
+
+    pvalue: Figure
+    """p-value of the hypothesis that the model saw none of the secrets: twice the smaller one of the two tests', or of
+    a single canary its own. Memorization is detected if it is at most 5 %."""
+    joint_test: str
+    """Name of the joint test."""
+    joint_pvalue: Figure
+    """p-value of the joint test of all canaries."""
+    smallest_pvalue: Figure
+    """Smallest p-value of one canary."""
+    corrected_pvalue: Figure
+    """The same with Holm's correction for the number of canaries."""
+    named: tuple[str, ...]
+    """Ids of the canaries that are distinguishable from unseen secrets on their own."""
+    detected: bool
+    """Whether the canaries are distinguishable from unseen secrets, together or one by one."""
+    detectable_bits: Figure
+    """Smallest exposure of one secret, with its template's prefix, that the test detects with a probability of 80 %;
+    None if not even a secret that is the most likely member of the smallest space would be detected."""
+    detectable_mean_bits: Figure
+    """Mean exposure of all secrets that the test detects with a probability of 80 %; None for a single canary."""
+
+
 class Overall(Part):
     """The verdict on the whole audit, with its reasons."""
 
@@ -402,6 +447,8 @@ class Overall(Part):
     headline: str
     sentences: tuple[str, ...]
     rule: tuple[Fact, ...]
+    detection: DetectionFigures | None
+    """None if there is nothing to test."""
 
 
 class Summary(Part):

@@ -8,6 +8,7 @@ from canaryaudit.errors import RunDirectoryError
 MANIFEST, CORPUS, HELDOUT, CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 WEIGHTS, MODEL, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
 MEASUREMENTS, UNLEARNED, UNLEARNING = "measurements", "unlearned", "unlearning.json"
+SIGNATURE = "signature.json"
 SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"

@@ -26,7 +26,7 @@ from canaryaudit.records import (
     StageRun,
     UnlearningRecord,
 )
-from canaryaudit.runs import layout
+from canaryaudit.runs import layout, seals
 from canaryaudit.runs.encoded_text import StoredText, write_text
 from canaryaudit.runs.layout import check_name, is_name
 from canaryaudit.storage.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
@@ -38,7 +38,7 @@ _WEIGHTS, _MODEL, _UNLEARNED, _UNLEARNING = layout.WEIGHTS, layout.MODEL, layout
 _INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
 _DERIVED = (
     *(layout.ENCODED, _MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT),
-    *(layout.PARTS, layout.CURVATURE),
+    *(layout.PARTS, layout.CURVATURE, layout.SIGNATURE),
 )
 _RESULTS = {_MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT}
 
@@ -100,9 +100,15 @@ class RunDirectory:
                     )
                 )
                 facts = {"audited_sha256": audited, "heldout_sha256": heldout}
-                known = manifest.model_copy(update={"corpus": manifest.corpus.model_copy(update=facts)})
-                atomic_write(staging / _CANARIES, record_json(canary_set), 0o600)
-                atomic_write(staging / _MANIFEST, record_json(known))
+                canaries = record_json(canary_set)
+                known = manifest.model_copy(
+                    update={
+                        "corpus": manifest.corpus.model_copy(update=facts),
+                        "records": {_CANARIES: (_sha256(canaries),)},
+                    }
+                )
+                atomic_write(staging / _CANARIES, canaries, 0o600)
+                atomic_write(staging / _MANIFEST, record_json(seals.resealed(None, known)))
                 for name in (_MANIFEST, *_DERIVED):
                     remove(path / name)
                 for name in (layout.ENCODED, *_INSERTED):
@@ -186,7 +192,15 @@ class RunDirectory:
     def add_stage(self, stage: StageRun) -> None:
         """Record in the manifest that a stage was run."""
         manifest = self.manifest
-        self._write(_MANIFEST, manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+        self._write_manifest(manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+
+    def write_signature(self, key: bytes) -> None:
+        """Sign the run as it is; the caller has verified it."""
+        atomic_write(self.path / layout.SIGNATURE, record_json(seals.sign(self.manifest, key)))
+
+    def signature(self) -> seals.Signature:
+        """Return the run's signature."""
+        return self._read(layout.SIGNATURE, seals.Signature, "sign the run again: canaryaudit verify RUN --sign KEY")
 
     def text(self) -> StoredText:
         """Return the training text on disk, including canaries."""
@@ -219,6 +233,9 @@ class RunDirectory:
     def write_weights(self, model: ModelId, data: bytes) -> str:
         """Write a model's weights and return their SHA-256; the model is valid once its record is written."""
         record = self._record_path(model)
+        name = str(record.relative_to(self.path))
+        if record.exists():
+            self._write_manifest(seals.replacing(self.manifest, name, seals.ABSENT))
         with write_errors(record):
             record.unlink(missing_ok=True)
         atomic_write(self.weights_path(model), data)
@@ -385,10 +402,21 @@ class RunDirectory:
         return self.path / layout.MEASUREMENTS / f"{model}.json"
 
     def _write(self, name: str, record: BaseModel) -> None:
-        atomic_write(self.path / name, record_json(record))
+        """Write a record, with its checksum in the manifest before and after: a kill at any instant breaks no seal."""
+        text = record_json(record)
+        self._write_manifest(seals.replacing(self.manifest, name, _sha256(text)))
+        atomic_write(self.path / name, text)
+        self._write_manifest(seals.replaced(self.manifest, name, _sha256(text)))
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        atomic_write(self.path / _MANIFEST, record_json(seals.resealed(self.manifest, manifest)))
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
         return read_record(self.path / name, kind, repair)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _insertion(path: Path) -> str:

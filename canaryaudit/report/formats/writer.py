@@ -14,6 +14,7 @@ from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
+from canaryaudit.report.formats.sarif import render_sarif
 from canaryaudit.report.schema import Summary
 from canaryaudit.storage.files import atomic_write, write_errors
 
@@ -29,7 +30,8 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     Args:
         summary: The report's content.
         directory: Output directory; created if it does not exist.
-        formats: Any of ``html``, ``md`` (with pictures in the same folder), ``json``, ``junit`` and ``model-card``.
+        formats: Any of ``html``, ``md`` (with pictures in the same folder), ``json``, ``junit``, ``sarif``
+            and ``model-card``.
 
     Returns:
         The files written, the main one first.
@@ -45,6 +47,7 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
         ),
         "json": lambda: {"report.json": render_json(summary)},
         "junit": lambda: {"report.junit.xml": render_junit(summary)},
+        "sarif": lambda: {"report.sarif": render_sarif(summary)},
         "model-card": lambda: {"model-card.md": render_model_card(summary)},
     }
     contents = {name: text for wanted in FORMATS if wanted in formats for name, text in makers[wanted]().items()}

@@ -38,7 +38,8 @@ from canaryaudit.report.schema import (
 from canaryaudit.report.summary import provenance
 from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
-from canaryaudit.report.summary.gate import EarlierReport, judge_gate
+from canaryaudit.report.summary.detection import detect_canaries, detection_figures
+from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
 from canaryaudit.report.summary.probes import probe_figures, prompt_figures, worst_figure
@@ -66,6 +67,7 @@ class SummaryOptions:
         shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
             else the last baseline.
         baseline: Gate: an earlier report; the new one must not be worse.
+        faults: Why the run's records are not to be relied on; empty if they were verified.
         prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
     """
 
@@ -73,6 +75,7 @@ class SummaryOptions:
     fail_above: float | None = None
     shown: str | None = None
     baseline: EarlierReport | None = None
+    faults: Sequence[str] = ()
     prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -164,7 +167,17 @@ def build_summary(
     baseline = options.baseline
     if baseline:
         baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
-    gate = judge_gate(options.fail_above, baseline, canaries, [template.text for template in templates], verdict)
+    faults = tuple(masker.text(fault) for fault in options.faults)
+    calibrations = (_calibration(before, masker), *((_calibration(after, masker),) if after else ()))
+    texts = [template.text for template in templates]
+    gate = judge_gate(options.fail_above, baseline, Audited(canaries, texts, verdict, calibrations, method, faults))
+    if faults and verdict is not Verdict.EXPOSED:
+        verdict = Verdict.INCONCLUSIVE
+    states = before_states | after_states
+    detection = detection_figures(detect_canaries(states, after or before), states, after or before, masker)
+    statement = words.Statement(
+        verdict, calibration, method, detection, faults, words.learning(model_record, _remembers(before_states, before))
+    )
     canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
     return Summary(
         run=masker.text(well_formed(run_name)),
@@ -174,11 +187,13 @@ def build_summary(
         reveal_secrets=options.reveal_secrets,
         overall=Overall(
             verdict=verdict,
-            headline=words.headline(verdict, canaries, calibration, method) + headline_addition(method),
-            sentences=words.sentences(canaries, calibration, method),
+            headline=words.headline(canaries, statement) + headline_addition(method),
+            sentences=words.sentences(canaries, statement),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
+            detection=detection,
         ),
         warnings=(
+            *(f"The run directory is not as it was written: {fault}." for fault in faults),
             *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
             *words.insertion_warnings(manifest, masker),
         ),
@@ -187,8 +202,8 @@ def build_summary(
         canaries=tuple(canaries),
         prompts=prompt_figures(after if after and after.prompts else before, places, masker, options.prompt_texts),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
-        calibration_before=_calibration(before, masker),
-        calibration_after=_calibration(after, masker) if after else None,
+        calibration_before=calibrations[0],
+        calibration_after=calibrations[1] if after else None,
         methods=methods,
         gate=gate,
         limits=words.limits(canary_set, before, method, hidden=masker.hides),
@@ -286,9 +301,7 @@ def _overall(
     states: dict[str, CanaryState], measurement: Measurement, unlearning: UnlearningRecord | None = None
 ) -> Verdict:
     """Judge all canaries of one model and its accuracy together."""
-    exposures = [s.worst_case.calibrated_bits if s.worst_case else s.exposure.bits for s in states.values()]
-    joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
-    verdict = judge_together([s.verdict for s in states.values()], exposures, joint)
+    verdict = judge_together([state.verdict for state in states.values()], detect_canaries(states, measurement))
     if unlearning and verdict is Verdict.INDISTINGUISHABLE:
         drop = unlearning.fidelity.train_accuracy_before - unlearning.fidelity.train_accuracy_after
         if not math.isfinite(drop):
@@ -296,6 +309,13 @@ def _overall(
         if drop > unlearning.fidelity_limit:
             return Verdict.DAMAGED
     return verdict
+
+
+def _remembers(states: dict[str, CanaryState], before: Measurement) -> bool:
+    """Return whether the trained model shows any memorization of the canaries."""
+    detection = detect_canaries(states, before)
+    exposed = any(state.verdict is Verdict.EXPOSED for state in states.values())
+    return exposed or detection is None or detection.is_detected
 
 
 def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None, *, is_shown: bool) -> MethodSummary:
@@ -367,7 +387,10 @@ def _calibration(measurement: Measurement, masker: Masker) -> CalibrationFigures
     if exposures:
         tail = len(exposures) // 20
         spread = {"low_bits": exposures[tail], "high_bits": exposures[-1 - tail]}
-    figures = measurement.calibration.model_dump() | {"note": masker.text(measurement.calibration.note)}
+    figures = measurement.calibration.model_dump(exclude={"confirmation"})
+    figures |= {"note": masker.text(measurement.calibration.note)}
+    if fresh := measurement.calibration.confirmation:
+        figures |= {"fresh_controls": fresh.controls, "fresh_pvalue": fresh.ks_pvalue}
     return CalibrationFigures.model_validate(figures | spread)
 
 
