@@ -12,6 +12,8 @@ from scipy.special import bdtri, gammainc, gammaincc, gammaincinv
 
 LEVEL = 0.05
 """Probability, at most, with which memorization is detected in a model that saw none of the secrets."""
+_ROUNDING = 1e-7
+"""Figures have seven digits: a p-value of exactly 5 % is not below it."""
 POWER = 0.8
 """Probability with which an audit detects what it is said to detect."""
 EXPECTED_MEAN_BITS = 1 / math.log(2)
@@ -56,8 +58,8 @@ class Detection:
     """One test of all canaries of a model, and of each.
 
     Two tests share the level of 5 %: the joint one, and the smallest p-value of one canary with Holm's correction. The
-    p-value is twice the smaller of theirs. Where it is at most 5 %, canaries whose own corrected p-value is at most
-    5 % are named. So anything is detected in at most 5 % of models that saw none of the secrets, and any unseen
+    p-value is twice the smaller of theirs. Where it is below 5 %, canaries whose own corrected p-value is below 5 % are
+    named. So anything is detected in at most 5 % of models that saw none of the secrets, and any unseen
     secret is named in at most 5 % of the others: there the joint hypothesis is false, and Holm's procedure holds alone.
 
     Attributes:
@@ -75,12 +77,12 @@ class Detection:
     @property
     def is_detected(self) -> bool:
         """Whether the canaries are distinguishable from unseen secrets, together or one by one."""
-        return self.pvalue <= LEVEL
+        return self.pvalue < LEVEL - _ROUNDING
 
     @property
     def named(self) -> tuple[bool, ...]:
         """Which canaries are distinguishable on their own."""
-        return tuple(self.is_detected and pvalue <= LEVEL for pvalue in self.corrected)
+        return tuple(self.is_detected and pvalue < LEVEL - _ROUNDING for pvalue in self.corrected)
 
 
 def detect(pvalues: Sequence[float], joint_pvalue: float) -> Detection:
@@ -113,7 +115,7 @@ def detectable_bits(canaries: int, references: int | None, log2_weight: float = 
     limit = LEVEL / (canaries if canaries == 1 else 2 * canaries)
     if references is None:
         return -math.log2(limit)
-    reaching = math.floor(limit * (references + 1) * (1 + 1e-12)) - 1  # K may be so large
+    reaching = math.floor((limit - _ROUNDING) * (references + 1)) - 1  # K may be so large
     if reaching >= references:
         return 0.0
     share = float(bdtri(max(reaching, 0), references, POWER))  # so many references may reach it

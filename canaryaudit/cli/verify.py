@@ -10,7 +10,6 @@ from canaryaudit.cli.exit_status import ERROR
 from canaryaudit.cli.tables import verification_view
 from canaryaudit.errors import UsageError
 
-
 Key = Annotated[
     str | None, typer.Option(metavar="KEY", help="Key of the signature, which must be valid: a file, or env:NAME.")
 ]

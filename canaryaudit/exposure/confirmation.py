@@ -43,7 +43,7 @@ def confirm_calibration(
 
 
 def _draw(canary_set: CanarySet, template: str, count: int, rng: np.random.Generator) -> list[Canary]:
-    """Draw different members of a template's space, none of them a canary or control: fewer if there are not so many."""
+    """Draw different members of a template's space, no canary or control among them: fewer if there are no more."""
     members = canary_set.by_template()[template]
     space = canary_set.space(members[0].parsed_template)
     taken = {own.completion for own in members}

@@ -420,7 +420,7 @@ class DetectionFigures(Part):
 
     pvalue: Figure
     """p-value of the hypothesis that the model saw none of the secrets: twice the smaller one of the two tests', or of
-    a single canary its own. Memorization is detected if it is at most 5 %."""
+    a single canary its own. Memorization is detected if it is below 5 %."""
     joint_test: str
     """Name of the joint test."""
     joint_pvalue: Figure

@@ -100,8 +100,9 @@ RULE = {
     "All canaries together": (
         "exposed if any canary is exposed; inconclusive if any is. Otherwise two tests share a level of 5 %: the joint "
         "test of all exposures or worst cases, and the smallest p-value of one canary with Holm's correction for their "
-        "number. The p-value is twice the smaller of the two. Indistinguishable if it is above 5 %. Otherwise canaries "
-        "whose corrected p-value is at most 5 % are named; if there are none, only all together are distinguishable. "
+        "number. The p-value is twice the smaller of the two. Indistinguishable if it is at least 5 %. Otherwise "
+        "canaries whose corrected p-value is below 5 % are named; if there are none, only all together are "
+        "distinguishable. "
         "Damaged if the secrets were removed but accuracy fell by more than the limit."
     ),
 }

@@ -25,6 +25,7 @@ from canaryaudit.records import (
 )
 from canaryaudit.runs import encoded_text as encoded
 from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.runs.seals import is_sealed
 from canaryaudit.storage import files
 from canaryaudit.storage import json_records as recordfiles
 from tests.wholetext import heldout_text, training_text
@@ -295,7 +296,10 @@ def test_stages_add_up_in_the_manifest(run: RunDirectory, manifest: Manifest) ->
     stages = [StageRun(stage="train", argv=("train",), started="2024-01-01T00:00:00Z", seconds=n) for n in (1, 2)]
     for stage in stages:
         run.add_stage(stage)
-    assert RunDirectory.open(run.path).manifest == manifest.model_copy(update={"stages": tuple(stages)})
+    found = RunDirectory.open(run.path).manifest
+    assert found.stages == tuple(stages)
+    assert found.corpus == manifest.corpus
+    assert is_sealed(found)
 
 
 # --- models -------------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ from canaryaudit.report.verdicts import RULE, WORDS, Verdict
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LONGEST = 1000
+MOST_RESULTS = 5_000
+"""Code hosts show no more; the canaries are the worst ones."""
+_MOST_REMARKS = 20
 
 Level = Literal["error", "warning"]
 
@@ -64,10 +67,11 @@ RULES = (*_VERDICTS.values(), _GATE_FAILED, _GATE_INCONCLUSIVE)
 def render_sarif(summary: Summary) -> str:
     """Return the report as SARIF: secrets are masked like everywhere, and no figure is sharper than in the report."""
     corpus = next((fact.value for fact in summary.audited if fact.name == "Corpus"), "corpus")
-    results = [_canary(summary, canary, corpus) for canary in summary.canaries if canary.last.verdict in _VERDICTS]
+    found = [canary for canary in summary.canaries if canary.last.verdict in _VERDICTS]
+    results = [_canary(summary, canary, corpus) for canary in found[:MOST_RESULTS]]
     if gate := summary.gate:
         rule = _GATE_FAILED if gate.status == "failed" else _GATE_INCONCLUSIVE
-        for number, remark in enumerate(() if gate.passed else gate.reasons or gate.doubts):
+        for number, remark in enumerate((gate.reasons or gate.doubts)[:_MOST_REMARKS]):
             results.append(_result(summary, rule, f"Gate: {remark}", f"gate/{number}", corpus))
     rules = [
         {
@@ -92,7 +96,7 @@ def render_sarif(summary: Summary) -> str:
             }
         ],
     }
-    return json_safe(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    return json_safe(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _canary(summary: Summary, canary: CanarySummary, corpus: str) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from scipy import stats
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.estimators import memorization_curve
 from canaryaudit.exposure.estimators.memorization import mean_interval, share_interval
-from canaryaudit.stats import holm
 from canaryaudit.records import MemorizationCurve
-from canaryaudit.stats import exposure_sum_pvalue
+from canaryaudit.stats import exposure_sum_pvalue, holm
 
 SPACE = math.log2(10**8)
 Draw = Callable[[np.random.Generator, int], np.ndarray]
