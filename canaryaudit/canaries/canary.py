@@ -113,6 +113,7 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
                 filled = template.fill(canary.completion)
                 sound &= canary.completion in space
                 sound &= canary.repetitions == len(canary.places)
+                sound &= canary.control == (not canary.places)
                 strings += [(place, filled) for place in canary.places]
     except TemplateError:
         return None

@@ -21,8 +21,8 @@ from canaryaudit.records.base import ProbeFamily
 
 _CLOSE = 1e-6
 _JOINT_CLOSE = 1e-9
-_LARGE = 4
-"""A space of more than so many times as many members as are drawn has as many references as were asked for."""
+_MOST_CONTROLS = 1_000
+"""With more of them, templates may have different numbers of references, and the record has only the largest."""
 
 
 def measurement_fault(measurement: Measurement, canary_set: CanarySet) -> str:
@@ -118,17 +118,19 @@ def _joint_pvalue(measurement: Measurement, canary_set: CanarySet) -> float | No
     cases = measurement.worst_cases
     if cases is None:
         return None
-    p_values = []
+    p_values, references = [], []
     for template, group in canary_set.by_template().items():
         controls = sum(canary.control for canary in group)
-        space = canary_set.space(group[0].parsed_template)
-        if controls >= cases.references or space.size <= _LARGE * (cases.references + len(group)):
+        if controls > _MOST_CONTROLS:
             return None
+        size = canary_set.space(group[0].parsed_template).size
+        # A small space has no more members to compare with: all but the canaries.
+        references.append(min(cases.references, controls + size - len({own.completion for own in group})))
         own = [c for c in measurement.canaries if c.template == template and not c.control]
         p_values.append([c.worst_case.p_value for c in own if c.worst_case])
         if len(p_values[-1]) < len(own):
             return None
-    return joint_p_value(p_values, [cases.references] * len(p_values)) if any(p_values) else None
+    return joint_p_value(p_values, references) if any(p_values) else None
 
 
 def _ascending(*figures: float) -> bool:

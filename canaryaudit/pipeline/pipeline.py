@@ -21,6 +21,7 @@ from canaryaudit.pipeline.report import (
     check_report,
     fault_words,
     find_baseline,
+    inconclusive_at_a_gate,
     run_report,
     summarize_run,
     verify_report,
@@ -166,7 +167,8 @@ class Pipeline:
         check_report(options)  # First, to report a wrong path before hours of training.
         baseline = find_baseline(self.session, options)
         faults = self._verify_measured(options, measure_options)
-        return run_report(self.session, options, baseline, faults)
+        with inconclusive_at_a_gate(self.session, options, faults):
+            return run_report(self.session, options, baseline, faults)
 
     def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
         """Return the summary of the report, after missing training and measurements.
@@ -175,7 +177,9 @@ class Pipeline:
             Inconclusive: There is a gate, and no report can be made of the run.
         """
         check_report(options)
-        return summarize_run(self.session, options, self._verify_measured(options, measure_options))
+        faults = self._verify_measured(options, measure_options)
+        with inconclusive_at_a_gate(self.session, options, faults):
+            return summarize_run(self.session, options, faults)
 
     def _verify_measured(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[str, ...]:
         """Return the faults of the run; unless there are some, measure what is missing or stale."""

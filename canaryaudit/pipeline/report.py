@@ -1,6 +1,7 @@
 """The report stage: what a run's records say, and the files that say it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from canaryaudit.errors import Inconclusive, ModelError, RunDirectoryError, TemplateError
@@ -37,6 +38,21 @@ def run_report(
         return summary, written
 
 
+@contextmanager
+def inconclusive_at_a_gate(session: RunSession, options: ReportOptions, faults: Sequence[str]) -> Iterator[None]:
+    """With a gate, end inconclusive if the run's faults make a report impossible.
+
+    Raises:
+        Inconclusive: They do.
+    """
+    try:
+        yield
+    except (RunDirectoryError, ModelError, TemplateError) as error:
+        if not faults or (options.fail_above is None and options.fail_worse is None):
+            raise
+        raise Inconclusive(f"the gate cannot pass: {faults[0]}; {session.run.see_how}") from error
+
+
 def check_report(options: ReportOptions) -> None:
     """Check what a report needs besides the run.
 
@@ -71,22 +87,7 @@ def summarize_run(
         options: What to report.
         faults: Of the run's files.
         baseline: The earlier report of the gate.
-
-    Raises:
-        Inconclusive: There is a gate, and because of the faults no report can be made.
-        CanaryAuditError: No report can be made.
     """
-    try:
-        return _summarize(session, options, faults, baseline)
-    except (RunDirectoryError, ModelError, TemplateError) as error:
-        if faults and (options.fail_above is not None or options.fail_worse):
-            raise Inconclusive(f"the gate cannot pass: {faults[0]}; {session.run.see_how}") from error
-        raise
-
-
-def _summarize(
-    session: RunSession, options: ReportOptions, faults: Sequence[str], baseline: EarlierReport | None
-) -> Summary:
     run = session.run
     return build_summary(
         run.manifest,
