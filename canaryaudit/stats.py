@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import bdtri, gammainc, gammaincc, gammaincinv
+from scipy.special import gammainc, gammaincc, gammaincinv
 
 LEVEL = 0.05
 """Probability, at most, with which memorization is detected in a model that saw none of the secrets."""
@@ -99,29 +99,14 @@ def detect(pvalues: Sequence[float], joint_pvalue: float) -> Detection:
     return Detection(min(1.0, 2 * min(joint_pvalue, *corrected)), joint_pvalue, smallest, corrected)
 
 
-def detectable_bits(canaries: int, references: int | None, log2_weight: float = 0.0) -> float:
-    """Return the smallest exposure of one secret that is detected with a probability of 80 %, the others unseen.
+def single_limit(canaries: int) -> float:
+    """Return the p-value below which one of so many canaries is detected, whatever the others'."""
+    return LEVEL / (canaries if canaries == 1 else 2 * canaries)
 
-    Without probes, an exposure of E bits has the p-value 2^-E. With probes, p = (1 + K) / (1 + n), where K of the n
-    references have as high a worst case as the secret under its probe of weight w: at most Binomial(n, 2^-(E + log2 w))
-    by the union bound, so that the power is at least 80 %. Where even K = 0 is not enough, p goes on as
-    2^-(E + log2 w), provided that K = 0.
 
-    Args:
-        canaries: Number of canaries tested.
-        references: n; None without probes.
-        log2_weight: log2 w, at most 0.
-    """
-    limit = LEVEL / (canaries if canaries == 1 else 2 * canaries)
-    if references is None:
-        return -math.log2(limit)
-    reaching = math.floor((limit - _ROUNDING) * (references + 1)) - 1  # K may be so large
-    if reaching >= references:
-        return 0.0
-    share = float(bdtri(max(reaching, 0), references, POWER))  # so many references may reach it
-    if reaching < 0:
-        share = min(share, limit)
-    return -math.log2(share) - log2_weight
+def detectable_bits(canaries: int) -> float:
+    """Return the smallest exposure of one of so many secrets that is detected without probes: p = 2^-exposure."""
+    return -math.log2(single_limit(canaries))
 
 
 def detectable_mean_bits(canaries: int) -> float:

@@ -1,10 +1,9 @@
 """The one statistical statement of a report: the test of all canaries, which of them are named, and its power."""
 
-import math
-from collections import Counter
 from collections.abc import Mapping
 
 from canaryaudit import formatting as figures
+from canaryaudit.exposure.estimators.power import detectable_exposure
 from canaryaudit.records import Measurement
 from canaryaudit.report.schema import CanaryState, DetectionFigures
 from canaryaudit.report.summary.masking import Masker
@@ -52,8 +51,7 @@ def detection_figures(
         return None
     cases, number = measurement.worst_cases, len(states)
     judged = cases is not None and all(state.worst_case for state in states.values())
-    bits = detectable_bits(number, cases.references, _prefix_weight(measurement)) if judged and cases else None
-    bits = detectable_bits(number, None) if bits is None else bits
+    bits = _detectable_with_probes(measurement, number) if judged else detectable_bits(number)
     smallest = min(canary.space_bits for canary in measurement.canaries if not canary.control)
     tested = cases is not None and cases.joint_pvalue is not None
     return DetectionFigures(
@@ -74,10 +72,12 @@ def _shown(pvalue: float, masker: Masker) -> float:
     return float(f"{pvalue:.1g}") if masker.hides else pvalue
 
 
-def _prefix_weight(measurement: Measurement) -> float:
-    """Return log2 of the weight of the template's prefix: families of probes share alike, each within itself too."""
-    counts = [Counter(probe.family for probe in canary.probes) for canary in measurement.canaries if canary.probes]
-    return min((-math.log2(len(count) * count["template"]) for count in counts if count["template"]), default=0.0)
+def _detectable_with_probes(measurement: Measurement, canaries: int) -> float:
+    """Return the exposure that is detected under any template: with most probes chance has most ways to stand out."""
+    references = measurement.worst_cases.references if measurement.worst_cases else 0
+    probes = {tuple(sorted(probe.family for probe in canary.probes)) for canary in measurement.canaries}
+    detectable = [detectable_exposure(families, references, canaries) for families in probes if "template" in families]
+    return max(detectable, default=detectable_bits(canaries))
 
 
 def detection_sentence(detection: DetectionFigures, canaries: int) -> str:
