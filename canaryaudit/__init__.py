@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from canaryaudit.canaries.canary import CanarySet
     from canaryaudit.canaries.template import Template
+    from canaryaudit.corpus.corpus import read_corpus
     from canaryaudit.exposure.config import MeasurementConfig
     from canaryaudit.exposure.estimators import (
         Estimate,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from canaryaudit.exposure.measurement import measure
     from canaryaudit.models.language_model import LanguageModel, PrefixState
     from canaryaudit.pipeline.audit import run_audit
-    from canaryaudit.plan import Plan
+    from canaryaudit.plan import Plan, ReadingSettings
     from canaryaudit.unlearning.config import UnlearningConfig
     from canaryaudit.unlearning.request import unlearn
 
@@ -50,6 +51,9 @@ __all__ = [  # noqa: RUF022 -- by subject, not by letter
     # Unlearning: a copy of the model without them
     "unlearn",
     "UnlearningConfig",
+    # Corpora: any text to audit, also from pandas and `datasets`
+    "read_corpus",
+    "ReadingSettings",
     # A whole audit, as `canaryaudit run` does it
     "run_audit",
     "Plan",
@@ -78,6 +82,8 @@ _MODULES = {
     "UnlearningConfig": "unlearning.config",
     "run_audit": "pipeline.audit",
     "Plan": "plan",
+    "read_corpus": "corpus.corpus",
+    "ReadingSettings": "plan",
 }
 """Where the public names are defined; all others are estimators. Imported when first asked for: torch takes seconds."""
 

@@ -143,17 +143,21 @@ def counted(number: int, noun: str) -> str:
 def _shown(character: str) -> str:
     if character == "\n":
         return "↵"
-    code = ord(character)
-    if code in _NAMELESS or unicodedata.category(character) in _HIDDEN_CATEGORIES:
-        return f"⟨U+{code:04X}⟩"
-    return character
+    return f"⟨U+{ord(character):04X}⟩" if _is_hidden(character) else character
+
+
+def _is_hidden(character: str) -> bool:
+    """Return whether a character has no form of its own: it is invisible, or looks like a plain space."""
+    category = unicodedata.category(character)
+    return ord(character) in _NAMELESS or category in _HIDDEN_CATEGORIES or (category == "Zs" and character != " ")
 
 
 def visible(text: str) -> str:
     """Return ``text`` on one line, with control and invisible characters replaced by visible symbols.
 
     A line feed becomes ``↵``. Escape and other control characters, bidirectional overrides, zero-width and unassigned
-    characters become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show. The function is idempotent.
+    characters, and spaces other than U+0020 become ``⟨U+001B⟩``, ``⟨U+202E⟩`` and the like, which every font can show.
+    The function is idempotent.
     """
     return text if _PLAIN.fullmatch(text) else "".join(map(_shown, text))
 
@@ -182,7 +186,7 @@ def json_safe(document: str) -> str:
 
     def escaped(match: re.Match[str]) -> str:
         character = match[0]
-        if unicodedata.category(character) not in _HIDDEN_CATEGORIES and ord(character) not in _NAMELESS:
+        if not _is_hidden(character):
             return character
         units = character.encode("utf-16-be")
         return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

@@ -33,6 +33,8 @@ SEARCH_BUDGET = 50_000
 MOST_STEPS = 10_000
 """Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
+ALL_KINDS = ("email", "phone", "iban", "card", "ssn", "key")
+
 _WORDS = {
     "Input should be": "expected",
     "greater than or equal to": "at least",
@@ -46,6 +48,8 @@ _WORDS = {
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
+CorpusFormat = Literal["text", "csv", "tsv", "json", "jsonl", "parquet", "mbox", "eml"]
+_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|"}
 Shards = Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
 T = TypeVar("T", bound=BaseModel)
 
@@ -69,17 +73,57 @@ class Options(BaseModel):
         return kind(**{name: getattr(self, name) for name in shared} | more)
 
 
-class InsertOptions(Options):
+class ReadingSettings(Options):
+    """How to read a corpus, where its files do not say it themselves.
+
+    Examples:
+        >>> ReadingSettings(column="messages[].content", role=("user",)).column
+        ('messages[].content',)
+    """
+
+    column: tuple[str, ...] = ()
+    """Column or field that holds the text: a name, a number from 1, or a path such as messages[].content; repeatable.
+    The texts of a row are one document."""
+    role: tuple[str, ...] = ()
+    """Roles whose messages are read, separated by commas. [default: all]"""
+    delimiter: str | None = None
+    """Character between the cells of a delimited file, or comma, semicolon, tab or bar. [default: detected]"""
+    escape: Literal["doubled", "backslash"] | None = None
+    """How quotation marks are written within quoted cells: doubled or backslash. [default: detected]"""
+    header: bool | None = None
+    """Whether the first row of a delimited file has the names of the columns. [default: detected]"""
+    encoding: str | None = None
+    """Encoding of the text. [default: UTF-8]"""
+    format: CorpusFormat | None = None
+    """Format: text, csv, tsv, json, jsonl, parquet, mbox or eml. [default: by the file's ending]"""
+
+    @field_validator("column", "role", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is None:
+            return None
+        delimiter = _DELIMITERS.get(delimiter.casefold(), delimiter)
+        if len(delimiter) != 1 or delimiter in '"\r\n\\':
+            raise UsageError(f"--delimiter {delimiter!r}: expected one character, or comma, semicolon, tab or bar")
+        return delimiter
+
+
+class InsertOptions(ReadingSettings):
     """What to insert, and where; the flags of ``canaryaudit insert``."""
 
     corpus: str
-    """Text file (.txt, .jsonl, .csv or .parquet), corpus name under corpora/, or hub:ID[:split]."""
-    column: str | None = None
-    """Column that holds the text."""
+    """File (.txt, .md, .log, .csv, .tsv, .jsonl, .json, .parquet, .mbox, .eml; also .gz, .zst), folder, pattern such as
+    'logs/*.log', - for standard input, corpus name under corpora/, or hub:ID[:split]."""
     template: tuple[str, ...] | None = None
-    """Template with slots {digits:N} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {choice:a|b}; repeatable."""
+    """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N}
+    {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
-    """Total number of secrets to generate. [default: 6, or 0 with --secret or --locate]
+    """Total number of secrets to generate. [default: 6, or 0 with --secret, --locate or --detect]
 
     Six are two per default repetition count.
     """
@@ -90,8 +134,23 @@ class InsertOptions(Options):
     """
     secret: tuple[str, ...] = ()
     """Secret to insert; repeatable; masked in every output."""
+    extend_vocabulary: bool = False
+    """Add symbols of --secret that the corpus lacks to the vocabulary and to {any:N} slots."""
     locate: tuple[str, ...] = ()
     """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
+    match: Literal["loose", "exact"] = "loose"
+    """How to compare the words of --locate: loose (any case, white space, hyphens, quotation marks, Unicode form) or
+    exact."""
+    detect: tuple[str, ...] = ()
+    """Find personal data and credentials to audit in place: email, phone, iban, card, ssn, key, or all; masked in every
+    output."""
+    detect_regions: tuple[str, ...] = ("US",)
+    """Countries whose national telephone numbers --detect knows."""
+    max_detected: int = Field(default=20, ge=1, le=10_000)
+    """Most values found by --detect to audit, the most repeated first.
+
+    Each has a template of its own, and takes as long to measure as a template.
+    """
     controls: int = Field(default=32, ge=0, le=10_000)
     """Control secrets per template: drawn, but never inserted.
 
@@ -111,12 +170,17 @@ class InsertOptions(Options):
     @property
     def num_canaries(self) -> int:
         """How many secrets to generate."""
-        return self.canaries if self.canaries is not None else (0 if self.secret or self.locate else 6)
+        return self.canaries if self.canaries is not None else (0 if self.secret or self.locate or self.detect else 6)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What to detect, with ``all`` spelled out."""
+        return ALL_KINDS if "all" in self.detect else self.detect
 
     @property
     def templates(self) -> tuple[str, ...]:
         """The templates of what is to be inserted."""
-        inserting = self.num_canaries or self.secret or not self.locate
+        inserting = self.num_canaries or self.secret or not (self.locate or self.detect)
         return self.template if self.template is not None else (DEFAULT_TEMPLATE,) if inserting else ()
 
 
@@ -345,6 +409,8 @@ class Plan(Options):
 def default_run(corpus: str) -> Path:
     """Return the default run directory of a corpus: ``runs/notes`` for ``texts/notes.txt``."""
     name = corpus.removeprefix("hub:").split(":")[0] if corpus.startswith("hub:") else corpus
+    if name == "-":
+        return DEFAULT_RUNS / "stdin"
     return DEFAULT_RUNS / (re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "audit")
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from scipy.special import gammainc, gammaincc, gammaincinv
 
+from canaryaudit.errors import MeasurementError
+
 LEVEL = 0.05
 """Probability, at most, with which memorization is detected in a model that saw none of the secrets."""
 _ROUNDING = 1e-7
@@ -45,7 +47,13 @@ def exposure_sum_lower_pvalue(bits: Sequence[float], space_bits: Sequence[float]
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979)."""
+    """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979).
+
+    Raises:
+        MeasurementError: One is NaN.
+    """
+    if any(math.isnan(pvalue) for pvalue in pvalues):
+        raise MeasurementError("a p-value is no number: measure again")
     corrected, largest = [0.0] * len(pvalues), 0.0
     for rank, index in enumerate(sorted(range(len(pvalues)), key=pvalues.__getitem__)):
         largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))

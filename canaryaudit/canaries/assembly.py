@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -57,6 +58,28 @@ class Assembly:
         for _, block, bounds in self._cut():
             if bounds:
                 yield "".join([block[begin:end] for begin, end in bounds])
+
+    def places_in_training(self, places: np.ndarray) -> list[int]:
+        """Return offsets in the corpus as offsets in the training text without the inserted texts, shape (n,)."""
+        held = np.r_[0, np.cumsum(self.held[:, 1] - self.held[:, 0])]  # held-out characters before each span
+        return (places - held[np.searchsorted(self.held[:, 0], places)]).tolist()  # type: ignore[no-any-return]
+
+    def places_after(self, places: Sequence[int]) -> tuple[int, ...]:
+        """Return offsets in the training text as they are after the insertions.
+
+        Args:
+            places: Offsets in the training text without the inserted texts.
+        """
+        starts, lengths = self._insertions
+        array = np.array(places, dtype=np.int64)
+        return tuple((array + lengths[np.searchsorted(starts, array, "right")]).tolist())
+
+    @cached_property
+    def _insertions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where texts are inserted into the training text, and the characters inserted before each and in all."""
+        starts = self.places_in_training(np.array([start for start, _ in self.inserted], dtype=np.int64))
+        lengths = np.r_[0, np.cumsum([len(text) for _, text in self.inserted])].astype(np.int64)
+        return np.array(starts, dtype=np.int64), lengths
 
     def _cut(self) -> Iterator[tuple[int, str, list[tuple[int, int]]]]:
         """Yield each block's offset in the corpus, the block, and the held-out parts within it."""

@@ -17,7 +17,33 @@ MAX_EDGES = 10_000_000
 take minutes."""
 
 
-class Canary(BaseModel):
+class Wording(BaseModel):
+    """A secret as it is written at some of its places.
+
+    The text around it and between its slots may differ from place to place; what fills the slots is the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: str
+    """The template with its fixed text as it is written there."""
+    completion: str
+    """From the first slot's start to the last slot's end: the secret with the fixed text between the slots."""
+    places: Annotated[tuple[int, ...], FailFast()] = ()
+    """Character offsets of this wording's text in the run's corpus.txt."""
+
+    @cached_property
+    def parsed_template(self) -> Template:
+        """The template's parts."""
+        return Template.parse(self.template)
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return self.parsed_template.fill(self.completion)
+
+
+class Canary(Wording):
     """A template filled with a secret.
 
     A control is drawn like a canary, but never inserted.
@@ -27,22 +53,20 @@ class Canary(BaseModel):
 
     id: str
     """Stable name, ``canary-01`` or ``control-01``; never derived from the secret."""
-    template: str
-    """The template as the user wrote it."""
-    completion: str
-    """From the first slot's start to the last slot's end: the secret with the fixed text between the slots."""
     repetitions: int
     """How often it occurs in the corpus; 0 for a control."""
     control: bool = False
     origin: Literal["generated", "given", "located"] = "generated"
     """Drawn, given by the user, or located in the corpus; given and located ones are masked in every output."""
-    places: Annotated[tuple[int, ...], FailFast()] = ()
-    """Character offsets of the canary's text in the run's corpus.txt."""
+    kind: str | None = None
+    """What it is, if it was detected: email, phone, iban, card, ssn or key."""
+    other_wordings: tuple[Wording, ...] = ()
+    """The other ways in which a located secret is written; its own template is the most frequent one."""
 
-    @cached_property
-    def parsed_template(self) -> Template:
-        """The template's parts."""
-        return Template.parse(self.template)
+    @property
+    def wordings(self) -> tuple[Wording, ...]:
+        """Every way in which it is written, its own first."""
+        return (self, *self.other_wordings)
 
     @property
     def masked(self) -> bool:
@@ -66,7 +90,7 @@ class CanarySet(BaseModel):
 
     schema_version: int = 1
     corpus_symbols: str
-    """The symbols of the corpus without canaries: the alphabet of an ``any`` slot."""
+    """The symbols of the corpus without canaries and those added for given secrets: the alphabet of ``any`` slots."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
     """Measure with this alphabet in every slot, instead of the slot's alphabet."""
     canaries: Annotated[tuple[Canary, ...], FailFast()]
@@ -102,6 +126,7 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
     identifiers = [canary.id for canary in canary_set.canaries]
     sound, edges = len(set(identifiers)) == len(identifiers), 0
     strings: list[tuple[int, str]] = []
+    spaces: dict[str, Space] = {}  # of wordings that are not measured
     try:
         for name, group in canary_set.by_template().items():
             template = Template.parse(name)
@@ -110,11 +135,18 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
             if edges > MAX_EDGES:
                 return None
             for canary in group:
-                filled = template.fill(canary.completion)
                 sound &= canary.completion in space
-                sound &= canary.repetitions == len(canary.places)
-                sound &= canary.control == (not canary.places)
-                strings += [(place, filled) for place in canary.places]
+                sound &= canary.repetitions == sum(len(wording.places) for wording in canary.wordings)
+                sound &= canary.control == (canary.repetitions == 0)
+                for wording in canary.other_wordings:
+                    if wording.template not in spaces:
+                        spaces[wording.template] = wording.parsed_template.space(canary_set.corpus_symbols)
+                        edges += sum(map(len, spaces[wording.template].edges))
+                    sound &= wording.completion in spaces[wording.template]
+                    if edges > MAX_EDGES:
+                        return None
+                for wording in canary.wordings:
+                    strings += [(place, wording.text) for place in wording.places]
     except TemplateError:
         return None
     return strings if sound else None

@@ -33,12 +33,16 @@ class Secret:
     template: Template
     completion: str
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether the bare secret reveals something; choices are ordinary words."""
+        return any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts)
+
     @cached_property
     def telling(self) -> tuple[str, ...]:
         """The canary's text, and the bare secret if it is too long to occur by chance."""
         strings = [self.template.fill(self.completion)]
-        # Choices are ordinary words: their occurrence in the text reveals nothing.
-        if any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts):
+        if self.is_telling:
             bare = dict.fromkeys((self.completion, self.template.secret_of(self.completion)))
             strings += [string for string in bare if len(string) >= MIN_TELLING_LENGTH]
         return tuple(strings)
@@ -111,6 +115,21 @@ def draw_until_absent(text: SpooledText, draw: Callable[[CorpusIndex], T]) -> T:
             continue
         if not presence.resolve():
             return drawn
+
+
+def _check_symbols(text: str, number: int, templates: Sequence[Template], symbols: str) -> None:
+    """Name the symbols that a secret needs and ``any`` slots lack, if that is why it does not fit."""
+    missing = sorted({*text} - {*symbols})
+    for template in templates if missing else ():
+        try:
+            template.completion_of(text, symbols + "".join(missing))
+        except TemplateError:
+            continue
+        named = ", ".join(f"{symbol!r} (U+{ord(symbol):04X})" for symbol in missing)
+        raise TemplateError(
+            f"secret number {number} needs {named}, which the corpus lacks, so no model of it could write the secret: "
+            "add --extend-vocabulary, or give a secret of the corpus's symbols"
+        )
 
 
 class SecretGenerator:
@@ -189,6 +208,7 @@ class SecretGenerator:
             except TemplateError as error:
                 refusal = error
         if secret is None:
+            _check_symbols(text, number, templates, self.symbols)
             if len(templates) == 1:
                 raise refusal
             raise TemplateError(

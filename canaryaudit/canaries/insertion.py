@@ -1,6 +1,7 @@
 """Plan an insertion: draw the secrets and choose their places; ``assembly`` then builds the texts."""
 
 import mmap
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,17 +12,28 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries.assembly import Assembly, assemble
-from canaryaudit.canaries.canary import Canary, CanarySet
-from canaryaudit.canaries.generation import CorpusIndex, Secret, SecretGenerator, draw_until_absent
+from canaryaudit.canaries.canary import Canary, CanarySet, Wording
+from canaryaudit.canaries.detection import Detector
+from canaryaudit.canaries.generation import (
+    MIN_TELLING_LENGTH,
+    CorpusIndex,
+    Secret,
+    SecretGenerator,
+    draw_until_absent,
+)
 from canaryaudit.canaries.locating import (
+    Match,
+    TemplateMatches,
     bare_spans,
     check_found,
+    group_wordings,
     locate,
     located_templates,
     location_warnings,
     occurrence_spans,
     paragraphs_with,
 )
+from canaryaudit.canaries.selection import Detected, DetectedKind, Places, moved, select
 from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus, hold_out
@@ -29,6 +41,9 @@ from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import CorpusError, TemplateError, UsageError
 
 MAX_COMPLETION_LENGTH = 1_000
+
+MIN_QUOTED_LENGTH = 4
+"""A shorter secret may stand in a template's words by chance."""
 
 _PLACES = 2
 """The stream of random numbers for places; ``generation`` has those of secrets and controls."""
@@ -47,6 +62,16 @@ class InsertionRequest(BaseModel):
     """Secrets given by the user: one canary each, in the first template that it fits."""
     located: tuple[str, ...] = ()
     """Templates of secrets that occur in the corpus: each distinct secret becomes a canary in place."""
+    extend_vocabulary: bool = False
+    """Add the symbols of given secrets that the corpus lacks to the vocabulary and to ``any`` slots."""
+    match: Match = "loose"
+    """How the fixed text of located templates is compared."""
+    detect: tuple[str, ...] = ()
+    """Kinds of personal data and credentials to detect: each distinct value becomes a canary in place."""
+    detect_regions: tuple[str, ...] = ("US",)
+    """Countries in whose national form telephone numbers are read."""
+    max_detected: int = 20
+    """The most canaries made of detected data."""
     num_controls: int = 0
     """Controls per template: drawn, but never inserted."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
@@ -59,11 +84,13 @@ class InsertionRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "InsertionRequest":
-        if not self.templates and not self.located:
+        _ = self.detector
+        if not self.templates and not self.located and not self.detect:
             raise TemplateError("no template: give at least one with --template, such as 'my code is {digits:6}'")
         for text in (*self.templates, *self.secrets, *self.located):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise TemplateError("a template or secret is not valid UTF-8: check the terminal's encoding")
+        self._check_words()
         for template in self.templates:
             Template.parse(template)
         _ = self.parsed_located
@@ -72,8 +99,12 @@ class InsertionRequest(BaseModel):
                 raise UsageError(f"--repetitions {repetitions}: expected 1 or more, such as --repetitions 1,4,16")
         if self.num_canaries < 0 or self.num_controls < 0:
             raise UsageError("the numbers of canaries and controls cannot be negative: give 0 or more")
-        if not self.num_canaries and not self.secrets and not self.located:
-            raise UsageError("nothing to audit: give a number of canaries with --canaries, a --secret, or a --locate")
+        if not self.num_canaries and not self.secrets and not self.located and not self.detect:
+            raise UsageError(
+                "nothing to audit: give a number of canaries with --canaries, a --secret, a --detect, or a --locate"
+            )
+        if self.max_detected < 1:
+            raise UsageError(f"--max-detected {self.max_detected}: expected 1 or more")
         if (self.num_canaries or self.secrets) and not self.templates:
             raise TemplateError("no template for the canaries to insert: give at least one with --template")
         if len(set(self.secrets)) < len(self.secrets):
@@ -83,6 +114,17 @@ class InsertionRequest(BaseModel):
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: expected 0 or more")
         return self
+
+    def _check_words(self) -> None:
+        """Refuse secrets that stand in a template's words, before any message quotes those."""
+        words = [re.sub(r"\{[^{}]*\}", "\0", text).casefold() for text in (*self.templates, *self.located)]
+        for number, secret in enumerate(self.secrets, 1):
+            for index, text in enumerate(words, 1):
+                if len(secret) >= MIN_QUOTED_LENGTH and secret.casefold() in text:
+                    raise TemplateError(
+                        f"secret number {number} stands in the words of template number {index}, which would give it "
+                        "away in every prompt: take it out of the template, and leave only the slot in its place"
+                    )
 
     @cached_property
     def parsed_templates(self) -> tuple[Template, ...]:
@@ -96,6 +138,11 @@ class InsertionRequest(BaseModel):
     def parsed_located(self) -> tuple[Template, ...]:
         """The distinct templates to locate, lower-cased if requested."""
         return located_templates(self.located, lowercase=self.lowercase)
+
+    @cached_property
+    def detector(self) -> Detector | None:
+        """What to detect; None for nothing."""
+        return Detector(self.detect, self.detect_regions) if self.detect else None
 
 
 @dataclass(frozen=True)
@@ -131,6 +178,7 @@ class InsertionPlan:
         num_documents: Documents of the corpus.
         num_paragraphs: Paragraphs of the corpus, including held-out ones, without canaries.
         num_boundaries: Places between training paragraphs where a canary may be inserted.
+        detected: What was detected, by kind.
     """
 
     assembly: Assembly
@@ -140,6 +188,7 @@ class InsertionPlan:
     num_documents: int
     num_paragraphs: int
     num_boundaries: int
+    detected: tuple[DetectedKind, ...] = ()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -166,18 +215,22 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
             "between paragraphs: add blank lines or line breaks to the text"
         )
     templates, located = request.parsed_templates, request.parsed_located
-    every = tuple(dict.fromkeys((*templates, *located)))
-    for template in every:
-        _check_spaces(template, request, corpus.symbols)
-    secrets, must_stay = _locate_in_corpus(corpus, located)
+    symbols = "".join(sorted({*corpus.symbols, *"".join(request.secrets if request.extend_vocabulary else ())}))
+    for template in (*templates, *located):
+        _check_spaces(template, request, symbols)
+    detected, must_stay = _search_corpus(corpus, request)
     held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
-    occupied = _occupied_boundaries(corpus, held, located)
+    search = _search_training_text(corpus, held, request, detected)
+    wordings = search.secrets
+    every = tuple(dict.fromkeys((*templates, *(first[0][0] for _, first in wordings))))
+    occupied = search.occupied(corpus.lengths[~held])
     num_boundaries = num_paragraphs - int(held.sum()) - 1 - len(occupied)
     _check_room(corpus, _generated_insertions(request), num_boundaries)  # Drawing too many would not terminate.
-    total = len(request.secrets) + request.num_canaries + len(secrets)
+    total = len(request.secrets) + request.num_canaries + len(wordings)
+    secrets = [Secret(template, completion) for _, own in wordings for template, completion, _ in own]
 
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
-        draws = SecretGenerator(presence, corpus.symbols, request.seed, max(2, len(str(total))), secrets)
+        draws = SecretGenerator(presence, symbols, request.seed, max(2, len(str(total))), secrets)
         draws.take_given(request.secrets, templates, request.repetitions)
         draws.generate(request.num_canaries, templates, request.repetitions)
         _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
@@ -187,9 +240,9 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     num_places = sum(canary.repetitions for canary in draws.canaries)
     chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
     assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
-    located_canaries, warnings = _located_canaries(assembly, located, canaries, draws.width)
+    located_canaries = _located_canaries(wordings, assembly, len(canaries), draws.width)
     canary_set = CanarySet(
-        corpus_symbols=corpus.symbols,
+        corpus_symbols=symbols,
         wider_space=request.wider_space,
         canaries=(*canaries, *located_canaries, *controls),
     )
@@ -198,7 +251,12 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
         assembly=assembly,
         canary_set=canary_set,
         spaces=tuple(_describe(template, canary_set) for template in every),
-        warnings=(*_warnings(every, canary_set), *warnings),
+        warnings=(
+            *_warnings(every, canary_set),
+            *location_warnings(search.text, search.matches),
+            *detected.warnings("--max-detected"),
+        ),
+        detected=detected.kinds,
         num_documents=corpus.num_documents,
         num_paragraphs=num_paragraphs,
         num_boundaries=num_boundaries,
@@ -219,7 +277,8 @@ def _check_others(canary_set: CanarySet) -> None:
 def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
     """Return the vocabulary of a run: the symbols of the corpus, of all spaces and of all templates."""
     texts = [canary_set.corpus_symbols]
-    for text in canary_set.by_template():
+    others = (wording.template for canary in canary_set.canaries for wording in canary.other_wordings)
+    for text in dict.fromkeys((*canary_set.by_template(), *others)):
         template = Template.parse(text)
         drawn, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
         texts += [template.fixed_text, "".join(drawn.symbols), "".join(measured.symbols)]
@@ -239,38 +298,82 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     # Anonymous mapping with small pages: only marked parts of a long text take memory.
     memory = mmap.mmap(-1, max(1, text_length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     mask = np.frombuffer(memory, dtype=bool, count=text_length)
-    for canary in canaries:
-        template = canary.parsed_template
-        filled = np.array(template.filled(canary.completion), dtype=bool)  # (completion length,)
-        for place in canary.places:
+    for wording in (wording for canary in canaries for wording in canary.wordings):
+        template = wording.parsed_template
+        filled = np.array(template.filled(wording.completion), dtype=bool)  # (completion length,)
+        for place in wording.places:
             start = place + len(template.prefix)
             mask[start : start + len(filled)] = filled
     return mask
 
 
-def _locate_in_corpus(corpus: Corpus, located: Sequence[Template]) -> tuple[list[Secret], frozenset[int]]:
-    """Return the distinct located secrets, and the paragraphs that contain one in any wording.
+@dataclass(frozen=True)
+class _SearchedText:
+    """The training text before anything is inserted, and the secrets that it holds.
+
+    Attributes:
+        text: The text; empty if nothing is located.
+        matches: What was located in it.
+        detected: What was detected in it.
+    """
+
+    text: str
+    matches: list[TemplateMatches]
+    detected: Detected
+
+    @cached_property
+    def secrets(self) -> list[tuple[str | None, Places]]:
+        """The kind of each secret, None if it was located, and its wordings; one entry for a secret found both ways."""
+        found: list[tuple[str | None, Places]] = [(None, own) for own in group_wordings(self.matches)]
+        known = {own[0][0].secret_of(own[0][1]): own for _, own in found}
+        for kind, wordings in self.detected.secrets:
+            secret = wordings[0][0].secret_of(wordings[0][1])
+            if len(secret) >= MIN_TELLING_LENGTH and secret in known:
+                known[secret].extend(wordings)
+            else:
+                found.append((kind, wordings))
+        return found
+
+    def occupied(self, lengths: np.ndarray) -> list[int]:
+        """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
+        spans = np.concatenate((occurrence_spans(self.matches), self.detected.spans))
+        return sorted(paragraphs_with(spans, lengths)[1]) if len(spans) else []
+
+
+def _search_corpus(corpus: Corpus, request: InsertionRequest) -> tuple[Detected, frozenset[int]]:
+    """Return what was detected, and the paragraphs that contain a secret that becomes a canary.
 
     Raises:
-        CorpusError: A template does not occur.
+        CorpusError: A located template does not occur, or nothing is detected.
     """
-    if not located:
-        return [], frozenset()
+    detector = request.detector
+    if not request.parsed_located and not detector:
+        return Detected(), frozenset()
     text = corpus.text.read()
-    matches = locate(text, located)
+    matches = locate(text, request.parsed_located, request.match)
     check_found(text, matches)
     spans = np.concatenate((occurrence_spans(matches), bare_spans(text, matches)))
-    paragraphs, _ = paragraphs_with(spans, corpus.lengths)
-    return [secret for match in matches for secret in match.secrets], paragraphs
+    detected = Detected()
+    if detector:
+        detected = select(text, detector, request.max_detected, occurrence_spans(matches))
+        if not detected.secrets and not matches:
+            raise CorpusError(
+                f"nothing to audit: no {', '.join(sorted(detector.kinds))} detected in {len(text):,} characters; use "
+                "--locate with a template for data of another form"
+            )
+    return detected, paragraphs_with(np.concatenate((spans, detected.spans)), corpus.lengths)[0]
 
 
-def _occupied_boundaries(corpus: Corpus, held: np.ndarray, located: Sequence[Template]) -> list[int]:
-    """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
-    if not located:
-        return []
-    text = "".join(assemble(corpus, held)[0].training_blocks())
-    _, within = paragraphs_with(occurrence_spans(locate(text, located)), corpus.lengths[~held])
-    return sorted(within)
+def _search_training_text(
+    corpus: Corpus, held: np.ndarray, request: InsertionRequest, detected: Detected
+) -> _SearchedText:
+    """Locate the secrets in the training text; what was detected in the corpus is where it was."""
+    training = assemble(corpus, held)[0]
+    moved_places = moved(detected, training.places_in_training(detected.spans[:, 0]))
+    if not request.parsed_located:
+        return _SearchedText("", [], moved_places)
+    text = "".join(training.training_blocks())
+    return _SearchedText(text, locate(text, request.parsed_located, request.match), moved_places)
 
 
 def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
@@ -282,32 +385,35 @@ def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
 
 
 def _located_canaries(
-    assembly: Assembly, templates: Sequence[Template], inserted: Sequence[Canary], width: int
-) -> tuple[list[Canary], list[str]]:
-    """Return a canary for each distinct secret located in the training text, and warnings."""
-    if not templates:
-        return [], []
-    text = "".join(assembly.training_blocks())
-    spans = []
-    for canary in inserted:
-        length = len(canary.parsed_template.fill(canary.completion))
-        spans += [(place, place + length) for place in canary.places]
-    matches = locate(text, templates, spans)
-    secrets = [
-        (match.template.text, completion, places) for match in matches for completion, places in match.places.items()
-    ]
-    canaries = [
-        Canary(
-            id=f"canary-{number:0{width}}",
-            template=template,
-            completion=completion,
-            repetitions=len(places),
-            origin="located",
-            places=tuple(places),
+    secrets: Sequence[tuple[str | None, Places]], assembly: Assembly, before: int, width: int
+) -> list[Canary]:
+    """Return a canary for each located or detected secret, with its places after the insertions.
+
+    Args:
+        secrets: The kind and the wordings of each, with their places before the insertions.
+        assembly: The insertions.
+        before: Number of canaries before these.
+        width: Digits of a canary's number.
+    """
+    canaries = []
+    for number, (kind, wordings) in enumerate(secrets, before + 1):
+        first, *others = [
+            Wording(template=template.text, completion=completion, places=assembly.places_after(places))
+            for template, completion, places in wordings
+        ]
+        canaries.append(
+            Canary(
+                id=f"canary-{number:0{width}}",
+                template=first.template,
+                completion=first.completion,
+                places=first.places,
+                repetitions=sum(len(places) for _, _, places in wordings),
+                origin="located",
+                kind=kind,
+                other_wordings=tuple(others),
+            )
         )
-        for number, (template, completion, places) in enumerate(secrets, len(inserted) + 1)
-    ]
-    return canaries, location_warnings(text, matches)
+    return canaries
 
 
 def _generated_insertions(request: InsertionRequest) -> int:
@@ -325,7 +431,7 @@ def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
 
 
 def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -> None:
-    length = sum(len(part) if isinstance(part, str) else part.length for part in template.body)
+    length = sum(len(part) if isinstance(part, str) else part.longest for part in template.body)
     if length > MAX_COMPLETION_LENGTH:
         raise TemplateError(
             f"the slots of template {template.text!r} take {length:,} characters: expected at most "

@@ -1,30 +1,35 @@
 """Locate secrets that already occur in a text by their template, to audit them in place.
 
-An occurrence matches the template's whole text exactly, with its slots filled. A slot takes exactly its number of
-characters. ``any`` takes any characters within one line. A slot at the template's end takes a whole run of its
-symbols, so a prefix of a longer number does not match. No character fills slots of two occurrences: the earlier
-template wins, and within a template the earlier occurrence. Fixed text may be shared, such as the comma between
-adjacent fields in ``,{digits:5},``.
+An occurrence is the template's whole text with its slots filled. Slots are filled by exactly what stands in the text:
+that is what a model learned. The fixed text around and between them is compared loosely unless asked otherwise:
+without regard to case, the kind and amount of white space, Unicode normalization, and the kind of hyphens and
+quotation marks. Each way in which an occurrence is written is a *wording*; a secret in several wordings is one secret.
+
+A slot takes exactly its number of characters. ``any`` takes any characters within one line. A slot at the template's
+end takes a whole run of its symbols, so a prefix of a longer number does not match. No character fills slots of two
+occurrences: the earlier template wins, within a template those that match exactly, and among these the earlier one.
+Fixed text may be shared, such as the comma between adjacent fields in ``,{digits:5},``.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
+from canaryaudit.canaries.folding import FoldedText, fold, fold_character, occurrences
 from canaryaudit.canaries.generation import MIN_TELLING_LENGTH, Secret
-from canaryaudit.canaries.space import ALPHABETS, Slot
-from canaryaudit.canaries.template import Template
+from canaryaudit.canaries.near_misses import NearMisses
+from canaryaudit.canaries.space import Slot
+from canaryaudit.canaries.template import MAX_TEMPLATE, Template
 from canaryaudit.errors import CorpusError, TemplateError
+
+Match = Literal["loose", "exact"]
+"""How fixed text is compared."""
 
 MANY_SECRETS = 1_000
 """More distinct secrets than this usually mean that ordinary text matches the template."""
-
-_LOCATED, _INSERTED = 1, 2
-_MIN_ENDING = 4
-_SHOWN_FORM = 24
 
 
 def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Template, ...]:
@@ -36,13 +41,13 @@ def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Templat
     """
     templates = []
     for number, text in enumerate(texts, 1):
-        if not re.search(r"\{[a-z]+:", text):
+        if not re.search(r"\{([a-z]+:|\[)", text):
             raise TemplateError(
                 f"--locate number {number} has no slot: write a slot in place of the secret, such as "
                 "'my telephone number is {digits:10}'"
             )
         template = Template.parse(text.lower() if lowercase else text)
-        if not template.prefix.strip():
+        if not fold(template.prefix).strip():
             raise TemplateError(
                 f"template {template.text!r} cannot be located: add text before its first slot; exposure is measured "
                 "after that text, which an attacker types"
@@ -62,45 +67,46 @@ class TemplateMatches:
 
     Attributes:
         template: The template.
-        places: Ascending offsets of the template's text by completion, in order of first occurrence.
-        overlapping: Occurrences skipped because their slots share characters with another's.
-        longer: Occurrences skipped because the run of the last slot's symbols is longer than the slot.
+        places: Ascending offsets of whole occurrences by wording: the template as it is written there, and what fills
+            it. In order of first occurrence, exact ones first.
+        misses: What was not counted, and why.
     """
 
     template: Template
-    places: dict[str, list[int]]
-    overlapping: int
-    longer: int
+    places: dict[tuple[Template, str], list[int]] = field(default_factory=dict)
+    misses: NearMisses = field(default_factory=NearMisses)
 
     @property
     def secrets(self) -> list[Secret]:
-        """The distinct secrets."""
-        return [Secret(self.template, completion) for completion in self.places]
+        """The distinct secrets, once for each wording."""
+        return [Secret(*wording) for wording in self.places]
 
     def spans(self) -> np.ndarray:
         """Return the starts and ends of the whole occurrences, shape (n, 2), unordered."""
-        fixed = len(self.template.prefix) + len(self.template.suffix)
         spans = [
-            (start, start + fixed + len(completion)) for completion, starts in self.places.items() for start in starts
+            (start, start + len(template.prefix) + len(completion) + len(template.suffix))
+            for (template, completion), starts in self.places.items()
+            for start in starts
         ]
         return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 
-def locate(text: str, templates: Sequence[Template], inserted: Iterable[tuple[int, int]] = ()) -> list[TemplateMatches]:
+def locate(text: str, templates: Sequence[Template], match: Match = "loose") -> list[TemplateMatches]:
     """Find the occurrences of templates, in time linear in the text and in their number.
 
     Args:
         text: The text to search.
         templates: The templates to find, from ``located_templates``.
-        inserted: Spans of inserted canaries; occurrences inside them are ignored.
+        match: ``loose`` or ``exact`` comparison of the fixed text.
 
     Returns:
         One entry per template.
     """
+    if not templates:
+        return []
+    folded = FoldedText(text)
     taken = bytearray(len(text))
-    for start, end in inserted:
-        taken[start:end] = bytes([_INSERTED]) * (end - start)
-    return [_locate_one(text, _Matcher(template), taken) for template in templates]
+    return [_Search(text, folded, template).run(taken, match) for template in templates]
 
 
 def check_found(text: str, matches: Sequence[TemplateMatches]) -> None:
@@ -112,8 +118,30 @@ def check_found(text: str, matches: Sequence[TemplateMatches]) -> None:
     for match in matches:
         if not match.places:
             raise CorpusError(
-                f"template {match.template.text!r} does not occur in the corpus: {_near_miss(text, match)}"
+                f"template {match.template.text!r} does not occur in the corpus: "
+                f"{match.misses.explanation(text, match.template)}"
             )
+
+
+def group_wordings(matches: Sequence[TemplateMatches]) -> list[list[tuple[Template, str, list[int]]]]:
+    """Return the distinct secrets, each as its wordings with their places; the most frequent wording first.
+
+    The same filling of the same template is one secret in whatever wording. Under different templates only secrets
+    that are too long to occur twice by chance are the same.
+    """
+    groups: dict[tuple[object, ...], list[tuple[Template, str, list[int]]]] = {}
+    frequency: dict[Template, int] = {}
+    for number, found in enumerate(matches):
+        for (template, completion), places in found.places.items():
+            secret = template.secret_of(completion)
+            telling = len(secret) >= MIN_TELLING_LENGTH and Secret(template, completion).is_telling
+            key = (secret,) if telling else (number, *template.fillings(completion))
+            groups.setdefault(key, []).append((template, completion, places))
+            frequency[template] = frequency.get(template, 0) + len(places)
+    # The order of groups is that of first occurrence; ``sorted`` keeps the order of equals.
+    return [
+        sorted(wordings, key=lambda wording: (-len(wording[2]), -frequency[wording[0]])) for wordings in groups.values()
+    ]
 
 
 def paragraphs_with(spans: np.ndarray, lengths: np.ndarray) -> tuple[frozenset[int], frozenset[int]]:
@@ -135,86 +163,23 @@ def occurrence_spans(matches: Sequence[TemplateMatches]) -> np.ndarray:
 
 
 def location_warnings(text: str, matches: Sequence[TemplateMatches]) -> list[str]:
-    """Return warnings about skipped occurrences, and about other places where the secrets occur."""
+    """Return what was found in which wordings, what was not counted, and where else the secrets occur."""
     warnings = []
     for match in matches:
         name = repr(match.template.text)
-        if match.overlapping:
-            warnings.append(
-                f"template {name}: skipped {_times(match.overlapping, 'occurrence')} overlapping another; to include "
-                "them, use a template that covers the whole secret"
-            )
-        if match.longer:
-            warnings.append(
-                f"template {name}: skipped {_times(match.longer, 'occurrence')} with more symbols than its last slot: "
-                "use a longer slot to include them"
-            )
+        warnings += match.misses.warnings(text, match.template, match.places)
         if len(match.places) > MANY_SECRETS:
             warnings.append(
                 f"template {name} matches {len(match.places):,} distinct secrets, and each takes time to measure and "
                 "unlearn: if most are not secrets, make the surrounding text more specific"
             )
     if elsewhere := len(bare_spans(text, matches)):
+        places = "1 other place" if elsewhere == 1 else f"{elsewhere:,} other places"
         warnings.append(
-            f"located secrets also occur at {_times(elsewhere, 'other place')} of the training text, in other wording: "
-            "these are neither measured nor unlearned; add a --locate template for them"
+            f"located secrets also occur at {places} of the training text, in other wording: these are neither "
+            "measured nor unlearned; add a --locate template for them"
         )
     return warnings
-
-
-# --- one template ---------------------------------------------------------------------------------------
-
-
-class _Matcher:
-    """Matches what follows a template's prefix: a completion and the suffix."""
-
-    def __init__(self, template: Template) -> None:
-        self.template = template
-        self.completion = re.compile("".join(map(_pattern, template.body)))
-        last = template.body[-1]
-        ends_open = not template.suffix and isinstance(last, Slot) and last.kind in ALPHABETS
-        self.run = ALPHABETS[last.kind] if ends_open and isinstance(last, Slot) else ""
-
-    def end_at(self, text: str, start: int) -> int | None:
-        """Return the end of the completion that begins at ``start``, or None; there is at most one."""
-        match = self.completion.match(text, start)
-        return match.end() if match and text.startswith(self.template.suffix, match.end()) else None
-
-    def is_longer(self, text: str, end: int) -> bool:
-        """Return whether the last slot's run of symbols continues after ``end``."""
-        return bool(self.run) and text[end : end + 1] != "" and text[end] in self.run
-
-
-def _pattern(part: str | Slot) -> str:
-    if isinstance(part, str):
-        return re.escape(part)
-    if part.kind == "choice":
-        return f"(?:{'|'.join(map(re.escape, part.words))})"
-    return rf"[^\n]{{{part.length}}}" if part.kind == "any" else f"[{ALPHABETS[part.kind]}]{{{part.length}}}"
-
-
-def _locate_one(text: str, matcher: _Matcher, taken: bytearray) -> TemplateMatches:
-    """Find one template's occurrences, and mark the characters of its completions in ``taken``."""
-    prefix = matcher.template.prefix
-    places: dict[str, list[int]] = {}
-    overlapping = longer = 0
-    offset = text.find(prefix)
-    while offset >= 0:
-        start = offset + len(prefix)
-        end = matcher.end_at(text, start)
-        if end is not None and taken.find(_INSERTED, start, end) < 0:
-            if matcher.is_longer(text, end):
-                longer += 1
-            elif taken.find(_LOCATED, start, end) >= 0:
-                overlapping += 1
-            else:
-                places.setdefault(text[start:end], []).append(offset)
-                taken[start:end] = bytes([_LOCATED]) * (end - start)
-        offset = text.find(prefix, offset + 1)
-    return TemplateMatches(matcher.template, places, overlapping, longer)
-
-
-# --- warnings and near misses ---------------------------------------------------------------------------
 
 
 def bare_spans(text: str, matches: Sequence[TemplateMatches]) -> np.ndarray:
@@ -224,80 +189,183 @@ def bare_spans(text: str, matches: Sequence[TemplateMatches]) -> np.ndarray:
         Starts and ends, shape (n, 2), without the located occurrences and without very short secrets.
     """
     known: set[int] = set()
+    forms: dict[int, set[str]] = {}
     for located in matches:
-        before = len(located.template.prefix)
-        known.update(place + before for places in located.places.values() for place in places)
-    spans: set[tuple[int, int]] = set()
-    for located in matches:
-        template = located.template
-        slots = [part for part in template.body if isinstance(part, Slot)]
-        if all(part.kind == "choice" for part in slots):
-            continue  # ordinary words: their occurrence in the text reveals nothing
-        for parts, forms in (
-            (template.body, set(located.places)),
-            (slots, {template.secret_of(completion) for completion in located.places}),
-        ):
-            pattern = re.compile(f"(?=({''.join(map(_pattern, parts))}))")
-            spans.update(
-                (match.start(), match.end(1))
-                for match in pattern.finditer(text)
-                if len(match[1]) >= MIN_TELLING_LENGTH and match[1] in forms and match.start() not in known
-            )
-    return np.array(sorted(spans), dtype=np.int64).reshape(-1, 2)
+        for (template, completion), places in located.places.items():
+            known.update(place + len(template.prefix) for place in places)
+            if Secret(template, completion).is_telling:
+                for form in (completion, template.secret_of(completion)):
+                    if len(form) >= MIN_TELLING_LENGTH:
+                        forms.setdefault(len(form), set()).add(form)
+    spans = np.empty((0, 2), dtype=np.int64)
+    for length, strings in forms.items():
+        starts = np.fromiter((own for own in _places_of(text, length, strings) if own not in known), dtype=np.int64)
+        spans = np.concatenate((spans, np.stack((starts, starts + length), axis=1)))
+    return spans[np.lexsort((spans[:, 1], spans[:, 0]))]
 
 
-def _near_miss(text: str, matches: TemplateMatches) -> str:
-    """Describe the closest near miss by its format alone."""
-    template = matches.template
-    if matches.overlapping:
-        return "all its occurrences overlap those of an earlier template; remove one of the two"
-    if matches.longer:
-        return f"{_times(matches.longer, 'occurrence')} with more symbols than its last slot: make the slot longer"
-    starts = [match.end() for match in re.finditer(f"(?={re.escape(template.prefix)})", text)]
-    if not starts:
-        return _prefix_miss(text, template.prefix)
-    starts = [start + len(template.prefix) for start in starts]
-    matcher = _Matcher(template)
-    if filled := sum(matcher.completion.match(text, start) is not None for start in starts):
-        return (
-            f"{_times(filled, 'occurrence')} up to the last slot, but then other text than {template.suffix!r}: remove "
-            "the text after the last slot"
+def _places_of(text: str, length: int, strings: set[str]) -> Iterator[int]:
+    """Yield where strings of one length occur, by their first characters: the whole is compared only after these."""
+    beginnings = {string[:MIN_TELLING_LENGTH] for string in strings}
+    symbols = ["".join({*column}) for column in zip(*beginnings, strict=True)]
+    classes = "".join(f"[{re.escape(column)}]" for column in symbols)
+    for candidate in re.finditer(f"(?=({classes}))", text):
+        start = candidate.start()
+        if candidate[1] in beginnings and text[start : start + length] in strings:
+            yield start
+
+
+# --- one template ---------------------------------------------------------------------------------------
+
+
+class _Search:
+    """The search for one template in a text."""
+
+    def __init__(self, text: str, folded: FoldedText, template: Template) -> None:
+        self.text, self.folded, self.template = text, folded, template
+        body = template.body
+        self.parts = [
+            _SlotReader(part, following) if isinstance(part, Slot) else part
+            for part, following in zip(body, (*body[1:], ""), strict=True)
+        ]
+        # Without other fixed text, what does not fit exactly behind the prefix does not fit loosely either.
+        self.only_prefix = not template.suffix and not any(isinstance(part, str) for part in template.body)
+        self.folded_literals = {part: fold(part) for part in template.parts if isinstance(part, str)}
+        last = template.body[-1]
+        ends_open = not template.suffix and isinstance(last, Slot)
+        self.run_symbols = (last.fixed_alphabet or "") if ends_open and isinstance(last, Slot) else ""
+        self.wordings: dict[tuple[str, ...], Template | None] = {}
+
+    def run(self, taken: bytearray, match: Match) -> TemplateMatches:
+        """Find the occurrences, and mark the characters of their completions in ``taken``."""
+        found = TemplateMatches(self.template)
+        prefix = self.template.prefix
+        fitting = bytearray(len(self.text) + 1)  # 1 where the body of an exact occurrence begins, 2 of none
+        for start in occurrences(self.text, prefix):
+            body = start + len(prefix)
+            if (read := self._read(start, body, loosely=False)) and read[0]:
+                fitting[body] = 1
+                self._take(start, (body, read[1]), read[0], taken, found)
+            elif self.only_prefix:
+                fitting[body] = 2
+        misses = found.misses
+        for start, body in self._loose_prefixes():
+            if fitting[body] == 1:
+                continue
+            read = None if fitting[body] else self._read(start, body, loosely=True)
+            if read is None:
+                misses.unfitting.append(body)
+            elif read[0] is None:
+                misses.other_suffix += 1
+            elif match == "exact":
+                misses.wordings[read[0]] += 1
+            else:
+                self._take(start, (body, read[1]), read[0], taken, found)
+        misses.unfitting.extend(self._other_punctuation())
+        return found
+
+    def _other_punctuation(self) -> Iterator[int]:
+        """Yield the ends of the prefix's words where other white space or punctuation follows them."""
+        text, prefix = self.folded.text, self.folded_literals[self.template.prefix]
+        words = re.sub(r"\W+\Z", "", prefix)
+        if words in ("", prefix):
+            return
+        places = (
+            place + len(words)
+            for place in occurrences(text, words)
+            if not text.startswith(prefix, place)
+            and not (place and text[place - 1].isalnum() and words[0].isalnum())
+            and not text[place + len(words) : place + len(words) + 1].isalnum()
         )
-    message = f"the text before its first slot occurs {_times(len(starts), 'time')}, but what follows does not match"
-    if any(isinstance(part, Slot) and part.kind == "any" for part in template.body):
-        return f"{message}: an any slot cannot span lines; make it shorter"
-    forms = Counter(_form(text[start : start + _SHOWN_FORM]) for start in starts)
-    form = forms.most_common(1)[0][0]
-    return f"{message}; it looks like {form!r} (9 is a digit, a and A are letters): use slots of that format"
+        ends = self.folded.original(np.fromiter(places, dtype=np.int64))
+        yield from ends[ends >= 0].tolist()
+
+    def _loose_prefixes(self) -> Iterator[tuple[int, int]]:
+        """Yield the starts and ends of the folded prefix's occurrences in the text."""
+        words = self.folded_literals[self.template.prefix]
+        places = np.fromiter(occurrences(self.folded.text, words), dtype=np.int64)
+        starts, ends = self.folded.original(places), self.folded.original(places + len(words))
+        whole = (starts >= 0) & (ends >= 0)
+        yield from zip(starts[whole].tolist(), ends[whole].tolist(), strict=True)
+
+    def _take(
+        self, start: int, span: tuple[int, int], wording: Template, taken: bytearray, found: TemplateMatches
+    ) -> None:
+        """Add an occurrence with its completion's span, unless that is cut off from a longer run or taken."""
+        misses, (body, end) = found.misses, span
+        if self.run_symbols and self.text[end : end + 1] and self.text[end] in self.run_symbols:
+            misses.longer += 1
+        elif taken.find(1, body, end) >= 0:
+            misses.overlapping += 1
+        else:
+            found.places.setdefault((wording, self.text[body:end]), []).append(start)
+            taken[body:end] = b"\x01" * (end - body)
+
+    def _read(self, start: int, body: int, *, loosely: bool) -> tuple[Template | None, int] | None:
+        """Return the wording and the end of the completion; no wording if only the suffix differs; or None."""
+        literals: list[str] = []
+        position = body
+        for part in self.parts:
+            if isinstance(part, _SlotReader):
+                end = part.end(self.text, position)
+            else:
+                end = self._literal_end(part, position, loosely=loosely)
+                literals.append(self.text[position:end])
+            if end < 0:
+                return None
+            position = end
+        if suffix := self.template.suffix:
+            end = self._literal_end(suffix, position, loosely=loosely)
+            if end < 0:
+                return None, position
+            literals.append(self.text[position:end])
+            if self.template.ending:  # one literal of the template, of which the first character ends the slot
+                literals[-2:] = ["".join(literals[-2:])]
+        wording = self._wording((self.text[start:body], *literals))
+        return (wording, position) if wording else None
+
+    def _literal_end(self, literal: str, position: int, *, loosely: bool) -> int:
+        """Return where a literal that begins at ``position`` ends; -1 if it is not there."""
+        if self.text.startswith(literal, position):
+            return position + len(literal)
+        words = self.folded_literals[literal]
+        if not loosely or not words.startswith(fold_character(self.text[position : position + 1])[:1]):
+            return -1
+        place = self.folded.place(position)
+        if place < 0 or not self.folded.text.startswith(words, place):
+            return -1
+        return int(self.folded.original(np.array([place + len(words)]))[0])
+
+    def _wording(self, literals: tuple[str, ...]) -> Template | None:
+        """Return the template with the literals as they are written; None if it would be too long."""
+        if literals not in self.wordings:
+            short = sum(map(len, literals)) + len(self.template.text) <= MAX_TEMPLATE
+            self.wordings[literals] = self.template.reworded(literals) if short else None
+        return self.wordings[literals]
 
 
-def _prefix_miss(text: str, prefix: str) -> str:
-    """Describe how the text differs from a template's prefix that does not occur in it."""
-    spaced = r"\s+".join(map(re.escape, prefix.split()))
-    for pattern, flags, cure in (
-        (re.escape(prefix), re.IGNORECASE, "in a different case: match the case, or use --lowercase"),
-        (spaced, 0, "with different white space, such as a line break: write a template for each variant"),
-        (spaced, re.IGNORECASE, "with different white space and case: match both"),
-    ):
-        if count := sum(1 for _ in re.finditer(pattern, text, flags)):
-            return f"the text before its first slot occurs {_times(count, 'time')} {cure}"
-    low, high = 0, len(prefix)  # The text contains the last ``low`` characters, but not the last ``high``.
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if prefix[-middle:] in text else (low, middle)
-    ending = prefix[len(prefix) - low :]
-    ending = ending[ending.find(" ") + 1 :]  # part of a word is not informative
-    if len(ending) >= _MIN_ENDING:
-        return f"only the end of the text before its first slot occurs, {ending!r}; begin the template with it"
-    return "the text before its first slot does not occur; copy it exactly from the corpus"
+class _SlotReader:
+    """Reads what fills one slot.
 
+    A run of the slot's symbols is measured once, however many candidates begin within it.
+    """
 
-def _form(text: str) -> str:
-    """Return the format of a text up to the end of its line: letters and digits are replaced by their class."""
-    line = text.split("\n", 1)[0]
-    kinds = ((str.isdigit, "9"), (str.isupper, "A"), (str.isalpha, "a"), (" -.,:/()".__contains__, ""))
-    return "".join(next((sign or c for test, sign in kinds if test(c)), "·") for c in line)
+    def __init__(self, slot: Slot, following: str | Slot) -> None:
+        self.slot = slot
+        ending = re.escape(following[:1]) if slot.most and isinstance(following, str) else ""
+        self.words = re.compile("|".join(map(re.escape, slot.words))) if slot.words else None
+        self._run = re.compile(f"[{re.escape(slot.fixed_alphabet)}]+" if slot.fixed_alphabet else rf"[^\n{ending}]+")
+        self._start = self._end = 0
 
-
-def _times(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    def end(self, text: str, position: int) -> int:
+        """Return where the slot that begins at ``position`` ends; -1 if nothing there fills it."""
+        if self.words:
+            word = self.words.match(text, position)
+            return word.end() if word else -1
+        if not self._start <= position < self._end:
+            run = self._run.match(text, position)
+            self._start, self._end = (position, run.end()) if run else (position, position)
+        length = self._end - position
+        if self.slot.most:
+            return self._end if self.slot.length <= length <= self.slot.most else -1
+        return position + self.slot.length if length >= self.slot.length else -1

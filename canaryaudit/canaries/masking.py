@@ -41,7 +41,12 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
     for other, template in sorted(rivals, key=lambda rival: rival[0].id != canary.id):
         sign = MASK if other.id == canary.id else OTHERS_MASK
         shown = mask_completion(shown, other.completion, template.filled(other.completion), sign)
-    forms = {form for other, template in given for form in (other.completion, template.secret_of(other.completion))}
+    forms = {
+        form
+        for other, _ in given
+        for wording in other.wordings
+        for form in (wording.completion, wording.parsed_template.secret_of(wording.completion))
+    }
     return hide_secrets(shown, forms)
 
 
@@ -117,5 +122,9 @@ def _telling(canary: Canary) -> list[str]:
     template = canary.parsed_template
     if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
         return []
-    forms = (canary.completion, template.secret_of(canary.completion))
+    forms = [
+        form
+        for wording in canary.wordings
+        for form in (wording.completion, wording.parsed_template.secret_of(wording.completion))
+    ]
     return [form for form in forms if len(form) >= _SHORTEST_TELLING]

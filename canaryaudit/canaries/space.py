@@ -1,10 +1,11 @@
 """The space of a template's secrets: every completion that fits its slots."""
 
 import math
+import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -31,15 +32,79 @@ MAX_COMPLETION, MAX_EDGES = 5_000, 2_000_000
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot to fill: ``length`` symbols of an alphabet, or one of several words."""
+    """A slot to fill: ``length`` symbols of an alphabet, or up to ``longest``, or one of several words."""
 
     kind: str
     length: int = 1
     words: tuple[str, ...] = ()
+    most: int = 0
+    """The largest length, if it varies."""
+
+    @property
+    def longest(self) -> int:
+        """The largest number of symbols."""
+        return self.most or self.length
+
+    @property
+    def varies(self) -> bool:
+        """Whether secrets of several lengths fill it."""
+        return self.longest > self.length or bool(self.words)
+
+    @property
+    def source(self) -> str:
+        """The slot as it is written in a template."""
+        length = f"{self.length}-{self.most}" if self.most else str(self.length)
+        return f"{{{self.kind}:{'|'.join(self.words) if self.kind == 'choice' else length}}}"
+
+    @property
+    def fixed_alphabet(self) -> str | None:
+        """The symbols allowed at each position; None if they are the corpus's, or words are chosen."""
+        return symbols_of_set(self.kind) if self.kind.startswith("[") else ALPHABETS.get(self.kind)
 
     def alphabet(self, corpus_symbols: str) -> str:
         """Return the symbols allowed at each position of the slot (not for ``choice``)."""
-        return corpus_symbols if self.kind == "any" else ALPHABETS[self.kind]
+        return self.fixed_alphabet or corpus_symbols
+
+    def open_alphabet(self, corpus_symbols: str, following: "str | Slot | None") -> str:
+        """Return the same without the symbol that ends an ``any`` slot of varying length: that which follows it."""
+        ending = following[:1] if isinstance(following, str) and self.most and self.kind == "any" else ""
+        return "".join(symbol for symbol in self.alphabet(corpus_symbols) if symbol != ending)
+
+
+@lru_cache(maxsize=1024)
+def symbols_of_set(text: str) -> str:
+    """Return the distinct symbols of a character set such as ``[A-Z0-9_]``, in order; a backslash quotes a symbol.
+
+    Raises:
+        TemplateError: It is empty, or a range runs backward.
+    """
+    items = re.findall(r"\\(.)|(.)", text[1:-1], re.DOTALL)
+    symbols: list[str] = []
+    position = 0
+    while position < len(items):
+        quoted, plain = items[position]
+        first, last = quoted or plain, quoted or plain
+        if position + 2 < len(items) and items[position + 1][1] == "-":
+            last = "".join(items[position + 2])
+            position += 2
+        if last < first or ord(last) - ord(first) > MAX_EDGES:
+            raise TemplateError(f"character set {text}: the range {first}-{last} is empty or too long: swap its ends")
+        symbols += map(chr, range(ord(first), ord(last) + 1))
+        position += 1
+    if len(dict.fromkeys(symbols)) < 2:
+        raise TemplateError(f"character set {text}: expected at least two symbols, such as [A-Z0-9]")
+    return "".join(dict.fromkeys(symbols))
+
+
+def character_set(symbols: Iterable[str]) -> str:
+    """Return the character set of these symbols, as ``symbols_of_set`` reads it."""
+    return f"[{''.join(chr(92) + c if c in '-]^' + chr(92) else c for c in dict.fromkeys(symbols))}]"
+
+
+NO_ENDING = (
+    "a slot of varying length ends the template: write the character after the secret too, such as a period, since the "
+    "end is part of what is measured"
+)
 
 
 class Space:
@@ -64,8 +129,11 @@ class Space:
     def of_body(cls, body: Sequence[str | Slot], corpus_symbols: str) -> "Space":
         """Build the automaton of literals and slots.
 
+        A slot of varying length may be left wherever it is long enough, by what follows it. The space is prefix-free
+        because no symbol can both follow the slot and belong to it.
+
         Raises:
-            TemplateError: The automaton would take gigabytes.
+            TemplateError: The automaton would take gigabytes, or a slot's end cannot be told from what follows.
         """
         _check_size(body, corpus_symbols)
         edges: list[dict[str, int]] = [{}]
@@ -74,15 +142,28 @@ class Space:
             edges[-1] = dict.fromkeys(symbols, len(edges))
             edges.append({})
 
-        for part in body:
+        exits: list[int] = []  # nodes at which the last slot may end early
+        for part, following in zip(body, (*body[1:], None), strict=True):
+            start, left, exits = len(edges) - 1, exits, []
             if isinstance(part, str):
                 for character in part:
                     step(character)
             elif part.kind == "choice":
                 _append_trie(edges, part.words)
             else:
-                for _ in range(part.length):
-                    step(part.alphabet(corpus_symbols))
+                symbols = part.open_alphabet(corpus_symbols, following)
+                for count in range(part.longest):
+                    exits += [len(edges) - 1] if count >= part.length else []
+                    step(symbols)
+            for node in left:
+                if not edges[node].keys().isdisjoint(edges[start]):
+                    raise TemplateError(
+                        "a slot of varying length is followed by one of its own symbols, so its end cannot be told: "
+                        "put a character between them that the slot cannot take"
+                    )
+                edges[node].update(edges[start])
+        if exits:
+            raise TemplateError(NO_ENDING)
         return cls(edges)
 
     @property
@@ -153,7 +234,7 @@ def _check_size(body: Sequence[str | Slot], corpus_symbols: str) -> None:
     positions = edges = 0
     for part in body:
         if isinstance(part, Slot) and part.kind != "choice":
-            positions, edges = positions + part.length, edges + part.length * len(part.alphabet(corpus_symbols))
+            positions, edges = positions + part.longest, edges + part.longest * len(part.alphabet(corpus_symbols))
         else:
             length = len(part) if isinstance(part, str) else sum(map(len, part.words))
             positions, edges = positions + length, edges + length

@@ -5,23 +5,30 @@ the end of the last is the *completion*, whose log-perplexity is measured. The r
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from canaryaudit.canaries.space import SLOT_KINDS, Slot, Space
+from canaryaudit.canaries.space import NO_ENDING, SLOT_KINDS, Slot, Space, symbols_of_set
 from canaryaudit.errors import TemplateError
 
 MAX_TEMPLATE = 10_000
 """Maximum characters of a template, longer than any sentence."""
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_HELP = "write {digits:N}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N} or {choice:a|b}"
+_HELP = (
+    "write {digits:N} or {digits:N-M}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N}, {[A-Z_]:N} or {choice:a|b}"
+)
 
 
 def _parse_slot(body: str, template: str) -> Slot:
-    kind, colon, argument, body = *body.partition(":"), repr(body)[1:-1]  # shown in one line
-    if kind not in SLOT_KINDS or not colon:
+    is_set = body.startswith("[") and "]:" in body
+    kind, colon, argument = body.rpartition(":") if is_set else body.partition(":")
+    body = repr(body)[1:-1]  # shown in one line
+    if is_set and kind.endswith("]"):
+        symbols_of_set(kind)
+    elif kind not in SLOT_KINDS or not colon:
         raise TemplateError(f"unknown slot {{{body}}} in template {template!r}: {_HELP}")
     if kind == "choice":
         words = tuple(dict.fromkeys(argument.split("|")))
@@ -35,11 +42,19 @@ def _parse_slot(body: str, template: str) -> Slot:
                 )
         return Slot(kind, words=words)
     # Counting completions takes memory that is quadratic in the length.
-    if not re.fullmatch(r"0*[1-9][0-9]{0,2}", argument):
+    lengths = re.fullmatch(r"0*([1-9][0-9]{0,2})(?:-0*([1-9][0-9]{0,2}))?", argument)
+    if not lengths or int(lengths[2] or lengths[1]) < int(lengths[1]):
         raise TemplateError(
-            f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, got {argument!r}"
+            f"slot {{{body}}} in template {template!r}: expected a length of 1 to 999, such as 6 or 6-12, "
+            f"got {argument!r}"
         )
-    return Slot(kind, int(argument))
+    least, most = int(lengths[1]), int(lengths[2] or 0)
+    return Slot(kind, least, most=most if most > least else 0)
+
+
+def quoted(literal: str) -> str:
+    """Return literal text as a template writes it, with its braces doubled."""
+    return literal.replace("{", "{{").replace("}", "}}")
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,8 @@ class Template:
         literal(text[position:])
         if not any(isinstance(part, Slot) for part in parts):
             raise TemplateError(f"template {text!r} has no slot: {_HELP}")
+        if isinstance(parts[-1], Slot) and parts[-1].most:
+            raise TemplateError(f"template {text!r}: {NO_ENDING}")
         return cls(text, tuple(parts))
 
     @cached_property
@@ -102,15 +119,21 @@ class Template:
         return self.parts[0] if isinstance(self.parts[0], str) else ""
 
     @cached_property
+    def ending(self) -> str:
+        """The character that ends a last slot of varying length: part of the completion, as its length is."""
+        last, after = (self.parts[-2], self.parts[-1]) if len(self.parts) > 1 else ("", "")
+        return after[0] if isinstance(after, str) and isinstance(last, Slot) and last.most else ""
+
+    @cached_property
     def suffix(self) -> str:
-        """The fixed text after the last slot."""
-        return self.parts[-1] if isinstance(self.parts[-1], str) else ""
+        """The fixed text after the last slot, without what ends it."""
+        return self.parts[-1].removeprefix(self.ending) if isinstance(self.parts[-1], str) else ""
 
     @cached_property
     def body(self) -> tuple[str | Slot, ...]:
         """The slots and the fixed text between them: the parts of a completion."""
-        start = 1 if self.prefix else 0
-        return self.parts[start : len(self.parts) - (1 if self.suffix else 0)]
+        parts = self.parts[1:] if self.prefix else self.parts
+        return (*(parts[:-1] if isinstance(parts[-1], str) else parts), *((self.ending,) if self.ending else ()))
 
     @property
     def fixed_text(self) -> str:
@@ -125,12 +148,20 @@ class Template:
             position = match.end()
         return Template.parse(text + self.text[position:].lower())
 
+    def reworded(self, literals: Sequence[str]) -> "Template":
+        """Return the template with other literals, one for each of its own, in order."""
+        fixed = iter(literals)
+        parts = [next(fixed) if isinstance(part, str) else part for part in self.parts]
+        if parts == list(self.parts):
+            return self
+        return Template.parse("".join(part.source if isinstance(part, Slot) else quoted(part) for part in parts))
+
     def widened(self, kind: str) -> "Template":
         """Return the template with ``kind``'s alphabet in every slot, for a wider space."""
         for part in self.body:
             if isinstance(part, Slot) and part.kind == "choice":
                 raise TemplateError(f"template {self.text!r}: a choice of words has no wider space; drop --space")
-        parts = tuple(Slot(kind, part.length) if isinstance(part, Slot) else part for part in self.parts)
+        parts = tuple(replace(part, kind=kind) if isinstance(part, Slot) else part for part in self.parts)
         return Template(self.text, parts)
 
     def space(self, corpus_symbols: str) -> "Space":
@@ -144,16 +175,14 @@ class Template:
             TemplateError: The secret does not fill the slots.
         """
         space = self.space(corpus_symbols)
-        if secret in space:
-            return secret
-        completion, rest = "", secret
-        for part in self.body:
-            if isinstance(part, str):
-                completion += part
-                continue
-            word = next((w for w in part.words if rest.startswith(w)), rest[: part.length])
-            completion, rest = completion + word, rest[len(word) :]
-        if rest or completion not in space:
+        for completion in (secret, secret + self.ending):
+            if completion in space:
+                return completion
+        groups = [self._group(index) for index, part in enumerate(self.body) if isinstance(part, Slot)]
+        match = re.compile("".join(groups), re.DOTALL).fullmatch(secret)
+        fillings = iter(match.groups() if match else ())
+        completion = "".join(part if isinstance(part, str) else next(fillings, "") for part in self.body)
+        if completion not in space:
             raise TemplateError(
                 f"a secret of {len(secret)} characters does not fit the slots of template {self.text!r}: "
                 "give one character of the slot's alphabet for each position"
@@ -162,18 +191,41 @@ class Template:
 
     def secret_of(self, completion: str) -> str:
         """Return the characters of ``completion`` that fill the slots."""
-        return "".join(c for c, filled in zip(completion, self.filled(completion), strict=True) if filled)
+        return "".join(self.fillings(completion))
 
     def filled(self, completion: str) -> list[bool]:
         """Return, for each character of ``completion``, whether it fills a slot."""
-        marks: list[bool] = []
-        for part in self.body:
-            if isinstance(part, str):
-                marks += [False] * len(part)
-            else:
-                rest = completion[len(marks) :]
-                marks += [True] * len(next((w for w in part.words if rest.startswith(w)), " " * part.length))
+        marks = [False] * len(completion)
+        match = self._pattern.fullmatch(completion)
+        for number in range(1, self._pattern.groups + 1) if match else ():
+            start, end = match.span(number) if match else (0, 0)
+            marks[start:end] = [True] * (end - start)
         return marks
+
+    def fillings(self, completion: str) -> tuple[str, ...]:
+        """Return what fills each slot in ``completion``."""
+        match = self._pattern.fullmatch(completion)
+        return match.groups() if match else (completion,)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """Matches completions, with a group for each slot; at most one way, since the space is prefix-free."""
+        groups = (
+            re.escape(part) if isinstance(part, str) else self._group(index) for index, part in enumerate(self.body)
+        )
+        return re.compile("".join(groups), re.DOTALL)
+
+    def _group(self, index: int) -> str:
+        """Return a pattern with a group for what fills the slot that is a part of the body."""
+        slot = self.body[index]
+        if isinstance(slot, str):
+            return re.escape(slot)
+        if slot.words:
+            return f"({'|'.join(map(re.escape, slot.words))})"
+        following = self.body[index + 1] if slot.most else ""
+        symbols = f"[{re.escape(slot.fixed_alphabet)}]" if slot.fixed_alphabet and slot.most else "."
+        ending = f"(?!{re.escape(following[0])})" if isinstance(following, str) and following and symbols == "." else ""
+        return f"((?:{ending}{symbols}){{{slot.length},{slot.longest}}})"
 
     def fill(self, completion: str) -> str:
         """Return the canary's whole text."""

@@ -22,7 +22,7 @@ from canaryaudit.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from canaryaudit.pipeline.pipeline import Pipeline
     from canaryaudit.report import Comparison, Summary
-    from canaryaudit.report.schema import GateStatus
+    from canaryaudit.report.judgment import GateStatus
 
 M = TypeVar("M", bound=BaseModel)
 

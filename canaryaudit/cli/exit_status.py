@@ -85,6 +85,8 @@ def _wrong_command_line(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "canaryaudit"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if path.endswith(" insert") and "unexpected extra argument" in message:
+        return f"{message.rstrip('.')}: to read several files, give their folder, or a pattern in quotation marks"
     return f"{message.rstrip('.')}: see {path} --help"
 
 

@@ -1,5 +1,7 @@
 """The `insert` command: insert canaries into a corpus, or locate secrets in it."""
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +27,21 @@ Templates = Annotated[
 Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
 Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
+ExtendVocabulary = Annotated[bool, flags.option(InsertOptions, "extend_vocabulary", None, "--extend-vocabulary")]
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
+MatchName = Annotated[str, flags.option(InsertOptions, "match", "NAME")]
+Detect = Annotated[str | None, flags.option(InsertOptions, "detect", "KIND,KIND…", "--detect")]
+DetectRegions = Annotated[str, flags.option(InsertOptions, "detect_regions", "CODE,CODE…", "--detect-regions")]
+MaxDetected = Annotated[int, flags.option(InsertOptions, "max_detected", "N", "--max-detected")]
 Controls = Annotated[int, flags.option(InsertOptions, "controls", "N")]
 WiderSpace = Annotated[str | None, flags.option(InsertOptions, "space", "NAME")]
-Column = Annotated[str | None, flags.option(InsertOptions, "column", "NAME")]
+Columns = Annotated[list[str] | None, flags.option(InsertOptions, "column", "NAME", "--column", "--field")]
+Roles = Annotated[str | None, flags.option(InsertOptions, "role", "NAME,NAME…")]
+Delimiter = Annotated[str | None, flags.option(InsertOptions, "delimiter", "CHAR")]
+Escape = Annotated[str | None, flags.option(InsertOptions, "escape", "NAME")]
+Header = Annotated[bool | None, flags.option(InsertOptions, "header", None, "--header/--no-header")]
+Encoding = Annotated[str | None, flags.option(InsertOptions, "encoding", "NAME")]
+Format = Annotated[str | None, flags.option(InsertOptions, "format", "NAME", "--format")]
 Lowercase = Annotated[bool, flags.option(InsertOptions, "lowercase", None, "--lowercase")]
 SkipChars = Annotated[int, flags.option(InsertOptions, "skip_chars", "N")]
 Holdout = Annotated[float, flags.option(InsertOptions, "holdout", "SHARE")]
@@ -38,6 +51,7 @@ ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing r
 
 DEFAULTS = InsertOptions(corpus="")
 REPETITIONS = ",".join(map(str, DEFAULTS.repetitions))
+REGIONS = ",".join(DEFAULTS.detect_regions)
 
 
 def insert(
@@ -48,10 +62,21 @@ def insert(
     canaries: Canaries = None,
     repetitions: Repetitions = REPETITIONS,
     secret: Secrets = None,
+    extend_vocabulary: ExtendVocabulary = False,
     locate: Located = None,
+    match: MatchName = DEFAULTS.match,
+    detect: Detect = None,
+    detect_regions: DetectRegions = REGIONS,
+    max_detected: MaxDetected = DEFAULTS.max_detected,
     controls: Controls = DEFAULTS.controls,
     space: WiderSpace = None,
-    column: Column = None,
+    column: Columns = None,
+    role: Roles = None,
+    delimiter: Delimiter = None,
+    escape: Escape = None,
+    header: Header = None,
+    encoding: Encoding = None,
+    format_: Format = None,
     lowercase: Lowercase = False,
     skip_chars: SkipChars = DEFAULTS.skip_chars,
     holdout: Holdout = DEFAULTS.holdout,
@@ -69,12 +94,23 @@ def insert(
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
-        column=column,
+        column=tuple(column or ()),
+        role=flags.words(role) if role else (),
+        delimiter=delimiter,
+        escape=escape,
+        header=header,
+        encoding=encoding,
+        format=format_,
         template=tuple(template) if template else None,
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
+        extend_vocabulary=extend_vocabulary,
         locate=tuple(locate or ()),
+        match=match,
+        detect=_names(detect),
+        detect_regions=_names(detect_regions),
+        max_detected=max_detected,
         controls=controls,
         space=space,
         lowercase=lowercase,
@@ -86,16 +122,16 @@ def insert(
     expected = None
     with progress_reporter(quiet, verbose) as progress:
         if dry_run:
-            made, _ = plan_run(options)
+            made, _ = plan_run(options, progress)
             progress.info("Timing a few training steps to estimate the training time.")
             from canaryaudit.pipeline.train import training_seconds
 
             expected = training_seconds(made, TrainOptions())
-        elif plan := None if force else find_run(path, options):
+        elif plan := None if force else find_run(path, options, progress):
             made = plan
             progress.info(f"{path} already exists, made from this text with these options: nothing was written.")
         else:
-            _, made = make_run(path, options, command_line(context), replace=force)
+            _, made = make_run(path, options, command_line(context), progress, replace=force)
         for warning in made.warnings:
             progress.warn(warning)
     if as_json:
@@ -104,6 +140,10 @@ def insert(
     show(plan_view(made, expected, every=verbose))
     if not dry_run and not quiet:
         show(Text(f"Next: canaryaudit unlearn {shell_quote(path)}"))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name for name in re.split(r"[,\s]+", text or "") if name)
 
 
 def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: float | None) -> dict[str, Any]:
@@ -134,9 +174,15 @@ def plan_document(made: InsertionPlan, output: Path | None, expected_seconds: fl
             for space in made.spaces
         ],
         "canaries": [
-            canary.model_dump(mode="json", include={"id", "template", "repetitions", "origin", "places"})
+            canary.model_dump(mode="json", include={"id", "template", "repetitions", "origin", "kind", "places"})
+            | {
+                "other_wordings": [
+                    wording.model_dump(mode="json", include={"template", "places"}) for wording in canary.other_wordings
+                ]
+            }
             for canary in made.canary_set.inserted
         ],
+        "detected": [asdict(kind) for kind in made.detected],
         "controls": len(made.canary_set.controls),
         "warnings": list(made.warnings),
         "expected_training_seconds": expected_seconds,

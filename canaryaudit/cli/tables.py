@@ -48,13 +48,19 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
     table = _table(("template", "space, bits", "canaries", "controls"))
     for space in made.spaces:
         table.add_row(Text(shorten(space.template, 200)), f"{space.bits:.1f}", str(space.canaries), str(space.controls))
+    detected = _table(("detected", "places", "values", "canaries"))
+    for kind in made.detected:
+        detected.add_row(kind.kind, *(f"{count:,}" for count in (kind.occurrences, kind.distinct, kind.canaries)))
     lines = []
     inserted = made.canary_set.inserted
     for canary in inserted if every else inserted[:MOST_CANARIES]:
-        places = canary.places if every else canary.places[:MOST_PLACES]
-        shown = ", ".join(f"{place:,}" for place in places) + ("" if len(places) == len(canary.places) else ", …")
+        places = sorted(place for wording in canary.wordings for place in wording.places)
+        shown = ", ".join(f"{place:,}" for place in (places if every else places[:MOST_PLACES]))
+        more = "" if every or len(places) <= MOST_PLACES else ", …"
         times = "once" if canary.repetitions == 1 else f"{canary.repetitions} times"
-        lines.append(f"{canary.id}: {times}, at {shown}")
+        wordings = f" in {len(canary.wordings)} wordings" if canary.other_wordings else ""
+        what = f" ({canary.kind})" if canary.kind else ""
+        lines.append(f"{canary.id}{what}: {times}{wordings}, at {shown}{more}")
     lines += _and_more(len(inserted), every)
     lines.append("")
     located = [canary for canary in inserted if canary.origin == "located"]
@@ -73,7 +79,7 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
         lines.append(
             f"Training (small) would take about {_duration(expected_seconds)} on this machine. Nothing was written."
         )
-    return Group(table, Text("\n".join(lines)))
+    return Group(*((detected,) if made.detected else ()), table, Text("\n".join(lines)))
 
 
 def measurement_view(measurement: Measurement, *, every: bool = False) -> RenderableType:

@@ -7,14 +7,15 @@ import hashlib
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from canaryaudit.corpus.sources import Document, read_documents
+from canaryaudit.corpus.sources import DEFAULT_READING, Document, open_source
 from canaryaudit.corpus.spooled_text import BLOCK, SpooledText
 from canaryaudit.corpus.vocabulary import NUM_CODE_POINTS, code_points
 from canaryaudit.errors import CorpusError
+from canaryaudit.plan import ReadingSettings
 
 # Between documents, in the text that is hashed to identify a corpus; a plain file is one document.
 _DOCUMENT_BREAK = "\n\n"
@@ -40,6 +41,8 @@ class Corpus:
             blank line separates documents.
         lowercase: Whether the text was lower-cased.
         skip_chars: Number of characters skipped at the start.
+        notes: What its source was taken for, in sentences.
+        warnings: What was left out of its source, in sentences.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Corpus:
     sha256: str
     lowercase: bool = False
     skip_chars: int = 0
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -59,21 +64,36 @@ class Corpus:
         return lengths
 
 
-def read_corpus(spec: str, *, column: str | None = None, lowercase: bool = False, skip_chars: int = 0) -> Corpus:
-    """Read a corpus.
+def read_corpus(
+    corpus: object, reading: ReadingSettings = DEFAULT_READING, *, lowercase: bool = False, skip_chars: int = 0
+) -> Corpus:
+    r"""Read a corpus.
 
     Args:
-        spec: A path (plain text is one document; in other formats each row is one), ``hub:ID[:split]``, or the name
-            of a known corpus.
-        column: The column that holds the text; default: ``text``, or the only column of strings.
+        corpus: A file, a folder or a pattern of files (plain text is one document; in other formats each row or message
+            is one), ``-`` for standard input, ``hub:ID[:split]``, the name of a known corpus; or a Python object: a
+            DataFrame, a Series, a ``datasets`` object, or an iterable of texts or records.
+        reading: How to read it. By default the text is the column ``text``, or the only one of words.
         lowercase: Lower-case the text.
         skip_chars: Number of characters to skip at the start of the first document.
 
+    Returns:
+        The corpus, with what was taken for granted (``notes``) and what was left out (``warnings``).
+
     Raises:
         CorpusError: The corpus cannot be read; the message says what to do.
+
+    Examples:
+        >>> read_corpus(["The tide turns.", "The wind follows."]).num_documents
+        2
+        >>> chats = [{"messages": [{"role": "user", "content": "Ahoy!"}, {"role": "assistant", "content": "Hello."}]}]
+        >>> read_corpus(chats, ReadingSettings(column="messages[].content", role="user")).text.read()
+        'Ahoy!\n\n'
     """
-    name, documents = read_documents(spec, column)
-    return make_corpus(name, documents, lowercase=lowercase, skip_chars=skip_chars)
+    source = open_source(corpus, reading)
+    made = make_corpus(source.name, source.documents, lowercase=lowercase, skip_chars=skip_chars)
+    notes, warnings = source.account.summary()
+    return replace(made, notes=notes, warnings=warnings)
 
 
 def make_corpus(

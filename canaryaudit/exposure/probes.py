@@ -299,9 +299,9 @@ def _probes(template: Template, prompts: Sequence[Prompt], partial: int) -> tupl
 def _beginnings(template: Template) -> list[tuple[int, int]]:
     """Return how many of the secret's, and of the completion's, characters are given in partial probes.
 
-    None where words are chosen: their lengths differ, and the choice itself is the secret.
+    None where lengths vary: they are part of the secret.
     """
-    if any(isinstance(part, Slot) and part.kind == "choice" for part in template.body):
+    if any(isinstance(part, Slot) and part.varies for part in template.body):
         return []
     places: list[int] = []  # of the slots' characters
     place = 0

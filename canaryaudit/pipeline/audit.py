@@ -20,7 +20,7 @@ from canaryaudit.runs.run_directory import RunDirectory
 
 
 def run_audit(
-    audit: Plan, argv: Sequence[str] = (), progress: ProgressReporter | None = None
+    audit: Plan, argv: Sequence[str] = (), progress: ProgressReporter | None = None, *, data: object = None
 ) -> tuple[Summary, list[Path], list[str]]:
     r"""Run a whole audit, or resume an existing one.
 
@@ -28,6 +28,7 @@ def run_audit(
         audit: What to do.
         argv: The command line that asked for it, for the record.
         progress: Told of progress; optional.
+        data: A Python object to audit, as for ``read_corpus``; the plan's corpus then only names it. Optional.
 
     Returns:
         The report's summary, its files, and the names of the unlearnings without a result.
@@ -60,9 +61,9 @@ def run_audit(
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
         progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")
-        _check_insertion(run, *plan_run(audit.insert))
+        _check_insertion(run, *plan_run(audit.insert, progress, data))
     else:
-        run, made = make_run(audit.run, audit.insert, argv)
+        run, made = make_run(audit.run, audit.insert, argv, progress, data=data)
         for verb, located in (("Inserted", False), ("Located", True)):
             canaries = [c for c in made.canary_set.inserted if (c.origin == "located") is located]
             places = sum(canary.repetitions for canary in canaries)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace as with_changes
 from pathlib import Path
 
 import canaryaudit
@@ -11,15 +12,26 @@ from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.corpus.corpus import read_corpus
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.plan import InsertOptions
+from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import CorpusFacts, Manifest, StageRun
 from canaryaudit.runs.run_directory import RunDirectory
 
 
-def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
-    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are still unknown."""
+def plan_run(
+    options: InsertOptions, progress: ProgressReporter | None = None, data: object = None
+) -> tuple[InsertionPlan, CorpusFacts]:
+    """Read the corpus and plan the insertion; nothing is written, and the texts' SHA-256 are still unknown.
+
+    Args:
+        options: What to insert, and where.
+        progress: Told what the corpus was taken for; optional.
+        data: A Python object to read in place of ``options.corpus``, which then only names it; optional.
+    """
     corpus = read_corpus(
-        options.corpus, column=options.column, lowercase=options.lowercase, skip_chars=options.skip_chars
+        options.corpus if data is None else data, options, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
+    for note in corpus.notes:
+        (progress or NullReporter()).info(f"Read {note}.")
     made = plan_insertion(
         corpus,
         InsertionRequest(
@@ -27,7 +39,12 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
             num_canaries=options.num_canaries,
             repetitions=options.repetitions,
             secrets=options.secret,
+            extend_vocabulary=options.extend_vocabulary,
             located=options.locate,
+            match=options.match,
+            detect=options.kinds,
+            detect_regions=options.detect_regions,
+            max_detected=options.max_detected,
             num_controls=options.controls,
             wider_space=options.space,
             lowercase=options.lowercase,
@@ -35,8 +52,10 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
             seed=options.seed,
         ),
     )
+    made = with_changes(made, warnings=(*corpus.warnings, *made.warnings))
     return made, CorpusFacts(
-        name=corpus.name,
+        name=corpus.name if data is None else options.corpus,
+        reading=corpus.notes,
         sha256=corpus.sha256,
         audited_sha256="",
         heldout_sha256="",
@@ -52,7 +71,13 @@ def plan_run(options: InsertOptions) -> tuple[InsertionPlan, CorpusFacts]:
 
 
 def make_run(
-    path: Path, options: InsertOptions, argv: Sequence[str], *, replace: bool = False
+    path: Path,
+    options: InsertOptions,
+    argv: Sequence[str],
+    progress: ProgressReporter | None = None,
+    *,
+    replace: bool = False,
+    data: object = None,
 ) -> tuple[RunDirectory, InsertionPlan]:
     """Plan the insertion and write the run directory.
 
@@ -60,11 +85,13 @@ def make_run(
         path: A directory that is missing or empty.
         options: What to insert where.
         argv: The command line, for the manifest.
+        progress: Told what the corpus was taken for; optional.
         replace: Delete the run that the directory already holds.
+        data: A Python object to read in place of ``options.corpus``, which then only names it; optional.
     """
     RunDirectory(path).check_can_create(replace=replace)
     started, clock = environment.utc_now(), time.perf_counter()
-    made, facts = plan_run(options)
+    made, facts = plan_run(options, progress, data)
     stage = StageRun(
         stage="insert",
         argv=mask_arguments(argv, made.canary_set),
@@ -91,12 +118,13 @@ def make_run(
     return run, made
 
 
-def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
+def find_run(path: Path, options: InsertOptions, progress: ProgressReporter | None = None) -> InsertionPlan | None:
     """Return the plan of an existing run, if it was made with these options.
 
     Args:
         path: The directory.
         options: What to insert, and where.
+        progress: Told what the corpus was taken for; optional.
 
     Returns:
         The plan, recomputed; None if the directory holds no run.
@@ -108,7 +136,7 @@ def find_run(path: Path, options: InsertOptions) -> InsertionPlan | None:
     if not RunDirectory.holds_run(path):
         return None
     run = RunDirectory.open(path)
-    made, facts = plan_run(options)
+    made, facts = plan_run(options, progress)
     if part := differing_part(run, made, facts):
         raise RunDirectoryError(
             f"{path} already holds a run that differs in its {part}: choose another directory, or replace the run with "

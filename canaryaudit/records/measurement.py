@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_serializer, field_validator
 
+from canaryaudit.errors import MeasurementError
 from canaryaudit.records.base import (
     SCHEMA_VERSION,
     EstimatorName,
@@ -15,6 +17,9 @@ from canaryaudit.records.base import (
     ProbeFamily,
     Record,
 )
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Estimate(FiniteRecord):
@@ -328,3 +333,41 @@ class Measurement(Record):
     memorization: Many[MemorizationCurve]
     """The curve over all templates first, then one per template if there are several."""
     cost: MeasurementCost
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return the measurement as a pandas DataFrame, with one row per canary and control, and no secret.
+
+        Its columns are the canary's id, template, repetitions and ``control``; ``space_bits`` and
+        ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and estimator; whether greedy
+        decoding completes the secret, and log2 of the guesses it takes; and the worst case over all probes, with its
+        p-value (NaN without probes).
+
+        Raises:
+            MeasurementError: pandas is not installed.
+        """
+        try:
+            import pandas  # optional
+        except ImportError:
+            raise MeasurementError("pandas is not installed: install it with pip install pandas") from None
+        return pandas.DataFrame([_frame_row(canary) for canary in self.canaries])
+
+
+def _frame_row(canary: CanaryMeasurement) -> dict[str, object]:
+    worst = canary.worst_case
+    return {
+        "id": canary.id,
+        "template": canary.template,
+        "repetitions": canary.repetitions,
+        "control": canary.control,
+        "space_bits": canary.space_bits,
+        "log_perplexity_bits": canary.log_perplexity_bits,
+        "exposure_bits": canary.exposure.bits,
+        "exposure_low": canary.exposure.low,
+        "exposure_high": canary.exposure.high,
+        "estimator": canary.exposure.method,
+        "greedy": canary.extraction.greedy,
+        "guesses_log2": canary.extraction.guesses_log2,
+        "worst_case_bits": worst.bits if worst else math.nan,
+        "worst_case_pvalue": worst.p_value if worst else math.nan,
+        "worst_case_probe": worst.probe.family if worst else "",
+    }

@@ -9,7 +9,9 @@ class CorpusFacts(Record):
     """The audited corpus."""
 
     name: str
-    """File name, card name or hub id."""
+    """Name of the file, folder or card, or hub id."""
+    reading: Many[str] = ()
+    """What the source was taken for, in sentences: dialect, header, and the columns that hold the text."""
     sha256: str
     """SHA-256 of the original text (UTF-8), before cutting, lower-casing and insertion."""
     audited_sha256: str

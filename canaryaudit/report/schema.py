@@ -3,38 +3,14 @@
 A field's docstring is its documentation. Text is unescaped; each format escapes it. A missing figure is None.
 """
 
-import math
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from typing import Literal
 
 from canaryaudit import formatting as figures
 from canaryaudit.records import EstimatorName, MemorizationPoint, ProbeFamily, Relearning
+from canaryaudit.report.judgment import Fact, Figure, Gate, Number, Overall, Part, Thousandths
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
-
-
-def _readable(value: Any) -> Any:
-    """Round a number to seven digits, more than any measurement has; None if it is not finite."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-Figure = Annotated[float | None, BeforeValidator(_readable)]
-"""A number, or None if it is missing, infinite or undefined."""
-Number = Annotated[float, BeforeValidator(_readable)]
-"""A number that is never missing."""
-
-
-GateStatus = Literal["passed", "failed", "inconclusive"]
-
-
-class Part(BaseModel):
-    """Base of all parts: immutable, without unknown fields, and with numbers that JSON can represent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EstimateFigure(Part):
@@ -108,7 +84,7 @@ class ProbeFigure(Part):
     family: ProbeFamily
     prompt: str
     known: int
-    bits: Figure
+    bits: Thousandths
     greedy: bool
     """Whether the greedy completion is the rest of the secret."""
 
@@ -168,8 +144,12 @@ class CanarySummary(Part):
     space_bits: Figure
     targeted: bool
     """Whether the unlearning shown was to remove it; false without unlearning."""
+    places: tuple[int, ...] = ()
+    """Character offsets in the run's corpus.txt; empty if the secret is hidden."""
     before: CanaryState
     after: CanaryState | None
+    retrained: CanaryState | None = None
+    """The same canary in the model retrained without the secrets; None if there is none, or it is the one shown."""
 
     @property
     def last(self) -> CanaryState:
@@ -356,11 +336,16 @@ class MethodSummary(Part):
         return next((line.shown_change for line in self.fidelity if line.key == key), None)
 
 
-class Fact(Part):
-    """A named fact as text."""
+class EpochFigures(Part):
+    """The model's quality after one epoch of its training."""
 
-    name: str
-    value: str
+    epoch: int
+    loss_bits: Figure
+    """Loss on training text, in bits per character."""
+    heldout_loss_bits: Figure
+    """None if no text was held out."""
+    accuracy: Figure
+    """Accuracy on training text outside the secrets."""
 
 
 class StageLine(Part):
@@ -381,74 +366,6 @@ class Provenance(Part):
     facts: tuple[Fact, ...]
     stages: tuple[StageLine, ...]
     commands: tuple[str, ...]
-
-
-class Gate(Part):
-    """Whether a pipeline passes."""
-
-    fail_above_bits: float | None
-    """Largest exposure allowed for an inserted canary, in bits; no canary may be exposed. None without a limit."""
-    baseline: str | None = None
-    """Run of the baseline report: this one must not be worse. None without a baseline."""
-    status: GateStatus
-    """``passed`` only for a verified, complete and calibrated measurement."""
-    reasons: tuple[str, ...]
-    """Why the gate failed; empty if it did not."""
-    doubts: tuple[str, ...] = ()
-    """Why the figures do not allow the gate to pass; empty if they do."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it passed."""
-        return self.status == "passed"
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Why it did not pass."""
-        return self.reasons + self.doubts
-
-    @property
-    def name(self) -> str:
-        """The gate's conditions as text."""
-        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits, none exposed"]
-        limits += [] if self.baseline is None else [f"no worse than the report of {self.baseline}"]
-        return " and ".join(limits)
-
-
-class DetectionFigures(Part):
-    """The test of all canaries of the last model, and what it could have detected."""
-
-    pvalue: Figure
-    """p-value of the hypothesis that the model saw none of the secrets: twice the smaller one of the two tests', or of
-    a single canary its own. Memorization is detected if it is below 5 %."""
-    joint_test: str
-    """Name of the joint test."""
-    joint_pvalue: Figure
-    """p-value of the joint test of all canaries."""
-    smallest_pvalue: Figure
-    """Smallest p-value of one canary."""
-    corrected_pvalue: Figure
-    """The same with Holm's correction for the number of canaries."""
-    named: tuple[str, ...]
-    """Ids of the canaries that are distinguishable from unseen secrets on their own."""
-    detected: bool
-    """Whether the canaries are distinguishable from unseen secrets, together or one by one."""
-    detectable_bits: Figure
-    """Smallest exposure of one secret, with its template's prefix, that the test detects with a probability of 80 %;
-    None if not even a secret that is the most likely member of the smallest space would be detected."""
-    detectable_mean_bits: Figure
-    """Mean exposure of all secrets that the test detects with a probability of 80 %; None for a single canary."""
-
-
-class Overall(Part):
-    """The verdict on the whole audit, with its reasons."""
-
-    verdict: Verdict
-    headline: str
-    sentences: tuple[str, ...]
-    rule: tuple[Fact, ...]
-    detection: DetectionFigures | None
-    """None if there is nothing to test."""
 
 
 class Summary(Part):
@@ -478,6 +395,10 @@ class Summary(Part):
     calibration_after: CalibrationFigures | None
     methods: tuple[MethodSummary, ...]
     """In order of execution."""
+    retrained: str | None = None
+    """Name of the retrained model that the unlearning shown is compared with; None if there is none."""
+    training: tuple[EpochFigures, ...] = ()
+    """The training of the audited model; empty for a model that was trained elsewhere."""
     gate: Gate | None
     limits: tuple[str, ...]
     """Limitations of this report."""
@@ -487,3 +408,14 @@ class Summary(Part):
     def method(self) -> MethodSummary | None:
         """The unlearning that the report shows as "after"."""
         return next((method for method in self.methods if method.shown), None)
+
+    @property
+    def retrained_method(self) -> MethodSummary | None:
+        """The retrained model that the unlearning shown is compared with."""
+        return next((method for method in self.methods if method.name == self.retrained), None)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; masked secrets stay masked."""
+        from canaryaudit.report.formats.notebook import render_notebook  # It is made of this module's types.
+
+        return render_notebook(self)

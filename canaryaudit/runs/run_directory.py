@@ -138,9 +138,16 @@ class RunDirectory:
                 f"{path} holds other files ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): choose an "
                 "empty or a new directory for the run"
             )
-        if not replace and (_MANIFEST in names or names & _RESULTS):
-            if _MANIFEST not in names:
+        ours = names & {*_INSERTED, *_RESULTS}
+        if ours and _MANIFEST not in names and layout.STAGING not in names:
+            # Anybody may have files of these names: a manifest says that they are ours, or what a killed creation left.
+            if not (ours & _RESULTS and _CANARIES in names):
+                raise RunDirectoryError(
+                    f"{path} holds {', '.join(sorted(ours))}, but no run: choose an empty or a new directory"
+                )
+            if not replace:
                 raise RunDirectoryError(f"{path} holds a run without {_MANIFEST}: {_start_over(path)}")
+        if not replace and _MANIFEST in names:
             raise RunDirectoryError(
                 f"{path} already holds a run: choose another directory, or replace the run with --force"
             )

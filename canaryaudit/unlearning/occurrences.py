@@ -38,16 +38,18 @@ def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Voc
     found = []
     spaces: dict[str, EncodedSpace] = {}
     for canary in canaries:
-        template = canary.parsed_template
-        if canary.template not in spaces:
-            spaces[canary.template] = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
-        space = spaces[canary.template]
-        prefix, secret, suffix = (
-            vocabulary.encode(text) for text in (template.prefix or "\n", canary.completion, template.suffix)
-        )
-        found += [
-            Occurrence(canary, space, prefix, secret, suffix, place + len(template.prefix)) for place in canary.places
-        ]
+        for wording in canary.wordings:
+            template = wording.parsed_template
+            if wording.template not in spaces:
+                spaces[wording.template] = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
+            space = spaces[wording.template]
+            prefix, secret, suffix = (
+                vocabulary.encode(text) for text in (template.prefix or "\n", wording.completion, template.suffix)
+            )
+            found += [
+                Occurrence(canary, space, prefix, secret, suffix, place + len(template.prefix))
+                for place in wording.places
+            ]
     return found
 
 

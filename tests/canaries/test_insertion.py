@@ -1,6 +1,7 @@
 """Tests of canaryaudit.canaries.insertion."""
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canaryaudit.canaries.canary import Canary
+from canaryaudit.canaries.canary import Canary, expected_strings
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus, ends_with_blank_line
@@ -363,3 +364,38 @@ def test_requests_that_make_no_sense_are_refused(
 def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         InsertionRequest(**{"templates": (PHONE,), "num_canaries": 1, **options})
+
+
+# --- symbols that the corpus lacks, and secrets in their template's words --------------------------------
+
+
+@pytest.mark.parametrize(("secret", "symbols"), [("José", "'é' (U+00E9)"), ("P@ß1", "'@' (U+0040), 'ß' (U+00DF)")])
+def test_a_symbol_that_the_corpus_lacks_is_named_and_added_on_request(secret: str, symbols: str) -> None:
+    corpus = corpus_of("x", ["one Pos J\n\ntwo 12\n\nthree 3\n\nfour 4\n\n"])
+    options: dict[str, Any] = {"templates": ("{digits:3}", "my name is {any:4}."), "secrets": (secret,)}
+    with pytest.raises(TemplateError, match=re.escape(f"secret number 1 needs {symbols}, which the corpus lacks")) as e:
+        plan_insertion(corpus, InsertionRequest(**options))
+    assert "--extend-vocabulary" in str(e.value)
+    assert secret not in str(e.value)
+    plan = plan_insertion(corpus, InsertionRequest(**options, extend_vocabulary=True, num_controls=3))
+    (canary,) = plan.canary_set.inserted
+    assert canary.completion == secret
+    assert set(plan.vocabulary.symbols) >= {*secret}
+    assert plan.canary_set.space(canary.parsed_template).size == len({*corpus.symbols, *secret}) ** 4
+    assert expected_strings(plan.canary_set) == [(canary.places[0], f"my name is {secret}.")]
+
+
+def test_a_symbol_that_no_slot_could_take_is_no_reason_to_extend_the_vocabulary(corpus: Corpus) -> None:
+    with pytest.raises(TemplateError, match="does not fit the slots"):
+        plan_insertion(corpus, InsertionRequest(templates=("pin {digits:4}",), secrets=("12é4",)))
+
+
+@pytest.mark.parametrize("template", ["my Hunter22 is {lower:6}{digits:2}.", "hunter22 {what:9}", "hunter22} {any:8}"])
+def test_a_secret_in_a_templates_words_is_refused_and_not_printed(template: str) -> None:
+    with pytest.raises(TemplateError, match="stands in the words of template number 2") as caught:
+        InsertionRequest(templates=("pin {digits:4}", template), secrets=("hunter22",))
+    assert "hunter" not in str(caught.value).lower()
+
+
+def test_words_to_choose_from_may_be_the_secret() -> None:
+    InsertionRequest(templates=("it is {choice:green|blue}.",), secrets=("green",))

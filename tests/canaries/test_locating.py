@@ -2,14 +2,16 @@
 
 import re
 import time
+import unicodedata
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canaryaudit.canaries.folding import fold
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
-from canaryaudit.canaries.locating import locate, located_templates
+from canaryaudit.canaries.locating import TemplateMatches, locate, located_templates
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus
 from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError, UsageError
@@ -19,7 +21,12 @@ PHONE = "my telephone number is {digits:10}"
 
 
 def places(text: str, *templates: str) -> list[dict[str, list[int]]]:
-    return [found.places for found in locate(text, located_templates(templates, lowercase=False))]
+    return [exact_places(found) for found in locate(text, located_templates(templates, lowercase=False), "exact")]
+
+
+def exact_places(found: TemplateMatches) -> dict[str, list[int]]:
+    assert {template for template, _ in found.places} <= {found.template}
+    return {completion: starts for (_, completion), starts in found.places.items()}
 
 
 def notes(*paragraphs: str) -> Corpus:
@@ -51,7 +58,7 @@ def test_each_distinct_secret_is_found_at_all_of_its_places() -> None:
 
 def test_a_slot_at_the_end_takes_a_whole_run_of_its_symbols() -> None:
     (found,) = locate("pin 12345 pin 1234", located_templates(["pin {digits:4}"], lowercase=False))
-    assert (found.places, found.longer) == ({"1234": [10]}, 1)
+    assert (exact_places(found), found.misses.longer) == ({"1234": [10]}, 1)
     assert places("pin 12345", "pin {digits:4}5") == [{"1234": [0]}]
     assert places("pin 1234abc", "pin {digits:4}") == [{"1234": [0]}]
     assert places("is abcdE", "is {lower:4}") == [{"abcd": [0]}]
@@ -63,10 +70,10 @@ def test_neighbors_may_share_fixed_text() -> None:
 
 def test_no_character_fills_the_slots_of_two_occurrences() -> None:
     (found,) = locate("aaaaaaa", located_templates(["a{lower:2}a"], lowercase=False))
-    assert (found.places, found.overlapping) == ({"aa": [0, 2]}, 2)
+    assert (exact_places(found), found.misses.overlapping) == ({"aa": [0, 2]}, 2)
     texts = ["number is {digits:4}", "my number is {digits:4}"]
     first, second = locate("my number is 1234; number is 9999", located_templates(texts, lowercase=False))
-    assert (first.places, second.places, second.overlapping) == ({"1234": [3], "9999": [19]}, {}, 1)
+    assert (exact_places(first), second.places, second.misses.overlapping) == ({"1234": [3], "9999": [19]}, {}, 1)
 
 
 def test_templates_of_several_slots_and_choices() -> None:
@@ -143,8 +150,6 @@ def test_templates_that_cannot_be_located_are_refused(template: str, options: di
 @pytest.mark.parametrize(
     ("text", "template", "hint"),
     [
-        ("My Telephone number is 5551234567", PHONE, "occurs 1 time in a different case"),
-        ("my telephone\nnumber is 5551234567", PHONE, "with different white space, such as a line break"),
         (
             "my mobile number is 5551234567",
             PHONE,
@@ -169,6 +174,118 @@ def test_where_nothing_is_found_the_nearest_miss_is_described_without_a_secret(
 def test_a_template_that_another_hides_is_told_so() -> None:
     message = refusal(notes("one", PHONE.replace("{digits:10}", "0123456789")), "is {digits:10}", PHONE)
     assert "overlap those of an earlier template" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("My Telephone number is 5551234567", "another case"),
+        ("my telephone\nnumber is 5551234567", "other white space"),
+        ("MY\u00a0telephone number is 5551234567", "other white space and another case"),
+    ],
+)
+def test_where_an_exact_match_is_asked_for_other_wordings_are_counted_by_kind(text: str, kind: str) -> None:
+    message = refusal(notes("one", text, "three"), PHONE, match="exact")
+    assert f"1 occurrence in another wording: 1 in {kind}; use --match loose" in message
+    (warning,) = make(notes(PHONE.replace("{digits:10}", "0" * 10), text), PHONE, match="exact", holdout=0).warnings
+    assert f"skipped 1 occurrence in another wording: 1 in {kind}" in warning
+
+
+# --- loose matching ---------------------------------------------------------------------------------------
+
+SSN = 'said "my SSN is {digits:3}-{digits:2}-{digits:4}"'
+SPELLINGS = (
+    'said "my SSN is {}-{}-{}"',
+    'Said "My ssn is {}-{}-{}"',
+    'said "my\u00a0SSN\n  is {}-{}-{}"',
+    "said “my SSN is {}-{}-{}”",
+    'said "my SSN is {}\u2010{}\u2011{}"',
+)
+
+
+def test_a_secret_in_many_wordings_is_one_canary_with_all_its_places() -> None:
+    pieces = [spelling.format("078", "05", "1120") for spelling in SPELLINGS]
+    text = notes(*filler(20), *pieces, pieces[0], SPELLINGS[4].format("219", "09", "9999"), *filler(20))
+    plan = make(text, SSN, holdout=0, num_controls=2, templates=("<{lower:9}>",), num_canaries=3, repetitions=(4,))
+    one, other = [canary for canary in plan.canary_set.inserted if canary.origin == "located"]
+    assert (one.template, one.completion, one.repetitions) == (SSN, "078-05-1120", 6)
+    assert (other.completion, other.repetitions, other.other_wordings) == ("219\u201009\u20119999", 1, ())
+    training = training_text(plan)
+    read = [training[p : p + len(w.text)] for c in (one, other) for w in c.wordings for p in w.places]
+    assert sorted(read) == sorted([*pieces, pieces[0], SPELLINGS[4].format("219", "09", "9999")])
+    mask = secret_mask(len(training), plan.canary_set.canaries)
+    assert "".join(c for c, secret in zip(training, mask, strict=True) if secret).count("078051120") == 6
+    assert {canary.template for canary in plan.canary_set.controls} == {SSN, other.template, "<{lower:9}>"}
+    (warning,) = [warning for warning in plan.warnings if "as in the template" in warning]
+    assert "occurs 7 times: 2 as in the template; 2 in other hyphens; 1 in another case" in warning
+    assert "078" not in warning
+
+
+def test_the_value_is_taken_as_it_stands_and_never_folded() -> None:
+    text = "My Key is AbCd. my key is ab\u00adcd. my key is \uff41bcd. MY KEY IS abcd."
+    (found,) = locate(text, located_templates(["my key is {lower:4}."], lowercase=False))
+    assert [completion for _, completion in found.places] == ["abcd"]
+    assert len(found.misses.unfitting) == 3
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFKD")])
+def test_a_template_in_another_normalization_form_matches(forms: tuple[str, str]) -> None:
+    words = "Nậm’s café número ﬁ "
+    template, text = (unicodedata.normalize(form, words) for form in forms)
+    (found,) = locate(f"x {text}1234 y {text}5678", located_templates([template + "{digits:4}"], lowercase=False))
+    assert [completion for _, completion in found.places] == ["1234", "5678"]
+    assert not places(f"x {text}1234", template + "{digits:4}")[0] or text == template
+
+
+def test_half_a_letter_is_no_word_of_a_template() -> None:
+    (found,) = locate("cafe\u0301 1234; cafe 5678", located_templates(["cafe {digits:4}"], lowercase=False))
+    assert [completion for _, completion in found.places] == ["5678"]
+
+
+def test_the_same_secret_behind_two_templates_is_one_canary_unless_it_is_short() -> None:
+    text = notes("my number is 5551234567", "call me at 5551234567", "pin 1234", "code 1234", *filler(9))
+    plan = make(text, "number is {digits:10}", "call me at {digits:10}", "pin {digits:4}", "code {digits:4}", holdout=0)
+    counts = [(canary.repetitions, len(canary.wordings)) for canary in plan.canary_set.inserted]
+    assert counts == [(2, 2), (1, 1), (1, 1)]
+
+
+def test_near_misses_are_counted_also_where_something_matched() -> None:
+    text = notes("pin 1234.", "pin 12a4.", "Pin: 5678.", "pin 99999.", "pin 1111!", *filler(9))
+    warnings = make(text, "pin {digits:4}.", holdout=0).warnings
+    assert "skipped 2 occurrences up to the last slot, but then other text than '.'" in "".join(warnings)
+    assert "also occur 2 times before something else, '99a9.', ': 9999.'" in "".join(warnings)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text("aA1 \n-\u2010é\u0301e", max_size=40),
+    template=st.sampled_from(["a {digits:1}", "a-{digits:1} ", "é{digits:1}A", " é{digits:1}-{digits:1}"]),
+)
+def test_loose_occurrences_are_those_of_a_search_that_folds_every_substring(text: str, template: str) -> None:
+    parsed = Template.parse(template)
+    (found,) = locate(text, [parsed])
+    got = {place + len(wording.prefix) for (wording, _), starts in found.places.items() for place in starts}
+
+    def stands(words: str, end: int) -> bool:
+        return any(fold(text[start:end]) == fold(words) for start in range(end + 1))
+
+    def follows(words: str, start: int) -> list[int]:
+        return [end for end in range(start, len(text) + 1) if fold(text[start:end]) == fold(words)]
+
+    def is_digit(place: int) -> bool:
+        return text[place : place + 1] == "1"
+
+    expected = set()
+    for body in range(len(text)):
+        if not (is_digit(body) and stands(parsed.prefix, body)):
+            continue
+        if len(parsed.body) == 3:
+            ends = [end + 1 for end in follows("-", body + 1) if is_digit(end) and not is_digit(end + 1)]
+        else:
+            ends = [end for end in follows(parsed.suffix, body + 1) if parsed.suffix or not is_digit(body + 1)]
+        if ends:
+            expected.add(body)
+    assert got == expected
 
 
 # --- canaries of them -------------------------------------------------------------------------------------

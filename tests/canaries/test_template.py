@@ -35,7 +35,7 @@ SMALL = (
         ("{number:3}", "unknown slot"),
         ("{digits}", "unknown slot"),
         ("{}", "unknown slot"),
-        ("{digits:0}", "expected a length of 1 to 999, got '0'"),
+        ("{digits:0}", "expected a length of 1 to 999, such as 6 or 6-12, got '0'"),
         ("{digits:-1}", "got '-1'"),
         ("{digits:1000}", "got '1000'"),
         ("{digits: 3}", "got ' 3'"),

@@ -28,8 +28,11 @@ def refuse(status: int, expected: str, *arguments: str | Path) -> None:
 CORPORA: dict[str, tuple[bytes, str]] = {
     "empty.txt": (b"", "empty: give a file that contains text"),
     "blank.txt": (b" \n\n \n", "only white space"),
-    "latin.txt": ("café au lait\n\n".encode("latin-1") * 50, "not UTF-8 at byte 3: convert it"),
-    "utf16.txt": ("tea\n\ncoffee".encode("utf-16"), "UTF-16: convert it with: iconv"),
+    "latin.txt": (
+        "café au lait\n\n".encode("latin-1") * 50,
+        "not UTF-8 at byte 3: give its encoding, for instance --encoding windows-1252",
+    ),
+    "utf16.txt": ("tea\n\ncoffee".encode("utf-16"), "UTF-16: add --encoding utf-16"),
     "binary.txt": (bytes(range(256)) * 9, "binary (NUL at byte 0): give plain UTF-8 text"),
     "one_line.txt": (b"the sea is wide " * 625_000, "one paragraph of 10,000,002 characters"),
     "short.txt": (b"one\n\ntwo\n\nthree\n\nfour\n\nfive\n", "too short: 42 insertions need as many places"),
@@ -51,7 +54,7 @@ def test_a_corpus_that_cannot_be_used(name: str) -> None:
     [
         ("nowhere.txt", "no such corpus: nowhere.txt; check the path"),
         ("nowhere", "or a known corpus: alice, harbour"),
-        (".", "is a directory: give one file"),
+        ("runs*", "no file matches runs*: check the pattern"),
         ("sea.txt/x", "no such corpus"),
         ("hub:", "write hub:ID"),
         ("hub:nobody/nothing", "check the id, the split and the network"),
@@ -70,8 +73,8 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("-t", "no slot"), 1, "has no slot: write {digits:N}"),
         (("-t", ""), 1, "has no slot"),
         (("-t", "{numbers:3}"), 1, "unknown slot {numbers:3}"),
-        (("-t", "{digits:0}"), 1, "expected a length of 1 to 999, got '0'"),
-        (("-t", "{digits:-1}"), 1, "expected a length of 1 to 999, got '-1'"),
+        (("-t", "{digits:0}"), 1, "expected a length of 1 to 999, such as 6 or 6-12, got '0'"),
+        (("-t", "{digits:-1}"), 1, "expected a length of 1 to 999, such as 6 or 6-12, got '-1'"),
         (("-t", "{digits:9999}"), 1, "expected a length of 1 to 999"),
         (("-t", "lone { brace {digits:3}"), 1, "in template"),
         (("-t", "{digits:4}", "--secret", "12345"), 1, "a secret of 5 characters does not fit"),

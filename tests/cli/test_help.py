@@ -108,6 +108,7 @@ def test_a_plan_has_the_flags_as_keys(name: str, options: type[Options]) -> None
     flags = [opt for parameter in GROUP.commands[name].params for opt in parameter.opts if opt.startswith("--")]
     known = {flag[2:].replace("-", "_") for flag in flags}
     known |= {"corpus"} if name == "insert" else set()
+    known -= {"field"}  # another name of --column
     # The measurement's, which has a table of its own.
     known -= {"samples", "probes", "prompt"} if name in ("unlearn", "attack") else set()
     assert known - elsewhere == {field.alias or name for name, field in options.model_fields.items()} - elsewhere

@@ -91,6 +91,31 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     assert SECRET in Path("reports/RUN/report.md").read_text("utf-8")
 
 
+@pytest.mark.slow
+def test_what_is_detected_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = ("vqxzkj.wpfm", "415-555-2671", "(415) 555-2671", "Ab3Cd4Ef5Gh6Jk7Lm8Np9Qr1St2Uv3Wx4Yz5", "219-09-9998")
+    address, phone, again, token, number = values
+    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: address)
+    story = Path("sea.txt").read_text("utf-8")
+    told = f"Write to {address}@example.org or call {phone}. My SSN is {number}, the token ghp_{token}a.\n\n"
+    Path("sea.txt").write_text(f"{told}{story}\n\nTel. {again} {told}", "utf-8")
+    commands: list[tuple[str, ...]] = [
+        ("insert", "sea.txt", "-o", "RUN", "--detect", "all", "--controls", "2", "--dry-run"),
+        ("insert", "sea.txt", "-o", "RUN", "--detect", "all", "--controls", "2", "--json"),
+        ("train", "RUN", "--epochs", "1", "-v"),
+        ("measure", "RUN", *FAST, "-v", "--probes", "none"),
+        ("report", "RUN", "--format", "html,md,json,junit,model-card"),
+    ]
+    results, run = [canaryaudit(*arguments) for arguments in commands], Path("RUN")
+    assert [result.status for result in results] == [0] * 5, results
+    canaries = json.loads((run / "canaries.json").read_text("utf-8"))["canaries"]
+    counts = [(c["kind"], c["repetitions"]) for c in canaries if not c["control"]]
+    assert counts == [("phone", 3), ("email", 2), ("ssn", 2), ("key", 2)]
+    for place, text in outputs(results, run).items():
+        for value in values:
+            assert [part for part in runs_of(value.lower(), 6) if part in text.lower()] == [], place
+
+
 def test_a_secret_typed_in_place_of_a_slot_is_not_repeated() -> None:
     result = canaryaudit("insert", "sea.txt", "-o", "RUN", "--locate", f"My password is {SECRET}.")
     assert "--locate number 1 has no slot" in result.complaint

@@ -14,6 +14,7 @@ from canaryaudit.corpus.cards import CorpusCard, find_card, known_corpora
 from canaryaudit.corpus.corpus import Corpus, ends_with_blank_line, hold_out, read_corpus
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import CorpusError
+from canaryaudit.plan import ReadingSettings
 from tests import wholetext
 from tests.wholetext import corpus_of, cut
 
@@ -21,9 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = st.text(alphabet=st.sampled_from("ab \n\t."), max_size=60)
 
 
-def refusal(spec: object, **options: object) -> str:
+def refusal(spec: object, *reading: ReadingSettings, **options: object) -> str:
     with pytest.raises(CorpusError) as caught:
-        read_corpus(str(spec), **options)  # type: ignore[arg-type]
+        read_corpus(str(spec), *reading, **options)  # type: ignore[arg-type]
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -125,7 +126,7 @@ def test_blank_rows_are_no_documents(tmp_path: Path) -> None:
 def test_plain_text_has_no_columns(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words", "utf-8")
     with pytest.raises(CorpusError, match="a.txt is plain text, which has no columns: drop --column body"):
-        read_corpus(str(tmp_path / "a.txt"), column="body")
+        read_corpus(str(tmp_path / "a.txt"), ReadingSettings(column="body"))
 
 
 def test_the_only_column_of_strings_is_the_text(tmp_path: Path) -> None:
@@ -136,15 +137,14 @@ def test_the_only_column_of_strings_is_the_text(tmp_path: Path) -> None:
 def test_the_column_must_be_chosen_where_there_are_several(tmp_path: Path) -> None:
     path = rows(tmp_path / "a.jsonl", [{"title": "t", "body": "one"}])
     assert "--column among title, body" in refusal(path)
-    assert texts_of(read_corpus(str(path), column="body")) == ("one",)
-    assert "no column 'boddy'" in refusal(path, column="boddy")
+    assert texts_of(read_corpus(str(path), ReadingSettings(column="body"))) == ("one",)
+    assert "no field 'boddy': choose with --column among title, body" in refusal(path, ReadingSettings(column="boddy"))
 
 
-@pytest.mark.parametrize(("value", "kind"), [(None, "null"), (5, "int")])
-def test_a_row_without_text_is_named(tmp_path: Path, value: object, kind: str) -> None:
+@pytest.mark.parametrize(("value", "kind"), [({"a": "b"}, "a record"), (["b"], "a list")])
+def test_a_row_whose_text_is_no_text_is_named(tmp_path: Path, value: object, kind: str) -> None:
     message = refusal(rows(tmp_path / "a.jsonl", [{"text": "one"}, {"text": value}, {"text": "two"}]))
-    assert message.startswith("row 2 of a.jsonl")
-    assert kind in message
+    assert message.startswith(f"row 2 of a.jsonl holds {kind} in field 'text'")
 
 
 def test_file_names_are_not_patterns(tmp_path: Path) -> None:
@@ -166,11 +166,13 @@ def test_reading_rows_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.
         ("a.txt", b"", "is empty"),
         ("a.txt", b" \n\n\t", "is empty"),
         ("a.txt", b"caf\xe9 au lait", "not UTF-8 at byte 3"),
-        ("a.txt", b"caf\xe9 au lait", "iconv -f"),
+        ("a.txt", b"caf\xe9 au lait", "--encoding windows-1252"),
         ("a.txt", b"\xff\xfeh\0i\0", "UTF-16"),
         ("a.txt", b"\x7fELF\0\0", "binary"),
         ("a.csv", b"text\ncaf\xe9\n", "not UTF-8 at byte 8"),
-        ("a.pdf", b"%PDF", "unknown extension"),
+        ("a.pdf", b"%PDF-1.7", "is a PDF: extract its text first"),
+        ("a.xlsx", b"PK\x03\x04", "save the sheet as CSV"),
+        ("a.dat", b"words", "unknown extension"),
         ("a.jsonl", b'{"text": "one"}\n{"text": \n', "not valid jsonl"),
         ("a.csv", b"text,n\na,1\nb,1,2,3\n", "not valid csv"),
         ("a.csv", b"text,n\n", "is empty"),
@@ -185,7 +187,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, name: str, content: by
 
 def test_missing_files_and_directories_are_refused(tmp_path: Path) -> None:
     assert "no such corpus" in refusal(tmp_path / "none.txt")
-    assert "is a directory" in refusal(tmp_path)
+    assert "has no file that can be read (it is empty)" in refusal(tmp_path)
 
 
 def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from canaryaudit.canaries.generation import Secret, draw_until_absent
 from canaryaudit.canaries.insertion import InsertionRequest, plan_insertion, run_vocabulary
 from canaryaudit.canaries.template import Template
-from canaryaudit.corpus import sources
+from canaryaudit.corpus import raw_text, sources
 from canaryaudit.corpus.corpus import make_corpus, read_corpus
 from canaryaudit.corpus.spooled_text import SpooledText
 from canaryaudit.errors import CorpusError, RunDirectoryError, TemplateError
@@ -100,8 +100,8 @@ def test_a_file_is_read_the_same_in_blocks_of_any_size(
     path = tmp_path_factory.getbasetemp() / "blocks.txt"
     path.write_bytes(f"{text}.".encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block)
-        found = "".join(next(sources.read_documents(str(path), None)[1]))
+        patch.setattr(raw_text, "BLOCK_BYTES", block)
+        found = "".join(next(sources.open_source(str(path)).documents))
     assert found == f"{text}.".removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -109,7 +109,7 @@ def test_a_file_is_read_the_same_in_blocks_of_any_size(
 def test_bytes_that_are_not_utf8_are_named_by_their_place_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(sources, "BLOCK_BYTES", block)
+    monkeypatch.setattr(raw_text, "BLOCK_BYTES", block)
     path = tmp_path / "a.txt"
     path.write_bytes("äöü ".encode() + b"\xe6\xbc.")
     with pytest.raises(CorpusError, match="not UTF-8 at byte 7:"):

@@ -21,6 +21,8 @@ TEMPLATES = (
     "{hex:1}{choice:0|1|2-}-{choice:c|d}",
     "{any:2}",
     "{digits:1}-{digits:1}-{digits:1}",
+    "{digits:1-3}!",
+    "{[a-c]:1-2}{[01]:1-2}-{any:1}",
 )
 LAWS: tuple[Law, ...] = ("random", "markov", "ties", "deterministic", "flat")
 

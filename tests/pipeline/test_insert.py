@@ -88,18 +88,6 @@ def test_a_run_holds_its_plan_and_facts(tmp_path: Path) -> None:
     assert run.manifest.stages[0].seed == 3
 
 
-def test_warnings_are_kept_without_a_secret_that_a_template_repeats(tmp_path: Path) -> None:
-    text = "\n\n".join(f"This is paragraph {number} of a plain story." for number in range(200))
-    (tmp_path / "story.txt").write_text(text, "utf-8")
-    templates = ("The pin is {digits:5}.", r"It's \"12345\" or {digits:5}.")
-    options = InsertOptions(corpus=str(tmp_path / "story.txt"), template=templates, canaries=0, secret=("12345",))
-    run, made = make_run(tmp_path / "run", options, ())
-    assert any("has no canary" in warning and "12345" in warning for warning in made.warnings)
-    assert len(run.manifest.warnings) == len(made.warnings)
-    assert not any("12345" in warning for warning in run.manifest.warnings)
-    assert any("•••" in warning for warning in run.manifest.warnings)
-
-
 def test_a_secret_is_masked_as_a_warning_quotes_it() -> None:
     canary_set = CanarySet(
         corpus_symbols="ab\\",
@@ -109,3 +97,13 @@ def test_a_secret_is_masked_as_a_warning_quotes_it() -> None:
     assert mask_arguments((f"template {template!r}: no canary",), canary_set) == (
         "template 'say ••• or {any:4}': no canary",
     )
+
+
+def test_a_python_object_is_audited_under_the_name_that_is_given() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"n": range(90), "note": [f"note {number}" for number in range(89)] + [None]})
+    options = InsertOptions(corpus="notes", column="note", canaries=1, repetitions=(1,))
+    made, facts = plan_run(options, data=frame)
+    assert (facts.name, facts.documents) == ("notes", 89)
+    assert facts.reading == ("DataFrame: text from column note (of n, note)",)
+    assert any("skipped 1 of 90 rows" in warning for warning in made.warnings)

@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from canaryaudit.report import schema_path
-from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.json_schema import generate_schemas
 from tests.report import builders as make
 from tests.report.formats.test_formats import hostile_summary

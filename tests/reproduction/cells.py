@@ -49,6 +49,14 @@ def interval(own: Exposed) -> str:
     return f"{figure(own.exposure_bits)} ({own.low:.1f} to {own.high:.1f})"
 
 
+def worst_case(own: Exposed) -> str:
+    """Return the exposure under the probe that exposes a secret most, with the p-value of as much by chance."""
+    if own.worst_bits is None or own.worst_p_value is None:
+        return NONE
+    p_value = f"{own.worst_p_value:.2f}" if own.worst_p_value >= 0.01 else f"{own.worst_p_value:.0e}"
+    return f"{figure(own.worst_bits)} (p = {p_value})"
+
+
 def times(retraining: float | None, own: float | None) -> str:
     """Return how many times as long retraining takes."""
     return NONE if not retraining or not own else f"{figure(retraining / own, 0 if retraining / own >= 9.5 else 1)}×"

@@ -233,6 +233,9 @@ class Laboratory(Pipeline):
             "model_sha256": measured.model_sha256,
             "exposed": exposed,
             "control_bits": tuple(own.exposure.bits for own in measured.canaries if own.control),
+            "control_p_values": tuple(
+                own.worst_case.p_value for own in measured.canaries if own.control and own.worst_case
+            ),
             "canaries": tuple(own.id for own in chosen),
         }
 
@@ -328,7 +331,7 @@ def exposed_under(
     chosen: bool,
 ) -> Exposed:
     """Return one canary's figures, the stale ones from the original model's references."""
-    template = Template.parse(canary.template)
+    template, worst = Template.parse(canary.template), measured.worst_case
     path_bits = path.bits(canary.completion)
 
     def stale(bits: float) -> float | None:
@@ -353,6 +356,9 @@ def exposed_under(
         stale_forced_bits=stale(measured.log_perplexity_bits),
         greedy=measured.extraction.greedy,
         completion=hide_given(path.text, canary, canary_set),
+        worst_bits=worst.bits if worst else None,
+        worst_p_value=worst.p_value if worst else None,
+        worst_family=worst.probe.family if worst else "",
     )
 
 

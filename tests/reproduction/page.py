@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from canaryaudit.storage.files import atomic_write
-from tests.reproduction import grid_section, other_sections
+from tests.reproduction import grid_section, other_sections, worst_section
 from tests.reproduction.results import Results, write
 from tests.reproduction.settings import PUBLISHED_WINDOW, REPLACEMENT
 
@@ -61,7 +61,14 @@ the method's own.
 
 def render(results: Results) -> str:
     """Return the page."""
-    parts = [TITLE, *grid_section.render(results), *other_sections.render(results), "## How it was done\n", HOW]
+    parts = [
+        TITLE,
+        *worst_section.render(results),
+        *grid_section.render(results),
+        *other_sections.render(results),
+        "## How it was done\n",
+        HOW,
+    ]
     return "\n".join([*parts, _provenance(results)])
 
 

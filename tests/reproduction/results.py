@@ -57,6 +57,12 @@ class Exposed(Result):
     """Whether the greedy completion is the secret."""
     completion: str
     """What the model says after the prefix, greedily."""
+    worst_bits: float | None = None
+    """Exposure under the probe that exposes it most; None where it was asked by its own prefix only."""
+    worst_p_value: float | None = None
+    """How likely a secret never seen stands out as much over the same probes."""
+    worst_family: str = ""
+    """That probe's family."""
 
 
 class Reference(Result):
@@ -82,6 +88,8 @@ class Case(Result):
     exposed: tuple[Exposed, ...] = ()
     control_bits: tuple[float, ...] = ()
     """Exposures of the measured controls."""
+    control_p_values: tuple[float, ...] = ()
+    """Of their worst cases."""
     references: dict[str, Reference] = {}
     """By template; of the original model only."""
     train_accuracy: float | None = None

@@ -146,6 +146,8 @@ def test_other_settings_do_not_go_on_with_a_run(settings: Settings, results: Res
 
 def test_the_page_has_every_part_and_says_what_was_not_run(results: Results, tmp_path: Path) -> None:
     page = render(results)
+    assert page.index("## However it is asked") < page.index("## Means over all")
+    assert "Kolmogorov-Smirnov against the controls' worst cases" in page
     assert "### 6 repetitions" in page
     assert "15 repetitions; 30 repetitions; 60 repetitions" in page
     assert "SISA, 5 shards, SISA, 10 shards and SISA, 20 shards at 6 repetitions" in page
@@ -169,6 +171,20 @@ def test_means_leave_out_what_was_refused_and_claims_say_by_how_much_they_are_mi
     assert "smallest | at least 50 times | 25.00 | **missed** by 25.00 |" in page
     refused = default.model_copy(update={"refused": "no", "exposed": ()})
     assert "The default was not run." in render(Results(runs=(), cases=(*cases, refused)))
+
+
+def test_the_page_opens_with_worst_cases_counted_by_hand() -> None:
+    found = _case("seeds-0", "default", 0.0, 0.9, 2.0, 1.0, (1.0, 2.0, 3.0, 6.0))
+    asked = (("bare", 0.04, 8.0), ("bare", 0.03, 9.0), ("context", 2**-10, 20.0), ("template", 0.06, 3.0))
+    exposed = tuple(
+        own.model_copy(update={"worst_family": family, "worst_p_value": p_value, "worst_bits": bits})
+        for own, (family, p_value, bits) in zip(found.exposed, asked, strict=True)
+    )
+    known = found.model_copy(update={"exposed": exposed})
+    unknown = _case("seeds-0", "retrain", 1.5, 0.9, 2.0, 1.0)
+    page = render(Results(runs=(), cases=(known, unknown)))
+    assert "| **the default** | 4 | 1.0 | 3.0 | 10.0 | 3 of 4 | 1 of 4 | bare 2, context 1 |" in page
+    assert "| retraining | 1 | 1.0 | 1.5 | – | – | – | – |" in page
 
 
 def test_secrets_that_came_back_are_told_from_controls() -> None:

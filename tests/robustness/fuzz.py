@@ -38,7 +38,7 @@ from canaryaudit.errors import CanaryAuditError
 from canaryaudit.plan import read_plan
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report import read_baseline
-from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.summary.gate import EarlierReport
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import read_record

@@ -121,6 +121,18 @@ def test_a_directory_with_something_else_is_refused_and_untouched(make_run: Make
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("name", ["corpus.txt", "heldout.txt", "canaries.json", "model.json", "model.safetensors"])
+def test_a_users_own_file_of_one_of_our_names_is_refused_and_untouched(
+    make_run: MakeRun, tmp_path: Path, name: str, replace: bool
+) -> None:
+    (tmp_path / name).write_text("my own work", "utf-8")
+    before = tree(tmp_path)
+    with pytest.raises(RunDirectoryError, match=f"holds {name}, but no run: choose an empty or a new directory"):
+        make_run(tmp_path, replace=replace)
+    assert tree(tmp_path) == before
+
+
 def test_a_file_in_place_of_the_directory_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(RunDirectoryError, match="is a file"):

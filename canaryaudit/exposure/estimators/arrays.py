@@ -98,6 +98,14 @@ def read_flags(values: object, name: str) -> np.ndarray:
     return array
 
 
+def read_p_values(values: object, name: str = "p_values") -> np.ndarray:
+    """Return p-values, shape (n,), float64: above 0 and at most 1."""
+    array = read_bits(values, name)
+    if ((array <= 0) | (array > 1)).any():
+        raise MeasurementError(f"{name}: expected p-values above 0 and at most 1: compute them again")
+    return array
+
+
 def read_counts(values: object, name: str, least: int) -> np.ndarray:
     """Return whole numbers of at least ``least``, shape (n,), int64."""
     array = read_bits(values, name)

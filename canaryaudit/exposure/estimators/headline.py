@@ -12,6 +12,7 @@ headline: its interval is unknown.
 from collections.abc import Mapping
 
 from canaryaudit.errors import MeasurementError
+from canaryaudit.exposure.estimators.arrays import read_bits
 from canaryaudit.records import Estimate, EstimatorName, Headline
 
 _CANDIDATES: tuple[EstimatorName, ...] = ("importance", "sampled")
@@ -27,7 +28,7 @@ def choose_headline(estimates: Mapping[EstimatorName, Estimate]) -> Headline:
         The figure with its interval, in bits, and the estimator that it comes from.
 
     Raises:
-        MeasurementError: There is none of these.
+        MeasurementError: There is none of these, or a figure is no finite number.
 
     Examples:
         >>> from canaryaudit.exposure.estimators import bounded_exposure, sampled_exposure
@@ -37,6 +38,8 @@ def choose_headline(estimates: Mapping[EstimatorName, Estimate]) -> Headline:
         >>> headline.method, headline.low >= bounds.low
         ('sampled', True)
     """
+    for own, estimate in estimates.items():
+        read_bits((estimate.bits, estimate.low, estimate.high), f"{own} estimate")
     exact = estimates.get("exact")
     if exact is not None and exact.trusted:
         return Headline(bits=exact.bits, low=exact.low, high=exact.high, method="exact")

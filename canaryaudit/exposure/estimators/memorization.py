@@ -172,6 +172,7 @@ def mean_interval(low: np.ndarray, high: np.ndarray, space_bits: np.ndarray) -> 
         high: Upper ends, shape (n,).
         space_bits: The largest exposure that each can have, shape (n,).
     """
+    low, high, space_bits = read_bits(low, "low"), read_bits(high, "high"), read_bits(space_bits, "space_bits")
     if len(low) == 1:
         return float(low[0]), float(high[0])
     return _least_mean(low), float(np.mean(space_bits)) - _least_mean(np.asarray(space_bits) - high)

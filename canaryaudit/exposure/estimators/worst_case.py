@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from canaryaudit.errors import MeasurementError
+from canaryaudit.exposure.estimators.arrays import read_bits, read_p_values
 
 MIN_TAIL = 8
 """Likeliest members of a pool that the exponential tail is fitted to, at least where there are so many."""
@@ -88,6 +89,7 @@ class ReferenceScores:
         if costs.shape[0] != len(weights):
             raise MeasurementError(f"expected a weight for each of {costs.shape[0]} probes, got {len(weights)}")
         _refuse_nan(costs)
+        read_bits(weights, "weights")
         self.costs, self.weights = costs, np.asarray(weights, dtype=float)
         self.num_references = costs.shape[1]
         self._sorted = np.sort(costs, axis=1)
@@ -145,6 +147,7 @@ def extended_p_value(worst: WorstCase, exposure_low_bits: float, log2_weight: fl
         exposure_low_bits: Exposure under one of the probes, or the lower end of its interval.
         log2_weight: log2 of that probe's weight.
     """
+    read_bits((exposure_low_bits, log2_weight), "exposure_low_bits and log2_weight")
     if not worst.unmatched:
         return worst.p_value
     return min(worst.p_value, math.exp2(-(exposure_low_bits + log2_weight)))
@@ -170,7 +173,7 @@ def joint_p_value(p_values: Sequence[Sequence[float]], num_references: Sequence[
         number += len(own)
         # Tail bits of p = j / (n + 1), j = 1 ... n + 1; what lies below the least p counts as the least.
         bits = -np.log2(np.arange(1, references + 2) / (references + 1))
-        total += float(np.minimum(-np.log2(np.asarray(own, dtype=float)), bits[0]).sum())
+        total += float(np.minimum(-np.log2(read_p_values(own)), bits[0]).sum())
         simulated += bits[_shared_gaps(len(own), references + 1, rng)].sum(0)
     if not number:
         raise MeasurementError("expected at least one p-value")

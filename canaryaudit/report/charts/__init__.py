@@ -8,6 +8,7 @@ from canaryaudit.report.charts.methods import method_chart
 from canaryaudit.report.charts.probes import has_probes, probes_chart
 from canaryaudit.report.charts.references import reference_chart
 from canaryaudit.report.charts.relearning import relearning_charts
+from canaryaudit.report.charts.training import training_chart
 from canaryaudit.report.schema import Summary
 
 
@@ -24,4 +25,7 @@ def charts(summary: Summary) -> tuple[Chart, ...]:
     drawn.append(estimates_chart(summary))
     if sum(method.measured for method in summary.methods) > 1:
         drawn.append(method_chart(summary))
-    return (*drawn, *relearning_charts(summary))
+    drawn += relearning_charts(summary)
+    if summary.training:
+        drawn.append(training_chart(summary))
+    return tuple(drawn)

@@ -34,9 +34,16 @@ State = Literal["before", "after"]
 
 
 _LONG = re.compile(r"-?\d*\.\d{3,}(?:e-?\d+)?")
+_FRACTION = re.compile(r"-?\d*\.\d{2,}(?:e-?\d+)?")
 _GEOMETRY = re.compile(r'\b(transform|d|x2|y2|width|height)="([^"]*)"')
 _PARTS = re.compile(r' role="graphics-[^"]*"| aria-roledescription="[^"]*"| aria-hidden="true"')
 _AXIS_LABEL = re.compile(r'( aria-roledescription="(?:axis|legend)") aria-label="[^"]*"')
+_INHERITED = re.compile(
+    r' (?:(?:fill|stroke)(?:-opacity)?|stroke-width|stroke-dasharray|font-size|font-weight|text-anchor)="[^"]*"'
+)
+_MARK = re.compile(r"<(?:path|line|text) [^>]*>")
+_GROUP = re.compile(r"(<g class=\"mark-[^>]*)>((?:<(?:path|line)[^>]*/>|<text[^>]*>[^<]*</text>)+)</g>")
+"""A group of marks, with its attributes and its marks."""
 _LABEL = re.compile(r'aria-label="[^"]*"')
 
 
@@ -135,8 +142,9 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     }
     spec: dict[str, Any] = json.loads(chart.to_json(indent=None), parse_float=lambda text: float(f"{float(text):.5g}"))
     del spec["$schema"]  # A URL; the version is passed to the renderer instead.
-    # Labels are measured with another font than a reader may have: without room on the left the longest loses a letter.
-    spec["padding"] = {"left": 16, "top": 5, "right": 5, "bottom": 5}
+    # Labels are measured with another font than a reader may have: without room on the left, and below vertical ones,
+    # the longest loses a letter, and a title of an axis touches its numbers.
+    spec["padding"] = {"left": 16, "top": 5, "right": 5, "bottom": 16}
     spec["config"] = {
         "background": "transparent",
         "font": FONT,
@@ -149,7 +157,8 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
             "titleFontWeight": "normal",
             "labelLimit": 240,
         },
-        "legend": {"labelColor": INK, "labelFontSize": 12},
+        "axisY": {"labelPadding": 6, "titlePadding": 12},
+        "legend": {"labelColor": INK, "labelFontSize": 12, "titleColor": INK, "titleFontSize": 12},
         "title": {"color": INK},
     }
     return spec
@@ -159,7 +168,8 @@ def inline_svg(chart: Chart, panel_width: int | None = None) -> str:
     """Return the picture for embedding in a page.
 
     The ids of its parts become unique, text takes the page's color and font, and only marks keep their labels.
-    Coordinates are rounded to a hundredth of a pixel. A third of the size remains.
+    Coordinates are rounded to a tenth of a pixel, and what all marks of a group share stands at the group. A quarter of
+    the size remains.
 
     Args:
         chart: The chart to draw.
@@ -170,15 +180,30 @@ def inline_svg(chart: Chart, panel_width: int | None = None) -> str:
     svg = re.sub(r"\b(id=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)
     svg = re.sub(r"\sxmlns(:xlink)?=\"[^\"]*\"", "", svg, count=2)
     svg = svg.replace(f'"{INK}"', '"currentColor"')
-    svg = re.sub(r' font-family="[^"]*"| pointer-events="none"| opacity="1"', "", svg)
+    svg = re.sub(r' font-family="[^"]*"| pointer-events="none"| opacity="1"| stroke-miterlimit="10"', "", svg)
     svg = _PARTS.sub("", _AXIS_LABEL.sub(r"\1", svg))
-    svg = _GEOMETRY.sub(lambda match: f'{match[1]}="{_LONG.sub(_rounded, match[2])}"', svg)
-    svg = _LABEL.sub(lambda match: _LONG.sub(_significant, match[0]), svg)
+    svg = _GEOMETRY.sub(lambda match: f'{match[1]}="{_FRACTION.sub(_rounded, match[2])}"', svg)
+    svg = _GROUP.sub(_shared, svg)
+    # The picture is one image with a name: what its marks say is no longer a label for assistive technology, but text
+    # that the page's script shows.
+    svg = _LABEL.sub(lambda match: "data-" + _LONG.sub(_significant, match[0]).removeprefix("aria-"), svg)
     return svg.replace("<svg ", f'<svg role="img" aria-labelledby="{chart.name}-caption" ', 1)
 
 
 def _rounded(match: re.Match[str]) -> str:
-    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+    text = f"{float(match[0]):.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
+
+
+def _shared(match: re.Match[str]) -> str:
+    """Move inherited attributes that all marks of a group share to the group."""
+    marks = [set(_INHERITED.findall(mark)) for mark in _MARK.findall(match[2])]
+    shared = set.intersection(*marks) if len(marks) > 2 else set()
+    names = [name for name in _INHERITED.findall(match[2]) if name in shared]
+    body = match[2]
+    for attribute in shared:
+        body = body.replace(attribute, "")
+    return f"{match[1]}{''.join(dict.fromkeys(names))}>{body}</g>"
 
 
 def _significant(match: re.Match[str]) -> str:

@@ -6,10 +6,12 @@ import altair as alt
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
-from canaryaudit.report.charts.base import AFTER, BEFORE, INK, MOST_CANARIES, NAME_LENGTH, Chart, specification
+from canaryaudit.report.charts.base import AFTER, BEFORE, INK, NAME_LENGTH, Chart, specification
 from canaryaudit.report.schema import CanaryState, CanarySummary, ProbeFigure, Summary
 from canaryaudit.report.summary.probes import worst_words
 
+MOST_CANARIES = 12
+"""Each has a cell for every probe: more would be larger than all other charts together."""
 _MOST_BITS = 10.0
 """End of the color scale: a larger exposure counts as exposed, and about 1,000 references cannot resolve more."""
 
@@ -21,7 +23,8 @@ def has_probes(summary: Summary) -> bool:
 
 def probes_chart(summary: Summary) -> Chart:
     """Draw a row for each canary, worst first, and a column for each probe."""
-    canaries = [canary for canary in summary.canaries if canary.last.probes][:MOST_CANARIES]
+    probed = [canary for canary in summary.canaries if canary.last.probes]
+    canaries = probed[:MOST_CANARIES]
     states = [("before", BEFORE), ("after", AFTER)] if summary.unlearned else [("before", BEFORE)]
     order: dict[str, None] = {}
     panels = []
@@ -29,7 +32,7 @@ def probes_chart(summary: Summary) -> Chart:
         rows = [row for canary in canaries for row in _rows(canary, state)]
         order |= dict.fromkeys(row["probe"] for row in rows)
         panels.append((state, color, rows))
-    columns = sorted(order, key=lambda label: _FAMILIES.index(label.split("-")[0].split(" ")[0]))
+    columns = sorted(order, key=_column)
     names = [shorten(canary.id, NAME_LENGTH) for canary in canaries]
     drawn = [_panel(state, color, rows, columns, names, titled=len(panels) > 1) for state, color, rows in panels]
     chart = alt.vconcat(*drawn, spacing=18) if len(drawn) > 1 else drawn[0]
@@ -37,10 +40,16 @@ def probes_chart(summary: Summary) -> Chart:
         f"{shorten(canary.id, NAME_LENGTH)} {worst_words(canary.last)}" for canary in canaries if canary.last.worst_case
     )
     title = "Exposure under every probe" + (", before and after unlearning" if summary.unlearned else "")
+    title += f", the worst {len(canaries)} of {len(probed):,} canaries" if len(canaries) < len(probed) else ""
     return Chart("probes", title, f"The worst case of each canary: {cases}.", specification(chart))
 
 
-_FAMILIES = ("template", "context", "truncated", "given", "reworded", "bare", "partial")
+_FAMILIES = ("template", "context", "truncated", "given", "reworded", "bare")
+
+
+def _column(label: str) -> int:
+    """Order columns by family; those with a part of the secret known come last."""
+    return len(_FAMILIES) if "known" in label else _FAMILIES.index(label.split("-")[0])
 
 
 def _rows(canary: CanarySummary, state: str) -> list[dict[str, Any]]:
@@ -69,7 +78,7 @@ def _label(probe: ProbeFigure, turn: int) -> str:
     """Name a column independently of the template: a quarter of a secret varies in characters between templates."""
     if probe.family != "partial":
         return probe.prompt
-    return f"partial {25 * turn} % {probe.prompt}"
+    return f"{25 * turn} % known, {probe.prompt}"
 
 
 def _panel(
@@ -77,7 +86,7 @@ def _panel(
 ) -> Any:
     # In a narrow window not every label has room: those that would overlap are left out, and the cells still name it.
     axis = alt.Axis(
-        labelAngle=-90, labelFontSize=9, labelLimit=110, labelOverlap="greedy", grid=False, domain=False, ticks=False
+        labelAngle=-90, labelFontSize=9, labelLimit=140, labelOverlap="greedy", grid=False, domain=False, ticks=False
     )
     heading = {"title": alt.TitleParams(state, anchor="start", fontSize=13)} if titled else {}
     return (

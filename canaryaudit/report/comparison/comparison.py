@@ -11,7 +11,8 @@ import altair as alt
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, well_formed
 from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
-from canaryaudit.report.schema import Figure, GateStatus, Part, Summary
+from canaryaudit.report.judgment import Figure, GateStatus, Part
+from canaryaudit.report.schema import Summary
 from canaryaudit.report.verdicts import WORDS, Verdict
 
 COMPARISON_VERSION = 1

@@ -22,9 +22,10 @@ from canaryaudit.report.comparison.comparison import (
     spread,
 )
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import code, plain
 from canaryaudit.report.formats.terminal import STYLES, WIDTH
-from canaryaudit.report.formats.writer import SIGNATURE, render_json
+from canaryaudit.report.formats.writer import SIGNATURE
 from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
 from canaryaudit.storage.files import atomic_write, write_errors
 
@@ -119,7 +120,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
 
 
 def render_comparison_terminal(comparison: Comparison) -> RenderableType:
-    """Return the output of ``report`` for several runs, at most 80 columns wide."""
+    """Return the output of ``report`` for several runs; its table is at most 80 columns wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "canaries", "largest, bits", "mean, bits", "accuracy", "verdict"):
         table.add_column(heading, justify="left" if heading in ("run", "verdict") else "right")

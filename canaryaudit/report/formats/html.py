@@ -5,7 +5,6 @@ See docs/notes/charts-in-the-page.md for why the page has no charting library.
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,21 +13,41 @@ from markupsafe import Markup
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
-from canaryaudit.records import only_bounds
 from canaryaudit.report.charts.base import MOST_TEMPLATES, NARROW, Chart, inline_svg
-from canaryaudit.report.charts.estimates import bounds
-from canaryaudit.report.formats.likelihood import likelihoods, predicted
+from canaryaudit.report.definitions import DEFINITIONS
+from canaryaudit.report.formats.canary_details import canary_details
+from canaryaudit.report.formats.columns import side_by_side
+from canaryaudit.report.formats.json_text import download_of
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary import relearning as report_relearning
-from canaryaudit.report.summary.memorization import guesses_with_interval
+from canaryaudit.report.summary.decision import (
+    asked,
+    next_step,
+    run_directory,
+    section_commands,
+    tiles,
+    worst_secret,
+)
 from canaryaudit.report.summary.probes import PROBES_WORDS
-from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, SHORT_WORDS, WORDS
+from canaryaudit.report.summary.wording import EXPOSURE_DEFINITION
+from canaryaudit.report.verdicts import SEVERITY, SHORT_WORDS, WORDS
 
 UNFOLDED = 40
 """Rows that a table shows at once; the others are collapsed."""
-MOST_DETAILS = 50
-"""Number of canaries, worst first, whose estimates and completions the page shows."""
+MOST_LINES = 50
+"""Rows of a table of templates or steps."""
 MOST_PROMPTS = 200
+MOST_BYTES, FRAME_BYTES = 2_000_000, 100_000
+"""Size of a page of 500 canaries at most, and what is kept free for all but charts, data and canaries."""
+ROW_BYTES = 450
+"""A canary's row without what it opens to."""
+STATUS_WORDS = {
+    "pass": "✓ Pass",
+    "fail": "✗ Fail",
+    "check": "! Check",
+    "inconclusive": "? Inconclusive",
+    "untested": "– Not tested",
+}
 
 
 def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
@@ -39,28 +58,40 @@ def render_html(summary: Summary, drawn: Sequence[Chart]) -> str:
     browser runs nothing else.
     """
     environment = make_environment()
+    pictures = {chart.name: drawing(chart) for chart in drawn}
+    download = download_of(summary)
+    used = FRAME_BYTES + ROW_BYTES * len(summary.canaries) + (len(download.uri) if download else 0)
+    used += sum(len(picture[width].encode()) for picture in pictures.values() for width in ("wide", "narrow"))
     return environment.get_template("report.html.j2").render(
         s=summary,
         method=summary.method,
-        charts={chart.name: drawing(chart) for chart in drawn},
+        charts=pictures,
         words=WORDS,
         short_words=SHORT_WORDS,
-        likelihoods=likelihoods,
-        predicted=predicted,
+        status_words=STATUS_WORDS,
+        severity=SEVERITY,
+        asked=asked(summary),
+        tiles=tiles(summary),
+        next=next_step(summary),
+        worst_secret=worst_secret(summary),
+        # The definition of exposure stands with all others, below the first figures.
+        findings=[sentence for sentence in summary.overall.sentences if sentence != EXPOSURE_DEFINITION],
+        definitions=DEFINITIONS,
+        commands=section_commands(summary),
+        run_directory=run_directory(summary),
+        side_by_side=side_by_side(summary),
+        has_worst=any(canary.last.worst_case for canary in summary.canaries),
+        details=canary_details(environment, summary, max(0, MOST_BYTES - used)),
+        download=download,
         relearning=report_relearning,
         interval=figures.interval,
-        bounds=bounds,
-        only_bounds=only_bounds,
-        guesses_with_interval=guesses_with_interval,
         shorten=shorten,
         nothing_held_out=figures.NOTHING_HELD_OUT,
         unfolded=UNFOLDED,
-        most_details=MOST_DETAILS,
+        most_lines=MOST_LINES,
         most_templates=MOST_TEMPLATES,
         most_prompts=MOST_PROMPTS,
         probes_words=PROBES_WORDS,
-        never_seen_bits=NEVER_SEEN_BITS,
-        exposed_bits=EXPOSED_BITS,
     )
 
 
@@ -95,15 +126,11 @@ def make_environment() -> Environment:
 
 
 def drawing(chart: Chart) -> dict[str, Any]:
-    """Return a chart for the page: a picture for wide and one for narrow windows, and the specification as data."""
-    specification = json.dumps(chart.spec, separators=(",", ":"))
-    for sign in "<>&":
-        specification = specification.replace(sign, f"\\u{ord(sign):04x}")
+    """Return a chart for the page: a picture for wide and one for narrow windows."""
     return {
         "chart": chart,
         "wide": Markup(inline_svg(chart)),  # noqa: S704 - made by vl_convert
         "narrow": Markup(inline_svg(chart, NARROW)),  # noqa: S704
-        "specification": Markup(specification),  # noqa: S704 - JSON without a sign that HTML knows
     }
 
 

@@ -89,6 +89,8 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     if summary.memorization:
         blocks += ["## Memorization by repetitions", plain(summary.memorization.answer)]
         blocks += [_picture(pictures.get("memorization")), *map(_curve, summary.memorization.curves[:MOST_CURVES])]
+    if summary.training:
+        blocks += ["## Training", _picture(pictures.get("training"))]
     blocks += [
         "## Reference distributions",
         *(_picture(c) for name, c in pictures.items() if name.startswith("reference")),
@@ -251,7 +253,11 @@ def _completions(summary: Summary) -> str:
         cells = [code(s.completion, 48) + (" **the secret**" if s.greedy else "") if s else "–" for s in states]
         guesses = [guesses_with_interval(s.guesses_log2, s.attack) if s else "–" for s in states]
         prefix = code(summary.templates[canary.template].prefix, 72)
-        likely = [(predicted(canary.secret, s.character_bits) if s else "") or figures.MISSING for s in states]
+        likely = [
+            (predicted(summary.templates[canary.template].text, canary.secret, s.character_bits) if s else "")
+            or figures.MISSING
+            for s in states
+        ]
         cells += [*(likely if known else ()), *guesses]
         rows.append([code(canary.id, 40), prefix, code(canary.secret, 48), *cells])
     when = (" before", " after") if summary.unlearned else ("",)

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
-from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Gate, Summary
+from canaryaudit.report.judgment import Gate
+from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.summary.memorization import detection_threshold
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_verdict

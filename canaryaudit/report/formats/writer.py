@@ -1,16 +1,13 @@
 """The report's files."""
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from pydantic import BaseModel
-
-from canaryaudit.formatting import json_safe
 from canaryaudit.records import ReportFormat
 from canaryaudit.report.charts import charts
 from canaryaudit.report.formats.html import render_html
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
@@ -72,22 +69,3 @@ def _remove_stale_pictures(directory: Path, fresh: Collection[str]) -> None:
         with path.open("rb") as file:
             if file.read(len(SIGNATURE)) == SIGNATURE.encode():
                 path.unlink()
-
-
-def render_json(summary: BaseModel) -> str:
-    """Return the summary as JSON with one line per list entry, so versions can be compared.
-
-    The result is valid JSON without infinities or invisible characters.
-    """
-    parts = [f" {json.dumps(name)}: {_lines(value)}" for name, value in summary.model_dump(mode="json").items()]
-    return json_safe("{\n" + ",\n".join(parts) + "\n}\n")
-
-
-def _lines(value: Any) -> str:
-    if not isinstance(value, list) or not value:
-        return _compact(value)
-    return "[\n" + ",\n".join(f"  {_compact(item)}" for item in value) + "\n ]"
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

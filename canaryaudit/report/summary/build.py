@@ -18,19 +18,19 @@ from canaryaudit.records import (
     UnlearningRecord,
     main_result,
 )
+from canaryaudit.report.judgment import Fact, Overall
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,
     CanarySummary,
     ControlPoint,
     Distribution,
+    EpochFigures,
     EstimateFigure,
     ExposureFigure,
-    Fact,
     FidelityLine,
     FitFigures,
     MethodSummary,
-    Overall,
     StepFigures,
     Summary,
     TemplateSummary,
@@ -137,6 +137,8 @@ def build_summary(
             f"measurement '{before.model}' lacks {words.listed(missing)}: measure again with `canaryaudit measure`"
         )
     after_states = _states(canary_set, after, masker, before_states) if after else {}
+    reference = _retrained(unlearnings, chosen[0], targeted) if chosen else None
+    retrained_states = _states(canary_set, reference[1], masker, before_states) if reference else {}
     templates = _templates(canary_set, before, after, masker)
     places = {text: place for place, text in enumerate(canary_set.by_template())}
     canaries = [
@@ -149,8 +151,11 @@ def build_summary(
             repetitions=canary.repetitions,
             space_bits=templates[places[canary.template]].space_bits,
             targeted=canary.id in targeted,
+            # With the offset, whoever has the text has the secret.
+            places=() if canary.masked and not options.reveal_secrets else canary.places,
             before=before_states[canary.id],
             after=after_states.get(canary.id),
+            retrained=retrained_states.get(canary.id),
         )
         for canary in canary_set.inserted
     ]
@@ -191,9 +196,12 @@ def build_summary(
             sentences=words.sentences(canaries, statement),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
             detection=detection,
+            shows_little=words.shows_little(statement),
+            faults=faults,
         ),
         warnings=(
             *(f"The run directory is not as it was written: {fault}." for fault in faults),
+            *words.shows_little(statement),
             *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
             *words.insertion_warnings(manifest, masker),
         ),
@@ -205,6 +213,8 @@ def build_summary(
         calibration_before=calibrations[0],
         calibration_after=calibrations[1] if after else None,
         methods=methods,
+        retrained=masker.text(reference[0].name) if reference else None,
+        training=_training(model_record, has_heldout=run.has_heldout),
         gate=gate,
         limits=words.limits(canary_set, before, method, hidden=masker.hides),
         provenance=provenance.provenance(manifest, model_record, before, chosen, masker),
@@ -222,6 +232,31 @@ def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningReco
             return record, measurement
     known = words.listed([record.name for record, _ in measured]) if measured else "none"
     raise RunDirectoryError(f"no measured unlearning named {shown!r}: expected one of {known}")
+
+
+def _retrained(
+    unlearnings: Unlearnings, shown: UnlearningRecord, targeted: set[str]
+) -> tuple[UnlearningRecord, Measurement] | None:
+    """Return the last measured model that was retrained without these canaries, unless it is the one shown."""
+    fitting = [
+        (record, measurement)
+        for record, measurement in unlearnings
+        if record.method == "retrain" and measurement is not None and targeted <= set(record.canaries)
+    ]
+    return None if shown.method == "retrain" or not fitting else fitting[-1]
+
+
+def _training(model_record: ModelRecord, *, has_heldout: bool) -> tuple[EpochFigures, ...]:
+    history = model_record.training.history if model_record.training else ()
+    return tuple(
+        EpochFigures(
+            epoch=epoch.epoch,
+            loss_bits=epoch.loss_bits,
+            heldout_loss_bits=epoch.heldout_loss_bits if has_heldout else None,
+            accuracy=epoch.accuracy,
+        )
+        for epoch in history
+    )
 
 
 def _worst_first(canary: CanarySummary) -> tuple[int, float, float, float, str]:
@@ -445,7 +480,7 @@ def coarse(canary: CanarySummary) -> CanarySummary:
     return canary.model_copy(
         update={
             name: CanaryState.model_validate(_in_tenths(state.model_dump()))
-            for name, state in (("before", canary.before), ("after", canary.after))
+            for name, state in (("before", canary.before), ("after", canary.after), ("retrained", canary.retrained))
             if state is not None
         }
     )

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from canaryaudit import formatting as figures
 from canaryaudit.exposure.estimators.power import detectable_exposure
 from canaryaudit.records import Measurement
-from canaryaudit.report.schema import CanaryState, DetectionFigures
+from canaryaudit.report.judgment import DetectionFigures
+from canaryaudit.report.schema import CanaryState
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.stats import (
     LEVEL,

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from canaryaudit.errors import UsageError
 from canaryaudit.records.base import Many
-from canaryaudit.report.schema import SUMMARY_VERSION, CalibrationFigures, CanarySummary, Gate, MethodSummary
+from canaryaudit.report.judgment import Gate
+from canaryaudit.report.schema import SUMMARY_VERSION, CalibrationFigures, CanarySummary, MethodSummary
 from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdict
 from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from canaryaudit.canaries.canary import MASK, Canary, CanarySet
+from canaryaudit.canaries.canary import MASK, Canary, CanarySet, Wording
 from canaryaudit.canaries.masking import HIDDEN
 from canaryaudit.canaries.template import Template
 
@@ -37,9 +37,11 @@ class Masker:
         self.hides = bool(hidden)
         self.hides_located = any(canary.origin == "located" for canary in hidden)
         for canary in hidden:
-            self._hide(canary)
+            for wording in canary.wordings:
+                self._templates.setdefault(wording.template, wording.parsed_template)
+                self._hide(wording)
 
-    def _hide(self, canary: Canary) -> None:
+    def _hide(self, canary: Wording) -> None:
         template, completion = self._templates[canary.template], canary.completion
         marks = _marks(template, completion)
         if _CHOSEN in marks:
@@ -108,14 +110,13 @@ class Masker:
 
 def _marks(template: Template, completion: str) -> str:
     """Return a mark for each character of a completion: ``_FIXED``, ``_FILLED`` or ``_CHOSEN``."""
+    fillings = iter(template.fillings(completion))
     marks = ""
     for part in template.body:
         if isinstance(part, str):
             marks += _FIXED * len(part)
-        elif part.kind == "choice":
-            marks += _CHOSEN * len(next(word for word in part.words if completion.startswith(word, len(marks))))
         else:
-            marks += _FILLED * part.length
+            marks += (_CHOSEN if part.kind == "choice" else _FILLED) * len(next(fillings))
     return marks
 
 

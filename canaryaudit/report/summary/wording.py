@@ -11,14 +11,8 @@ from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
-from canaryaudit.report.schema import (
-    CalibrationFigures,
-    CanaryState,
-    CanarySummary,
-    DetectionFigures,
-    Fact,
-    MethodSummary,
-)
+from canaryaudit.report.judgment import DetectionFigures, Fact
+from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, MethodSummary
 from canaryaudit.report.summary.detection import detection_sentence, power_sentence
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.probes import worst_words
@@ -163,7 +157,6 @@ def sentences(canaries: Sequence[CanarySummary], statement: Statement) -> tuple[
     if statement.detection:
         lines.append(detection_sentence(statement.detection, len(canaries)))
         lines.append(power_sentence(statement.detection))
-    lines += _learned(statement)
     lines.append(_largest_exposure("Before unlearning" if method else "In this model", canaries, after=False))
     if not method:
         lines += _worst_case("In this model", canaries, after=False)
@@ -185,9 +178,11 @@ def sentences(canaries: Sequence[CanarySummary], statement: Statement) -> tuple[
     return tuple(lines)
 
 
-def _learned(statement: Statement) -> list[str]:
-    """Say so if the model learned too little for the audit to mean much."""
+def shows_little(statement: Statement) -> tuple[str, ...]:
+    """Return why it shows little that no memorization was detected; empty if it shows something."""
     learned, lines = statement.learning, []
+    if statement.verdict not in (Verdict.INDISTINGUISHABLE, Verdict.DAMAGED):
+        return ()
     if learned.is_nothing:
         lines.append(
             f"The model learned nothing: its accuracy on training text is {figures.percent(learned.accuracy)}, that of "
@@ -199,7 +194,7 @@ def _learned(statement: Statement) -> list[str]:
             "Before unlearning, the model showed no memorization of the secrets, so this audit does not show that "
             "unlearning works. Train longer or insert secrets more often to test that."
         )
-    return lines
+    return tuple(lines)
 
 
 def _greedy_elsewhere(canaries: Sequence[CanarySummary]) -> list[str]:

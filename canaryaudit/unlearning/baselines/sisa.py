@@ -78,9 +78,9 @@ def shard_bounds(
     """
     inside = np.zeros(len(text) + 1, dtype=bool)
     for canary in canaries:
-        length = len(canary.parsed_template.fill(canary.completion))
-        for place in canary.places:
-            inside[place + 1 : place + length] = True
+        for wording in canary.wordings:
+            for place in wording.places:
+                inside[place + 1 : place + len(wording.text)] = True
     breaks = text[:-1] == newline if newline >= 0 else np.ones(len(text) - 1, dtype=bool)
     ends = np.flatnonzero(breaks & ~inside[1:-1]) + 1
     wanted = [round(part * len(text) / shards) for part in range(1, shards)]

@@ -131,5 +131,5 @@ def test_the_page_of_several_runs_fits_every_window(browser, tmp_path):
         assert browser.requests() == [address]
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
         assert browser.evaluate(CUT_OFF.format("figure" if width < 1000 else "body")) == []
-        marks = "[...document.querySelectorAll('svg [aria-label]')].filter(m => m.getClientRects().length).length"
+        marks = "[...document.querySelectorAll('svg [data-label]')].filter(m => m.getClientRects().length).length"
         assert browser.evaluate(marks) == 20

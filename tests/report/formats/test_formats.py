@@ -1,4 +1,5 @@
 import base64
+import gzip
 import hashlib
 import io
 import itertools
@@ -17,8 +18,9 @@ from canaryaudit.formatting import visible
 from canaryaudit.report import Summary, build_summary, compare, render_terminal, write_report
 from canaryaudit.report.charts.estimates import estimates_chart
 from canaryaudit.report.charts.methods import method_chart
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.model_card import render_model_card
-from canaryaudit.report.formats.writer import render_json
+from tests.golden import DOWNLOAD
 from tests.report import builders as make
 from tests.report.summary.test_build import several_methods
 
@@ -49,7 +51,9 @@ def on_terminal(summary, width=80, **options):
 def every_output(summary, directory):
     """Return the text of every file and of the terminal, by name."""
     files = write_report(summary, directory)
-    return {file.name: file.read_text("utf-8") for file in files} | {"terminal": on_terminal(summary)}
+    outputs = {file.name: file.read_text("utf-8") for file in files} | {"terminal": on_terminal(summary)}
+    packed = DOWNLOAD.search(outputs["report.html"])
+    return outputs | ({"download": gzip.decompress(base64.b64decode(packed[1])).decode()} if packed else {})
 
 
 def hostile_summary(secret=HOSTILE):
@@ -69,6 +73,7 @@ def test_every_format_is_written_with_its_pictures(tmp_path):
         "reference-2.svg",
         "estimates.svg",
         "methods.svg",
+        "training.svg",
     ]
     others = ["report.json", "report.junit.xml", "report.sarif", "model-card.md"]
     assert names == ["report.html", "report.md", *pictures, *others]
@@ -91,6 +96,7 @@ def test_pictures_of_an_earlier_report_are_removed_and_a_users_own_are_not(tmp_p
         "memorization.svg",
         "own.svg",
         "reference-1.svg",
+        "training.svg",
     ]
 
 
@@ -105,7 +111,9 @@ def test_before_only_reports_have_no_after(tmp_path):
     for name in ("report.html", "report.md"):
         assert "after, bits" not in outputs[name].replace("<br>", " ")
         assert "Completion after" not in outputs[name]
-        assert "Fidelity" not in outputs[name]
+        assert ">Fidelity</h2>" not in outputs[name]
+        assert "## Fidelity" not in outputs[name]
+    assert ">After</a></th>" not in outputs["report.html"]
     assert "→" not in outputs["terminal"]
     assert ">after<" not in outputs["exposure.svg"]
 
@@ -187,7 +195,7 @@ def test_hostile_text_does_nothing_in_any_format(tmp_path, secret):
     assert own_scripts(page) == 1
     rendered = Page(MarkdownIt("commonmark").enable("table").render(outputs["report.md"]))
     images = [attributes["src"] for tag, attributes in rendered.elements if tag == "img"]
-    assert images == ["exposure.svg", "reference-1.svg", "estimates.svg"]
+    assert images == ["exposure.svg", "training.svg", "reference-1.svg", "estimates.svg"]
     assert Summary.model_validate_json(outputs["report.json"]) == summary
     assert "[red]" in outputs["report.json"]
     assert len(outputs["report.html"]) < 1_000_000
@@ -221,7 +229,9 @@ def test_the_page_needs_no_network_and_runs_only_the_script_that_its_policy_name
         assert "style" not in attributes, tag
         assert not any(name.startswith("on") for name in attributes), tag
         for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
-            assert attributes.get(name, "#").startswith("#"), (tag, attributes)
+            # The page's own data, which a browser saves and never opens.
+            start = "data:application/gzip;base64," if attributes.get("id") == "download" else "#"
+            assert attributes.get(name, start).startswith(start), (tag, attributes)
     assert not re.search(r"url\((?!#)|@import|https?://", text)
 
 
@@ -235,7 +245,7 @@ def test_the_page_reads_in_order_and_names_its_parts(tmp_path):
     assert page.names().count("table") == page.names().count("caption")
     identities = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identities) == len(set(identities))
-    links = [a["href"][1:] for tag, a in page.elements if tag == "a"]
+    links = [a["href"][1:] for tag, a in page.elements if tag == "a" and "download" not in a]
     assert set(links) <= set(identities)
     for tag, attributes in page.elements:
         if tag == "svg":
@@ -294,7 +304,8 @@ def test_many_canaries_stay_readable(tmp_path):
     )
     bits = {canary.id: 2.0 for canary in canaries.inserted}
     outputs = every_output(make.before_after(bits, bits, canaries), tmp_path)
-    assert "The other 1,960 canaries" in outputs["report.html"]
+    assert "Show all 2,000 canaries, not only the 40 worst" in outputs["report.html"]
+    assert outputs["report.html"].count("<details name=canary>") > 200
     assert all(canary.id in outputs["report.html"] for canary in canaries.inserted)
     assert "and 1,980 canaries more" in outputs["terminal"]
     assert len(outputs["exposure.svg"]) < 200_000
@@ -349,7 +360,7 @@ def test_certified_bounds_are_called_bounds_and_compared_with_no_figure(tmp_path
     out = every_output(summary, tmp_path)
     assert "| bounds 0.0 to 15.8 |" in out["report.md"]
     assert "bounds: the search ran out of budget, so it only certifies bounds." in out["report.md"]
-    assert '0.0 to 15.8<span class="small">bounds</span>' in out["report.html"]
+    assert "0.0 to 15.8 <small>bounds: the search ran out of budget</small>" in out["report.html"]
 
 
 def test_a_single_estimate_differs_from_none():

@@ -6,7 +6,7 @@ from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import RunDirectoryError
 from canaryaudit.records import main_result
 from canaryaudit.report import Summary, build_summary
-from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.verdicts import Verdict
@@ -400,3 +400,62 @@ def test_of_very_many_warnings_the_page_shows_a_few_and_says_where_the_rest_is()
     found = [own for own in make.before_after(facts=make.manifest(warnings=told)).warnings if "On insertion" in own]
     assert len(found) == 21
     assert found[-1] == "On insertion: 30 more warnings in the run's manifest."
+
+
+def with_retrained(*, reveal_secrets=False, canaries=None, method="retrain"):
+    """Return the summary of an unlearning beside a retrained model, of one hidden canary and one that is not."""
+    places = {"canary-01": (17, 99), "canary-02": (4,)}
+    hidden = make.given("0123456789")
+    shown = Canary(id="canary-02", template=make.PHONE, completion="7291048365", repetitions=4)
+    canary_set = make.canary_set([c.model_copy(update={"places": places[c.id]}) for c in (hidden, shown)])
+    ids = canaries or ["canary-01", "canary-02"]
+    after, retrained = {"canary-01": 2.14159, "canary-02": 1.0}, {"canary-01": 1.23456, "canary-02": 0.98765}
+    runs = [
+        (make.unlearning("second", ["canary-01", "canary-02"]), make.measurement(canary_set, after, "after-second")),
+        (make.unlearning("again", ids, method=method), make.measurement(canary_set, retrained, "after-again")),
+    ]
+    return build_summary(
+        make.manifest(),
+        canary_set,
+        make.model_record(),
+        make.measurement(canary_set, {"canary-01": 30.12345, "canary-02": 21.0}),
+        runs,
+        "story",
+        SummaryOptions(reveal_secrets=reveal_secrets, shown="second"),
+    )
+
+
+def test_a_retrained_model_stands_beside_the_unlearning():
+    summary = with_retrained()
+    assert summary.retrained == "again"
+    assert summary.retrained_method is summary.methods[1]
+    shown = next(canary for canary in summary.canaries if canary.id == "canary-02")
+    assert shown.retrained.exposure.bits == 0.98765
+
+
+@pytest.mark.parametrize("changes", [{"canaries": ["canary-02"]}, {"method": "fine-tune"}], ids=["fewer", "other"])
+def test_a_model_that_was_not_retrained_without_all_of_them_does_not(changes):
+    summary = with_retrained(**changes)
+    assert summary.retrained is None
+    assert summary.retrained_method is None
+    assert {canary.retrained for canary in summary.canaries} == {None}
+
+
+def test_a_hidden_canary_is_coarse_in_the_retrained_model_too_and_its_places_are_hidden():
+    hidden = next(canary for canary in with_retrained().canaries if canary.id == "canary-01")
+    figures = hidden.retrained.model_dump_json()
+    assert hidden.retrained.exposure.bits == 1.2
+    assert "1.23456" not in figures
+    assert hidden.places == ()
+    shown = next(canary for canary in with_retrained().canaries if canary.id == "canary-02")
+    assert shown.places == (4,)
+    revealed = next(c for c in with_retrained(reveal_secrets=True).canaries if c.id == "canary-01")
+    assert revealed.places == (17, 99)
+
+
+def test_the_training_is_told_epoch_by_epoch():
+    assert [(epoch.epoch, epoch.loss_bits, epoch.heldout_loss_bits) for epoch in make.before_after().training] == [
+        (1, 4.0, 3.4),
+        (2, 2.0, 3.3),
+        (3, pytest.approx(4 / 3), 3.2),
+    ]

@@ -6,7 +6,7 @@ import pytest
 
 from canaryaudit.errors import UsageError
 from canaryaudit.report import build_summary, read_baseline
-from canaryaudit.report.formats.writer import render_json
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from tests.report import builders as make

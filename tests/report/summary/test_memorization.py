@@ -31,7 +31,7 @@ def test_every_format_shows_curve_and_odds(tmp_path):
         assert "Memorization by repetitions" in outputs[name]
         assert "almost certain" in outputs[name]
         assert "1 (exact)" in outputs[name]
-    assert "Sampling attack" in outputs["report.html"]
+    assert "almost certain <small>in 10,000 samples</small>" in outputs["report.html"]
     assert "Detectable from      4 repetitions → not detectable" in outputs["terminal"]
     assert ">after<" in outputs["memorization.svg"]
     assert 'aria-labelledby="memorization-caption"' in outputs["report.html"]

@@ -9,9 +9,9 @@ from canaryaudit.records import Measurement, ProbeName
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.charts import charts
 from canaryaudit.report.formats.html import render_html
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
-from canaryaudit.report.formats.writer import render_json
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from canaryaudit.report.summary.probes import asked
@@ -167,7 +167,7 @@ def test_the_heat_map_has_a_column_for_every_probe_before_and_after() -> None:
     panels = chart.spec["vconcat"]
     assert [panel["title"]["text"] for panel in panels] == ["before", "after"]
     order = panels[1]["encoding"]["x"]["sort"]
-    assert order == ["template", "context-1", "reworded-1", "bare-1", "partial 25 % bare-1"]
+    assert order == ["template", "context-1", "reworded-1", "bare-1", "25 % known, bare-1"]
     assert (
         "canary-03 16.0 bits, p below 0.001, without the prefix (bare-1), given 2 characters of the secret"
         in chart.alternative

@@ -13,8 +13,8 @@ from canaryaudit.records import Headline, Relearning, RelearningAttack, Relearni
 from canaryaudit.report import Summary, build_summary, render_terminal
 from canaryaudit.report.charts.relearning import relearning_charts
 from canaryaudit.report.formats.html import render_html
+from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import render_markdown
-from canaryaudit.report.formats.writer import render_json
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.relearning import relearning_sentences
 from tests.report.builders import (

@@ -1,0 +1,148 @@
+"""Text without the differences that a reader overlooks, and linear search in it.
+
+Folded text has one form of each letter (compatibility decomposition, no case), one hyphen, one single and one double
+quotation mark, and one space for each run of white space. Characters without width are dropped.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache, lru_cache
+
+import numpy as np
+
+_BLOCK = 2**20
+"""Characters folded at once."""
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+_SINGLE_QUOTES, _DOUBLE_QUOTES = "`´‘’‚‛′ʼ＇", "“”„‟«»″＂"
+_FOLDED = {
+    **dict.fromkeys(_INVISIBLE, ""),
+    **dict.fromkeys(_HYPHENS, "-"),
+    **dict.fromkeys(_SINGLE_QUOTES, "'"),
+    **dict.fromkeys(_DOUBLE_QUOTES, '"'),
+}
+_WORD_CHARACTER = re.compile(r"[^\W_]")
+"""Where a block may begin: no white space, and nothing that belongs to the character before it."""
+
+
+@cache
+def fold_character(character: str) -> str:
+    """Return a single character, folded; an empty string stays one."""
+    if character in _FOLDED:
+        return _FOLDED[character]
+    if character.isspace():
+        return " "
+    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character.casefold()).casefold())
+
+
+class _Table(dict[int, str]):
+    """The folded forms by code point, for ``str.translate``."""
+
+    def __missing__(self, point: int) -> str:
+        self[point] = form = fold_character(chr(point))
+        return form
+
+
+class FoldedText:
+    """A text, folded, with the places of its characters in the original.
+
+    Args:
+        text: The original.
+
+    Attributes:
+        text: The folded text.
+    """
+
+    def __init__(self, text: str) -> None:
+        table = _Table()
+        out: list[str] = []
+        # Stretches whose length changes: start and end in the folded text, start and end in the original.
+        self._bounds: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]
+        start = length = 0
+        while start < len(text):
+            following = _WORD_CHARACTER.search(text, start + _BLOCK)
+            end = following.start() if following else len(text)
+            block = self._fold_block(text[start:end], table, length, start)
+            out.append(block)
+            start, length = end, length + len(block)
+        self.text = "".join(out)
+        self._array = np.array(self._bounds, dtype=np.int64)  # (stretches, 4)
+        del self._bounds
+
+    def original(self, places: np.ndarray) -> np.ndarray:
+        """Return the offsets in the original before folded offsets; -1 within what one character became.
+
+        Args:
+            places: Offsets in the folded text, shape (n,).
+        """
+        return self._mapped(places, 0, 2)
+
+    def place(self, offset: int) -> int:
+        """Return the folded offset of an offset in the original; -1 within a run of white space."""
+        return int(self._mapped(np.array([offset]), 2, 0)[0])
+
+    def _mapped(self, places: np.ndarray, source: int, target: int) -> np.ndarray:
+        last = np.searchsorted(self._array[:, source], places, "right") - 1
+        begin, end, other, stop = (self._array[last, column] for column in (source, source + 1, target, target + 1))
+        mapped: np.ndarray = np.where(
+            places >= end, stop + places - end, np.where(places == begin, other, np.int64(-1))
+        )
+        return mapped
+
+    def _fold_block(self, block: str, table: _Table, length: int, start: int) -> str:
+        longer = "".join(re.escape(c) for c in set(block) if not c.isspace() and len(fold_character(c)) != 1)
+        changing = re.compile(rf"\s[\s{_INVISIBLE}]+" + (f"|[{longer}]" if longer else ""))
+        out: list[str] = []
+        done = 0
+        for match in changing.finditer(block):
+            form = " " if match[0][0].isspace() else fold_character(match[0])
+            length += match.start() - done
+            out += (block[done : match.start()].translate(table), form)
+            done = match.end()
+            self._bounds.append((length, length + len(form), start + match.start(), start + done))
+            length += len(form)
+        out.append(block[done:].translate(table))
+        return _in_order("".join(out))
+
+
+def _in_order(text: str) -> str:
+    """Return folded text with the combining marks after each letter in canonical order."""
+    marks = "".join(re.escape(c) for c in set(text) if unicodedata.combining(c))
+    if not marks:
+        return text
+    return re.sub(f"[{marks}]{{2,}}", lambda run: "".join(sorted(run[0], key=unicodedata.combining)), text)
+
+
+def fold(text: str) -> str:
+    """Return a short text, folded."""
+    return FoldedText(text).text
+
+
+def occurrences(text: str, words: str) -> Iterator[int]:
+    """Yield the offsets of ``words`` in ``text``, overlapping ones included, in linear time.
+
+    After an occurrence the next is looked for one period of the words later, where only a period's characters are new.
+    Where it is not there, the next one is at least half the words' length away.
+    """
+    period = _period(words)
+    offset = text.find(words)
+    while offset >= 0:
+        yield offset
+        end = offset + len(words)
+        if text.startswith(words[len(words) - period :], end):
+            offset += period
+        else:
+            offset = text.find(words, offset + period + 1)
+
+
+@lru_cache(maxsize=256)
+def _period(words: str) -> int:
+    """Return the least shift by which the words agree with themselves (Knuth, Morris & Pratt 1977)."""
+    border = [0]
+    for character in words[1:]:
+        length = border[-1]
+        while length and words[length] != character:
+            length = border[length - 1]
+        border.append(length + (words[length] == character))
+    return len(words) - border[-1]

@@ -1,0 +1,125 @@
+"""Choose which of the data detected in a text become canaries: the most repeated first, all counted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from canaryaudit.canaries.detection import Detector, Finding, Kind, detect, template_of
+from canaryaudit.canaries.template import Template
+
+Places = list[tuple[Template, str, list[int]]]
+"""The wordings of one secret with their places; the one that is measured first."""
+
+
+@dataclass(frozen=True)
+class DetectedKind:
+    """How much of one kind was detected.
+
+    Attributes:
+        kind: The kind.
+        occurrences: Places.
+        distinct: Different values.
+        canaries: Values that become canaries.
+    """
+
+    kind: Kind
+    occurrences: int
+    distinct: int
+    canaries: int
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What was detected in a text.
+
+    Attributes:
+        secrets: The kind and the wordings of each value that becomes a canary.
+        kinds: Counts of everything, by kind.
+    """
+
+    secrets: tuple[tuple[Kind, Places], ...] = ()
+    kinds: tuple[DetectedKind, ...] = ()
+
+    @property
+    def spans(self) -> np.ndarray:
+        """Starts and ends of all places of the secrets, with the words before them, shape (n, 2)."""
+        spans = [
+            (place, place + len(template.fill(completion)))
+            for _, wordings in self.secrets
+            for template, completion, places in wordings
+            for place in places
+        ]
+        return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+    def warnings(self, option: str) -> list[str]:
+        """Return what the user should know, without any value.
+
+        Args:
+            option: The flag that raises the number of canaries.
+        """
+        warnings = []
+        distinct, canaries = (sum(getattr(own, name) for own in self.kinds) for name in ("distinct", "canaries"))
+        if canaries < distinct:
+            warnings.append(
+                f"{canaries:,} of {distinct:,} detected values become canaries, the most repeated first; the other "
+                f"{distinct - canaries:,} are neither measured nor unlearned: raise {option} to include them"
+            )
+        if any(kind == "email" for kind, _ in self.secrets):
+            warnings.append(
+                "addresses are ranked among random strings of their length and symbols: one made of common names ranks "
+                "high even in a model that never saw it, so compare with a retrained model"
+            )
+        return warnings
+
+
+def select(text: str, detector: Detector, limit: int, taken: np.ndarray) -> Detected:
+    """Detect data in a text, and choose what becomes canaries.
+
+    Args:
+        text: The text to search.
+        detector: What to look for.
+        limit: The most canaries to make.
+        taken: Starts and ends of what is a canary already, shape (n, 2).
+    """
+    occupied = bytearray(len(text))
+    for start, end in taken.tolist():
+        occupied[start:end] = b"\x01" * (end - start)
+    groups: dict[tuple[Kind, str], list[tuple[Finding, str]]] = {}
+    for finding, context in zip(*detect(text, detector), strict=True):
+        if occupied.find(1, finding.start, finding.end) < 0:
+            groups.setdefault((finding.kind, finding.value), []).append((finding, context))
+    # ``sorted`` keeps the order of equals, which is that of first occurrence.
+    chosen = sorted(groups, key=lambda key: -len(groups[key]))[:limit]
+    counts = Counter(kind for kind, _ in groups)
+    places = Counter(kind for (kind, _), own in groups.items() for _ in own)
+    canaries = Counter(kind for kind, _ in chosen)
+    return Detected(
+        tuple((key[0], _wordings(text, groups[key])) for key in chosen),
+        tuple(DetectedKind(kind, places[kind], counts[kind], canaries[kind]) for kind in sorted(counts)),
+    )
+
+
+def moved(detected: Detected, places: Sequence[int]) -> Detected:
+    """Return the same secrets at other places, given in the order of ``spans``."""
+    following = iter(places)
+    return replace(
+        detected,
+        secrets=tuple(
+            (kind, [(template, completion, [next(following) for _ in own]) for template, completion, own in wordings])
+            for kind, wordings in detected.secrets
+        ),
+    )
+
+
+def _wordings(text: str, findings: Sequence[tuple[Finding, str]]) -> Places:
+    """Return the wordings of one value: those with words before them first, of these the most frequent."""
+    wordings: dict[tuple[Template, str], list[int]] = {}
+    for finding, context in findings:
+        template, completion, start = template_of(text, finding, context)
+        wordings.setdefault((template, completion), []).append(start)
+    return sorted(
+        ((template, completion, places) for (template, completion), places in wordings.items()),
+        key=lambda own: (not own[0].prefix.strip(), -len(own[2])),
+    )
