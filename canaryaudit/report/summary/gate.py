@@ -17,6 +17,9 @@ from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 LEAST_RISE_BITS = 1.0
 """A smaller rise does not count as worse. A rise by one bit halves the number of guesses."""
 
+FEWEST_CONTROLS = 8
+"""Controls that a gate relies on: with 8, the test finds exposures two bits too high nearly always; with 3, hardly."""
+
 
 class _Lenient(BaseModel):
     """A part of an earlier report: the compared fields are required, other fields are ignored."""
@@ -167,6 +170,10 @@ def _doubts(audited: Audited) -> list[str]:
             doubts.append(f"{of}: there are none, so calibration was not tested")
         elif not calibration.passed:
             doubts.append(f"{of}: they failed, so exposures are unreliable")
+        elif calibration.controls + calibration.fresh_controls < FEWEST_CONTROLS:
+            doubts.append(
+                f"{of}: {calibration.controls} of them could hardly have failed; measure {FEWEST_CONTROLS} or more"
+            )
     if audited.method and audited.method.accuracy_change is None:
         doubts.append("model: accuracy after unlearning could not be measured")
     for canary in audited.canaries:
