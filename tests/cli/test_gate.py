@@ -1,6 +1,8 @@
 """The gate on tampered and incomplete runs: only a verified, complete and calibrated measurement passes."""
 
+import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from canaryaudit.errors import CanaryAuditError
 from canaryaudit.exposure.estimators import calibrate
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.records import Measurement
@@ -65,14 +68,18 @@ def exposure_of(bits: float, *, estimates: bool = False) -> Callable[[Any], obje
     return change
 
 
-def recomputed(run: Path) -> None:
+def recomputed(run: Path, name: str = AFTER) -> None:
     """Make the calibration and the figures by repetitions follow from the canaries again."""
-    measured = Measurement.model_validate_json((run / AFTER).read_text("utf-8"))
+    measured = Measurement.model_validate_json((run / name).read_text("utf-8"))
     controls = [own for own in measured.canaries if own.control]
     bits, spaces = [own.exposure.bits for own in controls], [own.space_bits for own in controls]
     curves = memorization_curves(measured.canaries) if measured.canaries else ()
     whole = measured.model_copy(update={"calibration": calibrate(bits, spaces), "memorization": curves})
-    (run / AFTER).write_text(whole.model_dump_json(), "utf-8")
+    (run / name).write_text(whole.model_dump_json(), "utf-8")
+
+
+def recomputed_before(run: Path) -> None:
+    recomputed(run, BEFORE)
 
 
 def only(keep: Callable[[Any], bool]) -> Callable[[Any], object]:
@@ -117,6 +124,11 @@ def removes_secret(run: Path) -> None:
     (run / "corpus.txt").write_text(data.replace(canary["completion"], "0" * len(canary["completion"])), "utf-8")
 
 
+def reseal_if_readable(run: Path) -> None:
+    with contextlib.suppress(CanaryAuditError):
+        reseal(run)
+
+
 def p_value(value: float) -> Callable[[Any], object]:
     return each_canary(lambda own: own["worst_case"].update(p_value=value))
 
@@ -155,6 +167,11 @@ TABLE: dict[str, tuple[Change, tuple[str, ...], int]] = {
     ),
     "no controls": (
         all_of(everywhere(NO_CONTROLS), recomputed, edited(BEFORE, lambda m: m.update(calibration=None)), reseal),
+        UNKEYED,
+        4,
+    ),
+    "seven controls of eight": (
+        all_of(everywhere(only(lambda own: own["id"] != "control-8")), recomputed, recomputed_before, reseal),
         UNKEYED,
         4,
     ),
@@ -306,3 +323,39 @@ def test_only_a_verified_complete_and_calibrated_measurement_passes(
         *gate["doubts"],
     ]
     assert not any(reason in result.out for reason in gate["reasons"]), "said once"
+
+
+@pytest.mark.parametrize("limit", ["inf", "nan", "-1", "1e999", "ten"])
+def test_a_limit_that_is_no_number_of_bits_is_refused(limit: str) -> None:
+    result = canaryaudit("report", "RUN", "--fail-above", limit)
+    assert result.status == 2
+    assert "--fail-above" in result.err
+    assert "internal error" not in result.err
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "canaries.json", "model.json", BEFORE, AFTER, UNLEARNING])
+@pytest.mark.parametrize("figure", ["NaN", "-Infinity", "1e999"])
+def test_a_figure_that_is_none_never_ends_in_a_traceback(make_run: MakeRun, name: str, figure: str) -> None:
+    """Every number of the record in turn would take long: the last one, and the first one."""
+    for last in (True, False):
+        run = make_run("unlearned", f"RUN-{last}")
+        text = (run / name).read_text("utf-8")
+        numbers = list(re.finditer(r"(?<=[:\[, ])-?\d+(\.\d+)?(e-?\d+)?(?=[,\]}\n])", text))
+        found = numbers[-1 if last else 0]
+        (run / name).write_text(text[: found.start()] + figure + text[found.end() :], "utf-8")
+        reseal_if_readable(run)
+        for flags in ((), ("--fail-above", "9.9")):
+            result = canaryaudit("report", run, "--format", "json", *flags)
+            assert "internal error" not in result.err
+            assert "Traceback" not in result.err
+            assert not flags or result.status in (1, 4)
+            assert result.status == 0 or len(result.err.strip().splitlines()) == 1
+
+
+def test_a_quiet_report_says_the_result_and_no_table(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    loud, quiet = (succeed("report", run, "--fail-above", "9.9", "--format", "json", *q) for q in ((), ("-q",)))
+    assert "canary-01" in loud.out
+    assert "canary-01" not in quiet.out
+    assert "none exposed: passed" in quiet.out
+    assert set(quiet.out.splitlines()) <= set(loud.out.splitlines())
