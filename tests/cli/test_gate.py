@@ -171,7 +171,7 @@ TABLE: dict[str, tuple[Change, tuple[str, ...], int]] = {
         4,
     ),
     "seven controls of eight": (
-        all_of(everywhere(only(lambda own: own["id"] != "control-8")), recomputed, recomputed_before, reseal),
+        all_of(everywhere(only(lambda own: own["id"] != "control-008")), recomputed, recomputed_before, reseal),
         UNKEYED,
         4,
     ),
