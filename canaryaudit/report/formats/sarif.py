@@ -1,7 +1,13 @@
-"""The report as SARIF 2.1.0, which code hosts show as alerts: one result per canary that is not indistinguishable."""
+"""The report as SARIF 2.1.0, which code hosts show as alerts: one per canary that is not indistinguishable.
+
+Others are on what makes the audit unreliable, on a damaged model, and on a gate that did not pass. So a file without
+results is that of an audit that found nothing.
+"""
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -38,10 +44,16 @@ _VERDICTS = {
         "ResidualMemorization",
         "warning",
         "A secret is distinguishable from unseen secrets.",
-        RULE["Residual memorization"],
+        "its exposure is above chance, below the limit of an exposed secret, and not lower than before: not "
+        "extractable, but still detectable.",
     ),
     Verdict.WEAKENED: _Rule(
-        "CA003", "SecretWeakened", "warning", "A secret was weakened, not removed.", RULE["Weakened"]
+        "CA003",
+        "SecretWeakened",
+        "warning",
+        "A secret was weakened, not removed.",
+        "its exposure is above chance, below the limit of an exposed secret, and at least one bit lower than before "
+        "unlearning.",
     ),
     Verdict.INCONCLUSIVE: _Rule(
         "CA004", "SecretInconclusive", "warning", "The audit of a secret is inconclusive.", RULE["Inconclusive"]
@@ -61,7 +73,21 @@ _GATE_INCONCLUSIVE = _Rule(
     "The gate is inconclusive.",
     "the gate passes only on a verified, complete and calibrated measurement.",
 )
-RULES = (*_VERDICTS.values(), _GATE_FAILED, _GATE_INCONCLUSIVE)
+_DAMAGED = _Rule(
+    "CA005",
+    "ModelDamaged",
+    "error",
+    "The model lost more accuracy than allowed.",
+    "the secrets were removed, but accuracy on the text outside them fell by more than the limit.",
+)
+_UNRELIABLE = _Rule(
+    "CA006",
+    "AuditUnreliable",
+    "warning",
+    "The audit's figures are not to be relied on.",
+    "the run directory is not as it was written, or the controls failed or are missing.",
+)
+RULES = (*_VERDICTS.values(), _DAMAGED, _UNRELIABLE, _GATE_FAILED, _GATE_INCONCLUSIVE)
 
 
 def render_sarif(summary: Summary) -> str:
@@ -69,10 +95,11 @@ def render_sarif(summary: Summary) -> str:
     corpus = next((fact.value for fact in summary.audited if fact.name == "Corpus"), "corpus")
     found = [canary for canary in summary.canaries if canary.last.verdict in _VERDICTS]
     results = [_canary(summary, canary, corpus) for canary in found[:MOST_RESULTS]]
-    if gate := summary.gate:
-        rule = _GATE_FAILED if gate.status == "failed" else _GATE_INCONCLUSIVE
-        for number, remark in enumerate((gate.reasons or gate.doubts)[:_MOST_REMARKS]):
-            results.append(_result(summary, rule, f"Gate: {remark}", f"gate/{number}", corpus))
+    seen = Counter[str]()
+    for rule, text in (*_whole(summary), *_gate(summary)):
+        about = f"{rule.name}/{text.partition(': ')[0]}"
+        seen[about] += 1
+        results.append(_result(summary, rule, text, about if seen[about] == 1 else f"{about}/{seen[about]}", corpus))
     rules = [
         {
             "id": rule.id,
@@ -97,6 +124,29 @@ def render_sarif(summary: Summary) -> str:
         ],
     }
     return json_safe(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _whole(summary: Summary) -> Iterator[tuple[_Rule, str]]:
+    """Yield what is to be said of the audit as a whole."""
+    if summary.overall.verdict is Verdict.DAMAGED:
+        yield _DAMAGED, summary.overall.headline
+    for fault in summary.overall.faults[:_MOST_REMARKS]:
+        yield _UNRELIABLE, f"{fault} (run directory)"
+    tested = [("before", summary.calibration_before), ("after", summary.calibration_after)]
+    for when, calibration in tested if summary.unlearned else tested[:1]:
+        of = f"controls {when} unlearning" if summary.unlearned else "controls"
+        if calibration is None:
+            yield _UNRELIABLE, f"{of}: there are none, so calibration was not tested"
+        elif not calibration.passed:
+            yield _UNRELIABLE, f"{of}: they failed, so exposures are unreliable"
+
+
+def _gate(summary: Summary) -> Iterator[tuple[_Rule, str]]:
+    """Yield why the gate did not pass."""
+    if gate := summary.gate:
+        rule = _GATE_FAILED if gate.status == "failed" else _GATE_INCONCLUSIVE
+        for remark in (gate.reasons or gate.doubts)[:_MOST_REMARKS]:
+            yield rule, remark
 
 
 def _canary(summary: Summary, canary: CanarySummary, corpus: str) -> dict[str, Any]:
