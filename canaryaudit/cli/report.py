@@ -59,13 +59,20 @@ def report(
 
 @contextmanager
 def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
-    """With a gate, a run that cannot be read ends with the status for an inconclusive gate."""
+    """With a gate, a run that cannot be read ends with the status for an inconclusive gate, and the summary says so."""
+    is_gated = options.fail_above is not None or options.fail_worse is not None
     try:
         yield
-    except Damaged as error:
-        if options.fail_above is None and options.fail_worse is None:
+    except (Damaged, Inconclusive) as error:
+        inconclusive = isinstance(error, Inconclusive)
+        message = str(error) if inconclusive or not is_gated else f"the gate cannot pass: {error}"
+        if options.step_summary:
+            from canaryaudit.report import append_step_error
+
+            append_step_error(message, gated=is_gated)
+        if inconclusive or not is_gated:
             raise
-        raise Inconclusive(f"the gate cannot pass: {error}") from error
+        raise Inconclusive(message) from error
 
 
 def _report(

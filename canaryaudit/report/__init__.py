@@ -7,7 +7,7 @@ from canaryaudit.report.comparison.writer import (
     render_comparison_terminal,
     write_comparison,
 )
-from canaryaudit.report.formats.step_summary import append_step_summary, step_summary_path
+from canaryaudit.report.formats.step_summary import append_step_error, append_step_summary, step_summary_path
 from canaryaudit.report.formats.terminal import render_result, render_terminal
 from canaryaudit.report.formats.writer import FORMATS, write_report
 from canaryaudit.report.json_schema import schema_path
@@ -22,6 +22,7 @@ __all__ = [
     "EarlierReport",
     "Summary",
     "SummaryOptions",
+    "append_step_error",
     "append_step_summary",
     "build_summary",
     "compare",

@@ -49,6 +49,21 @@ def append_step_summary(summary: Summary) -> None:
         UsageError: This is no pipeline that shows one.
         RunDirectoryError: The file cannot be written.
     """
+    _append(render_step_summary(summary))
+
+
+def append_step_error(message: str, *, gated: bool) -> None:
+    """Say that there is no report, and why.
+
+    Raises:
+        UsageError: This is no pipeline that shows a summary.
+        RunDirectoryError: The file cannot be written.
+    """
+    result = "Gate: **inconclusive**" if gated else "No report"
+    _append(f"## Memorization audit\n\n{result}: {plain(message, 600)}\n\n")
+
+
+def _append(text: str) -> None:
     path = step_summary_path()
     with write_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(render_step_summary(summary))
+        file.write(text)
