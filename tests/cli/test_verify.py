@@ -328,3 +328,41 @@ def test_a_run_made_from_a_plan_is_repaired_by_the_plan(workplace: Path) -> None
     carry_out(result.document["repairs"])
     assert findings(succeed("verify", "RUN", "--json")) == {}
     assert essence(Path("RUN")) == undamaged
+
+
+# --- signatures
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_KEY", "a key of the tests, long enough")
+    monkeypatch.setenv("OTHER_KEY", "another key of the tests")
+
+
+def test_a_signed_run_is_verified_with_its_key(make_run: MakeRun, keys: None) -> None:
+    run = make_run("unlearned")
+    assert canaryaudit("verify", run, "--key", "env:AUDIT_KEY").status == 1, "it is not signed yet"
+    assert succeed("verify", run, "--sign", "env:AUDIT_KEY", "--json").document["signature"] == "valid"
+    assert succeed("verify", run, "--json").document["signature"] == "not checked"
+    succeed("report", run, "--format", "json", "--key", "env:AUDIT_KEY", "--fail-above", "9.9")
+    assert succeed("verify", run, "--key", "env:AUDIT_KEY", "--json").document["signature"] == "valid"
+    wrong = canaryaudit("verify", run, "--key", "env:OTHER_KEY", "--json")
+    assert (wrong.status, wrong.document["signature"]) == (1, "invalid")
+    succeed("measure", run, "--samples", "200", "--probes", "none")
+    assert canaryaudit("verify", run, "--key", "env:AUDIT_KEY").status == 1, "it was measured after it was signed"
+
+
+def test_only_a_sound_run_is_signed(make_run: MakeRun, keys: None) -> None:
+    run = make_run("measured")
+    (run / "model.json").write_text((run / "model.json").read_text("utf-8") + " ", "utf-8")
+    assert canaryaudit("verify", run, "--sign", "env:AUDIT_KEY").status == 1
+    assert not (run / "signature.json").exists()
+
+
+def test_a_key_is_used_to_check_or_to_sign(make_run: MakeRun, keys: None) -> None:
+    run = make_run("measured")
+    both = canaryaudit("verify", run, "--sign", "env:AUDIT_KEY", "--key", "env:AUDIT_KEY")
+    assert both.status == 2
+    assert "give one of them" in both.complaint
+    assert canaryaudit("verify", run, "--key", "missing").status == 2
+    assert not (run / "signature.json").exists()
