@@ -35,10 +35,19 @@ def progress_reporter(quiet: bool, verbose: bool) -> Iterator[TerminalReporter]:
 
 
 @contextmanager
-def open_pipeline(path: Path, context: typer.Context, progress: TerminalReporter) -> Iterator["Pipeline"]:
-    """Open and lock a run directory and yield its pipeline; torch is imported here, not earlier."""
+def open_pipeline(
+    path: Path, context: typer.Context, progress: TerminalReporter, *, reading: bool = False
+) -> Iterator["Pipeline"]:
+    """Open and lock a run directory and yield its pipeline; torch is imported here, not earlier.
+
+    Args:
+        path: The run directory.
+        context: The command line's.
+        progress: Receives progress.
+        reading: The command can do with a read-only run.
+    """
     run = RunDirectory.open(path)
-    with run.lock():
+    with run.lock(reading=reading):
         from canaryaudit.pipeline.pipeline import Pipeline
 
         yield Pipeline(run, command_line(context), progress)

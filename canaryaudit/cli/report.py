@@ -85,6 +85,9 @@ def _report(
             comparison, written = compare_runs(run, options, command_line(context), progress)
         show_comparison(comparison, written, as_json, quiet)
         return
-    with progress_reporter(quiet, verbose) as progress, open_pipeline(run[0], context, progress) as stages:
+    with (
+        progress_reporter(quiet, verbose) as progress,
+        open_pipeline(run[0], context, progress, reading=True) as stages,
+    ):
         summary, written = stages.report(options, MeasureOptions())
     show_report(summary, written, as_json, quiet)

@@ -16,12 +16,17 @@ Key = Annotated[
 Sign = Annotated[
     str | None, typer.Option(metavar="KEY", help="Sign the run with this key, a file or env:NAME, if it is sound.")
 ]
+Reseal = Annotated[
+    bool,
+    typer.Option("--reseal", help="Record the checksums of records that have none, as after the manifest was lost."),
+]
 
 
 def verify(
     run: flags.RunArgument,
     key: Key = None,
     sign: Sign = None,
+    reseal: Reseal = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
@@ -29,8 +34,8 @@ def verify(
     """Find damaged, missing or stale files in a run directory.
 
     Every file is checked against its recorded checksum or its source, and figures that follow from others are
-    recomputed. Each fault is listed with the command that repairs it. Nothing is changed; --sign writes a signature.
-    Exit status: 0 if all files are sound, 1 if a repair is needed.
+    recomputed. Each fault is listed with the command that repairs it. Nothing is changed, unless --sign or
+    --reseal is given. Exit status: 0 if all files are sound, 1 if a repair is needed.
     """
     from canaryaudit.exposure.consistency import measurement_fault
     from canaryaudit.runs.seals import read_key
@@ -40,7 +45,7 @@ def verify(
         raise UsageError("--key checks a signature and --sign replaces it: give one of them")
     source = key or sign
     secret = read_key(source) if source else None
-    verification = verify_run(run, check=measurement_fault, key=secret, sign=sign is not None)
+    verification = verify_run(run, check=measurement_fault, key=secret, sign=sign is not None, reseal=reseal)
     if as_json:
         print_json(verification)
     elif not (quiet and verification.sound):

@@ -4,18 +4,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, ModelError, RunDirectoryError, TemplateError
+from canaryaudit.errors import Inconclusive, ModelError, RunDirectoryError, TemplateError, UsageError
 from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import ReportOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.report import (
+    MAIN_FILES,
     EarlierReport,
     Summary,
     SummaryOptions,
     append_step_summary,
     build_summary,
+    check_files,
     read_baseline,
     step_summary_path,
     write_report,
@@ -32,7 +34,7 @@ def run_report(
     """Write the report of a run in which everything is measured; return its summary and its files."""
     with session.stage("report"):
         summary = summarize_run(session, options, faults, baseline)
-        written = write_report(summary, _directory(session, options), options.format)
+        written = write_report(summary, report_directory(session, options), options.format)
         if options.step_summary:
             append_step_summary(summary)
         return summary, written
@@ -101,6 +103,7 @@ def summarize_run(
             fail_above=options.fail_above,
             baseline=baseline,
             faults=faults,
+            signed=options.key is not None,
             prompt_texts=_prompt_texts(session) if options.reveal_secrets else {},
         ),
     )
@@ -110,11 +113,11 @@ def find_baseline(session: RunSession, options: ReportOptions) -> EarlierReport 
     """Return the earlier report that this one must not be worse than, if one is given.
 
     Raises:
-        UsageError: It is not a report, or the new report would overwrite it.
+        UsageError: It is not a report, or the new report would overwrite it; or the new one has no place.
+        RunDirectoryError: The new report would overwrite something else.
     """
-    if options.fail_worse is None:
-        return None
-    return read_baseline(options.fail_worse, _directory(session, options) / "report.json")
+    directory = report_directory(session, options)
+    return None if options.fail_worse is None else read_baseline(options.fail_worse, directory / MAIN_FILES["json"])
 
 
 def _prompt_texts(session: RunSession) -> dict[tuple[str, str], str]:
@@ -126,5 +129,28 @@ def _prompt_texts(session: RunSession) -> dict[tuple[str, str], str]:
     return {(own.template, prompt.id): prompt.text for own in probes for prompt in own.prompts}
 
 
-def _directory(session: RunSession, options: ReportOptions) -> Path:
-    return options.output or DEFAULT_REPORTS / session.run.path.resolve().name
+def report_directory(session: RunSession, options: ReportOptions) -> Path:
+    """Return where the report goes, checked before hours of training.
+
+    Raises:
+        UsageError: It is in the run directory, which nobody else may read.
+        RunDirectoryError: A file there is not a report's.
+    """
+    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
+    refuse_inside([session.run.path], directory)
+    check_files(directory, [MAIN_FILES[name] for name in options.format])
+    return directory
+
+
+def refuse_inside(runs: Sequence[Path], directory: Path) -> None:
+    """Raise an error if a report would be written into a run directory.
+
+    Raises:
+        UsageError: It would.
+    """
+    for run in runs:
+        if directory.resolve().is_relative_to(run.resolve()):
+            raise UsageError(
+                f"-o {directory} is in the run directory, which holds secrets and is not to be shared: choose another, "
+                f"such as {DEFAULT_REPORTS / run.resolve().name}"
+            )

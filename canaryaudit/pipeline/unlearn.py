@@ -6,7 +6,7 @@ from functools import partial
 from typing import get_args
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.errors import ModelError, UnfitOptions, UnlearningError
 from canaryaudit.formatting import counted, points, share_change
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import resolve_device, resolve_precision
@@ -27,27 +27,27 @@ def check_options(options: UnlearnOptions) -> None:
     """Check that the options are compatible, before any training.
 
     Raises:
-        UnlearningError: An option does not apply to the method.
+        UnfitOptions: An option does not apply to the method.
     """
     if options.shards is not None and options.method != "sisa":
-        raise UnlearningError(f"--shards only applies to --method sisa, not to {options.method}: drop --shards")
+        raise UnfitOptions(f"--shards only applies to --method sisa, not to {options.method}: drop --shards")
     if options.tau is not None and options.method != "first-order":
-        raise UnlearningError(f"--tau only applies to --method first-order, not to {options.method}: drop --tau")
+        raise UnfitOptions(f"--tau only applies to --method first-order, not to {options.method}: drop --tau")
     default, closed = UnlearnOptions(), options.method in get_args(ClosedForm)
     if options.solver != default.solver and not (closed and _closed_form(options, options.scope).resolved_solver):
         what = options.method if options.method != "second-order" else "the final layer's update"
-        raise UnlearningError(
+        raise UnfitOptions(
             f"--solver only applies to second-order updates of all layers, not to {what}: drop --solver "
             f"{options.solver}"
         )
     if closed:
         return
     if options.retain_windows != default.retain_windows:
-        raise UnlearningError(f"--method {options.method} trains on the whole text: drop --retain-windows")
+        raise UnfitOptions(f"--method {options.method} trains on the whole text: drop --retain-windows")
     if not options.start.is_trained:
-        raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
+        raise UnfitOptions(f"--method {options.method} starts from the trained model: drop --from {options.start}")
     if options.scope not in (None, "all-layers"):
-        raise UnlearningError(f"--method {options.method} trains all layers: drop --scope {options.scope}")
+        raise UnfitOptions(f"--method {options.method} trains all layers: drop --scope {options.scope}")
 
 
 def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequence[Canary]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, FailFast
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from canaryaudit.errors import RunDirectoryError
+from canaryaudit.errors import InvalidName
 
 SCHEMA_VERSION = 1
 
@@ -66,13 +66,13 @@ class ModelId:
         """Return the model that is called so.
 
         Raises:
-            RunDirectoryError: No model can be called so.
+            InvalidName: No model can be called so.
         """
         if text == _BEFORE:
             return cls()
         if text.startswith(_AFTER) and text != _AFTER:
             return cls(text.removeprefix(_AFTER))
-        raise RunDirectoryError(f"no model is called {text!r}: expected {_BEFORE} or {_AFTER}NAME")
+        raise InvalidName(f"no model is called {text!r}: expected {_BEFORE} or {_AFTER}NAME")
 
     @property
     def is_trained(self) -> bool:
@@ -98,7 +98,7 @@ class ModelId:
         try:
             if isinstance(value, str):
                 return cls.parse(value)
-        except RunDirectoryError:
+        except InvalidName:
             pass
         raise PydanticCustomError("model_id", f"expected {_BEFORE} or {_AFTER}NAME")
 

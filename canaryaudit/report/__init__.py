@@ -7,9 +7,10 @@ from canaryaudit.report.comparison.writer import (
     render_comparison_terminal,
     write_comparison,
 )
+from canaryaudit.report.formats.files import check_files
 from canaryaudit.report.formats.step_summary import append_step_error, append_step_summary, step_summary_path
 from canaryaudit.report.formats.terminal import render_result, render_terminal
-from canaryaudit.report.formats.writer import FORMATS, write_report
+from canaryaudit.report.formats.writer import FORMATS, MAIN_FILES, write_report
 from canaryaudit.report.json_schema import schema_path
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary.build import SummaryOptions, build_summary
@@ -18,6 +19,7 @@ from canaryaudit.report.summary.gate import EarlierReport, read_baseline
 __all__ = [
     "COMPARISON_FORMATS",
     "FORMATS",
+    "MAIN_FILES",
     "Comparison",
     "EarlierReport",
     "Summary",
@@ -25,6 +27,7 @@ __all__ = [
     "append_step_error",
     "append_step_summary",
     "build_summary",
+    "check_files",
     "compare",
     "read_baseline",
     "render_comparison_result",

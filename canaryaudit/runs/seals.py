@@ -75,7 +75,8 @@ def replacing(manifest: Manifest, name: str, new: str) -> Manifest:
 
 def replaced(manifest: Manifest, name: str, new: str) -> Manifest:
     """Return the manifest to write after a record is."""
-    return manifest.model_copy(update={"records": {**manifest.records, name: (new,)}})
+    unproven = tuple(own for own in manifest.unproven if own != name)
+    return manifest.model_copy(update={"records": {**manifest.records, name: (new,)}, "unproven": unproven})
 
 
 def seal_state(records: Mapping[str, tuple[str, ...]], name: str, actual: str) -> SealState:

@@ -6,7 +6,6 @@ is a key to check it with, shows that nobody without the key has made all of the
 no model is loaded: the header of the weights is compared with the architecture, and the bytes are read in blocks.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Literal, TypeVar
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion, command
+from canaryaudit.formatting import counted
 from canaryaudit.records import (
     SCHEMA_VERSION,
     TRAINED_MODEL,
@@ -26,11 +26,11 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.records.base import Record
-from canaryaudit.runs import layout, seals
+from canaryaudit.runs import contents, layout, seals
 from canaryaudit.runs.layout import check_name, is_name
 from canaryaudit.runs.repair_commands import Repairs
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.files import exclusive_lock, is_temporary, sha256_of
+from canaryaudit.storage.files import exclusive_lock, is_temporary, plain_fault, read_errors, sha256_of
 from canaryaudit.storage.json_records import read_record
 from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import all_finite, found_shapes, weight_shapes
@@ -38,7 +38,7 @@ from canaryaudit.storage.tensors import all_finite, found_shapes, weight_shapes
 T = TypeVar("T")
 MeasurementCheck = Callable[[Measurement, CanarySet], str]
 """Returns what is wrong with a measurement's figures, or an empty text."""
-State = Literal["sound", "unfinished", "left over", "foreign", "stale", "missing", "damaged"]
+State = Literal["sound", "unfinished", "left over", "foreign", "too open", "stale", "missing", "damaged"]
 SignatureState = Literal["absent", "not checked", "valid", "invalid"]
 PROBLEMS: tuple[State, ...] = ("stale", "missing", "damaged")
 """States that need repair before figures are reliable; the next command handles all others."""
@@ -74,7 +74,13 @@ class Verification(Record):
 
 
 def verify_run(
-    path: Path, *, check: MeasurementCheck, key: bytes | None = None, sign: bool = False, is_locked: bool = False
+    path: Path,
+    *,
+    check: MeasurementCheck,
+    key: bytes | None = None,
+    sign: bool = False,
+    reseal: bool = False,
+    is_locked: bool = False,
 ) -> Verification:
     """Check every file of a run directory.
 
@@ -83,6 +89,7 @@ def verify_run(
         check: Recomputes what a measurement's figures follow from.
         key: Of the signature, which must then be valid; None to leave it unchecked.
         sign: Sign the run with the key, if everything else is sound.
+        reseal: Record the checksums of records that have none, if everything else is sound.
         is_locked: Whether the caller holds the run's lock.
 
     Raises:
@@ -91,18 +98,22 @@ def verify_run(
     if not RunDirectory.holds_run(path):
         RunDirectory.open(path)
     # Not ``RunDirectory.lock``, which would remove files that must be reported.
-    writable = not is_locked and os.access(path, os.W_OK)
-    with exclusive_lock(path / layout.LOCK, str(path)) if writable else nullcontext():
-        verifier = _Verifier(path, check, None if sign else key)
+    read_only = RunDirectory(path).is_read_only
+    lock = nullcontext() if is_locked else exclusive_lock(path / layout.LOCK, str(path), read_only=read_only)
+    with lock, read_errors(path):
+        verifier = _Verifier(path, check, None if sign else key, reseal=reseal)
         verifier.check()
-        if sign and key and not any(finding.state in PROBLEMS for finding in verifier.findings):
+        is_sound = not any(finding.state in PROBLEMS for finding in verifier.findings)
+        if is_sound and verifier.unsealed:
+            verifier.run.reseal(verifier.unsealed)
+        if is_sound and sign and key:
             verifier.run.write_signature(key)
             verifier.signature = "valid"
-    removed = command("rm", "-rf", *verifier.removals) if verifier.removals else ""
+    removed = " && ".join(dict.fromkeys(verifier.removals))
     commands = [finding.command for finding in verifier.findings if finding.state in PROBLEMS]
     return Verification(
         run=str(path),
-        sound=not any(finding.state in PROBLEMS for finding in verifier.findings),
+        sound=is_sound,
         signature=verifier.signature,
         findings=tuple(finding.with_repair() for finding in verifier.findings),
         repairs=tuple(dict.fromkeys(line for line in (removed, *commands) if line)),
@@ -110,13 +121,13 @@ def verify_run(
 
 
 class _Noted:
-    """A finding with the files that its repair removes first."""
+    """A finding with the commands that its repair begins with, to clear the way."""
 
-    def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[Path, ...]) -> None:
+    def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[str, ...]) -> None:
         self.file, self.state, self.detail, self.command, self.removals = file, state, detail, command, removals
 
     def with_repair(self) -> Finding:
-        steps = (command("rm", "-rf", *self.removals) if self.removals else "", self.command)
+        steps = (*self.removals, self.command)
         return Finding(
             file=self.file, state=self.state, detail=self.detail, repair=" && ".join(step for step in steps if step)
         )
@@ -125,9 +136,12 @@ class _Noted:
 class _Verifier:
     """Checks a run directory in the order in which its files are made."""
 
-    def __init__(self, path: Path, check: MeasurementCheck, key: bytes | None) -> None:
-        self.path, self.run, self.check_figures, self.key = path, RunDirectory(path), check, key
+    def __init__(self, path: Path, check: MeasurementCheck, key: bytes | None, *, reseal: bool) -> None:
+        self.path, self.run, self.repairs = path, RunDirectory(path), Repairs(path)
+        self.check_figures, self.key, self.accepts_unsealed = check, key, reseal
+        self.unsealed: list[str] = []
         self.findings: list[_Noted] = []
+        self.noted: set[Path] = set()
         self.records: dict[str, tuple[str, ...]] = {}
         self.signature: SignatureState = "absent"
         # The texts' ids are compared with the texts if these are sound.
@@ -137,15 +151,17 @@ class _Verifier:
         self.canaries: CanarySet | None = None
 
     @property
-    def removals(self) -> list[Path]:
-        """All files to remove before the repairs, since one repair may fail on another's damaged file."""
-        paths = [path for finding in self.findings if finding.state in PROBLEMS for path in finding.removals]
-        return list(dict.fromkeys(paths))
+    def removals(self) -> list[str]:
+        """All commands that clear the way, to run before the repairs: one may fail on another's damaged file."""
+        return [line for finding in self.findings if finding.state in PROBLEMS for line in finding.removals]
 
     def check(self) -> None:
         """Check everything that can be checked."""
-        again = f"{command('rm', '-rf', self.path)} && {command('canaryaudit', 'insert', 'CORPUS', '-o', self.path)}"
-        path = self.path / layout.MANIFEST
+        if linked := [(path, fault) for path, fault in contents.faults(self.path) if self._is_folder(path)]:
+            for path, fault in linked:
+                self._note(path, "damaged", fault, "", path)
+            return  # What it leads to is not the run's.
+        path, again = self.path / layout.MANIFEST, self.repairs.insert(layout.MANIFEST)
         manifest = self._read(path, lambda: self.run.manifest, again, sound=False)
         if manifest is None:
             return  # The rest cannot be checked.
@@ -189,11 +205,15 @@ class _Verifier:
         """Return whether a record that is there is the one that was written, or note it as damaged."""
         name = path.relative_to(self.path).as_posix()
         state = seals.seal_state(self.records, name, sha256_of(path))
-        if state == "sealed":
-            return True
-        fault = "it was changed: it does not match its checksum" if state == "changed" else "no command wrote it"
-        self._note(path, "damaged", fault, repair, path)
-        return False
+        if state == "unsealed" and self.accepts_unsealed:
+            self.unsealed.append(name)
+        elif state == "unsealed":
+            # A sound file is not to be removed: the manifest may have been lost.
+            detail = "nothing shows that a command wrote it; if you rely on it, record its checksum"
+            self._note(path, "damaged", detail, self.repairs.reseal())
+        elif state != "sealed":
+            self._note(path, "damaged", "it was changed: it does not match its checksum", repair, path)
+        return state == "sealed" or (state == "unsealed" and self.accepts_unsealed)
 
     def _is_deleted(self, path: Path) -> bool:
         """Return whether a record is missing that was written."""
@@ -405,32 +425,49 @@ class _Verifier:
         """Note every file that no other check covers."""
         staging = self.path / layout.STAGING
         if staging.exists():
-            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-rf", staging))
-        for path in sorted(self.path.rglob("*")):
-            if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
-                self._note(path, "foreign", "a link that leads out of the run directory")
-            elif path in self.known or staging in path.parents or path.is_dir():
+            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-r", staging))
+        for path, fault in contents.faults(self.path):
+            if path not in self.noted:
+                self._note(path, "damaged", fault, "", path)
+        for name, path in contents.entries(self.path):
+            if path in self.known or staging in path.parents or contents.is_directory_name(name):
                 continue
+            if path.is_symlink():
+                self._note(path, "foreign", "a link; no command follows it")
+            elif path.is_dir():
+                self._note(path, "foreign", "a folder of yours; no command reads or changes it")
+            elif not contents.is_file_name(name):
+                self._note(path, "foreign", "no command wrote it")
             elif is_temporary(path.name):
                 self._note(path, "left over", "half-written; the next command removes it")
             elif path.parent == self.path / layout.MEASUREMENTS:
                 self._note(path, "stale", "there is no such model", "", path)
             else:
                 self._note(path, "foreign", "no command wrote it")
+        if names := contents.too_open(self.path):
+            detail = f"others on this machine can read or change {counted(len(names), 'file')} that may hold secrets"
+            self._note(self.path, "too open", detail, self.repairs.close())
 
     # --- inside
 
     def _note(self, path: Path, state: State, detail: str = "", repair: str = "", *removals: Path) -> None:
         self.known.add(path)
+        self.noted.add(path)
         file = path.relative_to(self.path).as_posix()
-        self.findings.append(_Noted(file, state, detail, repair, removals))
+        cleared = tuple(self.repairs.replace(own) for own in removals)
+        self.findings.append(_Noted(file, state, detail, repair, cleared))
+
+    def _is_folder(self, path: Path) -> bool:
+        return contents.is_directory_name(path.relative_to(self.path).as_posix())
 
     def _is_there(self, path: Path, repair: str) -> bool:
-        if not path.exists():
+        if fault := plain_fault(path):
+            self._note(path, "damaged", fault, repair, path)
+        elif not path.exists():
             self._note(path, "missing", "", repair)
-        elif not path.is_file():
-            self._note(path, "damaged", "not a plain file", repair, path)
-        return path.is_file()
+        else:
+            return True
+        return False
 
     def _read(self, path: Path, read: Callable[[], T], repair: str = "", *, sound: bool = True) -> T | None:
         """Return the result of ``read``, or note the file as damaged and return None; optionally note it as sound."""
@@ -440,7 +477,9 @@ class _Verifier:
             self._note(path, "damaged", str(error).removeprefix(f"{path} ").partition(":")[0], _UPGRADE)
         except CanaryAuditError as error:
             fault = error.fault if isinstance(error, Damaged) else str(error).partition(":")[0]
-            self._note(path, "damaged", fault, repair, *(() if path.name == layout.MANIFEST else (path,)))
+            # A manifest is replaced, not removed: without one there is no run.
+            keep = path.name == layout.MANIFEST and not plain_fault(path)
+            self._note(path, "damaged", fault, repair, *(() if keep else (path,)))
         else:
             if sound:
                 self._note(path, "sound")

@@ -15,6 +15,9 @@ from canaryaudit.errors import CanaryAuditError
 from canaryaudit.exposure.estimators import calibrate
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.records import Measurement
+from canaryaudit.runs import seals
+from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.storage.json_records import record_json
 from tests.commands import Result, canaryaudit, reseal, succeed
 
 MakeRun = Callable[..., Path]
@@ -115,6 +118,19 @@ def flipped(name: str) -> Change:
 
 def signed(run: Path) -> None:
     succeed("verify", run, "--sign", "env:AUDIT_KEY")
+
+
+def checksums_lost(run: Path) -> None:
+    """As with a new manifest in place of a lost one."""
+    manifest = RunDirectory(run).manifest
+    kept = manifest.model_copy(update={"records": {"canaries.json": manifest.records["canaries.json"]}})
+    (run / "manifest.json").write_text(record_json(seals.resealed(None, kept)), "utf-8")
+
+
+def resealed(run: Path) -> None:
+    assert canaryaudit("verify", run).status == 1
+    succeed("verify", run, "--reseal")
+    succeed("verify", run)
 
 
 def removes_secret(run: Path) -> None:
@@ -266,6 +282,9 @@ TABLE: dict[str, tuple[Change, tuple[str, ...], int]] = {
     "model's record changed": (edited("model.json", lambda m: m["training"].update(epochs=99)), UNKEYED, 4),
     "checksums removed": (edited("manifest.json", lambda m: m.update(records={})), UNKEYED, 4),
     "manifest changed": (edited("manifest.json", lambda m: m.update(commit="abc")), UNKEYED, 4),
+    "checksums lost": (checksums_lost, UNKEYED, 4),
+    "checksums lost and recorded anew": (all_of(checksums_lost, resealed), UNKEYED, 4),
+    "checksums lost, recorded anew and signed": (all_of(checksums_lost, resealed, signed), KEYED, 0),
     # --- the signature
     "signed": (signed, KEYED, 0),
     "signed, and not asked for": (signed, UNKEYED, 0),

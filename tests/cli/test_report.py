@@ -147,3 +147,33 @@ def test_the_report_on_a_terminal_is_colored_unless_told_otherwise(make_run: Mak
     text = on_a_terminal("report", make_run("unlearned"), "--format", "json", **({"NO_COLOR": "1"} if plain else {}))
     assert bool(COLOR.search(text)) is not plain
     assert "canary-01" in text
+
+
+def test_the_commands_to_reproduce_a_run_do_not_replace_one(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    succeed("train", run, "--epochs", "1", "--precision", "fp32", "--force")
+    succeed("measure", run, "--samples", "200")
+    succeed("report", run, "--format", "md,json")
+    assert json.loads((run / "manifest.json").read_text("utf-8"))["stages"][-3]["argv"][-1] == "--force"
+    commands = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))["provenance"]["commands"]
+    assert "canaryaudit train RUN --epochs 1 --precision fp32" in commands
+    assert "--force" not in Path("reports/RUN/report.md").read_text("utf-8")
+
+
+def test_a_report_is_not_written_into_the_run_that_holds_the_secrets(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    for output in ("RUN", "RUN/reports", "RUN/../RUN"):
+        for runs in ((run,), (run, make_run("unlearned", f"OTHER{len(output)}"))):
+            result = canaryaudit("report", *runs, "-o", output)
+            assert result.status == 2
+            assert "is in the run directory, which holds secrets" in result.complaint
+    assert succeed("verify", run, "-q").out == ""
+
+
+def test_a_users_own_file_is_noticed_before_anything_is_measured(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    Path("page").mkdir()
+    Path("page/report.md").write_text("# My thesis", "utf-8")
+    assert "page/report.md was not written by canaryaudit" in canaryaudit("report", run, "-o", "page").complaint
+    assert not (run / "measurements").exists()
+    assert [own.name for own in Path("page").iterdir()] == ["report.md"]

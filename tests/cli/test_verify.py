@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.runs.seals import resealed
 from canaryaudit.storage.files import exclusive_lock
+from canaryaudit.storage.json_records import record_json
 from tests.commands import (
     INSERT,
     PROCESS,
@@ -274,7 +277,7 @@ def test_the_table_names_every_fault_and_its_repair(make_run: MakeRun) -> None:
     assert result.status == 1
     assert "measurements/before.json" in result.out
     assert "damaged" in result.out
-    assert "Run these repairs in order, then verify again:\n  rm -rf RUN/measurements/before.json\n" in result.out
+    assert "Run these repairs in order, then verify again:\n  rm -f RUN/measurements/before.json\n" in result.out
     assert "canaryaudit measure RUN --model before --samples 200" in result.out
     assert "corpus.txt" not in result.out
     assert "corpus.txt" in canaryaudit("verify", run, "-v").out
@@ -324,7 +327,7 @@ def test_a_run_made_from_a_plan_is_repaired_by_the_plan(workplace: Path) -> None
     for name in ("model.safetensors", f"{UNLEARNED}/unlearning.json", "measurements/before.json"):
         truncate(Path("RUN", name))
     result = canaryaudit("verify", "RUN", "--json")
-    assert [line.split(" RUN")[0] for line in result.document["repairs"]] == ["rm -rf", "canaryaudit run audit.toml"]
+    assert [line.split(" RUN")[0] for line in result.document["repairs"]] == ["rm -f", "canaryaudit run audit.toml"]
     carry_out(result.document["repairs"])
     assert findings(succeed("verify", "RUN", "--json")) == {}
     assert essence(Path("RUN")) == undamaged
@@ -366,3 +369,21 @@ def test_a_key_is_used_to_check_or_to_sign(make_run: MakeRun, keys: None) -> Non
     assert "give one of them" in both.complaint
     assert canaryaudit("verify", run, "--key", "missing").status == 2
     assert not (run / "signature.json").exists()
+
+
+def test_records_without_a_checksum_are_named_until_they_are_written_again(make_run: MakeRun, keys: None) -> None:
+    run = make_run("measured")
+    manifest = RunDirectory(run).manifest
+    kept = manifest.model_copy(update={"records": {"canaries.json": manifest.records["canaries.json"]}})
+    (run / "manifest.json").write_text(record_json(resealed(None, kept)), "utf-8")
+    assert set(findings(canaryaudit("verify", run, "--json"))) == {"model.json", "measurements/before.json"}
+    (run / "corpus.txt").write_text("other", "utf-8")
+    assert canaryaudit("verify", run, "--reseal").status == 1, "only a run that is sound otherwise"
+    assert not RunDirectory(run).manifest.unproven
+    shutil.copy(make_run("measured", "OTHER") / "corpus.txt", run / "corpus.txt")
+    succeed("verify", run, "--reseal")
+    assert RunDirectory(run).manifest.unproven == ("measurements/before.json", "model.json")
+    report = succeed("report", run, "--format", "json", "--json").document
+    assert any("were recorded anew" in warning for warning in report["warnings"])
+    succeed("measure", run, "--samples", "200", "--probes", "none")
+    assert RunDirectory(run).manifest.unproven == ("model.json",)

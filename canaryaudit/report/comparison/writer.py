@@ -21,22 +21,22 @@ from canaryaudit.report.comparison.comparison import (
     labels,
     spread,
 )
+from canaryaudit.report.formats.files import earlier_formats, write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
 from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import code, plain
 from canaryaudit.report.formats.terminal import STYLES, WIDTH
-from canaryaudit.report.formats.writer import SIGNATURE
 from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
-from canaryaudit.storage.files import atomic_write, write_errors
 
-COMPARISON_FORMATS: tuple[ReportFormat, ...] = ("html", "md", "json")
+MAIN_FILES: dict[ReportFormat, str] = {"html": "comparison.html", "md": "comparison.md", "json": "comparison.json"}
+COMPARISON_FORMATS = tuple(MAIN_FILES)
 _MOST_REASONS = 20
 _NAME = 60
 """Characters of a run's name in Markdown."""
 
 
 def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[ReportFormat]) -> list[Path]:
-    """Write the comparison in all requested formats; each file is written atomically.
+    """Write the comparison in all requested formats, and in those of an earlier one: all files or none.
 
     Returns:
         The files written, the main one first.
@@ -46,21 +46,17 @@ def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[
     """
     chart = comparison_chart(comparison)
     makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
-        "html": lambda: {"comparison.html": render_page(comparison, chart)},
+        "html": lambda: {MAIN_FILES["html"]: render_page(comparison, chart)},
         "md": lambda: {
-            "comparison.md": render_comparison_markdown(comparison, chart),
-            chart.file_name: SIGNATURE + chart.svg(),
+            MAIN_FILES["md"]: render_comparison_markdown(comparison, chart),
+            chart.file_name: chart.svg(),
         },
-        "json": lambda: {"comparison.json": render_json(comparison)},
+        "json": lambda: {MAIN_FILES["json"]: render_json(comparison)},
     }
-    contents = {
-        name: text for wanted in COMPARISON_FORMATS if wanted in formats for name, text in makers[wanted]().items()
-    }
-    with write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    for name, text in contents.items():
-        atomic_write(directory / name, text.encode())
-    return [directory / name for name in contents]
+    requested = [name for name in COMPARISON_FORMATS if name in formats]
+    wanted = requested + earlier_formats(directory, MAIN_FILES, formats)
+    contents = {name: text for own in wanted for name, text in makers[own]().items()}
+    return write_files(directory, contents)
 
 
 def render_page(comparison: Comparison, chart: Chart) -> str:

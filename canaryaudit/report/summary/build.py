@@ -20,7 +20,6 @@ from canaryaudit.records import (
 )
 from canaryaudit.report.judgment import Fact, Overall
 from canaryaudit.report.schema import (
-    CalibrationFigures,
     CanaryState,
     CanarySummary,
     ControlPoint,
@@ -38,7 +37,7 @@ from canaryaudit.report.schema import (
 from canaryaudit.report.summary import provenance
 from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
-from canaryaudit.report.summary.detection import detect_canaries, detection_figures
+from canaryaudit.report.summary.detection import calibration_figures, detect_canaries, detection_figures
 from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
@@ -68,6 +67,7 @@ class SummaryOptions:
             else the last baseline.
         baseline: Gate: an earlier report; the new one must not be worse.
         faults: Why the run's records are not to be relied on; empty if they were verified.
+        signed: Whether the run has a valid signature.
         prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
     """
 
@@ -76,6 +76,7 @@ class SummaryOptions:
     shown: str | None = None
     baseline: EarlierReport | None = None
     faults: Sequence[str] = ()
+    signed: bool = False
     prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -166,16 +167,17 @@ def build_summary(
         for record, measurement in unlearnings
     )
     method = next((m for m in methods if m.shown), None)
-    calibration = _calibration(after or before, masker)
+    calibration = calibration_figures(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states, before)) or Verdict.INCONCLUSIVE
     curves = memorization(before, after, list(places))
-    baseline = options.baseline
-    if baseline:
-        baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
+    baseline = options.baseline and options.baseline.model_copy(
+        update={"run": masker.text(well_formed(options.baseline.run))}
+    )
     faults = tuple(masker.text(fault) for fault in options.faults)
-    calibrations = (_calibration(before, masker), *((_calibration(after, masker),) if after else ()))
-    texts = [template.text for template in templates]
-    gate = judge_gate(options.fail_above, baseline, Audited(canaries, texts, verdict, calibrations, method, faults))
+    unproven = words.unproven(() if options.signed else [masker.text(well_formed(own)) for own in manifest.unproven])
+    calibrations = (calibration_figures(before, masker), *((calibration_figures(after, masker),) if after else ()))
+    audited = Audited(canaries, [t.text for t in templates], verdict, calibrations, method, (*faults, *unproven))
+    gate = judge_gate(options.fail_above, baseline, audited)
     if faults and verdict is not Verdict.EXPOSED:
         verdict = Verdict.INCONCLUSIVE
     states = before_states | after_states
@@ -201,6 +203,7 @@ def build_summary(
         ),
         warnings=(
             *(f"The run directory is not as it was written: {fault}." for fault in faults),
+            *(f"The run directory was mended: {fault}." for fault in unproven),
             *words.shows_little(statement),
             *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
             *words.insertion_warnings(manifest, masker),
@@ -412,21 +415,6 @@ def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityL
         line = {"key": key, "name": name, "unit": unit, "better": better}
         lines.append(FidelityLine.model_validate(line | {"before": before, "after": after, "change": after - before}))
     return tuple(lines)
-
-
-def _calibration(measurement: Measurement, masker: Masker) -> CalibrationFigures | None:
-    if measurement.calibration is None:
-        return None
-    exposures = sorted(canary.exposure.bits for canary in measurement.canaries if canary.control)
-    spread = {}
-    if exposures:
-        tail = len(exposures) // 20
-        spread = {"low_bits": exposures[tail], "high_bits": exposures[-1 - tail]}
-    figures = measurement.calibration.model_dump(exclude={"confirmation"})
-    figures |= {"note": masker.text(measurement.calibration.note)}
-    if fresh := measurement.calibration.confirmation:
-        figures |= {"fresh_controls": fresh.controls, "fresh_pvalue": fresh.ks_pvalue}
-    return CalibrationFigures.model_validate(figures | spread)
 
 
 def _templates(

@@ -1,4 +1,4 @@
-"""The one statistical statement of a report: the test of all canaries, which of them are named, and its power."""
+"""The statistical statements of a report: the test of all canaries, its power, and the test of the controls."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from canaryaudit import formatting as figures
 from canaryaudit.exposure.estimators.power import detectable_exposure
 from canaryaudit.records import Measurement
 from canaryaudit.report.judgment import DetectionFigures
-from canaryaudit.report.schema import CanaryState
+from canaryaudit.report.schema import CalibrationFigures, CanaryState
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.stats import (
     LEVEL,
@@ -104,3 +104,19 @@ def power_sentence(detection: DetectionFigures) -> str:
         return f"Power: {one_by_one}; with probability 80 %, {every} would be." if every else f"Power: {one_by_one}."
     both = " or ".join(part for part in (one, every) if part)
     return f"Power: with probability 80 %, this audit detects {both} (unseen secrets: 1.4)."
+
+
+def calibration_figures(measurement: Measurement, masker: Masker) -> CalibrationFigures | None:
+    """Return the test of the controls for the report; None without controls."""
+    if measurement.calibration is None:
+        return None
+    exposures = sorted(canary.exposure.bits for canary in measurement.canaries if canary.control)
+    spread = {}
+    if exposures:
+        tail = len(exposures) // 20
+        spread = {"low_bits": exposures[tail], "high_bits": exposures[-1 - tail]}
+    shown = measurement.calibration.model_dump(exclude={"confirmation"})
+    shown |= {"note": masker.text(measurement.calibration.note)}
+    if fresh := measurement.calibration.confirmation:
+        shown |= {"fresh_controls": fresh.controls, "fresh_pvalue": fresh.ks_pvalue}
+    return CalibrationFigures.model_validate(shown | spread)

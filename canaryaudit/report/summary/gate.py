@@ -110,7 +110,7 @@ class Audited:
         verdict: The verdict on all canaries together.
         calibrations: Of the measurements before and, if there is one, after unlearning; None without controls.
         method: The unlearning shown.
-        faults: Why the run's records are not to be relied on; empty if they were verified.
+        faults: Why the run's records are not to be relied on; empty if they are as commands wrote them.
     """
 
     canaries: Sequence[CanarySummary]

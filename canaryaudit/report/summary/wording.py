@@ -360,6 +360,12 @@ def warnings(
     return tuple(lines)
 
 
+def unproven(names: Sequence[str]) -> tuple[str, ...]:
+    """Say which records have checksums that were recorded anew; nothing if none has."""
+    what = f"the checksums of {listed(names)} were recorded anew, and nothing shows that a command wrote these files"
+    return (f"{what}; measure again, or sign the run to vouch for them",) if names else ()
+
+
 def insertion_warnings(manifest: Manifest, masker: Masker) -> tuple[str, ...]:
     """Return the insertion's warnings: only the person who ran that command has seen them."""
     lines = [f"On insertion: {masker.text(well_formed(warning))}." for warning in manifest.warnings[:_MOST_WARNINGS]]

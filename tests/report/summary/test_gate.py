@@ -129,7 +129,7 @@ def test_a_later_version_may_add_fields():
     [
         (None, "No such file or directory; give the report.json of an earlier report"),
         ("{", "expected the report.json of an earlier report .not a JSON record"),
-        ('{"schema_version": 1, "run": "x"}', "earlier report .overall: Field required"),
+        ('{"schema_version": 1, "run": "x"}', "earlier report .overall: missing"),
         (b"\xff\xfe", "not a JSON record"),
     ],
 )
