@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from canaryaudit.canaries.canary import CanarySet
+from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import hide_given
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
+from canaryaudit.exposure.confirmation import confirm_calibration
 from canaryaudit.exposure.effort import Effort, plan_effort, ranking_symbols, seconds_per_symbol, symbols_allowed
 from canaryaudit.exposure.estimation import rank_targets
 from canaryaudit.exposure.estimators.calibration import calibrate
@@ -37,6 +38,9 @@ from canaryaudit.records import (
     TemplateEffort,
     WorstCases,
 )
+
+_CONFIRMING = 0.25
+"""Share of the time limit that fresh controls may take besides."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,24 @@ def measure(
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
     controls = [canary for canary in canaries if canary.control]
+    calibration = calibrate(
+        np.array([canary.exposure.bits for canary in controls]), np.array([canary.space_bits for canary in controls])
+    )
+
+    def measure_fresh(text: str, members: list[Canary], index: int) -> list[CanaryMeasurement]:
+        fresh = Targets.of(model, canary_set, text, members)
+        staged = replace(execution, stage=f"measure {recorded_as.name}, fresh controls").parts([1.0] * len(groups))
+        allowed = _CONFIRMING * symbols_allowed(model, config) / len(groups)
+        effort = plan_effort(config, fresh.space, seconds, allowed=allowed, targets=len(members), prompts=0)
+        # Numbers after those of the templates, so that no draw is one of before.
+        numbered = (len(groups) + index, effort)
+        own = _measure_group(ScoringModels(model, draft), canary_set, fresh, numbered, staged[index], None)
+        found.append(replace(own, canaries=[]))  # for the work that it took
+        return own.canaries
+
+    calibration = confirm_calibration(calibration, canary_set, config.seed, measure_fresh)
     nodes = sum(own.search_nodes for own in found)
+    references = tuple(own.references for own in found[: len(groups)])
     probed = [own.probed for own in found if own.probed]
     return Measurement(
         model=recorded_as.name,
@@ -154,13 +175,10 @@ def measure(
         precision_bits=config.precision_bits,
         max_draws=config.max_draws,
         time_limit=config.time_limit,
-        efforts=tuple(own.effort for own in found),
+        efforts=tuple(own.effort for own in found[: len(groups)]),
         canaries=tuple(canaries),
-        references=tuple(own.references for own in found),
-        calibration=calibrate(
-            np.array([canary.exposure.bits for canary in controls]),
-            np.array([canary.space_bits for canary in controls]),
-        ),
+        references=references,
+        calibration=calibration,
         memorization=memorization_curves(canaries),
         prompts=tuple(record for own in all_probes for record in prompt_records(own)),
         worst_cases=WorstCases(
