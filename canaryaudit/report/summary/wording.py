@@ -15,6 +15,7 @@ from canaryaudit.report.judgment import DetectionFigures, Fact
 from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, MethodSummary
 from canaryaudit.report.summary.detection import detection_sentence, power_sentence
 from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.measured import exposed_by_kind, references_in_words
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict
@@ -425,28 +426,14 @@ def audited(
             + ", ".join(origins),
         ),
         ("Controls", f"{len(controls):,}, generated in the same way but not inserted"),
-        *([("Detected data, before", _by_kind(before))] if any(canary.kind for canary in before.canaries) else []),
-        ("References", f"{_num_references(before)} random members of each space, scored by the measured model"),
+        *(
+            [("Detected data, before", exposed_by_kind(before))]
+            if any(canary.kind for canary in before.canaries)
+            else []
+        ),
+        ("References", f"{references_in_words(before)} random members of each space, scored by the measured model"),
     ]
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
-
-
-def _by_kind(measurement: Measurement) -> str:
-    """Return how exposed each kind of detected data is, by the worst case over all probes, where there are any."""
-    found: dict[str, list[float]] = {}
-    for canary in measurement.canaries:
-        if canary.kind:
-            found.setdefault(canary.kind, []).append((canary.worst_case or canary.exposure).bits)
-    return "; ".join(
-        f"{kind}: {figures.counted(len(bits), 'value')}, up to {max(bits):.1f} bits"
-        for kind, bits in sorted(found.items())
-    )
-
-
-def _num_references(measurement: Measurement) -> str:
-    """Return the number of references; where it differs by template, the smallest."""
-    numbers = {own.num_references for own in measurement.efforts} or {measurement.num_references}
-    return f"{min(numbers):,}" if len(numbers) == 1 else f"at least {min(numbers):,}"
 
 
 def _num_other_probes(measurement: Measurement) -> int:
