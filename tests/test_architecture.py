@@ -26,6 +26,7 @@ ORDER = (
     "report",
     "unlearning",
     "attacks",
+    "privacy",
     "pipeline",
     "cli",
 )
