@@ -23,10 +23,10 @@ ORDER = (
     "runs",
     "training",
     "exposure",
+    "privacy",
     "report",
     "unlearning",
     "attacks",
-    "privacy",
     "pipeline",
     "cli",
 )

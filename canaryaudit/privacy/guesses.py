@@ -8,11 +8,11 @@ from scipy.optimize import brentq
 from scipy.special import ndtri
 from scipy.stats import beta, rankdata
 
+from canaryaudit.canaries.canary import FEWEST_COINS
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.estimators.arrays import Flags, Values, check_same_length, read_bits, read_flags
+from canaryaudit.records import Membership
 
-FEWEST_CANDIDATES = 12
-"""Fewer candidates give fewer than four guesses, which can show next to nothing."""
 _CONFIDENCE = 0.95
 
 
@@ -29,29 +29,6 @@ class Guesses:
     candidates: int
     guesses: int
     correct: int
-
-
-@dataclass(frozen=True)
-class Membership:
-    """How well a score tells members from others.
-
-    Attributes:
-        auc: Probability that a member's score is above another's, ties halved.
-        auc_low: Lower end of its 95 % interval.
-        auc_high: Upper end.
-        false_positive_rate: The rate that is allowed.
-        true_positive_rate: Share of members above the lowest threshold with at most that rate.
-        tpr_low: Lower end of its 95 % interval, for that threshold.
-        tpr_high: Upper end.
-    """
-
-    auc: float
-    auc_low: float
-    auc_high: float
-    false_positive_rate: float
-    true_positive_rate: float
-    tpr_low: float
-    tpr_high: float
 
 
 def guess_members(scores: Values, members: Flags) -> Guesses:
@@ -72,9 +49,9 @@ def guess_members(scores: Values, members: Flags) -> Guesses:
         Guesses(candidates=12, guesses=4, correct=4)
     """
     score, member = _read(scores, members)
-    if len(score) < FEWEST_CANDIDATES:
+    if len(score) < FEWEST_COINS:
         raise MeasurementError(
-            f"scores: expected at least {FEWEST_CANDIDATES} candidates, got {len(score)}: insert more with a coin each"
+            f"scores: expected at least {FEWEST_COINS} candidates, got {len(score)}: insert more with a coin each"
         )
     count = len(score) // 6
     order = np.argsort(score, kind="stable")
