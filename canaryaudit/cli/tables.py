@@ -254,7 +254,8 @@ def _privacy(privacy: Privacy) -> list[str]:
     own = privacy.membership
     return [
         f"Membership: AUC {own.auc:.3f} ({own.auc_low:.3f} to {own.auc_high:.3f}); {own.true_positive_rate:.0%} of "
-        f"inserted canaries ({own.tpr_low:.0%} to {own.tpr_high:.0%}) found at {own.false_positive_rate:.0%} false alarms.",
+        f"inserted canaries ({own.tpr_low:.0%} to {own.tpr_high:.0%}) found at {own.false_positive_rate:.0%} "
+        "false alarms.",
         f"Privacy loss of {counted(privacy.copies, 'copy')} of a text: epsilon is at least {privacy.epsilon_low:.2f} "
         f"(95 %, delta {privacy.delta:g}); {privacy.correct:,} of {privacy.guesses:,} coins guessed rightly; "
         f"{privacy.candidates:,} canaries can show {privacy.epsilon_ceiling:.2f} at most.",
