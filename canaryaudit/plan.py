@@ -365,15 +365,22 @@ class ReportOptions(Options):
     """What to report; the flags of ``canaryaudit report``."""
 
     format: tuple[ReportFormat, ...] = ("html", "md", "json")
-    """Formats to write: html, md, json, junit, model-card."""
+    """Formats to write: html, md, json, junit, sarif, model-card."""
     output: Path | None = None
     """Output directory. [default: reports/<run name>]"""
-    fail_above: float | None = Field(default=None, ge=0)
-    """Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed."""
+    fail_above: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed.
+
+    Status 4 if the records are changed or incomplete, or the controls failed.
+    """
     fail_worse: Path | None = None
     """Exit with status 3 if any result is worse than in this earlier report.json."""
     reveal_secrets: bool = False
     """Show given and located secrets; the report says so."""
+    key: str | None = None
+    """Key of the run's signature, which must be valid: a file, or env:NAME."""
+    step_summary: bool = False
+    """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
 
 
 class Plan(Options):

@@ -37,6 +37,8 @@ def compare_runs(
         raise UsageError(f"{twice} is given twice: give each run once")
     if options.fail_worse:
         raise UsageError("--fail-worse: several runs have no common baseline; report each run separately")
+    if options.step_summary:
+        raise UsageError("--step-summary: only available for one run; report each run separately")
     formats = [name for name in options.format if name in COMPARISON_FORMATS]
     if len(formats) < len(options.format):
         other = next(name for name in options.format if name not in COMPARISON_FORMATS)

@@ -169,6 +169,7 @@ def run_unlearning(
         tau=options.tau,
         replacement=options.replacement,
         canaries=tuple(canary.id for canary in chosen),
+        left_alone=tuple(canary.id for canary in chosen if canary.id in result.left_alone),
         affected_windows=result.affected_windows,
         retention_windows=result.retention_windows,
         asked_windows=options.retain_windows if closed else None,
@@ -190,11 +191,17 @@ def run_unlearning(
     run.remove_work(name)
     change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
     session.progress.info(
-        f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
+        f"{_unlearned_words(record)} in {record.cost.seconds:.1f} s "
         f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
         f"{points(change)}."
     )
     return record
+
+
+def _unlearned_words(record: UnlearningRecord) -> str:
+    alone = len(record.left_alone)
+    done = f"Unlearned {counted(len(record.canaries) - alone, 'canary')}"
+    return done + (f" and left {alone:,} alone, which the model did not remember," if alone else "")
 
 
 def _update(

@@ -33,13 +33,19 @@ Scope = Literal["final-layer", "all-layers", "both"]
 SolverName = Literal["kronecker", "cg", "lissa"]
 ProbeFamily = Literal["template", "context", "truncated", "reworded", "bare", "partial"]
 ProbeEffort = Literal["none", "default", "thorough"]
-ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
+ReportFormat = Literal["html", "md", "json", "junit", "sarif", "model-card"]
 
 
 class Record(BaseModel):
     """Base of all records: immutable and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
+
+
+class FiniteRecord(Record):
+    """Base of records whose figures decide verdicts: infinite numbers and NaN are refused."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 _BEFORE, _AFTER = "before", "after-"

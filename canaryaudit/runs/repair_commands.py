@@ -13,6 +13,7 @@ from canaryaudit.canaries.canary import MASK
 from canaryaudit.errors import UsageError, command
 from canaryaudit.plan import InsertOptions, Plan, read_plan
 from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelId, ModelRecord, Stage, UnlearningRecord
+from canaryaudit.runs.layout import MANIFEST
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
@@ -48,7 +49,12 @@ class Repairs:
             command("cp", "-p", *(copy / name for name in names), self.path),
             command("rm", "-r", copy),
         )
-        return " && ".join(steps)
+        # A new manifest has no checksums of what was made from the insertion.
+        return " && ".join((*steps, self.reseal()) if MANIFEST in names else steps)
+
+    def reseal(self) -> str:
+        """Return the command that records the checksums of records that have none."""
+        return command("canaryaudit", "verify", self.path, "--reseal")
 
     def replace(self, path: Path) -> str:
         """Return the command that clears the way for a file: what is in its place goes, a directory is put aside."""

@@ -7,7 +7,7 @@ are readable by their owner only: they hold the secrets, or models that memorize
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -27,7 +27,7 @@ from canaryaudit.records import (
     StageRun,
     UnlearningRecord,
 )
-from canaryaudit.runs import contents, layout
+from canaryaudit.runs import contents, layout, seals
 from canaryaudit.runs.encoded_text import StoredText, write_text
 from canaryaudit.runs.layout import check_name, is_name
 from canaryaudit.runs.repair_commands import Repairs, free_name
@@ -105,9 +105,15 @@ class RunDirectory:
                     )
                 )
                 facts = {"audited_sha256": audited, "heldout_sha256": heldout}
-                known = manifest.model_copy(update={"corpus": manifest.corpus.model_copy(update=facts)})
-                atomic_write(staging / _CANARIES, record_json(canary_set))
-                atomic_write(staging / _MANIFEST, record_json(known))
+                canaries = record_json(canary_set)
+                known = manifest.model_copy(
+                    update={
+                        "corpus": manifest.corpus.model_copy(update=facts),
+                        "records": {_CANARIES: (_sha256(canaries),)},
+                    }
+                )
+                atomic_write(staging / _CANARIES, canaries)
+                atomic_write(staging / _MANIFEST, record_json(seals.resealed(None, known)))
                 run.check_can_create(replace=replace)  # The user may have put a file there.
                 is_staged = True
                 run._put_in_place(staging)
@@ -256,7 +262,24 @@ class RunDirectory:
     def add_stage(self, stage: StageRun) -> None:
         """Record in the manifest that a stage was run."""
         manifest = self.manifest
-        self._write(_MANIFEST, manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+        self._write_manifest(manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+
+    def write_signature(self, key: bytes) -> None:
+        """Sign the run as it is; the caller has verified it."""
+        atomic_write(self.path / layout.SIGNATURE, record_json(seals.sign(self.manifest, key)))
+
+    def reseal(self, names: Sequence[str]) -> None:
+        """Record the checksums of records as they are, and that nothing shows who wrote them; they were verified."""
+        records = {name: (sha256_of(self.path / name),) for name in names}
+        manifest = self.manifest
+        unproven = tuple(sorted({*manifest.unproven, *names}))
+        self._write_manifest(
+            manifest.model_copy(update={"records": {**manifest.records, **records}, "unproven": unproven})
+        )
+
+    def signature(self) -> seals.Signature:
+        """Return the run's signature."""
+        return self._read(layout.SIGNATURE, seals.Signature, "sign the run again: canaryaudit verify RUN --sign KEY")
 
     def text(self) -> StoredText:
         """Return the training text on disk, including canaries."""
@@ -289,6 +312,9 @@ class RunDirectory:
     def write_weights(self, model: ModelId, data: bytes) -> str:
         """Write a model's weights and return their SHA-256; the model is valid once its record is written."""
         record = self._record_path(model)
+        name = str(record.relative_to(self.path))
+        if record.exists():
+            self._write_manifest(seals.replacing(self.manifest, name, seals.ABSENT))
         with write_errors(record):
             record.unlink(missing_ok=True)
         atomic_write(self.weights_path(model), data)
@@ -451,10 +477,21 @@ class RunDirectory:
         return self.path / layout.MEASUREMENTS / f"{model}.json"
 
     def _write(self, name: str, record: BaseModel) -> None:
-        atomic_write(self.path / name, record_json(record))
+        """Write a record, with its checksum in the manifest before and after: a kill at any instant breaks no seal."""
+        text = record_json(record)
+        self._write_manifest(seals.replacing(self.manifest, name, _sha256(text)))
+        atomic_write(self.path / name, text)
+        self._write_manifest(seals.replaced(self.manifest, name, _sha256(text)))
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        atomic_write(self.path / _MANIFEST, record_json(seals.resealed(self.manifest, manifest)))
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
         return read_record(self.path / name, kind, repair)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _insertion(path: Path) -> str:

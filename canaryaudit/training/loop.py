@@ -28,7 +28,7 @@ from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingR
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import validated
 from canaryaudit.training.config import SIZES, TrainingConfig, TrainingState
-from canaryaudit.training.data import TrainingData
+from canaryaudit.training.data import TrainingData, majority_share
 from canaryaudit.training.evaluation import evaluate
 from canaryaudit.training.schedule import one_cycle, window_starts
 
@@ -202,6 +202,7 @@ class _Loop:
             train=self._evaluated(self.data.train, self.data.secret),
             heldout=self._evaluated(self.data.heldout, None),
             history=tuple(self.history),
+            baseline_accuracy=majority_share(self.data),
             planned_epochs=config.epochs,
             target_accuracy=config.target_accuracy,
             reached_target=reached,

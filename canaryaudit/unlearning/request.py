@@ -190,6 +190,7 @@ def unlearn(
         affected_windows=len(correction.affected),
         retention_windows=len(retained),
         notes=update.notes + notes,
+        left_alone=update.left_alone,
     )
 
 

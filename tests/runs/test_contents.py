@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from canaryaudit.errors import CanaryAuditError, RunDirectoryError
+from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.runs import contents
 from canaryaudit.runs.run_directory import RunDirectory
@@ -98,9 +99,9 @@ def test_no_command_follows_a_link_or_waits_for_a_pipe(
     assert "\n" not in str(caught.value)
     if name == ".lock":
         with pytest.raises(CanaryAuditError, match=f"the run loses nothing: rm {run.path / name}$"):
-            verify_run(run.path)
+            verify_run(run.path, check=measurement_fault)
     else:
-        verification = verify_run(run.path)
+        verification = verify_run(run.path, check=measurement_fault)
         assert not verification.sound
         assert any(own.state == "damaged" and own.file == name for own in verification.findings)
         assert not any("rm -rf" in line for line in verification.repairs)
@@ -114,7 +115,7 @@ def test_a_lock_that_is_another_files_hard_link_is_not_written_to(run: RunDirect
     with pytest.raises(RunDirectoryError, match=r"a hard link to another file: .*: rm "), run.lock():
         pytest.fail("it was opened")
     with pytest.raises(RunDirectoryError, match="a hard link to another file"):
-        verify_run(run.path)
+        verify_run(run.path, check=measurement_fault)
     assert (tmp_path / "letter").read_text("utf-8") == "mine"
 
 
@@ -161,9 +162,9 @@ def test_a_run_that_others_can_read_is_told_with_the_command_that_closes_it(run:
     assert contents.too_open(run.path) == [], "its files are closed"
     (run.path / "corpus.txt").chmod(0o644)
     assert contents.too_open(run.path) == ["corpus.txt"]
-    (finding,) = [own for own in verify_run(run.path).findings if own.state == "too open"]
+    (finding,) = [own for own in verify_run(run.path, check=measurement_fault).findings if own.state == "too open"]
     assert finding.repair == f"chmod -R go= {run.path}"
-    assert verify_run(run.path).sound, "a warning, no damage"
+    assert verify_run(run.path, check=measurement_fault).sound, "a warning, no damage"
     run.path.chmod(0o700)
     assert contents.too_open(run.path) == [], "nobody gets to them"
     run.path.chmod(0o722)

@@ -10,6 +10,7 @@ import pytest
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import ModelError, RunDirectoryError
+from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.records import (
     TRAINED_MODEL,
     Architecture,
@@ -25,6 +26,7 @@ from canaryaudit.records import (
 )
 from canaryaudit.runs import encoded_text as encoded
 from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.runs.seals import is_sealed
 from canaryaudit.runs.verification import verify_run
 from canaryaudit.storage import files
 from canaryaudit.storage import json_records as recordfiles
@@ -205,7 +207,7 @@ def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(
             make_run(path, replace=True)
     holds_run = RunDirectory.holds_run(path)
     assert make_run(path, replace=holds_run).canary_set()
-    assert verify_run(path).sound
+    assert verify_run(path, check=measurement_fault).sound
     assert not (path / ".staging").exists()
     assert not (path / "model.safetensors").exists()
 
@@ -338,7 +340,10 @@ def test_stages_add_up_in_the_manifest(run: RunDirectory, manifest: Manifest) ->
     stages = [StageRun(stage="train", argv=("train",), started="2024-01-01T00:00:00Z", seconds=n) for n in (1, 2)]
     for stage in stages:
         run.add_stage(stage)
-    assert RunDirectory.open(run.path).manifest == manifest.model_copy(update={"stages": tuple(stages)})
+    found = RunDirectory.open(run.path).manifest
+    assert found.stages == tuple(stages)
+    assert found.corpus == manifest.corpus
+    assert is_sealed(found)
 
 
 # --- models -------------------------------------------------------------------------------------------

@@ -81,8 +81,8 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
     runs = list(zip(names, comparison.runs, strict=True))
     blocks = ["# Comparison of canary audits", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
     blocks += [f"> **Warning**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
-    if comparison.gated:
-        blocks.append(f"**Gate: {'failed' if comparison.reasons else 'passed'}.**")
+    if comparison.status:
+        blocks.append(f"**Gate: {comparison.status}.**")
         blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
     blocks += [
         f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})",
@@ -116,7 +116,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
 
 
 def render_comparison_terminal(comparison: Comparison) -> RenderableType:
-    """Return the output of ``report`` for several runs, at most 80 columns wide."""
+    """Return the output of ``report`` for several runs; its table is at most 80 columns wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "canaries", "largest, bits", "mean, bits", "accuracy", "verdict"):
         table.add_column(heading, justify="left" if heading in ("run", "verdict") else "right")
@@ -129,12 +129,18 @@ def render_comparison_terminal(comparison: Comparison) -> RenderableType:
             figures.signed(run.accuracy_points, 2),
             Text(SHORT_WORDS[run.verdict], style=STYLES[run.verdict]),
         )
-    parts: list[RenderableType] = [table]
+    return Constrain(Group(table, render_comparison_result(comparison)), WIDTH)
+
+
+def render_comparison_result(comparison: Comparison) -> RenderableType:
+    """Return the output of ``report -q`` for several runs: warnings and gate."""
+    parts: list[RenderableType] = []
     for run in comparison.runs:
         lines = [f"{run.name}: {warning}" for warning in run.warnings]
         parts += [Text.assemble(("! ", "bold yellow"), visible(line)) for line in lines]
-    if comparison.gated:
-        parts.append(Text(f"Gate: {'FAILED' if comparison.reasons else 'passed'}", style="bold"))
+    if comparison.status:
+        word = comparison.status if comparison.status == "passed" else comparison.status.upper()
+        parts.append(Text(f"Gate: {word}", style="bold"))
     return Constrain(Group(*parts), WIDTH)
 
 

@@ -12,6 +12,7 @@ from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
+from canaryaudit.report.formats.sarif import render_sarif
 from canaryaudit.report.schema import Summary
 
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
@@ -20,6 +21,7 @@ MAIN_FILES: dict[ReportFormat, str] = {
     "md": "report.md",
     "json": "report.json",
     "junit": "report.junit.xml",
+    "sarif": "report.sarif",
     "model-card": "model-card.md",
 }
 """Each format's file; Markdown has pictures besides."""
@@ -34,7 +36,8 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
     Args:
         summary: The report's content.
         directory: Output directory; created if it does not exist.
-        formats: Any of ``html``, ``md`` (with pictures in the same folder), ``json``, ``junit`` and ``model-card``.
+        formats: Any of ``html``, ``md`` (with pictures in the same folder), ``json``, ``junit``, ``sarif``
+            and ``model-card``.
 
     Returns:
         The files written, the main one first.
@@ -51,6 +54,7 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
         "md": lambda: {MAIN_FILES["md"]: render_markdown(summary, drawn)} | {c.file_name: c.svg() for c in drawn},
         "json": lambda: {MAIN_FILES["json"]: render_json(summary)},
         "junit": lambda: {MAIN_FILES["junit"]: render_junit(summary)},
+        "sarif": lambda: {MAIN_FILES["sarif"]: render_sarif(summary)},
         "model-card": lambda: {MAIN_FILES["model-card"]: render_model_card(summary)},
     }
     contents = {name: text for own in wanted for name, text in makers[own]().items()}

@@ -6,7 +6,8 @@ from pathlib import PurePath
 
 from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
-from canaryaudit.report.schema import Fact, Provenance, StageLine
+from canaryaudit.report.judgment import Fact
+from canaryaudit.report.schema import Provenance, StageLine
 from canaryaudit.report.summary.masking import Masker
 
 WITHHELD = "withheld: a short secret could be guessed from the hash"
