@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
-from canaryaudit.formatting import counted, odds, pvalue, shorten, visible
+from canaryaudit.formatting import odds, pvalue, shorten, visible
+from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
     EstimatorName,
     Measurement,
     MemorizationCurve,
-    Privacy,
     RelearningAttack,
     UnlearningRecord,
     only_bounds,
@@ -116,7 +116,10 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             f"Probes: {len(inserted[0].probes)}, with {cases.references:,} references.",
         ]
     if measurement.privacy:
-        lines += _privacy(measurement.privacy)
+        lines += [
+            f"Membership: {membership_words(measurement.privacy)}.",
+            f"Privacy loss, epsilon: {epsilon_words(measurement.privacy)}.",
+        ]
     parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
     curves = [curve for curve in measurement.memorization if sum(point.repetitions > 0 for point in curve.points) > 1]
     for curve in curves if every else curves[:1]:
@@ -247,19 +250,6 @@ def _memorized(curve: MemorizationCurve) -> list[RenderableType]:
         conclusion += "\n* from a single canary: the interval does not extend to other canaries."
     heading = f"template {shorten(curve.template, 200)}" if curve.template else "all canaries"
     return [Text(f"\nBy repetitions, {heading}"), table, Text(conclusion)]
-
-
-def _privacy(privacy: Privacy) -> list[str]:
-    """Say how well the coins can be guessed, and what that bounds."""
-    own = privacy.membership
-    return [
-        f"Membership: AUC {own.auc:.3f} ({own.auc_low:.3f} to {own.auc_high:.3f}); {own.true_positive_rate:.0%} of "
-        f"inserted canaries ({own.tpr_low:.0%} to {own.tpr_high:.0%}) found at {own.false_positive_rate:.0%} "
-        "false alarms.",
-        f"Privacy loss of {counted(privacy.copies, 'copy')} of a text: epsilon is at least {privacy.epsilon_low:.2f} "
-        f"(95 %, delta {privacy.delta:g}); {privacy.correct:,} of {privacy.guesses:,} coins guessed rightly; "
-        f"{privacy.candidates:,} canaries can show {privacy.epsilon_ceiling:.2f} at most.",
-    ]
 
 
 def _attacks(canaries: Sequence[CanaryMeasurement]) -> Table:
