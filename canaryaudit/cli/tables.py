@@ -9,7 +9,6 @@ from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.formatting import odds, pvalue, shorten, visible
-from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -119,6 +118,8 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             f"Probes: {len(inserted[0].probes)}, with {cases.references:,} references.",
         ]
     if measurement.privacy:
+        from canaryaudit.report.summary.privacy import epsilon_words, membership_words
+
         lines += [
             f"Membership: {membership_words(measurement.privacy)}.",
             f"Privacy loss, epsilon: {epsilon_words(measurement.privacy)}.",
