@@ -9,7 +9,6 @@ from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.formatting import odds, pvalue, shorten, visible
-from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -20,6 +19,7 @@ from canaryaudit.records import (
     UnlearningRecord,
     only_bounds,
 )
+from canaryaudit.report.formats.privacy import epsilon_words, membership_words
 from canaryaudit.runs.verification import PROBLEMS, Verification
 
 MOST_CANARIES, MOST_PLACES = 20, 6

@@ -6,11 +6,11 @@ from typing import get_args
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
-from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import EstimatorName, only_bounds
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import bounds
 from canaryaudit.report.formats.likelihood import predicted
+from canaryaudit.report.formats.privacy import epsilon_words, membership_words
 from canaryaudit.report.schema import (
     CalibrationFigures,
     CanaryState,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
-from canaryaudit.privacy.wording import epsilon_words, membership_words
+from canaryaudit.report.formats.privacy import epsilon_words, membership_words
 from canaryaudit.report.judgment import Gate
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.summary.memorization import detection_threshold
