@@ -152,6 +152,7 @@ class Pipeline:
             )
             reference = self.unlearn(retraining, measure_options)
         for unlearning in (record, reference):
+            self.run.remove_work(unlearning.name)  # left over if a command was interrupted just before removing it
             self._need_measurement_after(unlearning, measure_options)
         if not anew and is_same_attack(record, reference, canaries, options):
             self.progress.info(f"{record.name!r} was already attacked.")
