@@ -150,10 +150,10 @@ def stored_entries(matrix: Matrix) -> int:
 def row_norms(matrix: Matrix) -> Vector:
     """Return the Euclidean norm of every row."""
     if sparse.issparse(matrix):
-        norms: Vector = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-        return norms
-    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
-    return norms
+        squares: Vector = np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel()
+    else:
+        squares = np.einsum("ij,ij->i", matrix, matrix)
+    return np.sqrt(squares)
 
 
 def column_values(matrix: Matrix, column: int) -> Vector:
@@ -172,8 +172,7 @@ def _stack(above: Matrix, below: Matrix) -> Matrix:
 
 
 def _gram(matrix: Matrix, values: Vector) -> NDArray[np.float64]:
-    if sparse.issparse(matrix):
-        product: NDArray[np.float64] = (matrix.T @ (sparse.diags(values) @ matrix)).toarray()
-        return product
-    product = matrix.T @ (values[:, None] * matrix)
-    return product
+    weighted = sparse.diags(values) @ matrix if sparse.issparse(matrix) else values[:, None] * matrix
+    product: Any = matrix.T @ weighted
+    dense: NDArray[np.float64] = product.toarray() if sparse.issparse(product) else product
+    return dense

@@ -1,0 +1,169 @@
+"""Columns by name, number or pattern; one-hot groups; what is seen in the values of how they were prepared."""
+
+import fnmatch
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from canaryaudit.errors import UnlearningError
+from canaryaudit.tabular.arrays import Indices, Matrix, row_norms
+
+_SEPARATORS = "=_: ./|"
+"""What stands between the name and the value of a one-hot column: sex_Male, sex=Male."""
+_ONE_EACH = 0.95
+"""Share of rows that have exactly one of a one-hot group's columns."""
+_EQUAL = 1e-9
+
+
+class Columns:
+    """The names of a matrix's columns.
+
+    Args:
+        names: One for each column; numbers, as text, if the user gave none.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._groups: dict[str, bool] = {}
+        self._entries: Indices | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def _families(self) -> dict[str, list[int]]:
+        """Columns by each beginning that ends before a separator."""
+        families: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            for place, character in enumerate(name):
+                if character in _SEPARATORS and place:
+                    families.setdefault(name[: place + 1], []).append(index)
+        return families
+
+    def find(self, wanted: Any) -> Indices:
+        """Return the numbers of the columns that are wanted.
+
+        Args:
+            wanted: A name, a number, a pattern such as ``name_*``, or several of them. A name that no column has but
+                that one-hot columns begin with, such as ``sex`` for ``sex_Male``, stands for all of them.
+
+        Raises:
+            UnlearningError: No column is called so, or none is wanted.
+        """
+        single = isinstance(wanted, str | numbers.Integral)
+        items: Iterable[Any] = [wanted] if single else wanted
+        found: dict[int, None] = {}
+        for item in items:
+            found.update(dict.fromkeys(self._find_one(item)))
+        if not found:
+            raise UnlearningError("no column to unlearn: give the name of at least one")
+        return np.fromiter(found, dtype=np.intp)
+
+    def _find_one(self, item: Any) -> list[int]:
+        if isinstance(item, numbers.Integral) and not isinstance(item, bool | np.bool_):
+            if not 0 <= int(item) < len(self.names):
+                raise UnlearningError(f"there is no column {item}: expected 0 to {len(self.names) - 1:,}")
+            return [int(item)]
+        if isinstance(item, str):
+            if item in self._index:
+                return [self._index[item]]
+            found = [index for index, name in enumerate(self.names) if fnmatch.fnmatchcase(name, item)]
+            found = found or next((self._families[item + s] for s in _SEPARATORS if item + s in self._families), [])
+            if found:
+                return found
+            near = [name for name in self.names if item.lower() in name.lower()][:3]
+            hint = f"similar ones are {', '.join(near)}" if near else f"the first is {self.names[0]}"
+            raise UnlearningError(f"no column is called {item!r}: {hint}")
+        raise UnlearningError(f"a column is a name or a number, got {type(item).__name__}")
+
+    def with_groups(self, chosen: Indices, matrix: Matrix) -> Indices:
+        """Return the columns with all others of their one-hot groups, which would give them away exactly.
+
+        A group is a set of columns whose names begin alike, up to a separator, and of which every row has at most one
+        and nearly every row exactly one that is not zero.
+
+        Args:
+            chosen: Columns.
+            matrix: The data as prepared.
+        """
+        extended = dict.fromkeys(chosen.tolist())
+        for column in chosen.tolist():
+            extended.update(dict.fromkeys(self._group_of(column, matrix)))
+        return np.fromiter(extended, dtype=np.intp)
+
+    def _group_of(self, column: int, matrix: Matrix) -> list[int]:
+        name = self.names[column]
+        for place in range(len(name) - 1, 0, -1):  # the longest common beginning first
+            if name[place] in _SEPARATORS:
+                members = self._families.get(name[: place + 1], [])
+                if len(members) > 1 and self._is_group(name[: place + 1], members, matrix):
+                    return members
+        return [column]
+
+    def _is_group(self, family: str, members: list[int], matrix: Matrix) -> bool:
+        if family not in self._groups:
+            if self._entries is None:
+                self._entries = _entries(matrix, 0)
+            rows, filled = matrix.shape[0], int(self._entries[members].sum())
+            # The sum over columns excludes nearly all candidates without a look at the rows.
+            self._groups[family] = (
+                _ONE_EACH * rows <= filled <= rows and int(_entries(matrix[:, members], 1).max(initial=0)) == 1
+            )
+        return self._groups[family]
+
+
+def scaling_of(matrix: Matrix, names: Sequence[str]) -> "Scaling":
+    """Return what the values themselves show of how they were scaled."""
+    norms = row_norms(matrix)
+    norms = norms[norms > 0]
+    unit_rows = bool(len(norms) and len(names) > 1 and np.abs(norms - 1.0).max() < _EQUAL)
+    if sparse.issparse(matrix) or matrix.shape[0] < 3:
+        return Scaling(unit_rows, ())
+    standard = (np.abs(matrix.mean(axis=0)) < _EQUAL) & (np.abs(matrix.std(axis=0) - 1.0) < _EQUAL)
+    ranged = (np.abs(matrix.min(axis=0)) < _EQUAL) & (np.abs(matrix.max(axis=0) - 1.0) < _EQUAL)
+    for column in np.flatnonzero(ranged).tolist():  # an indicator has the range 0 to 1 too, and was not scaled
+        ranged[column] = len(np.unique(matrix[:, column])) > 2
+    return Scaling(unit_rows, tuple(names[index] for index in np.flatnonzero(standard | ranged).tolist()))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How the data were scaled, as far as their values show it.
+
+    Attributes:
+        unit_rows: Whether every row has length 1.
+        columns: Names of columns that were standardized, or scaled to 0 to 1, over these very rows.
+    """
+
+    unit_rows: bool
+    columns: tuple[str, ...]
+
+    def warnings(self, *, columns_go: bool, rows_change: bool) -> tuple[str, ...]:
+        """Return what a request leaves behind in the values of what it removes."""
+        found = []
+        if columns_go and self.unit_rows:
+            found.append(
+                "rows were scaled to length 1 with the removed columns in them, so their other values still depend on "
+                "the removed ones: scale the rows without them, and pass the result to replace()"
+            )
+        if rows_change and self.columns:
+            found.append(
+                f"columns such as {', '.join(self.columns[:3])} were scaled with the rows or values that are removed, "
+                "so the scaler still depends on them: fit it without them, and prepare the model anew"
+            )
+        return tuple(found)
+
+
+def _entries(matrix: Matrix, axis: int) -> Indices:
+    """Return the number of values that are not zero, of every column (axis 0) or row (axis 1)."""
+    counts: Indices = matrix.getnnz(axis=axis) if sparse.issparse(matrix) else np.count_nonzero(matrix, axis=axis)
+    return counts

@@ -1,0 +1,397 @@
+"""A linear model that is prepared for requests: its data, its minimizer, and the stored inverse curvature."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import check_array
+
+from canaryaudit.errors import UnlearningError, one_line
+from canaryaudit.progress import NullReporter, ProgressReporter
+from canaryaudit.tabular.arrays import Mask, Matrix, Rows, Vector
+from canaryaudit.tabular.certificate import Certificate, Releases, certify, draw_noise, on_grid
+from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, carry_out
+from canaryaudit.tabular.columns import Columns, Scaling, scaling_of
+from canaryaudit.tabular.estimators import Specification, fitted_theta, specification_of, with_theta
+from canaryaudit.tabular.inverse import DiagonalInverse, StoredCurvature, store_curvature
+from canaryaudit.tabular.objective import Objective, Point
+from canaryaudit.tabular.solver import Solved, minimize
+
+TOLERANCE = 1e-6
+"""Largest norm of the gradient, of the losses' sum. The loss of a row is then that of retraining to six digits."""
+_UNFITTED = 0.01
+"""Loss a row above the minimum, relative to it, from which an estimator was hardly fitted on these data."""
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What no request changes."""
+
+    estimator: Any
+    specification: Specification
+    labels: Labels
+    columns: Columns
+    scaling: Scaling
+    row_weights: Vector
+    curvature: StoredCurvature
+    tolerance: float
+    releases: Releases
+    start: Point
+    """The model as it was prepared."""
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A fitted linear model that requests can be put to. Made by ``prepare``; never changed by a request.
+
+    Attributes:
+        solved: The model's coefficients, and how they were found.
+        history: What every request so far did.
+        warnings: What a user must know before relying on the result.
+    """
+
+    _fixed: _Fixed = field(repr=False)
+    solved: Solved = field(repr=False)
+    history: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    _dropped: Mask | None = field(default=None, repr=False)
+
+    def forget(self, columns: Any, *, drop: bool = False) -> "PreparedModel":
+        """Remove columns: a model that never had them.
+
+        Args:
+            columns: A name, a number, a pattern such as ``name_*``, or several of them. Columns of the same one-hot
+                group go together.
+            drop: Whether ``estimator`` takes X without the columns; otherwise their coefficients are 0.
+
+        Returns:
+            The updated model; this one stays as it is.
+
+        Raises:
+            UnlearningError: No column is called so, it was removed before, or no other is left.
+            Inconclusive: The residual stays above the tolerance.
+        """
+        updated = self.apply(Request(columns=columns))
+        if not drop:
+            return updated
+        gone = ~updated.solved.point.objective.kept[: len(self._fixed.columns)]
+        earlier = ~self.solved.point.objective.kept[: len(self._fixed.columns)]
+        dropped = (gone & ~earlier) | (self._dropped if self._dropped is not None else False)
+        return replace(updated, _dropped=dropped)
+
+    def replace(self, columns: Any, rows: Any = None, values: Any = 0.0) -> "PreparedModel":
+        """Replace values, as if they had always been others.
+
+        Args:
+            columns: A name, a number, a pattern, or several of them.
+            rows: Numbers of rows in the order of X, or a mask of shape (num_rows,); all rows if None.
+            values: One value, one for each column, or shape (len(rows), len(columns)).
+
+        Returns:
+            The updated model; this one stays as it is.
+
+        Raises:
+            UnlearningError: A column or row is unknown or gone, or the shapes do not match.
+            Inconclusive: The residual stays above the tolerance.
+        """
+        return self.apply(Request(replacements=(Replacement(columns, values, rows),)))
+
+    def relabel(self, rows: Any, labels: Any) -> "PreparedModel":
+        """Correct labels.
+
+        Args:
+            rows: Numbers of rows in the order of X.
+            labels: The right label of each, or one for all.
+
+        Returns:
+            The updated model; this one stays as it is.
+
+        Raises:
+            UnlearningError: A row or label is unknown, or all rows would have the same label.
+            Inconclusive: The residual stays above the tolerance.
+        """
+        given = np.asarray(rows)
+        numbers = (np.flatnonzero(given) if given.dtype == bool else np.atleast_1d(given)).tolist()
+        new = np.asarray(labels)
+        if new.ndim == 0:
+            new = np.repeat(new, len(numbers))
+        if len(new) != len(numbers):
+            raise UnlearningError(f"expected one label for each of {len(numbers):,} rows, got {len(new):,}")
+        if len(set(numbers)) != len(numbers):
+            raise UnlearningError("a row is given more than once")
+        return self.apply(Request(labels=dict(zip(numbers, new.tolist(), strict=True))))
+
+    def delete(self, rows: Any) -> "PreparedModel":
+        """Delete rows. The others keep their numbers.
+
+        Args:
+            rows: Numbers of rows in the order of X, or a mask of shape (num_rows,).
+
+        Returns:
+            The updated model; this one stays as it is.
+
+        Raises:
+            UnlearningError: A row is unknown or was deleted before, or all others have the same label.
+            Inconclusive: The residual stays above the tolerance.
+        """
+        return self.apply(Request(rows=rows))
+
+    def apply(self, request: Request) -> "PreparedModel":
+        """Carry out a request that mixes columns, values, labels and rows, in one update.
+
+        Args:
+            request: What to do.
+
+        Returns:
+            The updated model; this one stays as it is.
+
+        Raises:
+            UnlearningError: The request does not fit the data.
+            Inconclusive: The residual stays above the tolerance.
+        """
+        fixed = self._fixed
+        objective, change = carry_out(
+            request, self.solved.point.objective, fixed.columns, fixed.labels, fixed.row_weights
+        )
+        solved = minimize(objective, self.solved.point.theta, fixed.curvature, fixed.tolerance)
+        notes = fixed.scaling.warnings(
+            columns_go=bool(len(change.columns)), rows_change=bool(len(change.rows) or change.values)
+        )
+        if change.along:
+            notes = (*notes, f"removed along with their one-hot group: {', '.join(change.along[:5])}")
+        warnings = tuple(dict.fromkeys((*self.warnings, *notes)))
+        return replace(self, solved=solved, history=(*self.history, change), warnings=warnings)
+
+    @cached_property
+    def estimator(self) -> Any:
+        """A fitted scikit-learn estimator; it takes X of the original width, unless columns were dropped."""
+        return self._estimator_with(self.solved.point.theta)
+
+    @property
+    def residual(self) -> float:
+        """The norm of the gradient on the present data, computed from the coefficients: what was checked."""
+        return self.solved.point.residual
+
+    @property
+    def tolerance(self) -> float:
+        """The largest residual that is returned."""
+        return self._fixed.tolerance
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Names of the columns removed so far."""
+        kept = self.solved.point.objective.kept
+        return tuple(name for index, name in enumerate(self._fixed.columns.names) if not kept[index])
+
+    def certificate(self, epsilon: float, delta: float, *, releases: int = 1) -> Certificate:
+        """Certify that publishing this model is indistinguishable from publishing a retrained one.
+
+        Args:
+            epsilon: Above 0.
+            delta: Between 0 and 1.
+            releases: How many models will be published in all, under the same epsilon and delta.
+
+        Returns:
+            The certificate: the noise that it needs, what it rests on and what it does not promise.
+
+        Raises:
+            UnlearningError: It would not hold, for example because the intercept is not regularized.
+        """
+        return certify(self.solved.point, self._fixed.tolerance, epsilon, delta, releases)
+
+    def publish(self, epsilon: float, delta: float, *, releases: int = 1, seed: int | None = None) -> Any:
+        """Return an estimator to publish: the coefficients with the certificate's noise; removed columns exactly 0.
+
+        The plan is fixed by the first call, for this model and all that come from the same ``prepare``.
+
+        Args:
+            epsilon: Above 0.
+            delta: Between 0 and 1.
+            releases: How many models will be published in all.
+            seed: For a repeatable test; without it, the noise comes from the operating system. A seed that anybody
+                knows voids the certificate.
+
+        Returns:
+            A fitted scikit-learn estimator.
+
+        Raises:
+            UnlearningError: The certificate would not hold, or the planned releases are used up.
+        """
+        certificate = self.certificate(epsilon, delta, releases=releases)
+        self._fixed.releases.use(epsilon, delta, releases)
+        kept = self.solved.point.objective.kept
+        noise = draw_noise(certificate.sigma, kept, seed)
+        return self._estimator_with(on_grid(self.solved.point.theta + noise, certificate.sigma))
+
+    def _estimator_with(self, theta: Vector) -> Any:
+        fixed = self._fixed
+        shown = None if self._dropped is None else ~self._dropped
+        return with_theta(fixed.estimator, fixed.specification, theta, fixed.labels.classes, shown)
+
+
+def prepare(
+    estimator: Any,
+    X: Any,  # noqa: N803 -- scikit-learn's name
+    y: Any,
+    *,
+    columns: Sequence[str] | None = None,
+    tolerance: float = TOLERANCE,
+    penalize_intercept: bool = False,
+    progress: ProgressReporter | None = None,
+) -> PreparedModel:
+    """Prepare a linear classifier for requests: fit it to a checked residual and store its inverse curvature, once.
+
+    The objective is that of scikit-learn, in sum form: L(theta) = sum_i l(y_i x_i . theta) + 1/(2 C) |theta|^2.
+
+    Args:
+        estimator: A LogisticRegression, LinearSVC, RidgeClassifier or SGDClassifier, fitted or not; left as it is.
+        X: Shape (num_rows, num_columns): an array, a sparse matrix or a DataFrame; what the estimator is fitted on.
+        y: Labels of two classes, shape (num_rows,).
+        columns: Names of the columns; by default those of a DataFrame, or the estimator's, or numbers.
+        tolerance: Largest norm of the gradient of L to return a model with.
+        penalize_intercept: Whether to regularize the intercept like a coefficient, where scikit-learn does not: a
+            certificate needs it.
+        progress: Told of warnings; nobody is if not given.
+
+    Returns:
+        The prepared model.
+
+    Raises:
+        UnlearningError: The estimator, the data or the labels cannot be used; the message says what was expected.
+        Inconclusive: The residual stays above the tolerance.
+
+    Examples:
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> data = load_breast_cancer(as_frame=True)
+        >>> X = data.data / data.data.max()
+        >>> model = prepare(LogisticRegression(fit_intercept=False), X, data.target)
+        >>> new = model.forget(columns=["mean radius"]).delete(rows=[3, 5])
+        >>> new.residual <= 1e-6, float(new.estimator.coef_[0, 0])
+        (True, 0.0)
+        >>> certificate = new.certificate(epsilon=0.1, delta=1e-5)
+        >>> published = new.publish(epsilon=0.1, delta=1e-5, seed=0)
+        >>> f"{certificate.sigma:.1e}", float(published.coef_[0, 0])
+        ('6.2e-05', 0.0)
+    """
+    if not (tolerance > 0 and math.isfinite(tolerance)):
+        raise UnlearningError(f"the tolerance must be a positive number, got {tolerance}")
+    progress = progress or NullReporter()
+    names = _names_of(estimator, X, columns)
+    matrix = _checked(X)
+    if len(names) != matrix.shape[1]:
+        raise UnlearningError(f"expected a name for each of {matrix.shape[1]:,} columns, got {len(names):,}")
+    targets = np.ravel(np.asarray(y))
+    if len(targets) != matrix.shape[0]:
+        raise UnlearningError(f"X has {matrix.shape[0]:,} rows and y {len(targets):,} labels: expected as many")
+    classes = _classes_of(targets)
+    specification = specification_of(estimator, len(targets))
+    if penalize_intercept and specification.intercept_penalty == 0:
+        specification = replace(specification, intercept_penalty=specification.penalty)
+    weights = np.array([float(specification.class_weight.get(label, 1.0)) for label in classes.tolist()])
+    labels = Labels(classes, weights)
+    signs = labels.signs(targets)
+    theta = fitted_theta(estimator, specification, matrix.shape[1])
+    scaling = scaling_of(matrix, names)
+    if specification.intercept_penalty is not None:
+        matrix = _with_intercept(matrix, specification.intercept_column)
+    penalty = np.full(matrix.shape[1], specification.penalty)
+    if specification.intercept_penalty is not None:
+        penalty[-1] = specification.intercept_penalty
+    rows = Rows.of(matrix, signs, labels.weights_of(signs))
+    objective = Objective(rows, specification.loss, penalty, np.ones(matrix.shape[1], dtype=bool))
+    solved, curvature = _fit(objective, theta, tolerance)
+    warnings: tuple[str, ...] = ()
+    if theta is not None:
+        excess = (objective.at(theta).value - solved.point.value) / max(solved.point.value, 1e-12)
+        if excess > _UNFITTED:
+            warnings = (
+                f"the estimator's loss is {100 * excess:.3g} % above the smallest one: it was fitted on other data, or "
+                "stopped early; requests start from the minimum",
+            )
+            progress.warn(warnings[0])
+    fixed = _Fixed(
+        estimator,
+        specification,
+        labels,
+        Columns(names),
+        scaling,
+        np.ones(len(targets)),
+        curvature,
+        tolerance,
+        Releases(),
+        solved.point,
+    )
+    return PreparedModel(fixed, solved, warnings=warnings)
+
+
+def _fit(objective: Objective, theta: Vector | None, tolerance: float) -> tuple[Solved, StoredCurvature]:
+    """Return the minimizer and the curvature stored there."""
+    start = np.zeros(objective.rows.num_columns) if theta is None else theta
+    point = objective.at(start)
+    rough: StoredCurvature
+    if theta is None:
+        rough = DiagonalInverse(1.0 / np.maximum(point.hessian_diagonal(), np.finfo(np.float64).tiny))
+    else:
+        rough = store_curvature(point)
+    solved = minimize(objective, start, rough, tolerance)
+    near = theta is not None and solved.path in ("none needed", "stored inverse")
+    return solved, rough if near else store_curvature(solved.point)
+
+
+def _names_of(estimator: Any, X: Any, columns: Sequence[str] | None) -> list[str]:  # noqa: N803
+    if columns is not None:
+        names = [str(name) for name in columns]
+    elif hasattr(X, "columns"):
+        names = [str(name) for name in X.columns]
+        numbered = [name for place, name in enumerate(X.columns) if not isinstance(name, str) and name != place]
+        if numbered:
+            raise UnlearningError(f"column names must be text, got {numbered[0]!r}: rename the columns")
+        for name, kind in zip(names, X.dtypes, strict=True):
+            if not (np.issubdtype(getattr(kind, "numpy_dtype", kind), np.number) or str(kind) in ("bool", "boolean")):
+                raise UnlearningError(
+                    f"column {name} holds {kind} values: encode it as numbers first, for example by pandas.get_dummies"
+                )
+    elif hasattr(estimator, "feature_names_in_"):
+        names = [str(name) for name in estimator.feature_names_in_]
+    else:
+        names = [str(index) for index in range(np.shape(X)[1] if np.ndim(X) > 1 or sparse.issparse(X) else 0)]
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise UnlearningError(f"two columns are called {twice}: give each its own name")
+    return names
+
+
+def _checked(X: Any) -> Matrix:  # noqa: N803
+    try:
+        matrix = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_min_samples=2)
+    except (ValueError, TypeError) as error:
+        raise UnlearningError(f"X cannot be used: {one_line(error)}") from None
+    return sparse.csr_matrix(matrix) if sparse.issparse(matrix) else np.ascontiguousarray(matrix)
+
+
+def _classes_of(targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+        raise UnlearningError("y has missing labels: leave those rows out")
+    try:
+        classes = np.unique(targets)
+    except TypeError:
+        raise UnlearningError("y mixes labels of several types: expected numbers only, or text only") from None
+    if len(classes) != 2:
+        raise UnlearningError(
+            f"y has {len(classes):,} classes: expected two; for more, prepare one binary estimator for each class"
+        )
+    return classes
+
+
+def _with_intercept(matrix: Matrix, value: float) -> Matrix:
+    if sparse.issparse(matrix):
+        column = sparse.csr_matrix(np.full((matrix.shape[0], 1), value))
+        return sparse.hstack((matrix, column), format="csr")
+    return np.hstack((matrix, np.full((matrix.shape[0], 1), value)))
