@@ -99,7 +99,7 @@ class Labels:
         unknown = ~(np.asarray(positive, dtype=bool) | np.asarray(negative, dtype=bool))
         if unknown.any():
             raise UnlearningError(
-                f"unknown label {np.ravel(given)[np.flatnonzero(np.ravel(unknown))[0]]!r}: expected "
+                f"unknown label {np.ravel(given)[np.flatnonzero(np.ravel(unknown))[0]]}: expected "
                 f"{self.classes[0]!s} or {self.classes[1]!s}"
             )
         return np.where(positive, 1.0, -1.0)

@@ -13,10 +13,11 @@ from scipy import sparse
 from canaryaudit.errors import UnlearningError
 from canaryaudit.tabular.arrays import Indices, Matrix, row_norms
 
-_SEPARATORS = "=_: ./|"
+_SEPARATORS = "=_:./|"
 """What stands between the name and the value of a one-hot column: sex_Male, sex=Male."""
 _ONE_EACH = 0.95
 """Share of rows that have exactly one of a one-hot group's columns."""
+_LARGEST_GROUP = 200
 _EQUAL = 1e-9
 
 
@@ -29,7 +30,6 @@ class Columns:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._groups: dict[str, bool] = {}
         self._entries: Indices | None = None
 
     def __len__(self) -> int:
@@ -77,7 +77,8 @@ class Columns:
             if item in self._index:
                 return [self._index[item]]
             found = [index for index, name in enumerate(self.names) if fnmatch.fnmatchcase(name, item)]
-            found = found or next((self._families[item + s] for s in _SEPARATORS if item + s in self._families), [])
+            families = (self._families.get(item + separator, []) for separator in _SEPARATORS)
+            found = found or next((family for family in families if len(family) > 1), [])
             if found:
                 return found
             near = [name for name in self.names if item.lower() in name.lower()][:3]
@@ -105,20 +106,27 @@ class Columns:
         for place in range(len(name) - 1, 0, -1):  # the longest common beginning first
             if name[place] in _SEPARATORS:
                 members = self._families.get(name[: place + 1], [])
-                if len(members) > 1 and self._is_group(name[: place + 1], members, matrix):
-                    return members
+                if len(members) > 1 and len(group := self._group_in(column, members, matrix)) > 1:
+                    return group
         return [column]
 
-    def _is_group(self, family: str, members: list[int], matrix: Matrix) -> bool:
-        if family not in self._groups:
-            if self._entries is None:
-                self._entries = _entries(matrix, 0)
-            rows, filled = matrix.shape[0], int(self._entries[members].sum())
-            # The sum over columns excludes nearly all candidates without a look at the rows.
-            self._groups[family] = (
-                _ONE_EACH * rows <= filled <= rows and int(_entries(matrix[:, members], 1).max(initial=0)) == 1
-            )
-        return self._groups[family]
+    def _group_in(self, column: int, family: list[int], matrix: Matrix) -> list[int]:
+        """Return the one-hot group of a column among columns that begin alike; empty if there is none."""
+        if self._entries is None:
+            self._entries = _entries(matrix, 0)
+        rows = matrix.shape[0]
+        # No other member can have more entries than the column leaves; with all of them the rows must nearly be full.
+        candidates = [member for member in family if self._entries[member] <= rows - self._entries[column]]
+        if column not in candidates:
+            candidates.append(column)
+        if len(candidates) > _LARGEST_GROUP or self._entries[candidates].sum() < _ONE_EACH * rows:
+            return []
+        held = (matrix[:, candidates] != 0).astype(np.float64)
+        beside = held.T @ held[:, [candidates.index(column)]]
+        overlaps = np.ravel(beside.toarray() if sparse.issparse(beside) else beside)
+        group = [member for member, both in zip(candidates, overlaps, strict=True) if member == column or not both]
+        counts = _entries(matrix[:, group], 1)
+        return sorted(group) if counts.max() == 1 and (counts == 1).mean() >= _ONE_EACH else []
 
 
 def scaling_of(matrix: Matrix, names: Sequence[str]) -> "Scaling":

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,12 @@ def fitted_theta(estimator: Any, specification: Specification, num_columns: int)
 
 
 def with_theta(
-    estimator: Any, specification: Specification, theta: Vector, classes: np.ndarray[Any, Any], shown: Mask | None
+    estimator: Any,
+    specification: Specification,
+    theta: Vector,
+    classes: np.ndarray[Any, Any],
+    names: Sequence[str] | None,
+    shown: Mask | None,
 ) -> Any:
     """Return a fitted copy of an estimator with other coefficients.
 
@@ -108,21 +113,22 @@ def with_theta(
         specification: What it minimizes.
         theta: Coefficients, the intercept's last, shape (num_columns,) or one more.
         classes: The two classes; shape (2,).
+        names: Of all columns, if X is a DataFrame.
         shown: Which columns the copy takes, shape (num_columns,); all if None.
     """
     copied = copy.deepcopy(estimator)
     has_intercept = specification.intercept_penalty is not None
     coefficients = theta[:-1] if has_intercept else theta
-    names = getattr(estimator, "feature_names_in_", None)
+    fitted_names = None if names is None else np.array(names, dtype=object)
     if shown is not None:
         coefficients = coefficients[shown]
-        names = None if names is None else names[shown]
+        fitted_names = None if fitted_names is None else fitted_names[shown]
     flat = np.ndim(getattr(estimator, "coef_", [[]])) == 1  # as a RidgeClassifier has it
     copied.coef_ = coefficients.copy() if flat else coefficients[None].copy()
     copied.intercept_ = np.array([theta[-1] * specification.intercept_column if has_intercept else 0.0])
     copied.n_features_in_ = len(coefficients)
-    if names is not None:
-        copied.feature_names_in_ = names
+    if fitted_names is not None:
+        copied.feature_names_in_ = fitted_names
     if isinstance(copied, RidgeClassifier):
         copied._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(classes)
     else:

@@ -35,6 +35,7 @@ class _Fixed:
     specification: Specification
     labels: Labels
     columns: Columns
+    is_frame: bool
     scaling: Scaling
     row_weights: Vector
     curvature: StoredCurvature
@@ -230,7 +231,8 @@ class PreparedModel:
     def _estimator_with(self, theta: Vector) -> Any:
         fixed = self._fixed
         shown = None if self._dropped is None else ~self._dropped
-        return with_theta(fixed.estimator, fixed.specification, theta, fixed.labels.classes, shown)
+        names = fixed.columns.names if fixed.is_frame else None
+        return with_theta(fixed.estimator, fixed.specification, theta, fixed.labels.classes, names, shown)
 
 
 def prepare(
@@ -320,6 +322,7 @@ def prepare(
         specification,
         labels,
         Columns(names),
+        hasattr(X, "columns") or hasattr(estimator, "feature_names_in_"),
         scaling,
         np.ones(len(targets)),
         curvature,
@@ -353,7 +356,7 @@ def _names_of(estimator: Any, X: Any, columns: Sequence[str] | None) -> list[str
         if numbered:
             raise UnlearningError(f"column names must be text, got {numbered[0]!r}: rename the columns")
         for name, kind in zip(names, X.dtypes, strict=True):
-            if not (np.issubdtype(getattr(kind, "numpy_dtype", kind), np.number) or str(kind) in ("bool", "boolean")):
+            if getattr(kind, "kind", "O") not in "biuf":
                 raise UnlearningError(
                     f"column {name} holds {kind} values: encode it as numbers first, for example by pandas.get_dummies"
                 )

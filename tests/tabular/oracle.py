@@ -57,18 +57,16 @@ def random_request(kind: str, table: Table, rng: np.random.Generator, share: flo
 
 def naive(table: Table, request: Request) -> Task:
     """Return the data after a request: arrays copied, columns and rows cut out."""
-    matrix = table.train.toarray() if sparse.issparse(table.train) else table.train.copy()
+    matrix: Any = table.train.tolil() if sparse.issparse(table.train) else table.train.copy()
     labels = table.train_labels.copy()
     for replacement in request.replacements:
         matrix[np.ix_(replacement.rows, replacement.columns)] = replacement.values
     for row, label in request.labels.items():
         labels[row] = label
-    kept_rows = np.setdiff1d(np.arange(len(labels)), request.rows)
-    kept = np.setdiff1d(np.arange(matrix.shape[1]), request.columns)
-    matrix = matrix[np.ix_(kept_rows, kept)]
-    if sparse.issparse(table.train):
-        matrix = sparse.csr_matrix(matrix)
-    return Task(matrix, np.where(labels[kept_rows] == 1, 1.0, -1.0), kept)
+    kept_rows = np.setdiff1d(np.arange(len(labels)), np.array(request.rows, dtype=int))
+    kept = np.setdiff1d(np.arange(matrix.shape[1]), np.array(request.columns, dtype=int))
+    matrix = matrix.tocsr() if sparse.issparse(matrix) else matrix
+    return Task(matrix[kept_rows][:, kept], np.where(labels[kept_rows] == 1, 1.0, -1.0), kept)
 
 
 def losses(name: str, margins: np.ndarray) -> np.ndarray:
