@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.tabular.arrays import Indices, Matrix, row_norms
+from canaryaudit.tabular.arrays import Indices, Matrix, Vector, row_norms
 
 _SEPARATORS = "=_:./|"
 """What stands between the name and the value of a one-hot column: sex_Male, sex=Male."""
@@ -30,6 +30,7 @@ class Columns:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
+        self._groups: dict[int, list[int]] = {}
         self._entries: Indices | None = None
 
     def __len__(self) -> int:
@@ -89,8 +90,8 @@ class Columns:
     def with_groups(self, chosen: Indices, matrix: Matrix) -> Indices:
         """Return the columns with all others of their one-hot groups, which would give them away exactly.
 
-        A group is a set of columns whose names begin alike, up to a separator, and of which every row has at most one
-        and nearly every row exactly one that is not zero.
+        A group is a set of columns whose names begin alike, up to a separator, and of which every row has exactly one
+        that is not zero; a twentieth of the rows may have none if all values that are not zero are equal.
 
         Args:
             chosen: Columns.
@@ -98,7 +99,10 @@ class Columns:
         """
         extended = dict.fromkeys(chosen.tolist())
         for column in chosen.tolist():
-            extended.update(dict.fromkeys(self._group_of(column, matrix)))
+            if column not in self._groups:
+                group = self._group_of(column, matrix)
+                self._groups.update(dict.fromkeys(group, group))
+            extended.update(dict.fromkeys(self._groups[column]))
         return np.fromiter(extended, dtype=np.intp)
 
     def _group_of(self, column: int, matrix: Matrix) -> list[int]:
@@ -116,7 +120,8 @@ class Columns:
             self._entries = _entries(matrix, 0)
         rows = matrix.shape[0]
         # No other member can have more entries than the column leaves; with all of them the rows must nearly be full.
-        candidates = [member for member in family if self._entries[member] <= rows - self._entries[column]]
+        most = rows - self._entries[column]
+        candidates = [member for member in family if 0 < self._entries[member] <= most]
         if column not in candidates:
             candidates.append(column)
         if len(candidates) > _LARGEST_GROUP or self._entries[candidates].sum() < _ONE_EACH * rows:
@@ -125,8 +130,13 @@ class Columns:
         beside = held.T @ held[:, [candidates.index(column)]]
         overlaps = np.ravel(beside.toarray() if sparse.issparse(beside) else beside)
         group = [member for member, both in zip(candidates, overlaps, strict=True) if member == column or not both]
-        counts = _entries(matrix[:, group], 1)
-        return sorted(group) if counts.max() == 1 and (counts == 1).mean() >= _ONE_EACH else []
+        part = matrix[:, group]
+        counts = _entries(part, 1)
+        if counts.max(initial=0) != 1 or (counts == 1).mean() < _ONE_EACH:
+            return []
+        # Two columns may exclude each other by chance; indicators have one value, or leave out no row.
+        values = part.data if sparse.issparse(part) else part[part != 0]
+        return sorted(group) if (counts == 1).all() or np.ptp(values) < _EQUAL else []
 
 
 def scaling_of(matrix: Matrix, names: Sequence[str]) -> "Scaling":
@@ -134,12 +144,14 @@ def scaling_of(matrix: Matrix, names: Sequence[str]) -> "Scaling":
     norms = row_norms(matrix)
     norms = norms[norms > 0]
     unit_rows = bool(len(norms) and len(names) > 1 and np.abs(norms - 1.0).max() < _EQUAL)
-    if sparse.issparse(matrix) or matrix.shape[0] < 3:
+    if matrix.shape[0] < 3:
         return Scaling(unit_rows, ())
-    standard = (np.abs(matrix.mean(axis=0)) < _EQUAL) & (np.abs(matrix.std(axis=0) - 1.0) < _EQUAL)
-    ranged = (np.abs(matrix.min(axis=0)) < _EQUAL) & (np.abs(matrix.max(axis=0) - 1.0) < _EQUAL)
-    for column in np.flatnonzero(ranged).tolist():  # an indicator has the range 0 to 1 too, and was not scaled
-        ranged[column] = len(np.unique(matrix[:, column])) > 2
+    squares = matrix.multiply(matrix) if sparse.issparse(matrix) else matrix * matrix
+    mean, mean_square = (np.ravel(part.mean(axis=0)) for part in (matrix, squares))
+    standard = (np.abs(mean) < _EQUAL) & (np.abs(mean_square - 1.0) < _EQUAL)
+    low, high = (_dense(part) for part in (matrix.min(axis=0), matrix.max(axis=0)))
+    # An indicator has the range 0 to 1 too, and was not scaled: its values equal their squares.
+    ranged = (np.abs(low) < _EQUAL) & (np.abs(high - 1.0) < _EQUAL) & (mean - mean_square > _EQUAL)
     return Scaling(unit_rows, tuple(names[index] for index in np.flatnonzero(standard | ranged).tolist()))
 
 
@@ -175,3 +187,8 @@ def _entries(matrix: Matrix, axis: int) -> Indices:
     """Return the number of values that are not zero, of every column (axis 0) or row (axis 1)."""
     counts: Indices = matrix.getnnz(axis=axis) if sparse.issparse(matrix) else np.count_nonzero(matrix, axis=axis)
     return counts
+
+
+def _dense(row: Matrix) -> Vector:
+    values: Vector = np.ravel(row.toarray() if sparse.issparse(row) else row)
+    return values

@@ -26,12 +26,14 @@ class Objective:
         loss: The loss of a margin.
         penalty: p, shape (num_columns,), zero or more.
         kept: Which columns are still there, shape (num_columns,).
+        tilt: b of a term b . theta, shape (num_columns,); None without one. Only the published scheme has noise there.
     """
 
     rows: Rows
     loss: MarginLoss
     penalty: Vector
     kept: Mask
+    tilt: Vector | None = None
 
     def at(self, theta: Vector) -> "Point":
         """Return the objective at ``theta``, shape (num_columns,), with its scores computed afresh."""
@@ -71,8 +73,10 @@ class Point:
     @cached_property
     def value(self) -> float:
         """L(theta)."""
-        losses = self.objective.loss.value(self.margins)
-        return float(self.objective.rows.weights @ losses + 0.5 * self.objective.penalty @ (self.theta * self.theta))
+        objective = self.objective
+        losses = objective.loss.value(self.margins)
+        value = float(objective.rows.weights @ losses + 0.5 * objective.penalty @ (self.theta * self.theta))
+        return value if objective.tilt is None else value + float(objective.tilt @ self.theta)
 
     @cached_property
     def slopes(self) -> Vector:
@@ -85,7 +89,7 @@ class Point:
         """The gradient, 0 in removed columns."""
         objective = self.objective
         full = objective.rows.transposed(self.slopes) + objective.penalty * self.theta
-        return np.where(objective.kept, full, 0.0)
+        return np.where(objective.kept, full if objective.tilt is None else full + objective.tilt, 0.0)
 
     @cached_property
     def residual(self) -> float:

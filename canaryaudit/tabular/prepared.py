@@ -23,6 +23,10 @@ from canaryaudit.tabular.solver import Solved, minimize
 
 TOLERANCE = 1e-6
 """Largest norm of the gradient, of the losses' sum. The loss of a row is then that of retraining to six digits."""
+_SPARSE, _FEW_COLUMNS = 0.25, 20
+"""A table with more columns, of whose values fewer than this share are not zero, is kept as a sparse matrix."""
+_MOST_GROUPED = 500
+"""Columns whose one-hot groups are all found at once."""
 _UNFITTED = 0.01
 """Loss a row above the minimum, relative to it, from which an estimator was hardly fitted on these data."""
 
@@ -299,7 +303,9 @@ def prepare(
     labels = Labels(classes, weights)
     signs = labels.signs(targets)
     theta = fitted_theta(estimator, specification, matrix.shape[1])
-    scaling = scaling_of(matrix, names)
+    scaling, known = scaling_of(matrix, names), Columns(names)
+    if matrix.shape[1] <= _MOST_GROUPED:  # found once here, and not for every request
+        known.with_groups(np.arange(len(names)), matrix)
     if specification.intercept_penalty is not None:
         matrix = _with_intercept(matrix, specification.intercept_column)
     penalty = np.full(matrix.shape[1], specification.penalty)
@@ -321,7 +327,7 @@ def prepare(
         estimator,
         specification,
         labels,
-        Columns(names),
+        known,
         hasattr(X, "columns") or hasattr(estimator, "feature_names_in_"),
         scaling,
         np.ones(len(targets)),
@@ -376,7 +382,9 @@ def _checked(X: Any) -> Matrix:  # noqa: N803
         matrix = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_min_samples=2)
     except (ValueError, TypeError) as error:
         raise UnlearningError(f"X cannot be used: {one_line(error)}") from None
-    return sparse.csr_matrix(matrix) if sparse.issparse(matrix) else np.ascontiguousarray(matrix)
+    if sparse.issparse(matrix) or (np.count_nonzero(matrix) < _SPARSE * matrix.size and matrix.shape[1] > _FEW_COLUMNS):
+        return sparse.csr_matrix(matrix)
+    return np.ascontiguousarray(matrix)
 
 
 def _classes_of(targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
