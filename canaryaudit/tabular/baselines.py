@@ -22,10 +22,10 @@ from scipy import optimize, sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.tabular.arrays import Mask, Rows, Vector, row_norms
-from canaryaudit.tabular.inverse import DiagonalInverse
-from canaryaudit.tabular.objective import Objective, Point
-from canaryaudit.tabular.solver import minimize
+from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector, row_norms
+from canaryaudit.tabular.linear.inverse import DiagonalInverse
+from canaryaudit.tabular.linear.objective import Objective, Point
+from canaryaudit.tabular.linear.solver import minimize
 
 METHODS = ("retrain", "left-out", "first-order", "second-order", "fine-tune", "sisa", "sisa-deleted")
 DEFAULT_SHARDS = (5, 10, 20)
@@ -215,7 +215,9 @@ def sisa(comparison: Comparison, shards: int, *, corrected: bool = True) -> Cont
             time_spent, models[shard] = _timed(partial(_shard_model, after, (assigned == shard) & stays))
             seconds += time_spent
     except Inconclusive:
-        return Contender(name, np.full(after.rows.num_columns, np.nan), 0.0, note="a shard has no minimizer")
+        return Contender(name, np.zeros(after.rows.num_columns), 0.0, note="a shard has no minimizer: nothing learned")
+    if not stays.any():
+        return Contender(name, np.zeros(after.rows.num_columns), 0.0, spent, "every row is affected: nothing is left")
     sizes = np.bincount(assigned[stays], minlength=shards).astype(np.float64)
     theta = np.average(np.array(models), axis=0, weights=sizes)
     note = f"{len(hit)} of {shards} shards retrained"

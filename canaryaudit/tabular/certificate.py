@@ -27,8 +27,8 @@ from scipy.special import log_ndtr, ndtr
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.records import Record
-from canaryaudit.tabular.arrays import Mask, Vector
-from canaryaudit.tabular.objective import Point
+from canaryaudit.tabular.linear.arrays import Mask, Vector
+from canaryaudit.tabular.linear.objective import Point
 
 LIMITS = (
     "It covers models published after the request, not one that was published before.",

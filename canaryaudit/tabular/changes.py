@@ -8,9 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.tabular.arrays import Indices, Matrix, Rows, Vector
 from canaryaudit.tabular.columns import Columns
-from canaryaudit.tabular.objective import Objective
+from canaryaudit.tabular.linear.arrays import Indices, Matrix, Rows, Vector
+from canaryaudit.tabular.linear.objective import Objective
 
 
 @dataclass(frozen=True)

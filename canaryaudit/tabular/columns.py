@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.tabular.arrays import Indices, Matrix, Vector, row_norms
+from canaryaudit.tabular.linear.arrays import Indices, Matrix, Vector, row_norms
 
 _SEPARATORS = "=_:./|"
 """What stands between the name and the value of a one-hot column: sex_Male, sex=Male."""

@@ -13,8 +13,8 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.tabular.arrays import Mask, Vector
-from canaryaudit.tabular.losses import Logistic, MarginLoss, Squared, SquaredHinge
+from canaryaudit.tabular.linear.arrays import Mask, Vector
+from canaryaudit.tabular.linear.losses import Logistic, MarginLoss, Squared, SquaredHinge
 
 SUPPORTED = "LogisticRegression, LinearSVC, RidgeClassifier or SGDClassifier"
 

@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 
-from canaryaudit.tabular.arrays import Matrix, Vector, column_values
-from canaryaudit.tabular.objective import Objective
+from canaryaudit.tabular.linear.arrays import Matrix, Vector, column_values
+from canaryaudit.tabular.linear.objective import Objective
 
 MOST_ROWS = 4000
 FOLDS = 3

@@ -1,30 +1,32 @@
 """A linear model that is prepared for requests: its data, its minimizer, and the stored inverse curvature."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from sklearn.utils.validation import check_array
 
-from canaryaudit.errors import UnlearningError, one_line
+from canaryaudit.errors import UnlearningError
 from canaryaudit.progress import NullReporter, ProgressReporter
-from canaryaudit.tabular.arrays import Mask, Matrix, Rows, Vector
+from canaryaudit.report.tables.schema import TablesSummary
+from canaryaudit.report.tables.writer import write_tables
 from canaryaudit.tabular.certificate import Certificate, Releases, certify, draw_noise, on_grid
 from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, carry_out
 from canaryaudit.tabular.columns import Columns, Scaling, scaling_of
 from canaryaudit.tabular.estimators import Specification, fitted_theta, specification_of, with_theta
-from canaryaudit.tabular.inverse import DiagonalInverse, StoredCurvature, store_curvature
-from canaryaudit.tabular.objective import Objective, Point
-from canaryaudit.tabular.solver import Solved, minimize
+from canaryaudit.tabular.inputs import checked_matrix, classes_of, names_of, with_intercept
+from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector
+from canaryaudit.tabular.linear.inverse import DiagonalInverse, StoredCurvature, store_curvature
+from canaryaudit.tabular.linear.objective import Objective, Point
+from canaryaudit.tabular.linear.solver import Solved, minimize
+from canaryaudit.tabular.reporting import Subject, Test, summarize
 
 TOLERANCE = 1e-6
 """Largest norm of the gradient, of the losses' sum. The loss of a row is then that of retraining to six digits."""
-_SPARSE, _FEW_COLUMNS = 0.25, 20
-"""A table with more columns, of whose values fewer than this share are not zero, is kept as a sparse matrix."""
 _MOST_GROUPED = 500
 """Columns whose one-hot groups are all found at once."""
 _UNFITTED = 0.01
@@ -47,6 +49,8 @@ class _Fixed:
     releases: Releases
     start: Point
     """The model as it was prepared."""
+    seconds: float
+    """Processor time of the preparation."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class PreparedModel:
         solved: The model's coefficients, and how they were found.
         history: What every request so far did.
         warnings: What a user must know before relying on the result.
+        seconds: Processor time of all requests so far.
     """
 
     _fixed: _Fixed = field(repr=False)
     solved: Solved = field(repr=False)
     history: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
     _dropped: Mask | None = field(default=None, repr=False)
 
     def forget(self, columns: Any, *, drop: bool = False) -> "PreparedModel":
@@ -158,7 +164,7 @@ class PreparedModel:
             UnlearningError: The request does not fit the data.
             Inconclusive: The residual stays above the tolerance.
         """
-        fixed = self._fixed
+        fixed, started = self._fixed, time.process_time()
         objective, change = carry_out(
             request, self.solved.point.objective, fixed.columns, fixed.labels, fixed.row_weights
         )
@@ -169,7 +175,8 @@ class PreparedModel:
         if change.along:
             notes = (*notes, f"removed along with their one-hot group: {', '.join(change.along[:5])}")
         warnings = tuple(dict.fromkeys((*self.warnings, *notes)))
-        return replace(self, solved=solved, history=(*self.history, change), warnings=warnings)
+        seconds = self.seconds + time.process_time() - started
+        return replace(self, solved=solved, history=(*self.history, change), warnings=warnings, seconds=seconds)
 
     @cached_property
     def estimator(self) -> Any:
@@ -232,6 +239,68 @@ class PreparedModel:
         noise = draw_noise(certificate.sigma, kept, seed)
         return self._estimator_with(on_grid(self.solved.point.theta + noise, certificate.sigma))
 
+    def report(
+        self,
+        path: str | Path,
+        *,
+        against: Sequence[str] = ("retrain",),
+        test: tuple[Any, Any] | None = None,
+        guarantee: tuple[float, float] | None = None,
+    ) -> TablesSummary:
+        """Write a report on all requests so far: efficacy, fidelity, efficiency, certificate.
+
+        Args:
+            path: A file that ends in ``.html``, ``.md`` or ``.json``.
+            against: Methods to compare with: ``retrain``, ``left-out``, ``first-order``, ``second-order``,
+                ``fine-tune``, ``sisa:5,10,20``, ``sisa-deleted:5,10,20``.
+            test: X and y that the model never saw, X of the original width; the training rows if not given.
+            guarantee: Epsilon and delta of a certificate to report on.
+
+        Returns:
+            The report's figures.
+
+        Raises:
+            UnlearningError: No request was made yet, or a method, or the test data, cannot be used.
+            UsageError: The path has another ending.
+            RunDirectoryError: The file cannot be written.
+        """
+        fixed, present = self._fixed, self.solved.point.objective.rows
+        training = Test(present.matrix(), present.present_signs, unseen=False)
+        rows = training if test is None else self._test_rows(*test)
+        certificate: Certificate | UnlearningError | None = None
+        if guarantee is not None:
+            try:
+                certificate = self.certificate(*guarantee)
+            except UnlearningError as error:
+                certificate = error
+        subject = Subject(
+            type(fixed.estimator).__name__,
+            fixed.columns.names,
+            fixed.start,
+            self.solved.point,
+            tuple(change.words for change in self.history),
+            self.solved.path,
+            self.seconds,
+            fixed.seconds,
+            fixed.tolerance,
+            self.warnings,
+        )
+        summary = summarize(subject, rows, against, certificate)
+        write_tables(summary, Path(path))
+        return summary
+
+    def _test_rows(self, X: Any, y: Any) -> Test:  # noqa: N803
+        fixed = self._fixed
+        matrix = checked_matrix(X)
+        if matrix.shape[1] != len(fixed.columns):
+            raise UnlearningError(f"test rows need {len(fixed.columns):,} columns, got {matrix.shape[1]:,}")
+        signs = fixed.labels.signs(np.ravel(np.asarray(y)))
+        if len(signs) != matrix.shape[0]:
+            raise UnlearningError(f"the test has {matrix.shape[0]:,} rows and {len(signs):,} labels: expected as many")
+        if fixed.specification.intercept_penalty is not None:
+            matrix = with_intercept(matrix, fixed.specification.intercept_column)
+        return Test(matrix, signs, unseen=True)
+
     def _estimator_with(self, theta: Vector) -> Any:
         fixed = self._fixed
         shown = None if self._dropped is None else ~self._dropped
@@ -287,15 +356,15 @@ def prepare(
     """
     if not (tolerance > 0 and math.isfinite(tolerance)):
         raise UnlearningError(f"the tolerance must be a positive number, got {tolerance}")
-    progress = progress or NullReporter()
-    names = _names_of(estimator, X, columns)
-    matrix = _checked(X)
+    progress, started = progress or NullReporter(), time.process_time()
+    names = names_of(estimator, X, columns)
+    matrix = checked_matrix(X)
     if len(names) != matrix.shape[1]:
         raise UnlearningError(f"expected a name for each of {matrix.shape[1]:,} columns, got {len(names):,}")
     targets = np.ravel(np.asarray(y))
     if len(targets) != matrix.shape[0]:
         raise UnlearningError(f"X has {matrix.shape[0]:,} rows and y {len(targets):,} labels: expected as many")
-    classes = _classes_of(targets)
+    classes = classes_of(targets)
     specification = specification_of(estimator, len(targets))
     if penalize_intercept and specification.intercept_penalty == 0:
         specification = replace(specification, intercept_penalty=specification.penalty)
@@ -307,7 +376,7 @@ def prepare(
     if matrix.shape[1] <= _MOST_GROUPED:  # found once here, and not for every request
         known.with_groups(np.arange(len(names)), matrix)
     if specification.intercept_penalty is not None:
-        matrix = _with_intercept(matrix, specification.intercept_column)
+        matrix = with_intercept(matrix, specification.intercept_column)
     penalty = np.full(matrix.shape[1], specification.penalty)
     if specification.intercept_penalty is not None:
         penalty[-1] = specification.intercept_penalty
@@ -335,6 +404,7 @@ def prepare(
         tolerance,
         Releases(),
         solved.point,
+        time.process_time() - started,
     )
     return PreparedModel(fixed, solved, warnings=warnings)
 
@@ -351,58 +421,3 @@ def _fit(objective: Objective, theta: Vector | None, tolerance: float) -> tuple[
     solved = minimize(objective, start, rough, tolerance)
     near = theta is not None and solved.path in ("none needed", "stored inverse")
     return solved, rough if near else store_curvature(solved.point)
-
-
-def _names_of(estimator: Any, X: Any, columns: Sequence[str] | None) -> list[str]:  # noqa: N803
-    if columns is not None:
-        names = [str(name) for name in columns]
-    elif hasattr(X, "columns"):
-        names = [str(name) for name in X.columns]
-        numbered = [name for place, name in enumerate(X.columns) if not isinstance(name, str) and name != place]
-        if numbered:
-            raise UnlearningError(f"column names must be text, got {numbered[0]!r}: rename the columns")
-        for name, kind in zip(names, X.dtypes, strict=True):
-            if getattr(kind, "kind", "O") not in "biuf":
-                raise UnlearningError(
-                    f"column {name} holds {kind} values: encode it as numbers first, for example by pandas.get_dummies"
-                )
-    elif hasattr(estimator, "feature_names_in_"):
-        names = [str(name) for name in estimator.feature_names_in_]
-    else:
-        names = [str(index) for index in range(np.shape(X)[1] if np.ndim(X) > 1 or sparse.issparse(X) else 0)]
-    if len(set(names)) != len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise UnlearningError(f"two columns are called {twice}: give each its own name")
-    return names
-
-
-def _checked(X: Any) -> Matrix:  # noqa: N803
-    try:
-        matrix = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_min_samples=2)
-    except (ValueError, TypeError) as error:
-        raise UnlearningError(f"X cannot be used: {one_line(error)}") from None
-    if sparse.issparse(matrix) or (np.count_nonzero(matrix) < _SPARSE * matrix.size and matrix.shape[1] > _FEW_COLUMNS):
-        return sparse.csr_matrix(matrix)
-    return np.ascontiguousarray(matrix)
-
-
-def _classes_of(targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
-        raise UnlearningError("y has missing labels: leave those rows out")
-    try:
-        classes = np.unique(targets)
-    except TypeError:
-        raise UnlearningError("y mixes labels of several types: expected numbers only, or text only") from None
-    if len(classes) != 2:
-        raise UnlearningError(
-            f"y has {len(classes):,} classes: expected two; for more, prepare one binary estimator for each class"
-        )
-    return classes
-
-
-def _with_intercept(matrix: Matrix, value: float) -> Matrix:
-    if sparse.issparse(matrix):
-        column = sparse.csr_matrix(np.full((matrix.shape[0], 1), value))
-        return sparse.hstack((matrix, column), format="csr")
-    return np.hstack((matrix, np.full((matrix.shape[0], 1), value)))

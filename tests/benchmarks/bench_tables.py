@@ -18,11 +18,11 @@ from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
 from canaryaudit.tabular import PreparedModel, Request, prepare
-from canaryaudit.tabular.arrays import Rows
-from canaryaudit.tabular.inverse import DiagonalInverse
-from canaryaudit.tabular.losses import Logistic, SquaredHinge
-from canaryaudit.tabular.objective import Objective
-from canaryaudit.tabular.solver import minimize
+from canaryaudit.tabular.linear.arrays import Rows
+from canaryaudit.tabular.linear.inverse import DiagonalInverse
+from canaryaudit.tabular.linear.losses import Logistic, SquaredHinge
+from canaryaudit.tabular.linear.objective import Objective
+from canaryaudit.tabular.linear.solver import minimize
 from tests.tabular.datasets import SHARED, Table
 from tests.tabular.oracle import KINDS, LOSSES, Task, compare, gradient, losses, naive, random_request
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from canaryaudit.errors import UnlearningError
 from canaryaudit.tabular import PreparedModel, gaussian_kappa, prepare
 from canaryaudit.tabular.certificate import gaussian_delta, on_grid, published_sigma
-from canaryaudit.tabular.objective import Point
+from canaryaudit.tabular.linear.objective import Point
 from tests.tabular.datasets import BUNDLED, Table
 from tests.tabular.oracle import KINDS, LOSSES, gradient, naive, random_request, retrained
 from tests.tabular.test_updates import ESTIMATORS, prepared

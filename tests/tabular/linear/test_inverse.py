@@ -5,12 +5,12 @@ import pytest
 from scipy.linalg import LinAlgError
 
 from canaryaudit.errors import Inconclusive
-from canaryaudit.tabular import solver
-from canaryaudit.tabular.arrays import Rows
-from canaryaudit.tabular.inverse import DenseInverse, DiagonalInverse, invert, store_curvature
-from canaryaudit.tabular.losses import Logistic, MarginLoss, Squared, SquaredHinge
-from canaryaudit.tabular.objective import Objective
-from canaryaudit.tabular.solver import minimize
+from canaryaudit.tabular.linear import solver
+from canaryaudit.tabular.linear.arrays import Rows
+from canaryaudit.tabular.linear.inverse import DenseInverse, DiagonalInverse, invert, store_curvature
+from canaryaudit.tabular.linear.losses import Logistic, MarginLoss, Squared, SquaredHinge
+from canaryaudit.tabular.linear.objective import Objective
+from canaryaudit.tabular.linear.solver import minimize
 
 
 def positive(size: int, condition: float, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from scipy.special import expit
 
-from canaryaudit.tabular.arrays import Vector
+from canaryaudit.tabular.linear.arrays import Vector
 
 
 class MarginLoss(Protocol):

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, blas, cho_factor, cho_solve, lapack
 
-from canaryaudit.tabular.arrays import Mask, Vector
-from canaryaudit.tabular.objective import Point
+from canaryaudit.tabular.linear.arrays import Mask, Vector
+from canaryaudit.tabular.linear.objective import Point
 
 LARGEST_DENSE = 12_000
 """Columns beyond which no dense inverse is stored: 576 MB in single precision."""

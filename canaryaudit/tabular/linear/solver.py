@@ -20,9 +20,9 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from canaryaudit.errors import Inconclusive
-from canaryaudit.tabular.arrays import Vector
-from canaryaudit.tabular.inverse import LARGEST_DENSE, StoredCurvature
-from canaryaudit.tabular.objective import Objective, Point
+from canaryaudit.tabular.linear.arrays import Vector
+from canaryaudit.tabular.linear.inverse import LARGEST_DENSE, StoredCurvature
+from canaryaudit.tabular.linear.objective import Objective, Point
 from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients
 
 Path = Literal["none needed", "stored inverse", "conjugate gradients", "exact Newton"]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from canaryaudit.tabular.arrays import Mask, Rows, Vector, row_norms
-from canaryaudit.tabular.losses import MarginLoss
+from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector, row_norms
+from canaryaudit.tabular.linear.losses import MarginLoss
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
