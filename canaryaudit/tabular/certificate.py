@@ -43,7 +43,18 @@ information, so none can be hidden there."""
 
 
 class Certificate(Record):
-    """Publishing this model with noise is (epsilon, delta)-indistinguishable from publishing a retrained one."""
+    """Publishing this model with noise is (epsilon, delta)-indistinguishable from publishing a retrained one.
+
+    Examples:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from canaryaudit.tabular import prepare
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = prepare(LogisticRegression(fit_intercept=False, C=0.5), X[:100], y[:100]).delete(rows=[4])
+        >>> certificate = model.certificate(epsilon=1.0, delta=1e-6, releases=4)
+        >>> certificate.strong_convexity, certificate.distance, f"{certificate.sigma:.2e}"
+        (2.0, 1e-06, '8.45e-06')
+    """
 
     epsilon: float
     delta: float

@@ -17,6 +17,10 @@ from canaryaudit.tabular.linear.objective import Objective
 class Replacement:
     """New values of some columns in some rows.
 
+    Examples:
+        >>> Replacement(columns=["age", "income"], rows=[3, 4], values=[[40, 1.5], [41, 1.0]]).columns
+        ['age', 'income']
+
     Attributes:
         columns: Names, numbers or patterns.
         rows: Numbers of rows, or a mask; all rows if None.
@@ -31,6 +35,11 @@ class Replacement:
 @dataclass(frozen=True)
 class Request:
     """Everything that one update is to do at once: values first, then labels, rows and columns.
+
+    Examples:
+        >>> request = Request(columns=["name_*"], rows=[17], labels={3: "yes"})
+        >>> request.labels[3], len(request.replacements)
+        ('yes', 0)
 
     Attributes:
         columns: Columns to remove: names, numbers or patterns.
@@ -48,6 +57,11 @@ class Request:
 @dataclass(frozen=True)
 class Change:
     """What a request did, in numbers.
+
+    Examples:
+        >>> nothing = np.empty(0, dtype=int)
+        >>> Change(columns=np.array([3]), values=0, labels=2, rows=nothing, along=()).words
+        '1 column removed, 2 labels changed'
 
     Attributes:
         columns: Columns removed, one-hot groups included.

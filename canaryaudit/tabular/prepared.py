@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.progress import NullReporter, ProgressReporter
-from canaryaudit.report.tables.schema import TablesSummary
-from canaryaudit.report.tables.writer import write_tables
 from canaryaudit.tabular.certificate import Certificate, Releases, certify, draw_noise, on_grid
 from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, carry_out
 from canaryaudit.tabular.columns import Columns, Scaling, scaling_of
 from canaryaudit.tabular.estimators import Specification, fitted_theta, specification_of, with_theta
 from canaryaudit.tabular.inputs import checked_matrix, classes_of, names_of, with_intercept
-from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector
+from canaryaudit.tabular.linear.arrays import Mask, Matrix, Rows, Vector
 from canaryaudit.tabular.linear.inverse import DiagonalInverse, StoredCurvature, store_curvature
 from canaryaudit.tabular.linear.objective import Objective, Point
 from canaryaudit.tabular.linear.solver import Solved, minimize
-from canaryaudit.tabular.reporting import Subject, Test, summarize
+
+if TYPE_CHECKING:
+    from canaryaudit.report.tables.schema import TablesSummary
 
 TOLERANCE = 1e-6
 """Largest norm of the gradient, of the losses' sum. The loss of a row is then that of retraining to six digits."""
@@ -56,6 +56,15 @@ class _Fixed:
 @dataclass(frozen=True)
 class PreparedModel:
     """A fitted linear model that requests can be put to. Made by ``prepare``; never changed by a request.
+
+    Examples:
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> from sklearn.svm import LinearSVC
+        >>> X, y = load_breast_cancer(return_X_y=True)
+        >>> model = prepare(LinearSVC(), X / X.max(axis=0), y)
+        >>> new = model.relabel(rows=[0, 1], labels=1).replace(columns=[3], rows=[7], values=0.5)
+        >>> [change.words for change in new.history], new.residual <= new.tolerance
+        (['2 labels changed', '1 value replaced'], True)
 
     Attributes:
         solved: The model's coefficients, and how they were found.
@@ -246,7 +255,7 @@ class PreparedModel:
         against: Sequence[str] = ("retrain",),
         test: tuple[Any, Any] | None = None,
         guarantee: tuple[float, float] | None = None,
-    ) -> TablesSummary:
+    ) -> "TablesSummary":
         """Write a report on all requests so far: efficacy, fidelity, efficiency, certificate.
 
         Args:
@@ -264,9 +273,13 @@ class PreparedModel:
             UsageError: The path has another ending.
             RunDirectoryError: The file cannot be written.
         """
+        # Imported here, since what draws takes seconds to load.
+        from canaryaudit.report.tables.writer import write_tables
+        from canaryaudit.tabular.reporting import Subject, Test, summarize
+
         fixed, present = self._fixed, self.solved.point.objective.rows
         training = Test(present.matrix(), present.present_signs, unseen=False)
-        rows = training if test is None else self._test_rows(*test)
+        rows = training if test is None else Test(*self._test_rows(*test), unseen=True)
         certificate: Certificate | UnlearningError | None = None
         if guarantee is not None:
             try:
@@ -289,7 +302,7 @@ class PreparedModel:
         write_tables(summary, Path(path))
         return summary
 
-    def _test_rows(self, X: Any, y: Any) -> Test:  # noqa: N803
+    def _test_rows(self, X: Any, y: Any) -> tuple[Matrix, Vector]:  # noqa: N803
         fixed = self._fixed
         matrix = checked_matrix(X)
         if matrix.shape[1] != len(fixed.columns):
@@ -299,7 +312,7 @@ class PreparedModel:
             raise UnlearningError(f"the test has {matrix.shape[0]:,} rows and {len(signs):,} labels: expected as many")
         if fixed.specification.intercept_penalty is not None:
             matrix = with_intercept(matrix, fixed.specification.intercept_column)
-        return Test(matrix, signs, unseen=True)
+        return matrix, signs
 
     def _estimator_with(self, theta: Vector) -> Any:
         fixed = self._fixed
@@ -352,7 +365,7 @@ def prepare(
         >>> certificate = new.certificate(epsilon=0.1, delta=1e-5)
         >>> published = new.publish(epsilon=0.1, delta=1e-5, seed=0)
         >>> f"{certificate.sigma:.1e}", float(published.coef_[0, 0])
-        ('6.2e-05', 0.0)
+        ('6.1e-05', 0.0)
     """
     if not (tolerance > 0 and math.isfinite(tolerance)):
         raise UnlearningError(f"the tolerance must be a positive number, got {tolerance}")

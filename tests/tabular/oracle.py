@@ -1,10 +1,12 @@
 """What an update is held against: the data changed naively, and a model trained on them by another program."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import optimize, sparse
+from scipy.sparse import linalg
 
 from canaryaudit.tabular import PreparedModel, Replacement, Request
 from tests.tabular.datasets import Table
@@ -83,6 +85,20 @@ def gradient(name: str, task: Task, theta: np.ndarray, penalty: float) -> np.nda
     return task.matrix.T @ (task.signs * slopes) + penalty * theta
 
 
+def second_derivatives(name: str, task: Task, theta: np.ndarray) -> np.ndarray:
+    """Return the second derivative of every row's loss."""
+    margins = task.signs * (task.matrix @ theta)
+    return 1 / (2 + np.exp(margins) + np.exp(-margins)) if name == "logistic" else 2.0 * (margins < 1)
+
+
+def _solve(name: str, task: Task, theta: np.ndarray, penalty: float, right: np.ndarray) -> np.ndarray:
+    weights, matrix = second_derivatives(name, task, theta), task.matrix
+    hessian = linalg.LinearOperator(
+        (len(theta),) * 2, lambda v: matrix.T @ (weights * (matrix @ v)) + penalty * v, dtype=float
+    )
+    return linalg.cg(hessian, right, rtol=1e-4, maxiter=4000)[0]
+
+
 def retrained(name: str, task: Task, penalty: float) -> np.ndarray:
     """Return a model trained from nothing by exact Newton steps with the dense Hessian, or by L-BFGS if it is large."""
     theta = np.zeros(task.matrix.shape[1])
@@ -92,21 +108,23 @@ def retrained(name: str, task: Task, penalty: float) -> np.ndarray:
 
     if len(theta) > 200:
         options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-17, "gtol": 1e-8, "maxcor": 20}
-        found = optimize.minimize(
-            lambda at: (value(at), gradient(name, task, at, penalty)),
-            theta,
-            jac=True,
-            method="L-BFGS-B",
-            options=options,
-        )
-        return found.x
+        slopes = partial(gradient, name, task, penalty=penalty)
+        theta = optimize.minimize(value, theta, jac=slopes, method="L-BFGS-B", options=options).x
+        for _ in range(20):  # its line search stops at the value's rounding: on with inexact Newton steps
+            slope = slopes(theta)
+            if np.linalg.norm(slope) < 1e-9:
+                break
+            step = _solve(name, task, theta, penalty, slope)
+            if np.linalg.norm(slopes(theta - step)) >= np.linalg.norm(slope):
+                break
+            theta = theta - step
+        return theta
     dense = task.matrix.toarray() if sparse.issparse(task.matrix) else task.matrix
     for _ in range(100):
         slope = gradient(name, task, theta, penalty)
         if np.linalg.norm(slope) < 1e-10:
             break
-        margins = task.signs * (dense @ theta)
-        weights = 1 / (2 + np.exp(margins) + np.exp(-margins)) if name == "logistic" else 2.0 * (margins < 1)
+        weights = second_derivatives(name, task, theta)
         step = np.linalg.solve(dense.T @ (weights[:, None] * dense) + penalty * np.eye(len(theta)), slope)
         length = 1.0
         while value(theta - length * step) > value(theta) - 1e-4 * length * slope @ step + 1e-12 and length > 1e-8:
