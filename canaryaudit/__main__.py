@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from canaryaudit.cli.main import main as run
     except KeyboardInterrupt:
-        sys.stderr.write("canaryaudit: interrupted; no data was lost, rerun the command to resume\n")
+        sys.stderr.write("canaryaudit: interrupted; finished work is kept, rerun the command to resume\n")
         sys.exit(130)
     run()
 

@@ -20,8 +20,8 @@ class CorpusError(CanaryAuditError):
     """The corpus cannot be read, or does not fit the request."""
 
 
-class TemplateError(CanaryAuditError):
-    """A template, a slot or a secret is malformed."""
+class TemplateError(UsageError):
+    """A template, a slot or a secret is malformed, or they do not fit each other."""
 
 
 class RunDirectoryError(CanaryAuditError):
@@ -58,12 +58,21 @@ class UnlearningError(CanaryAuditError):
     """An unlearning request cannot be carried out."""
 
 
+class UnfitOptions(UnlearningError, UsageError):
+    """Options of an unlearning contradict each other."""
+
+
+class InvalidName(RunDirectoryError, UsageError):
+    """A name is not one that a model or an unlearning can have."""
+
+
 class PeerLost(CanaryAuditError):
     """Another process of the same job ended, or never joined."""
 
     def __init__(self) -> None:
         super().__init__(
-            "another process of this job ended or did not join in time; no data was lost, rerun the command to resume"
+            "another process of this job ended or did not join in time; finished work is kept, rerun the command to "
+            "resume"
         )
 
 
@@ -72,11 +81,16 @@ class Inconclusive(CanaryAuditError):
 
 
 class Interrupted(BaseException):
-    """A signal ended the command; not an ``Exception``, so no handler treats it as a failure. Exit status 128 + n."""
+    """A signal ended the command; not an ``Exception``, so no handler treats it as a failure. Exit status 128 + n.
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
+    Attributes:
+        number: The signal's.
+        kept: What is kept, and what is lost, as a clause.
+    """
+
+    def __init__(self, number: int = signal.SIGINT, kept: str = "finished work is kept") -> None:
         super().__init__(number)
-        self.number = number
+        self.number, self.kept = number, kept
 
 
 def one_line(error: BaseException) -> str:

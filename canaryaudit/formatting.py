@@ -201,3 +201,27 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list) else value
+
+
+_PLAIN_WORDS = {
+    r"Input should be a valid integer.*": "expected a whole number",
+    r"Input should be a valid number.*": "expected a number",
+    r"Input should be a valid boolean.*": "expected true or false",
+    r"Input should be a valid dictionary.*": "expected an object",
+    r"Input should be a valid (tuple|list).*": "expected a list",
+    r"Input should be a valid ": "expected a ",
+    r"Input should be ": "expected ",
+    r"Field required": "missing",
+    r"Extra inputs are not permitted": "unknown key",
+    r"(Value|Assertion) error, ": "",
+    r"greater than or equal to": "at least",
+    r"less than or equal to": "at most",
+    r"greater than": "more than",
+}
+
+
+def plain_fault(message: str) -> str:
+    """Return a validation's message in plain words, in place of Pydantic's."""
+    for pydantic_words, plain_words in _PLAIN_WORDS.items():
+        message = re.sub(pydantic_words, plain_words, message)
+    return message

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from canaryaudit.errors import UsageError, one_line
+from canaryaudit.formatting import plain_fault
 from canaryaudit.records import (
     TRAINED_MODEL,
     EstimatorName,
@@ -34,20 +35,10 @@ MOST_STEPS = 10_000
 """Maximum steps of a relearning attack; all its batches are drawn in advance."""
 
 ALL_KINDS = ("email", "phone", "iban", "card", "ssn", "key")
-
-_WORDS = {
-    "Input should be": "expected",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "more than",
-    "a valid tuple": "a list",
-    "a valid ": "a ",
-}
-"""Plain words for Pydantic's."""
-
-
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
+SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
+"""What every generator takes."""
 CorpusFormat = Literal["text", "csv", "tsv", "json", "jsonl", "parquet", "mbox", "eml"]
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|"}
 Shards = Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
@@ -60,7 +51,9 @@ class Options(BaseModel):
     The first paragraph of a field's docstring is the help of its flag; a second one says why the default is what it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
+    )
 
     def configure(self, kind: type[T], **more: object) -> T:
         """Return a configuration that takes over what it has in common with these options.
@@ -123,7 +116,7 @@ class InsertOptions(ReadingSettings):
     """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N}
     {choice:a|b}; repeatable."""
     canaries: int | None = Field(default=None, ge=0)
-    """Total number of secrets to generate. [default: 6, or 0 with --secret, --locate or --detect]
+    """Total number of secrets to generate. [default: 6, or 0 with secrets, --locate or --detect]
 
     Six are two per default repetition count.
     """
@@ -133,7 +126,13 @@ class InsertOptions(ReadingSettings):
     Memorization usually begins within the default's range.
     """
     secret: tuple[str, ...] = ()
-    """Secret to insert; repeatable; masked in every output."""
+    """Secret to insert; repeatable; masked in every output.
+
+    Other users of the machine can read a command line: prefer a file or the environment for real secrets.
+    """
+    secret_file: str | None = None
+    """File with one secret per line, or - for standard input; so are those in the environment variable
+    CANARYAUDIT_SECRETS."""
     extend_vocabulary: bool = False
     """Add symbols of --secret that the corpus lacks to the vocabulary and to {any:N} slots."""
     locate: tuple[str, ...] = ()
@@ -164,7 +163,7 @@ class InsertOptions(ReadingSettings):
     """Characters to skip at the start of the corpus."""
     holdout: float = 0.05
     """Share of the text to hold out for evaluation."""
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
     @property
@@ -194,7 +193,7 @@ class TrainingSettings(Options):
 
     Characters of secrets do not count; an epoch is always finished.
     """
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
 
@@ -233,7 +232,7 @@ class MeasurementSettings(Options):
     """
     prompts: tuple[str, ...] = Field(default=(), alias="prompt")
     """Also ask after this text; repeatable."""
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
 
@@ -276,7 +275,7 @@ class ReplacementSettings(Options):
     length), or delete (the whole sentence; first-order only)."""
     max_fidelity_drop: float = Field(default=0.003, gt=0, le=1)
     """Largest allowed accuracy drop on training text outside the secrets."""
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
     # Refused at once, not after training.
@@ -335,7 +334,7 @@ class RelearningSettings(Options):
 
     The default is the usual choice of an attacker who does not know the model.
     """
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
     """Random seed."""
 
     @field_validator("steps")
@@ -361,15 +360,22 @@ class ReportOptions(Options):
     """What to report; the flags of ``canaryaudit report``."""
 
     format: tuple[ReportFormat, ...] = ("html", "md", "json")
-    """Formats to write: html, md, json, junit, model-card."""
+    """Formats to write: html, md, json, junit, sarif, model-card."""
     output: Path | None = None
     """Output directory. [default: reports/<run name>]"""
-    fail_above: float | None = Field(default=None, ge=0)
-    """Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed."""
+    fail_above: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Exit with status 3 if an inserted canary's exposure is above this, or its verdict is exposed.
+
+    Status 4 if the records are changed or incomplete, or the controls failed.
+    """
     fail_worse: Path | None = None
     """Exit with status 3 if any result is worse than in this earlier report.json."""
     reveal_secrets: bool = False
     """Show given and located secrets; the report says so."""
+    key: str | None = None
+    """Key of the run's signature, which must be valid: a file, or env:NAME."""
+    step_summary: bool = False
+    """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
 
 
 class Plan(Options):
@@ -428,11 +434,7 @@ def read_plan(path: Path) -> Plan:
 def describe(error: ValidationError) -> tuple[str, str]:
     """Return the field and the description of the first validation error, never with a secret's text."""
     first = error.errors(include_url=False)[0]
-    fault = first["msg"]
-    for pydantic_words, plain_words in _WORDS.items():
-        fault = fault.replace(pydantic_words, plain_words)
-    if first["type"] == "extra_forbidden":
-        fault = "unknown key"
-    elif first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
+    fault = plain_fault(first["msg"])
+    if first["type"] == "literal_error" or first["type"].startswith(("greater_than", "less_than")):
         fault += f", got {first['input']!r}"
     return ".".join(map(str, first["loc"])), fault

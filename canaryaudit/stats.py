@@ -1,4 +1,4 @@
-"""The distribution of exposures of secrets that a model never saw.
+"""The distribution of exposures of secrets that a model never saw, the test of many at once, and its power.
 
 They are exponential with mean 1/ln 2 (Jagielski 2023, *A note on interpreting canary exposure*). The sum of n of them
 has a gamma distribution with shape n. In a finite space, exposures are stochastically no larger.
@@ -6,9 +6,18 @@ has a gamma distribution with shape n. In a finite space, exposures are stochast
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from scipy.special import gammainc, gammaincc
+from scipy.special import gammainc, gammaincc, gammaincinv
 
+from canaryaudit.errors import MeasurementError
+
+LEVEL = 0.05
+"""Probability, at most, with which memorization is detected in a model that saw none of the secrets."""
+_ROUNDING = 1e-7
+"""Figures have seven digits: a p-value of exactly 5 % is not below it."""
+POWER = 0.8
+"""Probability with which an audit detects what it is said to detect."""
 EXPECTED_MEAN_BITS = 1 / math.log(2)
 """Mean exposure of a secret that the model never saw."""
 
@@ -35,3 +44,83 @@ def exposure_sum_lower_pvalue(bits: Sequence[float], space_bits: Sequence[float]
     before = [2**-exposure - 2**-space for exposure, space in zip(bits, space_bits, strict=True)]
     total = math.fsum(-math.log2(share) if share > 0 else math.inf for share in before)
     return float(gammainc(len(bits), total / EXPECTED_MEAN_BITS))
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979).
+
+    Raises:
+        MeasurementError: One is NaN.
+    """
+    if any(math.isnan(pvalue) for pvalue in pvalues):
+        raise MeasurementError("a p-value is no number: measure again")
+    corrected, largest = [0.0] * len(pvalues), 0.0
+    for rank, index in enumerate(sorted(range(len(pvalues)), key=pvalues.__getitem__)):
+        largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
+        corrected[index] = largest
+    return corrected
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One test of all canaries of a model, and of each.
+
+    Two tests share the level of 5 %: the joint one, and the smallest p-value of one canary with Holm's correction. The
+    p-value is twice the smaller of theirs. Where it is below 5 %, canaries whose own corrected p-value is below 5 % are
+    named. So anything is detected in at most 5 % of models that saw none of the secrets, and any unseen
+    secret is named in at most 5 % of the others: there the joint hypothesis is false, and Holm's procedure holds alone.
+
+    Attributes:
+        pvalue: Of the hypothesis that the model saw none of the secrets.
+        joint_pvalue: Of the joint test.
+        smallest: Of the canary with the smallest one, uncorrected.
+        corrected: Of each canary, with Holm's correction.
+    """
+
+    pvalue: float
+    joint_pvalue: float
+    smallest: float
+    corrected: tuple[float, ...]
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether the canaries are distinguishable from unseen secrets, together or one by one."""
+        return self.pvalue < LEVEL - _ROUNDING
+
+    @property
+    def named(self) -> tuple[bool, ...]:
+        """Which canaries are distinguishable on their own."""
+        return tuple(self.is_detected and pvalue < LEVEL - _ROUNDING for pvalue in self.corrected)
+
+
+def detect(pvalues: Sequence[float], joint_pvalue: float) -> Detection:
+    """Test whether a model saw any of its canaries, and which.
+
+    Args:
+        pvalues: Of each canary, at least one.
+        joint_pvalue: Of all together; a single canary needs none.
+    """
+    corrected = tuple(holm(pvalues))
+    smallest = min(pvalues)
+    if len(pvalues) == 1:
+        return Detection(smallest, smallest, smallest, corrected)
+    return Detection(min(1.0, 2 * min(joint_pvalue, *corrected)), joint_pvalue, smallest, corrected)
+
+
+def single_limit(canaries: int) -> float:
+    """Return the p-value below which one of so many canaries is detected, whatever the others'."""
+    return LEVEL / (canaries if canaries == 1 else 2 * canaries)
+
+
+def detectable_bits(canaries: int) -> float:
+    """Return the smallest exposure of one of so many secrets that is detected without probes: p = 2^-exposure."""
+    return -math.log2(single_limit(canaries))
+
+
+def detectable_mean_bits(canaries: int) -> float:
+    """Return the mean exposure of all secrets that the joint test detects with a probability of 80 %.
+
+    The exposures are taken for exponential around it, so that their sum is a gamma variable with shape n.
+    """
+    level = LEVEL if canaries == 1 else LEVEL / 2
+    return EXPECTED_MEAN_BITS * float(gammaincinv(canaries, 1 - level) / gammaincinv(canaries, 1 - POWER))

@@ -90,7 +90,7 @@ def test_processes_that_were_restarted_do_not_take_the_dead_ones_words_for_their
 
 def test_a_leader_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("canaryaudit.distributed._JOIN_SECONDS", 0.1)
-    with pytest.raises(PeerLost, match="did not join in time; no data was lost, rerun the command to resume"):
+    with pytest.raises(PeerLost, match="did not join in time; finished work is kept, rerun the command to resume"):
         ProcessGroup(0, 2)._gather(dist.HashStore())
 
 

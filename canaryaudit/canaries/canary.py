@@ -137,6 +137,7 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
             for canary in group:
                 sound &= canary.completion in space
                 sound &= canary.repetitions == sum(len(wording.places) for wording in canary.wordings)
+                sound &= canary.control == (canary.repetitions == 0)
                 for wording in canary.other_wordings:
                     if wording.template not in spaces:
                         spaces[wording.template] = wording.parsed_template.space(canary_set.corpus_symbols)

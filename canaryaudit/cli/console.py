@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import canaryaudit
-from canaryaudit.cli.exit_status import GATE_FAILED
+from canaryaudit.cli.exit_status import GATE_FAILED, INCONCLUSIVE
 from canaryaudit.cli.progress_bar import TerminalReporter
 from canaryaudit.formatting import finite, visible
 from canaryaudit.runs.run_directory import RunDirectory
@@ -22,6 +22,7 @@ from canaryaudit.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from canaryaudit.pipeline.pipeline import Pipeline
     from canaryaudit.report import Comparison, Summary
+    from canaryaudit.report.judgment import GateStatus
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,10 +35,19 @@ def progress_reporter(quiet: bool, verbose: bool) -> Iterator[TerminalReporter]:
 
 
 @contextmanager
-def open_pipeline(path: Path, context: typer.Context, progress: TerminalReporter) -> Iterator["Pipeline"]:
-    """Open and lock a run directory and yield its pipeline; torch is imported here, not earlier."""
+def open_pipeline(
+    path: Path, context: typer.Context, progress: TerminalReporter, *, reading: bool = False
+) -> Iterator["Pipeline"]:
+    """Open and lock a run directory and yield its pipeline; torch is imported here, not earlier.
+
+    Args:
+        path: The run directory.
+        context: The command line's.
+        progress: Receives progress.
+        reading: The command can do with a read-only run.
+    """
     run = RunDirectory.open(path)
-    with run.lock():
+    with run.lock(reading=reading):
         from canaryaudit.pipeline.pipeline import Pipeline
 
         yield Pipeline(run, command_line(context), progress)
@@ -66,28 +76,31 @@ def show(*views: RenderableType) -> None:
         console.print(view, soft_wrap=True)
 
 
-def show_report(summary: "Summary", written: list[Path], as_json: bool) -> None:
-    """Print a report's summary; exit with the gate's status if the gate failed.
+def show_report(summary: "Summary", written: list[Path], as_json: bool, quiet: bool) -> None:
+    """Print a report's summary, or only its result if ``quiet``; exit with the gate's status if it did not pass.
 
     Raises:
-        typer.Exit: The gate failed.
+        typer.Exit: The gate did not pass.
     """
-    from canaryaudit.report import render_terminal
+    from canaryaudit.report import render_result, render_terminal
 
-    _show_written(summary, render_terminal, written, as_json)
-    _end_at_the_gate(summary.gate.reasons if summary.gate else ())
+    _show_written(summary, render_result if quiet else render_terminal, written, as_json)
+    if summary.gate:
+        _end_at_the_gate(summary.gate.status, summary.gate.remarks)
 
 
-def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool) -> None:
-    """Print a comparison of several runs; exit with the gate's status if the gate failed.
+def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool, quiet: bool) -> None:
+    """Print a comparison of several runs, or only its result; exit with the gate's status if it did not pass.
 
     Raises:
-        typer.Exit: The gate failed.
+        typer.Exit: The gate did not pass.
     """
-    from canaryaudit.report import render_comparison_terminal
+    from canaryaudit.report import render_comparison_result, render_comparison_terminal
 
-    _show_written(comparison, render_comparison_terminal, written, as_json)
-    _end_at_the_gate(comparison.reasons)
+    render = render_comparison_result if quiet else render_comparison_terminal
+    _show_written(comparison, render, written, as_json)
+    if comparison.status:
+        _end_at_the_gate(comparison.status, comparison.reasons)
 
 
 def show_version(wanted: bool) -> None:
@@ -104,8 +117,8 @@ def _show_written(page: M, render: Callable[[M], RenderableType], written: list[
         show(render(page), Text(f"Report: {visible(str(written[0]))}"))
 
 
-def _end_at_the_gate(reasons: Sequence[str]) -> None:
-    if reasons:
-        for reason in reasons:
-            print(visible(reason), file=sys.stderr)
-        raise typer.Exit(GATE_FAILED)
+def _end_at_the_gate(status: "GateStatus", remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        print(visible(remark), file=sys.stderr)
+    if status != "passed":
+        raise typer.Exit(GATE_FAILED if status == "failed" else INCONCLUSIVE)

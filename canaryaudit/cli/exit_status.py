@@ -15,6 +15,8 @@ from pathlib import Path
 import typer
 
 from canaryaudit.errors import CanaryAuditError, Inconclusive, Interrupted, UsageError, one_line
+from canaryaudit.formatting import plain_fault
+from canaryaudit.progress import forget_signals, note_signal
 
 OK, ERROR, USAGE, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -40,19 +42,21 @@ def outcome_of(command: Callable[[], object]) -> tuple[int, str]:
     except (KeyboardInterrupt, typer.Abort):
         return _of_status(INTERRUPTED)
     except Interrupted as error:
-        return _interrupted(error.number)
+        return _interrupted(error)
     except Exception as error:  # noqa: BLE001 - a traceback is a defect
         return _of_failure(error)
+    finally:
+        forget_signals()
 
 
 def _of_status(status: int) -> tuple[int, str]:
     # Typer turns a KeyboardInterrupt into this status.
-    return _interrupted(signal.SIGINT) if status == INTERRUPTED else (status, "")
+    return _interrupted(Interrupted()) if status == INTERRUPTED else (status, "")
 
 
-def _interrupted(number: int) -> tuple[int, str]:
-    name = "" if number == signal.SIGINT else f" ({signal.Signals(number).name})"
-    return 128 + number, f"interrupted{name}; no data was lost, rerun the command to resume"
+def _interrupted(error: Interrupted) -> tuple[int, str]:
+    name = "" if error.number == signal.SIGINT else f" ({signal.Signals(error.number).name})"
+    return 128 + error.number, f"interrupted{name}; {error.kept}, rerun the command to resume"
 
 
 def _of_failure(error: Exception) -> tuple[int, str]:
@@ -87,7 +91,7 @@ def _wrong_command_line(error: Exception) -> str:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if path.endswith(" insert") and "unexpected extra argument" in message:
         return f"{message.rstrip('.')}: to read several files, give their folder, or a pattern in quotation marks"
-    return f"{message.rstrip('.')}: see {path} --help"
+    return f"{plain_fault(message.rstrip('.'))}: see {path} --help"
 
 
 def _named(error: OSError) -> str:
@@ -95,9 +99,13 @@ def _named(error: OSError) -> str:
 
 
 def raise_on_signals() -> None:
-    """Let SIGTERM and SIGHUP unwind the command as Ctrl-C does, so no half-written file remains."""
+    """Let SIGTERM and SIGHUP unwind the command as Ctrl-C does, so no half-written file remains.
+
+    An exception is lost where Python ignores it, as in a destructor. Long loops therefore look for the signal too.
+    """
 
     def interrupt(number: int, _: object) -> None:
+        note_signal(number)
         raise Interrupted(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

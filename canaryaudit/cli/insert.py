@@ -12,7 +12,7 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.tables import plan_view
-from canaryaudit.pipeline.insert import find_run, make_run, plan_run
+from canaryaudit.pipeline.insert import find_run, make_run, plan_run, read_secrets
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
 
 CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help=InsertOptions.model_fields["corpus"].description)]
@@ -27,6 +27,7 @@ Templates = Annotated[
 Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
 Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
+SecretFile = Annotated[str | None, flags.option(InsertOptions, "secret_file", "FILE", "--secret-file")]
 ExtendVocabulary = Annotated[bool, flags.option(InsertOptions, "extend_vocabulary", None, "--extend-vocabulary")]
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
 MatchName = Annotated[str, flags.option(InsertOptions, "match", "NAME")]
@@ -62,6 +63,7 @@ def insert(
     canaries: Canaries = None,
     repetitions: Repetitions = REPETITIONS,
     secret: Secrets = None,
+    secret_file: SecretFile = None,
     extend_vocabulary: ExtendVocabulary = False,
     locate: Located = None,
     match: MatchName = DEFAULTS.match,
@@ -105,6 +107,7 @@ def insert(
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
         secret=tuple(secret or ()),
+        secret_file=secret_file,
         extend_vocabulary=extend_vocabulary,
         locate=tuple(locate or ()),
         match=match,
@@ -118,6 +121,7 @@ def insert(
         holdout=holdout,
         seed=seed,
     )
+    options = read_secrets(options)
     path = output or default_run(corpus)
     expected = None
     with progress_reporter(quiet, verbose) as progress:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from canaryaudit.formatting import visible
+from canaryaudit.progress import check_signals
 
 _SECONDS_BETWEEN_LINES = {False: 15.0, True: 1.0}
 """Between lines of progress, by whether the output is verbose."""
@@ -82,6 +83,7 @@ class TerminalReporter:
 
     def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
         """Update the live line; without a terminal, or if verbose, print occasional lines."""
+        check_signals()
         if self.quiet:
             return
         if self.console.is_terminal and not self.verbose:

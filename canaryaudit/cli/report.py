@@ -1,5 +1,7 @@
 """The `report` command: write a run's report, or compare several runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
+from canaryaudit.errors import Damaged, Inconclusive
 from canaryaudit.plan import MeasureOptions, ReportOptions
 
 Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
@@ -14,6 +17,9 @@ ReportDirectory = Annotated[Path | None, flags.option(ReportOptions, "output", "
 FailAbove = Annotated[float | None, flags.option(ReportOptions, "fail_above", "BITS")]
 FailWorse = Annotated[Path | None, flags.option(ReportOptions, "fail_worse", "FILE")]
 RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
+
+Key = Annotated[str | None, flags.option(ReportOptions, "key", "KEY")]
+StepSummary = Annotated[bool, flags.option(ReportOptions, "step_summary", None, "--step-summary")]
 
 FORMATS = ",".join(ReportOptions().format)
 
@@ -26,14 +32,16 @@ def report(
     fail_above: FailAbove = None,
     fail_worse: FailWorse = None,
     reveal_secrets: RevealSecrets = False,
+    key: Key = None,
+    step_summary: StepSummary = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
     """Write a run's report, or compare several runs on one page.
 
-    Missing training and measurements run first. Besides HTML, Markdown and JSON, it can write JUnit XML for CI
-    pipelines (junit) and a section for a model card (model-card).
+    The run is verified, and missing training and measurements run first. Besides HTML, Markdown and JSON, it can write
+    JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card).
     """
     options = flags.checked(
         ReportOptions,
@@ -42,14 +50,44 @@ def report(
         fail_above=fail_above,
         fail_worse=fail_worse,
         reveal_secrets=reveal_secrets,
+        key=key,
+        step_summary=step_summary,
     )
+    with _inconclusive_if_damaged(options):
+        _report(context, run, options, as_json, quiet=quiet, verbose=verbose)
+
+
+@contextmanager
+def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
+    """With a gate, a run that cannot be read ends with the status for an inconclusive gate, and the summary says so."""
+    is_gated = options.fail_above is not None or options.fail_worse is not None
+    try:
+        yield
+    except (Damaged, Inconclusive) as error:
+        inconclusive = isinstance(error, Inconclusive)
+        message = str(error) if inconclusive or not is_gated else f"the gate cannot pass: {error}"
+        if options.step_summary:
+            from canaryaudit.report import append_step_error
+
+            append_step_error(message, gated=is_gated)
+        if inconclusive or not is_gated:
+            raise
+        raise Inconclusive(message) from error
+
+
+def _report(
+    context: typer.Context, run: list[Path], options: ReportOptions, as_json: bool, *, quiet: bool, verbose: bool
+) -> None:
     if len(run) > 1:
         from canaryaudit.pipeline.compare import compare_runs
 
         with progress_reporter(quiet, verbose) as progress:
             comparison, written = compare_runs(run, options, command_line(context), progress)
-        show_comparison(comparison, written, as_json)
+        show_comparison(comparison, written, as_json, quiet)
         return
-    with progress_reporter(quiet, verbose) as progress, open_pipeline(run[0], context, progress) as stages:
+    with (
+        progress_reporter(quiet, verbose) as progress,
+        open_pipeline(run[0], context, progress, reading=True) as stages,
+    ):
         summary, written = stages.report(options, MeasureOptions())
-    show_report(summary, written, as_json)
+    show_report(summary, written, as_json, quiet)

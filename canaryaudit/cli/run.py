@@ -36,6 +36,6 @@ def run(
 
     with progress_reporter(quiet, verbose) as progress:
         summary, written, failures = run_audit(audit, command_line(context), progress)
-    show_report(summary, written, as_json)
+    show_report(summary, written, as_json, quiet)
     if failures:
         raise Inconclusive(f"the report lacks {', '.join(failures)}, which gave no result: see the warning above")

@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from canaryaudit.errors import MeasurementError
+from canaryaudit.errors import UsageError
 from canaryaudit.plan import MeasurementSettings
 from canaryaudit.records import EstimatorName, ProbeEffort
 
@@ -29,5 +29,5 @@ class MeasurementConfig(MeasurementSettings):
     @classmethod
     def _has_a_headline(cls, estimators: tuple[EstimatorName, ...]) -> tuple[EstimatorName, ...]:
         if set(estimators) <= {"skew-normal"}:
-            raise MeasurementError("the skew-normal fit gives no headline: add exact, importance or sampled")
+            raise UsageError("the skew-normal fit gives no headline: add exact, importance or sampled")
         return estimators

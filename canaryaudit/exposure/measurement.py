@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from canaryaudit.canaries.canary import CanarySet
+from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import hide_given
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
+from canaryaudit.exposure.confirmation import confirm_calibration
 from canaryaudit.exposure.estimation import rank_targets
 from canaryaudit.exposure.estimators.calibration import calibrate
 from canaryaudit.exposure.estimators.headline import choose_headline
@@ -127,7 +128,21 @@ def measure(
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
     controls = [canary for canary in canaries if canary.control]
+    calibration = calibrate(
+        np.array([canary.exposure.bits for canary in controls]), np.array([canary.space_bits for canary in controls])
+    )
+
+    def measure_fresh(text: str, members: list[Canary], index: int) -> list[CanaryMeasurement]:
+        fresh = Targets.of(model, canary_set, text, members)
+        staged = replace(execution, stage=f"measure {recorded_as.name}, fresh controls")
+        # Numbers after those of the templates, so that no draw is one of before.
+        own = _measure_group(ScoringModels(model, draft), canary_set, fresh, config, len(groups) + index, staged, None)
+        found.append(replace(own, canaries=[]))  # for the work that it took
+        return own.canaries
+
+    calibration = confirm_calibration(calibration, canary_set, config.seed, measure_fresh)
     nodes = sum(own.search_nodes for own in found)
+    references = tuple(own.references for own in found[: len(groups)])
     probed = [own.probed for own in found if own.probed]
     return Measurement(
         model=recorded_as.name,
@@ -140,11 +155,8 @@ def measure(
         precision_bits=config.precision_bits,
         max_draws=config.max_draws,
         canaries=tuple(canaries),
-        references=tuple(own.references for own in found),
-        calibration=calibrate(
-            np.array([canary.exposure.bits for canary in controls]),
-            np.array([canary.space_bits for canary in controls]),
-        ),
+        references=references,
+        calibration=calibration,
         memorization=memorization_curves(canaries),
         prompts=tuple(record for own in all_probes for record in prompt_records(own)),
         worst_cases=WorstCases(
@@ -154,7 +166,7 @@ def measure(
         else None,
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
-            references=config.num_references * len(groups),
+            references=config.num_references * len(found),
             search_nodes=nodes,
             characters_scored=sum(own.characters for own in found) + nodes,
         ),

@@ -337,9 +337,13 @@ def _truncated(prefix: str) -> Candidates:
     for pair in range(max(len(words), len(halves))):
         for ends in (words, halves):
             if pair < len(ends) and len(ends[pair]) < len(prefix):
-                yield ends[pair], f"the last {len(ends[pair])} characters of the prefix", False
+                yield ends[pair], _last(len(ends[pair])), False
     for length in range(1, len(prefix)):
-        yield prefix[-length:], f"the last {length} characters of the prefix", False
+        yield prefix[-length:], _last(length), False
+
+
+def _last(length: int) -> str:
+    return f"the last {'character' if length == 1 else f'{length} characters'} of the prefix"
 
 
 def _reworded(prefix: str, run_text: RunText, rng: np.random.Generator) -> Candidates:

@@ -7,7 +7,7 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
 from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.insert import differing_part, make_run, plan_run
+from canaryaudit.pipeline.insert import differing_part, make_run, plan_run, read_secrets
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.report import find_baseline
 from canaryaudit.pipeline.unlearn import check_options, difference, select_canaries
@@ -58,12 +58,13 @@ def run_audit(
         >>> folder.cleanup()
     """
     progress = progress or NullReporter()
+    insertion = read_secrets(audit.insert)
     if RunDirectory.holds_run(audit.run):
         run = RunDirectory.open(audit.run)
         progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")
-        _check_insertion(run, *plan_run(audit.insert, progress, data))
+        _check_insertion(run, *plan_run(insertion, progress, data))
     else:
-        run, made = make_run(audit.run, audit.insert, argv, progress, data=data)
+        run, made = make_run(audit.run, insertion, argv, progress, data=data)
         for verb, located in (("Inserted", False), ("Located", True)):
             canaries = [c for c in made.canary_set.inserted if (c.origin == "located") is located]
             places = sum(canary.repetitions for canary in canaries)
@@ -135,8 +136,7 @@ def _unlearn(pipeline: Pipeline, options: UnlearnOptions, measure_options: Measu
     record = run.unlearning(name)
     if differing := difference(record, options, run.canary_set().inserted):
         raise RunDirectoryError(
-            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan, "
-            f"or delete {run.weights_path(ModelId(name)).parent}"
+            f"{run.path} has an unlearning {name!r} that differs in its {differing}: choose another name in the plan"
         )
     pipeline.progress.info(f"{name!r} was already unlearned.")
     _measure(pipeline, ModelId(name), measure_options)
@@ -147,5 +147,5 @@ def _check_insertion(run: RunDirectory, made: InsertionPlan, facts: CorpusFacts)
     if part := differing_part(run, made, facts):
         raise RunDirectoryError(
             f"{run.path} differs from the plan in its {part}: choose another run directory in the plan (run = "
-            f'"runs/NAME"), or delete {run.path} to start over'
+            '"runs/NAME")'
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from canaryaudit.errors import UsageError
 from canaryaudit.pipeline.pipeline import Pipeline
-from canaryaudit.pipeline.report import DEFAULT_REPORTS
+from canaryaudit.pipeline.report import DEFAULT_REPORTS, refuse_inside
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.report import COMPARISON_FORMATS, Comparison, compare, write_comparison
@@ -37,15 +37,18 @@ def compare_runs(
         raise UsageError(f"{twice} is given twice: give each run once")
     if options.fail_worse:
         raise UsageError("--fail-worse: several runs have no common baseline; report each run separately")
+    if options.step_summary:
+        raise UsageError("--step-summary: only available for one run; report each run separately")
     formats = [name for name in options.format if name in COMPARISON_FORMATS]
     if len(formats) < len(options.format):
         other = next(name for name in options.format if name not in COMPARISON_FORMATS)
         raise UsageError(f"--format {other}: only available for one run; use html, md or json for a comparison")
+    directory = options.output or DEFAULT_REPORTS / "-".join(path.name for path in resolved)[:_LONGEST_NAME]
+    refuse_inside(resolved, directory)
     runs = [RunDirectory.open(path) for path in paths]  # Check that all exist before measuring the first.
     summaries = []
     for run in runs:
-        with run.lock():
+        with run.lock(reading=True):
             summaries.append(Pipeline(run, argv, progress).summary(options, MeasureOptions()))
     comparison = compare(summaries, [str(path) for path in resolved])
-    name = "-".join(path.name for path in resolved)[:_LONGEST_NAME]
-    return comparison, write_comparison(comparison, options.output or DEFAULT_REPORTS / name, formats)
+    return comparison, write_comparison(comparison, directory, formats)

@@ -1,5 +1,7 @@
 """Insert stage: read the corpus, plan the insertion, and create the run directory with its provenance."""
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace as with_changes
@@ -10,11 +12,47 @@ from canaryaudit import environment
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.corpus.corpus import read_corpus
-from canaryaudit.errors import RunDirectoryError
+from canaryaudit.errors import RunDirectoryError, UsageError
 from canaryaudit.plan import InsertOptions
 from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.records import CorpusFacts, Manifest, StageRun
 from canaryaudit.runs.run_directory import RunDirectory
+
+SECRETS_VARIABLE = "CANARYAUDIT_SECRETS"
+"""Environment variable with secrets to insert, one per line."""
+
+
+def read_secrets(options: InsertOptions) -> InsertOptions:
+    """Return the options with the secrets of their file and of the environment among their secrets.
+
+    Standard input can be read once, so this is done before anything else. Empty lines do not count.
+
+    Raises:
+        UsageError: The file cannot be read; the message never quotes it.
+    """
+    texts = [os.environ.get(SECRETS_VARIABLE, "")]
+    if options.secret_file is not None:
+        texts.append(_read_secret_file(options))
+    found = tuple(line for text in texts for line in text.replace("\r\n", "\n").split("\n") if line)
+    if options.secret_file is not None and not found:
+        raise UsageError(f"--secret-file {options.secret_file}: expected one secret per line, got none")
+    if not found:
+        return options
+    return options.model_copy(update={"secret": (*options.secret, *found), "secret_file": None})
+
+
+def _read_secret_file(options: InsertOptions) -> str:
+    name = options.secret_file or ""
+    if name == "-" and options.corpus == "-":
+        raise UsageError("--secret-file -: the corpus is read from standard input already: give one of them as a file")
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--secret-file {name}: {error.strerror}; give the path of a text file") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"--secret-file {name}: expected UTF-8 text, one secret per line; convert the file") from None
 
 
 def plan_run(
@@ -90,6 +128,11 @@ def make_run(
         data: A Python object to read in place of ``options.corpus``, which then only names it; optional.
     """
     RunDirectory(path).check_can_create(replace=replace)
+    corpus = Path(options.corpus)
+    if replace and corpus.is_file() and corpus.resolve().is_relative_to(path.resolve()):
+        raise RunDirectoryError(
+            f"the corpus {corpus} is in the run to be replaced: copy it elsewhere, or choose another directory"
+        )
     started, clock = environment.utc_now(), time.perf_counter()
     made, facts = plan_run(options, progress, data)
     stage = StageRun(

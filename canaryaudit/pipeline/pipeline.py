@@ -17,7 +17,15 @@ from canaryaudit.pipeline.attack import (
     run_attack,
 )
 from canaryaudit.pipeline.measure import run_measurement
-from canaryaudit.pipeline.report import find_baseline, run_report, summarize_run
+from canaryaudit.pipeline.report import (
+    check_report,
+    fault_words,
+    find_baseline,
+    inconclusive_at_a_gate,
+    run_report,
+    summarize_run,
+    verify_report,
+)
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.train import run_training
 from canaryaudit.pipeline.unlearn import check_options, difference, run_unlearning, select_canaries
@@ -151,15 +159,35 @@ class Pipeline:
         return run_attack(self.session, record, reference, canaries, options)
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
-        """Write the report, after missing training and measurements."""
-        baseline = find_baseline(self.session, options)  # First, to report a wrong path before hours of training.
-        self._need_measurements(measure_options)
-        return run_report(self.session, options, baseline)
+        """Verify the run and write the report, after missing training and measurements.
+
+        Raises:
+            Inconclusive: There is a gate, and no report can be made of the run.
+        """
+        check_report(options)  # First, to report a wrong path before hours of training.
+        baseline = find_baseline(self.session, options)
+        faults = self._verify_measured(options, measure_options)
+        with inconclusive_at_a_gate(self.session, options, faults):
+            return run_report(self.session, options, baseline, faults)
 
     def summary(self, options: ReportOptions, measure_options: MeasureOptions) -> Summary:
-        """Return the summary of the report, after missing training and measurements."""
-        self._need_measurements(measure_options)
-        return summarize_run(self.session, options)
+        """Return the summary of the report, after missing training and measurements.
+
+        Raises:
+            Inconclusive: There is a gate, and no report can be made of the run.
+        """
+        check_report(options)
+        faults = self._verify_measured(options, measure_options)
+        with inconclusive_at_a_gate(self.session, options, faults):
+            return summarize_run(self.session, options, faults)
+
+    def _verify_measured(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[str, ...]:
+        """Return the faults of the run; unless there are some, measure what is missing or stale."""
+        states = {finding.state for finding in verify_report(self.session, options)}
+        if states <= {"stale"}:
+            self._need_measurements(measure_options)
+        # What has just been made is sound; what was stale may have been made again.
+        return tuple(map(fault_words, verify_report(self.session, options))) if states else ()
 
     def _need_model(self) -> None:
         if not self.run.has_model(TRAINED_MODEL):

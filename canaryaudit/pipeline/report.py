@@ -1,27 +1,95 @@
 """The report stage: what a run's records say, and the files that say it."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from canaryaudit.errors import Inconclusive, ModelError, RunDirectoryError, TemplateError, UsageError
+from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import ReportOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
-from canaryaudit.report import EarlierReport, Summary, SummaryOptions, build_summary, read_baseline, write_report
+from canaryaudit.report import (
+    MAIN_FILES,
+    EarlierReport,
+    Summary,
+    SummaryOptions,
+    append_step_summary,
+    build_summary,
+    check_files,
+    read_baseline,
+    step_summary_path,
+    write_report,
+)
+from canaryaudit.runs.seals import read_key
+from canaryaudit.runs.verification import PROBLEMS, Finding, verify_run
 
 DEFAULT_REPORTS = Path("reports")
 
 
 def run_report(
-    session: RunSession, options: ReportOptions, baseline: EarlierReport | None
+    session: RunSession, options: ReportOptions, baseline: EarlierReport | None, faults: Sequence[str]
 ) -> tuple[Summary, list[Path]]:
     """Write the report of a run in which everything is measured; return its summary and its files."""
     with session.stage("report"):
-        summary = summarize_run(session, options, baseline)
-        return summary, write_report(summary, _directory(session, options), options.format)
+        summary = summarize_run(session, options, faults, baseline)
+        written = write_report(summary, report_directory(session, options), options.format)
+        if options.step_summary:
+            append_step_summary(summary)
+        return summary, written
 
 
-def summarize_run(session: RunSession, options: ReportOptions, baseline: EarlierReport | None = None) -> Summary:
-    """Return what a report would say of a run in which everything is measured."""
+@contextmanager
+def inconclusive_at_a_gate(session: RunSession, options: ReportOptions, faults: Sequence[str]) -> Iterator[None]:
+    """With a gate, end inconclusive if the run's faults make a report impossible.
+
+    Raises:
+        Inconclusive: They do.
+    """
+    try:
+        yield
+    except (RunDirectoryError, ModelError, TemplateError) as error:
+        if not faults or (options.fail_above is None and options.fail_worse is None):
+            raise
+        raise Inconclusive(f"the gate cannot pass: {faults[0]}; {session.run.see_how}") from error
+
+
+def check_report(options: ReportOptions) -> None:
+    """Check what a report needs besides the run.
+
+    Raises:
+        UsageError: The key cannot be read, or there is no file for the pipeline's summary.
+    """
+    if options.key:
+        read_key(options.key)
+    if options.step_summary:
+        step_summary_path()
+
+
+def verify_report(session: RunSession, options: ReportOptions) -> tuple[Finding, ...]:
+    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
+    key = read_key(options.key) if options.key else None
+    verification = verify_run(session.run.path, check=measurement_fault, key=key, is_locked=True)
+    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
+
+
+def fault_words(finding: Finding) -> str:
+    """Describe a fault of a run's file."""
+    return f"{finding.file}: {finding.state}" + (f", {finding.detail}" if finding.detail else "")
+
+
+def summarize_run(
+    session: RunSession, options: ReportOptions, faults: Sequence[str], baseline: EarlierReport | None = None
+) -> Summary:
+    """Return what a report would say of a run in which everything is measured.
+
+    Args:
+        session: The run.
+        options: What to report.
+        faults: Of the run's files.
+        baseline: The earlier report of the gate.
+    """
     run = session.run
     return build_summary(
         run.manifest,
@@ -34,6 +102,8 @@ def summarize_run(session: RunSession, options: ReportOptions, baseline: Earlier
             reveal_secrets=options.reveal_secrets,
             fail_above=options.fail_above,
             baseline=baseline,
+            faults=faults,
+            signed=options.key is not None,
             prompt_texts=_prompt_texts(session) if options.reveal_secrets else {},
         ),
     )
@@ -43,11 +113,11 @@ def find_baseline(session: RunSession, options: ReportOptions) -> EarlierReport 
     """Return the earlier report that this one must not be worse than, if one is given.
 
     Raises:
-        UsageError: It is not a report, or the new report would overwrite it.
+        UsageError: It is not a report, or the new report would overwrite it; or the new one has no place.
+        RunDirectoryError: The new report would overwrite something else.
     """
-    if options.fail_worse is None:
-        return None
-    return read_baseline(options.fail_worse, _directory(session, options) / "report.json")
+    directory = report_directory(session, options)
+    return None if options.fail_worse is None else read_baseline(options.fail_worse, directory / MAIN_FILES["json"])
 
 
 def _prompt_texts(session: RunSession) -> dict[tuple[str, str], str]:
@@ -59,5 +129,28 @@ def _prompt_texts(session: RunSession) -> dict[tuple[str, str], str]:
     return {(own.template, prompt.id): prompt.text for own in probes for prompt in own.prompts}
 
 
-def _directory(session: RunSession, options: ReportOptions) -> Path:
-    return options.output or DEFAULT_REPORTS / session.run.path.resolve().name
+def report_directory(session: RunSession, options: ReportOptions) -> Path:
+    """Return where the report goes, checked before hours of training.
+
+    Raises:
+        UsageError: It is in the run directory, which nobody else may read.
+        RunDirectoryError: A file there is not a report's.
+    """
+    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
+    refuse_inside([session.run.path], directory)
+    check_files(directory, [MAIN_FILES[name] for name in options.format])
+    return directory
+
+
+def refuse_inside(runs: Sequence[Path], directory: Path) -> None:
+    """Raise an error if a report would be written into a run directory.
+
+    Raises:
+        UsageError: It would.
+    """
+    for run in runs:
+        if directory.resolve().is_relative_to(run.resolve()):
+            raise UsageError(
+                f"-o {directory} is in the run directory, which holds secrets and is not to be shared: choose another, "
+                f"such as {DEFAULT_REPORTS / run.resolve().name}"
+            )

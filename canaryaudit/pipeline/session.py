@@ -69,7 +69,17 @@ class RunSession:
     def stage(
         self, stage: Stage, name: str = "", *, seed: int | None = None, device: str = "", precision: str = ""
     ) -> Iterator[None]:
-        """Record a stage in the manifest when its work is done, before its record is written."""
+        """Record a stage in the manifest when its work is done, before its record is written.
+
+        Raises:
+            RunDirectoryError: The run is read-only; only a report can be made of it, which is then not recorded.
+        """
+        if self.run.is_read_only:
+            if stage != "report":
+                self.run.refuse_to_write()
+            self.progress.info(f"{self.run.path} is read-only: its manifest does not record this report.")
+            yield
+            return
         argv = mask_arguments(self.argv, self.run.canary_set())
         started, clock = environment.utc_now(), time.perf_counter()
         yield

@@ -6,7 +6,7 @@ from functools import partial
 from typing import get_args
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.errors import ModelError, UnfitOptions, UnlearningError
 from canaryaudit.formatting import counted, points, share_change
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import resolve_device, resolve_precision
@@ -27,27 +27,27 @@ def check_options(options: UnlearnOptions) -> None:
     """Check that the options are compatible, before any training.
 
     Raises:
-        UnlearningError: An option does not apply to the method.
+        UnfitOptions: An option does not apply to the method.
     """
     if options.shards is not None and options.method != "sisa":
-        raise UnlearningError(f"--shards only applies to --method sisa, not to {options.method}: drop --shards")
+        raise UnfitOptions(f"--shards only applies to --method sisa, not to {options.method}: drop --shards")
     if options.tau is not None and options.method != "first-order":
-        raise UnlearningError(f"--tau only applies to --method first-order, not to {options.method}: drop --tau")
+        raise UnfitOptions(f"--tau only applies to --method first-order, not to {options.method}: drop --tau")
     default, closed = UnlearnOptions(), options.method in get_args(ClosedForm)
     if options.solver != default.solver and not (closed and _closed_form(options, options.scope).resolved_solver):
         what = options.method if options.method != "second-order" else "the final layer's update"
-        raise UnlearningError(
+        raise UnfitOptions(
             f"--solver only applies to second-order updates of all layers, not to {what}: drop --solver "
             f"{options.solver}"
         )
     if closed:
         return
     if options.retain_windows != default.retain_windows:
-        raise UnlearningError(f"--method {options.method} trains on the whole text: drop --retain-windows")
+        raise UnfitOptions(f"--method {options.method} trains on the whole text: drop --retain-windows")
     if not options.start.is_trained:
-        raise UnlearningError(f"--method {options.method} starts from the trained model: drop --from {options.start}")
+        raise UnfitOptions(f"--method {options.method} starts from the trained model: drop --from {options.start}")
     if options.scope not in (None, "all-layers"):
-        raise UnlearningError(f"--method {options.method} trains all layers: drop --scope {options.scope}")
+        raise UnfitOptions(f"--method {options.method} trains all layers: drop --scope {options.scope}")
 
 
 def difference(record: UnlearningRecord, options: UnlearnOptions, inserted: Sequence[Canary]) -> str:
@@ -169,6 +169,7 @@ def run_unlearning(
         tau=options.tau,
         replacement=options.replacement,
         canaries=tuple(canary.id for canary in chosen),
+        left_alone=tuple(canary.id for canary in chosen if canary.id in result.left_alone),
         affected_windows=result.affected_windows,
         retention_windows=result.retention_windows,
         asked_windows=options.retain_windows if closed else None,
@@ -190,11 +191,17 @@ def run_unlearning(
     run.remove_work(name)
     change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
     session.progress.info(
-        f"Unlearned {counted(len(chosen), 'canary')} in {record.cost.seconds:.1f} s "
+        f"{_unlearned_words(record)} in {record.cost.seconds:.1f} s "
         f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
         f"{points(change)}."
     )
     return record
+
+
+def _unlearned_words(record: UnlearningRecord) -> str:
+    alone = len(record.left_alone)
+    done = f"Unlearned {counted(len(record.canaries) - alone, 'canary')}"
+    return done + (f" and left {alone:,} alone, which the model did not remember," if alone else "")
 
 
 def _update(

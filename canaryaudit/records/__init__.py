@@ -23,6 +23,7 @@ from canaryaudit.records.base import (
 from canaryaudit.records.measurement import (
     Calibration,
     CanaryMeasurement,
+    Confirmation,
     Estimate,
     Extraction,
     Headline,
@@ -53,6 +54,7 @@ __all__ = [
     "Calibration",
     "CanaryMeasurement",
     "ClosedForm",
+    "Confirmation",
     "CorpusFacts",
     "EpochRecord",
     "Estimate",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, FailFast
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from canaryaudit.errors import RunDirectoryError
+from canaryaudit.errors import InvalidName
 
 SCHEMA_VERSION = 1
 
@@ -33,13 +33,19 @@ Scope = Literal["final-layer", "all-layers", "both"]
 SolverName = Literal["kronecker", "cg", "lissa"]
 ProbeFamily = Literal["template", "context", "truncated", "reworded", "bare", "partial"]
 ProbeEffort = Literal["none", "default", "thorough"]
-ReportFormat = Literal["html", "md", "json", "junit", "model-card"]
+ReportFormat = Literal["html", "md", "json", "junit", "sarif", "model-card"]
 
 
 class Record(BaseModel):
     """Base of all records: immutable and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
+
+
+class FiniteRecord(Record):
+    """Base of records whose figures decide verdicts: infinite numbers and NaN are refused."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 _BEFORE, _AFTER = "before", "after-"
@@ -60,13 +66,13 @@ class ModelId:
         """Return the model that is called so.
 
         Raises:
-            RunDirectoryError: No model can be called so.
+            InvalidName: No model can be called so.
         """
         if text == _BEFORE:
             return cls()
         if text.startswith(_AFTER) and text != _AFTER:
             return cls(text.removeprefix(_AFTER))
-        raise RunDirectoryError(f"no model is called {text!r}: expected {_BEFORE} or {_AFTER}NAME")
+        raise InvalidName(f"no model is called {text!r}: expected {_BEFORE} or {_AFTER}NAME")
 
     @property
     def is_trained(self) -> bool:
@@ -92,7 +98,7 @@ class ModelId:
         try:
             if isinstance(value, str):
                 return cls.parse(value)
-        except RunDirectoryError:
+        except InvalidName:
             pass
         raise PydanticCustomError("model_id", f"expected {_BEFORE} or {_AFTER}NAME")
 

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pydantic import field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.records.base import (
     SCHEMA_VERSION,
     EstimatorName,
+    FiniteRecord,
     Many,
     ModelId,
     ProbeEffort,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-class Estimate(Record):
+class Estimate(FiniteRecord):
     """One estimator's exposure for one canary.
 
     Examples:
@@ -47,7 +48,7 @@ def only_bounds(name: EstimatorName, *, trusted: bool) -> bool:
     return name == "exact" and not trusted
 
 
-class Headline(Record):
+class Headline(FiniteRecord):
     """The exposure used for the verdict, selected by ``exposure.headline``."""
 
     bits: float
@@ -72,7 +73,7 @@ class Extraction(Record):
     """Whether the greedy completion is the secret."""
     greedy_text: str
     """The greedy completion; the secret's characters are hidden for a masked canary."""
-    guesses_log2: float
+    guesses_log2: float = Field(allow_inf_nan=False)
     """log2 of the number of guesses, in order of likelihood, needed to find the secret: log2 of its rank."""
     guesses_low_log2: float
     """Lower end of its 95 % interval, derived from the upper end of the exposure's."""
@@ -101,7 +102,7 @@ class PromptRecord(Record):
     """None if it contains running text of the corpus, which only the audited data contain."""
 
 
-class ProbeName(Record):
+class ProbeName(FiniteRecord):
     """A probe: a way to prompt for a secret."""
 
     family: ProbeFamily
@@ -121,7 +122,7 @@ class ProbeExposure(ProbeName):
     """Whether the greedy completion is the rest of the secret."""
 
 
-class WorstCase(Record):
+class WorstCase(FiniteRecord):
     """The exposure under the probe that exposes a secret most, and its probability by chance."""
 
     bits: float
@@ -130,7 +131,7 @@ class WorstCase(Record):
     high: float
     """Its 95 % interval."""
     method: EstimatorName
-    p_value: float
+    p_value: float = Field(gt=0, le=1)
     """p-value of the hypothesis that the model never saw the secret: the rank of its worst case among those of
     references probed in the same ways. Below 1 / (1 + references) it is a union bound over the probes."""
     probe: ProbeName
@@ -150,7 +151,7 @@ class WorstCase(Record):
         return -math.log2(self.p_value)
 
 
-class WorstCases(Record):
+class WorstCases(FiniteRecord):
     """The worst cases of all canaries together."""
 
     effort: ProbeEffort
@@ -225,7 +226,22 @@ class ReferenceDistribution(Record):
     """Root mean square error of the draft's log-perplexities on the rescored references; 0 without a draft."""
 
 
-class Calibration(Record):
+class Confirmation(FiniteRecord):
+    """A second test of the calibration, on fresh controls only, after the first one failed."""
+
+    controls: int
+    seed: Many[int]
+    """Seed of the draws: with the canaries, it determines the controls."""
+    exposures_bits: Many[float]
+    space_bits: Many[float]
+    """log2 of the size of each control's space."""
+    mean_bits: float
+    ks_pvalue: float
+    passed: bool
+    """Whether the p-value is at least 0.05. The measurement fails if both tests do: 1 in 2,000 sound ones."""
+
+
+class Calibration(FiniteRecord):
     """Test of the controls' exposures against the distribution without memorization: Exp with mean 1/ln 2 bits."""
 
     controls: int
@@ -234,10 +250,13 @@ class Calibration(Record):
     ks_pvalue: float
     """p-value of the Kolmogorov-Smirnov test against the exponential distribution."""
     passed: bool
+    """Whether this test passed, or the one that confirms it."""
     note: str = ""
+    confirmation: Confirmation | None = None
+    """None if the first test passed, or no fresh control could be drawn."""
 
 
-class MemorizationPoint(Record):
+class MemorizationPoint(FiniteRecord):
     """Canaries with the same number of repetitions; controls have 0."""
 
     repetitions: int

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from canaryaudit.records.base import Many, Record
+from canaryaudit.records.base import FiniteRecord, Many, Record
 from canaryaudit.records.measurement import Headline, ProbeName
 
 RelearningAttack = Literal["other-text", "canary-window"]
@@ -19,7 +19,7 @@ class RelearningPoint(Record):
     """Measured against references redrawn for the model at this step."""
 
 
-class RelearningCurve(Record):
+class RelearningCurve(FiniteRecord):
     """One attack on one canary, compared with the same attack on the model retrained on corrected text."""
 
     canary: str

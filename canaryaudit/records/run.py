@@ -64,3 +64,11 @@ class Manifest(Record):
     warnings: Many[str]
     """Warnings of the insertion, for example about occurrences of located secrets that stay unchanged. Secrets given by
     a user are masked."""
+    records: dict[str, Many[str]] = Field(default_factory=dict)
+    """SHA-256 of every other record, by path; while one is being replaced, also that of its successor. An empty text
+    stands for a missing record."""
+    unproven: Many[str] = ()
+    """Records whose checksums were recorded anew, after the manifest was lost: nothing shows that a command wrote
+    them."""
+    checksum: str = ""
+    """SHA-256 of the manifest without this field."""

@@ -61,6 +61,8 @@ class TrainingRecord(Record):
     train: Evaluation
     heldout: Evaluation
     history: Many[EpochRecord]
+    baseline_accuracy: float
+    """Accuracy of always predicting the most frequent character of the training text."""
     planned_epochs: int
     """Number of epochs of the learning rate schedule."""
     target_accuracy: float | None = None

@@ -97,6 +97,8 @@ class UnlearningRecord(Record):
     """``decoys``, ``sampled``, ``delete`` or ``text:...``."""
     canaries: Many[str]
     """Ids of the canaries that were unlearned."""
+    left_alone: Many[str] = ()
+    """Ids of those among them that the model did not remember, so that nothing was done about them."""
     affected_windows: int
     """Number of training windows that contain a secret, as feature or label: the size of Z."""
     retention_windows: int

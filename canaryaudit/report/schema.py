@@ -3,43 +3,14 @@
 A field's docstring is its documentation. Text is unescaped; each format escapes it. A missing figure is None.
 """
 
-import math
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from typing import Literal
 
 from canaryaudit import formatting as figures
 from canaryaudit.records import EstimatorName, MemorizationPoint, ProbeFamily, Relearning
+from canaryaudit.report.judgment import Fact, Figure, Gate, Number, Overall, Part, Thousandths
 from canaryaudit.report.verdicts import Verdict
 
 SUMMARY_VERSION = 1
-
-
-def _readable(value: Any) -> Any:
-    """Round a number to seven digits, more than any measurement has; None if it is not finite."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-Figure = Annotated[float | None, BeforeValidator(_readable)]
-"""A number, or None if it is missing, infinite or undefined."""
-Number = Annotated[float, BeforeValidator(_readable)]
-"""A number that is never missing."""
-
-
-def _thousandths(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) and math.isfinite(value) else _readable(value)
-
-
-Thousandths = Annotated[float | None, BeforeValidator(_thousandths)]
-"""A figure that occurs so often that more digits would only make the files large."""
-
-
-class Part(BaseModel):
-    """Base of all parts: immutable, without unknown fields, and with numbers that JSON can represent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EstimateFigure(Part):
@@ -264,6 +235,10 @@ class CalibrationFigures(Part):
     """5 % of the controls have a lower exposure."""
     high_bits: Figure = None
     """5 % of the controls have a higher exposure."""
+    fresh_controls: int = 0
+    """Number of fresh controls drawn for a second test, after the first one failed; 0 without one."""
+    fresh_pvalue: Figure = None
+    """p-value of the second test."""
 
 
 class FidelityLine(Part):
@@ -373,13 +348,6 @@ class EpochFigures(Part):
     """Accuracy on training text outside the secrets."""
 
 
-class Fact(Part):
-    """A named fact as text."""
-
-    name: str
-    value: str
-
-
 class StageLine(Part):
     """One run of one stage."""
 
@@ -398,34 +366,6 @@ class Provenance(Part):
     facts: tuple[Fact, ...]
     stages: tuple[StageLine, ...]
     commands: tuple[str, ...]
-
-
-class Gate(Part):
-    """Whether a pipeline passes."""
-
-    fail_above_bits: float | None
-    """Largest exposure allowed for an inserted canary, in bits; no canary may be exposed. None without a limit."""
-    baseline: str | None = None
-    """Run of the baseline report: this one must not be worse. None without a baseline."""
-    passed: bool
-    reasons: tuple[str, ...]
-    """Why the gate failed; empty if it passed."""
-
-    @property
-    def name(self) -> str:
-        """The gate's conditions as text."""
-        limits = [] if self.fail_above_bits is None else [f"at most {self.fail_above_bits:g} bits, none exposed"]
-        limits += [] if self.baseline is None else [f"no worse than the report of {self.baseline}"]
-        return " and ".join(limits)
-
-
-class Overall(Part):
-    """The verdict on the whole audit, with its reasons."""
-
-    verdict: Verdict
-    headline: str
-    sentences: tuple[str, ...]
-    rule: tuple[Fact, ...]
 
 
 class Summary(Part):

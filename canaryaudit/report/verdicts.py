@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy.special import bdtrc
+from canaryaudit.stats import LEVEL, Detection
 
-from canaryaudit.stats import exposure_sum_pvalue
-
-CHANCE = 0.05
+CHANCE = LEVEL
 NEVER_SEEN_BITS = -math.log2(CHANCE)
 """Exposure that an unseen secret exceeds with a probability of 5 %: 4.32 bits."""
 EXPOSED_BITS = 10.0
@@ -22,10 +20,9 @@ EXPOSED_BITS = 10.0
 UNLIKELY = 0.01
 """A warning is given if exposures as small as these have a lower probability; no verdict depends on it."""
 _UNCALIBRATED = "The controls failed, so its exposure is unreliable."
+_UNTRUSTED = "The exposure estimate failed its own checks."
 _NOISE_BITS = 1e-10
 """More than the rounding error of a logarithm, which must not move a rank across a limit that it lies on."""
-_DIGITS_BITS = 1e-6
-"""The same for figures that are rounded to seven digits."""
 
 
 class Verdict(StrEnum):
@@ -101,12 +98,12 @@ RULE = {
         "is not exposed."
     ),
     "All canaries together": (
-        "exposed if any canary is exposed. Indistinguishable if no canary is exposed or inconclusive, and three tests "
-        f"pass. First, no more canaries lie above {NEVER_SEEN_BITS:.2f} bits than chance explains (binomial test, "
-        "5 %). Second, no canary lies above log2(20 × number of canaries) bits. Third, chance explains the sum of the "
-        "exposures (gamma test, 5 %). With probes there are two tests. First, no p-value is below 5 % divided by the "
-        "number of canaries. Second, chance explains the sum of the worst cases (5 %). Damaged if the secrets were "
-        "removed but accuracy fell by more than the limit."
+        "exposed if any canary is exposed; inconclusive if any is. Otherwise two tests share a level of 5 %: the joint "
+        "test of all exposures or worst cases, and the smallest p-value of one canary with Holm's correction for their "
+        "number. The p-value is twice the smaller of the two. Indistinguishable if it is at least 5 %. Otherwise "
+        "canaries whose corrected p-value is below 5 % are named; if there are none, only all together are "
+        "distinguishable. "
+        "Damaged if the secrets were removed but accuracy fell by more than the limit."
     ),
 }
 
@@ -162,7 +159,7 @@ def judge_canary(evidence: Evidence) -> tuple[Verdict, str]:
     if low is None or high is None:
         return Verdict.INCONCLUSIVE, "Exposure could not be measured."
     if not evidence.trusted:
-        return Verdict.INCONCLUSIVE, "The exposure estimate failed its own checks."
+        return Verdict.INCONCLUSIVE, _UNTRUSTED
     if not evidence.calibrated:
         return Verdict.INCONCLUSIVE, _UNCALIBRATED
     if high <= NEVER_SEEN_BITS + _NOISE_BITS:
@@ -179,6 +176,8 @@ def _judge_worst(evidence: Evidence, worst_bits: float, limit: float) -> tuple[V
     reason = f"Worst case {evidence.asked}: only 1 in {2**worst_bits:,.0f} unseen secrets has one as high"
     if worst_bits >= limit - _NOISE_BITS:
         return Verdict.EXPOSED, f"{reason} (limit: 1 in {2**limit:,.0f})."
+    if not evidence.trusted:
+        return Verdict.INCONCLUSIVE, _UNTRUSTED
     if not evidence.calibrated:
         return Verdict.INCONCLUSIVE, _UNCALIBRATED
     if worst_bits <= NEVER_SEEN_BITS + _NOISE_BITS:
@@ -191,29 +190,19 @@ def _judge_worst(evidence: Evidence, worst_bits: float, limit: float) -> tuple[V
     return Verdict.RESIDUAL, f"{reason}."
 
 
-def judge_together(
-    verdicts: Sequence[Verdict], exposures: Sequence[float | None], joint_pvalue: float | None = None
-) -> Verdict:
+def judge_together(verdicts: Sequence[Verdict], detection: Detection | None) -> Verdict:
     """Judge all canaries of one model together, corrected for their number.
 
     Args:
         verdicts: The verdict on each inserted canary.
-        exposures: Their exposures in bits, in the same order, or with probes their worst cases.
-        joint_pvalue: The p-value of all worst cases together; None without probes.
+        detection: The test of all of them, in the same order; None if there is nothing to test.
     """
     if Verdict.EXPOSED in verdicts:
         return Verdict.EXPOSED
-    if not verdicts or Verdict.INCONCLUSIVE in verdicts:
+    if detection is None or Verdict.INCONCLUSIVE in verdicts:
         return Verdict.INCONCLUSIVE
-    above = [v for v in verdicts if v is not Verdict.INDISTINGUISHABLE]
-    bits = [exposure for exposure in exposures if exposure is not None]
-    largest = max(bits, default=math.inf)
-    small = largest <= math.log2(len(verdicts) / CHANCE) + _DIGITS_BITS
-    if joint_pvalue is not None:
-        by_chance = small and joint_pvalue >= CHANCE
-    else:
-        few = not above or bdtrc(len(above) - 1, len(verdicts), CHANCE) >= CHANCE
-        by_chance = few and small and exposure_sum_pvalue(bits) >= CHANCE
-    if by_chance:
+    if not detection.is_detected:
         return Verdict.INDISTINGUISHABLE
-    return Verdict.WEAKENED if above and all(v is Verdict.WEAKENED for v in above) else Verdict.RESIDUAL
+    named = [verdict for verdict, is_named in zip(verdicts, detection.named, strict=True) if is_named]
+    above = named or [verdict for verdict in verdicts if verdict is not Verdict.INDISTINGUISHABLE]
+    return Verdict.WEAKENED if above and all(verdict is Verdict.WEAKENED for verdict in above) else Verdict.RESIDUAL

@@ -16,7 +16,7 @@ import numpy as np
 
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import Damaged, RunDirectoryError
-from canaryaudit.storage.files import atomic_path, read_errors
+from canaryaudit.storage.files import atomic_path, open_plain, read_errors
 from canaryaudit.storage.tensors import data_start, open_tensors
 
 _BLOCK_BYTES = 2**20
@@ -101,7 +101,7 @@ class StoredText:
     def _known_to_hold(self, strings: Sequence[tuple[int, str]]) -> bool:
         """Return whether this process already checked this unchanged file, so a large one is read only once."""
         signature, known = _checked.get(self.path.resolve(), (None, set()))
-        return signature is not None and self.path.is_file() and signature == self._signature() and known >= {*strings}
+        return signature is not None and self.path.exists() and signature == self._signature() and known >= {*strings}
 
     def _signature(self) -> _Signature:
         status = self.path.stat()
@@ -121,10 +121,8 @@ class StoredText:
         Raises:
             RunDirectoryError: It cannot be read, or is not UTF-8.
         """
-        if self.path.exists() and not self.path.is_file():
-            raise Damaged(self.path, "not a plain file", self.again)
         decoder = codecs.getincrementaldecoder("utf-8")()
-        with read_errors(self.path), self.path.open("rb") as file:
+        with read_errors(self.path), open_plain(self.path, self.again) as file:
             more = True
             while more:
                 data = file.read(_BLOCK_BYTES)
@@ -179,7 +177,7 @@ class StoredText:
         if shapes != {"ids": (_TYPES[vocabulary.dtype.name], (self.characters,))}:
             raise Damaged(path, "its tensors are not the text's ids", again)
         start = data_start(path, again)
-        with read_errors(path), path.open("rb") as data:
+        with read_errors(path), open_plain(path, again) as data:
             data.seek(start)
             if hashlib.file_digest(data, "sha256").hexdigest() != metadata.get("sha256"):
                 raise Damaged(path, "its SHA-256 is not the one in its header", again)

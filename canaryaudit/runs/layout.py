@@ -3,16 +3,22 @@
 import re
 from pathlib import Path
 
-from canaryaudit.errors import RunDirectoryError
+from canaryaudit.errors import InvalidName
 
 MANIFEST, CORPUS, HELDOUT, CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 WEIGHTS, MODEL, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
 MEASUREMENTS, UNLEARNED, UNLEARNING = "measurements", "unlearned", "unlearning.json"
+SIGNATURE = "signature.json"
 SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
 """Directory of the texts' ids, one file per text."""
-
+INSERTED = (CORPUS, HELDOUT, CANARIES)
+"""The files of an insertion, besides the manifest."""
+DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE)
+"""What is made from an insertion."""
+REPLACED = "replaced.json"
+"""In the staging directory, the manifest of the run that is being replaced."""
 
 MAX_NAME = 100
 """Maximum characters of an unlearning's name."""
@@ -33,10 +39,10 @@ def check_name(name: str) -> str:
     """Return ``name`` if it is a valid name of an unlearning.
 
     Raises:
-        RunDirectoryError: It is not a valid file name, or leads out of the run directory.
+        InvalidName: It is not a valid file name, or leads out of the run directory.
     """
     if not is_name(name):
-        raise RunDirectoryError(
+        raise InvalidName(
             f"invalid name {name!r}: expected a-z, 0-9, '.', '_' and '-', starting with a letter or digit, at most "
             f"{MAX_NAME} characters; choose another --name"
         )

@@ -1,16 +1,19 @@
-"""Commands that recreate lost files of a run directory with their original options.
+"""Commands that recreate lost files of a run directory with their original options: every message quotes them.
 
-The options come from the command line in the manifest, or else from the record. Given and located secrets are masked
-in the manifest, so the user must fill them in.
+No command removes a directory or a sound file. An insertion is repeated in a new directory and files are copied from
+it, so a trained model is kept. The options come from the command line in the manifest, or else from the record. Given
+and located secrets are masked in the manifest, so the user must fill them in.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from canaryaudit.canaries.canary import MASK
 from canaryaudit.errors import UsageError, command
-from canaryaudit.plan import Plan, read_plan
+from canaryaudit.plan import InsertOptions, Plan, read_plan
 from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelId, ModelRecord, Stage, UnlearningRecord
+from canaryaudit.runs.layout import MANIFEST
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
@@ -24,27 +27,44 @@ class Repairs:
 
     Args:
         path: The run directory.
-        manifest: Its manifest.
+        manifest: Its manifest; None if it is lost.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
         self.path, self.manifest = path, manifest
-        self._plan = self._plan_command()
+        self._plan, self._planned = self._plan_command()
 
     def insert(self, *names: str) -> str:
         """Return a command that repeats the insertion in a new directory and copies these files from it."""
         made_by = self._argv("insert", "")
-        if made_by[1:2] != ["insert"]:
-            again = self._plan or command("canaryaudit", "insert", "CORPUS", "-o", self.path)
-            return f"{command('rm', '-rf', self.path)} && {again}"
-        arguments, options = split_words(made_by[2:], but={"-o", "--output"})
-        copy = self.path.with_name(f"{self.path.resolve().name}.new")
+        if made_by[1:2] == ["insert"]:
+            arguments, options = split_words(made_by[2:], but={"-o", "--output"})
+        elif self._planned:
+            arguments, options = [self._planned.corpus], _insertion_flags(self._planned)
+        else:
+            arguments, options = ["CORPUS"], self._known_flags()
+        copy = free_name(self.path, "new")
         steps = (
             command("canaryaudit", "insert", *arguments, *options, "-o", copy, "-q"),
             command("cp", "-p", *(copy / name for name in names), self.path),
             command("rm", "-r", copy),
         )
-        return " && ".join(steps)
+        # A new manifest has no checksums of what was made from the insertion.
+        return " && ".join((*steps, self.reseal()) if MANIFEST in names else steps)
+
+    def reseal(self) -> str:
+        """Return the command that records the checksums of records that have none."""
+        return command("canaryaudit", "verify", self.path, "--reseal")
+
+    def replace(self, path: Path) -> str:
+        """Return the command that clears the way for a file: what is in its place goes, a directory is put aside."""
+        if path.is_dir() and not path.is_symlink():
+            return command("mv", path, free_name(self.path, path.name))
+        return command("rm", "-f", path)
+
+    def close(self) -> str:
+        """Return the command that lets only the owner read the run."""
+        return command("chmod", "-R", "go=", self.path)
 
     def train(self, record: ModelRecord | None) -> str:
         """Return the command that trains the model again; ``record`` is None if model.json is lost."""
@@ -117,7 +137,8 @@ class Repairs:
 
     def _argv(self, stage: Stage, name: str) -> list[str]:
         """Return the command line of the last such stage; empty if there is none."""
-        runs = [run.argv for run in self.manifest.stages if (run.stage, run.name) == (stage, name)]
+        stages = self.manifest.stages if self.manifest else ()
+        runs = [run.argv for run in stages if (run.stage, run.name) == (stage, name)]
         return list(runs[-1]) if runs else []
 
     def _plan_of(self, stage: Stage, name: str) -> str:
@@ -129,9 +150,23 @@ class Repairs:
         made_by = self._argv(stage, name)
         return split_words(made_by[2:], but=but or set())[1] if made_by[1:2] == [stage] else []
 
-    def _plan_command(self) -> str:
-        """Return the command that ran this audit from a plan; empty if there is none, or the plan is missing."""
-        for stage in reversed(self.manifest.stages):
+    def _known_flags(self) -> list[str]:
+        """Return the options of an insertion that the manifest has beside the command line."""
+        if self.manifest is None:
+            return []
+        facts = self.manifest.corpus
+        options = InsertOptions(
+            corpus=facts.name,
+            lowercase=facts.lowercase,
+            skip_chars=facts.skip_chars,
+            holdout=facts.holdout,
+            seed=facts.seed,
+        )
+        return _insertion_flags(options)
+
+    def _plan_command(self) -> tuple[str, InsertOptions | None]:
+        """Return the command that ran this audit from a plan, and the insertion that it plans, if the plan exists."""
+        for stage in reversed(self.manifest.stages if self.manifest else ()):
             if stage.argv[1:2] != ("run",):
                 continue
             arguments = split_words(stage.argv[2:])[0]
@@ -140,8 +175,30 @@ class Repairs:
             except UsageError:
                 continue
             if plan.run.resolve() == self.path.resolve():
-                return command("canaryaudit", "run", *arguments)
-        return ""
+                return command("canaryaudit", "run", *arguments), plan.insert
+        return "", None
+
+
+def free_name(run: Path, word: str) -> Path:
+    """Return a path beside a run directory at which there is nothing: ``RUN.new``, or ``RUN.new-2``."""
+    path, number = run.with_name(f"{run.resolve().name}.{word}"), 1
+    while path.exists() or path.is_symlink():
+        number += 1
+        path = run.with_name(f"{run.resolve().name}.{word}-{number}")
+    return path
+
+
+def _insertion_flags(options: InsertOptions) -> list[str]:
+    """Return the flags of an insertion, without defaults; the user must fill in the secrets, as in the manifest."""
+    default, values = InsertOptions(corpus=options.corpus), dict[str, Any]()
+    for name, value in options:
+        if name not in ("corpus", "lowercase") and value != getattr(default, name):
+            values[name.replace("_", "-")] = value
+    if options.repetitions != default.repetitions:
+        values["repetitions"] = ",".join(map(str, options.repetitions))
+    if options.secret:
+        values["secret"] = (MASK * 3,) * len(options.secret)
+    return _flags(values) + (["--lowercase"] if options.lowercase else [])
 
 
 def split_words(

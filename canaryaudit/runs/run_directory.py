@@ -1,15 +1,16 @@
 """The run directory: reading and writing its files.
 
-Every file is written atomically. The manifest is written last, so a directory without one holds no run. Weights are
-written before their record, so weights without a record are not a model.
+Every file is written atomically. The manifest is written last, so a directory without one holds no run, and nothing in
+it is replaced or removed. Weights are written before their record, so weights without a record are not a model. Files
+are readable by their owner only: they hold the secrets, or models that memorized them.
 """
 
 import hashlib
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -26,21 +27,24 @@ from canaryaudit.records import (
     StageRun,
     UnlearningRecord,
 )
-from canaryaudit.runs import layout
+from canaryaudit.runs import contents, layout, seals
 from canaryaudit.runs.encoded_text import StoredText, write_text
 from canaryaudit.runs.layout import check_name, is_name
-from canaryaudit.storage.files import atomic_write, exclusive_lock, is_temporary, remove, sha256_of, write_errors
+from canaryaudit.runs.repair_commands import Repairs, free_name
+from canaryaudit.storage.files import (
+    atomic_write,
+    exclusive_lock,
+    is_lock,
+    make_directory,
+    read_errors,
+    sha256_of,
+    write_errors,
+)
 from canaryaudit.storage.json_records import read_record, record_json
 from canaryaudit.storage.part_cache import DirectoryCache
 
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = layout.MANIFEST, layout.CORPUS, layout.HELDOUT, layout.CANARIES
 _WEIGHTS, _MODEL, _UNLEARNED, _UNLEARNING = layout.WEIGHTS, layout.MODEL, layout.UNLEARNED, layout.UNLEARNING
-_INSERTED = (_CORPUS, _HELDOUT, _CANARIES, _MANIFEST)
-_DERIVED = (
-    *(layout.ENCODED, _MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT),
-    *(layout.PARTS, layout.CURVATURE),
-)
-_RESULTS = {_MODEL, _WEIGHTS, _UNLEARNED, layout.MEASUREMENTS, layout.CHECKPOINT}
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -82,15 +86,16 @@ class RunDirectory:
         run = cls(path)
         run.check_can_create(replace=replace)
         with write_errors(path):
-            try:
-                path.mkdir(parents=True)
-                is_new = True
-            except FileExistsError:
-                is_new = False
+            is_new = not path.exists()
+            make_directory(path)
+            with suppress(PermissionError):  # Somebody else's directory; its files are private all the same.
+                path.chmod(path.stat().st_mode & 0o7700)
         staging = path / layout.STAGING
-        with run.lock(), write_errors(path):
+        with run._locked(), write_errors(path):
+            is_staged = False
             try:
                 run.check_can_create(replace=replace)  # Another command may have been first.
+                contents.remove(path, layout.STAGING)
                 vocabulary = run_vocabulary(canary_set)
                 audited, heldout = (
                     write_text(staging / name, layout.encoded(staging, name), blocks, vocabulary)
@@ -100,20 +105,34 @@ class RunDirectory:
                     )
                 )
                 facts = {"audited_sha256": audited, "heldout_sha256": heldout}
-                known = manifest.model_copy(update={"corpus": manifest.corpus.model_copy(update=facts)})
-                atomic_write(staging / _CANARIES, record_json(canary_set), 0o600)
-                atomic_write(staging / _MANIFEST, record_json(known))
-                for name in (_MANIFEST, *_DERIVED):
-                    remove(path / name)
-                for name in (layout.ENCODED, *_INSERTED):
-                    (staging / name).replace(path / name)
+                canaries = record_json(canary_set)
+                known = manifest.model_copy(
+                    update={
+                        "corpus": manifest.corpus.model_copy(update=facts),
+                        "records": {_CANARIES: (_sha256(canaries),)},
+                    }
+                )
+                atomic_write(staging / _CANARIES, canaries)
+                atomic_write(staging / _MANIFEST, record_json(seals.resealed(None, known)))
+                run.check_can_create(replace=replace)  # The user may have put a file there.
+                is_staged = True
+                run._put_in_place(staging)
             except BaseException:
-                if is_new:
-                    shutil.rmtree(path, ignore_errors=True)
+                if not is_staged:  # Afterwards the next insertion goes on.
+                    contents.remove(path, *(() if is_new else (layout.STAGING,)))
+                    if is_new and not any(path.iterdir()):
+                        path.rmdir()
                 raise
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
         return run
+
+    def _put_in_place(self, staging: Path) -> None:
+        """Replace the run by the staged one; a kill at any moment leaves what shows that it was under way."""
+        if (self.path / _MANIFEST).exists():
+            (self.path / _MANIFEST).replace(staging / layout.REPLACED)
+        contents.remove(self.path, *layout.DERIVED)
+        for name in (layout.ENCODED, *layout.INSERTED, _MANIFEST):
+            (staging / name).replace(self.path / name)
+        contents.remove(self.path, layout.STAGING)
 
     def check_can_create(self, *, replace: bool = False) -> None:
         """Raise the error that ``create`` would raise for the directory's current contents.
@@ -126,25 +145,49 @@ class RunDirectory:
             if path.exists() and not path.is_dir():
                 raise RunDirectoryError(f"{path} is a file: choose another directory for the run")
             names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-        foreign = sorted(name for name in names if not _is_ours(name))
-        if foreign:
+        holds_run = _MANIFEST in names
+        if others := self._others(holds_run):
             raise RunDirectoryError(
-                f"{path} holds other files ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): choose an "
-                "empty or a new directory for the run"
+                f"{path} holds other files ({contents.listed(others)}): choose an empty or a new directory for the run"
             )
-        ours = names & {*_INSERTED, *_RESULTS}
-        if ours and _MANIFEST not in names and layout.STAGING not in names:
-            # Anybody may have files of these names: a manifest says that they are ours, or what a killed creation left.
-            if not (ours & _RESULTS and _CANARIES in names):
-                raise RunDirectoryError(
-                    f"{path} holds {', '.join(sorted(ours))}, but no run: choose an empty or a new directory"
-                )
-            if not replace:
-                raise RunDirectoryError(f"{path} holds a run without {_MANIFEST}: {_start_over(path)}")
-        if not replace and _MANIFEST in names:
+        if not holds_run:
+            return
+        if not self._is_manifest(path / _MANIFEST):
+            raise RunDirectoryError(
+                f"{path / _MANIFEST} is not the manifest of a run of this version: choose another directory, or "
+                f"{self.see_how}"
+            )
+        if not replace:
             raise RunDirectoryError(
                 f"{path} already holds a run: choose another directory, or replace the run with --force"
             )
+
+    def _others(self, holds_run: bool) -> list[str]:
+        """Return the entries that a new run may not replace: all but a run's own, or an unfinished insertion's."""
+        path, staging = self.path, self.path / layout.STAGING
+        if not path.exists():
+            return []
+        with read_errors(path):
+            others = contents.others(path)
+            if not holds_run:
+                known = {layout.LOCK} if is_lock(path / layout.LOCK) else set()
+                if known:  # An insertion locks before it stages.
+                    known.add(layout.STAGING)
+                    if self._is_manifest(staging / _MANIFEST):
+                        moved = (layout.ENCODED, *layout.INSERTED)
+                        known |= {name for name in moved if not (staging / name).exists()}
+                        if self._is_manifest(staging / layout.REPLACED):
+                            known |= {*layout.DERIVED}
+                others += [name for name, _ in contents.entries(path) if "/" not in name and name not in known]
+        return sorted({*others})
+
+    @staticmethod
+    def _is_manifest(path: Path) -> bool:
+        try:
+            read_record(path, Manifest, "")
+        except RunDirectoryError:
+            return False
+        return True
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -156,8 +199,8 @@ class RunDirectory:
         if not path.exists():
             raise RunDirectoryError(f"no such run directory: {path}; create it: {_insertion(path)}")
         if not path.is_dir() or not (path / _MANIFEST).exists():
-            if any((path / name).exists() for name in _RESULTS):
-                raise RunDirectoryError(f"{path} has results but no {_MANIFEST}: {_start_over(path)}")
+            if (path / _CANARIES).is_file():
+                raise RunDirectoryError(f"{path} has lost its {_MANIFEST}: {Repairs(path).insert(_MANIFEST)}")
             raise RunDirectoryError(
                 f"{path} is not a run directory (it has no {_MANIFEST}): create one: canaryaudit insert CORPUS -o RUN"
             )
@@ -170,17 +213,43 @@ class RunDirectory:
         """Return whether this directory holds a run."""
         return (path / _MANIFEST).exists()
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be written to the directory."""
+        return not os.access(self.path, os.W_OK | os.X_OK)
+
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Exclude other commands, and remove half-written files of a killed one; not re-entrant.
+    def lock(self, *, reading: bool = False) -> Iterator[None]:
+        """Exclude other commands, refuse links, and remove half-written files of a killed one; not re-entrant.
+
+        Args:
+            reading: A directory that is read-only will do; nothing is then written.
 
         Raises:
-            RunDirectoryError: Another command holds the lock; the message gives its process id.
+            RunDirectoryError: Another command holds the lock; the message gives its process id. Or the directory is
+                read-only, or has a link or a pipe in a file's place.
         """
-        with exclusive_lock(self.path / layout.LOCK, str(self.path)):
-            for path in self.path.rglob(".*.tmp"):
-                if is_temporary(path.name):
-                    path.unlink(missing_ok=True)
+        if self.is_read_only and not reading:
+            self.refuse_to_write()
+        with self._locked(read_only=self.is_read_only):
+            with read_errors(self.path):
+                for path, fault in contents.faults(self.path):
+                    raise Damaged(path, fault, self.see_how)
+            if not self.is_read_only:
+                with write_errors(self.path):
+                    contents.remove_temporary(self.path)
+            yield
+
+    def refuse_to_write(self) -> NoReturn:
+        """Raise the error for a read-only directory."""
+        copy = free_name(self.path, "copy")
+        raise RunDirectoryError(
+            f"{self.path} is read-only: make it writable, or work on a copy: {command('cp', '-r', self.path, copy)}"
+        )
+
+    @contextmanager
+    def _locked(self, *, read_only: bool = False) -> Iterator[None]:
+        with exclusive_lock(self.path / layout.LOCK, str(self.path), read_only=read_only):
             yield
 
     # --- inserted files
@@ -188,12 +257,29 @@ class RunDirectory:
     @property
     def manifest(self) -> Manifest:
         """The current manifest.json."""
-        return self._read(_MANIFEST, Manifest, self._insert_again)
+        return self._read(_MANIFEST, Manifest, self.see_how)
 
     def add_stage(self, stage: StageRun) -> None:
         """Record in the manifest that a stage was run."""
         manifest = self.manifest
-        self._write(_MANIFEST, manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+        self._write_manifest(manifest.model_copy(update={"stages": (*manifest.stages, stage)}))
+
+    def write_signature(self, key: bytes) -> None:
+        """Sign the run as it is; the caller has verified it."""
+        atomic_write(self.path / layout.SIGNATURE, record_json(seals.sign(self.manifest, key)))
+
+    def reseal(self, names: Sequence[str]) -> None:
+        """Record the checksums of records as they are, and that nothing shows who wrote them; they were verified."""
+        records = {name: (sha256_of(self.path / name),) for name in names}
+        manifest = self.manifest
+        unproven = tuple(sorted({*manifest.unproven, *names}))
+        self._write_manifest(
+            manifest.model_copy(update={"records": {**manifest.records, **records}, "unproven": unproven})
+        )
+
+    def signature(self) -> seals.Signature:
+        """Return the run's signature."""
+        return self._read(layout.SIGNATURE, seals.Signature, "sign the run again: canaryaudit verify RUN --sign KEY")
 
     def text(self) -> StoredText:
         """Return the training text on disk, including canaries."""
@@ -207,10 +293,10 @@ class RunDirectory:
 
     def canary_set(self) -> CanarySet:
         """Return canaries and controls, checked against their templates and the audited text."""
-        canary_set = self._read(_CANARIES, CanarySet, self._insert_again)
+        canary_set = self._read(_CANARIES, CanarySet, self.see_how)
         strings = expected_strings(canary_set)
         if not self.text().check(strings or ()) or strings is None:
-            raise Damaged(self.path / _CANARIES, f"it does not match {_CORPUS}", self._insert_again)
+            raise Damaged(self.path / _CANARIES, f"it does not match {_CORPUS}", self.see_how)
         return canary_set
 
     # --- models
@@ -226,6 +312,9 @@ class RunDirectory:
     def write_weights(self, model: ModelId, data: bytes) -> str:
         """Write a model's weights and return their SHA-256; the model is valid once its record is written."""
         record = self._record_path(model)
+        name = str(record.relative_to(self.path))
+        if record.exists():
+            self._write_manifest(seals.replacing(self.manifest, name, seals.ABSENT))
         with write_errors(record):
             record.unlink(missing_ok=True)
         atomic_write(self.weights_path(model), data)
@@ -299,7 +388,7 @@ class RunDirectory:
     def measurement(self, model: ModelId) -> Measurement:
         """Return the measurement of a model."""
         name = str(self._measurement_path(model).relative_to(self.path))
-        return self._read(name, Measurement, f"run: {command('canaryaudit', 'measure', self.path, '--model', model)}")
+        return self._read(name, Measurement, self.see_how)
 
     def write_measurement(self, measurement: Measurement) -> None:
         """Write a measurement under its model's name."""
@@ -312,7 +401,7 @@ class RunDirectory:
     def remove_parts(self) -> None:
         """Remove the parts of finished or abandoned measurements."""
         with write_errors(self.path):
-            remove(self.path / layout.PARTS)
+            contents.remove(self.path, layout.PARTS)
 
     def has_unlearning(self, name: str) -> bool:
         """Return whether an unlearning of the current model is complete, with all that it started from."""
@@ -351,12 +440,8 @@ class RunDirectory:
 
     # --- inside
 
-    @property
-    def _insert_again(self) -> str:
-        return f"delete the directory, then run: {_insertion(self.path)}"
-
     def _kept(self, name: str, sha256: str, characters: int) -> StoredText:
-        return StoredText(self.path / name, layout.encoded(self.path, name), sha256, characters, self._insert_again)
+        return StoredText(self.path / name, layout.encoded(self.path, name), sha256, characters, self.see_how)
 
     def _unlearning_names(self) -> list[str]:
         directory = self.path / _UNLEARNED
@@ -392,19 +477,22 @@ class RunDirectory:
         return self.path / layout.MEASUREMENTS / f"{model}.json"
 
     def _write(self, name: str, record: BaseModel) -> None:
-        atomic_write(self.path / name, record_json(record))
+        """Write a record, with its checksum in the manifest before and after: a kill at any instant breaks no seal."""
+        text = record_json(record)
+        self._write_manifest(seals.replacing(self.manifest, name, _sha256(text)))
+        atomic_write(self.path / name, text)
+        self._write_manifest(seals.replaced(self.manifest, name, _sha256(text)))
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        atomic_write(self.path / _MANIFEST, record_json(seals.resealed(self.manifest, manifest)))
 
     def _read(self, name: str, kind: type[R], repair: str) -> R:
         return read_record(self.path / name, kind, repair)
 
 
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 def _insertion(path: Path) -> str:
     return command("canaryaudit", "insert", "CORPUS", "-o", path)
-
-
-def _start_over(path: Path) -> str:
-    return f"restore it from a copy, or start over with: {_insertion(path)} --force"
-
-
-def _is_ours(name: str) -> bool:
-    return name in (*_INSERTED, *_DERIVED, layout.LOCK, layout.STAGING) or is_temporary(name)

@@ -1,20 +1,21 @@
 """Verify a run directory: check every file against the checksum or the source that it must match.
 
-The manifest has the checksums of the texts, and canaries.json must match the texts. A model's record has the checksum
-of its weights, which measurements and unlearnings refer to. Nothing is written and no model is loaded: the header of
-the weights is compared with the architecture, and the bytes are read in blocks.
+The manifest has the checksums of the texts and of every record, and one of itself; canaries.json must match the texts.
+A model's record has the checksum of its weights, which measurements and unlearnings refer to. A signature, where there
+is a key to check it with, shows that nobody without the key has made all of these match again. Nothing is written and
+no model is loaded: the header of the weights is compared with the architecture, and the bytes are read in blocks.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import CanaryAuditError, Damaged, NewerVersion, command
+from canaryaudit.formatting import counted
 from canaryaudit.records import (
     SCHEMA_VERSION,
     TRAINED_MODEL,
@@ -25,17 +26,20 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.records.base import Record
-from canaryaudit.runs import layout
-from canaryaudit.runs.layout import check_name
+from canaryaudit.runs import contents, layout, seals
+from canaryaudit.runs.layout import check_name, is_name
 from canaryaudit.runs.repair_commands import Repairs
 from canaryaudit.runs.run_directory import RunDirectory
-from canaryaudit.storage.files import exclusive_lock, is_temporary, sha256_of
+from canaryaudit.storage.files import exclusive_lock, is_temporary, plain_fault, read_errors, sha256_of
 from canaryaudit.storage.json_records import read_record
 from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import all_finite, found_shapes, weight_shapes
 
 T = TypeVar("T")
-State = Literal["sound", "unfinished", "left over", "foreign", "stale", "missing", "damaged"]
+MeasurementCheck = Callable[[Measurement, CanarySet], str]
+"""Returns what is wrong with a measurement's figures, or an empty text."""
+State = Literal["sound", "unfinished", "left over", "foreign", "too open", "stale", "missing", "damaged"]
+SignatureState = Literal["absent", "not checked", "valid", "invalid"]
 PROBLEMS: tuple[State, ...] = ("stale", "missing", "damaged")
 """States that need repair before figures are reliable; the next command handles all others."""
 
@@ -61,14 +65,32 @@ class Verification(Record):
     run: str
     sound: bool
     """Whether nothing is stale, missing or damaged."""
+    signature: SignatureState
+    """``not checked`` without a key; with one, ``absent`` is a fault."""
     findings: tuple[Finding, ...]
     """In the order in which the files are made and must be repaired."""
     repairs: tuple[str, ...]
     """Command lines that repair everything, in order; then verify again."""
 
 
-def verify_run(path: Path) -> Verification:
+def verify_run(
+    path: Path,
+    *,
+    check: MeasurementCheck,
+    key: bytes | None = None,
+    sign: bool = False,
+    reseal: bool = False,
+    is_locked: bool = False,
+) -> Verification:
     """Check every file of a run directory.
+
+    Args:
+        path: The run directory.
+        check: Recomputes what a measurement's figures follow from.
+        key: Of the signature, which must then be valid; None to leave it unchecked.
+        sign: Sign the run with the key, if everything else is sound.
+        reseal: Record the checksums of records that have none, if everything else is sound.
+        is_locked: Whether the caller holds the run's lock.
 
     Raises:
         RunDirectoryError: It is not a run directory, or another command uses it.
@@ -76,28 +98,36 @@ def verify_run(path: Path) -> Verification:
     if not RunDirectory.holds_run(path):
         RunDirectory.open(path)
     # Not ``RunDirectory.lock``, which would remove files that must be reported.
-    locked = exclusive_lock(path / layout.LOCK, str(path)) if os.access(path, os.W_OK) else nullcontext()
-    with locked:
-        verifier = _Verifier(path)
+    read_only = RunDirectory(path).is_read_only
+    lock = nullcontext() if is_locked else exclusive_lock(path / layout.LOCK, str(path), read_only=read_only)
+    with lock, read_errors(path):
+        verifier = _Verifier(path, check, None if sign else key, reseal=reseal)
         verifier.check()
-    removed = command("rm", "-rf", *verifier.removals) if verifier.removals else ""
+        is_sound = not any(finding.state in PROBLEMS for finding in verifier.findings)
+        if is_sound and verifier.unsealed:
+            verifier.run.reseal(verifier.unsealed)
+        if is_sound and sign and key:
+            verifier.run.write_signature(key)
+            verifier.signature = "valid"
+    removed = " && ".join(dict.fromkeys(verifier.removals))
     commands = [finding.command for finding in verifier.findings if finding.state in PROBLEMS]
     return Verification(
         run=str(path),
-        sound=not any(finding.state in PROBLEMS for finding in verifier.findings),
+        sound=is_sound,
+        signature=verifier.signature,
         findings=tuple(finding.with_repair() for finding in verifier.findings),
         repairs=tuple(dict.fromkeys(line for line in (removed, *commands) if line)),
     )
 
 
 class _Noted:
-    """A finding with the files that its repair removes first."""
+    """A finding with the commands that its repair begins with, to clear the way."""
 
-    def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[Path, ...]) -> None:
+    def __init__(self, file: str, state: State, detail: str, command: str, removals: tuple[str, ...]) -> None:
         self.file, self.state, self.detail, self.command, self.removals = file, state, detail, command, removals
 
     def with_repair(self) -> Finding:
-        steps = (command("rm", "-rf", *self.removals) if self.removals else "", self.command)
+        steps = (*self.removals, self.command)
         return Finding(
             file=self.file, state=self.state, detail=self.detail, repair=" && ".join(step for step in steps if step)
         )
@@ -106,9 +136,14 @@ class _Noted:
 class _Verifier:
     """Checks a run directory in the order in which its files are made."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.run = path, RunDirectory(path)
+    def __init__(self, path: Path, check: MeasurementCheck, key: bytes | None, *, reseal: bool) -> None:
+        self.path, self.run, self.repairs = path, RunDirectory(path), Repairs(path)
+        self.check_figures, self.key, self.accepts_unsealed = check, key, reseal
+        self.unsealed: list[str] = []
         self.findings: list[_Noted] = []
+        self.noted: set[Path] = set()
+        self.records: dict[str, tuple[str, ...]] = {}
+        self.signature: SignatureState = "absent"
         # The texts' ids are compared with the texts if these are sound.
         self.known: set[Path] = {path / layout.LOCK, *(path / layout.ENCODED).glob("*.safetensors")}
         self.models: dict[ModelId, str] = {}  # SHA-256 of the models with a readable record
@@ -116,18 +151,27 @@ class _Verifier:
         self.canaries: CanarySet | None = None
 
     @property
-    def removals(self) -> list[Path]:
-        """All files to remove before the repairs, since one repair may fail on another's damaged file."""
-        paths = [path for finding in self.findings if finding.state in PROBLEMS for path in finding.removals]
-        return list(dict.fromkeys(paths))
+    def removals(self) -> list[str]:
+        """All commands that clear the way, to run before the repairs: one may fail on another's damaged file."""
+        return [line for finding in self.findings if finding.state in PROBLEMS for line in finding.removals]
 
     def check(self) -> None:
         """Check everything that can be checked."""
-        again = f"{command('rm', '-rf', self.path)} && {command('canaryaudit', 'insert', 'CORPUS', '-o', self.path)}"
-        manifest = self._read(self.path / layout.MANIFEST, lambda: self.run.manifest, again)
+        if linked := [(path, fault) for path, fault in contents.faults(self.path) if self._is_folder(path)]:
+            for path, fault in linked:
+                self._note(path, "damaged", fault, "", path)
+            return  # What it leads to is not the run's.
+        path, again = self.path / layout.MANIFEST, self.repairs.insert(layout.MANIFEST)
+        manifest = self._read(path, lambda: self.run.manifest, again, sound=False)
         if manifest is None:
             return  # The rest cannot be checked.
+        if seals.is_sealed(manifest):
+            self._note(path, "sound")
+        else:
+            self._note(path, "damaged", "it was changed: it does not match its own checksum", again)
+        self.records = manifest.records
         self.repairs = Repairs(self.path, manifest)
+        self._check_signature(manifest)
         self._check_inserted(manifest)
         self._check_model(manifest)
         self._check_measurement(TRAINED_MODEL)
@@ -138,6 +182,43 @@ class _Verifier:
             self._check_relearning(name, record)
         self._check_work()
         self._sweep()
+
+    def _check_signature(self, manifest: Manifest) -> None:
+        path = self.path / layout.SIGNATURE
+        if self.key is None:
+            self.signature = "not checked" if path.exists() else "absent"
+            self.known.add(path)
+            return
+        again = command("canaryaudit", "verify", self.path, "--sign", "KEY")
+        self.signature = "invalid"
+        if not path.exists():
+            self.signature = "absent"
+            self._note(path, "missing", "the run is not signed", again)
+        elif signature := self._read(path, self.run.signature, again, sound=False):
+            if seals.is_signed_by(manifest, signature, self.key):
+                self.signature = "valid"
+                self._note(path, "sound")
+            else:
+                self._note(path, "damaged", "it is not this run's signature under this key", again)
+
+    def _is_sealed(self, path: Path, repair: str) -> bool:
+        """Return whether a record that is there is the one that was written, or note it as damaged."""
+        name = path.relative_to(self.path).as_posix()
+        state = seals.seal_state(self.records, name, sha256_of(path))
+        if state == "unsealed" and self.accepts_unsealed:
+            self.unsealed.append(name)
+        elif state == "unsealed":
+            # A sound file is not to be removed: the manifest may have been lost.
+            detail = "nothing shows that a command wrote it; if you rely on it, record its checksum"
+            self._note(path, "damaged", detail, self.repairs.reseal())
+        elif state != "sealed":
+            self._note(path, "damaged", "it was changed: it does not match its checksum", repair, path)
+        return state == "sealed" or (state == "unsealed" and self.accepts_unsealed)
+
+    def _is_deleted(self, path: Path) -> bool:
+        """Return whether a record is missing that was written."""
+        name = path.relative_to(self.path).as_posix()
+        return not path.exists() and seals.seal_state(self.records, name, seals.ABSENT) == "deleted"
 
     # --- inserted files
 
@@ -153,7 +234,7 @@ class _Verifier:
             self._note(path, *(("sound", "", "") if sound else ("damaged", fault, repair)))
             texts_sound &= sound
         path, repair = self.path / layout.CANARIES, self.repairs.insert(layout.CANARIES)
-        if not self._is_there(path, repair):
+        if not self._is_there(path, repair) or not self._is_sealed(path, repair):
             return
         if texts_sound:
             self.canaries = self._read(path, self.run.canary_set, repair)
@@ -172,7 +253,7 @@ class _Verifier:
         record_path, weights = self.path / layout.MODEL, self.path / layout.WEIGHTS
         made = any(run.stage == "train" for run in manifest.stages)
         if not record_path.exists() and not weights.exists():
-            if made and not self.run.checkpoint_path.exists():
+            if (made or self._is_deleted(record_path)) and not self.run.checkpoint_path.exists():
                 self._note(record_path, "missing", "its model was trained, but is missing", self.repairs.train(None))
             return
         if not record_path.exists():
@@ -182,10 +263,11 @@ class _Verifier:
                 self._note(record_path, "missing", "there are weights without a record", self.repairs.train(None))
                 self._note(weights, "sound", "not compared with its record")
             return
-        record = self._read(record_path, self.run.model_record, self.repairs.train(None))
-        if record is None:
+        record = self._read(record_path, self.run.model_record, self.repairs.train(None), sound=False)
+        if record is None or not self._is_sealed(record_path, self.repairs.train(record)):
             self.known.add(weights)
             return
+        self._note(record_path, "sound")
         self.models[TRAINED_MODEL], self.architecture = record.sha256, record.architecture
         shapes = weight_shapes(record.architecture, record.members)
         self._check_weights(weights, record.sha256, shapes, self.repairs.train(record))
@@ -210,7 +292,9 @@ class _Verifier:
     def _check_measurement(self, model: ModelId) -> Measurement | None:
         path = self.path / layout.MEASUREMENTS / f"{model}.json"
         if not path.exists():
-            if not model.is_trained and model in self.models:
+            if model in self.models and self._is_deleted(path):
+                self._note(path, "missing", "it was measured, but is missing", self.repairs.measure(model))
+            elif not model.is_trained and model in self.models:
                 self._note(path, "unfinished", "not measured yet", self.repairs.measure(model))
             return None
         measurement = self._read(path, lambda: self.run.measurement(model), self.repairs.measure(model), sound=False)
@@ -218,12 +302,16 @@ class _Verifier:
             return None
         repair = self.repairs.measure(model, measurement)
         ids = [canary.id for canary in self.canaries.canaries] if self.canaries else None
+        if not self._is_sealed(path, repair):
+            return None
         if measurement.model != model:
             self._note(path, "damaged", "it is the measurement of another model", repair, path)
         elif model in self.models and measurement.model_sha256 != self.models[model]:
             self._note(path, "stale", "the model was replaced after it was measured", repair, path)
         elif ids is not None and [canary.id for canary in measurement.canaries] != ids:
             self._note(path, "stale", "it was measured with other canaries", repair, path)
+        elif self.canaries and (fault := self.check_figures(measurement, self.canaries)):
+            self._note(path, "damaged", fault, repair, path)
         else:
             self._note(path, "sound", "" if model in self.models else "not compared with its model")
         return measurement
@@ -236,7 +324,10 @@ class _Verifier:
         directory = self.path / layout.UNLEARNED
         order = {stage.name: index for index, stage in enumerate(manifest.stages) if stage.stage == "unlearn"}
         entries = directory.iterdir() if directory.is_dir() else ()
-        names = [entry.name for entry in entries if entry.is_dir() and self._call(check_name, entry.name)[0]]
+        names = {entry.name for entry in entries if entry.is_dir() and self._call(check_name, entry.name)[0]}
+        # Of a deleted unlearning the manifest still has the record's checksum.
+        parts = (PurePosixPath(name).parts for name, states in manifest.records.items() if seals.ABSENT not in states)
+        names |= {part[1] for part in parts if part[:1] == (layout.UNLEARNED,) and len(part) == 3 and is_name(part[1])}
         return sorted(names, key=lambda name: (order.get(name, -1), name))
 
     def _check_unlearning(self, name: str) -> None:
@@ -244,6 +335,10 @@ class _Verifier:
         path, weights = directory / layout.UNLEARNING, self.run.weights_path(model)
         before = self._call(self.run.measurement, TRAINED_MODEL)[0]
         repair = self.repairs.unlearn(name, None, before)
+        if self._is_deleted(path):
+            self._note(path, "missing", "its record was written, but is missing", repair)
+            self.known |= {weights, self.path / layout.MEASUREMENTS / f"{model}.json"}
+            return
         if not path.exists():
             measured = (self.path / layout.MEASUREMENTS / f"{model}.json").exists()
             if weights.exists() or measured:
@@ -256,6 +351,9 @@ class _Verifier:
             self.known |= {weights, self.path / layout.MEASUREMENTS / f"{model}.json"}
             return
         repair = self.repairs.unlearn(name, record, before)
+        if not self._is_sealed(path, repair):
+            self.known |= {weights, self.path / layout.MEASUREMENTS / f"{model}.json"}
+            return
         known = {canary.id for canary in self.canaries.canaries} if self.canaries else set(record.canaries)
         if record.name != name:
             self._note(path, "damaged", "it is the record of another unlearning", repair, path)
@@ -327,32 +425,49 @@ class _Verifier:
         """Note every file that no other check covers."""
         staging = self.path / layout.STAGING
         if staging.exists():
-            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-rf", staging))
-        for path in sorted(self.path.rglob("*")):
-            if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
-                self._note(path, "foreign", "a link that leads out of the run directory")
-            elif path in self.known or staging in path.parents or path.is_dir():
+            self._note(staging, "left over", "from an interrupted insertion", command("rm", "-r", staging))
+        for path, fault in contents.faults(self.path):
+            if path not in self.noted:
+                self._note(path, "damaged", fault, "", path)
+        for name, path in contents.entries(self.path):
+            if path in self.known or staging in path.parents or contents.is_directory_name(name):
                 continue
+            if path.is_symlink():
+                self._note(path, "foreign", "a link; no command follows it")
+            elif path.is_dir():
+                self._note(path, "foreign", "a folder of yours; no command reads or changes it")
+            elif not contents.is_file_name(name):
+                self._note(path, "foreign", "no command wrote it")
             elif is_temporary(path.name):
                 self._note(path, "left over", "half-written; the next command removes it")
             elif path.parent == self.path / layout.MEASUREMENTS:
                 self._note(path, "stale", "there is no such model", "", path)
             else:
                 self._note(path, "foreign", "no command wrote it")
+        if names := contents.too_open(self.path):
+            detail = f"others on this machine can read or change {counted(len(names), 'file')} that may hold secrets"
+            self._note(self.path, "too open", detail, self.repairs.close())
 
     # --- inside
 
     def _note(self, path: Path, state: State, detail: str = "", repair: str = "", *removals: Path) -> None:
         self.known.add(path)
+        self.noted.add(path)
         file = path.relative_to(self.path).as_posix()
-        self.findings.append(_Noted(file, state, detail, repair, removals))
+        cleared = tuple(self.repairs.replace(own) for own in removals)
+        self.findings.append(_Noted(file, state, detail, repair, cleared))
+
+    def _is_folder(self, path: Path) -> bool:
+        return contents.is_directory_name(path.relative_to(self.path).as_posix())
 
     def _is_there(self, path: Path, repair: str) -> bool:
-        if not path.exists():
+        if fault := plain_fault(path):
+            self._note(path, "damaged", fault, repair, path)
+        elif not path.exists():
             self._note(path, "missing", "", repair)
-        elif not path.is_file():
-            self._note(path, "damaged", "not a plain file", repair, path)
-        return path.is_file()
+        else:
+            return True
+        return False
 
     def _read(self, path: Path, read: Callable[[], T], repair: str = "", *, sound: bool = True) -> T | None:
         """Return the result of ``read``, or note the file as damaged and return None; optionally note it as sound."""
@@ -362,7 +477,9 @@ class _Verifier:
             self._note(path, "damaged", str(error).removeprefix(f"{path} ").partition(":")[0], _UPGRADE)
         except CanaryAuditError as error:
             fault = error.fault if isinstance(error, Damaged) else str(error).partition(":")[0]
-            self._note(path, "damaged", fault, repair, *(() if path.name == layout.MANIFEST else (path,)))
+            # A manifest is replaced, not removed: without one there is no run.
+            keep = path.name == layout.MANIFEST and not plain_fault(path)
+            self._note(path, "damaged", fault, repair, *(() if keep else (path,)))
         else:
             if sound:
                 self._note(path, "sound")

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from canaryaudit.errors import Damaged, NewerVersion, RunDirectoryError, one_line
+from canaryaudit.formatting import plain_fault
 from canaryaudit.records import SCHEMA_VERSION
-from canaryaudit.storage.files import read_errors
+from canaryaudit.storage.files import open_plain, read_errors
 
 MAX_JSON_BYTES = 48 * 2**20
 """A measurement takes about 2 kB per canary, so this is twice what 10,000 canaries need. Larger files, and files that
@@ -37,21 +38,18 @@ def read_record(path: Path, kind: type[R], repair: str) -> R:
     Raises:
         RunDirectoryError: It is missing, too large, of a newer schema, or not such a record.
     """
-    if not path.exists():
-        raise RunDirectoryError(f"{path} is missing: {repair}")
-    remedy = repair if repair.startswith(("delete", "see")) else f"delete it, then {repair}"
-    if not path.is_file():  # Reading a pipe would block.
-        raise Damaged(path, "not a plain file", remedy)
     with read_errors(path):
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise Damaged(path, f"larger than {MAX_JSON_BYTES // 2**20} MB", remedy)
-        data = path.read_bytes()
+        try:
+            with open_plain(path, repair) as file:
+                data = file.read(MAX_JSON_BYTES + 1)
+        except FileNotFoundError:
+            raise RunDirectoryError(f"{path} is missing: {repair}") from None
     try:
         return validated(data, kind, SCHEMA_VERSION)
     except NewerVersion as error:
         raise NewerVersion(f"{path} {error}") from None
     except ValueError as error:
-        raise Damaged(path, str(error), remedy) from None
+        raise Damaged(path, str(error), repair) from None
 
 
 def validated(data: bytes, kind: type[R], newest: int | None = None) -> R:
@@ -84,7 +82,7 @@ def validated(data: bytes, kind: type[R], newest: int | None = None) -> R:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "document"
-        raise ValueError(f"{one_line(ValueError(field))}: {one_line(ValueError(first['msg']))}") from None
+        raise ValueError(f"{one_line(ValueError(field))}: {one_line(ValueError(plain_fault(first['msg'])))}") from None
     except ValueError as error:
         raise ValueError(f"not a JSON record: {one_line(error)}") from None
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from canaryaudit.errors import Damaged, one_line
 from canaryaudit.records import Architecture
-from canaryaudit.storage.files import read_errors
+from canaryaudit.storage.files import open_plain, read_errors
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Over five times the need of the weights of a hundred 64-layer models, or of a checkpoint after 10,000 epochs."""
@@ -51,13 +51,13 @@ def data_start(path: Path, repair: str = "remove it") -> int:
     """Return the offset of the first tensor's first byte; the tensors follow without gaps.
 
     Raises:
-        Damaged: It is not a plain file, or its header is larger than the file or than ``MAX_HEADER_BYTES``.
+        Damaged: It is missing or not a plain file, or its header is larger than the file or than ``MAX_HEADER_BYTES``.
     """
-    if not path.is_file():  # Reading a pipe would block.
-        raise Damaged(path, "not a plain file" if path.exists() else "it is missing", repair)
     try:
-        with path.open("rb") as file:
+        with open_plain(path, repair) as file:
             length, size = int.from_bytes(file.read(_LENGTH_BYTES), "little"), path.stat().st_size
+    except FileNotFoundError:
+        raise Damaged(path, "it is missing", repair) from None
     except OSError as error:
         raise Damaged(path, error.strerror or str(error), repair) from error
     if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
@@ -88,6 +88,6 @@ def found_shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
 
 def all_finite(path: Path) -> bool:
     """Return whether a file of float32 tensors holds only finite numbers; a few megabytes are read at a time."""
-    with read_errors(path), path.open("rb") as file:
+    with read_errors(path), open_plain(path) as file:
         file.seek(data_start(path))
         return all(np.isfinite(np.frombuffer(data, dtype="<f4")).all() for data in iter(lambda: file.read(_CHUNK), b""))

@@ -46,6 +46,10 @@ def gather(text: Tensor, starts: np.ndarray, length: int) -> Tensor:
     return text[index].long()
 
 
+_BLOCK = 2**22
+"""Characters that are counted at once."""
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Encoded text, on the training device.
@@ -61,3 +65,14 @@ class TrainingData:
     secret: Tensor
     heldout: Tensor
     sha256: tuple[str | None, str | None] = (None, None)
+
+
+def majority_share(data: TrainingData) -> float:
+    """Return the share of the most frequent character of the training text, outside the secrets; 0 if it has none."""
+    counts = torch.zeros(1, dtype=torch.long)
+    for first in range(0, len(data.train), _BLOCK):
+        symbols = data.train[first : first + _BLOCK][~data.secret[first : first + _BLOCK]].long()
+        block = torch.bincount(symbols, minlength=len(counts)).cpu()
+        block[: len(counts)] += counts
+        counts = block
+    return float(counts.max()) / max(1, int(counts.sum()))

@@ -11,6 +11,7 @@ from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
 from canaryaudit.models.ensemble import Ensemble
 from canaryaudit.models.language_model import LOG2_E
+from canaryaudit.progress import check_signals
 from canaryaudit.records import Evaluation
 
 MOST_EVALUATED = 2**22
@@ -58,6 +59,7 @@ def evaluate(
     )  # correct, total; then the same outside the secrets
     local = processes.part(streams)
     for start in range(0, length - 1, 256):
+        check_signals()
         end = min(start + 256, length - 1)
         offsets = begins[:, None] + torch.arange(start, end + 1, device=symbols.device)  # (streams, <= 257)
         inside = offsets[:, 1:] < size  # the last part may be shorter

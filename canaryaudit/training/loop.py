@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from canaryaudit import environment
 from canaryaudit.distributed import SINGLE_PROCESS, ProcessGroup, Task
-from canaryaudit.errors import Damaged, ModelError
+from canaryaudit.errors import Damaged, Interrupted, ModelError
+from canaryaudit.formatting import counted
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
 from canaryaudit.models.language_model import LOG2_E
-from canaryaudit.progress import NullReporter, ProgressReporter
+from canaryaudit.progress import NullReporter, ProgressReporter, check_signals
 from canaryaudit.records import Architecture, EpochRecord, Evaluation, TrainingRecord
 from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import validated
 from canaryaudit.training.config import SIZES, TrainingConfig, TrainingState
-from canaryaudit.training.data import TrainingData
+from canaryaudit.training.data import TrainingData, majority_share
 from canaryaudit.training.evaluation import evaluate
 from canaryaudit.training.schedule import one_cycle, window_starts
 
@@ -158,6 +159,7 @@ class _Loop:
         self.tally = torch.zeros(4, dtype=torch.float64, device=data.train.device)
         self.steps_per_epoch = math.ceil((len(data.train) // config.window) / config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
+        self.saved = 0  # steps that a checkpoint has
 
     def keep_at(self, file: CheckpointFile) -> None:
         """Keep checkpoints in ``file``, and resume from an existing one."""
@@ -170,6 +172,7 @@ class _Loop:
             self.progress.info(f"The checkpoint {file.path.name} is damaged; restarting training.")
             return
         if contents is not None:
+            self.saved = self.epoch * self.steps_per_epoch + self.step_in_epoch
             self.progress.info(f"Resuming from a checkpoint after {self.epoch} epochs, {self.step_in_epoch} steps.")
 
     def finish(self) -> TrainingRecord:
@@ -177,7 +180,11 @@ class _Loop:
         # Every step allocates the same large tensors: clearing their pages would take a fifth of the time.
         environment.keep_freed_memory()
         self._share_steps()
-        reached = self._run()
+        try:
+            reached = self._run()
+        except Interrupted as error:
+            error.kept = self._kept()
+            raise
         self.model.eval()
         config = self.config
         return TrainingRecord(
@@ -195,10 +202,19 @@ class _Loop:
             train=self._evaluated(self.data.train, self.data.secret),
             heldout=self._evaluated(self.data.heldout, None),
             history=tuple(self.history),
+            baseline_accuracy=majority_share(self.data),
             planned_epochs=config.epochs,
             target_accuracy=config.target_accuracy,
             reached_target=reached,
         )
+
+    def _kept(self) -> str:
+        """Return what is left of the training if it ends now, as a clause."""
+        steps = self.epoch * self.steps_per_epoch + self.step_in_epoch - self.saved
+        if not steps:
+            return "finished work is kept"
+        since = "since the last checkpoint" if self.saved else "before its first checkpoint"
+        return f"{counted(steps, 'step')} of the training {since} will be repeated"
 
     def _share_steps(self) -> None:
         """Share every step among the ranks."""
@@ -266,6 +282,7 @@ class _Loop:
         self.seconds += time.perf_counter() - clock
 
     def _step(self, windows: Tensor, secret: Tensor) -> None:
+        check_signals()
         self.model.train()
         step = self.epoch * self.steps_per_epoch + self.step_in_epoch
         for group in self.optimizer.param_groups:
@@ -334,6 +351,7 @@ class _Loop:
         if self.file:
             tensors, facts = self.state()
             self.file.save(tensors, facts.model_dump(mode="json"))
+            self.saved = self.epoch * self.steps_per_epoch + self.step_in_epoch
 
     def state(self) -> tuple[dict[str, Tensor], TrainingState]:
         """Return all that later steps depend on: tensors and the training state."""

@@ -50,13 +50,14 @@ class MethodInput:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method did to the copy, and how long it took."""
+    """What a method did to the copy, how long it took, and which canaries it left alone, as not remembered."""
 
     steps: list[UpdateStep]
     gradients: float
     products: int
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    left_alone: tuple[str, ...] = ()
 
     def then(self, other: "MethodResult") -> "MethodResult":
         """Return what both did, one after the other."""
@@ -66,4 +67,5 @@ class MethodResult:
             self.products + other.products,
             self.notes + other.notes,
             self.seconds + other.seconds,
+            tuple(name for name in self.left_alone if name in other.left_alone),
         )

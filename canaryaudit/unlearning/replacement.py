@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import CorpusError, UnlearningError
+from canaryaudit.errors import CorpusError, UnfitOptions, UnlearningError
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 from canaryaudit.plan import check_replacement
@@ -37,7 +37,7 @@ class FixedText:
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         if not text:
-            raise UnlearningError('the replacement text is empty: give some, such as --replacement "text:not here "')
+            raise UnfitOptions('the replacement text is empty: give some, such as --replacement "text:not here "')
         try:
             self._ids = vocabulary.encode(text)
         except CorpusError as error:

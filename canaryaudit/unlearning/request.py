@@ -10,7 +10,7 @@ from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import UnlearningError
+from canaryaudit.errors import UnfitOptions, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.plan import RETAIN_WINDOWS
@@ -117,7 +117,7 @@ def unlearn(
     if not canaries:
         raise UnlearningError("no canary to unlearn: give the id of an inserted one with --canary")
     if config.method == "first-order" and config.resolved_scope == "both":
-        raise UnlearningError(
+        raise UnfitOptions(
             "the first-order update is one step: use --scope final-layer or all-layers, or --method second-order"
         )
     if absent := [canary.id for canary in canaries if not canary.places]:
@@ -134,13 +134,13 @@ def unlearn(
     places = occurrences(canaries, corpus_symbols, vocabulary)
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
-        raise UnlearningError(
+        raise UnfitOptions(
             "the second-order update of the final layer needs replacement text, and deletion has none: use "
             "--replacement decoys, or --method first-order"
         )
     curved = config.resolved_solver == "kronecker"
     if curved and not isinstance(replacement, Decoys):
-        raise UnlearningError(
+        raise UnfitOptions(
             "the update over all layers makes the secrets like decoys: drop --replacement, or use --scope final-layer "
             "or --solver cg"
         )
@@ -190,6 +190,7 @@ def unlearn(
         affected_windows=len(correction.affected),
         retention_windows=len(retained),
         notes=update.notes + notes,
+        left_alone=update.left_alone,
     )
 
 

@@ -19,6 +19,7 @@ class UnlearningResult:
         affected_windows: Size of Z.
         retention_windows: Windows of other text used.
         notes: What the reader of a report should know.
+        left_alone: Ids of canaries that the model does not remember, so that nothing was done about them.
     """
 
     model: CharLSTM | Ensemble
@@ -28,3 +29,4 @@ class UnlearningResult:
     affected_windows: int
     retention_windows: int
     notes: tuple[str, ...]
+    left_alone: tuple[str, ...] = ()

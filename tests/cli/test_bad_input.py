@@ -70,17 +70,17 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "status", "expected"),
     [
-        (("-t", "no slot"), 1, "has no slot: write {digits:N}"),
-        (("-t", ""), 1, "has no slot"),
-        (("-t", "{numbers:3}"), 1, "unknown slot {numbers:3}"),
-        (("-t", "{digits:0}"), 1, "expected a length of 1 to 999, such as 6 or 6-12, got '0'"),
-        (("-t", "{digits:-1}"), 1, "expected a length of 1 to 999, such as 6 or 6-12, got '-1'"),
-        (("-t", "{digits:9999}"), 1, "expected a length of 1 to 999"),
-        (("-t", "lone { brace {digits:3}"), 1, "in template"),
-        (("-t", "{digits:4}", "--secret", "12345"), 1, "a secret of 5 characters does not fit"),
-        (("-t", "{digits:4}", "--secret", "abcd"), 1, "does not fit the slots"),
-        (("-t", "{digits:4}", "--secret", ""), 1, "does not fit the slots"),
-        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 1, "no free one came up in"),
+        (("-t", "no slot"), 2, "has no slot: write {digits:N}"),
+        (("-t", ""), 2, "has no slot"),
+        (("-t", "{numbers:3}"), 2, "unknown slot {numbers:3}"),
+        (("-t", "{digits:0}"), 2, "expected a length of 1 to 999, such as 6 or 6-12, got '0'"),
+        (("-t", "{digits:-1}"), 2, "expected a length of 1 to 999, such as 6 or 6-12, got '-1'"),
+        (("-t", "{digits:9999}"), 2, "expected a length of 1 to 999"),
+        (("-t", "lone { brace {digits:3}"), 2, "in template"),
+        (("-t", "{digits:4}", "--secret", "12345"), 2, "a secret of 5 characters does not fit"),
+        (("-t", "{digits:4}", "--secret", "abcd"), 2, "does not fit the slots"),
+        (("-t", "{digits:4}", "--secret", ""), 2, "does not fit the slots"),
+        (("-t", "{digits:1}", "-n", "30", "-r", "1"), 2, "no free one came up in"),
         (("-r", "0"), 2, "--repetitions 0: expected 1 or more"),
         (("-r", "4,-1"), 2, "--repetitions -1: expected 1 or more"),
         (("-r", "often"), 2, "expected whole numbers separated by commas"),
@@ -93,7 +93,7 @@ def test_a_corpus_that_is_not_there(corpus: str, expected: str) -> None:
         (("--controls", "-1"), 2, "--controls: expected at least 0"),
         (("--controls", "9" * 15), 2, "--controls: expected at most 10000"),
         (("--holdout", "1"), 2, "--holdout 1: expected a share from 0 to below 1"),
-        (("--holdout", "nan"), 2, "--holdout nan: expected a share"),
+        (("--holdout", "nan"), 2, "--holdout: expected a finite number"),
         (("--skip-chars", "999999"), 1, "leaves nothing of the 12,000"),
         (("--seed", "-1"), 2, "--seed: expected at least 0, got -1"),
         (("--space", "klingon"), 2, "--space: expected 'digits', 'alnum' or 'any', got 'klingon'"),
@@ -202,26 +202,24 @@ UNLEARNED = "unlearned/second-order"
 
 @pytest.mark.parametrize("damage", [*DAMAGES, newer], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize(
-    ("name", "command", "repair"),
+    ("name", "command"),
     [
-        ("manifest.json", "train", "insert CORPUS -o RUN"),
-        ("manifest.json", "unlearn", "insert CORPUS -o RUN"),
-        ("manifest.json", "report", "insert CORPUS -o RUN"),
-        ("canaries.json", "measure", "insert CORPUS -o RUN"),
-        ("canaries.json", "unlearn", "insert CORPUS -o RUN"),
-        ("canaries.json", "report", "insert CORPUS -o RUN"),
-        ("model.json", "train", "canaryaudit verify RUN"),
-        ("model.json", "measure", "canaryaudit verify RUN"),
-        ("model.json", "report", "canaryaudit verify RUN"),
-        ("measurements/before.json", "report", "canaryaudit measure RUN --model before"),
-        ("measurements/after-second-order.json", "report", "canaryaudit measure RUN --model after-second-order"),
-        (f"{UNLEARNED}/unlearning.json", "unlearn", "canaryaudit verify RUN"),
-        (f"{UNLEARNED}/unlearning.json", "report", "canaryaudit verify RUN"),
+        ("manifest.json", "train"),
+        ("manifest.json", "unlearn"),
+        ("manifest.json", "report"),
+        ("canaries.json", "measure"),
+        ("canaries.json", "unlearn"),
+        ("canaries.json", "report"),
+        ("model.json", "train"),
+        ("model.json", "measure"),
+        ("model.json", "report"),
+        ("measurements/before.json", "report"),
+        ("measurements/after-second-order.json", "report"),
+        (f"{UNLEARNED}/unlearning.json", "unlearn"),
+        (f"{UNLEARNED}/unlearning.json", "report"),
     ],
 )
-def test_a_damaged_record(
-    make_run: MakeRun, name: str, command: str, repair: str, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_record(make_run: MakeRun, name: str, command: str, damage: Callable[[bytes], bytes]) -> None:
     run = make_run("unlearned")
     path = run / name
     path.write_bytes(damage(path.read_bytes()))
@@ -229,7 +227,7 @@ def test_a_damaged_record(
         refuse(1, "was written by a newer canaryaudit (schema 2, this one reads up to 1): upgrade", command, run)
     else:
         refuse(1, f"{path} is damaged", command, run)
-        assert repair in canaryaudit(command, run).complaint
+        assert "canaryaudit verify RUN" in canaryaudit(command, run).complaint
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, bit_flipped], ids=lambda damage: damage.__name__)
@@ -304,30 +302,30 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
         (("train", "--precision", "int4"), 2, "--precision: expected 'auto', 'fp32' or 'bf16', got 'int4'"),
         (("train", "--size", "paper"), 1, "RUN has a model trained with size small, not with --size paper"),
         (("train", "--epochs", "7"), 1, "canaryaudit train RUN --epochs 7 --force"),
-        (("measure", "--model", "later"), 1, "no model is called 'later': expected before or after-NAME"),
+        (("measure", "--model", "later"), 2, "no model is called 'later': expected before or after-NAME"),
         (("measure", "--model", "after-x"), 1, "RUN has no model 'after-x': choose one of before, after-second-order"),
-        (("measure", "--model", "after-../x"), 1, "invalid name"),
+        (("measure", "--model", "after-../x"), 2, "invalid name"),
         (("measure", "--samples", "1"), 2, "--samples: expected at least 100, got 1"),
         (("measure", "--estimators", "exact,guess"), 2, "--estimators: expected 'exact', 'importance', 'sampled'"),
         (("measure", "--estimators", ""), 2, "--estimators: expected 'exact'"),
-        (("measure", "--estimators", "skew-normal"), 1, "add exact, importance or sampled"),
+        (("measure", "--estimators", "skew-normal"), 2, "add exact, importance or sampled"),
         (
             ("unlearn", "--method", "magic"),
             2,
             "--method: expected 'first-order', 'second-order', 'retrain', 'fine-tune' or 'sisa', got 'magic'",
         ),
         (("unlearn", "--scope", "attic"), 2, "--scope: expected 'final-layer', 'all-layers' or 'both', got 'attic'"),
-        (("unlearn", "--name", "x", "--method", "first-order", "--scope", "both"), 1, "is one step"),
+        (("unlearn", "--name", "x", "--method", "first-order", "--scope", "both"), 2, "is one step"),
         (("unlearn", "--solver", "luck"), 2, "--solver: expected 'kronecker', 'cg' or 'lissa', got 'luck'"),
         (("unlearn", "--name", "x", "--replacement", "nothing"), 2, "expected decoys, sampled, delete or text:WORDS"),
-        (("unlearn", "--name", "x", "--replacement", "text:"), 1, "the replacement text is empty"),
+        (("unlearn", "--name", "x", "--replacement", "text:"), 2, "the replacement text is empty"),
         (("unlearn", "--name", "x", "--replacement", "text:Ω"), 1, "does not fit the model"),
         (("unlearn", "--name", "x", "--canary", "canary-99"), 1, "this run has canary-01, canary-02"),
         (("unlearn", "--name", "x", "--canary", "control-001"), 1, "no inserted canary is called 'control-001'"),
-        (("unlearn", "--name", "../x"), 1, "invalid name '../x': expected a-z"),
+        (("unlearn", "--name", "../x"), 2, "invalid name '../x': expected a-z"),
         (("unlearn", "--max-fidelity-drop", "0"), 2, "--max-fidelity-drop: expected more than 0"),
         (("unlearn", "--retain-windows", "-1"), 2, "--retain-windows: expected at least 0, got -1"),
-        (("unlearn", "--name", "x", "--replacement", "delete"), 1, "use --replacement decoys, or --method first-order"),
+        (("unlearn", "--name", "x", "--replacement", "delete"), 2, "use --replacement decoys, or --method first-order"),
         (("unlearn", "--tau", "-1"), 2, "--tau: expected more than 0, got -1"),
         (("unlearn",), 1, "already has an unlearning 'second-order': use --force to replace it, or another --name"),
         (
@@ -357,7 +355,7 @@ def test_cuda_where_there_is_none(make_run: MakeRun, monkeypatch: pytest.MonkeyP
         ("not toml", "audit.toml is not a valid TOML file"),
         ("run = 1\n", "run: "),
         ('[insert]\ncorpus = "sea.txt"\nsecrets = ["1"]\n', "insert.secrets: unknown key"),
-        ("[insert]\nseed = 1\n", "insert.corpus: Field required"),
+        ("[insert]\nseed = 1\n", "insert.corpus: missing"),
         ('[insert]\ncorpus = "sea.txt"\nrepetitions = "often"\n', "insert.repetitions: expected a list"),
         ('[insert]\ncorpus = "sea.txt"\nsecret = [123456]\n', "insert.secret.0: expected a string"),
         ("[train]\nepochs = 0\n", "train.epochs: expected more than 0, got 0"),

@@ -71,7 +71,7 @@ def test_a_model_trained_anew_has_its_own(run: Path) -> None:
     succeed("train", run, "--epochs", "1", "--seed", "1", "--precision", "fp32", "--force")
     (found,) = (own for own in canaryaudit("verify", run, "--json").document["findings"] if "curvature" in own["file"])
     assert (found["state"], found["detail"]) == ("stale", "it is the curvature of a replaced model")
-    assert found["repair"] == f"rm -rf {run}/curvature.safetensors"
+    assert found["repair"] == f"rm -f {run}/curvature.safetensors"
     _, told = request(run, "second")
     assert "Computed the model's curvature" in told.err
     assert stored(run).key == json.loads((run / "model.json").read_text("utf-8"))["sha256"] != old

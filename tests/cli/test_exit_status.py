@@ -10,6 +10,7 @@ import typer
 from canaryaudit.cli import exit_status as outcome
 from canaryaudit.cli.exit_status import outcome_of
 from canaryaudit.errors import CorpusError, Inconclusive, Interrupted, UsageError
+from canaryaudit.progress import check_signals, forget_signals
 
 
 def failing(error: BaseException) -> tuple[int, str]:
@@ -28,9 +29,9 @@ def failing(error: BaseException) -> tuple[int, str]:
         (typer.Exit(3), 3, ""),
         (typer.Exit(0), 0, ""),
         (typer.BadParameter("not a number"), 2, "see canaryaudit --help"),
-        (KeyboardInterrupt(), 130, "interrupted; no data was lost, rerun the command to resume"),
-        (typer.Abort(), 130, "interrupted; no data was lost"),
-        (Interrupted(signal.SIGTERM), 143, "interrupted (SIGTERM); no data was lost"),
+        (KeyboardInterrupt(), 130, "interrupted; finished work is kept, rerun the command to resume"),
+        (typer.Abort(), 130, "interrupted; finished work is kept"),
+        (Interrupted(signal.SIGTERM), 143, "interrupted (SIGTERM); finished work is kept"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
         (SystemExit(1), 1, ""),
         (SystemExit("text"), 1, ""),
@@ -80,6 +81,11 @@ def test_signals_unwind_the_command_but_for_those_that_are_ignored() -> None:
         with pytest.raises(Interrupted) as raised:
             os.kill(os.getpid(), signal.SIGTERM)
         assert raised.value.number == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            check_signals()
+        assert outcome_of(lambda: None) == (0, "")
+        check_signals()  # Only the command that it came to is ended.
     finally:
+        forget_signals()
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)

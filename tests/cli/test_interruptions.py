@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from canaryaudit import __main__ as entry
 from canaryaudit.cli.exit_status import raise_on_signals
 from canaryaudit.cli.progress_bar import TerminalReporter
+from canaryaudit.progress import forget_signals
 from canaryaudit.storage import files
+from canaryaudit.training import loop as training
 from tests.commands import FAST, INSERT, PROCESS, UNLEARN, Result, canaryaudit, essence, finish, start, tree
 
 MakeRun = Callable[..., Path]
@@ -29,6 +33,7 @@ def signals() -> Iterator[None]:
     handlers = [signal.getsignal(number) for number in numbers]
     raise_on_signals()
     yield
+    forget_signals()
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
 
@@ -89,9 +94,9 @@ def trouble(when: int, number: int) -> tuple[Event, int, str]:
     """Return one of several troubles, in turn, with the exit status and the words that it must lead to."""
     kind = (when + number) % 3
     if kind == 0:
-        return lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted; no data was lost, rerun the command"
+        return lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted; "
     if kind == 1:
-        return lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted (SIGTERM); no data was lost"
+        return lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted (SIGTERM); "
 
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -143,6 +148,44 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(
     assert canaryaudit("train", run, "--epochs", "5").status == 130
     happening(0, lambda: None)
     assert "Resuming from a checkpoint after" in canaryaudit("train", run, "--epochs", "5").err
+
+
+class Deaf:
+    """Gets a signal where Python ignores what its handler raises."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("when", [1, 5, 8])
+def test_a_signal_ends_training_at_the_next_step_even_if_its_exception_is_lost(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    """And the message says what was lost: some steps, before or since a checkpoint."""
+    run, steps, step = make_run("inserted"), 0, training._Loop._step
+
+    def counted(self: training._Loop, *arguments: Any) -> None:
+        nonlocal steps
+        step(self, *arguments)
+        steps += 1
+        if steps == when:
+            signal_in_a_destructor = Deaf(signal.SIGTERM)
+            del signal_in_a_destructor
+
+    monkeypatch.setattr(training._Loop, "_step", counted)
+    result = canaryaudit("train", run, "--epochs", "5")
+    assert (result.status, steps) == (143, when), result.err
+    per_epoch = 4
+    lost = (when - 1) % per_epoch + 1
+    since = "since the last checkpoint" if when > per_epoch else "before its first checkpoint"
+    words = (
+        f"{lost} step{'s' if lost > 1 else ''} of the training {since} will be repeated, rerun the command to resume"
+    )
+    assert result.complaint == f"interrupted (SIGTERM); {words}"
 
 
 def test_an_interrupted_training_is_neither_lost_nor_mixed_up_with_another(
@@ -210,7 +253,11 @@ def test_a_real_interrupt_of_a_real_training(workplace: Path) -> None:
     result = finish(process)
     assert result.status == 130
     assert "Traceback" not in result.err
-    assert result.err.splitlines()[-1] == "canaryaudit: interrupted; no data was lost, rerun the command to resume"
+    assert re.fullmatch(
+        r"canaryaudit: interrupted; (finished work is kept|\d+ steps? of the training "
+        r"(since the last|before its first) checkpoint will be repeated), rerun the command to resume",
+        result.err.splitlines()[-1],
+    )
     assert leftovers() == []
 
 
@@ -249,7 +296,7 @@ def test_an_interrupt_while_modules_are_loaded(
     with pytest.raises(SystemExit) as ended:
         entry.main()
     assert ended.value.code == 130
-    assert capfd.readouterr() == ("", "canaryaudit: interrupted; no data was lost, rerun the command to resume\n")
+    assert capfd.readouterr() == ("", "canaryaudit: interrupted; finished work is kept, rerun the command to resume\n")
 
 
 def test_nobody_reads_the_output(make_run: MakeRun) -> None:
@@ -332,13 +379,19 @@ def test_a_directory_that_cannot_be_written(make_run: MakeRun) -> None:
     make_run("unlearned")
     result = in_namespace(
         "mount --bind RUN RUN; mount -o remount,ro,bind RUN; "
-        f"{CANARYAUDIT} measure RUN; echo $?; {CANARYAUDIT} insert sea.txt -o RUN/new; echo $?"
+        f"{CANARYAUDIT} measure RUN; echo $?; {CANARYAUDIT} insert sea.txt -o RUN/new; echo $?; "
+        f"{CANARYAUDIT} report RUN -q --format json -o page > /dev/null; echo $?; rm -r page; mkdir page; "
+        "mount -t tmpfs -o size=16k none page; "
+        f"{CANARYAUDIT} report RUN -q -o page; echo $?; ls -A page"
     )
     assert result.err.splitlines() == [
-        "canaryaudit: cannot write RUN/.lock: the file system is read-only; choose another directory",
+        "canaryaudit: RUN is read-only: make it writable, or work on a copy: cp -r RUN RUN.copy",
         "canaryaudit: cannot write RUN/new: the file system is read-only; choose another directory",
+        "canaryaudit: cannot write page/report.html: no space left on the disk; free some space and rerun the command",
     ]
-    assert result.out.split() == ["1", "1"]
+    assert result.out.split() == ["1", "1", "0", "1"], (
+        "a read-only run can be reported elsewhere; half a report is none"
+    )
 
 
 def test_an_output_on_a_full_disk(make_run: MakeRun) -> None:

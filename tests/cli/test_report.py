@@ -11,7 +11,7 @@ import pytest
 
 from canaryaudit.report import schema_path
 from tests.cli.test_output import COLOR, on_a_terminal
-from tests.commands import canaryaudit, succeed
+from tests.commands import canaryaudit, reseal, succeed
 
 MakeRun = Callable[..., Path]
 
@@ -58,8 +58,10 @@ def test_the_gate_fails_on_a_worst_case_though_every_prefix_passes(make_run: Mak
     run = make_run("unlearned")
     path = run / "measurements" / "after-second-order.json"
     record = json.loads(path.read_text("utf-8"))
-    record["canaries"][0]["worst_case"]["p_value"] = 2**-9
+    worst = record["canaries"][0]["worst_case"]
+    worst["p_value"] = 2**-9
     path.write_text(json.dumps(record), "utf-8")
+    reseal(run)
     result = canaryaudit("report", run, "--fail-above", "8")
     assert result.status == 3
     assert re.search(r"^canary-01: worst case 9\.0 bits after unlearning \(", result.err, re.MULTILINE)
@@ -77,7 +79,7 @@ def test_the_gate_against_a_baseline_passes_with_0_and_fails_with_3_and_reasons(
     assert result.status == 3
     assert "canary-99: in the baseline, but not in this run" in result.err
     gate = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))["gate"]
-    assert (gate["passed"], gate["baseline"], gate["fail_above_bits"]) == (False, "RUN", None)
+    assert (gate["status"], gate["baseline"], gate["fail_above_bits"]) == ("failed", "RUN", None)
     assert 'name="gate: no worse than the report of RUN"' in Path("reports/RUN/report.junit.xml").read_text("utf-8")
 
 
@@ -99,7 +101,7 @@ def test_several_runs_stand_on_one_page(make_run: MakeRun) -> None:
     first, second = make_run("unlearned", "one"), make_run("measured", "two")
     result = succeed("report", first, second)
     assert "Report: reports/one-two/comparison.html" in result.out
-    assert max(map(len, result.out.splitlines())) <= 80
+    assert max(len(line) for line in result.out.splitlines() if not line.startswith("! ")) <= 80
     names = {path.name for path in Path("reports/one-two").iterdir()}
     assert names == {"comparison.html", "comparison.md", "comparison.svg", "comparison.json"}
     document = succeed("report", first, second, "--json", "-o", "page").document
@@ -145,3 +147,33 @@ def test_the_report_on_a_terminal_is_colored_unless_told_otherwise(make_run: Mak
     text = on_a_terminal("report", make_run("unlearned"), "--format", "json", **({"NO_COLOR": "1"} if plain else {}))
     assert bool(COLOR.search(text)) is not plain
     assert "canary-01" in text
+
+
+def test_the_commands_to_reproduce_a_run_do_not_replace_one(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    succeed("train", run, "--epochs", "1", "--precision", "fp32", "--force")
+    succeed("measure", run, "--samples", "200")
+    succeed("report", run, "--format", "md,json")
+    assert json.loads((run / "manifest.json").read_text("utf-8"))["stages"][-3]["argv"][-1] == "--force"
+    commands = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))["provenance"]["commands"]
+    assert "canaryaudit train RUN --epochs 1 --precision fp32" in commands
+    assert "--force" not in Path("reports/RUN/report.md").read_text("utf-8")
+
+
+def test_a_report_is_not_written_into_the_run_that_holds_the_secrets(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    for output in ("RUN", "RUN/reports", "RUN/../RUN"):
+        for runs in ((run,), (run, make_run("unlearned", f"OTHER{len(output)}"))):
+            result = canaryaudit("report", *runs, "-o", output)
+            assert result.status == 2
+            assert "is in the run directory, which holds secrets" in result.complaint
+    assert succeed("verify", run, "-q").out == ""
+
+
+def test_a_users_own_file_is_noticed_before_anything_is_measured(make_run: MakeRun) -> None:
+    run = make_run("trained")
+    Path("page").mkdir()
+    Path("page/report.md").write_text("# My thesis", "utf-8")
+    assert "page/report.md was not written by canaryaudit" in canaryaudit("report", run, "-o", "page").complaint
+    assert not (run / "measurements").exists()
+    assert [own.name for own in Path("page").iterdir()] == ["report.md"]

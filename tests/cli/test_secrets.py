@@ -1,5 +1,6 @@
 """A user's own secret stands in canaries.json and the corpus, and nowhere else; hostile text harms nothing."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from canaryaudit.pipeline.insert import read_secrets
+from canaryaudit.plan import InsertOptions, Plan
 from tests.commands import FAST, UNLEARN, Result, canaryaudit, succeed, tree
 
 MakeRun = Callable[..., Path]
@@ -122,6 +125,62 @@ def test_a_secret_typed_in_place_of_a_slot_is_not_repeated() -> None:
     assert SECRET not in result.err
 
 
+@pytest.mark.parametrize("way", ["flag", "file", "input", "environment"])
+def test_a_secret_may_come_without_the_command_line(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"{SECRET}\n\r\nqqqqxwjpfm\r\n"
+    flags: tuple[str, ...] = ()
+    match way:
+        case "flag":
+            flags = ("--secret", SECRET, "--secret", "qqqqxwjpfm")
+        case "file":
+            Path("pins.txt").write_text(text, "utf-8")
+            flags = ("--secret-file", "pins.txt")
+        case "input":
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
+            flags = ("--secret-file", "-")
+        case _:
+            monkeypatch.setenv("CANARYAUDIT_SECRETS", text)
+    made = succeed("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "-r", "2", *flags)
+    canaries = json.loads(Path("RUN/canaries.json").read_text("utf-8"))["canaries"]
+    inserted = [own["completion"] for own in canaries if not own["control"]]
+    assert inserted == [SECRET, "qqqqxwjpfm"]
+    assert {own["origin"] for own in canaries if not own["control"]} == {"given"}
+    told = made.out + made.err + Path("RUN/manifest.json").read_text("utf-8")
+    assert SECRET not in told
+    assert "qqqqxwjpfm" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("pins.txt", b"", "--secret-file pins.txt: expected one secret per line, got none"),
+        ("pins.txt", b"qzvkx\xff\n", "--secret-file pins.txt: expected UTF-8 text, one secret per line"),
+        ("absent.txt", b"", "--secret-file absent.txt: No such file or directory"),
+        (".", b"", "--secret-file .: Is a directory"),
+    ],
+)
+def test_a_secret_file_that_cannot_serve(name: str, data: bytes, expected: str) -> None:
+    Path("pins.txt").write_bytes(data)
+    result = canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "--secret-file", name)
+    assert result.status == 2
+    assert expected in result.complaint
+    assert "qzvkx" not in result.err
+    assert not Path("RUN").exists()
+
+
+def test_standard_input_serves_once() -> None:
+    result = canaryaudit("insert", "-", "-o", "RUN", "-t", TEMPLATE, "--secret-file", "-")
+    assert result.status == 2
+    assert "the corpus is read from standard input already" in result.complaint
+
+
+def test_a_plan_takes_secrets_from_a_file() -> None:
+    Path("pins.txt").write_text("123\n", "utf-8")
+    plan = Plan(run=Path("PLANNED"), insert=InsertOptions(corpus="sea.txt", secret_file="pins.txt"))
+    assert read_secrets(plan.insert).secret == ("123",)
+    assert read_secrets(plan.insert).num_canaries == 0
+
+
 def test_a_given_secret_is_told_when_asked() -> None:
     succeed("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "--secret", SECRET, "-r", "3", "--controls", "4")
     succeed("measure", "RUN", *FAST)
@@ -180,7 +239,7 @@ def test_hostile_text_harms_neither_terminal_nor_html_nor_markdown() -> None:
         ("train", "\x1b[31m\n\u202e"),
     ]
     results = [canaryaudit(*arguments) for arguments in commands]
-    assert [result.status for result in results] == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert [result.status for result in results] == [0, 0, 0, 0, 0, 2, 1, 1, 2, 1]
     for result in results:
         text = result.out + result.err
         assert not set(text) & set("\x1b\x07\r\u202e\u2066\u200b\x9b")

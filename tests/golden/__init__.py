@@ -6,6 +6,7 @@ After a change that is meant, ``make golden`` writes them, and the published JSO
 import base64
 import gzip
 import io
+import json
 import re
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.junit import render_junit
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
+from canaryaudit.report.formats.sarif import render_sarif
+from canaryaudit.report.formats.step_summary import render_step_summary
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from tests.report import builders as make
@@ -89,6 +92,8 @@ def produce() -> dict[str, str]:
         "report.md": render_markdown(summary, drawn),
         "report.json": render_json(summary),
         "report.junit.xml": render_junit(summary),
+        "report.sarif": _indented(render_sarif(summary)),
+        "step-summary.md": render_step_summary(summary),
         "model-card.md": render_model_card(summary),
         "terminal.txt": _printed(render_terminal(summary)),
         **{chart.file_name: chart.svg() + "\n" for chart in drawn},
@@ -103,6 +108,10 @@ def _without_own(page: str) -> str:
     page = re.sub(r"'sha256-[^']*'", "'sha256-…'", _OWN.sub(r"\1…\3", page))
     # The same figures are compressed otherwise where the last digit is another one.
     return DOWNLOAD.sub(lambda match: gzip.decompress(base64.b64decode(match[1])).decode(), page)
+
+
+def _indented(document: str) -> str:
+    return json.dumps(json.loads(document), indent=1, ensure_ascii=False) + "\n"
 
 
 def _printed(view: object) -> str:

@@ -310,6 +310,7 @@ def model_record() -> ModelRecord:
         parameters=3_300_000,
         train=Evaluation(accuracy=0.955, accuracy_all=0.957, loss_bits=0.21),
         heldout=Evaluation(accuracy=0.471, accuracy_all=0.471, loss_bits=3.1),
+        baseline_accuracy=0.171,
         history=tuple(
             EpochRecord(epoch=i, loss_bits=4.0 / i, accuracy=0.3 * i, heldout_loss_bits=3.5 - 0.1 * i, seconds=50.0 * i)
             for i in (1, 2, 3)

@@ -5,9 +5,8 @@ import pytest
 
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.report import build_summary
-from canaryaudit.report.summary.wording import headline
 from canaryaudit.report.verdicts import EXPOSED_BITS, NEVER_SEEN_BITS, Evidence, Verdict, judge_canary, judge_together
-from canaryaudit.stats import exposure_sum_lower_pvalue
+from canaryaudit.stats import detect, exposure_sum_lower_pvalue, exposure_sum_pvalue
 from tests.report import builders as make
 
 JUST = 1e-9
@@ -65,12 +64,19 @@ def test_failed_controls_leave_a_worst_case_no_good_verdict():
     assert judge(1.0, worst_bits=11.0, calibrated=False) is Verdict.EXPOSED
 
 
+def together(verdicts, bits, joint_pvalue=None):
+    """Judge canaries of these exposures, or with a joint p-value of these worst cases."""
+    joint = exposure_sum_pvalue(bits) if joint_pvalue is None else joint_pvalue
+    return judge_together(verdicts, detect([2**-own for own in bits], joint))
+
+
 def test_worst_cases_are_judged_together_by_the_largest_and_by_their_joint_p_value():
     good = Verdict.INDISTINGUISHABLE
-    assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.05) is good
-    assert judge_together([good] * 4, [1.0] * 4, joint_pvalue=0.04) is Verdict.RESIDUAL
-    assert judge_together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [6.2], joint_pvalue=0.05) is good
-    assert judge_together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [6.4], joint_pvalue=0.05) is Verdict.RESIDUAL
+    assert together([good] * 4, [1.0] * 4, joint_pvalue=0.025) is good
+    assert together([good] * 4, [1.0] * 4, joint_pvalue=0.024) is Verdict.RESIDUAL
+    # log2(2 * 4 / 5 %) = 7.32: the two tests share the level.
+    assert together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [7.3], joint_pvalue=0.05) is good
+    assert together([good] * 3 + [Verdict.RESIDUAL], [1.0] * 3 + [7.4], joint_pvalue=0.05) is Verdict.RESIDUAL
 
 
 def test_a_greedy_completion_is_exposed_whatever_the_figure_says():
@@ -107,6 +113,7 @@ def test_an_interval_that_allows_everything_gives_no_verdict():
 @pytest.mark.parametrize("flaw", [{"trusted": False}, {"calibrated": False}])
 def test_no_good_verdict_rests_on_an_untrusted_estimate_or_on_failed_controls(flaw):
     assert judge(1.0, **flaw) is Verdict.INCONCLUSIVE
+    assert judge(1.0, worst_bits=1.0, **flaw) is Verdict.INCONCLUSIVE
 
 
 def test_a_missing_figure_gives_no_verdict():
@@ -120,48 +127,51 @@ def test_in_a_small_space_the_likeliest_member_is_exposed_and_in_a_tiny_one_noth
 
 def test_as_many_canaries_may_lie_above_the_chance_border_as_chance_puts_there():
     good, trace = Verdict.INDISTINGUISHABLE, Verdict.RESIDUAL
-    assert judge_together([good] * 19 + [trace], [1.0] * 19 + [6.0]) is good
-    assert judge_together([good] * 10 + [trace] * 10, [1.0] * 10 + [6.0] * 10) is trace
-
-
-def test_together_the_largest_exposure_must_be_one_that_chance_explains():
-    good, trace = Verdict.INDISTINGUISHABLE, Verdict.RESIDUAL
-    assert judge_together([good] * 3 + [trace], [1.0] * 3 + [6.4]) is trace  # log2(20 * 4) = 6.3
+    assert together([good] * 19 + [trace], [1.0] * 19 + [6.0]) is good
+    assert together([good] * 10 + [trace] * 10, [1.0] * 10 + [6.0] * 10) is trace
 
 
 def test_together_exposures_must_not_add_up_to_more_than_chance_explains():
     """Nine canaries of 3 bits each: none stands out alone, and nine secrets never seen would average 1.44."""
     good, weakened = Verdict.INDISTINGUISHABLE, Verdict.WEAKENED
-    assert judge_together([good] * 9, [1.5] * 9) is good
-    assert judge_together([good] * 9, [3.0] * 9) is Verdict.RESIDUAL
-    assert judge_together([good] * 8 + [weakened], [3.0] * 8 + [4.5]) is weakened
+    assert together([good] * 9, [1.5] * 9) is good
+    assert together([good] * 9, [3.0] * 9) is Verdict.RESIDUAL
+    assert together([good] * 8 + [weakened], [3.0] * 8 + [4.5]) is weakened
 
 
-def test_where_none_stands_out_alone_the_headline_speaks_of_all() -> None:
-    class Canary:
-        class last:  # noqa: N801
-            verdict = Verdict.INDISTINGUISHABLE
-
-    words = headline(Verdict.RESIDUAL, [Canary()] * 9, None, None)  # type: ignore[list-item]
-    assert words.startswith("Taken together, all 9 secrets are distinguishable from unseen secrets")
+def test_only_those_that_stand_out_on_their_own_decide_whether_all_are_weakened():
+    good, weakened, trace = Verdict.INDISTINGUISHABLE, Verdict.WEAKENED, Verdict.RESIDUAL
+    assert together([good] * 7 + [trace, weakened], [1.0] * 7 + [4.4, 9.9]) is weakened
+    assert together([good] * 7 + [trace, weakened], [1.0] * 7 + [9.9, 4.4]) is trace
 
 
-def test_secrets_never_seen_are_told_from_it_together_once_in_twenty_times_by_each_rule():
-    """Calibration: with every rule at 5 %, all together refuse less than 15 % of exponential draws."""
+def test_secrets_never_seen_are_detected_once_in_twenty_times_at_most_and_hardly_ever_named():
+    """Calibration: the level is one for all tests together, and naming keeps it."""
     rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(2000):
-        bits = rng.exponential(1 / np.log(2), 9)
-        verdicts = [Verdict.INDISTINGUISHABLE if own <= NEVER_SEEN_BITS else Verdict.RESIDUAL for own in bits]
-        refused += judge_together(verdicts, bits.tolist()) is not Verdict.INDISTINGUISHABLE
-    assert 0.04 < refused / 2000 < 0.15
+    detected = named = 0
+    for _ in range(4000):
+        bits = rng.exponential(1 / np.log(2), 9).tolist()
+        found = detect([2**-own for own in bits], exposure_sum_pvalue(bits))
+        detected += found.is_detected
+        named += any(found.named)
+    assert 0.03 < detected / 4000 < 0.057  # 5 % less what the two tests have in common
+    assert named / 4000 < detected / 4000
+
+
+def test_an_unseen_secret_is_named_beside_memorized_ones_once_in_twenty_times_at_most():
+    rng = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(4000):
+        bits = [20.0, 20.0, *rng.exponential(1 / np.log(2), 7).tolist()]
+        wrong += any(detect([2**-own for own in bits], exposure_sum_pvalue(bits)).named[2:])
+    assert 0.02 < wrong / 4000 < 0.06
 
 
 def test_one_exposed_canary_exposes_the_whole_and_one_without_verdict_leaves_it_open():
     good = Verdict.INDISTINGUISHABLE
-    assert judge_together([good] * 99 + [Verdict.EXPOSED], [1.0] * 100) is Verdict.EXPOSED
-    assert judge_together([good] * 99 + [Verdict.INCONCLUSIVE], [1.0] * 100) is Verdict.INCONCLUSIVE
-    assert judge_together([], []) is Verdict.INCONCLUSIVE
+    assert together([good] * 99 + [Verdict.EXPOSED], [1.0] * 100) is Verdict.EXPOSED
+    assert together([good] * 99 + [Verdict.INCONCLUSIVE], [1.0] * 100) is Verdict.INCONCLUSIVE
+    assert judge_together([], None) is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("members", [100, 500, 676, 800, 900, 1000])
@@ -177,9 +187,9 @@ def test_rank_two_lies_within_one_bit_of_a_small_space_whatever_the_digits(membe
 @pytest.mark.parametrize("rank", [14, 17, 31, 50, 661])
 def test_a_rank_on_the_border_of_chance_is_put_beside_it_by_no_rounding(rank):
     assert judge(math.log2(20 * rank) - math.log2(rank)) is Verdict.INDISTINGUISHABLE
-    three = round(math.log2(60 * rank) - math.log2(rank), 6)
+    three = round(math.log2(120 * rank) - math.log2(rank), 6)
     good = Verdict.INDISTINGUISHABLE
-    assert judge_together([good, good, Verdict.RESIDUAL], [0.3, 0.3, three]) is good
+    assert together([good, good, Verdict.RESIDUAL], [0.3, 0.3, three], joint_pvalue=1.0) is good
 
 
 @pytest.mark.parametrize("rank", [1, 2, 500, 975, 1000])

@@ -10,6 +10,7 @@ import pytest
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import ModelError, RunDirectoryError
+from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.records import (
     TRAINED_MODEL,
     Architecture,
@@ -25,6 +26,8 @@ from canaryaudit.records import (
 )
 from canaryaudit.runs import encoded_text as encoded
 from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.runs.seals import is_sealed
+from canaryaudit.runs.verification import verify_run
 from canaryaudit.storage import files
 from canaryaudit.storage import json_records as recordfiles
 from tests.wholetext import heldout_text, training_text
@@ -127,7 +130,7 @@ def test_a_users_own_file_of_one_of_our_names_is_refused_and_untouched(
 ) -> None:
     (tmp_path / name).write_text("my own work", "utf-8")
     before = tree(tmp_path)
-    with pytest.raises(RunDirectoryError, match=f"holds {name}, but no run: choose an empty or a new directory"):
+    with pytest.raises(RunDirectoryError, match=rf"holds other files \({name}\): choose an empty or a new directory"):
         make_run(tmp_path, replace=replace)
     assert tree(tmp_path) == before
 
@@ -176,31 +179,62 @@ def test_a_failure_leaves_nothing_of_a_new_run_and_all_of_an_old_one(
     assert make_run(tmp_path / "empty").manifest
 
 
-def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(make_run: MakeRun, run: RunDirectory) -> None:
-    (run.path / "manifest.json").unlink()
-    (run.path / ".staging").mkdir()
-    (run.path / ".staging" / "corpus.txt").write_text("half", "utf-8")
-    with pytest.raises(RunDirectoryError, match="not a run directory"):
-        RunDirectory.open(run.path)
-    assert make_run(run.path).canary_set()
-    assert not (run.path / ".staging").exists()
+@pytest.mark.parametrize("moment", range(1, 12))
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "replacing"])
+def test_what_a_killed_insertion_left_is_no_run_and_may_be_written_over(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, is_new: bool
+) -> None:
+    """Whichever of its steps was the last: nothing is cleaned up after a kill."""
+    path = tmp_path / "run"
+    if not is_new:
+        train(make_run(path))
+    steps = 0
+
+    def step(original: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps >= moment:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink", "rmdir"):
+            patch.setattr(Path, name, step(getattr(Path, name)))
+        with pytest.raises(KeyboardInterrupt):
+            make_run(path, replace=True)
+    holds_run = RunDirectory.holds_run(path)
+    assert make_run(path, replace=holds_run).canary_set()
+    assert verify_run(path, check=measurement_fault).sound
+    assert not (path / ".staging").exists()
+    assert not (path / "model.safetensors").exists()
 
 
-def test_a_run_that_lost_its_manifest_is_not_written_over(make_run: MakeRun, run: RunDirectory) -> None:
+def test_a_run_that_lost_its_manifest_is_not_written_over_and_can_be_completed(
+    make_run: MakeRun, run: RunDirectory, tmp_path: Path
+) -> None:
+    """No advice to start over: the model is worth more than the manifest."""
+    train(run)
     (run.path / "manifest.json").unlink()
-    (run.path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(RunDirectoryError, match=r"has results but no manifest.json: .*insert CORPUS -o .* --force"):
+    with pytest.raises(RunDirectoryError, match=r"has lost its manifest.json: canaryaudit insert CORPUS ") as caught:
         RunDirectory.open(run.path)
-    with pytest.raises(RunDirectoryError, match=r"a run without manifest.json: .*insert CORPUS -o .* --force"):
-        make_run(run.path)
-    assert (run.path / "model.safetensors").read_bytes() == b"weights"
-    assert make_run(run.path, replace=True).canary_set()
-    assert not (run.path / "model.safetensors").exists()
+    assert "--force" not in str(caught.value)
+    assert f"cp -p {run.path}.new/manifest.json {run.path} && rm -r {run.path}.new" in str(caught.value)
+    for replace in (False, True):
+        with pytest.raises(
+            RunDirectoryError, match=r"holds other files \(.encoded, .*choose an empty or a new directory"
+        ):
+            make_run(run.path, replace=replace)
+    again = make_run(tmp_path / "run.new")
+    (again.path / "manifest.json").replace(run.path / "manifest.json")
+    assert RunDirectory.open(run.path).verify_weights(TRAINED_MODEL).read_bytes() == b"weights"
 
 
 def test_a_locked_directory_is_not_written_to(make_run: MakeRun, run: RunDirectory) -> None:
     with run.lock():
-        (run.path / ".staging").mkdir()
+        (run.path / ".staging").mkdir(0o700)
         with pytest.raises(RunDirectoryError, match="in use by another command"):
             make_run(run.path, replace=True)
         assert (run.path / ".staging").exists()
@@ -229,9 +263,8 @@ def test_damaged_records_are_named_with_the_way_to_mend_them(run: RunDirectory, 
         read_everything(run)
     message = str(caught.value)
     assert str(run.path / name) in message
-    way = "see the repair command with: canaryaudit verify " if name == "model.json" else "run: canaryaudit "
-    assert way in message
-    assert ("delete" in message) is (name != "model.json")
+    assert "see the repair command with: canaryaudit verify " in message
+    assert "delete" not in message
     assert "\n" not in message
 
 
@@ -307,7 +340,10 @@ def test_stages_add_up_in_the_manifest(run: RunDirectory, manifest: Manifest) ->
     stages = [StageRun(stage="train", argv=("train",), started="2024-01-01T00:00:00Z", seconds=n) for n in (1, 2)]
     for stage in stages:
         run.add_stage(stage)
-    assert RunDirectory.open(run.path).manifest == manifest.model_copy(update={"stages": tuple(stages)})
+    found = RunDirectory.open(run.path).manifest
+    assert found.stages == tuple(stages)
+    assert found.corpus == manifest.corpus
+    assert is_sealed(found)
 
 
 # --- models -------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def read_references(values: object, name: str, fewest: int = 1, *, infinite: boo
     if _dimensions(values) == 0:
         raise MeasurementError(f"{name}: expected several numbers, got one: give a list or an array of shape (n,)")
     if len(array) < fewest:
-        raise MeasurementError(f"{name}: expected at least {fewest} {name}, got {len(array)}: score more")
+        raise MeasurementError(f"{name}: expected {fewest} or more numbers, got {len(array)}: score more")
     return array
 
 

@@ -19,7 +19,7 @@ from canaryaudit.exposure.estimators.arrays import (
     read_references,
 )
 from canaryaudit.records import CanaryMeasurement, MemorizationCurve, MemorizationPoint
-from canaryaudit.stats import EXPECTED_MEAN_BITS, exposure_sum_pvalue
+from canaryaudit.stats import EXPECTED_MEAN_BITS, exposure_sum_pvalue, holm
 
 SIGNIFICANCE = 0.05
 """How often at most a curve of secrets that the model never saw names a number of repetitions, by the rule below."""
@@ -145,16 +145,6 @@ def memorization_curve(
         )
     detected = [point.repetitions for point in points if point.detected]
     return MemorizationCurve(template=template, points=tuple(points), detected_from=min(detected, default=None))
-
-
-def holm(pvalues: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, so that the chance of any false rejection is kept   (Holm 1979)."""
-    read_bits(pvalues, "pvalues")
-    corrected, largest = [0.0] * len(pvalues), 0.0
-    for rank, index in enumerate(np.argsort(pvalues, kind="stable").tolist()):
-        largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def share_interval(successes: int, number: int) -> tuple[float, float]:

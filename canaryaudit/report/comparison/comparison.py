@@ -11,7 +11,8 @@ import altair as alt
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, well_formed
 from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
-from canaryaudit.report.schema import Figure, Part, Summary
+from canaryaudit.report.judgment import Figure, GateStatus, Part
+from canaryaudit.report.schema import Summary
 from canaryaudit.report.verdicts import WORDS, Verdict
 
 COMPARISON_VERSION = 1
@@ -19,6 +20,9 @@ SHORTEST_NAME, _LABEL = 20, 28
 """Characters of a run's name on the terminal, and next to its row of the chart."""
 MOST_MARKS = 60
 """Number of canaries per run in the chart, worst first."""
+
+
+_WORST_FIRST: tuple[GateStatus, ...] = ("failed", "inconclusive", "passed")
 
 
 class RunPoint(Part):
@@ -85,8 +89,9 @@ class Comparison(Part):
     repetitions: tuple[RepetitionLine, ...]
     """In ascending order."""
     reasons: tuple[str, ...]
-    """Why the gate failed; empty if it passed or there was no gate."""
-    gated: bool
+    """Why the gate did not pass; empty if it passed or there was no gate."""
+    status: GateStatus | None
+    """The worst result of any run's gate; None without a gate."""
 
 
 def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
@@ -98,6 +103,7 @@ def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
     """
     names = _names([summary.run for summary in summaries], paths)
     runs = tuple(_run(name, summary) for name, summary in zip(names, summaries, strict=True))
+    statuses = {summary.gate.status for summary in summaries if summary.gate}
     counts = sorted({point.repetitions for run in runs for point in run.points})
     return Comparison(
         unlearned=any(summary.unlearned for summary in summaries),
@@ -113,9 +119,9 @@ def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
         reasons=tuple(
             f"{name}: {reason}"
             for name, summary in zip(names, summaries, strict=True)
-            for reason in (summary.gate.reasons if summary.gate else ())
+            for reason in (summary.gate.remarks if summary.gate else ())
         ),
-        gated=any(summary.gate for summary in summaries),
+        status=next((status for status in _WORST_FIRST if status in statuses), None),
     )
 
 

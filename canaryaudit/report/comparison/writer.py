@@ -21,22 +21,22 @@ from canaryaudit.report.comparison.comparison import (
     labels,
     spread,
 )
+from canaryaudit.report.formats.files import earlier_formats, write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
 from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import code, plain
 from canaryaudit.report.formats.terminal import STYLES, WIDTH
-from canaryaudit.report.formats.writer import SIGNATURE
 from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
-from canaryaudit.storage.files import atomic_write, write_errors
 
-COMPARISON_FORMATS: tuple[ReportFormat, ...] = ("html", "md", "json")
+MAIN_FILES: dict[ReportFormat, str] = {"html": "comparison.html", "md": "comparison.md", "json": "comparison.json"}
+COMPARISON_FORMATS = tuple(MAIN_FILES)
 _MOST_REASONS = 20
 _NAME = 60
 """Characters of a run's name in Markdown."""
 
 
 def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[ReportFormat]) -> list[Path]:
-    """Write the comparison in all requested formats; each file is written atomically.
+    """Write the comparison in all requested formats, and in those of an earlier one: all files or none.
 
     Returns:
         The files written, the main one first.
@@ -46,21 +46,17 @@ def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[
     """
     chart = comparison_chart(comparison)
     makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
-        "html": lambda: {"comparison.html": render_page(comparison, chart)},
+        "html": lambda: {MAIN_FILES["html"]: render_page(comparison, chart)},
         "md": lambda: {
-            "comparison.md": render_comparison_markdown(comparison, chart),
-            chart.file_name: SIGNATURE + chart.svg(),
+            MAIN_FILES["md"]: render_comparison_markdown(comparison, chart),
+            chart.file_name: chart.svg(),
         },
-        "json": lambda: {"comparison.json": render_json(comparison)},
+        "json": lambda: {MAIN_FILES["json"]: render_json(comparison)},
     }
-    contents = {
-        name: text for wanted in COMPARISON_FORMATS if wanted in formats for name, text in makers[wanted]().items()
-    }
-    with write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    for name, text in contents.items():
-        atomic_write(directory / name, text.encode())
-    return [directory / name for name in contents]
+    requested = [name for name in COMPARISON_FORMATS if name in formats]
+    wanted = requested + earlier_formats(directory, MAIN_FILES, formats)
+    contents = {name: text for own in wanted for name, text in makers[own]().items()}
+    return write_files(directory, contents)
 
 
 def render_page(comparison: Comparison, chart: Chart) -> str:
@@ -85,8 +81,8 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
     runs = list(zip(names, comparison.runs, strict=True))
     blocks = ["# Comparison of canary audits", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
     blocks += [f"> **Warning**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
-    if comparison.gated:
-        blocks.append(f"**Gate: {'failed' if comparison.reasons else 'passed'}.**")
+    if comparison.status:
+        blocks.append(f"**Gate: {comparison.status}.**")
         blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
     blocks += [
         f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})",
@@ -120,7 +116,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
 
 
 def render_comparison_terminal(comparison: Comparison) -> RenderableType:
-    """Return the output of ``report`` for several runs, at most 80 columns wide."""
+    """Return the output of ``report`` for several runs; its table is at most 80 columns wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "canaries", "largest, bits", "mean, bits", "accuracy", "verdict"):
         table.add_column(heading, justify="left" if heading in ("run", "verdict") else "right")
@@ -133,12 +129,18 @@ def render_comparison_terminal(comparison: Comparison) -> RenderableType:
             figures.signed(run.accuracy_points, 2),
             Text(SHORT_WORDS[run.verdict], style=STYLES[run.verdict]),
         )
-    parts: list[RenderableType] = [table]
+    return Constrain(Group(table, render_comparison_result(comparison)), WIDTH)
+
+
+def render_comparison_result(comparison: Comparison) -> RenderableType:
+    """Return the output of ``report -q`` for several runs: warnings and gate."""
+    parts: list[RenderableType] = []
     for run in comparison.runs:
         lines = [f"{run.name}: {warning}" for warning in run.warnings]
         parts += [Text.assemble(("! ", "bold yellow"), visible(line)) for line in lines]
-    if comparison.gated:
-        parts.append(Text(f"Gate: {'FAILED' if comparison.reasons else 'passed'}", style="bold"))
+    if comparison.status:
+        word = comparison.status if comparison.status == "passed" else comparison.status.upper()
+        parts.append(Text(f"Gate: {word}", style="bold"))
     return Constrain(Group(*parts), WIDTH)
 
 

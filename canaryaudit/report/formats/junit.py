@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from canaryaudit.formatting import shorten, visible
-from canaryaudit.report.schema import CalibrationFigures, CanarySummary, MethodSummary, Summary
+from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.verdicts import WORDS, Verdict
 
 _LONGEST = 600
@@ -14,19 +14,25 @@ _LONGEST = 600
 def render_junit(summary: Summary) -> str:
     """Return the report as JUnit XML.
 
-    With a gate, a canary's case fails if the gate rejects it; without one, if the canary is exposed. An inconclusive
-    canary counts as skipped. Separate cases report whether the controls passed and whether accuracy was kept.
+    With a gate, a canary's case fails if the gate rejects it, and is an error if the gate is inconclusive because of
+    it; without one, it fails if the canary is exposed, and an inconclusive canary counts as skipped. Separate cases
+    report whether the controls passed and whether accuracy was kept. With a gate, no case fails, is an error or is
+    skipped if and only if the gate passes.
     """
     root = ElementTree.Element("testsuites", name="canaryaudit")
     reasons: dict[str, list[str]] = defaultdict(list)
-    for reason in summary.gate.reasons if summary.gate else ():
-        reasons[reason.split(": ")[0]].append(reason)
-    canaries = [_canary(canary, reasons[canary.id], gated=summary.gate is not None) for canary in summary.canaries]
+    doubts: dict[str, list[str]] = defaultdict(list)
+    gate = summary.gate
+    for lists, remarks in ((reasons, gate.reasons if gate else ()), (doubts, gate.doubts if gate else ())):
+        for remark in remarks:
+            lists[remark.split(": ")[0]].append(remark)
+    canaries = [
+        _canary(canary, reasons[canary.id], doubts[canary.id], gated=gate is not None) for canary in summary.canaries
+    ]
     _suite(root, f"{summary.run}: canaries", canaries)
-    _suite(root, f"{summary.run}: audit", [*_controls(summary), *_quality(summary.method), *_gate(summary)])
-    for name in ("tests", "failures", "skipped"):
+    _suite(root, f"{summary.run}: audit", [*_controls(summary), *_quality(summary), *_gate(summary)])
+    for name in ("tests", "failures", "errors", "skipped"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
-    root.set("errors", "0")
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -39,14 +45,16 @@ def _suite(root: ElementTree.Element, name: str, cases: Sequence[ElementTree.Ele
         case.set("time", "0")
     suite.set("tests", str(len(cases)))
     suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))
-    suite.set("errors", "0")
+    suite.set("errors", str(sum(case.find("error") is not None for case in cases)))
     suite.set("skipped", str(sum(case.find("skipped") is not None for case in cases)))
 
 
-def _case(name: str, *, failure: str = "", skipped: str = "", note: str = "") -> ElementTree.Element:
+def _case(name: str, *, failure: str = "", error: str = "", skipped: str = "", note: str = "") -> ElementTree.Element:
     case = ElementTree.Element("testcase", name=shorten(name, 160))
     if failure:
         ElementTree.SubElement(case, "failure", message=shorten(failure, _LONGEST), type="exposure")
+    elif error:
+        ElementTree.SubElement(case, "error", message=shorten(error, _LONGEST), type="inconclusive")
     elif skipped:
         ElementTree.SubElement(case, "skipped", message=shorten(skipped, _LONGEST))
     if note:
@@ -54,13 +62,15 @@ def _case(name: str, *, failure: str = "", skipped: str = "", note: str = "") ->
     return case
 
 
-def _canary(canary: CanarySummary, reasons: Sequence[str], *, gated: bool) -> ElementTree.Element:
+def _canary(
+    canary: CanarySummary, reasons: Sequence[str], doubts: Sequence[str], *, gated: bool
+) -> ElementTree.Element:
     state = canary.last
     verdict = f"{WORDS[state.verdict]}: {state.reason}"
     exposed = verdict if state.verdict is Verdict.EXPOSED else ""
     failure = "; ".join(reasons) if gated else exposed
     skipped = verdict if state.verdict is Verdict.INCONCLUSIVE else ""
-    return _case(canary.id, failure=failure, skipped=skipped, note=verdict)
+    return _case(canary.id, failure=failure, error="; ".join(doubts), skipped=skipped, note=verdict)
 
 
 def _controls(summary: Summary) -> list[ElementTree.Element]:
@@ -71,26 +81,30 @@ def _controls(summary: Summary) -> list[ElementTree.Element]:
     for when, calibration in states:
         name = f"controls pass {when} unlearning" if summary.unlearned else "controls pass"
         if calibration is None:
-            cases.append(_case(name, skipped="there were no controls, so calibration was not tested"))
+            missing = "there were no controls, so calibration was not tested"
+            cases.append(_case(name, error=missing) if summary.gate else _case(name, skipped=missing))
         else:
             failure = "" if calibration.passed else calibration.note or "the controls' exposures are not as expected"
             cases.append(_case(name, failure=failure))
     return cases
 
 
-def _quality(method: MethodSummary | None) -> list[ElementTree.Element]:
+def _quality(summary: Summary) -> list[ElementTree.Element]:
+    method = summary.method
     if method is None:
         return []
     change, allowed = method.accuracy_change, method.accuracy_drop_allowed
     name = "the model keeps its accuracy"
     if change is None or allowed is None:
-        return [_case(name, skipped="accuracy after unlearning could not be measured")]
+        missing = "accuracy after unlearning could not be measured"
+        return [_case(name, error=missing) if summary.gate else _case(name, skipped=missing)]
     lost = f"accuracy outside the secrets fell by {-100 * change:.3f} points (limit: {100 * allowed:.3f})"
     return [_case(name, failure=lost if -change > allowed else "")]
 
 
 def _gate(summary: Summary) -> list[ElementTree.Element]:
-    if summary.gate is None:
+    gate = summary.gate
+    if gate is None:
         return []
-    reasons = summary.gate.reasons
-    return [_case(f"gate: {summary.gate.name}", failure="; ".join(reasons[:20]), note="\n".join(reasons[:1000]))]
+    failure, error = "; ".join(gate.reasons[:20]), "; ".join(gate.doubts[:20])
+    return [_case(f"gate: {gate.name}", failure=failure, error=error, note="\n".join(gate.remarks[:1000]))]

@@ -64,9 +64,8 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         )
     blocks += [f"> **Warning:** {plain(warning)}" for warning in summary.warnings]
     if summary.gate:
-        word = "passed" if summary.gate.passed else "failed"
-        blocks.append(f"**Gate, {plain(summary.gate.name)}: {word}.**")
-        blocks.append(_bullets(summary.gate.reasons[:MOST_CANARIES]))
+        blocks.append(f"**Gate, {plain(summary.gate.name)}: {summary.gate.status}.**")
+        blocks.append(_bullets(summary.gate.remarks[:MOST_CANARIES]))
     blocks += [
         "## Verdicts",
         "\n".join(f"- **{rule.name}**: {plain(rule.value)}" for rule in summary.overall.rule),

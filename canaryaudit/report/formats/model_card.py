@@ -43,7 +43,7 @@ def render_model_card(summary: Summary) -> str:
         "number of such strings, minus log2 of the secret's rank by likelihood (Carlini et al. 2019). An unseen secret "
         f"has an exposure of 1.44 bits on average, and below {NEVER_SEEN_BITS:.2f} bits with a probability of 95 %.",
         "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {plain(value, 600)} |" for name, value in rows),
-        _worst(summary),
+        worst_canaries(summary),
         "### Limitations",
         "\n".join(f"- {plain(sentence)}" for sentence in summary.limits),
         f"Measured with canaryaudit {plain(_fact(summary, 'canaryaudit'))}, commit {plain(_fact(summary, 'Commit'))}.",
@@ -87,7 +87,8 @@ def _controls(summary: Summary) -> str:
     )
 
 
-def _worst(summary: Summary) -> str:
+def worst_canaries(summary: Summary) -> str:
+    """Return a table of the worst canaries."""
     rows = [
         f"| {code(canary.id, 40)} | {canary.repetitions:,} | {figures.decimal(canary.before.exposure.bits)} | "
         + (f"{figures.decimal(canary.last.exposure.bits)} | " if summary.unlearned else "")

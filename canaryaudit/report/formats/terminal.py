@@ -1,7 +1,5 @@
 """The report on a terminal, at most 80 columns wide."""
 
-from textwrap import fill, indent
-
 from rich import box
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
@@ -10,6 +8,7 @@ from rich.text import Text
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
+from canaryaudit.report.judgment import Gate
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.summary.memorization import detection_threshold
 from canaryaudit.report.summary.probes import worst_words
@@ -38,7 +37,10 @@ STYLES = {
 
 
 def render_terminal(summary: Summary) -> RenderableType:
-    """Return the output of ``report``: verdict, warnings, canaries, fidelity, cost, calibration and gate."""
+    """Return the output of ``report``: verdict, warnings, canaries, fidelity, cost, calibration and gate.
+
+    Why a gate did not pass is not in it: the command prints that on standard error.
+    """
     parts: list[RenderableType] = [
         Text(summary.overall.headline, style=STYLES[summary.overall.verdict]),
         *(Text.assemble(("! ", "bold yellow"), visible(warning)) for warning in summary.warnings),
@@ -53,14 +55,23 @@ def render_terminal(summary: Summary) -> RenderableType:
     parts.append(Text())
     parts.append(_facts(summary))
     if summary.gate:
-        word = "passed" if summary.gate.passed else "FAILED"
-        parts.append(Text(f"Gate, {visible(summary.gate.name)}: {word}", style="bold"))
-        reasons = summary.gate.reasons
-        # Wrapped here: the console cuts padded text if wrapping is left to the terminal.
-        parts += [Text(indent(fill(visible(reason), WIDTH - 2), "  ")) for reason in reasons[:MOST_CANARIES]]
-        if len(reasons) > MOST_CANARIES:
-            parts.append(Text(f"  and {len(reasons) - MOST_CANARIES:,} more"))
+        parts.append(render_gate(summary.gate))
     return Constrain(Group(*parts), WIDTH)
+
+
+def render_gate(gate: Gate) -> Text:
+    """Return the gate's result in one line."""
+    word = gate.status if gate.passed else gate.status.upper()
+    return Text(f"Gate, {visible(gate.name)}: {word}", style="bold")
+
+
+def render_result(summary: Summary) -> RenderableType:
+    """Return the output of ``report -q``: verdict, warnings and gate."""
+    parts: list[RenderableType] = [
+        Text(summary.overall.headline, style=STYLES[summary.overall.verdict]),
+        *(Text.assemble(("! ", "bold yellow"), visible(warning)) for warning in summary.warnings),
+    ]
+    return Constrain(Group(*parts, *([render_gate(summary.gate)] if summary.gate else [])), WIDTH)
 
 
 def _canaries(summary: Summary) -> Table:

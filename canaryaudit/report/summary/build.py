@@ -18,8 +18,8 @@ from canaryaudit.records import (
     UnlearningRecord,
     main_result,
 )
+from canaryaudit.report.judgment import Fact, Overall
 from canaryaudit.report.schema import (
-    CalibrationFigures,
     CanaryState,
     CanarySummary,
     ControlPoint,
@@ -27,11 +27,9 @@ from canaryaudit.report.schema import (
     EpochFigures,
     EstimateFigure,
     ExposureFigure,
-    Fact,
     FidelityLine,
     FitFigures,
     MethodSummary,
-    Overall,
     StepFigures,
     Summary,
     TemplateSummary,
@@ -39,7 +37,8 @@ from canaryaudit.report.schema import (
 from canaryaudit.report.summary import provenance
 from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
-from canaryaudit.report.summary.gate import EarlierReport, judge_gate
+from canaryaudit.report.summary.detection import calibration_figures, detect_canaries, detection_figures
+from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
 from canaryaudit.report.summary.probes import probe_figures, prompt_figures, worst_figure
@@ -67,6 +66,8 @@ class SummaryOptions:
         shown: Name of the unlearning shown as "after". The default is the last measured one that is not a baseline, or
             else the last baseline.
         baseline: Gate: an earlier report; the new one must not be worse.
+        faults: Why the run's records are not to be relied on; empty if they were verified.
+        signed: Whether the run has a valid signature.
         prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
     """
 
@@ -74,6 +75,8 @@ class SummaryOptions:
     fail_above: float | None = None
     shown: str | None = None
     baseline: EarlierReport | None = None
+    faults: Sequence[str] = ()
+    signed: bool = False
     prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -164,13 +167,24 @@ def build_summary(
         for record, measurement in unlearnings
     )
     method = next((m for m in methods if m.shown), None)
-    calibration = _calibration(after or before, masker)
+    calibration = calibration_figures(after or before, masker)
     verdict = (method.verdict if method else _overall(before_states, before)) or Verdict.INCONCLUSIVE
     curves = memorization(before, after, list(places))
-    baseline = options.baseline
-    if baseline:
-        baseline = baseline.model_copy(update={"run": masker.text(well_formed(baseline.run))})
-    gate = judge_gate(options.fail_above, baseline, canaries, [template.text for template in templates], verdict)
+    baseline = options.baseline and options.baseline.model_copy(
+        update={"run": masker.text(well_formed(options.baseline.run))}
+    )
+    faults = tuple(masker.text(fault) for fault in options.faults)
+    unproven = words.unproven(() if options.signed else [masker.text(well_formed(own)) for own in manifest.unproven])
+    calibrations = (calibration_figures(before, masker), *((calibration_figures(after, masker),) if after else ()))
+    audited = Audited(canaries, [t.text for t in templates], verdict, calibrations, method, (*faults, *unproven))
+    gate = judge_gate(options.fail_above, baseline, audited)
+    if faults and verdict is not Verdict.EXPOSED:
+        verdict = Verdict.INCONCLUSIVE
+    states = before_states | after_states
+    detection = detection_figures(detect_canaries(states, after or before), states, after or before, masker)
+    statement = words.Statement(
+        verdict, calibration, method, detection, faults, words.learning(model_record, _remembers(before_states, before))
+    )
     canaries = [coarse(canary) if canary.masked else canary for canary in canaries]
     return Summary(
         run=masker.text(well_formed(run_name)),
@@ -180,11 +194,17 @@ def build_summary(
         reveal_secrets=options.reveal_secrets,
         overall=Overall(
             verdict=verdict,
-            headline=words.headline(verdict, canaries, calibration, method) + headline_addition(method),
-            sentences=words.sentences(canaries, calibration, method),
+            headline=words.headline(canaries, statement) + headline_addition(method),
+            sentences=words.sentences(canaries, statement),
             rule=tuple(Fact(name=name, value=value) for name, value in RULE.items()),
+            detection=detection,
+            shows_little=words.shows_little(statement),
+            faults=faults,
         ),
         warnings=(
+            *(f"The run directory is not as it was written: {fault}." for fault in faults),
+            *(f"The run directory was mended: {fault}." for fault in unproven),
+            *words.shows_little(statement),
             *words.warnings(canary_set, model_record, before, after, chosen[0] if chosen else None, methods, canaries),
             *words.insertion_warnings(manifest, masker),
         ),
@@ -193,8 +213,8 @@ def build_summary(
         canaries=tuple(canaries),
         prompts=prompt_figures(after if after and after.prompts else before, places, masker, options.prompt_texts),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
-        calibration_before=_calibration(before, masker),
-        calibration_after=_calibration(after, masker) if after else None,
+        calibration_before=calibrations[0],
+        calibration_after=calibrations[1] if after else None,
         methods=methods,
         retrained=masker.text(reference[0].name) if reference else None,
         training=_training(model_record, has_heldout=run.has_heldout),
@@ -319,9 +339,7 @@ def _overall(
     states: dict[str, CanaryState], measurement: Measurement, unlearning: UnlearningRecord | None = None
 ) -> Verdict:
     """Judge all canaries of one model and its accuracy together."""
-    exposures = [s.worst_case.calibrated_bits if s.worst_case else s.exposure.bits for s in states.values()]
-    joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
-    verdict = judge_together([s.verdict for s in states.values()], exposures, joint)
+    verdict = judge_together([state.verdict for state in states.values()], detect_canaries(states, measurement))
     if unlearning and verdict is Verdict.INDISTINGUISHABLE:
         drop = unlearning.fidelity.train_accuracy_before - unlearning.fidelity.train_accuracy_after
         if not math.isfinite(drop):
@@ -329,6 +347,13 @@ def _overall(
         if drop > unlearning.fidelity_limit:
             return Verdict.DAMAGED
     return verdict
+
+
+def _remembers(states: dict[str, CanaryState], before: Measurement) -> bool:
+    """Return whether the trained model shows any memorization of the canaries."""
+    detection = detect_canaries(states, before)
+    exposed = any(state.verdict is Verdict.EXPOSED for state in states.values())
+    return exposed or detection is None or detection.is_detected
 
 
 def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None, *, is_shown: bool) -> MethodSummary:
@@ -390,18 +415,6 @@ def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityL
         line = {"key": key, "name": name, "unit": unit, "better": better}
         lines.append(FidelityLine.model_validate(line | {"before": before, "after": after, "change": after - before}))
     return tuple(lines)
-
-
-def _calibration(measurement: Measurement, masker: Masker) -> CalibrationFigures | None:
-    if measurement.calibration is None:
-        return None
-    exposures = sorted(canary.exposure.bits for canary in measurement.canaries if canary.control)
-    spread = {}
-    if exposures:
-        tail = len(exposures) // 20
-        spread = {"low_bits": exposures[tail], "high_bits": exposures[-1 - tail]}
-    figures = measurement.calibration.model_dump() | {"note": masker.text(measurement.calibration.note)}
-    return CalibrationFigures.model_validate(figures | spread)
 
 
 def _templates(

@@ -6,13 +6,15 @@ from pathlib import PurePath
 from typing import Literal
 
 from canaryaudit import formatting as figures
-from canaryaudit.report.schema import CalibrationFigures, Fact, MethodSummary, Summary
+from canaryaudit.report.judgment import Fact, GateStatus
+from canaryaudit.report.schema import CalibrationFigures, MethodSummary, Summary
 from canaryaudit.report.verdicts import Verdict
 
 Status = Literal["pass", "fail", "check", "inconclusive", "untested"]
 
 NOTHING_UNLEARNED = "Nothing was unlearned."
 _REMOVED = (Verdict.INDISTINGUISHABLE, Verdict.DAMAGED)
+_GATE: dict[GateStatus, Status] = {"passed": "pass", "failed": "fail", "inconclusive": "inconclusive"}
 _STAGES: dict[str, tuple[str, ...]] = {
     "insert": ("insert", "run"),
     "train": ("train", "unlearn", "run"),
@@ -113,6 +115,8 @@ def _untested(name: str, question: str) -> Tile:
 def _efficacy(summary: Summary) -> Tile:
     verdict = summary.overall.verdict
     status: Status = "pass" if verdict in _REMOVED else "inconclusive" if verdict is Verdict.INCONCLUSIVE else "fail"
+    if status == "pass" and summary.overall.shows_little:
+        status = "untested"
     last = [canary.last for canary in summary.canaries]
     exposed = sum(state.verdict is Verdict.EXPOSED for state in last)
     largest = max((state.exposure.bits for state in last if state.exposure.bits is not None), default=None)
@@ -120,6 +124,8 @@ def _efficacy(summary: Summary) -> Tile:
     figure += "with the template's prefix"
     if status == "inconclusive":
         figure = f"No verdict. {figure}"
+    elif status == "untested":
+        figure = f"Nothing to detect. {figure}"
     if not summary.unlearned:
         return Tile("Exposure", "Are the secrets safe in this model?", status, f"{figure}.", "exposure")
     earlier = [c.before.exposure.bits for c in summary.canaries if c.before.exposure.bits is not None]
@@ -185,8 +191,7 @@ def _gate(summary: Summary) -> Tile:
     question, gate = "Does the pipeline pass?", summary.gate
     if gate is None:
         return Tile("Gate", question, "untested", "No gate was set (--fail-above, --fail-worse).", "next")
-    figure = f"Limit: {gate.name}."
-    return Tile("Gate", question, "pass" if gate.passed else "fail", figure, "gate")
+    return Tile("Gate", question, _GATE[gate.status], f"Limit: {gate.name}.", "gate")
 
 
 def next_step(summary: Summary) -> NextStep:
@@ -197,6 +202,11 @@ def next_step(summary: Summary) -> NextStep:
         return NextStep(
             "Do not release this model: remove the secrets from it first.",
             f"canaryaudit unlearn {run}",
+        )
+    if verdict is not Verdict.EXPOSED and summary.overall.faults:
+        return NextStep(
+            "Do not decide by these figures: the run directory is not as it was written. Find and repair its files.",
+            f"canaryaudit verify {run}",
         )
     if verdict is not Verdict.EXPOSED and any(c and not c.passed for _, c in _calibrations(summary)):
         return NextStep(
@@ -223,14 +233,21 @@ def next_step(summary: Summary) -> NextStep:
                 f"canaryaudit verify {run}",
             )
         return NextStep(f"Do not release this model: {what}. Retrain without them.", retrain)
+    if summary.overall.shows_little:
+        return NextStep(
+            "Do not rely on this audit: there was nothing to detect. Train longer or insert secrets more often, in a "
+            "new run.",
+            "canaryaudit train --help",
+        )
     if method and method.relearning and method.relearning.comes_back:
         return NextStep(
             "Do not release this model where others can train it further: secrets come back. Retrain without them.",
             retrain,
         )
     if summary.gate and not summary.gate.passed:
+        result = "failed" if summary.gate.status == "failed" else "is inconclusive"
         return NextStep(
-            "Do not release this model: the gate failed. Read its reasons below, mend them, and check again.",
+            f"Do not release this model: the gate {result}. Read its reasons below, mend them, and check again.",
             f"canaryaudit verify {run}",
         )
     found = "This audit found no reason against a release" + (", but read its warnings" if summary.warnings else "")

@@ -2,18 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from canaryaudit.errors import UsageError
 from canaryaudit.records.base import Many
-from canaryaudit.report.schema import SUMMARY_VERSION, CanarySummary, Gate
+from canaryaudit.report.judgment import Gate
+from canaryaudit.report.schema import SUMMARY_VERSION, CalibrationFigures, CanarySummary, MethodSummary
 from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdict
 from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 
 LEAST_RISE_BITS = 1.0
 """A smaller rise does not count as worse. A rise by one bit halves the number of guesses."""
+
+FEWEST_CONTROLS = 8
+"""Controls that a gate relies on: with 8, the test finds exposures two bits too high nearly always; with 3, hardly."""
 
 
 class _Lenient(BaseModel):
@@ -95,36 +100,91 @@ def read_baseline(path: Path, output: Path) -> EarlierReport:
     return baseline
 
 
-def judge_gate(
-    fail_above: float | None,
-    baseline: EarlierReport | None,
-    canaries: Sequence[CanarySummary],
-    templates: Sequence[str],
-    verdict: Verdict,
-) -> Gate | None:
+@dataclass(frozen=True)
+class Audited:
+    """What a gate judges.
+
+    Attributes:
+        canaries: The canaries, with unrounded figures.
+        templates: Text of each template, masked like in a report.
+        verdict: The verdict on all canaries together.
+        calibrations: Of the measurements before and, if there is one, after unlearning; None without controls.
+        method: The unlearning shown.
+        faults: Why the run's records are not to be relied on; empty if they are as commands wrote them.
+    """
+
+    canaries: Sequence[CanarySummary]
+    templates: Sequence[str]
+    verdict: Verdict
+    calibrations: Sequence[CalibrationFigures | None]
+    method: MethodSummary | None
+    faults: Sequence[str]
+
+
+def judge_gate(fail_above: float | None, baseline: EarlierReport | None, audited: Audited) -> Gate | None:
     """Compare every inserted canary with the limit and the baseline, after unlearning if it was measured.
+
+    It passes only if nothing is worse than allowed, and the figures are those of a verified, complete and calibrated
+    measurement.
 
     Args:
         fail_above: The largest exposure allowed, in bits; an exposed canary never passes.
         baseline: The earlier report.
-        canaries: The canaries, with unrounded figures.
-        templates: Text of each template, masked like in a report.
-        verdict: The verdict on all canaries together.
+        audited: What to judge.
 
     Raises:
         UsageError: The baseline is of different canaries.
     """
     if fail_above is None and baseline is None:
         return None
-    reasons = [] if fail_above is None else _above(fail_above, canaries)
-    if baseline:
-        reasons += _worse(baseline, canaries, templates, verdict)
+    reasons = [] if fail_above is None else _above(fail_above, audited.canaries)
+    if baseline and audited.canaries:
+        reasons += _worse(baseline, audited.canaries, audited.templates, audited.verdict)
+    reasons += _damage(audited.method)
+    doubts = _doubts(audited)
     return Gate(
         fail_above_bits=fail_above,
         baseline=baseline.run if baseline else None,
-        passed=not reasons,
+        status="failed" if reasons else "inconclusive" if doubts else "passed",
         reasons=tuple(reasons),
+        doubts=tuple(doubts),
     )
+
+
+def _damage(method: MethodSummary | None) -> list[str]:
+    if method is None or method.accuracy_change is None or method.accuracy_drop_allowed is None:
+        return []
+    drop, allowed = -method.accuracy_change, method.accuracy_drop_allowed
+    damage = f"accuracy outside the secrets fell by {100 * drop:.3f} points (limit: {100 * allowed:.3f})"
+    return [f"model: {damage}"] if drop > allowed else []
+
+
+def _doubts(audited: Audited) -> list[str]:
+    """Return why the figures, whatever they are, do not allow the gate to pass."""
+    doubts = [f"run directory: {fault}" for fault in audited.faults]
+    if not audited.canaries:
+        doubts.append("canaries: there are none, so nothing was audited")
+    for calibration, when in zip(audited.calibrations, ("before", "after"), strict=False):
+        of = f"controls {when} unlearning" if len(audited.calibrations) > 1 else "controls"
+        if calibration is None:
+            doubts.append(f"{of}: there are none, so calibration was not tested")
+        elif not calibration.passed:
+            doubts.append(f"{of}: they failed, so exposures are unreliable")
+        elif calibration.controls + calibration.fresh_controls < FEWEST_CONTROLS:
+            doubts.append(
+                f"{of}: {calibration.controls} of them could hardly have failed; measure {FEWEST_CONTROLS} or more"
+            )
+    if audited.method and audited.method.accuracy_change is None:
+        doubts.append("model: accuracy after unlearning could not be measured")
+    for canary in audited.canaries:
+        if canary.last.verdict is Verdict.INCONCLUSIVE:
+            why = canary.last.reason.removesuffix(".")
+            doubts.append(f"{canary.id}: inconclusive: {why[0].lower()}{why[1:]}")
+        elif audited.method and canary.after is None:
+            doubts.append(f"{canary.id}: it was not measured after unlearning")
+    if audited.verdict is Verdict.INCONCLUSIVE and not doubts:
+        doubts.append("all canaries: inconclusive")
+    return doubts
 
 
 def _above(fail_above: float, canaries: Sequence[CanarySummary]) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import PurePath
 
 from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
-from canaryaudit.report.schema import Fact, Provenance, StageLine
+from canaryaudit.report.judgment import Fact
+from canaryaudit.report.schema import Provenance, StageLine
 from canaryaudit.report.summary.masking import Masker
 
 WITHHELD = "withheld: a short secret could be guessed from the hash"
@@ -69,8 +70,11 @@ def _measurement_words(measurement: Measurement) -> str:
 
 
 def _command(argv: tuple[str, ...], masker: Masker) -> str:
-    """Write a command line without the directory in which the program is installed."""
-    program, *rest = argv
+    """Write a command line without the directory in which the program is installed, and without ``--force``.
+
+    Whoever pastes the commands is to reproduce a run, not to replace one.
+    """
+    program, *rest = (word for word in argv if word != "--force")
     return " ".join(shlex.quote(masker.text(well_formed(word))) for word in (PurePath(program).name, *rest))
 
 

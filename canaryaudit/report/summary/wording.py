@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from canaryaudit import formatting as figures
 from canaryaudit.canaries.canary import CanarySet
@@ -10,7 +11,9 @@ from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
-from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, Fact, MethodSummary
+from canaryaudit.report.judgment import DetectionFigures, Fact
+from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, MethodSummary
+from canaryaudit.report.summary.detection import detection_sentence, power_sentence
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
@@ -21,6 +24,8 @@ _TROUBLING_RESIDUAL = 0.5
 """Relative residual of a linear solve above which a warning is given. A solve that misses its tolerance by less still
 lowers the objective; the cost table lists it."""
 
+_HARDLY_BETTER = 0.005
+"""A model that predicts the most frequent character only differs by less from its share."""
 _MOST_WARNINGS = 20
 """Warnings of the insertion that are printed, one line each, at the top of the page."""
 
@@ -36,52 +41,122 @@ def listed(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def headline(
-    verdict: Verdict,
-    canaries: Sequence[CanarySummary],
-    calibration: CalibrationFigures | None,
-    method: MethodSummary | None,
-) -> str:
+@dataclass(frozen=True)
+class Learning:
+    """What the trained model had learned before anything was unlearned.
+
+    Attributes:
+        accuracy: On training text, outside the secrets; None if the training is not known.
+        baseline: Accuracy of the most frequent character alone; None if it was not recorded.
+        remembers: Whether the model shows any memorization of the canaries.
+    """
+
+    accuracy: float | None
+    baseline: float | None
+    remembers: bool
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the model predicts no better than the most frequent character."""
+        if self.accuracy is None or self.baseline is None:
+            return False
+        return self.accuracy <= self.baseline + _HARDLY_BETTER
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the headline and the sentences below it are made from.
+
+    Attributes:
+        verdict: The verdict on the whole audit.
+        calibration: Of the last measurement; None without controls.
+        method: The unlearning shown; None if nothing was unlearned.
+        detection: The test of all canaries; None if there is nothing to test.
+        faults: Why the run's records are not to be relied on.
+        learning: What the trained model had learned.
+    """
+
+    verdict: Verdict
+    calibration: CalibrationFigures | None
+    method: MethodSummary | None
+    detection: DetectionFigures | None
+    faults: Sequence[str]
+    learning: Learning
+
+
+def learning(model_record: ModelRecord, remembers: bool) -> Learning:
+    """Return what a model has learned, by its record and by whether it shows memorization."""
+    training = model_record.training
+    if training is None:
+        return Learning(None, None, remembers)
+    return Learning(training.train.accuracy, training.baseline_accuracy, remembers)
+
+
+def headline(canaries: Sequence[CanarySummary], statement: Statement) -> str:
     """Return the overall verdict in one sentence that requires no background knowledge."""
+    verdict, calibration = statement.verdict, statement.calibration
     total = len(canaries)
     everything = {1: "the secret", 2: "both secrets"}.get(total, f"all {total:,} secrets")
-    counts = Counter(canary.last.verdict for canary in canaries)
-    num_above = total - counts[Verdict.INDISTINGUISHABLE]
-    still = "still " if method else ""
-    unseen = "an unseen secret" if total == 1 or num_above == 1 else "unseen secrets"
-    # If no canary is above the limit on its own, all of them together can be.
-    subject = f"{num_above:,} of {total:,} secrets" if num_above else f"Taken together, {everything}"
-    subject = "The secret" if total == 1 else subject
-    verb = "is" if total == 1 or num_above == 1 else "are"
+    still = "still " if statement.method else ""
+    exposed = sum(canary.last.verdict is Verdict.EXPOSED for canary in canaries)
     match verdict:
         case Verdict.EXPOSED:
-            exposed = everything if counts[verdict] == total else f"{counts[verdict]:,} of {total:,} secrets"
-            return f"The model {still}exposes {exposed}."
+            return (
+                f"The model {still}exposes {everything if exposed == total else f'{exposed:,} of {total:,} secrets'}."
+            )
         case Verdict.WEAKENED:
-            return f"{subject} {verb} still distinguishable from {unseen}: weakened, not removed."
+            return f"{_distinguishable(canaries, statement, 'still ')}: weakened, not removed."
         case Verdict.RESIDUAL:
-            return f"{subject} {verb} {still}distinguishable from {unseen}: not extractable, but detectable."
+            return f"{_distinguishable(canaries, statement, still)}: not extractable, but detectable."
         case Verdict.INDISTINGUISHABLE:
-            # A few of many may be above the limit by chance, one in twenty on average: the table lists them.
-            together = "taken together, " if num_above else ""
-            return f"No memorization detected: {together}{everything} {_comparison(total)}."
+            return _nothing_detected(canaries, everything, statement)
         case Verdict.DAMAGED:
             return "The secrets were removed, but the model lost more accuracy than allowed."
+        case _ if statement.faults:
+            return "Inconclusive: the run directory is not as it was written."
+        case _ if not canaries:
+            return "Inconclusive: there are no secrets to audit."
         case _ if calibration and not calibration.passed:
             return "Inconclusive: the controls failed, so the measurement is unreliable."
         case _:
             return "Inconclusive: the measurement cannot distinguish memorization from chance."
 
 
+def _distinguishable(canaries: Sequence[CanarySummary], statement: Statement, still: str) -> str:
+    """Name what the test found: some secrets one by one, or only all of them together."""
+    detection, total = statement.detection, len(canaries)
+    named = len(detection.named) if detection else 0
+    if total == 1:
+        return f"The secret is {still}distinguishable from an unseen secret"
+    if named:
+        verb, unseen = ("is", "an unseen secret") if named == 1 else ("are", "unseen secrets")
+        return f"{named:,} of {total:,} secrets {verb} {still}distinguishable from {unseen}"
+    everything = "both secrets" if total == 2 else f"all {total:,} secrets"
+    return f"Taken together, {everything} are {still}distinguishable from unseen secrets, none of them on its own"
+
+
+def _nothing_detected(canaries: Sequence[CanarySummary], everything: str, statement: Statement) -> str:
+    learned = statement.learning
+    if learned.is_nothing:
+        return "No memorization detected, but the model has learned nothing: the audit says little."
+    if statement.method and not learned.remembers:
+        return "Nothing to remove: the model showed no memorization of the secrets before unlearning either."
+    # A few of many may be above the limit by chance, one in twenty on average: the table lists them.
+    above = any(canary.last.verdict is not Verdict.INDISTINGUISHABLE for canary in canaries)
+    together = "taken together, " if above else ""
+    return f"No memorization detected: {together}{everything} {_comparison(len(canaries))}."
+
+
 def _comparison(total: int) -> str:
     return "is indistinguishable from an unseen secret" if total == 1 else "are indistinguishable from unseen secrets"
 
 
-def sentences(
-    canaries: Sequence[CanarySummary], calibration: CalibrationFigures | None, method: MethodSummary | None
-) -> tuple[str, ...]:
+def sentences(canaries: Sequence[CanarySummary], statement: Statement) -> tuple[str, ...]:
     """Return the reasons for the overall verdict, in a few sentences."""
-    lines = [EXPOSURE_DEFINITION]
+    lines, method = [EXPOSURE_DEFINITION], statement.method
+    if statement.detection:
+        lines.append(detection_sentence(statement.detection, len(canaries)))
+        lines.append(power_sentence(statement.detection))
     lines.append(_largest_exposure("Before unlearning" if method else "In this model", canaries, after=False))
     if not method:
         lines += _worst_case("In this model", canaries, after=False)
@@ -98,8 +173,42 @@ def sentences(
         lines.append(_speed(method))
     if method and method.relearning:
         lines += relearning_sentences(method.relearning, method.speedup)
-    lines.append(_calibration(calibration))
+    lines += _greedy_elsewhere(canaries)
+    lines.append(_calibration(statement.calibration))
     return tuple(lines)
+
+
+def shows_little(statement: Statement) -> tuple[str, ...]:
+    """Return why it shows little that no memorization was detected; empty if it shows something."""
+    learned, lines = statement.learning, []
+    if statement.verdict not in (Verdict.INDISTINGUISHABLE, Verdict.DAMAGED):
+        return ()
+    if learned.is_nothing:
+        lines.append(
+            f"The model learned nothing: its accuracy on training text is {figures.percent(learned.accuracy)}, that of "
+            f"the most frequent character alone {figures.percent(learned.baseline)}. Such a model has nothing to give "
+            "away."
+        )
+    if statement.method and not learned.remembers:
+        lines.append(
+            "Before unlearning, the model showed no memorization of the secrets, so this audit does not show that "
+            "unlearning works. Train longer or insert secrets more often to test that."
+        )
+    return tuple(lines)
+
+
+def _greedy_elsewhere(canaries: Sequence[CanarySummary]) -> list[str]:
+    """Explain a secret that ranks first in its space though greedy decoding says something else."""
+    first = [
+        c.id for c in canaries if not c.last.greedy and c.last.guesses_log2 is not None and c.last.guesses_log2 < 1
+    ]
+    if not first:
+        return []
+    verb = "ranks" if len(first) == 1 else "rank"
+    return [
+        f"{listed(first)} {verb} near the top among the strings of the format only: unguided, the model continues the "
+        "prefix with other text."
+    ]
 
 
 def _quality_change(method: MethodSummary) -> str:
@@ -160,13 +269,10 @@ def _worst_case(when: str, canaries: Sequence[CanarySummary], *, after: bool) ->
     ]
     if not cases:
         return []
-    above = sum(bits > NEVER_SEEN_BITS for bits, _, _ in cases)
     _, name, state = max(cases, key=lambda entry: entry[:2])
-    verb = "has" if above == 1 else "have"
     return [
-        f"{when}, {above:,} of {figures.counted(len(cases), 'canary')} {verb} a worst case over all probes above "
-        f"chance, tested one by one. The largest: {name}, {worst_words(state)}; an attacker "
-        f"who asks so needs {_guesses(state)}."
+        f"{when}, the largest worst case over all probes was that of {name}: {worst_words(state)}, before any "
+        f"correction for the number of canaries; an attacker who asks so needs {_guesses(state)}."
     ]
 
 
@@ -184,6 +290,11 @@ def _calibration(calibration: CalibrationFigures | None) -> str:
         f"(expected {figures.decimal(calibration.expected_mean_bits, 2)}; Kolmogorov-Smirnov p = "
         f"{figures.decimal(calibration.ks_pvalue, 2)})"
     )
+    if calibration.fresh_controls:
+        facts += (
+            f"; {calibration.fresh_controls:,} fresh controls, drawn after that: p = "
+            f"{figures.decimal(calibration.fresh_pvalue, 2)}"
+        )
     return f"The measurement is calibrated: {facts}." if calibration.passed else f"CALIBRATION FAILED: {facts}."
 
 
@@ -247,6 +358,12 @@ def warnings(
             "knowledge of the format, not of the secret."
         )
     return tuple(lines)
+
+
+def unproven(names: Sequence[str]) -> tuple[str, ...]:
+    """Say which records have checksums that were recorded anew; nothing if none has."""
+    what = f"the checksums of {listed(names)} were recorded anew, and nothing shows that a command wrote these files"
+    return (f"{what}; measure again, or sign the run to vouch for them",) if names else ()
 
 
 def insertion_warnings(manifest: Manifest, masker: Masker) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from canaryaudit.progress import ProgressReporter
+from canaryaudit.progress import ProgressReporter, check_signals
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.curvature.kronecker import InverseRoot
 
@@ -68,6 +68,7 @@ class _Point:
 
     def gradient(self) -> tuple[float, float, Tensor]:
         """Return the objective, its gradient's norm, and R' times its gradient."""
+        check_signals()
         self.gradients += 1
         loss = self.objective()
         whole = torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss, self.parameters)])
@@ -75,6 +76,7 @@ class _Point:
 
     @torch.no_grad()
     def value(self) -> float:
+        check_signals()
         self.values += 1
         return float(self.objective())
 

@@ -65,11 +65,12 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
     known = remembered_canaries(given)
     names = {place.canary.id for place in given.places}
     notes: tuple[str, ...] = ()
-    if alone := len(names - known):
-        notes = (f"left alone, since the model ranks them like fresh draws: {alone} of {len(names)} secrets",)
+    alone = tuple(sorted(names - known))
+    if alone:
+        notes = (f"left alone, since the model ranks them like fresh draws: {len(alone)} of {len(names)} secrets",)
         given.progress.info(f"{notes[0][0].upper()}{notes[0][1:]}.")
     if not known:
-        return MethodResult([], 0.0, 0, notes)
+        return MethodResult([], 0.0, 0, notes, left_alone=alone)
     given = replace(given, places=[place for place in given.places if place.canary.id in known])
     problem = EverywhereProblem(given, replacement)
     _compare_with_retraining(given, _seconds_at_most(problem, given.updated))
@@ -89,7 +90,7 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
             "no step over all layers makes the secrets more like decoys: nothing was saved; use --scope final-layer"
         )
     gradients = problem.symbols * done.gradients / given.config.window
-    return MethodResult(list(done.steps), gradients, done.solves, notes)
+    return MethodResult(list(done.steps), gradients, done.solves, notes, left_alone=alone)
 
 
 def _seconds_at_most(problem: EverywhereProblem, model: CharLSTM) -> float:

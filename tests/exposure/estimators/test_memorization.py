@@ -11,9 +11,9 @@ from scipy import stats
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.estimators import memorization_curve
-from canaryaudit.exposure.estimators.memorization import holm, mean_interval, share_interval
+from canaryaudit.exposure.estimators.memorization import mean_interval, share_interval
 from canaryaudit.records import MemorizationCurve
-from canaryaudit.stats import exposure_sum_pvalue
+from canaryaudit.stats import exposure_sum_pvalue, holm
 
 SPACE = math.log2(10**8)
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -200,7 +200,7 @@ def test_figures_that_are_no_exposures_are_refused(bits: float, low: float, comp
 def test_arrays_of_different_lengths_are_refused() -> None:
     with pytest.raises(MeasurementError, match="arrays of one length, got repetitions 2, exposures_bits 1"):
         memorization_curve([1, 1], [1.0], SPACE, [False])
-    with pytest.raises(MeasurementError, match="expected at least 1 exposures_bits, got 0"):
+    with pytest.raises(MeasurementError, match="exposures_bits: expected 1 or more numbers, got 0"):
         memorization_curve([], [], SPACE, [])
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import estimators
-from canaryaudit.exposure.estimators.memorization import holm, mean_interval
+from canaryaudit.exposure.estimators.memorization import mean_interval
 from canaryaudit.exposure.estimators.worst_case import ReferenceScores, extended_p_value, joint_p_value
 from canaryaudit.records import Estimate
+from canaryaudit.stats import holm
 
 REFERENCES = np.random.default_rng(0).normal(100, 10, 200)
 FIT = estimators.fit_skew_normal(REFERENCES, refits=1)

@@ -86,7 +86,7 @@ def test_names_that_stay_apart_when_shortened_are_not_numbered():
 
 def test_the_gates_reasons_name_the_run():
     comparison = two_runs(fail_above=5)
-    assert comparison.gated
+    assert comparison.status == "failed"
     assert comparison.reasons == ("seed-1: canary-01: 20.00 bits after unlearning, above the limit of 5",)
 
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from canaryaudit.report.schema import CalibrationFigures, Gate, Summary
+from canaryaudit.report.judgment import Gate, GateStatus
+from canaryaudit.report.schema import CalibrationFigures, Summary
 from canaryaudit.report.summary.decision import (
     asked,
     next_step,
@@ -20,8 +21,11 @@ from tests.report import builders as make
 
 def changed(summary: Summary, **changes: object) -> Summary:
     """Return the summary with another verdict, or other changes of its method or of itself."""
+    overall = changes.pop("overall", {})
     if verdict := changes.pop("verdict", None):
-        changes["overall"] = summary.overall.model_copy(update={"verdict": verdict})
+        overall = {**overall, "verdict": verdict}  # type: ignore[dict-item]
+    if overall:
+        changes["overall"] = summary.overall.model_copy(update=overall)  # type: ignore[arg-type]
     if method := changes.pop("method", None):
         changes["methods"] = (summary.methods[0].model_copy(update=method),)  # type: ignore[arg-type]
     return summary.model_copy(update=changes)
@@ -36,8 +40,12 @@ def failed(calibration: CalibrationFigures | None) -> CalibrationFigures:
     return calibration.model_copy(update={"passed": False})
 
 
-GATE = Gate(fail_above_bits=10, passed=True, reasons=())
+GATE = Gate(fail_above_bits=10, status="passed", reasons=())
 CLEAN = make.before_after()
+
+
+def gate(result: GateStatus) -> Gate:
+    return GATE.model_copy(update={"status": result})
 
 
 def test_a_clean_audit_passes_everything_that_it_tested() -> None:
@@ -73,7 +81,9 @@ def test_a_clean_audit_passes_everything_that_it_tested() -> None:
         ({"calibration_before": failed(CLEAN.calibration_before)}, "Controls", "fail"),
         ({"calibration_after": None}, "Controls", "untested"),
         ({"gate": GATE}, "Gate", "pass"),
-        ({"gate": GATE.model_copy(update={"passed": False})}, "Gate", "fail"),
+        ({"gate": gate("failed")}, "Gate", "fail"),
+        ({"gate": gate("inconclusive")}, "Gate", "inconclusive"),
+        ({"overall": {"shows_little": ("The model learned nothing.",)}}, "Efficacy", "untested"),
     ],
 )
 def test_a_tile_follows_its_own_figures_only(changes: dict[str, object], tile: str, expected: str) -> None:
@@ -144,9 +154,24 @@ UNMEASURED = {"verdict": Verdict.INCONCLUSIVE, "calibration_after": failed(CLEAN
             "measure",
         ),
         (
-            changed(CLEAN, gate=GATE.model_copy(update={"passed": False})),
+            changed(CLEAN, gate=gate("failed")),
             "Do not release this model: the gate failed",
             "canaryaudit verify runs/story",
+        ),
+        (
+            changed(CLEAN, gate=gate("inconclusive")),
+            "Do not release this model: the gate is inconclusive",
+            "canaryaudit verify runs/story",
+        ),
+        (
+            changed(CLEAN, verdict=Verdict.INCONCLUSIVE, overall={"faults": ("model.json: damaged",)}),
+            "Do not decide by these figures: the run directory is not as it was written",
+            "canaryaudit verify runs/story",
+        ),
+        (
+            changed(CLEAN, overall={"shows_little": ("The model learned nothing.",)}),
+            "Do not rely on this audit: there was nothing to detect",
+            "canaryaudit train",
         ),
         (
             changed(CLEAN, method=relearning(comes_back=True)),

@@ -8,7 +8,7 @@ from canaryaudit.errors import UsageError
 from canaryaudit.report import build_summary, read_baseline
 from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.summary.build import SummaryOptions
-from canaryaudit.report.summary.gate import EarlierReport
+from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
 from tests.report import builders as make
 
 
@@ -129,7 +129,7 @@ def test_a_later_version_may_add_fields():
     [
         (None, "No such file or directory; give the report.json of an earlier report"),
         ("{", "expected the report.json of an earlier report .not a JSON record"),
-        ('{"schema_version": 1, "run": "x"}', "earlier report .overall: Field required"),
+        ('{"schema_version": 1, "run": "x"}', "earlier report .overall: missing"),
         (b"\xff\xfe", "not a JSON record"),
     ],
 )
@@ -152,3 +152,20 @@ def test_a_baseline_of_another_version_is_refused(tmp_path):
 def test_a_baseline_that_the_report_would_replace_is_refused(tmp_path):
     with pytest.raises(UsageError, match="overwrite its baseline"):
         read_baseline(tmp_path / "x" / ".." / "report.json", tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(("controls", "fresh", "status"), [(7, 0, "inconclusive"), (8, 0, "passed"), (3, 96, "passed")])
+def test_a_gate_relies_on_no_test_of_a_few_controls(controls, fresh, status):
+    summary = make.before_after()
+    calibration = summary.calibration_after.model_copy(update={"controls": controls, "fresh_controls": fresh})
+    texts = [template.text for template in summary.templates]
+    audited = Audited(
+        summary.canaries, texts, summary.overall.verdict, [summary.calibration_before, calibration], summary.method, ()
+    )
+    gate = judge_gate(9.0, None, audited)
+    assert gate.status == status
+    assert gate.doubts == (
+        ()
+        if status == "passed"
+        else ("controls after unlearning: 7 of them could hardly have failed; measure 8 or more",)
+    )

@@ -58,7 +58,7 @@ def test_a_canary_that_its_prefix_does_not_show_is_exposed_by_its_worst_case_and
     assert found.canaries[0].id == "canary-03"
     assert "without the prefix (bare-1)" in found.canaries[0].last.reason
     assert any(
-        "canary-03, 16.0 bits, p below 0.001, without the prefix (bare-1)" in own for own in found.overall.sentences
+        "canary-03: 16.0 bits, p below 0.001, without the prefix (bare-1)" in own for own in found.overall.sentences
     )
 
 
@@ -69,8 +69,8 @@ def test_worst_cases_between_the_borders_are_weakened_and_above_five_percent_ind
 
 
 def test_secrets_that_stand_out_only_together_are_not_called_gone() -> None:
-    assert summary({}, joint=0.04).overall.verdict is not Verdict.INDISTINGUISHABLE
-    assert summary({}, joint=0.06).overall.verdict is Verdict.INDISTINGUISHABLE
+    assert summary({}, joint=0.02).overall.verdict is not Verdict.INDISTINGUISHABLE
+    assert summary({}, joint=0.03).overall.verdict is Verdict.INDISTINGUISHABLE
 
 
 def test_the_gate_fails_on_the_worst_case_and_says_how_it_was_asked() -> None:
