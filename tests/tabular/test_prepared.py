@@ -114,6 +114,23 @@ def test_arrays_sparse_matrices_and_frames_give_the_same(kind: str) -> None:
     assert np.abs(model.apply(asked).estimator.coef_ - reference.apply(asked).estimator.coef_).max() < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["array", "sparse"])
+def test_values_of_all_rows_are_replaced_again_and_again(kind: str) -> None:
+    """More rows change than a tail holds: the matrix is written anew, and row numbers stay what they are."""
+    values = X.to_numpy() if kind == "array" else sparse.csr_matrix(X.to_numpy())
+    model, data = prepare(LogisticRegression(), values, Y).delete([0, 100]), X.to_numpy().copy()
+    rng = np.random.default_rng(6)
+    gone = np.isin(np.arange(len(data)), [0, 100, 300])
+    for column in (2, 5):
+        new = rng.random(len(data) - 2)
+        model = model.replace(column, values=new)
+        data[np.setdiff1d(np.arange(len(data)), [0, 100]), column] = new
+    model = model.replace([7], [50, 51], [[0.1], [0.2]]).delete([300]).replace(8, [301], 0.9)
+    data[[50, 51], 7], data[301, 8] = [0.1, 0.2], 0.9
+    other = LogisticRegression(tol=1e-10, max_iter=10_000).fit(data[~gone], Y[~gone])
+    assert np.abs(model.estimator.coef_ - other.coef_).max() < 1e-5
+
+
 def test_labels_of_any_kind_stay_what_they_are() -> None:
     names = np.where(Y == 1, "benign", "malignant")
     model = prepare(LogisticRegression(), X, names)
