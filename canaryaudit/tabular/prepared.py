@@ -271,7 +271,7 @@ class PreparedModel:
         Raises:
             UnlearningError: No request was made yet, or a method, or the test data, cannot be used.
             UsageError: The path has another ending.
-            RunDirectoryError: The file cannot be written.
+            RunDirectoryError: The file cannot be written, or one of the same name is not a report.
         """
         # Imported here, since what draws takes seconds to load.
         from canaryaudit.report.tables.writer import write_tables

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from canaryaudit.errors import UnlearningError, UsageError
+from canaryaudit.errors import RunDirectoryError, UnlearningError, UsageError
 from canaryaudit.report.tables.schema import TablesSummary
 from canaryaudit.tabular import PreparedModel, prepare
 from canaryaudit.tabular.leakage import disclosures
@@ -117,6 +117,10 @@ def test_the_report_has_three_formats(updated: PreparedModel, tmp_path: Path) ->
     for name in ("loss-difference.svg", "methods.svg"):
         assert name in text
         assert (tmp_path / name).exists()
+    updated.report(tmp_path / "out.json", against=[])  # over an earlier report
+    (tmp_path / "mine.html").write_text("mine", "utf-8")
+    with pytest.raises(RunDirectoryError, match="was not written by canaryaudit"):
+        updated.report(tmp_path / "mine.html", against=[])
     with pytest.raises(UsageError, match="ends in .html, .md or .json"):
         updated.report(tmp_path / "out.pdf")
     assert not (tmp_path / "out.pdf").exists()

@@ -1,6 +1,6 @@
 """tables.json: what requests to a linear model did, beside other ways to the same data."""
 
-from canaryaudit.report.schema import Figure, Number, Part
+from canaryaudit.report.judgment import Figure, Number, Part
 
 TABLES_VERSION = 1
 

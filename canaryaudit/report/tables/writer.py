@@ -7,19 +7,18 @@ from canaryaudit import formatting as figures
 from canaryaudit.errors import UsageError
 from canaryaudit.report.charts.base import Chart
 from canaryaudit.report.charts.tables import tables_charts
+from canaryaudit.report.formats.files import write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
 from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import plain
-from canaryaudit.report.formats.writer import SIGNATURE
 from canaryaudit.report.tables.schema import TablesSummary
-from canaryaudit.storage.files import atomic_write
 
 MOST_NAMES = 200
 """Removed columns that are listed."""
 
 
 def write_tables(summary: TablesSummary, path: Path) -> list[Path]:
-    """Write the report; the path's ending chooses the format. Each file is written atomically.
+    """Write the report; the path's ending chooses the format. All files are written or none.
 
     Args:
         summary: The report's content.
@@ -30,19 +29,16 @@ def write_tables(summary: TablesSummary, path: Path) -> list[Path]:
 
     Raises:
         UsageError: The path has another ending.
-        RunDirectoryError: A file cannot be written.
+        RunDirectoryError: A file cannot be written, or is somebody else's.
     """
-    makers: dict[str, Callable[[], dict[Path, str]]] = {
-        ".html": lambda: {path: render_tables_page(summary, tables_charts(summary))},
-        ".md": lambda: _markdown_files(summary, path),
-        ".json": lambda: {path: render_json(summary)},
+    makers: dict[str, Callable[[], dict[str, str]]] = {
+        ".html": lambda: {path.name: render_tables_page(summary, tables_charts(summary))},
+        ".md": lambda: _markdown_files(summary, path.name),
+        ".json": lambda: {path.name: render_json(summary)},
     }
     if path.suffix not in makers:
         raise UsageError(f"{path.name}: a report ends in .html, .md or .json")
-    contents = makers[path.suffix]()
-    for name, text in contents.items():
-        atomic_write(name, text)
-    return list(contents)
+    return write_files(path.parent, makers[path.suffix]())
 
 
 def render_tables_page(summary: TablesSummary, drawn: Sequence[Chart]) -> str:
@@ -123,10 +119,9 @@ def certified(summary: TablesSummary) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _markdown_files(summary: TablesSummary, path: Path) -> dict[Path, str]:
+def _markdown_files(summary: TablesSummary, name: str) -> dict[str, str]:
     drawn = tables_charts(summary)
-    pictures = {path.parent / chart.file_name: SIGNATURE + chart.svg() for chart in drawn}
-    return {path: render_tables_markdown(summary, drawn), **pictures}
+    return {name: render_tables_markdown(summary, drawn), **{chart.file_name: chart.svg() for chart in drawn}}
 
 
 def _methods(summary: TablesSummary) -> str:
