@@ -11,13 +11,24 @@ from canaryaudit.errors import UnlearningError
 if TYPE_CHECKING:
     from canaryaudit.tabular.certificate import Certificate, gaussian_kappa
     from canaryaudit.tabular.changes import Change, Replacement, Request
+    from canaryaudit.tabular.detached import DetachedModel
     from canaryaudit.tabular.prepared import PreparedModel, prepare
 
-__all__ = ["Certificate", "Change", "PreparedModel", "Replacement", "Request", "gaussian_kappa", "prepare"]
+__all__ = [
+    "Certificate",
+    "Change",
+    "DetachedModel",
+    "PreparedModel",
+    "Replacement",
+    "Request",
+    "gaussian_kappa",
+    "prepare",
+]
 
 _MODULES = {
     "Certificate": "certificate",
     "Change": "changes",
+    "DetachedModel": "detached",
     "PreparedModel": "prepared",
     "Replacement": "changes",
     "Request": "changes",

@@ -73,7 +73,8 @@ class Certificate(Record):
     residual: float
     """The norm of the gradient on the present data, as computed."""
     rounding: float
-    """Worst-case error of the computed gradient by rounding; residual and rounding together are under the tolerance."""
+    """Worst-case error of the computed gradient, by rounding and without the data by what is not known of it. Residual
+    and error together are under the tolerance."""
     limits: tuple[str, ...] = LIMITS
     """What the certificate does not promise."""
 
@@ -159,18 +160,36 @@ def certify(point: Point, tolerance: float, epsilon: float, delta: float, releas
     Raises:
         UnlearningError: It would not hold: the message says why, and what to do.
     """
+    residual = (point.residual, point.rounding_bound())
+    return certificate_of(point.objective.strong_convexity, residual, tolerance, epsilon, delta, releases)
+
+
+def certificate_of(
+    convexity: float, residual: tuple[float, float], tolerance: float, epsilon: float, delta: float, releases: int
+) -> Certificate:
+    """Return the certificate of a residual.
+
+    Args:
+        convexity: m, the smallest penalty.
+        residual: As computed, and a bound on its error.
+        tolerance: rho, as it was fixed when the model was prepared.
+        epsilon: Above 0.
+        delta: Between 0 and 1.
+        releases: Models to be published in all, at least 1.
+
+    Raises:
+        UnlearningError: It would not hold: the message says why, and what to do.
+    """
     if releases < 1:
         raise UnlearningError(f"the number of releases must be at least 1, got {releases}")
-    convexity = point.objective.strong_convexity
     if not convexity > 0:
         raise UnlearningError(
             "no certificate: the intercept is not regularized, so its distance to retraining has no bound; prepare "
             "with penalize_intercept=True, or fit without an intercept"
         )
-    rounding = point.rounding_bound()
-    if not point.residual + rounding <= tolerance:
+    if not sum(residual) <= tolerance:
         raise UnlearningError(
-            f"no certificate: the residual of {point.residual:.2g}, with up to {rounding:.2g} for rounding, is above "
+            f"no certificate: the residual of {residual[0]:.2g}, which may be off by {residual[1]:.2g}, is above "
             f"the tolerance of {tolerance:.2g}; scale rows to length 1 at most, or prepare with a larger tolerance"
         )
     kappa = gaussian_kappa(epsilon, delta) * math.sqrt(releases)
@@ -184,8 +203,8 @@ def certify(point: Point, tolerance: float, epsilon: float, delta: float, releas
         distance=distance,
         strong_convexity=convexity,
         tolerance=tolerance,
-        residual=point.residual,
-        rounding=rounding,
+        residual=residual[0],
+        rounding=residual[1],
     )
 
 

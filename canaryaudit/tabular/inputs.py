@@ -43,14 +43,14 @@ def names_of(estimator: Any, X: Any, columns: Sequence[str] | None) -> list[str]
     return names
 
 
-def checked_matrix(X: Any) -> Matrix:  # noqa: N803
+def checked_matrix(X: Any, fewest: int = 2) -> Matrix:  # noqa: N803
     """Return X in float64, dense or CSR, whichever is smaller.
 
     Raises:
         UnlearningError: It has missing or infinite values, or not two dimensions.
     """
     try:
-        matrix = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_min_samples=2)
+        matrix = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_min_samples=fewest)
     except (ValueError, TypeError) as error:
         raise UnlearningError(f"X cannot be used: {one_line(error)}") from None
     if sparse.issparse(matrix) or (np.count_nonzero(matrix) < _SPARSE * matrix.size and matrix.shape[1] > _FEW_COLUMNS):

@@ -1,20 +1,25 @@
-"""What the columns that stay still tell of a removed one: a model cannot forget what others repeat.
+"""What can still be told: of removed columns from those that stay, and of deleted rows from their loss.
+
+A model cannot forget what other columns repeat.
 
 A column that is mostly zero, or has two values, is a fact that is there or not: how well the others predict it is the
 area under the ROC curve of a logistic regression. For any other column it is R^2 of a ridge regression. Both are
 cross-validated, on at most ``MOST_ROWS`` rows.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import norm, rankdata
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 
+from canaryaudit.errors import UnlearningError
 from canaryaudit.tabular.linear.arrays import Matrix, Vector, column_values
 from canaryaudit.tabular.linear.objective import Objective
 
@@ -88,3 +93,46 @@ def _disclosure(rest: Matrix, values: Vector, name: str, seed: int) -> Disclosur
             LogisticRegression(C=10.0, max_iter=200), rest, there, cv=split, method="decision_function"
         )
     return Disclosure(name, "AUC", float(roc_auc_score(there, scores)), len(values))
+
+
+@dataclass(frozen=True)
+class Auc:
+    """An area under the ROC curve with its 95 % interval.
+
+    Attributes:
+        value: The probability that a member's loss is smaller than another row's, ties half.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def membership_auc(members: Vector, others: Vector) -> Auc:
+    """Return how well a small loss tells members from others: 0.5 if not at all.
+
+    The interval is that of DeLong, DeLong & Clarke-Pearson 1988, on the logit scale.
+
+    Args:
+        members: Losses, shape (num_members,), at least two.
+        others: Losses of rows that were never seen, shape (num_others,), at least two.
+
+    Raises:
+        UnlearningError: There are too few of either.
+    """
+    count, rest = len(members), len(others)
+    if min(count, rest) < 2:
+        raise UnlearningError(f"a membership test needs two rows of each kind, got {count:,} and {rest:,}")
+    # Larger is a member.
+    together = rankdata(np.concatenate((-members, -others)))
+    first = (together[:count] - rankdata(-members)) / rest
+    second = 1.0 - (together[count:] - rankdata(-others)) / count
+    value = float(first.mean())
+    variance = float(np.var(first, ddof=1) / count + np.var(second, ddof=1) / rest)
+    if not 0 < value < 1 or variance == 0:
+        return Auc(value, value, value)
+    logit, spread = math.log(value / (1 - value)), math.sqrt(variance) / (value * (1 - value))
+    ends = [1 / (1 + math.exp(-(logit + sign * float(norm.ppf(0.975)) * spread))) for sign in (-1, 1)]
+    return Auc(value, ends[0], ends[1])

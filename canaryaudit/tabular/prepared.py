@@ -15,6 +15,7 @@ from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.tabular.certificate import Certificate, Releases, certify, draw_noise, on_grid
 from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, carry_out
 from canaryaudit.tabular.columns import Columns, Scaling, scaling_of
+from canaryaudit.tabular.detached import DetachedModel, Facts, detach
 from canaryaudit.tabular.estimators import Specification, fitted_theta, specification_of, with_theta
 from canaryaudit.tabular.inputs import checked_matrix, classes_of, names_of, with_intercept
 from canaryaudit.tabular.linear.arrays import Mask, Matrix, Rows, Vector
@@ -247,6 +248,29 @@ class PreparedModel:
         kept = self.solved.point.objective.kept
         noise = draw_noise(certificate.sigma, kept, seed)
         return self._estimator_with(on_grid(self.solved.point.theta + noise, certificate.sigma))
+
+    def detach(self) -> DetachedModel:
+        """Return the model without its data, for when they have to go; its requests bring the rows that they change.
+
+        Returns:
+            The model, whose residual is a bound and no longer checked.
+
+        Raises:
+            UnlearningError: The loss is the squared hinge, which has no such bound, or there are too many columns.
+        """
+        fixed, objective = self._fixed, self.solved.point.objective
+        facts = Facts(
+            fixed.estimator,
+            fixed.specification,
+            fixed.labels,
+            Columns(fixed.columns.names),
+            fixed.is_frame,
+            fixed.tolerance,
+            fixed.releases,
+            objective.penalty,
+            int(objective.rows.present.sum()),
+        )
+        return detach(self.solved.point, facts)
 
     def report(
         self,

@@ -25,10 +25,9 @@ from canaryaudit.tabular.baselines import (
     second_order,
 )
 from canaryaudit.tabular.certificate import LIMITS, Certificate, draw_noise, on_grid, published_sigma
-from canaryaudit.tabular.leakage import MOST_COLUMNS, disclosures
+from canaryaudit.tabular.leakage import MOST_COLUMNS, disclosures, membership_auc
 from canaryaudit.tabular.linear.arrays import Mask, Matrix, Vector
 from canaryaudit.tabular.linear.objective import Objective, Point
-from canaryaudit.tabular.membership import membership_auc
 
 MOST_POINTS = 400
 DRAWS = 5

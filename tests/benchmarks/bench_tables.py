@@ -23,6 +23,7 @@ from canaryaudit.tabular.linear.inverse import DiagonalInverse
 from canaryaudit.tabular.linear.losses import Logistic, SquaredHinge
 from canaryaudit.tabular.linear.objective import Objective
 from canaryaudit.tabular.linear.solver import minimize
+from canaryaudit.tabular.prepared import TOLERANCE
 from tests.tabular.datasets import SHARED, Table
 from tests.tabular.oracle import KINDS, LOSSES, Task, compare, gradient, losses, naive, random_request
 
@@ -34,6 +35,8 @@ REQUESTS = 30
 ENOUGH = 1e-5
 """Residual that a solver of the retraining has to reach."""
 EPSILON, DELTA = 0.1, 1e-5
+CERTIFIED = 1e-7
+"""Tolerance of certified models: noise is in proportion to it, and another step or two pays for a tenth."""
 
 
 def estimator(loss: str) -> Any:
@@ -41,9 +44,9 @@ def estimator(loss: str) -> Any:
     return LogisticRegression(fit_intercept=False) if loss == "logistic" else LinearSVC(fit_intercept=False)
 
 
-def prepared(table: Table, loss: str) -> PreparedModel:
+def prepared(table: Table, loss: str, tolerance: float = TOLERANCE) -> PreparedModel:
     """Return a model prepared from nothing."""
-    return prepare(estimator(loss), table.train, table.train_labels, columns=table.columns)
+    return prepare(estimator(loss), table.train, table.train_labels, columns=table.columns, tolerance=tolerance)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -191,7 +194,7 @@ def certificates(counts: tuple[int, ...] = (1, 10, 50, 100, 1000)) -> Iterator[s
     share = float(table.test_labels.mean())
     for count in counts:
         request = Request(columns=rng.choice(table.sensitive, count, False).tolist())
-        updated = prepared(table, "logistic").apply(request)
+        updated = prepared(table, "logistic", CERTIFIED).apply(request)
         sigma = updated.certificate(EPSILON, DELTA).sigma
         published = updated.publish(EPSILON, DELTA, seed=0).coef_.ravel()
         other = np.zeros(table.train.shape[1])

@@ -13,8 +13,7 @@ from sklearn.metrics import roc_auc_score
 from canaryaudit.errors import RunDirectoryError, UnlearningError, UsageError
 from canaryaudit.report.tables.schema import TablesSummary
 from canaryaudit.tabular import PreparedModel, prepare
-from canaryaudit.tabular.leakage import disclosures
-from canaryaudit.tabular.membership import membership_auc
+from canaryaudit.tabular.leakage import disclosures, membership_auc
 from tests.tabular.datasets import BUNDLED
 
 TABLE = BUNDLED["breast cancer"]()
