@@ -33,7 +33,7 @@ _EPOCH_BATCH = 256
 _TAUS = tuple(2.0**-power for power in range(24))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contender:
     """What a method came to.
 
@@ -52,7 +52,7 @@ class Contender:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """A request as every method gets it.
 

@@ -13,7 +13,7 @@ from canaryaudit.tabular.linear.arrays import Indices, Matrix, Rows, Vector
 from canaryaudit.tabular.linear.objective import Objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replacement:
     """New values of some columns in some rows.
 
@@ -32,7 +32,7 @@ class Replacement:
     rows: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """Everything that one update is to do at once: values first, then labels, rows and columns.
 
@@ -54,7 +54,7 @@ class Request:
     labels: Mapping[int, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
     """What a request did, in numbers.
 
@@ -90,7 +90,7 @@ class Change:
         return ", ".join(words) or "nothing changed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """The two classes, and what their rows weigh.
 
@@ -146,7 +146,7 @@ def carry_out(
         values += count
     relabeled = _rows(list(request.labels), rows) if request.labels else np.empty(0, dtype=np.intp)
     if len(relabeled):
-        signs = labels.signs(np.array(list(request.labels.values()), dtype=labels.classes.dtype))
+        signs = labels.signs(np.array(list(request.labels.values()), dtype=object))
         rows = rows.relabeled(relabeled, signs, labels.weights_of(signs) * row_weights[relabeled])
     deleted = _rows(request.rows, rows)
     if len(deleted):

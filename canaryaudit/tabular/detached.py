@@ -32,7 +32,7 @@ _LARGEST = 5000
 """Columns of which two square matrices are kept: 400 MB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Facts:
     """What a model without its data still knows, and no request changes."""
 
@@ -47,7 +47,7 @@ class Facts:
     num_rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DetachedModel:
     """A linear model without its data. Made by ``PreparedModel.detach``; requests return new ones.
 

@@ -44,17 +44,21 @@ def names_of(estimator: Any, X: Any, columns: Sequence[str] | None) -> list[str]
 
 
 def checked_matrix(X: Any, fewest: int = 2) -> Matrix:  # noqa: N803
-    """Return X in float64, dense or CSR, whichever is smaller.
+    """Return a copy of X in float64, dense or CSR, whichever is smaller.
 
     Raises:
         UnlearningError: It has missing or infinite values, or not two dimensions.
     """
     try:
-        matrix = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_min_samples=fewest)
+        matrix = check_array(X, accept_sparse="csr", dtype=np.float64, copy=True, ensure_min_samples=fewest)
     except (ValueError, TypeError) as error:
         raise UnlearningError(f"X cannot be used: {one_line(error)}") from None
-    if sparse.issparse(matrix) or (np.count_nonzero(matrix) < _SPARSE * matrix.size and matrix.shape[1] > _FEW_COLUMNS):
-        return sparse.csr_matrix(matrix)
+    few = matrix.shape[1] > _FEW_COLUMNS and not sparse.issparse(matrix)
+    if sparse.issparse(matrix) or (few and np.count_nonzero(matrix) < _SPARSE * matrix.size):
+        rows = sparse.csr_matrix(matrix)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        return rows
     return np.ascontiguousarray(matrix)
 
 

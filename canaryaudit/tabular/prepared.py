@@ -34,7 +34,7 @@ _UNFITTED = 0.01
 """Loss a row above the minimum, relative to it, from which an estimator was hardly fitted on these data."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Fixed:
     """What no request changes."""
 
@@ -54,7 +54,7 @@ class _Fixed:
     """Processor time of the preparation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedModel:
     """A fitted linear model that requests can be put to. Made by ``prepare``; never changed by a request.
 
@@ -80,6 +80,10 @@ class PreparedModel:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     _dropped: Mask | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        name, count = type(self._fixed.estimator).__name__, len(self.history)
+        return f"PreparedModel({name}, {count} request{'' if count == 1 else 's'}, residual {self.residual:.1e})"
 
     def forget(self, columns: Any, *, drop: bool = False) -> "PreparedModel":
         """Remove columns: a model that never had them.

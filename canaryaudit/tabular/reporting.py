@@ -38,7 +38,7 @@ _REPORT_LIMIT = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """What is reported on.
 
@@ -67,7 +67,7 @@ class Subject:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Test:
     """Rows to evaluate on.
 

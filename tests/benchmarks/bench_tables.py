@@ -143,7 +143,7 @@ def requests_of(table: Table, model: PreparedModel, rng: np.random.Generator) ->
     return found
 
 
-def speed(names: tuple[str, ...] = ("drebin", "adult", "enron", "sms")) -> Iterator[str]:
+def speed(names: tuple[str, ...] = ("drebin", "adult", "enron", "sms", "spambase", "diabetes")) -> Iterator[str]:
     """Time requests against retraining by the best solver; a line for each."""
     yield "| data | loss | request | update, ms | residual | path | best retraining, ms | ratio |"
     yield "| --- | --- | --- | --: | --: | --- | --: | --: |"

@@ -28,7 +28,7 @@ def test_the_bound_holds_over_chains_of_random_requests(name: str) -> None:
     data, rng, ratios = TABLES[name], np.random.default_rng(8), []
     matrix, labels = data.train, data.train_labels
     start = prepared(name).detach()
-    for _ in range(12):
+    for _ in range(4):
         model, gone, flipped, columns = start, [], {}, []
         for step, row in enumerate(rng.permutation(len(labels))[:12].tolist()):
             if step % 3 == 0:

@@ -1,6 +1,7 @@
 """The public face: estimators in and out, columns by name, and one line for everything that cannot be."""
 
 import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,23 @@ def test_values_of_all_rows_are_replaced_again_and_again(kind: str) -> None:
     assert np.abs(model.estimator.coef_ - other.coef_).max() < 1e-5
 
 
+def test_changes_of_the_matrix_afterwards_do_not_reach_the_model() -> None:
+    for values in (X.to_numpy().copy(), sparse.csr_matrix(X.to_numpy())):
+        model = prepare(LogisticRegression(fit_intercept=False), values, Y)
+        expected = model.delete([4]).estimator.coef_
+        values *= 3.0
+        assert np.array_equal(model.delete([4]).estimator.coef_, expected)
+
+
+def test_a_sparse_matrix_with_zeros_and_repetitions_is_the_same_matrix() -> None:
+    dense = X.to_numpy()[:, :3]
+    rows, columns = np.indices(dense.shape)
+    twice = np.r_[rows.ravel(), rows.ravel(), 0], np.r_[columns.ravel(), columns.ravel(), 1]
+    untidy = sparse.coo_matrix((np.r_[dense.ravel() / 2, dense.ravel() / 2, 0.0], twice))
+    first, second = (prepare(LogisticRegression(), values, Y).forget(1).estimator for values in (dense, untidy))
+    assert np.abs(first.coef_ - second.coef_).max() < 1e-7
+
+
 def test_labels_of_any_kind_stay_what_they_are() -> None:
     names = np.where(Y == 1, "benign", "malignant")
     model = prepare(LogisticRegression(), X, names)
@@ -184,6 +202,8 @@ def test_scaling_with_what_is_removed_is_warned_about() -> None:
 
 MODEL = prepare(LogisticRegression(), X, Y)
 
+NAMED = prepare(LogisticRegression(), X, np.where(Y == 1, "benign", "malignant"))
+
 WRONG: dict[str, tuple[Any, str]] = {
     "unknown column": (lambda: MODEL.forget("mean radus"), "no column is called 'mean radus'"),
     "similar column": (lambda: MODEL.forget("radius"), "similar ones are mean radius"),
@@ -200,6 +220,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "rows as text": (lambda: MODEL.delete(["3"]), "rows are numbers"),
     "short mask": (lambda: MODEL.delete(np.ones(5, dtype=bool)), r"a mask of rows needs shape \(569,\), got \(5,\)"),
     "unknown label": (lambda: MODEL.relabel([1], 2), "unknown label 2: expected 0 or 1"),
+    "longer label": (lambda: NAMED.relabel([1], "benignant"), "unknown label benignant: expected benign or malignant"),
     "too few labels": (lambda: MODEL.relabel([1, 2, 3], [0, 1]), "one label for each of 3 rows, got 2"),
     "one class left": (lambda: MODEL.relabel(np.arange(569), 1), "all rows have the same label"),
     "one class deleted": (lambda: MODEL.delete(Y.to_numpy() == 1), "all rows have the same label"),
@@ -244,6 +265,13 @@ def test_what_cannot_be_is_refused_in_one_line(case: str) -> None:
 def test_a_residual_that_rounding_holds_up_is_said_and_not_returned() -> None:
     with pytest.raises(Inconclusive, match=r"the gradient's norm stops at .*, above the tolerance of 1e-25: scale"):
         prepare(LogisticRegression(fit_intercept=False), X * 1e3, Y, tolerance=1e-25)
+
+
+def test_a_model_says_what_it_is() -> None:
+    updated = MODEL.delete([3])
+    assert re.fullmatch(r"PreparedModel\(LogisticRegression, 1 request, residual [\d.]+e-\d+\)", repr(updated))
+    assert updated == updated
+    assert updated != MODEL
 
 
 def test_constant_columns_do_no_harm() -> None:

@@ -21,7 +21,7 @@ _LONGEST_TAIL = 0.5
 """Length of the tail, as a share of all rows, beyond which the matrix is written anew."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The present training data.
 

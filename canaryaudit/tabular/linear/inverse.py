@@ -40,7 +40,7 @@ class StoredCurvature(Protocol):
         """Return v -> P_K v on the columns kept, 0 in all others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseInverse:
     """The inverse itself, symmetric, shape (num_columns, num_columns), in Fortran's order."""
 
@@ -71,7 +71,7 @@ class DenseInverse:
         return image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DiagonalInverse:
     """One over the Hessian's diagonal, shape (num_columns,): for many columns and few entries."""
 

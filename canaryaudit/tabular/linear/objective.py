@@ -17,7 +17,7 @@ from canaryaudit.tabular.linear.losses import MarginLoss
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objective:
     """What is minimized.
 
@@ -49,7 +49,7 @@ class Objective:
         return float(self.penalty[self.kept].min(initial=np.inf))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """An objective at one place.
 

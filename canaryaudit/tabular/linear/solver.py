@@ -57,7 +57,7 @@ class Step:
     solver_iterations: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solved:
     """What the update came to.
 
