@@ -125,6 +125,11 @@ class InsertOptions(ReadingSettings):
 
     Memorization usually begins within the default's range.
     """
+    coin: bool = False
+    """Insert each generated canary or keep it out by a fair coin of its own; bounds the training's epsilon.
+
+    200 canaries or more give a useful bound; all must occur equally often: -n 200 -r 1.
+    """
     secret: tuple[str, ...] = ()
     """Secret to insert; repeatable; masked in every output.
 

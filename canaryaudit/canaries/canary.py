@@ -10,6 +10,8 @@ from canaryaudit.canaries.template import Template
 from canaryaudit.errors import TemplateError
 
 MASK = "•"
+FEWEST_COINS = 12
+"""Canaries with a coin each; of fewer not even four are guessed, which can show next to nothing."""
 
 
 MAX_EDGES = 10_000_000
@@ -58,6 +60,8 @@ class Canary(Wording):
     control: bool = False
     origin: Literal["generated", "given", "located"] = "generated"
     """Drawn, given by the user, or located in the corpus; given and located ones are masked in every output."""
+    coin: Literal["in", "out"] | None = None
+    """What its own fair coin decided, if one was tossed: inserted, or kept out as a control."""
     kind: str | None = None
     """What it is, if it was detected: email, phone, iban, card, ssn or key."""
     other_wordings: tuple[Wording, ...] = ()

@@ -23,7 +23,7 @@ MAX_DRAWS = 10_000
 """Maximum draws for one secret; if all fail, the space counts as full."""
 
 # One stream of random numbers per purpose: adding controls must not change the canaries.
-_SECRETS, _CONTROLS = 1, 3
+_SECRETS, _CONTROLS, _COINS = 1, 3, 5
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ class SecretGenerator:
         presence: The strings known to occur in the corpus.
         symbols: The alphabet of an ``any`` slot.
         width: Digits of a canary's number.
-        inserted: The secrets so far.
-        canaries: A canary for each secret, without places yet.
+        drawn: The secrets so far, inserted or kept out.
+        canaries: A canary for each secret that is to be inserted, without places yet.
+        kept_out: A control for each secret whose coin decided against it.
     """
 
     def __init__(
@@ -148,8 +149,9 @@ class SecretGenerator:
     ) -> None:
         """Start with the ``located`` secrets only, which already occur in the text."""
         self.presence, self.symbols, self.seed, self.width = presence, symbols, seed, width
-        self.inserted: list[Secret] = []
+        self.drawn: list[Secret] = []
         self.canaries: list[Canary] = []
+        self.kept_out: list[Canary] = []
         # There may be very many, so they are looked up by hash instead of compared one by one.
         self._located: dict[int, set[str]] = defaultdict(set)
         for secret in located:
@@ -162,13 +164,26 @@ class SecretGenerator:
             secret = self._given(text, index + 1, templates)
             self._add(secret, repetitions[index % len(repetitions)], "given")
 
-    def generate(self, count: int, templates: Sequence[Template], repetitions: Sequence[int]) -> None:
-        """Draw secrets, assigned in turn over repetitions x templates."""
+    def generate(
+        self, count: int, templates: Sequence[Template], repetitions: Sequence[int], *, coin: bool = False
+    ) -> None:
+        """Draw secrets, assigned in turn over repetitions x templates.
+
+        With ``coin``, a fair coin of its own decides of each whether it is inserted. All secrets are the same whatever
+        the coins.
+        """
         dealt = list(product(repetitions, templates))
         rng = np.random.default_rng([self.seed, _SECRETS])
+        coins = np.random.default_rng([self.seed, _COINS]).random(count) < 0.5
         for index in range(count):
             times, template = dealt[index % len(dealt)]
-            self._add(self._drawn(template, rng, ()), times, "generated")
+            secret = self._drawn(template, rng, ())
+            if not coin:
+                self._add(secret, times, "generated")
+            elif coins[index]:
+                self._add(secret, times, "generated", "in")
+            else:
+                self._keep_out(secret)
 
     def draw_controls(self, templates: Sequence[Template], count: int) -> list[Canary]:
         """Draw ``count`` controls per template."""
@@ -186,15 +201,35 @@ class SecretGenerator:
                 )
         return controls
 
-    def _add(self, secret: Secret, repetitions: int, origin: Literal["generated", "given"]) -> None:
-        self.inserted.append(secret)
+    def _add(
+        self,
+        secret: Secret,
+        repetitions: int,
+        origin: Literal["generated", "given"],
+        coin: Literal["in", "out"] | None = None,
+    ) -> None:
+        self.drawn.append(secret)
         self.canaries.append(
             Canary(
-                id=f"canary-{len(self.inserted):0{self.width}}",
+                id=f"canary-{len(self.canaries) + 1:0{self.width}}",
                 template=secret.template.text,
                 completion=secret.completion,
                 repetitions=repetitions,
                 origin=origin,
+                coin=coin,
+            )
+        )
+
+    def _keep_out(self, secret: Secret) -> None:
+        self.drawn.append(secret)
+        self.kept_out.append(
+            Canary(
+                id=f"kept-out-{len(self.kept_out) + 1:0{self.width}}",
+                template=secret.template.text,
+                completion=secret.completion,
+                repetitions=0,
+                control=True,
+                coin="out",
             )
         )
 
@@ -222,7 +257,7 @@ class SecretGenerator:
             )
         if self._holds_located(secret):
             raise TemplateError(f"secret number {number} contains a secret located with --locate: give another")
-        if any(secret.clashes_with(other) for other in self.inserted):
+        if any(secret.clashes_with(other) for other in self.drawn):
             raise TemplateError(
                 f"secret number {number} contains another given secret, or is part of one: give another"
             )
@@ -233,7 +268,7 @@ class SecretGenerator:
         for _ in range(MAX_DRAWS):
             secret = Secret(template, space.sample(rng))
             free = secret.completion not in taken and not self.presence.holds(secret)
-            if free and not self._holds_located(secret) and not any(map(secret.clashes_with, self.inserted)):
+            if free and not self._holds_located(secret) and not any(map(secret.clashes_with, self.drawn)):
                 return secret
         raise TemplateError(
             f"template {template.text!r} has {space.size:,} completions, and no free one came up in {MAX_DRAWS:,} "

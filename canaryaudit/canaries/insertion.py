@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries.assembly import Assembly, assemble
-from canaryaudit.canaries.canary import Canary, CanarySet, Wording
+from canaryaudit.canaries.canary import FEWEST_COINS, Canary, CanarySet, Wording
 from canaryaudit.canaries.detection import Detector
 from canaryaudit.canaries.generation import (
     MIN_TELLING_LENGTH,
@@ -58,6 +58,8 @@ class InsertionRequest(BaseModel):
     num_canaries: int = 0
     """Total number of generated canaries, assigned in turn over repetitions x templates."""
     repetitions: tuple[int, ...] = (1,)
+    coin: bool = False
+    """Decide by a fair coin of its own whether a generated secret is inserted or kept out as a control."""
     secrets: tuple[str, ...] = ()
     """Secrets given by the user: one canary each, in the first template that it fits."""
     located: tuple[str, ...] = ()
@@ -103,6 +105,8 @@ class InsertionRequest(BaseModel):
             raise UsageError(
                 "nothing to audit: give a number of canaries with --canaries, a --secret, a --detect, or a --locate"
             )
+        if self.coin:
+            self._check_coins()
         if self.max_detected < 1:
             raise UsageError(f"--max-detected {self.max_detected}: expected 1 or more")
         if (self.num_canaries or self.secrets) and not self.templates:
@@ -114,6 +118,19 @@ class InsertionRequest(BaseModel):
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: expected 0 or more")
         return self
+
+    def _check_coins(self) -> None:
+        """Refuse what a bound from independent coins cannot be computed of."""
+        if self.num_canaries < FEWEST_COINS:
+            raise UsageError(
+                f"--coin needs at least {FEWEST_COINS} generated canaries, got {self.num_canaries}: for a useful bound "
+                "give -n 200 or more"
+            )
+        if len(set(self.repetitions)) > 1:
+            raise UsageError(
+                "--coin: all canaries must occur equally often, because the bound is one on so many copies of a text: "
+                "give one number, such as -r 1"
+            )
 
     def _check_words(self) -> None:
         """Refuse secrets that stand in a template's words, before any message quotes those."""
@@ -232,9 +249,9 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
         draws = SecretGenerator(presence, symbols, request.seed, max(2, len(str(total))), secrets)
         draws.take_given(request.secrets, templates, request.repetitions)
-        draws.generate(request.num_canaries, templates, request.repetitions)
+        draws.generate(request.num_canaries, templates, request.repetitions, coin=request.coin)
         _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
-        return draws, draws.draw_controls(every, request.num_controls)
+        return draws, [*draws.kept_out, *draws.draw_controls(every, request.num_controls)]
 
     draws, controls = draw_until_absent(corpus.text, draw)
     num_places = sum(canary.repetitions for canary in draws.canaries)

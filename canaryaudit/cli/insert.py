@@ -26,6 +26,7 @@ Templates = Annotated[
 ]
 Canaries = Annotated[int | None, flags.option(InsertOptions, "canaries", "N", "-n", "--canaries")]
 Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…", "-r", "--repetitions")]
+Coin = Annotated[bool, flags.option(InsertOptions, "coin", None, "--coin")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
 SecretFile = Annotated[str | None, flags.option(InsertOptions, "secret_file", "FILE", "--secret-file")]
 ExtendVocabulary = Annotated[bool, flags.option(InsertOptions, "extend_vocabulary", None, "--extend-vocabulary")]
@@ -62,6 +63,7 @@ def insert(
     template: Templates = None,
     canaries: Canaries = None,
     repetitions: Repetitions = REPETITIONS,
+    coin: Coin = False,
     secret: Secrets = None,
     secret_file: SecretFile = None,
     extend_vocabulary: ExtendVocabulary = False,
@@ -106,6 +108,7 @@ def insert(
         template=tuple(template) if template else None,
         canaries=canaries,
         repetitions=flags.numbers("--repetitions", repetitions),
+        coin=coin,
         secret=tuple(secret or ()),
         secret_file=secret_file,
         extend_vocabulary=extend_vocabulary,

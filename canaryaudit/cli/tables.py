@@ -9,6 +9,7 @@ from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.formatting import odds, pvalue, shorten, visible
+from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -113,6 +114,11 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
         lines += [
             f"Worst case: {case.bits:.1f} bits, p = {case.p_value:.2g}, probe {case.probe.prompt}{known}.",
             f"Probes: {len(inserted[0].probes)}, with {cases.references:,} references.",
+        ]
+    if measurement.privacy:
+        lines += [
+            f"Membership: {membership_words(measurement.privacy)}.",
+            f"Privacy loss, epsilon: {epsilon_words(measurement.privacy)}.",
         ]
     parts: list[RenderableType] = [Text(f"Exposure, {measurement.model}"), table, Text("\n".join(lines))]
     curves = [curve for curve in measurement.memorization if sum(point.repetitions > 0 for point in curve.points) > 1]

@@ -76,6 +76,7 @@ def plan_run(
             templates=options.templates,
             num_canaries=options.num_canaries,
             repetitions=options.repetitions,
+            coin=options.coin,
             secrets=options.secret,
             extend_vocabulary=options.extend_vocabulary,
             located=options.locate,

@@ -7,6 +7,7 @@ from canaryaudit.exposure.scoring_models import share_scoring_models
 from canaryaudit.models.device import resolve_device, resolve_precision
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import MeasureOptions
+from canaryaudit.privacy.audit import privacy_loss
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Measurement, ModelId
 
@@ -45,6 +46,7 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
                 processes=session.processes,
             ),
         )
+    measurement = measurement.model_copy(update={"privacy": privacy_loss(measurement, run.canary_set())})
     run.write_measurement(measurement)
     run.remove_parts()
     _tell_exposure(measurement, session.progress)

@@ -42,16 +42,19 @@ def run_report(
 
 @contextmanager
 def inconclusive_at_a_gate(session: RunSession, options: ReportOptions, faults: Sequence[str]) -> Iterator[None]:
-    """With a gate, end inconclusive if the run's faults make a report impossible.
+    """Name the run's first fault if its faults make a report impossible; with a gate, that is inconclusive.
 
     Raises:
-        Inconclusive: They do.
+        Inconclusive: They do, and there is a gate.
+        RunDirectoryError: They do.
     """
     try:
         yield
     except (RunDirectoryError, ModelError, TemplateError) as error:
-        if not faults or (options.fail_above is None and options.fail_worse is None):
+        if not faults:
             raise
+        if options.fail_above is None and options.fail_worse is None:
+            raise RunDirectoryError(f"{session.run.path}/{faults[0]}: {session.run.see_how}") from error
         raise Inconclusive(f"the gate cannot pass: {faults[0]}; {session.run.see_how}") from error
 
 

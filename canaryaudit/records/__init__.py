@@ -41,6 +41,7 @@ from canaryaudit.records.measurement import (
     WorstCases,
     only_bounds,
 )
+from canaryaudit.records.privacy import Membership, Privacy
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
 from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
@@ -66,11 +67,13 @@ __all__ = [
     "Manifest",
     "Measurement",
     "MeasurementCost",
+    "Membership",
     "MemorizationCurve",
     "MemorizationPoint",
     "Method",
     "ModelId",
     "ModelRecord",
+    "Privacy",
     "ProbeEffort",
     "ProbeExposure",
     "ProbeFamily",

@@ -17,6 +17,7 @@ from canaryaudit.records.base import (
     ProbeFamily,
     Record,
 )
+from canaryaudit.records.privacy import Privacy
 
 if TYPE_CHECKING:
     import pandas
@@ -332,6 +333,8 @@ class Measurement(Record):
     """None without probes."""
     memorization: Many[MemorizationCurve]
     """The curve over all templates first, then one per template if there are several."""
+    privacy: Privacy | None = None
+    """Membership and a bound on epsilon; None unless canaries were inserted by coins."""
     cost: MeasurementCost
 
     def to_frame(self) -> "pandas.DataFrame":

@@ -47,6 +47,16 @@ DEFINITIONS = {
         "the probability that a secret that the model never saw looks at least as memorized by chance; for a worst "
         "case it accounts for the number of probes.",
     ),
+    "auc": (
+        "AUC",
+        "the probability that an inserted canary surprises the model less than one that was kept out: 0.5 for a model "
+        "that learned nothing of them, 1 for one that tells all apart.",
+    ),
+    "epsilon": (
+        "Privacy loss",
+        "the epsilon of differential privacy: how much, as a factor of e to its power, adding a text to the training "
+        "may shift the odds of anything that can be seen in the model; the smaller, the more private.",
+    ),
     "guesses": (
         "Guesses",
         "how many strings of the format an attacker tries, the likeliest first, until the secret is found; other "

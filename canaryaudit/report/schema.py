@@ -6,7 +6,7 @@ A field's docstring is its documentation. Text is unescaped; each format escapes
 from typing import Literal
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import EstimatorName, MemorizationPoint, ProbeFamily, Relearning
+from canaryaudit.records import EstimatorName, MemorizationPoint, Privacy, ProbeFamily, Relearning
 from canaryaudit.report.judgment import Fact, Figure, Gate, Number, Overall, Part, Thousandths
 from canaryaudit.report.verdicts import Verdict
 
@@ -391,6 +391,9 @@ class Summary(Part):
     """The prompts of the probes, by template; empty without probes."""
     memorization: MemorizationSummary | None = None
     """None if all canaries have the same number of repetitions."""
+    privacy_before: Privacy | None = None
+    """Membership and a bound on epsilon; None unless canaries were inserted by coins."""
+    privacy_after: Privacy | None = None
     calibration_before: CalibrationFigures | None
     calibration_after: CalibrationFigures | None
     methods: tuple[MethodSummary, ...]

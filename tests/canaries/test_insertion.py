@@ -399,3 +399,40 @@ def test_a_secret_in_a_templates_words_is_refused_and_not_printed(template: str)
 
 def test_words_to_choose_from_may_be_the_secret() -> None:
     InsertionRequest(templates=("it is {choice:green|blue}.",), secrets=("green",))
+
+
+def test_a_coin_of_its_own_decides_of_every_canary(corpus: Corpus) -> None:
+    plan = make(corpus, "pin {digits:6}.", num_canaries=16, coin=True, num_controls=2)
+    without = make(corpus, "pin {digits:6}.", num_canaries=16, repetitions=(1,))
+    tossed = [canary for canary in plan.canary_set.canaries if canary.coin]
+    inside, outside = [[c for c in tossed if c.coin == side] for side in ("in", "out")]
+    assert len(inside) + len(outside) == 16
+    assert 0 < len(inside) < 16
+    assert [canary.id for canary in inside] == [f"canary-{number + 1:02}" for number in range(len(inside))]
+    assert all(c.control and not c.repetitions and not c.places for c in outside)
+    assert all(len(c.places) == 1 for c in inside)
+    assert sum(c.control for c in plan.canary_set.canaries) == len(outside) + 2
+    # The secrets are the same whatever the coins, or the coins would tell of them.
+    assert {c.completion for c in tossed} == {c.completion for c in without.canary_set.inserted}
+    other = make(corpus, "pin {digits:6}.", num_canaries=16, coin=True, num_controls=2)
+    assert other.canary_set == plan.canary_set
+
+
+def test_coins_are_fair_and_differ_with_the_seed(corpus: Corpus) -> None:
+    inside = [
+        make(corpus, "pin {digits:6}.", num_canaries=14, coin=True, seed=seed).canary_set.inserted for seed in range(30)
+    ]
+    assert 160 < sum(map(len, inside)) < 260  # 210 are expected, with a standard deviation of ten
+    assert len({len(own) for own in inside}) > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"num_canaries": 11}, "--coin needs at least 12 generated canaries, got 11"),
+        ({"num_canaries": 12, "repetitions": (1, 2)}, "all canaries must occur equally often"),
+    ],
+)
+def test_coins_that_bound_nothing(corpus: Corpus, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        make(corpus, "pin {digits:6}.", coin=True, **options)

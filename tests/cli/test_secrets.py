@@ -58,7 +58,7 @@ def runs_of(secret: str, length: int) -> set[str]:
 def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     # A model that has learned the secret by heart gives it away to every canary that shares its first words.
     monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
-    results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "4")
+    results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "8")
     assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     before = json.loads((run / "measurements/before.json").read_text("utf-8"))
     assert [canary["extraction"]["greedy"] for canary in before["canaries"][:2]] == [True, False]
@@ -75,7 +75,7 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     story = Path("sea.txt").read_text("utf-8")
     told = f"My password is {SECRET}.\n\n"
     Path("sea.txt").write_text(f"{told}{story}\n\n{told}And {SECRET} once more.\n", "utf-8")
-    insert = ("--locate", TEMPLATE, "-t", TEMPLATE, "-n", "1", "-r", "3", "--controls", "4")
+    insert = ("--locate", TEMPLATE, "-t", TEMPLATE, "-n", "1", "-r", "3", "--controls", "8")
     results, run = audit(*insert)
     assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     assert "1 other place" in results[0].err
@@ -182,7 +182,7 @@ def test_a_plan_takes_secrets_from_a_file() -> None:
 
 
 def test_a_given_secret_is_told_when_asked() -> None:
-    succeed("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "--secret", SECRET, "-r", "3", "--controls", "4")
+    succeed("insert", "sea.txt", "-o", "RUN", "-t", TEMPLATE, "--secret", SECRET, "-r", "3", "--controls", "8")
     succeed("measure", "RUN", *FAST)
     assert SECRET not in succeed("report", "RUN").out
     assert SECRET not in Path("reports/RUN/report.html").read_text("utf-8")
@@ -193,7 +193,7 @@ def test_a_given_secret_is_told_when_asked() -> None:
 @pytest.mark.parametrize("flag", [("--secret", SECRET), (f"--secret={SECRET}",), ("--secret", "qzv-kxw-jpfm")])
 def test_no_form_of_a_secret_reaches_the_manifest(flag: tuple[str, ...]) -> None:
     template = "{lower:3}-{lower:3}-{lower:4}" if "-kxw-" in flag[-1] else TEMPLATE
-    succeed("insert", "sea.txt", "-o", "RUN", "-t", template, *flag, "--controls", "4")
+    succeed("insert", "sea.txt", "-o", "RUN", "-t", template, *flag, "--controls", "8")
     # A later command may name it again.
     canaryaudit("unlearn", "RUN", *UNLEARN, "--replacement", f"text:{flag[-1].removeprefix('--secret=')}")
     manifest = (Path("RUN") / "manifest.json").read_text("utf-8")
@@ -227,7 +227,7 @@ HOSTILE = "<script>alert(1)</script> [red]x[/red] | `y` \x1b[31m\x1b]0;z\x07 a\n
 def test_hostile_text_harms_neither_terminal_nor_html_nor_markdown() -> None:
     run = Path("RUN")
     commands: list[tuple[str | Path, ...]] = [
-        ("insert", "sea.txt", "-o", run, "-t", HOSTILE, "-n", "2", "-r", "2", "--controls", "4"),
+        ("insert", "sea.txt", "-o", run, "-t", HOSTILE, "-n", "2", "-r", "2", "--controls", "8"),
         ("train", run, "--epochs", "1", "-v"),
         ("measure", run, *FAST, "-v"),
         ("unlearn", run, *UNLEARN),
@@ -258,7 +258,7 @@ def test_hostile_text_harms_neither_terminal_nor_html_nor_markdown() -> None:
 
 
 def test_hostile_text_in_json_stays_data(make_run: MakeRun) -> None:
-    result = succeed("insert", "sea.txt", "-o", "RUN", "-t", HOSTILE, "--controls", "4", "--json")
+    result = succeed("insert", "sea.txt", "-o", "RUN", "-t", HOSTILE, "--controls", "8", "--json")
     assert result.out.isascii()
     assert "\x1b" not in result.out
     assert result.document["templates"][0]["template"] == HOSTILE

@@ -55,8 +55,9 @@ def golden_summary(seed: int = 0) -> Summary:
     after = make.measurement(
         canaries, {"canary-01": 2.1, "canary-02": 6.4, "canary-03": 0.4}, "after-second", sha=make.UPDATED_SHA
     )
-    before = make.probed(before, {}, joint_pvalue=1e-4)
+    before = make.probed(before, {}, joint_pvalue=1e-4).model_copy(update={"privacy": make.privacy(35)})
     after = make.probed(after, {"canary-02": 0.004, "canary-03": 0.2}, joint_pvalue=0.003)
+    after = after.model_copy(update={"privacy": make.privacy(22)})
     runs = [
         (
             make.unlearning("first", ids, drop=0.02, method="first-order", seconds=1.2),

@@ -10,6 +10,7 @@ from canaryaudit.canaries.masking import mask_completion
 from canaryaudit.canaries.template import Template
 from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.extraction import extraction
+from canaryaudit.privacy.one_run import epsilon_ceiling, epsilon_lower_bound
 from canaryaudit.records import (
     Architecture,
     Calibration,
@@ -24,7 +25,9 @@ from canaryaudit.records import (
     Manifest,
     Measurement,
     MeasurementCost,
+    Membership,
     ModelRecord,
+    Privacy,
     ProbeExposure,
     ProbeName,
     PromptRecord,
@@ -242,6 +245,30 @@ def probed(
     )
     cases = WorstCases(effort="default", references=1023, joint_pvalue=joint_pvalue)
     return measured.model_copy(update={"canaries": tuple(canaries), "prompts": prompts, "worst_cases": cases})
+
+
+def privacy(correct: int) -> Privacy:
+    """Return the figures of 120 coins of which so many of 40 were guessed rightly."""
+    auc = 0.5 + (correct - 20) / 40
+    return Privacy(
+        candidates=120,
+        inserted=58,
+        copies=1,
+        membership=Membership(
+            auc=auc,
+            auc_low=auc - 0.1,
+            auc_high=auc + 0.08,
+            false_positive_rate=0.01,
+            true_positive_rate=0.25,
+            tpr_low=0.14,
+            tpr_high=0.38,
+        ),
+        guesses=40,
+        correct=correct,
+        delta=1e-5,
+        epsilon_low=epsilon_lower_bound(correct, 40, 120),
+        epsilon_ceiling=epsilon_ceiling(40, 120),
+    )
 
 
 def reference(template: str, canaries: CanarySet) -> ReferenceDistribution:

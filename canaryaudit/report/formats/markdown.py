@@ -6,6 +6,7 @@ from typing import get_args
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
+from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import EstimatorName, only_bounds
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import bounds
@@ -89,6 +90,7 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
     if summary.memorization:
         blocks += ["## Memorization by repetitions", plain(summary.memorization.answer)]
         blocks += [_picture(pictures.get("memorization")), *map(_curve, summary.memorization.curves[:MOST_CURVES])]
+    blocks += _privacy(summary)
     if summary.training:
         blocks += ["## Training", _picture(pictures.get("training"))]
     blocks += [
@@ -287,6 +289,15 @@ def _attacks(summary: Summary) -> str:
         "Probability that the secret is among completions sampled from the model at temperature 1, given the same "
         f"prompt:\n\n{table}"
     )
+
+
+def _privacy(summary: Summary) -> list[str]:
+    if not summary.privacy_before:
+        return []
+    models = [("before" if summary.unlearned else "this model", summary.privacy_before)]
+    models += [("after", summary.privacy_after)] if summary.privacy_after else []
+    rows = [[name, membership_words(own), epsilon_words(own)] for name, own in models]
+    return ["## Membership and privacy loss", _table(["Model", "Membership", "Epsilon"], rows)]
 
 
 def _curve(curve: CurveSummary) -> str:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
+from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.report.judgment import Gate
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.summary.memorization import detection_threshold
@@ -140,6 +141,9 @@ def _facts(summary: Summary) -> Table:
         thresholds = [detection_threshold(whole.detected_from_before)]
         thresholds += [detection_threshold(whole.detected_from_after)] if whole.after else []
         grid.add_row(Text("Detectable from"), Text(" → ".join(thresholds)))
+    if privacy := summary.privacy_after or summary.privacy_before:
+        grid.add_row(Text("Membership"), Text(membership_words(privacy)))
+        grid.add_row(Text("Epsilon"), Text(epsilon_words(privacy)))
     if worst := _worst_case(summary):
         grid.add_row(Text("Worst case"), Text(worst))
     grid.add_row(Text("Controls before" if method else "Controls"), _calibration(summary.calibration_before))

@@ -213,6 +213,8 @@ def build_summary(
         canaries=tuple(canaries),
         prompts=prompt_figures(after if after and after.prompts else before, places, masker, options.prompt_texts),
         memorization=curves if curves is None or not masker.hides else coarse_curves(curves),
+        privacy_before=before.privacy,
+        privacy_after=after.privacy if after else None,
         calibration_before=calibrations[0],
         calibration_after=calibrations[1] if after else None,
         methods=methods,
