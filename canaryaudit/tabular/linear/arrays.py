@@ -100,6 +100,14 @@ class Rows:
         order = np.argsort(np.concatenate((np.flatnonzero(places < cut), np.flatnonzero(places >= cut))))
         return _stack(self.base[places[places < cut]], self.tail[places[places >= cut] - cut])[order]
 
+    def at(self, places: Indices) -> "Rows":
+        """Return the rows at places of base and tail, in ascending order, as rows of their own."""
+        cut = self.base.shape[0]
+        matrix = self.base[places[places < cut]]
+        if len(places) and places[-1] >= cut:
+            matrix = _stack(matrix, self.tail[places[places >= cut] - cut])
+        return Rows.of(matrix, self.signs[places], self.weights[places])
+
     def relabeled(self, rows: Indices, signs: Vector, weights: Vector) -> "Rows":
         """Return the same rows with other labels, and the weights that go with them."""
         changed_signs, changed_weights = self.signs.copy(), self.weights.copy()

@@ -14,6 +14,8 @@ from scipy import sparse
 from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector, row_norms
 from canaryaudit.tabular.linear.losses import MarginLoss
 
+_MOSTLY = 0.7
+"""Share of curved rows beyond which a matrix of them alone does not pay."""
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
 
@@ -101,15 +103,25 @@ class Point:
         """The second derivative of every row's weighted loss by its score."""
         return self.objective.rows.weights * self.objective.loss.curvature(self.margins)
 
+    @cached_property
+    def _curved(self) -> tuple[Rows, Vector]:
+        """The rows whose loss is curved here, and by how much; beyond the hinge there are few."""
+        rows, curvatures = self.objective.rows, self.curvatures
+        places = np.flatnonzero(curvatures)
+        if len(places) > _MOSTLY * len(curvatures):
+            return rows, curvatures
+        return rows.at(places), curvatures[places]
+
     def hessian_product(self, vector: Vector) -> Vector:
         """Return H v, for v that is 0 in removed columns."""
-        objective = self.objective
-        image = objective.rows.transposed(self.curvatures * objective.rows.scores(vector))
+        objective, (rows, curvatures) = self.objective, self._curved
+        image = rows.transposed(curvatures * rows.scores(vector))
         return np.where(objective.kept, image + objective.penalty * vector, 0.0)
 
     def hessian(self) -> NDArray[np.float64]:
         """Return H of all columns, removed ones included, shape (num_columns, num_columns)."""
-        matrix = self.objective.rows.gram(self.curvatures)
+        rows, curvatures = self._curved
+        matrix = rows.gram(curvatures)
         matrix[np.diag_indices_from(matrix)] += self.objective.penalty
         return matrix
 
