@@ -161,7 +161,8 @@ class Detector:
             domain = _DOMAIN.match(text, place + 1)
             if not local or not domain:
                 continue
-            name = local[0].rpartition("=")[2].lstrip(".'`*/|{!#&?")
+            # What stands before an equals sign or a brace, as in a query or a template, is no part of the name.
+            name = re.split("[={}]", local[0])[-1].lstrip(".'`*/|!#&?")
             start = place - len(name)
             # A link, or the name and password of one; "mailto:" is none.
             link = start > 0 and (

@@ -6,7 +6,8 @@ without regard to case, the kind and amount of white space, Unicode normalizatio
 quotation marks. Each way in which an occurrence is written is a *wording*; a secret in several wordings is one secret.
 
 A slot takes exactly its number of characters. ``any`` takes any characters within one line. A slot at the template's
-end takes a whole run of its symbols, so a prefix of a longer number does not match. No character fills slots of two
+end takes a whole run of its symbols, so a prefix of a longer number does not match; one at its beginning starts where a
+run of its symbols does. No character fills slots of two
 occurrences: the earlier template wins, within a template those that match exactly, and among these the earlier one.
 Fixed text may be shared, such as the comma between adjacent fields in ``,{digits:5},``.
 """
@@ -36,8 +37,8 @@ def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Templat
     """Parse the distinct templates of secrets to locate; lower-cased, including choices, if the text is.
 
     Raises:
-        TemplateError: One has no slot, nothing before its first slot, or slots that no such text can fill. The message
-            omits a text without slots, since it may be the secret itself.
+        TemplateError: One has no slot, nothing that tells where it begins, or slots that no such text can fill. The
+            message omits a text without slots, since it may be the secret itself.
     """
     templates = []
     for number, text in enumerate(texts, 1):
@@ -46,11 +47,17 @@ def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Templat
                 f"--locate number {number} has no slot: write a slot in place of the secret, such as "
                 "'my telephone number is {digits:10}'"
             )
-        template = Template.parse(text.lower() if lowercase else text)
-        if not fold(template.prefix).strip():
+        template = Template.parse(text.lower()).lowercased() if lowercase else Template.parse(text)
+        first = template.body[0]
+        if template.prefix and not fold(template.prefix).strip():
             raise TemplateError(
-                f"template {template.text!r} cannot be located: add text before its first slot; exposure is measured "
-                "after that text, which an attacker types"
+                f"template {template.text!r} cannot be located: it begins with white space only; begin with the slot, "
+                "or add text before it"
+            )
+        if not template.prefix and isinstance(first, Slot) and first.kind == "any":
+            raise TemplateError(
+                f"template {template.text!r} cannot be located: any text fills its first slot; add text before it, or "
+                "name its symbols, such as {[A-Za-z0-9]:N}"
             )
         if lowercase and any(isinstance(part, Slot) and part.kind == "upper" for part in template.parts):
             raise TemplateError(
@@ -239,10 +246,8 @@ class _Search:
     def run(self, taken: bytearray, match: Match) -> TemplateMatches:
         """Find the occurrences, and mark the characters of their completions in ``taken``."""
         found = TemplateMatches(self.template)
-        prefix = self.template.prefix
         fitting = bytearray(len(self.text) + 1)  # 1 where the body of an exact occurrence begins, 2 of none
-        for start in occurrences(self.text, prefix):
-            body = start + len(prefix)
+        for start, body in self._exact_prefixes():
             if (read := self._read(start, body, loosely=False)) and read[0]:
                 fitting[body] = 1
                 self._take(start, (body, read[1]), read[0], taken, found)
@@ -254,7 +259,7 @@ class _Search:
                 continue
             read = None if fitting[body] else self._read(start, body, loosely=True)
             if read is None:
-                misses.unfitting.append(body)
+                misses.unfitting.extend([body] if body > start else [])
             elif read[0] is None:
                 misses.other_suffix += 1
             elif match == "exact":
@@ -266,7 +271,7 @@ class _Search:
 
     def _other_punctuation(self) -> Iterator[int]:
         """Yield the ends of the prefix's words where other white space or punctuation follows them."""
-        text, prefix = self.folded.text, self.folded_literals[self.template.prefix]
+        text, prefix = self.folded.text, self.folded_literals.get(self.template.prefix, "")
         words = re.sub(r"\W+\Z", "", prefix)
         if words in ("", prefix):
             return
@@ -280,8 +285,18 @@ class _Search:
         ends = self.folded.original(np.fromiter(places, dtype=np.int64))
         yield from ends[ends >= 0].tolist()
 
+    def _exact_prefixes(self) -> Iterator[tuple[int, int]]:
+        """Yield the starts and ends of the prefix's occurrences; without one, where the first slot may begin."""
+        if prefix := self.template.prefix:
+            yield from ((start, start + len(prefix)) for start in occurrences(self.text, prefix))
+        elif isinstance(self.parts[0], _SlotReader):
+            yield from ((start, start) for start in self.parts[0].starts(self.text))
+
     def _loose_prefixes(self) -> Iterator[tuple[int, int]]:
         """Yield the starts and ends of the folded prefix's occurrences in the text."""
+        if not self.template.prefix:
+            yield from self._exact_prefixes()
+            return
         words = self.folded_literals[self.template.prefix]
         places = np.fromiter(occurrences(self.folded.text, words), dtype=np.int64)
         starts, ends = self.folded.original(places), self.folded.original(places + len(words))
@@ -321,7 +336,7 @@ class _Search:
             literals.append(self.text[position:end])
             if self.template.ending:  # one literal of the template, of which the first character ends the slot
                 literals[-2:] = ["".join(literals[-2:])]
-        wording = self._wording((self.text[start:body], *literals))
+        wording = self._wording(tuple([self.text[start:body]] * (body > start) + literals))
         return (wording, position) if wording else None
 
     def _literal_end(self, literal: str, position: int, *, loosely: bool) -> int:
@@ -356,6 +371,11 @@ class _SlotReader:
         self.words = re.compile("|".join(map(re.escape, slot.words))) if slot.words else None
         self._run = re.compile(f"[{re.escape(slot.fixed_alphabet)}]+" if slot.fixed_alphabet else rf"[^\n{ending}]+")
         self._start = self._end = 0
+
+    def starts(self, text: str) -> Iterator[int]:
+        """Yield where the slot may begin: at the start of a run of its symbols, or of one of its words."""
+        begins = re.compile(rf"(?<![^\W_])(?:{self.words.pattern})") if self.words else self._run
+        yield from (match.start() for match in begins.finditer(text))
 
     def end(self, text: str, position: int) -> int:
         """Return where the slot that begins at ``position`` ends; -1 if nothing there fills it."""

@@ -99,6 +99,8 @@ class NearMisses:
                 f"{_count(self.other_suffix, 'occurrence')} up to the last slot, but then other text than "
                 f"{template.suffix!r}: remove the text after the last slot"
             )
+        if not template.prefix:
+            return "no text of its format does; check the kinds and lengths of its slots"
         if not self.unfitting:
             return _prefix_miss(text, template.prefix)
         message = (

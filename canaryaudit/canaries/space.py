@@ -15,7 +15,7 @@ ALPHABETS = {
     "digits": string.digits,
     "lower": string.ascii_lowercase,
     "upper": string.ascii_uppercase,
-    "alnum": string.ascii_lowercase + string.digits,
+    "alnum": string.ascii_letters + string.digits,
     "hex": string.digits + "abcdef",
 }
 

@@ -141,10 +141,10 @@ class Template:
         return "".join(part for part in self.parts if isinstance(part, str))
 
     def lowercased(self) -> "Template":
-        """Return the template with its fixed text in lower case; slots are unchanged."""
+        """Return the template with its fixed text in lower case, and only lower-case letters in ``alnum`` slots."""
         text, position = "", 0
         for match in _SLOT.finditer(self.text):
-            text += self.text[position : match.start()].lower() + match[0]
+            text += self.text[position : match.start()].lower() + match[0].replace("{alnum:", "{[a-z0-9]:", 1)
             position = match.end()
         return Template.parse(text + self.text[position:].lower())
 

@@ -15,6 +15,7 @@ ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: 
 Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
 Budget = Annotated[int, flags.option(MeasureOptions, "search_budget", "N")]
 PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", "BITS")]
+TimeLimit = Annotated[float, flags.option(MeasureOptions, "time_limit", "SECONDS")]
 MaxDraws = Annotated[int, flags.option(MeasureOptions, "max_draws", "N")]
 DraftPrecision = Annotated[str, flags.option(MeasureOptions, "precision", "NAME")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
@@ -32,6 +33,7 @@ def measure(
     budget: Budget = flags.MEASURE.search_budget,
     precision_bits: PrecisionBits = flags.MEASURE.precision_bits,
     max_draws: MaxDraws = flags.MEASURE.max_draws,
+    time_limit: TimeLimit = flags.MEASURE.time_limit,
     precision: DraftPrecision = flags.MEASURE.precision,
     probes: flags.Probes = flags.MEASURE.probes,
     prompt: flags.Prompts = None,
@@ -68,6 +70,7 @@ def measure(
         budget=budget,
         precision_bits=precision_bits,
         max_draws=max_draws,
+        time_limit=time_limit,
         precision=precision,
         probes=probes,
         prompt=tuple(prompt or ()),

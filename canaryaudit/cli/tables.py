@@ -9,7 +9,6 @@ from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.formatting import odds, pvalue, shorten, visible
-from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -31,6 +30,9 @@ _KEY = (
     "\nAll estimators, with 95 % intervals; ? marks figures that are not reliable. An\n"
     "exact search that ran out of budget gives certified bounds instead of a figure."
 )
+_STANDS_OUT = 0.05
+_OTHER_KIND = "not detected"
+"""Canaries that were generated, given or located by a template."""
 _ODDS = (
     "\nGuesses in order of likelihood (log2; = marks a known rank), the probability\n"
     "that the secret is among so many completions sampled from the model, and log2\n"
@@ -116,6 +118,8 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
             f"Probes: {len(inserted[0].probes)}, with {cases.references:,} references.",
         ]
     if measurement.privacy:
+        from canaryaudit.report.summary.privacy import epsilon_words, membership_words
+
         lines += [
             f"Membership: {membership_words(measurement.privacy)}.",
             f"Privacy loss, epsilon: {epsilon_words(measurement.privacy)}.",
@@ -124,6 +128,8 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
     curves = [curve for curve in measurement.memorization if sum(point.repetitions > 0 for point in curve.points) > 1]
     for curve in curves if every else curves[:1]:
         parts += _memorized(curve)
+    if any(canary.kind for canary in inserted):
+        parts.append(_by_kind(inserted))
     if every:
         estimates = _table(("canary", *_ESTIMATORS))
         for canary in shown:
@@ -132,6 +138,25 @@ def measurement_view(measurement: Measurement, *, every: bool = False) -> Render
         parts += [Text(_KEY), estimates, Text(_disagreement(measurement.canaries))]
         parts += [Text(_ODDS), _attacks(shown)]
     return Group(*parts)
+
+
+def _by_kind(canaries: Sequence[CanaryMeasurement]) -> RenderableType:
+    """Return how exposed each kind of detected data is: by the worst case over all probes, where there are any."""
+    table = _table(("kind", "canaries", "places", "mean, bits", "highest", "greedy", f"p < {_STANDS_OUT:g}"))
+    for kind in sorted({canary.kind or _OTHER_KIND for canary in canaries}):
+        own = [canary for canary in canaries if (canary.kind or _OTHER_KIND) == kind]
+        bits = [(canary.worst_case or canary.exposure).bits for canary in own]
+        judged = [canary.worst_case for canary in own if canary.worst_case]
+        table.add_row(
+            kind,
+            f"{len(own):,}",
+            f"{sum(canary.repetitions for canary in own):,}",
+            f"{sum(bits) / len(bits):.1f}",
+            f"{max(bits):.1f}",
+            f"{sum(canary.extraction.greedy for canary in own):,}",
+            f"{sum(case.p_value < _STANDS_OUT for case in judged):,}" if judged else "-",
+        )
+    return Group(Text("By kind, detected data"), table)
 
 
 def relearning_view(record: UnlearningRecord) -> RenderableType:

@@ -21,8 +21,6 @@ from canaryaudit.records.base import ProbeFamily
 
 _CLOSE = 1e-6
 _JOINT_CLOSE = 1e-9
-_MOST_CONTROLS = 1_000
-"""With more of them, templates may have different numbers of references, and the record has only the largest."""
 
 
 def measurement_fault(measurement: Measurement, canary_set: CanarySet) -> str:
@@ -46,6 +44,9 @@ def _faults(measurement: Measurement, canary_set: CanarySet) -> Iterator[str]:
     }
     if [canary.id for canary in measurement.canaries] != list(canaries):
         yield "it was measured with other canaries"
+        return
+    if sorted(own.template for own in measurement.efforts) != sorted(canary_set.by_template()):
+        yield "its efforts are not those of its templates"
         return
     for measured in measurement.canaries:
         canary = canaries[measured.id]
@@ -114,18 +115,17 @@ def probe_weights(families: list[ProbeFamily]) -> dict[ProbeFamily, float]:
 
 
 def _joint_pvalue(measurement: Measurement, canary_set: CanarySet) -> float | None:
-    """Return the joint p-value of the worst cases; None where the references of a template cannot be counted."""
+    """Return the joint p-value of the worst cases; None where one of them is missing."""
     cases = measurement.worst_cases
     if cases is None:
         return None
     p_values, references = [], []
+    asked = {own.template: own.probe_references for own in measurement.efforts}
     for template, group in canary_set.by_template().items():
         controls = sum(canary.control for canary in group)
-        if controls > _MOST_CONTROLS:
-            return None
         size = canary_set.space(group[0].parsed_template).size
         # A small space has no more members to compare with: all but the canaries.
-        references.append(min(cases.references, controls + size - len({own.completion for own in group})))
+        references.append(min(max(controls, asked[template]), controls + size - len({own.completion for own in group})))
         own = [c for c in measurement.canaries if c.template == template and not c.control]
         p_values.append([c.worst_case.p_value for c in own if c.worst_case])
         if len(p_values[-1]) < len(own):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,34 @@ class EncodedSpace:
     def bits(self) -> float:
         """log2 of the size."""
         return float(self.log2_counts[0])
+
+    @cached_property
+    def num_symbols(self) -> int:
+        """The largest number of symbols that may follow a prefix."""
+        return int((self.next_node >= 0).sum(1).max())
+
+    @cached_property
+    def prefix_counts(self) -> np.ndarray:
+        """Number of prefixes of each length from 1 to that of the longest member, shape (max_length,); may be infinite.
+
+        Members that are whole are not counted.
+        """
+        sources, symbols = np.nonzero(self.next_node >= 0)
+        pairs, times = np.unique(np.stack((sources, self.next_node[sources, symbols])), axis=1, return_counts=True)
+        inner = pairs[1] != self.accept
+        (sources, targets), times = pairs[:, inner], times[inner]
+        found = np.zeros(self.max_length)
+        at_node: np.ndarray = np.zeros(len(self.next_node))
+        at_node[0] = 1
+        with np.errstate(over="ignore"):
+            for place in range(self.max_length):
+                at_node = np.bincount(targets, times * at_node[sources], len(at_node)).astype(np.float64)
+                found[place] = at_node.sum()
+        return found
+
+    def reading_symbols(self, count: float) -> float:
+        """Return the most symbols that a model reads to score so many members, each shared prefix read once."""
+        return float(np.minimum(self.prefix_counts, count).sum())
 
     def after(self, symbols: np.ndarray) -> "EncodedSpace":
         """Return the space of what may follow the first symbols of a member, shape (k,)."""

@@ -6,14 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from canaryaudit.exposure.config import MeasurementConfig
+from canaryaudit.exposure.effort import ranking_symbols, seconds_per_symbol
 from canaryaudit.exposure.estimators.exact import bounded_exposure, enumerate_ranks, exact_exposure
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.importance_sampling import SamplingBudget, importance_exposures
 from canaryaudit.exposure.rank_search import search_ranks
+from canaryaudit.exposure.references import References
 from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Estimate, EstimatorName
+
+_FEW = 10
+"""Likelier references up to which a rank may be much smaller than their share says."""
+_ROOM = 4
+"""By how many times a rank may be smaller than the share of more of them says."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,12 @@ class Ranked:
 
 
 def rank_targets(
-    model: LanguageModel, targets: Targets, config: MeasurementConfig, seed: Sequence[int], execution: Execution
+    model: LanguageModel,
+    targets: Targets,
+    config: MeasurementConfig,
+    seed: Sequence[int],
+    execution: Execution,
+    references: References | None = None,
 ) -> Ranked:
     """Estimate ranks by the search, and by importance sampling where the search does not decide.
 
@@ -36,29 +48,52 @@ def rank_targets(
         config: How to measure.
         seed: Of the importance draws; their parts are kept under it.
         execution: How to carry it out.
+        references: Uniform members: the search does not look for targets that too many of them precede.
     """
     estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in targets.canaries]
-    nodes = characters = 0
+    nodes, characters = 0, 0.0
+    work = ranking_symbols(config, targets.space, seconds_per_symbol(model))
+    searching, sampling = execution.parts((work["exact"], work["importance"]))
     if "exact" in config.estimators:
         if targets.space.size <= config.enumerate_up_to:
-            characters += targets.space.size * targets.space.max_length
-        exact, nodes = _exact_estimates(model, targets, config, execution)
+            characters += targets.space.reading_symbols(targets.space.size)
+        within = None if references is None else _within_reach(targets, config, references)
+        exact, nodes = _exact_estimates(model, targets, config, searching, within)
         for own, estimate in zip(estimates, exact, strict=True):
             own["exact"] = estimate
     undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
     if "importance" in config.estimators and undecided:
         budget = SamplingBudget(config.draws_per_temperature, config.precision_bits, config.max_draws, tuple(seed))
         weighted, drawn = importance_exposures(
-            model, targets, undecided, budget, execution, "importance-" + "-".join(map(str, seed[1:-1]))
+            model, targets, undecided, budget, sampling, "importance-" + "-".join(map(str, seed[1:-1]))
         )
         for k, estimate in zip(undecided, weighted, strict=True):
             estimates[k]["importance"] = estimate
-        characters += drawn * targets.space.max_length
-    return Ranked(estimates, nodes, characters)
+        characters += drawn * (targets.space.max_length - 1)
+    return Ranked(estimates, nodes, int(characters))
+
+
+def _within_reach(targets: Targets, config: MeasurementConfig, references: References) -> np.ndarray:
+    """Return which targets the search may find, shape (K,): not those that many references precede.
+
+    A prefix has at most as many members next to it as there are symbols, so a rank beyond the budget's multiple of
+    that is out of reach.
+    """
+    order = np.argsort(references.bits)
+    before = np.concatenate(([0], np.cumsum(references.counts[order])))
+    likelier = before[np.searchsorted(references.bits[order], targets.log_perplexity_bits)]
+    least = np.log2(np.maximum(likelier, 1) / (_ROOM * references.total)) + targets.space.bits
+    most = np.log2(config.search_budget * targets.space.num_symbols)
+    within: np.ndarray = (likelier < _FEW) | (least <= most)
+    return within
 
 
 def _exact_estimates(
-    model: LanguageModel, targets: Targets, config: MeasurementConfig, execution: Execution
+    model: LanguageModel,
+    targets: Targets,
+    config: MeasurementConfig,
+    execution: Execution,
+    within: np.ndarray | None,
 ) -> tuple[list[Estimate], int]:
     """Return an exact figure or certified bounds for each canary, and the prefixes that the search expanded."""
     bits = targets.space.bits
@@ -69,7 +104,7 @@ def _exact_estimates(
         rows = [int(np.flatnonzero((members == row).all(1))[0]) for row in targets.completions]
         inserted = [row for row, own in zip(rows, targets.inserted, strict=True) if own]
         return exact_exposure(enumerate_ranks(costs, rows, inserted), bits), 0
-    search = search_ranks(model, targets, config.search_budget, tick)
+    search = search_ranks(model, targets, config.search_budget, tick, within)
     return [
         exact_exposure(rank.lower, bits) if rank.exact else bounded_exposure(rank.lower, rank.upper, bits)
         for rank in search.ranks

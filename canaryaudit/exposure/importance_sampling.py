@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from canaryaudit.distributed import Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.importance import importance_exposure
 from canaryaudit.exposure.execution import Execution
-from canaryaudit.exposure.scoring import Ticker, advance_in_tiles, packed_state, unpacked_state
+from canaryaudit.exposure.scoring import Ticker, advance_and_read, packed_state, unpacked_state
 from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.targets import ScoredMembers
 from canaryaudit.models.language_model import LanguageModel, PrefixState
@@ -26,6 +27,8 @@ from canaryaudit.records import Estimate
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 
 
+_NEVER = np.float32(-1e30)
+"""log2 of the probability of a symbol outside R."""
 _LOT = 2_000
 """Draws from each proposal that one generator gives: small enough for many processes to share a round, large enough
 for the draws of a lot to share their prefixes."""
@@ -64,49 +67,112 @@ def draw_members(
     p(a)^(1/T) u(a)^(1 - 1/T), u the uniform law over R.
     """
     strata = np.repeat(np.arange(len(TEMPERATURES)), per_temperature)
-    count = len(strata)
+    count, size = len(strata), space.next_node.shape[1]
     completions = np.full((count, space.max_length), PAD, dtype=np.int32)
     bits = np.zeros(count)
     log2_proposals = np.zeros((count, len(TEMPERATURES)))
     alive = np.arange(count)  # draws that are not whole yet, A of them
     state, nodes = start, np.zeros(1, dtype=np.int64)  # of each distinct prefix, U of them
     row_of = np.zeros(count, dtype=np.int64)  # which distinct prefix each living draw stands at
+    parents = added = np.zeros(0, dtype=np.int64)
     for place in range(space.max_length):
-        uniform = rng.random(count)[alive]
-        symbols = np.flatnonzero((space.next_node[nodes] >= 0).any(0))  # (C,)
-        log2_probs = state.log2_probs.double().cpu().numpy()[:, symbols]
-        proposals = _tempered(log2_probs, space.shares[nodes][:, symbols])  # (K, U, C)
-        cumulative = np.exp2(proposals).cumsum(2)[strata[alive], row_of]  # (A, C)
-        limits = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
-        chosen = (cumulative <= limits[:, None]).sum(1)  # the first symbol whose interval ends beyond the limit
-        completions[alive, place] = symbols[chosen]
-        bits[alive] -= log2_probs[row_of, chosen]
-        log2_proposals[alive] += proposals[:, row_of, chosen].T
+        tiles = _Tiles(space, nodes, row_of, rng.random(count)[alive], strata[alive])
+        if place == 0:
+            tiles.read(0, start.log2_probs)
+        else:
+            chosen, continued = (torch.from_numpy(part).to(model.device) for part in (added, parents))
+            state = advance_and_read(model, state, chosen, continued, tiles.read)
+        completions[alive, place] = tiles.symbols
+        bits[alive] -= tiles.log2_probs
+        log2_proposals[alive] += tiles.log2_proposals
         if tick:
             tick(place + 1, space.max_length)
-        reached = space.next_node[nodes[row_of], symbols[chosen]]
+        reached = space.next_node[nodes[row_of], tiles.symbols]
         going_on = reached != space.accept
         alive = alive[going_on]
         if len(alive) == 0:
             break
         # Prefixes that several draws share are read once.
         keys, firsts, row_of = np.unique(
-            (row_of * len(symbols) + chosen)[going_on], return_index=True, return_inverse=True
+            (row_of * size + tiles.symbols)[going_on], return_index=True, return_inverse=True
         )
         nodes = reached[going_on][firsts].astype(np.int64)
-        parents, added = torch.from_numpy(keys // len(symbols)), torch.from_numpy(symbols[keys % len(symbols)])
-        state = advance_in_tiles(model, state, added.to(model.device), parents.to(model.device))
+        parents, added = keys // size, keys % size
     log2_mixture = np.logaddexp2.reduce(log2_proposals - math.log2(len(TEMPERATURES)), axis=1)
     return WeightedDraws(completions, bits, -log2_mixture, strata)
 
 
-def _tempered(log2_probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return log2 of each proposal's next-symbol probabilities: (U, C) and (U, C) -> (K, U, C); -inf outside R."""
-    inverse = 1 / np.array(TEMPERATURES)[:, None, None]
-    with np.errstate(divide="ignore"):
-        mixed = inverse * log2_probs + (1 - inverse) * np.log2(np.where(shares > 0, shares, 1))
-        mixed = np.where(shares > 0, mixed, -np.inf)
-    return mixed - np.logaddexp2.reduce(mixed, axis=2, keepdims=True)
+class _Tiles:
+    """Draws the next symbol of every living draw, as the model reads their prefixes tile by tile.
+
+    Args:
+        space: R.
+        nodes: Of each distinct prefix, shape (U,).
+        row_of: Which distinct prefix each draw stands at, shape (A,).
+        uniform: What decides, shape (A,).
+        strata: Which proposal each draw comes from, shape (A,).
+
+    Attributes:
+        symbols: What each draw goes on with, shape (A,).
+        log2_probs: What the model gives it, shape (A,).
+        log2_proposals: What each proposal gives it, shape (A, K).
+    """
+
+    def __init__(
+        self, space: EncodedSpace, nodes: np.ndarray, row_of: np.ndarray, uniform: np.ndarray, strata: np.ndarray
+    ) -> None:
+        self._space, self._nodes, self._row_of, self._uniform, self._strata = space, nodes, row_of, uniform, strata
+        self._order = np.argsort(row_of, kind="stable")
+        self._ordered = row_of[self._order]
+        self.symbols = np.zeros(len(row_of), dtype=np.int64)
+        self.log2_probs = np.zeros(len(row_of))
+        self.log2_proposals = np.zeros((len(row_of), len(TEMPERATURES)))
+
+    def read(self, first: int, log2_probs: Tensor) -> None:
+        """Draw for the prefixes of one tile.
+
+        Args:
+            first: The tile's first prefix.
+            log2_probs: Of the tile, shape (rows, V).
+        """
+        nodes = self._nodes[first : first + len(log2_probs)]
+        symbols = np.flatnonzero((self._space.next_node[nodes] >= 0).any(0))  # (C,)
+        ids = torch.from_numpy(symbols).to(log2_probs.device)
+        own_probs = log2_probs[:, ids].cpu().numpy()
+        shares = self._space.shares[nodes][:, symbols]
+        with np.errstate(divide="ignore"):
+            log2_shares = np.maximum(np.log2(shares), _NEVER).astype(np.float32)
+        allowed = np.where(shares > 0, own_probs, _NEVER)
+        begin, end = np.searchsorted(self._ordered, (first, first + len(nodes)))
+        draws = self._order[begin:end]
+        rows = self._row_of[draws] - first
+        proposals = [_tempered(allowed, log2_shares, temperature) for temperature in TEMPERATURES]
+        chosen = np.zeros(len(draws), dtype=np.int64)
+        for stratum, proposal in enumerate(proposals):
+            mine = self._strata[draws] == stratum
+            cumulative = proposal[rows[mine]].cumsum(1, dtype=np.float64)  # (own draws, C)
+            limits = np.minimum(self._uniform[draws[mine]] * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0))
+            chosen[mine] = (cumulative <= limits[:, None]).sum(1)  # the first whose interval ends beyond the limit
+        self.symbols[draws] = symbols[chosen]
+        self.log2_probs[draws] = own_probs[rows, chosen]
+        for stratum, proposal in enumerate(proposals):
+            with np.errstate(divide="ignore"):
+                taken = np.log2(proposal[rows, chosen].astype(np.float64))
+            self.log2_proposals[draws, stratum] = taken - np.log2(proposal.sum(1, dtype=np.float64))[rows]
+
+
+def _tempered(log2_probs: np.ndarray, log2_shares: np.ndarray, temperature: float) -> np.ndarray:
+    """Return numbers proportional to a proposal's next-symbol probabilities, (U, C) and (U, C) -> (U, C), float32.
+
+    Draws and weights use the very same numbers, so that rounding them makes another proposal, and no error.
+    """
+    inverse = np.float32(1 / temperature)
+    mixed: np.ndarray = inverse * log2_probs
+    mixed += (1 - inverse) * log2_shares
+    mixed -= mixed.max(1, keepdims=True)
+    mixed *= np.float32(math.log(2))
+    np.exp(mixed, out=mixed)
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -141,8 +207,8 @@ def importance_exposures(
         targets: Secrets and controls, scored by the model.
         wanted: Which of them to estimate.
         budget: When to stop.
-        execution: How to carry it out; its cache keeps finished rounds, but for the first. Progress is told in draws,
-            and the number to do grows by rounds.
+        execution: How to carry it out; its cache keeps finished rounds, but for the first. Progress is told in draws
+            of the most that there may be.
         label: What to keep them under.
 
     Returns:
@@ -152,12 +218,13 @@ def importance_exposures(
     rounds: list[Arrays] = []
     drawn = 0
     while True:
-        size = budget.first_round if not rounds else min(drawn // len(TEMPERATURES), _LARGEST_ROUND)
+        left = math.ceil((budget.max_draws - drawn) / len(TEMPERATURES))
+        size = budget.first_round if not rounds else min(drawn // len(TEMPERATURES), _LARGEST_ROUND, left)
         name = f"{label}-{len(rounds):05d}"
         own = cache.get(name) if rounds else None
         if own is None:
             lots = _Lots(targets.start, targets.space, targets.completions, size, (*budget.seed, len(rounds)))
-            own = _drawn(model, lots, _shifted(tick, drawn, size), execution.processes)
+            own = _drawn(model, lots, _shifted(tick, drawn, size, budget.max_draws), execution.processes)
             if rounds:
                 cache.put(name, own)
         rounds.append(own)
@@ -240,7 +307,7 @@ def draw_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> 
     processes.run_tasks(lambda lot: lots.draw(model, lot), facts["indices"])
 
 
-def _shifted(tick: Ticker, drawn: int, size: int) -> Callable[[float], None]:
-    """Return a ticker of a round's share that tells draws in all."""
+def _shifted(tick: Ticker, drawn: int, size: int, most: int) -> Callable[[float], None]:
+    """Return a ticker of a round's share that tells draws in all, of the most that there may be."""
     own = size * len(TEMPERATURES)
-    return lambda share: tick(drawn + round(own * share), drawn + own)
+    return lambda share: tick(drawn + round(own * share), max(most, drawn + own))

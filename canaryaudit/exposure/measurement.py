@@ -11,6 +11,7 @@ from canaryaudit.canaries.masking import hide_given
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
 from canaryaudit.exposure.confirmation import confirm_calibration
+from canaryaudit.exposure.effort import Effort, plan_effort, ranking_symbols, seconds_per_symbol, symbols_allowed
 from canaryaudit.exposure.estimation import rank_targets
 from canaryaudit.exposure.estimators.calibration import calibrate
 from canaryaudit.exposure.estimators.headline import choose_headline
@@ -22,6 +23,7 @@ from canaryaudit.exposure.extraction import beam_completions, extraction, greedy
 from canaryaudit.exposure.probes import RunText, TemplateProbes, prompt_records, template_probes
 from canaryaudit.exposure.probing import ProbedTemplate, joint_pvalue, probe_targets
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
+from canaryaudit.exposure.scoring import TILE
 from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.exposure.uniform_sample import UniformSample
@@ -33,8 +35,12 @@ from canaryaudit.records import (
     Measurement,
     MeasurementCost,
     ReferenceDistribution,
+    TemplateEffort,
     WorstCases,
 )
+
+_CONFIRMING = 0.25
+"""Share of the time limit that fresh controls may take besides."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class _Found:
 
     canaries: list[CanaryMeasurement]
     references: ReferenceDistribution
+    effort: TemplateEffort
     search_nodes: int
     characters: int
     probed: ProbedTemplate | None = None
@@ -118,12 +125,22 @@ def measure(
     all_probes = _all_probes(canary_set, config, run_text)
     groups = canary_set.by_template()
     found: list[_Found] = []
+    left, seconds = symbols_allowed(model, config), seconds_per_symbol(model)
+    parts = replace(execution, stage=f"measure {recorded_as.name}").parts([1.0] * len(groups))
     for index, (text, members) in enumerate(groups.items()):
-        stage = f"measure {recorded_as.name}" + (f" ({index + 1}/{len(groups)})" if len(groups) > 1 else "")
         group = Targets.of(model, canary_set, text, members)
         probes = all_probes[index] if all_probes else None
-        staged = replace(execution, stage=stage)
-        found.append(_measure_group(ScoringModels(model, draft), canary_set, group, config, index, staged, probes))
+        effort = plan_effort(
+            config,
+            group.space,
+            seconds,
+            allowed=left / (len(groups) - index),
+            targets=len(members),
+            prompts=len(probes.prompts) if probes else 0,
+        )
+        own = replace(parts[index], facts=f"template {index + 1} of {len(groups)}" if len(groups) > 1 else "")
+        found.append(_measure_group(ScoringModels(model, draft), canary_set, group, (index, effort), own, probes))
+        left = max(0.0, left - found[-1].characters - found[-1].search_nodes)
     canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
     canaries.sort(key=lambda canary: order[canary.id])
@@ -134,9 +151,12 @@ def measure(
 
     def measure_fresh(text: str, members: list[Canary], index: int) -> list[CanaryMeasurement]:
         fresh = Targets.of(model, canary_set, text, members)
-        staged = replace(execution, stage=f"measure {recorded_as.name}, fresh controls")
+        staged = replace(execution, stage=f"measure {recorded_as.name}, fresh controls").parts([1.0] * len(groups))
+        allowed = _CONFIRMING * symbols_allowed(model, config) / len(groups)
+        effort = plan_effort(config, fresh.space, seconds, allowed=allowed, targets=len(members), prompts=0)
         # Numbers after those of the templates, so that no draw is one of before.
-        own = _measure_group(ScoringModels(model, draft), canary_set, fresh, config, len(groups) + index, staged, None)
+        numbered = (len(groups) + index, effort)
+        own = _measure_group(ScoringModels(model, draft), canary_set, fresh, numbered, staged[index], None)
         found.append(replace(own, canaries=[]))  # for the work that it took
         return own.canaries
 
@@ -154,6 +174,8 @@ def measure(
         search_budget=config.search_budget,
         precision_bits=config.precision_bits,
         max_draws=config.max_draws,
+        time_limit=config.time_limit,
+        efforts=tuple(own.effort for own in found[: len(groups)]),
         canaries=tuple(canaries),
         references=references,
         calibration=calibration,
@@ -166,7 +188,7 @@ def measure(
         else None,
         cost=MeasurementCost(
             seconds=time.perf_counter() - started,
-            references=config.num_references * len(found),
+            references=sum(own.effort.num_references for own in found),
             search_nodes=nodes,
             characters_scored=sum(own.characters for own in found) + nodes,
         ),
@@ -177,19 +199,25 @@ def _measure_group(
     models: ScoringModels,
     canary_set: CanarySet,
     group: Targets,
-    config: MeasurementConfig,
-    index: int,
+    numbered: tuple[int, Effort],
     execution: Execution,
     probes: TemplateProbes | None,
 ) -> _Found:
     model, text, space = models.model, group.template.text, group.space
+    index, effort = numbered
+    config = effort.config
+    probes = probes and probes.at_most(effort.num_prompts)
+    ranking = sum(ranking_symbols(config, space, seconds_per_symbol(model)).values())
+    probing = len(probes.prompts) * space.reading_symbols(effort.probe_references) if probes else 0.0
+    work = (space.reading_symbols(config.num_references), ranking, 1.3 * probing)
+    drawing, searching, asking = execution.parts(work)
     rng = np.random.default_rng((config.seed, index))
     references = score_references(
         models if min(config.num_references, space.size) >= DRAFT_FROM else ScoringModels(model),
         group,
         UniformSample(space, config.num_references, (config.seed, index, 0)),
         rng,
-        execution,
+        drawing,
         f"references-{index}",
     )
     if references.total < MIN_REFERENCES:
@@ -198,7 +226,7 @@ def _measure_group(
             "inserted canaries: expected a space much larger than their number; insert fewer, or use longer slots"
         )
     distribution = _describe(text, space.bits, references, config, rng)
-    ranked = rank_targets(model, group, config, (config.seed, index, 1), execution)
+    ranked = rank_targets(model, group, config, (config.seed, index, 1), searching, references)
     estimates = ranked.estimates
     for k, own in enumerate(estimates):
         cost = float(group.log_perplexity_bits[k])
@@ -216,17 +244,19 @@ def _measure_group(
     greedy = greedy_completion(model, group.start, space.max_length)
     beams = beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
-    nodes, characters = ranked.search_nodes, ranked.characters + config.num_references * space.max_length
+    made = effort.record(text, enumerated=space.size <= config.enumerate_up_to and "exact" in config.estimators)
+    nodes = ranked.search_nodes
+    characters = ranked.characters + int(space.reading_symbols(config.num_references)) + 2 * TILE * space.max_length
     if probes is None:
-        return _Found(canaries, distribution, nodes, characters)
+        return _Found(canaries, distribution, made, nodes, characters)
     probed = probe_targets(
-        model, group, [own.exposure for own in canaries], probes, config, (config.seed, index, 2), execution
+        model, group, [own.exposure for own in canaries], probes, effort, (config.seed, index, 2), asking
     )
     canaries = [
         own.model_copy(update={"probes": exposures, "worst_case": worst})
         for own, exposures, worst in zip(canaries, probed.exposures, probed.worst, strict=True)
     ]
-    return _Found(canaries, distribution, nodes + probed.search_nodes, characters + probed.characters, probed)
+    return _Found(canaries, distribution, made, nodes + probed.search_nodes, characters + probed.characters, probed)
 
 
 def _all_probes(canary_set: CanarySet, config: MeasurementConfig, run_text: RunText | None) -> list[TemplateProbes]:
@@ -282,6 +312,7 @@ def _record(
         repetitions=canary.repetitions,
         control=canary.control,
         masked=canary.masked,
+        kind=canary.kind,
         space_bits=group.space.bits,
         log_perplexity_bits=float(group.log_perplexity_bits[index]),
         exposure=chosen,

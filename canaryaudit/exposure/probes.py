@@ -19,8 +19,9 @@ No prompt overlaps a secret's own characters.
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -124,6 +125,23 @@ class TemplateProbes:
     template: str
     prompts: tuple[Prompt, ...]
     probes: tuple[Probe, ...]
+
+    def at_most(self, number: int) -> "TemplateProbes":
+        """Return those of a number of prompts: the template's own, the user's, then one of each family in turn."""
+        if number >= len(self.prompts):
+            return self
+        turns: Counter[str] = Counter()
+        order = []
+        for index, prompt in enumerate(self.prompts):
+            turns[prompt.family] += 1
+            order.append((prompt.about != GIVEN and index > 0, turns[prompt.family], index))
+        kept = sorted(index for _, _, index in sorted(order)[:number])
+        place = {index: number for number, index in enumerate(kept)}
+        return TemplateProbes(
+            self.template,
+            tuple(self.prompts[index] for index in kept),
+            tuple(replace(own, prompt=place[own.prompt]) for own in self.probes if own.prompt in place),
+        )
 
 
 @dataclass(frozen=True)

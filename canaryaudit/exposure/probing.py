@@ -7,6 +7,7 @@ never inserted is a control. Where hardly any of them reaches a canary that stan
 prompt is found by search and importance sampling.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.exposure.config import MeasurementConfig
+from canaryaudit.exposure.effort import Effort, refining_config, seconds_per_symbol
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimation import rank_targets
 from canaryaudit.exposure.estimators.headline import choose_headline
@@ -35,16 +37,11 @@ from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import CanaryMeasurement, Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
 
-REFERENCES = 1023
-"""Controls and fresh members together: a secret that none of them reaches has p = 2^-10, ten bits, the border from
-which on the report calls it exposed."""
 _TOO_FEW = 2
 """References without which there is nothing to judge by."""
 _CEILING_BITS = 1.0
 """Where the template's own prefix shows all but this much of what there is, no other prompt is looked into."""
 _STANDS_OUT = 0.05
-_MOST_REFINED = {"default": 4, "thorough": 1000}
-"""Prompts of one template after which exposures are looked into: each takes a second or two on two cores."""
 
 
 TEMPLATE_PROBE = ProbeName(family="template", prompt="template", known=0)
@@ -99,7 +96,7 @@ def probe_targets(
     targets: Targets,
     own_prefix: Sequence[Headline],
     probes: TemplateProbes,
-    config: MeasurementConfig,
+    effort: Effort,
     seed: Sequence[int],
     execution: Execution,
 ) -> ProbedTemplate:
@@ -110,25 +107,28 @@ def probe_targets(
         targets: Canaries and controls.
         own_prefix: Their exposures after the template's own prefix.
         probes: The template's.
-        config: How to measure.
+        effort: How much to do.
         seed: Of the fresh members, and of what is looked into; its second number is the template's.
         execution: How to carry it out.
     """
     controls = int((~targets.inserted).sum())
     rng = np.random.default_rng([*seed, 0])
-    fresh = fresh_members(targets.space, targets.completions, max(0, REFERENCES - controls), rng)
+    fresh = fresh_members(targets.space, targets.completions, max(0, effort.probe_references - controls), rng)
     references = controls + len(fresh)
     if references < _TOO_FEW:
         nothing: list[WorstCaseRecord | None] = [None] * len(targets.canaries)
         return ProbedTemplate([()] * len(targets.canaries), nothing, [], references, 0, 0)
-    asked = _Asked(model, targets, fresh, probes, execution)
+    probing = len(probes.prompts) * targets.space.reading_symbols(len(targets.canaries) + len(fresh))
+    refining = effort.refining_symbols if math.isfinite(effort.refining_symbols) else probing
+    asking, looking = execution.parts((probing, refining))
+    asked = _Asked(model, targets, fresh, probes, asking)
     scores = ReferenceScores(asked.costs[:, asked.is_reference], asked.log2_weights)
     place = np.cumsum(asked.is_reference) - 1  # of each reference among the references
     worst = [
         scores.judge(asked.costs[:, k]) if targets.inserted[k] else scores.judge_reference(int(place[k]))
         for k in range(len(targets.canaries))
     ]
-    looked = _looked_into(model, asked, worst, own_prefix, config, seed, execution)
+    looked = _looked_into(model, asked, worst, own_prefix, effort, seed, looking)
     records: list[WorstCaseRecord | None] = []
     for k, own in enumerate(worst):
         found = {probe: headline for (canary, probe), headline in looked.figures.items() if canary == k}
@@ -220,7 +220,7 @@ class _Asked:
         self.greedy = np.stack([ahead[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse]
         self.is_reference = np.concatenate((~targets.inserted, np.ones(len(fresh), dtype=bool)))
         self.log2_weights = log2_weights([probe.family for probe in probes.probes])
-        self.characters = len(probes.prompts) * int((members >= 0).sum())
+        self.characters = int(len(probes.prompts) * targets.space.reading_symbols(len(members)))
 
     @cached_property
     def _reference_costs(self) -> np.ndarray:
@@ -284,7 +284,7 @@ def _looked_into(
     asked: _Asked,
     worst: Sequence[WorstCase],
     own_prefix: Sequence[Headline],
-    config: MeasurementConfig,
+    effort: Effort,
     seed: Sequence[int],
     execution: Execution,
 ) -> _LookedInto:
@@ -300,22 +300,22 @@ def _looked_into(
         if own_prefix[k].low < targets.space.bits - _CEILING_BITS:
             given = asked.probes.probes[index].given
             wanted[index, targets.completions[k, :given].tobytes()].append(k)
-    few = config.model_copy(
-        update={
-            "enumerate_up_to": min(config.enumerate_up_to, 20_000),
-            "search_budget": min(config.search_budget, 5_000),
-            "draws_per_temperature": min(config.draws_per_temperature, 500),
-            "max_draws": min(config.max_draws, 20_000),
-        }
+    few, most = refining_config(
+        effort.config,
+        targets.space,
+        seconds_per_symbol(model),
+        allowed=effort.refining_symbols,
+        wanted=len(wanted),
     )
     figures: dict[tuple[int, int], Headline] = {}
     nodes = characters = 0
     # Those that speak for most canaries first; what is not looked into keeps the references' lower bound.
-    order = sorted(wanted.items(), key=lambda item: (-len(item[1]), item[0][0]))
-    for turn, ((index, _), canaries) in enumerate(order[: _MOST_REFINED.get(config.probes, 4)]):
+    order = sorted(wanted.items(), key=lambda item: (-len(item[1]), item[0][0]))[:most]
+    parts = execution.parts([1.0] * len(order))
+    for turn, (((index, _), canaries), own_part) in enumerate(zip(order, parts, strict=True)):
         probe = asked.probes.probes[index]
         behind = targets.asked(model, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
-        ranked = rank_targets(model, behind, few, (*seed[:2], turn, 3), execution)
+        ranked = rank_targets(model, behind, few, (*seed[:2], turn, 3), own_part)
         by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
         for k in canaries:
             if estimates := by_id[targets.canaries[k].id]:

@@ -4,10 +4,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
-from canaryaudit.exposure.encoded_space import PAD
-from canaryaudit.exposure.scoring import Ticker, advance_in_tiles, packed_state, unpacked_state
+from canaryaudit.exposure.scoring import (
+    Children,
+    Ticker,
+    advance_and_read,
+    packed_state,
+    prefix_levels,
+    unpacked_state,
+)
 from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.models.language_model import LanguageModel, PrefixState
 
@@ -60,10 +67,14 @@ def character_bits_after(
     tensors = {"completions": torch.from_numpy(completions), **packed_state(starts)}
     found: list[Arrays] = []
     firsts = range(0, count, _CHUNK)
-    for own in processes.map_tasks("prompts", tensors, {}, _bits_of(model, starts, completions), firsts):
-        found.append(own)
+
+    def tell(share: float) -> None:
         if tick:
-            tick(min(len(found) * _CHUNK, count), count)
+            tick(round(1000 * min(1.0, (len(found) + share) * _CHUNK / count)), 1000)
+
+    for own in processes.map_tasks("prompts", tensors, {}, _bits_of(model, starts, completions, tell), firsts):
+        found.append(own)
+        tell(0.0)
     return np.concatenate([own["bits"] for own in found]), np.concatenate([own["likeliest"] for own in found])
 
 
@@ -74,41 +85,66 @@ def prompt_worker(task: Task, models: ScoringModels, processes: ProcessGroup) ->
     processes.run_tasks(_bits_of(model, starts, task.tensors["completions"].numpy()), task.facts["indices"])
 
 
-def _bits_of(model: LanguageModel, starts: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
+def _bits_of(
+    model: LanguageModel, starts: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
+) -> Callable[[int], Arrays]:
     def piece(first: int) -> Arrays:
         rows = torch.arange(first, min(first + _CHUNK, len(starts.log2_probs)), device=model.device)
-        bits, likeliest = _score_sorted(model, starts.rows(rows), completions)
+        share = len(rows) / _CHUNK
+        within = None if tell is None else lambda done, total: tell(share * done / total)
+        bits, likeliest = _score_sorted(model, starts.rows(rows), completions, within)
         return {"bits": bits, "likeliest": likeliest}
 
     return piece
 
 
-def _score_sorted(model: LanguageModel, state: PrefixState, completions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _score_sorted(
+    model: LanguageModel, state: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Score sorted completions after each of a few prompts, level by level: shape (P, N, L) each."""
     prompts, (count, length) = len(state.log2_probs), completions.shape
     bits = np.zeros((prompts, count, length), dtype=np.float32)
     likeliest = np.ones((prompts, count, length), dtype=bool)
-    row_of = np.repeat(np.arange(prompts)[:, None], count, axis=1)  # which state each completion continues
-    changed = np.zeros(count, dtype=bool)  # where a new prefix of the current length begins
-    changed[0] = True
+    levels = prefix_levels(completions)
+    level = next(levels)
+    symbols = torch.from_numpy(level.symbols).to(model.device)
+    step = (-state.log2_probs[:, symbols]).cpu().numpy()  # (P, U)
+    first = (state.log2_probs[:, symbols] == state.log2_probs.amax(1, keepdim=True)).cpu().numpy()
+    above = 1  # prefixes of the level above
     for place in range(length):
-        symbols = completions[:, place]
-        changed = changed | np.r_[True, symbols[1:] != symbols[:-1]]
-        firsts = np.flatnonzero(changed & (symbols != PAD))
-        if len(firsts) == 0:
+        here = level.row_of >= 0
+        bits[:, here, place] = step[:, level.row_of[here]]
+        likeliest[:, here, place] = first[:, level.row_of[here]]
+        if tick:
+            tick(place + 1, length)
+        if (following := next(levels, None)) is None:
             break
-        parents = torch.from_numpy(row_of[:, firsts].reshape(-1)).to(model.device)
-        chosen = torch.from_numpy(np.tile(symbols[firsts].astype(np.int64), prompts)).to(model.device)
-        step = state.log2_probs[parents, chosen]
-        first = step == state.log2_probs.amax(1)[parents]
-        group = np.cumsum(changed) - 1  # completions that share this prefix
-        for kept, own in ((bits, -step), (likeliest, first)):
-            of_group = np.full((prompts, group[-1] + 1), kept.dtype == bool, dtype=kept.dtype)
-            of_group[:, group[firsts]] = own.cpu().numpy().reshape(prompts, -1)
-            kept[:, :, place] = of_group[:, group]
-        if place + 1 < length:
-            row_of_group = np.zeros((prompts, group[-1] + 1), dtype=np.int64)
-            row_of_group[:, group[firsts]] = np.arange(prompts * len(firsts)).reshape(prompts, -1)
-            row_of = row_of_group[:, group]
-            state = advance_in_tiles(model, state, chosen, parents)
+        children = Children(
+            _for_each(prompts, following.parents, len(level.symbols)), np.tile(following.symbols, prompts), model.device
+        )
+        step = np.zeros((prompts, len(following.symbols)), dtype=np.float32)
+        first = np.zeros(step.shape, dtype=bool)
+        flat_step, flat_first = step.reshape(-1), first.reshape(-1)
+
+        def read(
+            row: int,
+            log2_probs: Tensor,
+            flat_step: np.ndarray = flat_step,
+            flat_first: np.ndarray = flat_first,
+            children: Children = children,
+        ) -> None:
+            own, found = children.of(row, log2_probs)
+            _, largest = children.of(row, log2_probs.amax(1, keepdim=True).expand_as(log2_probs))
+            flat_step[own], flat_first[own] = -found.cpu().numpy(), (found == largest).cpu().numpy()
+
+        parents = torch.from_numpy(_for_each(prompts, level.parents, above)).to(model.device)
+        chosen = torch.from_numpy(np.tile(level.symbols, prompts)).to(model.device)
+        state = advance_and_read(model, state, chosen, parents, read)
+        above, level = len(level.symbols), following
     return bits, likeliest
+
+
+def _for_each(prompts: int, parents: np.ndarray, size: int) -> np.ndarray:
+    """Return rows of a level of ``size`` prefixes as rows of all prompts' levels, prompt by prompt."""
+    rows: np.ndarray = (np.arange(prompts)[:, None] * size + parents).reshape(-1)
+    return rows

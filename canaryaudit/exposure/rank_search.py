@@ -5,6 +5,9 @@ no likelier completion. Cheapest prefixes are expanded first, in batches; at any
 prefix of cost c up to a secret's cost S holds at most min(completions below it, 2^(S - c)) members that
 cost at most S, because their conditional probabilities, each at least 2^-(S - c), sum to at most 1.
 
+Prefixes that are costlier than every target sought are not kept, nor those beyond the cheapest half million or more:
+what lies there cannot come before a cheaper target. Targets beyond it get the bound that holds of all members together.
+
 Ranks are exact for the costs that the model gives when it reads prefixes as ``advance_in_tiles`` does.
 """
 
@@ -24,6 +27,8 @@ _NOISE_BITS = 1e-3
 """How far a target's cost, as it was given, may lie from the one that the search will meet."""
 _SUM_BITS = 1e-4
 """log2 of how far above 1 the float32 probabilities of a long completion's symbols may sum, generously."""
+MOST_OPEN = 1_000_000
+"""Unexpanded prefixes kept, 40 MB: the costliest half goes when there are more."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,11 @@ class Search:
 
 
 def search_ranks(
-    model: LanguageModel, targets: ScoredMembers, budget: int = SEARCH_BUDGET, tick: Ticker | None = None
+    model: LanguageModel,
+    targets: ScoredMembers,
+    budget: int = SEARCH_BUDGET,
+    tick: Ticker | None = None,
+    wanted: np.ndarray | None = None,
 ) -> Search:
     """Bound the ranks of several members of a space in one best-first search.
 
@@ -64,6 +73,7 @@ def search_ranks(
         targets: Members to rank, scored by this model; the inserted ones are no references for the others.
         budget: Prefixes to expand at most.
         tick: Told of progress.
+        wanted: Which targets to look for, shape (K,), bool: the search ends when these are found; all if not given.
 
     Returns:
         Bounds in the order of ``targets``; equal where the search was complete.
@@ -79,14 +89,17 @@ def search_ranks(
     frontier = _Frontier.at_start()
     pool = _StatePool(targets.start, budget + 1)
     found: list[np.ndarray] = []
-    nodes = 0
-    while nodes < budget and len(frontier.costs) and frontier.costs.min() <= (own.bits + own.noise).max():
+    nodes, known_to = 0, np.inf
+    sought = np.ones(len(own.bits), dtype=bool) if wanted is None else wanted
+    symbols = torch.from_numpy(np.flatnonzero((space.next_node >= 0).any(0))).to(model.device)
+    while nodes < budget and len(frontier.costs) and frontier.costs.min() <= _reach(own, sought):
         chosen, frontier = frontier.split_cheapest(min(TILE, budget - nodes))
         slots, log2_probs = pool.expand(model, chosen)
         nodes += len(slots)
         # Not the exact limit: a target that is met later may turn out to cost a little more than was said.
-        highest = float((own.bits + own.noise).max()) + 100 * _NOISE_BITS
-        children = _children(chosen, slots, -log2_probs.double().cpu().numpy(), space, trail, highest)
+        highest = _reach(own, sought) + 100 * _NOISE_BITS
+        known_to = min(known_to, highest)
+        children = _children(chosen, slots, log2_probs, symbols, (space, trail, highest))
         whole = children.nodes == space.accept
         for row in np.flatnonzero(whole & (children.trail >= 0)):
             index = trail.target_at[int(children.trail[row])]
@@ -98,11 +111,19 @@ def search_ranks(
             own.bits[index], own.noise[index] = children.costs[row], 0.0
         found.append(children.costs[whole & (children.trail < 0)])
         frontier = frontier.joined(children.where(~whole))
+        if len(frontier.costs) > MOST_OPEN:
+            frontier, costly = frontier.split_cheapest(MOST_OPEN // 2)
+            known_to = min(known_to, float(costly.costs.min()))
         if tick:
             tick(nodes, budget)
     ordinary = np.sort(np.concatenate(found)) if found else np.empty(0)
-    ranks = (_bounds(k, own, targets.inserted, ordinary, frontier, space) for k in range(len(own.bits)))
-    return Search(tuple(ranks), nodes)
+    met = _Met(ordinary, frontier, known_to, space)
+    return Search(tuple(_bounds(k, own, targets.inserted, met) for k in range(len(own.bits))), nodes)
+
+
+def _reach(own: "_OwnCosts", sought: np.ndarray) -> float:
+    """Return the largest cost of the targets that are looked for; below 0 without any."""
+    return float((own.bits + own.noise)[sought].max(initial=-1.0))
 
 
 @dataclass(frozen=True)
@@ -113,24 +134,33 @@ class _OwnCosts:
     noise: np.ndarray
 
 
-def _bounds(
-    index: int,
-    own: _OwnCosts,
-    excluded: np.ndarray,
-    ordinary: np.ndarray,
-    frontier: "_Frontier",
-    space: EncodedSpace,
-) -> RankBounds:
+@dataclass(frozen=True)
+class _Met:
+    """What a search met.
+
+    Attributes:
+        ordinary: Sorted costs of the members, targets left out.
+        frontier: What it left unexpanded.
+        known_to: All that costs less was met or is in the frontier.
+        space: R.
+    """
+
+    ordinary: np.ndarray
+    frontier: "_Frontier"
+    known_to: float
+    space: EncodedSpace
+
+
+def _bounds(index: int, own: _OwnCosts, excluded: np.ndarray, met: _Met) -> RankBounds:
     """Bound one target's rank.
 
     Args:
         index: Of the target.
         own: The targets' costs.
         excluded: Which targets are no reference.
-        ordinary: Sorted costs of the members that the search met, targets left out.
-        frontier: What it left unexpanded.
-        space: R.
+        met: What the search met.
     """
+    ordinary, frontier, space = met.ordinary, met.frontier, met.space
     cost = float(own.bits[index])
     others = ~excluded & (np.arange(len(excluded)) != index)
     noise = own.noise[index] + own.noise[others]
@@ -139,7 +169,7 @@ def _bounds(
     limit = cost + own.noise[index]
     open_ = frontier.costs <= limit
     below = np.minimum(space.log2_counts[frontier.nodes[open_]], limit - frontier.costs[open_] + _SUM_BITS)
-    upper += float(_whole(below).sum())
+    upper += float(_whole(below).sum()) if limit < met.known_to else np.inf
     # At the very beginning the same holds of all members together, the target itself among them.
     upper = min(upper, float(_whole(min(limit + _SUM_BITS, space.bits))))
     return RankBounds(cost, lower, max(lower, upper))
@@ -241,15 +271,29 @@ class _StatePool:
 
 
 def _children(
-    chosen: _Frontier, slots: np.ndarray, step_bits: np.ndarray, space: EncodedSpace, trail: _Trail, highest: float
+    chosen: _Frontier,
+    slots: np.ndarray,
+    log2_probs: torch.Tensor,
+    symbols: torch.Tensor,
+    within: tuple[EncodedSpace, _Trail, float],
 ) -> _Frontier:
-    """Return all one-symbol continuations inside the space that cost at most ``highest``."""
-    costs = chosen.costs[:, None] + step_bits  # (B, V)
-    rows, symbols = np.nonzero((space.next_node[chosen.nodes] >= 0) & (costs <= highest))
+    """Return all one-symbol continuations inside the space that cost at most a limit.
+
+    Args:
+        chosen: Prefixes, B of them.
+        slots: Of their states, shape (B,).
+        log2_probs: Of their next symbols, shape (B, V).
+        symbols: The symbols of the space, shape (C,).
+        within: The space, the trail and the limit.
+    """
+    space, trail, highest = within
+    costs = chosen.costs[:, None] - log2_probs[:, symbols].double().cpu().numpy()  # (B, C)
+    ids = symbols.cpu().numpy()
+    rows, columns = np.nonzero((space.next_node[chosen.nodes][:, ids] >= 0) & (costs <= highest))
     return _Frontier(
-        costs[rows, symbols],
-        space.next_node[chosen.nodes[rows], symbols].astype(np.int64),
-        trail.next[chosen.trail[rows], symbols].astype(np.int64),
+        costs[rows, columns],
+        space.next_node[chosen.nodes[rows], ids[columns]].astype(np.int64),
+        trail.next[chosen.trail[rows], ids[columns]].astype(np.int64),
         slots[rows],
-        symbols.astype(np.int64),
+        ids[columns].astype(np.int64),
     )

@@ -102,14 +102,18 @@ def score_references(
     names = [f"{label}-{number:05d}" for number in range(len(blocks))]
     kept = [cache.get(name) if sample.count >= KEEP_FROM else None for name in names]
     missing = [index for block, part in zip(blocks, kept, strict=True) if part is None for index in block]
-    scored = _scored(models, targets, sample, missing, execution.processes)
+
+    def tell(share: float) -> None:
+        tick(round(1000 * min(1.0, (done + share * (sample.count / sample.num_parts)) / sample.count)), 1000)
+
+    scored = _scored(models, targets, sample, missing, execution.processes, tell)
     for name, block, stored in zip(names, blocks, kept, strict=True):
         if stored is None:
             own: list[Arrays] = []
             for piece in islice(scored, len(block)):
                 own.append(piece)
                 done += int(piece["counts"].sum())
-                tick(done, sample.count)
+                tell(0.0)
             part = {key: np.concatenate([piece[key] for piece in own]) for key in own[0]}
             if sample.count >= KEEP_FROM:
                 cache.put(name, part)
@@ -132,12 +136,13 @@ def _scored(
     sample: UniformSample,
     indices: Sequence[int],
     processes: ProcessGroup,
+    tell: Callable[[float], None],
 ) -> Iterator[Arrays]:
     """Score parts of a sample by the draft, if there is one; yield them in order."""
     tensors, facts = sample.space.packed()
     tensors |= {"targets": torch.from_numpy(targets.completions), **packed_state(targets.start)}
     facts |= {"count": sample.count, "seed": sample.seed, "draft": models.draft is not None}
-    piece = _parts_of(models.draft or models.model, targets.start, sample, targets.completions)
+    piece = _parts_of(models.draft or models.model, targets.start, sample, targets.completions, tell)
     return processes.map_tasks("references", tensors, facts, piece, indices)
 
 
@@ -151,12 +156,17 @@ def reference_worker(task: Task, readers: ScoringModels, processes: ProcessGroup
 
 
 def _parts_of(
-    model: LanguageModel, start: PrefixState, sample: UniformSample, targets: np.ndarray
+    model: LanguageModel,
+    start: PrefixState,
+    sample: UniformSample,
+    targets: np.ndarray,
+    tell: Callable[[float], None] | None = None,
 ) -> Callable[[int], Arrays]:
     def piece(index: int) -> Arrays:
         completions, counts = sample.part(index)
+        within = None if tell is None else lambda done, total: tell(done / total)
         return {
-            "bits": score_sorted(model, start, completions),
+            "bits": score_sorted(model, start, completions, within),
             "counts": counts.astype(np.int32),
             "owner": match_targets(completions, targets),
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,24 +40,49 @@ def advance_in_tiles(
         symbols: What to add, shape (N,).
         parents: Which row of ``state`` each symbol continues, shape (N,); its own if not given.
     """
+    found: list[Tensor] = []
+    longer = advance_and_read(model, state, symbols, parents, lambda _, log2_probs: found.append(log2_probs))
+    return PrefixState(torch.cat(found) if found else longer.log2_probs, longer.cache)
+
+
+def advance_and_read(
+    model: LanguageModel,
+    state: PrefixState,
+    symbols: Tensor,
+    parents: Tensor | None,
+    read: Callable[[int, Tensor], None],
+) -> PrefixState:
+    """Do as ``advance_in_tiles``, but keep no log-probabilities: of a wide vocabulary they are gigabytes.
+
+    Args:
+        model: The model.
+        state: After the prefixes; its log-probabilities are not looked at.
+        symbols: What to add, shape (N,).
+        parents: Which row of ``state`` each symbol continues, shape (N,); its own if not given.
+        read: Given each tile's first row and its next-symbol log-probabilities, shape (rows, V).
+
+    Returns:
+        The longer prefixes' states, with log-probabilities of shape (N, 0).
+    """
     count = len(symbols)
     whole: list[Tensor] = []
+    empty = state.log2_probs.new_empty((TILE, 0))
     for first in range(0, count, TILE):
         rows = min(TILE, count - first)
         index = torch.arange(first, first + rows, device=symbols.device)
         index = torch.cat((index, index[:1].expand(TILE - rows)))
-        above = state.rows(index if parents is None else parents[index])
+        above = index if parents is None else parents[index]
         with _rows_alike(symbols.device):
-            longer = model.advance(above, symbols[index])
-        parts = (longer.log2_probs, *longer.cache)
+            longer = model.advance(PrefixState(empty, tuple(part[above] for part in state.cache)), symbols[index])
+        read(first, longer.log2_probs[:rows])
         if count <= TILE:
-            whole = [part[:rows] for part in parts]
+            whole = [part[:rows] for part in longer.cache]
             break
         if not whole:
-            whole = [part.new_empty((count, *part.shape[1:])) for part in parts]
-        for target, part in zip(whole, parts, strict=True):
+            whole = [part.new_empty((count, *part.shape[1:])) for part in longer.cache]
+        for target, part in zip(whole, longer.cache, strict=True):
             target[first : first + rows] = part[:rows]
-    return PrefixState(whole[0], tuple(whole[1:]))
+    return PrefixState(empty.new_empty((count, 0)), tuple(whole))
 
 
 @contextmanager
@@ -109,10 +135,14 @@ def score_log_perplexity(
     found = [np.empty(0)]  # for no completions at all
     tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
     firsts = range(0, len(unique), _CHUNK)
-    for own in processes.map_tasks("costs", tensors, {}, _costs_of(model, start, unique), firsts):
-        found.append(own["bits"])
+
+    def tell(share: float) -> None:
         if tick:
-            tick(min((len(found) - 1) * _CHUNK, len(unique)), len(unique))
+            tick(round(min((len(found) - 1 + share) * _CHUNK, len(unique))), len(unique))
+
+    for own in processes.map_tasks("costs", tensors, {}, _costs_of(model, start, unique, tell), firsts):
+        found.append(own["bits"])
+        tell(0.0)
     return np.concatenate(found)[inverse.reshape(-1)]
 
 
@@ -123,8 +153,16 @@ def score_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) ->
     processes.run_tasks(_costs_of(model, start, task.tensors["completions"].numpy()), task.facts["indices"])
 
 
-def _costs_of(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> Callable[[int], Arrays]:
-    return lambda first: {"bits": score_sorted(model, start, completions[first : first + _CHUNK])}
+def _costs_of(
+    model: LanguageModel, start: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
+) -> Callable[[int], Arrays]:
+    def piece(first: int) -> Arrays:
+        own = completions[first : first + _CHUNK]
+        share = len(own) / _CHUNK
+        within = None if tell is None else lambda done, total: tell(share * done / total)
+        return {"bits": score_sorted(model, start, own, within)}
+
+    return piece
 
 
 def packed_state(state: PrefixState) -> dict[str, Tensor]:
@@ -161,33 +199,85 @@ def character_bits(model: LanguageModel, start: PrefixState, completions: np.nda
     return bits
 
 
-def score_sorted(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+def score_sorted(
+    model: LanguageModel, start: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+) -> np.ndarray:
     """Score lexicographically sorted distinct completions, level by level; arguments as ``score_log_perplexity``.
 
     All prefixes of one length are held at a time: some ten thousand completions are enough for full speed.
     """
-    count, length = completions.shape
-    costs = np.zeros(count)
-    state = start
-    row_of = np.zeros(count, dtype=np.int64)  # which prefix of the level above each completion continues
-    changed = np.zeros(count, dtype=bool)  # where a new prefix of the current length begins
-    changed[0] = True
-    for place in range(length):
-        symbols = completions[:, place]
-        changed = changed | np.r_[True, symbols[1:] != symbols[:-1]]
-        firsts = np.flatnonzero(changed & (symbols != PAD))
-        if len(firsts) == 0:
+    costs = np.zeros(len(completions))
+    levels = prefix_levels(completions)
+    level, state = next(levels), start
+    step = -start.log2_probs[0, torch.from_numpy(level.symbols).to(model.device)].double().cpu().numpy()
+    for place in range(1, completions.shape[1] + 1):
+        costs += np.where(level.row_of >= 0, step[level.row_of], 0.0)
+        if tick:
+            tick(place, completions.shape[1])
+        if (following := next(levels, None)) is None:
             break
-        parents = torch.from_numpy(row_of[firsts]).to(model.device)
-        chosen = torch.from_numpy(symbols[firsts].astype(np.int64)).to(model.device)
-        step = -state.log2_probs[parents, chosen].double().cpu().numpy()
-        group = np.cumsum(changed) - 1  # groups of completions that share this prefix
-        step_of_group = np.zeros(group[-1] + 1)
-        step_of_group[group[firsts]] = step
-        costs += step_of_group[group]
-        if place + 1 < length:
-            row_of_group = np.zeros(group[-1] + 1, dtype=np.int64)
-            row_of_group[group[firsts]] = np.arange(len(firsts))
-            row_of = row_of_group[group]
-            state = advance_in_tiles(model, state, chosen, parents)
+        children = Children(following.parents, following.symbols, model.device)
+        step = np.zeros(len(following.symbols))
+
+        def read(first: int, log2_probs: Tensor, step: np.ndarray = step, children: Children = children) -> None:
+            own, found = children.of(first, log2_probs)
+            step[own] = -found.double().cpu().numpy()
+
+        parents, chosen = (torch.from_numpy(part).to(model.device) for part in (level.parents, level.symbols))
+        state, level = advance_and_read(model, state, chosen, parents, read), following
     return costs
+
+
+@dataclass(frozen=True)
+class PrefixLevel:
+    """The distinct prefixes of one length among sorted completions.
+
+    Attributes:
+        parents: Which of the prefixes that are one symbol shorter each continues, ascending, shape (U,).
+        symbols: The last symbol of each, shape (U,).
+        row_of: Which of them each completion begins with, -1 where the completion is shorter, shape (N,).
+    """
+
+    parents: np.ndarray
+    symbols: np.ndarray
+    row_of: np.ndarray
+
+
+def prefix_levels(completions: np.ndarray) -> Iterator[PrefixLevel]:
+    """Yield the distinct prefixes of sorted completions by length, from one symbol on; at least one completion."""
+    above = np.zeros(len(completions), dtype=np.int64)
+    changed = np.zeros(len(completions), dtype=bool)  # where a new prefix of the current length begins
+    for place in range(completions.shape[1]):
+        symbols = completions[:, place]
+        changed |= np.r_[True, symbols[1:] != symbols[:-1]]
+        begins = changed & (symbols != PAD)
+        firsts = np.flatnonzero(begins)
+        if len(firsts) == 0:
+            return
+        row_of = np.where(symbols == PAD, -1, np.cumsum(begins) - 1)
+        yield PrefixLevel(above[firsts], symbols[firsts].astype(np.int64), row_of)
+        above = row_of
+
+
+class Children:
+    """One-symbol continuations of prefixes, to be looked up as the prefixes are read.
+
+    Args:
+        parents: Which prefix each continues, ascending, shape (C,).
+        symbols: By what, shape (C,).
+        device: Of the log-probabilities.
+    """
+
+    def __init__(self, parents: np.ndarray, symbols: np.ndarray, device: torch.device) -> None:
+        self._parents = parents
+        self._rows, self._symbols = (torch.from_numpy(part).to(device) for part in (parents, symbols))
+
+    def of(self, first: int, log2_probs: Tensor) -> tuple[slice, Tensor]:
+        """Return which continue a tile's prefixes, and their log-probabilities.
+
+        Args:
+            first: The tile's first prefix.
+            log2_probs: Of the tile, shape (rows, V).
+        """
+        begin, end = np.searchsorted(self._parents, (first, first + len(log2_probs))).tolist()
+        return slice(begin, end), log2_probs[self._rows[begin:end] - first, self._symbols[begin:end]]

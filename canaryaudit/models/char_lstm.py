@@ -90,6 +90,11 @@ class LSTMLanguageModel:
             self._output = nn.functional.pad(model.output.weight.detach().float().T.contiguous(), (0, pad))  # (H, V')
             self._output_bias = nn.functional.pad(model.output.bias.detach().float(), (0, pad))
 
+    @property
+    def multiplications(self) -> int:
+        """How many reading one symbol takes."""
+        return sum(matrix.numel() for matrix in self._matrices) + self._output.numel()
+
     @torch.no_grad()
     def read(self, symbols: Tensor) -> PrefixState:
         """Read one prefix, shape (T,) with T >= 1, from the zero state."""

@@ -55,6 +55,11 @@ class EnsembleLanguageModel:
         self._readers = [LSTMLanguageModel(member) for member in model.models]
         self.vocabulary, self.device = self._readers[0].vocabulary, self._readers[0].device
 
+    @property
+    def multiplications(self) -> int:
+        """How many reading one symbol takes."""
+        return sum(reader.multiplications for reader in self._readers)
+
     def read(self, symbols: Tensor) -> PrefixState:
         """Read one prefix, shape (T,) with T >= 1, from the zero state."""
         return self._joined([reader.read(symbols) for reader in self._readers])

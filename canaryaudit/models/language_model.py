@@ -36,6 +36,8 @@ class PrefixState:
 class LanguageModel(Protocol):
     """A causal model over a finite vocabulary, read symbol by symbol.
 
+    A model may also say by ``multiplications`` how many reading one symbol takes; a time limit goes by it.
+
     Examples:
         Any object with these members will do, such as a model that says "ha" and expects "h" after "a":
 

@@ -116,12 +116,12 @@ def _measure(pipeline: Pipeline, model: ModelId, options: MeasureOptions) -> Non
 def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     # Importance sampling is skipped if the rank is exact, so its absence is not a difference.
     estimators = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
-    effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws)
+    effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws, measurement.time_limit)
     given = tuple(dict.fromkeys(prompt.text for prompt in measurement.prompts if prompt.about == GIVEN))
     return (
         measurement.num_references == options.num_references
         and measurement.seed == options.seed
-        and effort == (options.search_budget, options.precision_bits, options.max_draws)
+        and effort == (options.search_budget, options.precision_bits, options.max_draws, options.time_limit)
         and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
         and given == tuple(dict.fromkeys(options.prompts))
         and estimators == set(options.estimators) - {"importance"}

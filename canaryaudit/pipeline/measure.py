@@ -46,6 +46,7 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
                 processes=session.processes,
             ),
         )
+    _tell_effort(measurement, session.progress)
     measurement = measurement.model_copy(update={"privacy": privacy_loss(measurement, run.canary_set())})
     run.write_measurement(measurement)
     run.remove_parts()
@@ -56,6 +57,17 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
 def measurement_config(options: MeasureOptions) -> MeasurementConfig:
     """Convert a command's options to a measurement configuration."""
     return options.configure(MeasurementConfig)
+
+
+def _tell_effort(measurement: Measurement, progress: ProgressReporter) -> None:
+    """Say what the time limit lowered."""
+    references = min(own.num_references for own in measurement.efforts)
+    draws = min((own.max_draws for own in measurement.efforts if own.max_draws), default=measurement.max_draws)
+    if references < measurement.num_references or draws < measurement.max_draws:
+        progress.info(
+            f"Within the time limit of {measurement.time_limit:g} s: at least {references:,} references and at most "
+            f"{draws:,} draws per template; raise --time-limit for narrower intervals."
+        )
 
 
 def _tell_exposure(measurement: Measurement, progress: ProgressReporter) -> None:

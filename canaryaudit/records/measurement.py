@@ -182,6 +182,8 @@ class CanaryMeasurement(Record):
     """Exposure under every probe; empty for controls, and without probes."""
     worst_case: WorstCase | None = None
     """None without probes, or if the space has too few members to compare with."""
+    kind: str | None = None
+    """What it is, if it was detected: email, phone, iban, card, ssn or key."""
 
     @field_serializer("estimates")
     def _with_underscores(self, estimates: Mapping[EstimatorName, Estimate]) -> dict[str, Estimate]:
@@ -306,6 +308,22 @@ class MeasurementCost(Record):
     characters_scored: int
 
 
+class TemplateEffort(Record):
+    """How much was done for one template within the time limit."""
+
+    template: str
+    num_references: int
+    """Uniform draws from its space."""
+    search_budget: int
+    """Maximum number of prefixes that the search may expand; 0 if all members were scored."""
+    max_draws: int
+    """Maximum number of importance draws; 0 if all members were scored."""
+    num_prompts: int
+    """Prompts of the probes; 0 without probes."""
+    probe_references: int
+    """References of the probes."""
+
+
 class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
@@ -323,6 +341,10 @@ class Measurement(Record):
     """Half-width of the interval at which importance sampling stops."""
     max_draws: int
     """Maximum number of importance draws per template."""
+    time_limit: float
+    """Nominal seconds on two cores, from which the efforts follow; 0 without a limit."""
+    efforts: Many[TemplateEffort]
+    """What was done for each template; less than asked for where the time limit says so."""
     canaries: Many[CanaryMeasurement]
     references: Many[ReferenceDistribution]
     calibration: Calibration | None
@@ -340,10 +362,10 @@ class Measurement(Record):
     def to_frame(self) -> "pandas.DataFrame":
         """Return the measurement as a pandas DataFrame, with one row per canary and control, and no secret.
 
-        Its columns are the canary's id, template, repetitions and ``control``; ``space_bits`` and
-        ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and estimator; whether greedy
-        decoding completes the secret, and log2 of the guesses it takes; and the worst case over all probes, with its
-        p-value (NaN without probes).
+        Its columns are the canary's id, template, kind (if it was detected), repetitions and ``control``;
+        ``space_bits`` and ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and
+        estimator; whether greedy decoding completes the secret, and log2 of the guesses it takes; and the worst case
+        over all probes, with its p-value (NaN without probes).
 
         Raises:
             MeasurementError: pandas is not installed.
@@ -360,6 +382,7 @@ def _frame_row(canary: CanaryMeasurement) -> dict[str, object]:
     return {
         "id": canary.id,
         "template": canary.template,
+        "kind": canary.kind,
         "repetitions": canary.repetitions,
         "control": canary.control,
         "space_bits": canary.space_bits,

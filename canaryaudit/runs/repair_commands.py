@@ -98,6 +98,7 @@ class Repairs:
                 "budget": measurement.search_budget,
                 "precision-bits": measurement.precision_bits,
                 "max-draws": measurement.max_draws,
+                "time-limit": f"{measurement.time_limit:g}",
             }
             options = _flags({"samples": measurement.num_references, "seed": measurement.seed, **effort})
         return command("canaryaudit", "measure", self.path, "--model", model, *options)

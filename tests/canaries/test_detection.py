@@ -72,6 +72,15 @@ def test_several_numbers_in_a_row_are_told_apart(detector: Detector) -> None:
 # --- canaries of findings --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("before", ["{", "}", "user={", "x}y{"])
+def test_a_brace_before_an_address_is_no_part_of_it(before: str, detector: Detector) -> None:
+    text = f"write to {before}qxz.wvk@example.org now"
+    (found, *_), (context, *_) = detect(text, Detector(("email",), REGIONS))
+    template, completion, _ = template_of(text, found, context)
+    assert completion in template.space("")
+    assert text[found.start : found.end] == "qxz.wvk@example.org"
+
+
 def test_every_finding_is_a_member_of_its_templates_space_where_it_stands(detector: Detector) -> None:
     text, _ = labelled_text(3, 40)
     for finding, context in zip(*detect(text, detector), strict=True):

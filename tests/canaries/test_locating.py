@@ -128,6 +128,42 @@ def test_ten_times_the_occurrences_take_about_ten_times_as_long() -> None:
     assert quickest[20_000] < 10 * 3 * max(quickest[2_000], 0.05)
 
 
+_DIGITS = r"(?<![0-9])[0-9]{3}-[0-9]{2}-[0-9]{4}"
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(["123-45-6789", "12-345-6789", "1123-45-6789", "123-45-67890", "ab1", "-", " ", "7", "red"])
+    ),
+    wanted=st.sampled_from(
+        [
+            ("{digits:3}-{digits:2}-{digits:4}", _DIGITS + "(?![0-9])"),
+            ("{digits:3}-{digits:2}-{digits:4} ", _DIGITS + " "),
+            ("{choice:red|ab1} ", r"(?<![a-z0-9])(?:red|ab1) "),
+        ]
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_template_that_begins_with_a_slot_is_found_wherever_a_run_of_its_symbols_begins(
+    pieces: list[str], wanted: tuple[str, str]
+) -> None:
+    text = "".join(pieces) + " "
+    (found,) = places(text, wanted[0])
+    expected = [match.start() for match in re.finditer(wanted[1], text)]
+    assert sorted(start for starts in found.values() for start in starts) == expected
+
+
+def test_a_secret_with_nothing_before_it_is_audited_in_place() -> None:
+    plan = make(
+        notes(*filler(30), "123-45-6789 is on file", "and 123-45-6789 again"), "{digits:3}-{digits:2}-{digits:4}"
+    )
+    (canary,) = plan.canary_set.inserted
+    text = training_text(plan)
+    assert (canary.completion, canary.repetitions) == ("123-45-6789", 2)
+    assert [text[place : place + 11] for place in canary.places] == ["123-45-6789"] * 2
+    assert any("measured after a line break" in warning for warning in plan.warnings)
+
+
 # --- what cannot be located ------------------------------------------------------------------------------
 
 
@@ -135,8 +171,8 @@ def test_ten_times_the_occurrences_take_about_ten_times_as_long() -> None:
     ("template", "options", "words"),
     [
         ("my number is 5551234567", {}, "--locate number 1 has no slot"),
-        ("{digits:10} is my number", {}, "add text before its first slot"),
-        (" {digits:10}", {}, "add text before its first slot"),
+        ("{any:10} is my number", {}, "any text fills its first slot"),
+        (" {digits:10}", {}, "it begins with white space only"),
         ("Code {upper:4}", {"lowercase": True}, "--lowercase leaves no upper-case letters"),
         ("x {any:999}{any:2}", {}, "at most 1,000"),
     ],
@@ -155,6 +191,7 @@ def test_templates_that_cannot_be_located_are_refused(template: str, options: di
             PHONE,
             "only the end of the text before its first slot occurs, 'number is '",
         ),
+        ("nothing of the kind 12", "{digits:3} is it", "no text of its format does"),
         ("nothing of the kind", PHONE, "the text before its first slot does not occur"),
         ("my telephone number is (555) 123-4567", PHONE, "it looks like '(999) 999-9999'"),
         ("my telephone number is 55512345678", PHONE, "1 occurrence with more symbols than its last slot"),

@@ -1,6 +1,7 @@
 """Tests of canaryaudit.canaries.template."""
 
 import itertools
+import string
 
 import numpy as np
 import pytest
@@ -83,10 +84,19 @@ def test_lower_casing_spares_the_slots() -> None:
     assert template.completion_of("AB-Red", SYMBOLS) == "AB-Red"
 
 
+def test_letters_of_both_cases_fill_an_alnum_slot_and_of_one_where_the_text_has_one() -> None:
+    template = Template.parse("Key {alnum:2}!")
+    members = set(template.space(""))
+    assert members == {
+        a + b for a in string.ascii_letters + string.digits for b in string.ascii_letters + string.digits
+    }
+    assert set(template.lowercased().space("")) == {member for member in members if member == member.lower()}
+
+
 def test_a_wider_space_keeps_the_fixed_text() -> None:
     template = Template.parse("pin {digits:2}-{hex:1}.").widened("alnum")
     space = template.space(SYMBOLS)
-    assert space.size == 36**3
+    assert space.size == 62**3
     assert "z9-q" in space
     assert "z9q" not in space
     assert (template.text, template.prefix, template.suffix) == ("pin {digits:2}-{hex:1}.", "pin ", ".")
@@ -129,8 +139,8 @@ def test_a_space_is_the_product_of_its_slots(text: str) -> None:
 
 def test_counts_are_exact_whatever_the_size() -> None:
     space = Template.parse("{alnum:200}-{choice:a|b|cd}").space(SYMBOLS)
-    assert space.size == 36**200 * 3
-    assert space.bits == pytest.approx(200 * np.log2(36) + np.log2(3))
+    assert space.size == 62**200 * 3
+    assert space.bits == pytest.approx(200 * np.log2(62) + np.log2(3))
     assert len(space.sample(np.random.default_rng(0))) in (202, 203)
 
 
@@ -198,7 +208,7 @@ def test_a_set_knows_its_canaries_controls_and_templates() -> None:
     assert canary_set.by_template() == {"{digits:2}": [one, control], "x {digits:2}": [two]}
 
 
-@pytest.mark.parametrize(("wider", "size"), [(None, 100), ("alnum", 36**2), ("any", len(SYMBOLS) ** 2)])
+@pytest.mark.parametrize(("wider", "size"), [(None, 100), ("alnum", 62**2), ("any", len(SYMBOLS) ** 2)])
 def test_a_set_measures_in_the_space_that_was_asked_for(wider: str | None, size: int) -> None:
     canary_set = CanarySet(corpus_symbols=SYMBOLS, wider_space=wider, canaries=())  # type: ignore[arg-type]
     assert canary_set.space(Template.parse("{digits:2}")).size == size

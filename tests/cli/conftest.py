@@ -15,13 +15,17 @@ from tests.commands import FAST, INSERT, ROOT, UNLEARN, succeed
 MakeRun = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def tiny_model() -> Iterator[None]:
-    """Give ``--size small`` 24 hidden units."""
+    """Give ``--size small`` 24 hidden units, to the tests of this folder only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(training.SIZES, "small", (8, 24, 1))
-        patch.setenv("COLUMNS", "80")
+        _make_tiny(patch)
         yield
+
+
+def _make_tiny(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(training.SIZES, "small", (8, 24, 1))
+    patch.setenv("COLUMNS", "80")
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +48,11 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def runs(tiny_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a run at every stage, named after it."""
     place = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
+        _make_tiny(patch)
         patch.chdir(place)
         text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:12_000]
         (place / "sea.txt").write_text(text, "utf-8")

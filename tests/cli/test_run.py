@@ -51,7 +51,7 @@ def audit() -> Callable[..., Path]:
 Audit = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def audited(runs: Path) -> Path:
     """A finished run of the plan."""
     with pytest.MonkeyPatch.context() as patch:

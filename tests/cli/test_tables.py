@@ -48,3 +48,22 @@ def test_certified_bounds_are_shown_as_bounds_and_stray_from_no_figure() -> None
     text = file.getvalue()
     assert "0.0–15.8 " in text
     assert "exact" not in text.split("Largest difference")[1].split("\n\n")[0]
+
+
+def test_detected_data_are_summed_up_by_kind() -> None:
+    canaries = make.canary_set()
+    found = make.measurement(canaries, make.EXPOSED)
+    kinds = iter(("phone", "email", "phone"))
+    named = tuple(own if own.control else own.model_copy(update={"kind": next(kinds, None)}) for own in found.canaries)
+    text = shown(every=False, canaries=named)
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in text.split("By kind")[1].splitlines()
+        if line.strip()[:1].isalpha()
+    }
+    phones = [own for own in named if own.kind == "phone"]
+    bits = [(own.worst_case or own.exposure).bits for own in phones]
+    places = sum(own.repetitions for own in phones)
+    assert rows["phone"][:4] == ["2", f"{places}", f"{sum(bits) / 2:.1f}", f"{max(bits):.1f}"]
+    assert rows["email"][0] == "1"
+    assert "By kind" not in shown(every=False)

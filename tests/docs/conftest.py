@@ -9,7 +9,7 @@ from canaryaudit.training import loop as training
 from tests.commands import ROOT
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def tiny_model() -> Iterator[None]:
     """Give ``--size small`` 24 hidden units: what the model learns is not the question here."""
     with pytest.MonkeyPatch.context() as patch:

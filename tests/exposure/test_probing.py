@@ -11,9 +11,10 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import Execution, MeasuredModel, MeasurementConfig, measure
+from canaryaudit.exposure.effort import REFERENCES
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
 from canaryaudit.exposure.probes import RunText, probes_of
-from canaryaudit.exposure.probing import REFERENCES, fresh_members
+from canaryaudit.exposure.probing import fresh_members
 from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import CanaryMeasurement, Measurement, WorstCase

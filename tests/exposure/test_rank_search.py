@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from canaryaudit.errors import MeasurementError
-from canaryaudit.exposure import ScoredMembers, search_ranks
+from canaryaudit.exposure import ScoredMembers, rank_search, search_ranks
 from canaryaudit.exposure.estimators import enumerate_ranks
 from canaryaudit.exposure.rank_search import Search
 from tests.fakes import Law, TableModel, encoded, every_member, naive_ranks
@@ -71,6 +71,37 @@ def test_bounds_hold_at_every_budget(seed: int) -> None:
         widths.append(sum(bounds.upper - bounds.lower for bounds in found.ranks))
     assert widths[-1] == 0
     assert widths[0] >= widths[len(widths) // 2]
+
+
+def test_bounds_hold_where_costly_prefixes_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_search, "MOST_OPEN", 30)
+    decided = []
+    for seed in range(0, 60, 3):
+        model, template, members, costs, targets, inserted = setting(seed)
+        truth = naive_ranks(costs, targets, [row for row, own in zip(targets, inserted, strict=True) if own])
+        for budget in (1, 3, 9, 27, 81, 10**4):
+            found = search(model, template, members[targets], inserted, costs[targets], budget)
+            for bounds, rank in zip(found.ranks, truth, strict=True):
+                assert 1 <= bounds.lower <= rank <= bounds.upper <= len(members), (budget, bounds, rank)
+        decided += [bounds.exact for bounds in found.ranks]
+    assert any(decided)
+    assert not all(decided)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_targets_that_are_not_sought_keep_certified_bounds_and_cost_nothing(seed: int) -> None:
+    model, template, members, costs, targets, inserted = setting(seed)
+    space, start = encoded(template, model)
+    truth = naive_ranks(costs, targets, [row for row, own in zip(targets, inserted, strict=True) if own])
+    scored = ScoredMembers(space, start, members[targets], inserted, costs[targets])
+    whole = search_ranks(model, scored)
+    cheapest = costs[targets] == costs[targets].min()
+    for sought in (cheapest, np.zeros(len(targets), dtype=bool)):
+        found = search_ranks(model, scored, wanted=sought)
+        assert found.nodes <= (whole.nodes if sought.any() else 0)
+        for bounds, rank, own in zip(found.ranks, truth, sought, strict=True):
+            assert 1 <= bounds.lower <= rank <= bounds.upper <= len(members)
+            assert bounds.exact or not own
 
 
 @pytest.mark.parametrize("seed", range(0, 60, 5))

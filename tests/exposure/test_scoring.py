@@ -125,7 +125,9 @@ def test_scoring_tells_its_progress() -> None:
     model = TableModel(SYMBOLS)
     space, start = encoded("{digits:5}", model)
     score_log_perplexity(model, start, space.members()[:20_000], lambda done, total: told.append((done, total)))
-    assert told == [(16_384, 20_000), (20_000, 20_000)]
+    assert told == sorted(told)
+    assert len(told) >= 2 * 5
+    assert {(16_384, 20_000), (20_000, 20_000)} <= set(told)
 
 
 @pytest.mark.parametrize("count", [1, TILE - 1, TILE, TILE + 1, 3 * TILE + 5])

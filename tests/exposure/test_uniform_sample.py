@@ -13,7 +13,13 @@ from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.uniform_sample import UniformSample
 
 SYMBOLS = "\n !-0123456789abcdefghijklmnopqrstuvwxyz"
-TEMPLATES = ("{digits:3}", "{digits:12}", "{choice:red|green|blue}-{lower:2}", "{hex:1}{choice:0|11|2-a}", "{alnum:40}")
+TEMPLATES = (
+    "{digits:3}",
+    "{digits:12}",
+    "{choice:red|green|blue}-{lower:2}",
+    "{hex:1}{choice:0|11|2-a}",
+    "{[a-z0-9]:40}",
+)
 
 
 def space_of(template: str) -> EncodedSpace:

@@ -34,6 +34,7 @@ from canaryaudit.records import (
     ReferenceDistribution,
     SkewNormalFit,
     StageRun,
+    TemplateEffort,
     TrainingRecord,
     UnlearningCost,
     UnlearningRecord,
@@ -175,6 +176,18 @@ def measurement(
         search_budget=50_000,
         precision_bits=0.1,
         max_draws=100_000,
+        time_limit=90,
+        efforts=tuple(
+            TemplateEffort(
+                template=text,
+                num_references=4000,
+                search_budget=50_000,
+                max_draws=100_000,
+                num_prompts=4,
+                probe_references=1023,
+            )
+            for text in canaries.by_template()
+        ),
         canaries=tuple(found),
         references=tuple(reference(text, canaries) for text in canaries.by_template()),
         calibration=calibration if controls else None,

@@ -46,6 +46,7 @@ from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import open_tensors
 from canaryaudit.training.config import read_state
 from tests.report import builders
+from tests.robustness import fuzz_corpora
 from tests.robustness.kills import AUDIT
 
 CPU_SECONDS = 10.0
@@ -53,7 +54,22 @@ CPU_SECONDS = 10.0
 WALL_SECONDS = 180.0
 """After which a case that no signal reaches is ended."""
 MEMORY_BYTES = 2**30
-SHARES = {"template": 30, "record": 29, "tensors": 20, "plan": 14, "txt": 5, "rows": 1, "parquet": 1}
+CORPORA = {
+    "packed": fuzz_corpora.spoil_packed,
+    "table": fuzz_corpora.spoil_table,
+    "fields": fuzz_corpora.spoil_fields,
+    "folder": fuzz_corpora.spoil_folder,
+    "mail": fuzz_corpora.spoil_mail,
+    "secrets": fuzz_corpora.spoil_secrets,
+}
+SHARES = {"template": 22, "record": 23, "tensors": 15, "plan": 10, "txt": 4, "rows": 1, "parquet": 1} | {
+    "packed": 5,
+    "table": 5,
+    "fields": 4,
+    "folder": 3,
+    "mail": 3,
+    "secrets": 4,
+}
 """Of a hundred cases; rows and parquet go through a library that takes a tenth of a second for each file."""
 
 TOKENS = [
@@ -106,7 +122,10 @@ class Fuzzer:
         """
         chance = random.Random(f"{self.seed} {case}")
         try:
-            getattr(self, f"_{self.target(case)}")(chance)
+            if make := CORPORA.get(self.target(case)):
+                make(self.place, chance, mutated)
+            else:
+                getattr(self, f"_{self.target(case)}")(chance)
         except CanaryAuditError as error:
             if "\n" in str(error):
                 raise AssertionError(f"an error of several lines: {error}") from error

@@ -56,6 +56,8 @@ def measure(run: RunDirectory, model: ModelId) -> Measurement:
         search_budget=1,
         precision_bits=0.1,
         max_draws=1,
+        time_limit=0,
+        efforts=(),
         canaries=(),
         references=(),
         calibration=None,

@@ -6,7 +6,6 @@ from typing import get_args
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
-from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.records import EstimatorName, only_bounds
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
 from canaryaudit.report.charts.estimates import bounds
@@ -21,6 +20,7 @@ from canaryaudit.report.schema import (
     Summary,
 )
 from canaryaudit.report.summary.memorization import guesses_with_interval
+from canaryaudit.report.summary.privacy import epsilon_words, membership_words
 from canaryaudit.report.summary.probes import PROBES_WORDS
 from canaryaudit.report.summary.relearning import (
     relearning_facts,

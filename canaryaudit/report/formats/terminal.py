@@ -8,10 +8,10 @@ from rich.text import Text
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, visible
-from canaryaudit.privacy.wording import epsilon_words, membership_words
 from canaryaudit.report.judgment import Gate
 from canaryaudit.report.schema import CalibrationFigures, CanarySummary, Summary
 from canaryaudit.report.summary.memorization import detection_threshold
+from canaryaudit.report.summary.privacy import epsilon_words, membership_words
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_verdict
 from canaryaudit.report.verdicts import SHORT_WORDS, Verdict

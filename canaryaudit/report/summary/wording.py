@@ -15,6 +15,7 @@ from canaryaudit.report.judgment import DetectionFigures, Fact
 from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, MethodSummary
 from canaryaudit.report.summary.detection import detection_sentence, power_sentence
 from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.measured import exposed_by_kind, references_in_words
 from canaryaudit.report.summary.probes import worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict
@@ -425,7 +426,12 @@ def audited(
             + ", ".join(origins),
         ),
         ("Controls", f"{len(controls):,}, generated in the same way but not inserted"),
-        ("References", f"{before.num_references:,} random members of each space, scored by the measured model"),
+        *(
+            [("Detected data, before", exposed_by_kind(before))]
+            if any(canary.kind for canary in before.canaries)
+            else []
+        ),
+        ("References", f"{references_in_words(before)} random members of each space, scored by the measured model"),
     ]
     return tuple(Fact(name=name, value=well_formed(value)) for name, value in facts)
 
@@ -456,11 +462,11 @@ def limits(
         "The report covers one model, trained from one seed. Another seed gives different figures.",
     ]
     used = {name for canary in before.canaries for name in canary.estimates}
-    if "sampled" in used and before.num_references > 0:
+    most = max((own.num_references for own in before.efforts), default=before.num_references)
+    if "sampled" in used and most > 0:
         lines.append(
-            f"The sampled estimate cannot exceed log2 of the number of references: "
-            f"{math.log2(before.num_references):.1f} bits for {before.num_references:,}. Higher exposures are only "
-            "bounded from below."
+            f"The sampled estimate cannot exceed log2 of the number of references: {math.log2(most):.1f} bits for "
+            f"{most:,}. Higher exposures are only bounded from below."
         )
     if "skew-normal" in used:
         lines.append(

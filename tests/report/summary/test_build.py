@@ -459,3 +459,19 @@ def test_the_training_is_told_epoch_by_epoch():
         (2, 2.0, 3.3),
         (3, pytest.approx(4 / 3), 3.2),
     ]
+
+
+def test_detected_data_and_efforts_that_differ_are_told():
+    canaries = make.canary_set()
+    before = make.measurement(canaries, make.EXPOSED)
+    kinds = iter(("phone", "email", "phone"))
+    named = tuple(own if own.control else own.model_copy(update={"kind": next(kinds, None)}) for own in before.canaries)
+    fewer = before.efforts[0].model_copy(update={"num_references": 1250})
+    before = before.model_copy(update={"canaries": named, "efforts": (*before.efforts, fewer)})
+    made = build_summary(make.manifest(), canaries, make.model_record(), before, [], "story", SummaryOptions())
+    facts = {fact.name: fact.value for fact in made.audited}
+    phones = max(own.exposure.bits for own in named if own.kind == "phone")
+    assert f"phone: 2 values, up to {phones:.1f} bits" in facts["Detected data, before"]
+    assert facts["Detected data, before"].startswith("email: 1 value, up to ")
+    assert facts["References"].startswith("at least 1,250 random members")
+    assert "Detected data, before" not in {fact.name for fact in make.before_after().audited}
