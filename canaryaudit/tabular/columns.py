@@ -31,7 +31,9 @@ class Columns:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._groups: dict[int, list[int]] = {}
-        self._entries: Indices | None = None
+        self._overlaps: dict[str, tuple[list[int], Indices]] = {}
+        self._by_column: Matrix = None
+        self._entries = np.empty(0, dtype=np.intp)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,38 +107,52 @@ class Columns:
             extended.update(dict.fromkeys(self._groups[column]))
         return np.fromiter(extended, dtype=np.intp)
 
+    def find_groups(self, matrix: Matrix) -> None:
+        """Find all one-hot groups at once, so no request has to, and keep no copy of the data."""
+        self.with_groups(np.arange(len(self.names)), matrix)
+        self._by_column, self._overlaps = None, {}
+
     def _group_of(self, column: int, matrix: Matrix) -> list[int]:
         name = self.names[column]
         for place in range(len(name) - 1, 0, -1):  # the longest common beginning first
             if name[place] in _SEPARATORS:
-                members = self._families.get(name[: place + 1], [])
-                if len(members) > 1 and len(group := self._group_in(column, members, matrix)) > 1:
+                group = self._group_in(column, name[: place + 1], matrix)
+                if len(group) > 1:
                     return group
         return [column]
 
-    def _group_in(self, column: int, family: list[int], matrix: Matrix) -> list[int]:
+    def _group_in(self, column: int, beginning: str, matrix: Matrix) -> list[int]:
         """Return the one-hot group of a column among columns that begin alike; empty if there is none."""
-        if self._entries is None:
-            self._entries = _entries(matrix, 0)
-        rows = matrix.shape[0]
-        # No other member can have more entries than the column leaves; with all of them the rows must nearly be full.
-        most = rows - self._entries[column]
-        candidates = [member for member in family if 0 < self._entries[member] <= most]
-        if column not in candidates:
-            candidates.append(column)
-        if len(candidates) > _LARGEST_GROUP or self._entries[candidates].sum() < _ONE_EACH * rows:
+        if beginning not in self._overlaps:
+            self._overlaps[beginning] = self._overlaps_of(beginning, matrix)
+        members, overlaps = self._overlaps[beginning]
+        if column not in members:
             return []
-        held = (matrix[:, candidates] != 0).astype(np.float64)
-        beside = held.T @ held[:, [candidates.index(column)]]
-        overlaps = np.ravel(beside.toarray() if sparse.issparse(beside) else beside)
-        group = [member for member, both in zip(candidates, overlaps, strict=True) if member == column or not both]
-        part = matrix[:, group]
-        counts = _entries(part, 1)
-        if counts.max(initial=0) != 1 or (counts == 1).mean() < _ONE_EACH:
+        group = np.flatnonzero(overlaps[members.index(column)] == 0)
+        group = np.sort(np.append(group, members.index(column)))
+        among, rows = overlaps[np.ix_(group, group)], matrix.shape[0]
+        filled = int(np.trace(among))  # the diagonal counts each column's entries
+        if among.sum() != filled or filled < _ONE_EACH * rows:
             return []
+        found = [members[place] for place in group.tolist()]
         # Two columns may exclude each other by chance; indicators have one value, or leave out no row.
+        part = matrix[:, found]
         values = part.data if sparse.issparse(part) else part[part != 0]
-        return sorted(group) if (counts == 1).all() or np.ptp(values) < _EQUAL else []
+        return found if filled == rows or np.ptp(values) < _EQUAL else []
+
+    def _overlaps_of(self, beginning: str, matrix: Matrix) -> tuple[list[int], Indices]:
+        """Return the columns that begin so and are not empty, and in how many rows each two of them have entries."""
+        if self._by_column is None:
+            self._by_column = sparse.csc_matrix(matrix) if sparse.issparse(matrix) else matrix
+            self._entries = _entries(matrix, 0)
+        members = [member for member in self._families.get(beginning, []) if self._entries[member]]
+        nothing = np.zeros((0, 0), dtype=np.intp)
+        if not 2 <= len(members) <= _LARGEST_GROUP or self._entries[members].sum() < _ONE_EACH * matrix.shape[0]:
+            return [], nothing
+        held = (self._by_column[:, members] != 0).astype(np.float64)
+        product: Any = held.T @ held
+        dense = product.toarray() if sparse.issparse(product) else product
+        return members, np.rint(dense).astype(np.intp)
 
 
 def scaling_of(matrix: Matrix, names: Sequence[str]) -> "Scaling":
@@ -152,6 +168,7 @@ def scaling_of(matrix: Matrix, names: Sequence[str]) -> "Scaling":
     low, high = (_dense(part) for part in (matrix.min(axis=0), matrix.max(axis=0)))
     # An indicator has the range 0 to 1 too, and was not scaled: its values equal their squares.
     ranged = (np.abs(low) < _EQUAL) & (np.abs(high - 1.0) < _EQUAL) & (mean - mean_square > _EQUAL)
+    ranged &= not unit_rows  # of which a row with one value alone has a 1
     return Scaling(unit_rows, tuple(names[index] for index in np.flatnonzero(standard | ranged).tolist()))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 """Largest norm of the gradient, of the losses' sum. The loss of a row is then that of retraining to six digits."""
-_MOST_GROUPED = 500
+_MOST_GROUPED = 3000
 """Columns whose one-hot groups are all found at once."""
 _UNFITTED = 0.01
 """Loss a row above the minimum, relative to it, from which an estimator was hardly fitted on these data."""
@@ -415,7 +415,7 @@ def prepare(
     theta = fitted_theta(estimator, specification, matrix.shape[1])
     scaling, known = scaling_of(matrix, names), Columns(names)
     if matrix.shape[1] <= _MOST_GROUPED:  # found once here, and not for every request
-        known.with_groups(np.arange(len(names)), matrix)
+        known.find_groups(matrix)
     if specification.intercept_penalty is not None:
         matrix = with_intercept(matrix, specification.intercept_column)
     penalty = np.full(matrix.shape[1], specification.penalty)

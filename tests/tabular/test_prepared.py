@@ -193,6 +193,9 @@ def test_scaling_with_what_is_removed_is_warned_about() -> None:
     by_rows = prepare(LogisticRegression(), unit, Y)
     assert "scaled to length 1" in by_rows.forget(0).warnings[0]
     assert by_rows.delete([0]).warnings == ()
+    lonely = unit.copy()
+    lonely[0] = np.eye(30)[4]
+    assert prepare(LogisticRegression(), lonely, Y).delete([3]).warnings == ()
     standard = StandardScaler().fit_transform(X)
     by_columns = prepare(LogisticRegression(), standard, Y, columns=list(X))
     assert "scaled with the rows" in by_columns.delete([4]).warnings[0]
