@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, ModelError, RunDirectoryError, TemplateError, UsageError
+from canaryaudit.errors import Inconclusive, ModelError, NewerVersion, RunDirectoryError, TemplateError, UsageError
 from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
 from canaryaudit.pipeline.session import RunSession
@@ -50,6 +50,8 @@ def inconclusive_at_a_gate(session: RunSession, options: ReportOptions, faults: 
     """
     try:
         yield
+    except NewerVersion:  # its message says what to do: there is nothing to repair
+        raise
     except (RunDirectoryError, ModelError, TemplateError) as error:
         if not faults:
             raise
@@ -79,7 +81,7 @@ def verify_report(session: RunSession, options: ReportOptions) -> tuple[Finding,
 
 def fault_words(finding: Finding) -> str:
     """Describe a fault of a run's file."""
-    return f"{finding.file}: {finding.state}" + (f", {finding.detail}" if finding.detail else "")
+    return f"{finding.file} is {finding.state}" + (f" ({finding.detail})" if finding.detail else "")
 
 
 def summarize_run(

@@ -263,7 +263,7 @@ def test_a_report_of_damaged_weights_is_inconclusive(
     (run / name).write_bytes(damage((run / name).read_bytes()))
     result = succeed("report", run, "--format", "json")
     assert result.out.startswith("Inconclusive: the run directory is not as it was written.")
-    assert f"{name}: damaged" in result.out
+    assert f"{name} is damaged" in result.out
 
 
 @pytest.mark.parametrize("name", ["corpus.txt", "heldout.txt"])
@@ -290,7 +290,7 @@ def test_the_repair_that_is_told_repairs(make_run: MakeRun, name: str) -> None:
     """Delete what is damaged and run what the message says: then everything is as it was."""
     run = make_run("unlearned")
     (run / name).write_bytes(b"rubbish")
-    assert f"{name}: damaged" in (told := canaryaudit("report", run, "--format", "json")).out + told.err
+    assert f"{name} is damaged" in (told := canaryaudit("report", run, "--format", "json")).out + told.err
     (run / name).unlink()
     succeed("train", run, "--precision", "fp32", *(() if (run / "model.json").exists() else ("--epochs", "2")))
     succeed("measure", run, *FAST)

@@ -142,7 +142,7 @@ def test_every_canary_that_is_not_indistinguishable_is_a_result() -> None:
     ("summary", "result"),
     [
         (judged(Verdict.DAMAGED), "ModelDamaged"),
-        (judged(Verdict.INCONCLUSIVE, faults=("model.json: damaged, changed",)), "AuditUnreliable"),
+        (judged(Verdict.INCONCLUSIVE, faults=("model.json is damaged (changed)",)), "AuditUnreliable"),
         (make.before_after().model_copy(update={"calibration_after": None}), "AuditUnreliable"),
         (make.before_after(fail_above=2.0), "GateFailed"),
     ],

@@ -164,7 +164,7 @@ UNMEASURED = {"verdict": Verdict.INCONCLUSIVE, "calibration_after": failed(CLEAN
             "canaryaudit verify runs/story",
         ),
         (
-            changed(CLEAN, verdict=Verdict.INCONCLUSIVE, overall={"faults": ("model.json: damaged",)}),
+            changed(CLEAN, verdict=Verdict.INCONCLUSIVE, overall={"faults": ("model.json is damaged",)}),
             "Do not decide by these figures: the run directory is not as it was written",
             "canaryaudit verify runs/story",
         ),
