@@ -27,11 +27,12 @@ ORDER = (
     "report",
     "unlearning",
     "attacks",
+    "tabular",
     "pipeline",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""
-OFFERING = ("", "records", "exposure", "exposure/estimators", "unlearning", "attacks", "report")
+OFFERING = ("", "records", "exposure", "exposure/estimators", "unlearning", "attacks", "tabular", "report")
 """The packages whose ``__init__`` offers names; every other one is empty."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 500

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 import canaryaudit
+from canaryaudit import tabular
 from canaryaudit.exposure import estimators
 
-PUBLIC = {name: getattr(door, name) for door in (canaryaudit, estimators) for name in door.__all__}
+PUBLIC = {name: getattr(door, name) for door in (canaryaudit, estimators, tabular) for name in door.__all__}
 CALLABLE = [name for name, thing in PUBLIC.items() if callable(thing)]
 FUNCTIONS = [name for name in CALLABLE if inspect.isfunction(PUBLIC[name])]
 

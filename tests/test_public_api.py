@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 import canaryaudit
-from canaryaudit import exposure
+from canaryaudit import exposure, tabular
 
 HEAVY = ("torch", "scipy", "altair", "datasets", "pandas")
 
@@ -24,7 +24,7 @@ def loaded_by(arguments: Sequence[str]) -> set[str]:
     return modules & set(HEAVY)
 
 
-@pytest.mark.parametrize("door", [canaryaudit, exposure], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("door", [canaryaudit, exposure, tabular], ids=lambda door: door.__name__)
 def test_every_public_name_is_there(door: object) -> None:
     names = door.__all__  # type: ignore[attr-defined]
     assert len(names) == len(set(names))
@@ -33,7 +33,7 @@ def test_every_public_name_is_there(door: object) -> None:
         assert name in dir(door)
 
 
-@pytest.mark.parametrize("door", [canaryaudit, exposure], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("door", [canaryaudit, exposure, tabular], ids=lambda door: door.__name__)
 def test_a_name_that_is_not_there_is_an_attribute_error(door: object) -> None:
     with pytest.raises(AttributeError, match=f"module '{door.__name__}' has no attribute 'mesure'"):  # type: ignore[attr-defined]
         door.mesure  # type: ignore[attr-defined]  # noqa: B018
@@ -60,6 +60,11 @@ def test_importing_the_package_and_asking_for_help_load_nothing_heavy(arguments:
 def test_importing_the_estimators_loads_no_torch() -> None:
     assert loaded_by(("-c", "import canaryaudit.exposure.estimators")) == {"scipy"}
     assert loaded_by(("-c", "import canaryaudit; canaryaudit.sampled_exposure([1.0], [1.0, 2.0], 8)")) == {"scipy"}
+
+
+def test_linear_models_need_no_torch_and_nothing_that_draws() -> None:
+    loaded = loaded_by(("-c", "import canaryaudit; from canaryaudit.tabular import prepare, Request"))
+    assert loaded <= {"scipy", "pandas"}  # scikit-learn loads pandas where it is installed
 
 
 def test_a_heavy_import_is_noticed() -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from canaryaudit.report.comparison.comparison import COMPARISON_VERSION, Comparison
 from canaryaudit.report.schema import SUMMARY_VERSION, Summary
+from canaryaudit.report.tables.schema import TABLES_VERSION, TablesSummary
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -17,7 +18,7 @@ def schema_path(name: str = "report", version: int = SUMMARY_VERSION) -> Path:
 
 
 def generate_schemas() -> dict[Path, str]:
-    """Return the JSON Schemas (draft 2020-12) of ``report.json`` and ``comparison.json`` as the models have them now.
+    """Return the JSON Schemas (draft 2020-12) of all that the report writes as JSON, as the models have them now.
 
     Returns:
         Each schema's text, by the file that publishes it.
@@ -25,6 +26,7 @@ def generate_schemas() -> dict[Path, str]:
     models: tuple[tuple[str, int, type[BaseModel]], ...] = (
         ("report", SUMMARY_VERSION, Summary),
         ("comparison", COMPARISON_VERSION, Comparison),
+        ("tables", TABLES_VERSION, TablesSummary),
     )
     return {schema_path(name, version): _text(name, version, model) for name, version, model in models}
 

@@ -5,6 +5,7 @@ python -m tests.benchmarks training          some of them: training, scoring, la
 python -m tests.benchmarks exposure RUN      the estimators on a trained run
 python -m tests.benchmarks race CORPUS       time to 95 % accuracy on a text file, against a plain loop
 python -m tests.benchmarks cost              cost against size: corpus, canaries, completions, width of the model
+python -m tests.benchmarks tables [suite] [speed] [certificate]   requests to linear models, on data beside the repo
 python -m tests.benchmarks stream [--gigabytes 1]   a corpus that does not fit in the memory that is used
 """
 
@@ -20,6 +21,7 @@ from tests.benchmarks import (
     bench_retention,
     bench_scoring,
     bench_stream,
+    bench_tables,
     bench_training,
 )
 
@@ -40,6 +42,10 @@ def main(arguments: list[str]) -> None:
         return
     if arguments == ["cost"]:
         for line in bench_cost.run():
+            print(line, flush=True)
+        return
+    if arguments[:1] == ["tables"] and set(arguments[1:]) <= set(bench_tables.PARTS):
+        for line in bench_tables.run(arguments[1:]):
             print(line, flush=True)
         return
     if arguments[:1] == ["stream"] and (len(arguments) == 1 or arguments[1:2] == ["--gigabytes"]):

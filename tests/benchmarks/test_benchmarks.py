@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from canaryaudit.training import loop as training
-from tests.benchmarks import bench_cost, bench_race, bench_retention
+from tests.benchmarks import bench_cost, bench_race, bench_retention, bench_tables
+from tests.tabular.datasets import needs_data
 
 pytestmark = pytest.mark.slow
 
@@ -47,3 +48,14 @@ def test_cost_is_measured_against_size(monkeypatch: pytest.MonkeyPatch) -> None:
         *("hidden units", "16", "32", "*grows as*"),
         *("canaries", "1", "6", "*grows as*"),
     ]
+
+
+@needs_data
+def test_requests_to_tables_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_tables, "ROUNDS", 1)
+    for row in list(bench_tables.suite(("diabetes",), 5))[2:]:
+        assert all(0 < float(cell) <= 1e-6 for cell in cells(row)[3:5])
+    rows = [cells(row) for row in bench_tables.speed(("diabetes",))]
+    assert {len(row) for row in rows} == {8}
+    assert [row[2] for row in rows if row[1] == "logistic"][-2:] == ["all of these", "prepared, once"]
+    assert all(float(row[7].removesuffix(" x")) > 0 for row in rows[2:] if row[7].startswith(tuple("0123456789")))

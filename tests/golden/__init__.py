@@ -26,6 +26,7 @@ from canaryaudit.report.formats.sarif import render_sarif
 from canaryaudit.report.formats.step_summary import render_step_summary
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
+from canaryaudit.report.tables.writer import render_tables_markdown, render_tables_page
 from tests.report import builders as make
 
 FILES = Path(__file__).parent / "files"
@@ -102,6 +103,9 @@ def produce() -> dict[str, str]:
         "comparison.md": render_comparison_markdown(comparison, chart),
         "comparison.json": render_json(comparison),
         "comparison.txt": _printed(render_comparison_terminal(comparison)),
+        "tables.html": _without_own(render_tables_page(make.tables(), ())),
+        "tables.md": render_tables_markdown(make.tables(), ()),
+        "tables.json": render_json(make.tables()),
     }
 
 

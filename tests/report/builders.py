@@ -44,6 +44,15 @@ from canaryaudit.records import (
 )
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.summary.build import SummaryOptions
+from canaryaudit.report.tables.schema import (
+    CertificateFigures,
+    DisclosureLine,
+    LossPoint,
+    MembershipFigures,
+    MethodLine,
+    PublishedScheme,
+    TablesSummary,
+)
 
 PHONE = "my telephone number is {digits:10}!"
 PLATE = "the plate of the van was {upper:3}-{digits:4}."
@@ -478,3 +487,65 @@ def with_bounds(measured: Measurement, low: float, high: float) -> Measurement:
     }
     changed = first.model_copy(update={"exposure": headline, "estimates": estimates})
     return measured.model_copy(update={"canaries": (changed, *measured.canaries[1:])})
+
+
+def tables() -> TablesSummary:
+    """Return a report on requests to a linear model, with something in every section."""
+
+    def line(name: str, residual: float, difference: float, seconds: float, note: str = "") -> MethodLine:
+        return MethodLine(
+            name=name,
+            residual=residual,
+            mean_loss_difference=difference,
+            max_loss_difference=9 * difference,
+            accuracy=0.9772,
+            f1=0.8471,
+            seconds=seconds,
+            preparation_seconds=1.7,
+            speedup=0.33 / seconds if seconds else None,
+            note=note,
+        )
+
+    return TablesSummary(
+        estimator="LogisticRegression",
+        loss="logistic",
+        rows=39_380,
+        columns=2081,
+        requests=("100 columns removed", "10 rows deleted"),
+        removed=("url::<b>a</b>", "url::b"),
+        residual=2.4e-7,
+        tolerance=1e-6,
+        path="stored inverse",
+        preparation_seconds=1.7,
+        evaluated_on="test rows",
+        majority_accuracy=0.9529,
+        majority_f1=0.4879,
+        methods=(
+            line("update", 2.4e-7, 1e-9, 0.038, "stored inverse"),
+            line("retrain", 9e-7, 0.0, 0.33, "fastest solver: L-BFGS"),
+            line("left-out", 37.0, 5.5e-3, 0.0),
+            line("sisa:5", 12.0, 2e-3, 0.2, "5 of 5 shards retrained"),
+        ),
+        certificate=CertificateFigures(
+            epsilon=0.1,
+            delta=1e-5,
+            releases=1,
+            sigma=6.1e-5,
+            distance=2e-6,
+            strong_convexity=1.0,
+            rounding=1e-8,
+            accuracy=0.9772,
+            f1=0.8471,
+        ),
+        refused="",
+        published=PublishedScheme(residual=4.8, sigma=189.7, accuracy=0.9529, f1=0.4879),
+        disclosures=(
+            DisclosureLine(column="url::b", measure="AUC", value=0.93, telling=True),
+            DisclosureLine(column="age", measure="R2", value=0.1, telling=False),
+            DisclosureLine(column="rare", measure="AUC", value=None, telling=False),
+        ),
+        membership=MembershipFigures(auc=0.51, low=0.42, high=0.6, deleted=10, unseen=9846),
+        warnings=("rows were scaled to length 1 with the removed columns in them",),
+        limits=("It covers models published after the request, not one that was published before.",),
+        points=tuple(LossPoint(retrained=x / 100, updated=x / 100) for x in range(-5, 20)),
+    )

@@ -10,6 +10,7 @@ from canaryaudit.report import write_report
 from canaryaudit.report.charts import charts
 from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.json_text import render_json
+from canaryaudit.report.tables.writer import write_tables
 from tests.browser import Browser
 from tests.report import audits as make_audits
 from tests.report import builders as make
@@ -219,6 +220,33 @@ def audits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (folder / f"{name}.html").write_text(render_html(summary, drawn), "utf-8")
         addresses[name] = (folder / f"{name}.html").as_uri()
     return addresses
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a page on requests to a linear model."""
+    path = tmp_path_factory.mktemp("tables") / "tables.html"
+    write_tables(make.tables(), path)
+    return path.as_uri()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1000, "light")])
+def test_the_page_on_tables_is_drawn_whole_and_axe_finds_nothing(
+    browser: Browser, tables: str, width: int, scheme: str
+) -> None:
+    source = axe_source()
+    browser.show(width, scheme=scheme)
+    browser.open(tables)
+    assert browser.said() == []
+    visible = browser.evaluate(VISIBLE_CHARTS)
+    assert len(visible) == 2
+    assert all(shown == 1 and marks > 1 and placed for shown, marks, placed in visible), visible
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(CONTRAST) >= 4.5
+    browser.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    browser.evaluate(source + "; 0")
+    assert browser.evaluate(AXE_RUN) == []
+    assert browser.requests() == [tables]
 
 
 @pytest.mark.parametrize(("name", "width", "scheme"), [("clean", 400, "dark"), ("exposed", 1000, "light")])

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
 from canaryaudit.unlearning.all_layers.objective import AllLayersProblem, BranchingBatch
-from canaryaudit.unlearning.curvature.solvers import ConjugateGradients, LiSSA, Solver
+from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients, Solver
+from canaryaudit.unlearning.curvature.solvers import LiSSA
 
 STEPS = 6
 PRODUCTS = 8
@@ -41,7 +42,7 @@ class StepResult:
     products: int
 
 
-SOLVERS: dict[str, Callable[[], Solver]] = {
+SOLVERS: dict[str, Callable[[], Solver[Tensor]]] = {
     "cg": lambda: ConjugateGradients(tolerance=0.1, max_iterations=PRODUCTS),
     "lissa": lambda: LiSSA(tolerance=0.1, max_iterations=10 * PRODUCTS),
 }
@@ -52,7 +53,7 @@ solver ``kronecker`` needs a stored curvature: see ``kronecker``."""
 def gauss_newton(
     model: CharLSTM,
     problem: AllLayersProblem,
-    solver: Solver,
+    solver: Solver[Tensor],
     limit: float,
     progress: ProgressReporter,
     steps: int = STEPS,

@@ -5,123 +5,20 @@ A solver is a small object that is checked when it is made. What ``solve`` retur
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from canaryaudit.errors import UnlearningError
+from canaryaudit.unlearning.curvature.conjugate_gradients import DRIFT, LinearMap, Solution, Status, check_limits
 
-LinearMap = Callable[[Tensor], Tensor]
-Status = Literal["converged", "stopped", "indefinite", "diverged"]
-
-_DRIFT = 1.01
-"""How far the certified residual may lie above the one that the recurrence stopped at."""
 _ABOVE_LARGEST = 1.1
 """LiSSA's scale over the largest eigenvalue found: Lanczos approaches it from below."""
 _DIVERGED = 1e3
 """Residual at which a series is given up."""
 MAX_DENSE = 4000
 """Largest size of a matrix that is written out: 128 MB in float64."""
-
-
-@dataclass(frozen=True)
-class Solution:
-    """An approximate solution of (A + lambda I) x = b.
-
-    Attributes:
-        x: The solution, of the right-hand side's shape.
-        residual: ||(A + lambda I) x - b|| / ||b||, from a product with x itself.
-        iterations: Products with A spent on the iteration itself.
-        curvature_min: Smallest v'(A + lambda I)v / v'v met; negative where the matrix is indefinite.
-        status: ``converged``: the residual reached the tolerance and no direction of negative curvature was met;
-            ``stopped``: the limit of iterations came first; ``indefinite``: such a direction was met, and ``x``
-            is what was found before it; ``diverged``: the iteration ran away, and ``x`` is zero.
-        damping: lambda: what was asked for and what the solver added itself.
-        products: All products with A, those for the spectrum and for the certificate included.
-    """
-
-    x: Tensor
-    residual: float
-    iterations: int
-    curvature_min: float
-    status: Status
-    damping: float = 0.0
-    products: int = 0
-
-    @property
-    def converged(self) -> bool:
-        """Whether the status is ``converged``."""
-        return self.status == "converged"
-
-
-class Solver(Protocol):
-    """A way to solve (A + lambda I) x = b."""
-
-    def solve(self, product: LinearMap, right: Tensor, damping: float = 0.0) -> Solution:
-        """Solve for one right-hand side b, of any shape.
-
-        Args:
-            product: x -> A x.
-            right: b.
-            damping: lambda.
-        """
-
-
-@dataclass(frozen=True)
-class ConjugateGradients:
-    """Conjugate gradients, for positive definite matrices (Hestenes & Stiefel 1952).
-
-    A direction of curvature zero or less ends the iteration and is reported.
-
-    Attributes:
-        tolerance: Relative residual to stop at.
-        max_iterations: Most products to spend.
-        precondition: r -> M r with M close to the inverse of A + lambda I, positive definite.
-    """
-
-    tolerance: float = 0.1
-    max_iterations: int = 50
-    precondition: LinearMap | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.tolerance, self.max_iterations)
-
-    def solve(self, product: LinearMap, right: Tensor, damping: float = 0.0) -> Solution:
-        """Solve (A + lambda I) x = b; see ``Solver``."""
-        inverse = self.precondition or (lambda value: value)
-        x = torch.zeros_like(right)
-        size = float(right.norm())
-        if size == 0:
-            return Solution(x, 0.0, 0, math.inf, "converged", damping)
-        residual = right.clone()
-        conditioned = inverse(residual)
-        direction = conditioned.clone()
-        reduced = (residual * conditioned).sum()
-        smallest = math.inf
-        iterations = 0
-        while iterations < self.max_iterations and float(residual.norm()) > self.tolerance * size:
-            image = product(direction) + damping * direction
-            iterations += 1
-            curvature = float((direction * image).sum())
-            smallest = min(smallest, curvature / float((direction * direction).sum()))
-            if curvature <= 0:
-                break
-            length = float(reduced) / curvature
-            x = x + length * direction
-            residual = residual - length * image
-            conditioned = inverse(residual)
-            previous, reduced = reduced, (residual * conditioned).sum()
-            direction = conditioned + (reduced / previous) * direction
-        # The recurrence drifts; the certificate does not trust it.
-        certified = _residual(product, x, right, damping)
-        if smallest <= 0:
-            status: Status = "indefinite"
-        else:
-            status = "converged" if certified <= _DRIFT * self.tolerance else "stopped"
-        return Solution(x, certified, iterations, smallest, status, damping, iterations + 1)
 
 
 @dataclass(frozen=True)
@@ -149,13 +46,13 @@ class LiSSA:
     lanczos_iterations: int = 12
 
     def __post_init__(self) -> None:
-        _check(self.tolerance, self.max_iterations)
+        check_limits(self.tolerance, self.max_iterations)
         if self.scale is not None and not self.scale > 0:
             raise UnlearningError(f"the scale of LiSSA must be positive, got {self.scale}")
         if not 0 <= self.own_damping < 1:
             raise UnlearningError(f"the damping of LiSSA is a share of its scale from 0 to 1, got {self.own_damping}")
 
-    def solve(self, product: LinearMap, right: Tensor, damping: float = 0.0) -> Solution:
+    def solve(self, product: LinearMap[Tensor], right: Tensor, damping: float = 0.0) -> Solution[Tensor]:
         """Solve (A + lambda I) x = b; see ``Solver``."""
         size = float(right.norm())
         if size == 0:
@@ -179,7 +76,7 @@ class LiSSA:
             share = float(residual.norm()) / size
         if not share <= 1:  # it grows from term to term, or is not a number
             return Solution(zero, share, iterations + 1, smallest, "diverged", whole, spent + iterations + 1)
-        status: Status = "converged" if share <= _DRIFT * self.tolerance else "stopped"
+        status: Status = "converged" if share <= DRIFT * self.tolerance else "stopped"
         return Solution(x, share, iterations + 1, smallest, status, whole, spent + iterations + 1)
 
 
@@ -187,7 +84,7 @@ class LiSSA:
 class Dense:
     """Write the matrix out, column by column, and factorize it: exact, for small problems."""
 
-    def solve(self, product: LinearMap, right: Tensor, damping: float = 0.0) -> Solution:
+    def solve(self, product: LinearMap[Tensor], right: Tensor, damping: float = 0.0) -> Solution[Tensor]:
         """Solve (A + lambda I) x = b; see ``Solver``.
 
         Raises:
@@ -219,7 +116,7 @@ class Spectrum:
     products: int
 
 
-def lanczos(product: LinearMap, start: Tensor, iterations: int) -> Spectrum:
+def lanczos(product: LinearMap[Tensor], start: Tensor, iterations: int) -> Spectrum:
     """Estimate the extreme eigenvalues of a symmetric matrix (Lanczos 1950), with full reorthogonalisation.
 
     Args:
@@ -250,13 +147,6 @@ def lanczos(product: LinearMap, start: Tensor, iterations: int) -> Spectrum:
     return Spectrum(float(values[0]), float(values[-1]), len(diagonal))
 
 
-def _check(tolerance: float, max_iterations: int) -> None:
-    if not tolerance >= 0:
-        raise UnlearningError(f"a solver's tolerance must be 0 or more, got {tolerance}")
-    if max_iterations < 1:
-        raise UnlearningError(f"a solver needs at least one iteration, got {max_iterations}")
-
-
-def _residual(product: LinearMap, x: Tensor, right: Tensor, damping: float) -> float:
+def _residual(product: LinearMap[Tensor], x: Tensor, right: Tensor, damping: float) -> float:
     size = float(right.norm())
     return float((product(x) + damping * x - right).norm()) / size if size else 0.0

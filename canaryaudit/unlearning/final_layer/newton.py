@@ -18,7 +18,7 @@ from torch import Tensor
 
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import UpdateStep
-from canaryaudit.unlearning.curvature.solvers import ConjugateGradients
+from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem, KroneckerInverse
 
 MAX_STEPS = 16

@@ -20,7 +20,8 @@ from canaryaudit.unlearning.all_layers.objective import (
     merged,
     secant_curvature,
 )
-from canaryaudit.unlearning.curvature.solvers import ConjugateGradients, Dense, LiSSA
+from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients
+from canaryaudit.unlearning.curvature.solvers import Dense, LiSSA
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.occurrences import occurrences
 from canaryaudit.unlearning.replacement import FixedText

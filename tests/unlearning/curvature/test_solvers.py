@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.unlearning.curvature.solvers import MAX_DENSE, ConjugateGradients, Dense, LiSSA, Solution, lanczos
+from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients, Solution
+from canaryaudit.unlearning.curvature.solvers import MAX_DENSE, Dense, LiSSA, lanczos
 
 
 def symmetric(eigenvalues: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -18,7 +19,7 @@ def symmetric(eigenvalues: np.ndarray, seed: int = 0) -> np.ndarray:
     return turn @ np.diag(eigenvalues) @ turn.T
 
 
-def conjugate_gradients(product: Callable[[Tensor], Tensor], right: Tensor, **options: Any) -> Solution:
+def conjugate_gradients(product: Callable[[Tensor], Tensor], right: Tensor, **options: Any) -> Solution[Tensor]:
     return ConjugateGradients(**options).solve(product, right)
 
 

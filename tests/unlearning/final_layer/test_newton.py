@@ -7,7 +7,7 @@ from scipy import optimize
 from torch import Tensor
 
 from canaryaudit.progress import NullReporter
-from canaryaudit.unlearning.curvature.solvers import ConjugateGradients, Solution
+from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients, Solution
 from canaryaudit.unlearning.final_layer import newton as second_order
 from canaryaudit.unlearning.final_layer.newton import minimize
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem

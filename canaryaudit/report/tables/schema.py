@@ -1,0 +1,142 @@
+"""tables.json: what requests to a linear model did, beside other ways to the same data."""
+
+from canaryaudit.report.judgment import Figure, Number, Part
+
+TABLES_VERSION = 1
+
+
+class MethodLine(Part):
+    """One way to the data after the requests."""
+
+    name: str
+    residual: Number
+    """Norm of the gradient on the data after the requests."""
+    mean_loss_difference: Number
+    """Mean absolute difference of a training row's loss to the retrained model's, in the loss's unit."""
+    max_loss_difference: Number
+    accuracy: Number
+    f1: Number
+    """F1, averaged over both classes."""
+    seconds: Number
+    """Processor time of the requests."""
+    preparation_seconds: Number
+    """Processor time spent once, before any request."""
+    speedup: Figure
+    """Time of retraining by the best solver over ``seconds``; None if it took no time."""
+    note: str
+
+
+class CertificateFigures(Part):
+    """The certificate, and the model published under it."""
+
+    epsilon: Number
+    delta: Number
+    releases: int
+    sigma: Number
+    """Standard deviation of the noise on every coefficient."""
+    distance: Number
+    """Largest distance to a retrained model."""
+    strong_convexity: Number
+    rounding: Number
+    """Worst-case error of the residual by rounding."""
+    accuracy: Number
+    """Of a model published with this noise, mean over draws."""
+    f1: Number
+
+
+class PublishedScheme(Part):
+    """What the published scheme gives for the same epsilon and delta; its certificate is not valid."""
+
+    residual: Number
+    """Left by one step as published."""
+    sigma: Number
+    """Noise that it puts into the objective."""
+    accuracy: Number
+    f1: Number
+
+
+class DisclosureLine(Part):
+    """How well the remaining columns predict a removed one, cross-validated."""
+
+    column: str
+    measure: str
+    value: Figure
+    telling: bool
+    """Whether the rest gives the column away."""
+
+
+class MembershipFigures(Part):
+    """Can deleted rows be told from rows that were never seen, by their loss? 0.5: no."""
+
+    auc: Number
+    low: Number
+    high: Number
+    """95 % interval."""
+    deleted: int
+    unseen: int
+
+
+class LossPoint(Part):
+    """One training row: how the requests changed its loss."""
+
+    retrained: Number
+    """Loss in the retrained model minus loss before the requests."""
+    updated: Number
+    """Loss after the requests minus loss before."""
+
+
+class TablesSummary(Part):
+    """tables.json."""
+
+    schema_version: int = TABLES_VERSION
+    estimator: str
+    loss: str
+    """Name of the loss; in nats if it is logistic."""
+    rows: int
+    """Training rows before the requests."""
+    columns: int
+    requests: tuple[str, ...]
+    """What each request did, in order."""
+    removed: tuple[str, ...]
+    """Names of removed columns."""
+    residual: Number
+    tolerance: Number
+    path: str
+    """What the last request needed: stored inverse, conjugate gradients or exact Newton."""
+    preparation_seconds: Number
+    evaluated_on: str
+    """``test rows`` or ``training rows``."""
+    majority_accuracy: Number
+    """Of the constant classifier, which a large noise leaves."""
+    majority_f1: Number
+    methods: tuple[MethodLine, ...]
+    """The update first, then the others."""
+    certificate: CertificateFigures | None
+    refused: str
+    """Why there is no certificate; empty if there is one or none was asked for."""
+    published: PublishedScheme | None
+    disclosures: tuple[DisclosureLine, ...]
+    membership: MembershipFigures | None
+    warnings: tuple[str, ...]
+    limits: tuple[str, ...]
+    points: tuple[LossPoint, ...]
+    """A sample of training rows."""
+
+    @property
+    def update(self) -> MethodLine:
+        """The update's line."""
+        return self.methods[0]
+
+    @property
+    def retrained(self) -> MethodLine | None:
+        """The retrained model's line; None if it was not asked for."""
+        return next((line for line in self.methods if line.name == "retrain"), None)
+
+    @property
+    def headline(self) -> str:
+        """The result in one sentence."""
+        return (
+            "The updated model is the retrained one, within the tolerance."
+            if self.residual <= self.tolerance
+            else "The updated model is not the retrained one: its residual is above the tolerance."
+        )

@@ -1,0 +1,177 @@
+"""The objective of a linear model: L(theta) = sum_i w_i l(y_i x_i . theta) + 1/2 sum_j p_j theta_j^2.
+
+In sum form, as in Warnecke et al. 2023, section 5: scikit-learn's C multiplies the losses, and is divided out here, so
+p_j = 1 / C. A removed column has theta_j = 0 and its gradient is left out, which is the same as not having it.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector, row_norms
+from canaryaudit.tabular.linear.losses import MarginLoss
+
+_MOSTLY = 0.7
+"""Share of curved rows beyond which a matrix of them alone does not pay."""
+_UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What is minimized.
+
+    Attributes:
+        rows: The present data.
+        loss: The loss of a margin.
+        penalty: p, shape (num_columns,), zero or more.
+        kept: Which columns are still there, shape (num_columns,).
+        tilt: b of a term b . theta, shape (num_columns,); None without one. Only the published scheme has noise there.
+    """
+
+    rows: Rows
+    loss: MarginLoss
+    penalty: Vector
+    kept: Mask
+    tilt: Vector | None = None
+
+    def at(self, theta: Vector) -> "Point":
+        """Return the objective at ``theta``, shape (num_columns,), with its scores computed afresh."""
+        return Point(self, theta, self.rows.scores(theta))
+
+    def without_columns(self, removed: Mask) -> "Objective":
+        """Return the objective without some columns."""
+        return replace(self, kept=self.kept & ~removed)
+
+    @property
+    def strong_convexity(self) -> float:
+        """The largest m for which L - m/2 |theta|^2 is convex whatever the data are: the smallest p_j kept."""
+        return float(self.penalty[self.kept].min(initial=np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """An objective at one place.
+
+    Attributes:
+        objective: The objective.
+        theta: The place, shape (num_columns,); 0 in removed columns.
+        scores: x . theta of every row, shape (num_rows,).
+        fresh: Whether the scores were computed from theta, and not between those of two places.
+    """
+
+    objective: Objective
+    theta: Vector
+    scores: Vector
+    fresh: bool = True
+
+    @cached_property
+    def margins(self) -> Vector:
+        """Y x . theta of every row."""
+        return self.objective.rows.signs * self.scores
+
+    @cached_property
+    def value(self) -> float:
+        """L(theta)."""
+        objective = self.objective
+        losses = objective.loss.value(self.margins)
+        value = float(objective.rows.weights @ losses + 0.5 * objective.penalty @ (self.theta * self.theta))
+        return value if objective.tilt is None else value + float(objective.tilt @ self.theta)
+
+    @cached_property
+    def slopes(self) -> Vector:
+        """The derivative of every row's weighted loss by its score."""
+        rows = self.objective.rows
+        return rows.weights * rows.signs * self.objective.loss.slope(self.margins)
+
+    @cached_property
+    def gradient(self) -> Vector:
+        """The gradient, 0 in removed columns."""
+        objective = self.objective
+        full = objective.rows.transposed(self.slopes) + objective.penalty * self.theta
+        return np.where(objective.kept, full if objective.tilt is None else full + objective.tilt, 0.0)
+
+    @cached_property
+    def residual(self) -> float:
+        """The Euclidean norm of the gradient."""
+        return float(np.linalg.norm(self.gradient))
+
+    @cached_property
+    def curvatures(self) -> Vector:
+        """The second derivative of every row's weighted loss by its score."""
+        return self.objective.rows.weights * self.objective.loss.curvature(self.margins)
+
+    @cached_property
+    def _curved(self) -> tuple[Rows, Vector]:
+        """The rows whose loss is curved here, and by how much; beyond the hinge there are few."""
+        rows, curvatures = self.objective.rows, self.curvatures
+        places = np.flatnonzero(curvatures)
+        if len(places) > _MOSTLY * len(curvatures):
+            return rows, curvatures
+        return rows.at(places), curvatures[places]
+
+    def hessian_product(self, vector: Vector) -> Vector:
+        """Return H v, for v that is 0 in removed columns."""
+        objective, (rows, curvatures) = self.objective, self._curved
+        image = rows.transposed(curvatures * rows.scores(vector))
+        return np.where(objective.kept, image + objective.penalty * vector, 0.0)
+
+    def hessian(self) -> NDArray[np.float64]:
+        """Return H of all columns, removed ones included, shape (num_columns, num_columns)."""
+        rows, curvatures = self._curved
+        matrix = rows.gram(curvatures)
+        matrix[np.diag_indices_from(matrix)] += self.objective.penalty
+        return matrix
+
+    def hessian_diagonal(self) -> Vector:
+        """Return the diagonal of H."""
+        rows, cut = self.objective.rows, self.objective.rows.base.shape[0]
+        parts = ((rows.base, self.curvatures[:cut]), (rows.tail, self.curvatures[cut:]))
+        squares = (
+            part.multiply(part).T @ values if sparse.issparse(part) else np.einsum("ij,ij,i->j", part, part, values)
+            for part, values in parts
+        )
+        diagonal: Vector = sum(squares, self.objective.penalty.astype(np.float64))
+        return diagonal
+
+    def between(self, other: "Point", share: float) -> "Point":
+        """Return the point that lies ``share`` of the way to another one; its scores cost no product."""
+        return Point(
+            self.objective,
+            (1.0 - share) * self.theta + share * other.theta,
+            (1.0 - share) * self.scores + share * other.scores,
+            fresh=False,
+        )
+
+    def rounding_bound(self) -> float:
+        """Bound how far the computed gradient may lie from the exact one, in the worst case of float64 rounding.
+
+        A sum of k products is off by at most k u / (1 - k u) times the sum of their sizes (Higham 2002, section 3.1).
+        Here the scores are such sums over columns, and the gradient's entries are such sums over rows.
+        """
+        rows, total = self.objective.rows, 0.0
+        cut = rows.base.shape[0]
+        length = float(np.linalg.norm(self.theta))
+        parts = ((rows.base, slice(None, cut)), (rows.tail, slice(cut, None)))
+        for part, place in parts:
+            if not part.shape[0]:
+                continue
+            norms = row_norms(part)
+            score_error = _gamma(_most_entries(part, 1)) * norms * length
+            slope_error = self.objective.loss.slope_lipschitz * score_error * np.abs(rows.weights[place])
+            slope_error += _gamma(4) * np.abs(self.slopes[place])
+            total += float(norms @ (slope_error + _gamma(_most_entries(part, 0)) * np.abs(self.slopes[place])))
+        return total + _gamma(4) * float(np.linalg.norm(self.objective.penalty * self.theta))
+
+
+def _gamma(terms: int) -> float:
+    return (terms + 2) * _UNIT_ROUNDOFF / (1 - (terms + 2) * _UNIT_ROUNDOFF)
+
+
+def _most_entries(matrix: object, axis: int) -> int:
+    """Return the largest number of entries of one row (axis 1) or of one column (axis 0)."""
+    if sparse.issparse(matrix):
+        return int(matrix.getnnz(axis=axis).max(initial=0))  # type: ignore[attr-defined]
+    return int(matrix.shape[axis])  # type: ignore[attr-defined]
