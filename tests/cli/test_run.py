@@ -67,7 +67,7 @@ def test_a_plan_runs_every_stage(audit: Audit) -> None:
         "Inserted 2 canaries at 6 places in",
         "Trained in",
         "Measured before:",
-        "Unlearned 2 canaries",
+        "Unlearned 0 canaries and left 2 alone, which the model did not remember, in",
         "Measured after-second-order:",
         "Unlearned 1 canary in",
         "Measured after-one:",

@@ -124,5 +124,5 @@ def test_huge_spaces_do_not_overflow() -> None:
 
 
 def test_one_draw_is_too_few() -> None:
-    with pytest.raises(MeasurementError, match="at least 2 draws"):
+    with pytest.raises(MeasurementError, match="draws: expected 2 or more numbers, got 1"):
         importance_exposure(1.0, np.ones(1), 8.0, log2_weights=np.ones(1))
