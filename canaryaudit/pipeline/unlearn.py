@@ -200,6 +200,8 @@ def run_unlearning(
 
 def _unlearned_words(record: UnlearningRecord) -> str:
     alone = len(record.left_alone)
+    if alone == len(record.canaries):
+        return f"Left {counted(alone, 'canary')} alone, which the model did not remember,"
     done = f"Unlearned {counted(len(record.canaries) - alone, 'canary')}"
     return done + (f" and left {alone:,} alone, which the model did not remember," if alone else "")
 

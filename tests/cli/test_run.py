@@ -67,9 +67,9 @@ def test_a_plan_runs_every_stage(audit: Audit) -> None:
         "Inserted 2 canaries at 6 places in",
         "Trained in",
         "Measured before:",
-        "Unlearned 0 canaries and left 2 alone, which the model did not remember, in",
+        "Left 2 canaries alone, which the model did not remember, in",
         "Measured after-second-order:",
-        "Unlearned 1 canary in",
+        "Left 1 canary alone, which the model did not remember, in",
         "Measured after-one:",
     )
     places = [result.err.find(part) for part in parts]

@@ -34,7 +34,7 @@ def test_unlearn_on_an_inserted_run_trains_and_measures_first(make_run: MakeRun)
         "Trained in",
         "Not measured yet: measuring before unlearning.",
         "Measured before",
-        "Unlearned 0 canaries and left 2 alone, which the model did not remember, in",
+        "Left 2 canaries alone, which the model did not remember, in",
         "Measured after-second-order",
     )
     assert "Exposure, after-second-order" in result.out
@@ -136,7 +136,7 @@ def test_unlearn_again_asks_for_force(make_run: MakeRun) -> None:
     refused = canaryaudit("unlearn", run, *UNLEARN)
     assert refused.status == 1
     assert "already has an unlearning 'second-order': use --force to replace it, or another --name" in refused.complaint
-    assert "left 2 alone" in succeed("unlearn", run, "--force", *UNLEARN).err
+    assert "Left 2 canaries alone" in succeed("unlearn", run, "--force", *UNLEARN).err
     assert "left 1 alone" in succeed("unlearn", run, "--name", "one", "--canary", "canary-02", *UNLEARN).err
     assert {"second-order", "one"} == {path.name for path in (run / "unlearned").iterdir()}
 
