@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, ModelError, NewerVersion, RunDirectoryError, TemplateError, UsageError
+from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UsageError
 from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
 from canaryaudit.pipeline.session import RunSession
@@ -52,7 +52,7 @@ def inconclusive_at_a_gate(session: RunSession, options: ReportOptions, faults: 
         yield
     except NewerVersion:  # its message says what to do: there is nothing to repair
         raise
-    except (RunDirectoryError, ModelError, TemplateError) as error:
+    except Exception as error:  # figures that somebody edited may break anything that draws or words them
         if not faults:
             raise
         if options.fail_above is None and options.fail_worse is None:

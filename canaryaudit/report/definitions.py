@@ -39,8 +39,8 @@ DEFINITIONS = {
     ),
     "worst-case": (
         "Worst case",
-        "the exposure under the probe that exposes a canary most: as the largest of many it is higher by chance than "
-        "one exposure, so judge it by its p.",
+        "the exposure under the probe that exposes a canary most, where the probes of a family share a weight: "
+        "as the largest of many it is higher by chance than one exposure, so judge it by its p.",
     ),
     "p": (
         "p",
@@ -86,7 +86,8 @@ DEFINITIONS = {
     ),
     "sampled": (
         "Sampled",
-        "an estimate of the exposure from random references, which cannot exceed log2 of their number.",
+        "an estimate of the exposure from random references, which cannot exceed log2 of their number by "
+        "more than a bit.",
     ),
     "skew-normal": (
         "Skew-normal",

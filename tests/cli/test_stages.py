@@ -128,7 +128,7 @@ def test_train_force_trains_anew_and_makes_the_rest_stale(make_run: MakeRun) -> 
     result = succeed("report", run)
     assert "Not measured yet: measuring first." in result.err
     assert "Controls after" not in result.out
-    assert "Unlearned" in succeed("unlearn", run, *UNLEARN).err
+    assert "Left 2 canaries alone" in succeed("unlearn", run, *UNLEARN).err
 
 
 def test_unlearn_again_asks_for_force(make_run: MakeRun) -> None:
@@ -137,7 +137,7 @@ def test_unlearn_again_asks_for_force(make_run: MakeRun) -> None:
     assert refused.status == 1
     assert "already has an unlearning 'second-order': use --force to replace it, or another --name" in refused.complaint
     assert "Left 2 canaries alone" in succeed("unlearn", run, "--force", *UNLEARN).err
-    assert "left 1 alone" in succeed("unlearn", run, "--name", "one", "--canary", "canary-02", *UNLEARN).err
+    assert "Left 1 canary alone" in succeed("unlearn", run, "--name", "one", "--canary", "canary-02", *UNLEARN).err
     assert {"second-order", "one"} == {path.name for path in (run / "unlearned").iterdir()}
 
 

@@ -145,7 +145,8 @@ def _nothing_detected(canaries: Sequence[CanarySummary], everything: str, statem
     # A few of many may be above the limit by chance, one in twenty on average: the table lists them.
     above = any(canary.last.verdict is not Verdict.INDISTINGUISHABLE for canary in canaries)
     together = "taken together, " if above else ""
-    return f"No memorization detected: {together}{everything} {_comparison(len(canaries))}."
+    after = " after unlearning" if statement.method else ""
+    return f"No memorization detected{after}: {together}{everything} {_comparison(len(canaries))}."
 
 
 def _comparison(total: int) -> str:
@@ -272,8 +273,8 @@ def _worst_case(when: str, canaries: Sequence[CanarySummary], *, after: bool) ->
         return []
     _, name, state = max(cases, key=lambda entry: entry[:2])
     return [
-        f"{when}, the largest worst case over all probes was that of {name}: {worst_words(state)}, before any "
-        f"correction for the number of canaries; an attacker who asks so needs {_guesses(state)}."
+        f"{when}, the worst case least like chance, over all probes, was that of {name}: {worst_words(state)}, before "
+        f"any correction for the number of canaries; an attacker who asks this way needs {_guesses(state)}."
     ]
 
 
@@ -465,8 +466,8 @@ def limits(
     most = max((own.num_references for own in before.efforts), default=before.num_references)
     if "sampled" in used and most > 0:
         lines.append(
-            f"The sampled estimate cannot exceed log2 of the number of references: {math.log2(most):.1f} bits for "
-            f"{most:,}. Higher exposures are only bounded from below."
+            f"The sampled estimate cannot exceed one bit more than log2 of the number of references: "
+            f"{math.log2(2 * (most + 1)):.1f} bits for {most:,}. Higher exposures are only bounded from below."
         )
     if "skew-normal" in used:
         lines.append(
