@@ -71,7 +71,7 @@ class DetachedModel:
         >>> X = X / X.max(axis=0)
         >>> model = prepare(LogisticRegression(), X, y)
         >>> small = model.detach().delete(X[[7]], y[[7]])
-        >>> model.delete([7]).residual < small.residual < 0.02
+        >>> model.delete([7]).residual < small.residual < 0.05
         True
     """
 

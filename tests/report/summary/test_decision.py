@@ -178,10 +178,10 @@ UNMEASURED = {"verdict": Verdict.INCONCLUSIVE, "calibration_after": failed(CLEAN
             "Do not release this model where others can train it",
             "--method retrain",
         ),
-        (CLEAN, "This audit found no reason against a release. Before", "canaryaudit attack runs/story"),
+        (CLEAN, "This audit found no reason against a release. One test is open", "canaryaudit attack runs/story"),
         (
             changed(CLEAN, warnings=("a", "b")),
-            "This audit found no reason against a release, but read its warnings. Before",
+            "This audit found no reason against a release, but read its warnings. One test is open",
             "canaryaudit attack runs/story",
         ),
         (
