@@ -84,10 +84,10 @@ def worst_secret(summary: Summary) -> str:
     if worst is None:
         return f"exposure {words}"
     prompt = next((p for p in summary.prompts if (p.template, p.id) == (canary.template, worst.prompt)), None)
-    about = "" if prompt is None else f", “{figures.shorten(prompt.text, 60)}”" if prompt.text else f", {prompt.about}"
+    about = "" if prompt is None else f": “{figures.shorten(prompt.text, 60)}”" if prompt.text else f": {prompt.about}"
     case = (
         f"in the worst case of all probes {figures.decimal(worst.bits)} {space} ({_as_high(worst.p_value)} of unseen "
-        f"secrets score as high), asked {worst.asked}{about}"
+        f"secrets, asked in all the same ways, score at least as high), asked {worst.asked}{about}"
     )
     return case if worst.family == "template" else f"{case}; {words}"
 

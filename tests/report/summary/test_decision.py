@@ -228,8 +228,8 @@ def test_the_worst_secret_is_named_with_its_worst_prompt() -> None:
     golden = golden_summary()
     assert golden.canaries[0].id == "canary-02"
     assert worst_secret(golden) == (
-        "in the worst case of all probes 12.0 of 33.2 bits (0.4 % of unseen secrets score as high), asked without the "
-        "prefix (bare-1), “↵”; 6.4 of 33.2 bits with the template's prefix"
+        "in the worst case of all probes 12.0 of 33.2 bits (0.4 % of unseen secrets, asked in all the same ways, score "
+        "at least as high), asked without the prefix (bare-1): “↵”; 6.4 of 33.2 bits with the template's prefix"
     )
     assert worst_secret(CLEAN) == "exposure 3.0 of 27.4 bits with the template's prefix"
     assert worst_secret(CLEAN.model_copy(update={"canaries": ()})) == ""
