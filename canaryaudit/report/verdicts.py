@@ -81,13 +81,14 @@ RULE = {
         "In a small space, one bit below the size of the space is enough."
     ),
     "Indistinguishable from unseen": (
-        f"the upper end of the interval is at most {NEVER_SEEN_BITS:.2f} bits. A secret that the model never saw stays "
-        "below this limit with a probability of 95 %."
+        f"without probes, the upper end of the interval is at most {NEVER_SEEN_BITS:.2f} bits. A secret that the model "
+        "never saw stays below this limit with a probability of 95 %. With probes, the worst case decides."
     ),
     "Weakened": "between these limits, and at least one bit lower than before unlearning.",
     "Residual memorization": "between these limits, and not lower than before: not extractable, but still detectable.",
     "Worst case": (
-        "with probes, a canary is judged by the probe that exposes it most. Its p-value is the share of unseen "
+        "with probes, a canary is judged by the probe that exposes it most, where the probes of a family share a "
+        "weight: a higher exposure under one of many counts less. Its p-value is the share of unseen "
         "secrets, probed in the same ways, whose worst case is at least as high. The canary is exposed if p is at most "
         f"2^-{EXPOSED_BITS:g} (higher in small spaces), and indistinguishable if p is at least {100 * CHANCE:g} %. "
         "Otherwise it is weakened or has residual memorization."
