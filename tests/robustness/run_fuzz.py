@@ -201,7 +201,7 @@ class RunFuzzer:
         path = Path(
             "RUN", chance.choice([*self.names, "measurements", "unlearned", "unlearned/second-order", ".encoded"])
         )
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
