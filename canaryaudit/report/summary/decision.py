@@ -253,8 +253,8 @@ def next_step(summary: Summary) -> NextStep:
     found = "This audit found no reason against a release" + (", but read its warnings" if summary.warnings else "")
     if method and method.relearning is None and method.method != "retrain":
         return NextStep(
-            f"{found}. One test is open: whether the secrets come back under further training. It retrains a model "
-            "without them to compare with, unless there is one.",
+            f"{found}. One test is open: whether the secrets come back under further training. The command "
+            "compares with a model that never saw them, and trains one if there is none.",
             f"canaryaudit attack {run}",
         )
     return NextStep(
