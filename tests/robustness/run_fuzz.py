@@ -233,7 +233,7 @@ class RunFuzzer:
         path = Path("RUN", chance.choice(["measurements", "unlearned", "unlearned/second-order", ".encoded", "work"]))
         if path.is_dir() and not path.is_symlink():
             if chance.random() < 0.5:
-                shutil.copytree(path, "outside/copied", dirs_exist_ok=True)
+                shutil.copytree(path, "outside/copied", symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(path)
         target = self.place / "outside" / ("copied" if Path("outside/copied").exists() else "folder")
         if not path.is_symlink():
