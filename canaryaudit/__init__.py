@@ -7,8 +7,9 @@ import os
 # loses nothing (54,000), where threads that never spin lose half. Read when torch is first loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from canaryaudit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from canaryaudit.canaries.canary import CanarySet
@@ -88,15 +89,4 @@ _MODULES = {
 """Where the public names are defined; all others are estimators. Imported when first asked for: torch takes seconds."""
 
 if not TYPE_CHECKING:  # The type checker knows the names from above, and reports others.
-
-    def __getattr__(name: str) -> object:
-        """Import a public name's module when the name is first asked for."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = import_module(f"{__name__}.{_MODULES.get(name, 'exposure.estimators')}")
-        globals()[name] = value = getattr(module, name)
-        return value
-
-    def __dir__() -> list[str]:
-        """Name what is there and what would be imported."""
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(globals(), dict.fromkeys(__all__[1:], "exposure.estimators") | _MODULES)

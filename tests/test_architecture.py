@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "canaryaudit"
 ORDER = (
     "errors",
+    "lazy",
     "stats",
     "formatting",
     "progress",

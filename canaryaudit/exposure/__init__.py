@@ -3,8 +3,9 @@
 ``canaryaudit.exposure.estimators`` holds the estimators, which need no model and no torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from canaryaudit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from canaryaudit.exposure.config import MeasurementConfig
@@ -37,14 +38,4 @@ _MODULES = {
 }
 
 if not TYPE_CHECKING:  # The type checker knows the names from above, and reports others.
-
-    def __getattr__(name: str) -> object:
-        """Import what is asked for: the measurement brings torch along, the estimators do without."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        return value
-
-    def __dir__() -> list[str]:
-        """Name what is there and what would be imported."""
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(globals(), _MODULES)

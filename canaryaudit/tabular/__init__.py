@@ -3,10 +3,10 @@
 The extra brings scikit-learn along: ``pip install 'canaryaudit[tabular]'``.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from canaryaudit.errors import UnlearningError
+from canaryaudit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from canaryaudit.tabular.certificate import Certificate, gaussian_kappa
@@ -37,20 +37,13 @@ _MODULES = {
 }
 
 if not TYPE_CHECKING:  # The type checker knows the names from above, and reports others.
+    _load, __dir__ = lazy_names(globals(), _MODULES)
 
     def __getattr__(name: str) -> object:
         """Import what is asked for; scikit-learn may not be installed."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:
-            module = import_module(f"{__name__}.{_MODULES[name]}")
+            return _load(name)
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "sklearn":
                 raise
             raise UnlearningError("tables need scikit-learn: pip install 'canaryaudit[tabular]'") from None
-        globals()[name] = value = getattr(module, name)
-        return value
-
-    def __dir__() -> list[str]:
-        """Name what is there and what would be imported."""
-        return sorted({*globals(), *__all__})

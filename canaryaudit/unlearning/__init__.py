@@ -1,7 +1,8 @@
 """Make a trained model forget secrets by closed-form updates of its weights, instead of training again."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from canaryaudit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from canaryaudit.unlearning.config import UnlearningConfig
@@ -35,14 +36,4 @@ _MODULES = {
 }
 
 if not TYPE_CHECKING:  # The type checker knows the names from above, and reports others.
-
-    def __getattr__(name: str) -> object:
-        """Import what is asked for: the update of a network brings torch along, that of a linear model does without."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        return value
-
-    def __dir__() -> list[str]:
-        """Name what is there and what would be imported."""
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(globals(), _MODULES)
