@@ -19,7 +19,7 @@ from canaryaudit.records import (
     UnlearningRecord,
     only_bounds,
 )
-from canaryaudit.runs.verification import PROBLEMS, Verification
+from canaryaudit.runs.findings import PROBLEMS, Verification
 
 MOST_CANARIES, MOST_PLACES = 20, 6
 """Shown unless all are requested: what fits on a screen, and on a line."""

@@ -22,8 +22,9 @@ from canaryaudit.report import (
     step_summary_path,
     write_report,
 )
+from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.seals import read_key
-from canaryaudit.runs.verification import PROBLEMS, Finding, verify_run
+from canaryaudit.runs.verification import verify_run
 
 DEFAULT_REPORTS = Path("reports")
 

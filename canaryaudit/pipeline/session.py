@@ -42,8 +42,7 @@ class RunSession:
 
     def unlearnings(self) -> list[UnlearningRecord]:
         """Return the unlearnings in the order in which they ran."""
-        order = {stage.name: index for index, stage in enumerate(self.run.manifest.stages) if stage.stage == "unlearn"}
-        return sorted(self.run.unlearnings(), key=lambda record: order.get(record.name, -1))
+        return self.run.unlearnings_in_order()
 
     def data(self, device: torch.device) -> tuple[TrainingData, str]:
         """Return the run's encoded text, memory-mapped on the CPU, and its vocabulary."""

@@ -16,6 +16,7 @@ from canaryaudit.records.base import (
     ProbeFamily,
     Record,
     ReportFormat,
+    RunKind,
     Scope,
     SolverName,
     Stage,
@@ -44,7 +45,7 @@ from canaryaudit.records.measurement import (
 )
 from canaryaudit.records.privacy import Membership, Privacy
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
-from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
+from canaryaudit.records.run import CorpusFacts, Manifest, RunManifest, StageRun, TableFacts, TableManifest
 from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
 from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep, main_result
 
@@ -87,12 +88,16 @@ __all__ = [
     "RelearningCurve",
     "RelearningPoint",
     "ReportFormat",
+    "RunKind",
+    "RunManifest",
     "SamplingOdds",
     "Scope",
     "SkewNormalFit",
     "SolverName",
     "Stage",
     "StageRun",
+    "TableFacts",
+    "TableManifest",
     "TemplateEffort",
     "TrainingRecord",
     "UnlearningCost",

@@ -1,5 +1,7 @@
 """manifest.json: the origin of a run directory and the stages that ran in it."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from canaryaudit.records.base import SCHEMA_VERSION, Many, Record, Stage
@@ -29,6 +31,28 @@ class CorpusFacts(Record):
     seed: int
 
 
+class TableFacts(Record):
+    """The audited table."""
+
+    name: str
+    """Name of the file or folder."""
+    reading: Many[str] = ()
+    """What the source was taken for, in sentences."""
+    target: str
+    """Name of the column of labels."""
+    sha256: str
+    """SHA-256 of the encoded rows, before canaries are planted."""
+    rows_sha256: str
+    """SHA-256 of the run's table.safetensors."""
+    rows: int
+    """Training rows."""
+    heldout_rows: int
+    columns: int
+    """Columns after encoding."""
+    holdout: float
+    seed: int
+
+
 class StageRun(Record):
     """One run of one stage, for provenance and cost."""
 
@@ -47,8 +71,8 @@ class StageRun(Record):
     """Number of processes that ``torchrun`` started."""
 
 
-class Manifest(Record):
-    """manifest.json: the origin of a run directory and the stages that ran in it."""
+class RunManifest(Record):
+    """What the manifests of all kinds of runs have in common."""
 
     schema_version: int = SCHEMA_VERSION
     canaryaudit: str
@@ -59,7 +83,6 @@ class Manifest(Record):
     """Git commit of the working directory at insertion; may be empty."""
     machine: dict[str, str | int]
     """Processor, cores, memory, accelerator."""
-    corpus: CorpusFacts
     stages: Many[StageRun] = ()
     warnings: Many[str]
     """Warnings of the insertion, for example about occurrences of located secrets that stay unchanged. Secrets given by
@@ -72,3 +95,17 @@ class Manifest(Record):
     them."""
     checksum: str = ""
     """SHA-256 of the manifest without this field."""
+
+
+class Manifest(RunManifest):
+    """manifest.json: the origin of a run directory and the stages that ran in it."""
+
+    kind: Literal["text"] = "text"
+    corpus: CorpusFacts
+
+
+class TableManifest(RunManifest):
+    """manifest.json of a run on a table."""
+
+    kind: Literal["table"] = "table"
+    table: TableFacts

@@ -15,7 +15,7 @@ from canaryaudit.storage.files import is_temporary, plain_fault
 
 _NAME = r"[a-z0-9][a-z0-9._-]*"
 _INSERTED = (
-    rf"(?:{'|'.join(map(re.escape, (layout.MANIFEST, *layout.INSERTED)))}|"
+    rf"(?:{'|'.join(map(re.escape, (layout.MANIFEST, *layout.ALL_INSERTED)))}|"
     rf"{re.escape(layout.ENCODED)}/(?:corpus|heldout)\.safetensors)"
 )
 _FILES = re.compile(

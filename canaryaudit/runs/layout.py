@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from canaryaudit.errors import InvalidName
+from canaryaudit.records import RunKind
 
 MANIFEST, CORPUS, HELDOUT, CANARIES = "manifest.json", "corpus.txt", "heldout.txt", "canaries.json"
 WEIGHTS, MODEL, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
@@ -13,8 +14,12 @@ SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
 """Directory of the texts' ids, one file per text."""
-INSERTED = (CORPUS, HELDOUT, CANARIES)
+TABLE, ROWS = "table.json", "table.safetensors"
+INSERTED: dict[RunKind, tuple[str, ...]] = {"text": (CORPUS, HELDOUT, CANARIES), "table": (TABLE, ROWS)}
 """The files of an insertion, besides the manifest."""
+ALL_INSERTED = (*INSERTED["text"], *INSERTED["table"])
+MOVED: dict[RunKind, tuple[str, ...]] = {"text": (ENCODED, *INSERTED["text"]), "table": INSERTED["table"]}
+"""What an insertion stages besides the manifest."""
 DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE)
 """What is made from an insertion."""
 REPLACED = "replaced.json"

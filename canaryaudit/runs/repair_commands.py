@@ -17,7 +17,16 @@ from canaryaudit.runs.layout import MANIFEST
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
-_SWITCHES = {*_OF_OUTPUT, "--lowercase"}
+_SWITCHES = {
+    *_OF_OUTPUT,
+    "--lowercase",
+    "--coin",
+    "--extend-vocabulary",
+    "--header",
+    "--no-header",
+    "--intercept",
+    "--no-intercept",
+}
 _PASSED_ON = ("--samples", "--device")
 """Options that ``unlearn`` and ``attack`` pass to their measurements."""
 

@@ -10,10 +10,10 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from canaryaudit.errors import UsageError
-from canaryaudit.records import SCHEMA_VERSION, Manifest
+from canaryaudit.records import SCHEMA_VERSION, RunManifest
 from canaryaudit.records.base import Record
 
 ABSENT = ""
@@ -21,6 +21,7 @@ ABSENT = ""
 LEAST_KEY_BYTES = 16
 _MOST_KEY_BYTES = 4096
 _ENVIRONMENT = "env:"
+M = TypeVar("M", bound=RunManifest)
 
 SealState = Literal["sealed", "unfinished", "unsealed", "changed", "deleted"]
 
@@ -34,22 +35,22 @@ class Signature(Record):
     """Hexadecimal, over the manifest without its own checksum and its reports."""
 
 
-def content_bytes(manifest: Manifest) -> bytes:
+def content_bytes(manifest: RunManifest) -> bytes:
     """Return what a manifest's checksum is taken of: everything but the checksum."""
     return manifest.model_dump_json(exclude={"checksum"}).encode("utf-8")
 
 
-def checksum_of(manifest: Manifest) -> str:
+def checksum_of(manifest: RunManifest) -> str:
     """Return the SHA-256 of a manifest's contents, in hexadecimal."""
     return hashlib.sha256(content_bytes(manifest)).hexdigest()
 
 
-def is_sealed(manifest: Manifest) -> bool:
+def is_sealed(manifest: RunManifest) -> bool:
     """Return whether a manifest has its own checksum."""
     return hmac.compare_digest(manifest.checksum.encode("utf-8"), checksum_of(manifest).encode("utf-8"))
 
 
-def resealed(old: Manifest | None, new: Manifest) -> Manifest:
+def resealed(old: RunManifest | None, new: M) -> M:
     """Return the manifest to write in place of another, with its checksum; a broken seal stays broken.
 
     Args:
@@ -61,7 +62,7 @@ def resealed(old: Manifest | None, new: Manifest) -> Manifest:
     return new.model_copy(update={"checksum": checksum_of(new)})
 
 
-def replacing(manifest: Manifest, name: str, new: str) -> Manifest:
+def replacing(manifest: M, name: str, new: str) -> M:
     """Return the manifest to write before a record is: its old state is still accepted, the new one already is.
 
     Args:
@@ -73,7 +74,7 @@ def replacing(manifest: Manifest, name: str, new: str) -> Manifest:
     return manifest.model_copy(update={"records": {**manifest.records, name: states}})
 
 
-def replaced(manifest: Manifest, name: str, new: str) -> Manifest:
+def replaced(manifest: M, name: str, new: str) -> M:
     """Return the manifest to write after a record is."""
     unproven = tuple(own for own in manifest.unproven if own != name)
     return manifest.model_copy(update={"records": {**manifest.records, name: (new,)}, "unproven": unproven})
@@ -131,17 +132,17 @@ def read_key(source: str) -> bytes:
     return key
 
 
-def sign(manifest: Manifest, key: bytes) -> Signature:
+def sign(manifest: RunManifest, key: bytes) -> Signature:
     """Sign a manifest, and with it every record, text and model whose checksum it leads to."""
     return Signature(hmac_sha256=_hmac(manifest, key))
 
 
-def is_signed_by(manifest: Manifest, signature: Signature, key: bytes) -> bool:
+def is_signed_by(manifest: RunManifest, signature: Signature, key: bytes) -> bool:
     """Return whether a signature is that of this manifest under this key."""
     return hmac.compare_digest(signature.hmac_sha256.encode("utf-8"), _hmac(manifest, key).encode("utf-8"))
 
 
-def _hmac(manifest: Manifest, key: bytes) -> str:
+def _hmac(manifest: RunManifest, key: bytes) -> str:
     # Reports change nothing that is measured, and are written after the signature.
     stages = tuple(stage for stage in manifest.stages if stage.stage != "report")
     return hmac.new(key, content_bytes(manifest.model_copy(update={"stages": stages})), hashlib.sha256).hexdigest()

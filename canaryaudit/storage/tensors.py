@@ -79,15 +79,18 @@ def weight_shapes(architecture: Architecture, members: int = 1) -> dict[str, tup
     return {f"members.{member}.{name}": shape for member in range(members) for name, shape in shapes.items()}
 
 
-def found_shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
-    """Return the shape of each tensor in a file; None for tensors that are not float32."""
+def found_shapes(path: Path, precision: Literal["F32", "F64"] = "F32") -> dict[str, tuple[int, ...] | None]:
+    """Return the shape of each tensor in a file; None for tensors of another precision."""
     with open_tensors(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}
-        return {name: tuple(part.get_shape()) if part.get_dtype() == "F32" else None for name, part in slices.items()}
+        return {
+            name: tuple(part.get_shape()) if part.get_dtype() == precision else None for name, part in slices.items()
+        }
 
 
-def all_finite(path: Path) -> bool:
-    """Return whether a file of float32 tensors holds only finite numbers; a few megabytes are read at a time."""
+def all_finite(path: Path, precision: Literal["F32", "F64"] = "F32") -> bool:
+    """Return whether a file of floating-point tensors holds only finite numbers; a few megabytes are read at a time."""
+    kind = "<f4" if precision == "F32" else "<f8"
     with read_errors(path), open_plain(path) as file:
         file.seek(data_start(path))
-        return all(np.isfinite(np.frombuffer(data, dtype="<f4")).all() for data in iter(lambda: file.read(_CHUNK), b""))
+        return all(np.isfinite(np.frombuffer(data, dtype=kind)).all() for data in iter(lambda: file.read(_CHUNK), b""))
