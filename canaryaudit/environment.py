@@ -13,10 +13,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _PACKAGES = ("torch", "numpy", "scipy", "safetensors", "datasets")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that compute the figures."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute the figures.
+
+    Args:
+        more: Other packages.
+    """
     by_name = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             by_name[package] = version(package)
         except PackageNotFoundError:

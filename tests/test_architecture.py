@@ -17,6 +17,7 @@ ORDER = (
     "records",
     "storage",
     "plan",
+    "table_plan",
     "corpus",
     "distributed",
     "canaries",

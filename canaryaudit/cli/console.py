@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from canaryaudit.pipeline.pipeline import Pipeline
     from canaryaudit.report import Comparison, Summary
     from canaryaudit.report.judgment import GateStatus
+    from canaryaudit.report.tables.schema import TablesSummary
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -87,6 +88,20 @@ def show_report(summary: "Summary", written: list[Path], as_json: bool, quiet: b
     _show_written(summary, render_result if quiet else render_terminal, written, as_json)
     if summary.gate:
         _end_at_the_gate(summary.gate.status, summary.gate.remarks)
+
+
+def show_table_report(summary: "TablesSummary", written: list[Path], *, as_json: bool, quiet: bool) -> None:
+    """Print the report of a run on a table, or only its result; exit with the gate's status if it did not pass.
+
+    Raises:
+        typer.Exit: The gate did not pass.
+    """
+    from canaryaudit.report.tables.terminal import render_tables_result, render_tables_terminal
+
+    _show_written(summary, render_tables_result if quiet else render_tables_terminal, written, as_json)
+    gate = summary.run.gate if summary.run else None
+    if gate:
+        _end_at_the_gate(gate.status, gate.remarks)
 
 
 def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool, quiet: bool) -> None:

@@ -11,10 +11,13 @@ from rich.text import Text
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
+from canaryaudit.cli.table_commands import insert_table, refuse_others
 from canaryaudit.cli.tables import plan_view
 from canaryaudit.pipeline.insert import find_run, make_run, plan_run, read_secrets
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
+from canaryaudit.table_plan import TABLE_HOLDOUT, TableInsertOptions
 
+DEFAULTS = InsertOptions(corpus="")
 CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help=InsertOptions.model_fields["corpus"].description)]
 NewRun = Annotated[
     Path | None,
@@ -44,14 +47,26 @@ Escape = Annotated[str | None, flags.option(InsertOptions, "escape", "NAME")]
 Header = Annotated[bool | None, flags.option(InsertOptions, "header", None, "--header/--no-header")]
 Encoding = Annotated[str | None, flags.option(InsertOptions, "encoding", "NAME")]
 Format = Annotated[str | None, flags.option(InsertOptions, "format", "NAME", "--format")]
+Target = Annotated[str | None, flags.option(TableInsertOptions, "target", "COLUMN")]
+SensitiveColumns = Annotated[list[str] | None, flags.option(TableInsertOptions, "columns", "NAMES")]
+FlipLabels = Annotated[int, flags.option(TableInsertOptions, "flip_labels", "N")]
+Planted = Annotated[list[str] | None, flags.option(TableInsertOptions, "plant", "COLUMN=VALUE:N")]
+Dropped = Annotated[list[str] | None, flags.option(TableInsertOptions, "drop", "COLUMN")]
+IdColumn = Annotated[str | None, flags.option(TableInsertOptions, "id", "COLUMN", "--id")]
+ColumnNames = Annotated[str | None, flags.option(TableInsertOptions, "names", "FILE")]
+Scale = Annotated[str | None, flags.option(TableInsertOptions, "scale", "NAME")]
 Lowercase = Annotated[bool, flags.option(InsertOptions, "lowercase", None, "--lowercase")]
 SkipChars = Annotated[int, flags.option(InsertOptions, "skip_chars", "N")]
-Holdout = Annotated[float, flags.option(InsertOptions, "holdout", "SHARE")]
+Holdout = Annotated[
+    float | None,
+    flags.option(
+        InsertOptions, "holdout", "SHARE", more=f" [default: {DEFAULTS.holdout:g}; {TABLE_HOLDOUT:g} of a table]"
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without writing anything.")]
 ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing run and everything made from it.")]
 
 
-DEFAULTS = InsertOptions(corpus="")
 REPETITIONS = ",".join(map(str, DEFAULTS.repetitions))
 REGIONS = ",".join(DEFAULTS.detect_regions)
 
@@ -81,9 +96,17 @@ def insert(
     header: Header = None,
     encoding: Encoding = None,
     format_: Format = None,
+    target: Target = None,
+    columns: SensitiveColumns = None,
+    flip_labels: FlipLabels = 0,
+    plant: Planted = None,
+    drop: Dropped = None,
+    identified_by: IdColumn = None,
+    names: ColumnNames = None,
+    scale: Scale = None,
     lowercase: Lowercase = False,
     skip_chars: SkipChars = DEFAULTS.skip_chars,
-    holdout: Holdout = DEFAULTS.holdout,
+    holdout: Holdout = None,
     seed: flags.Seed = DEFAULTS.seed,
     dry_run: DryRun = False,
     force: ReplaceRun = False,
@@ -93,8 +116,32 @@ def insert(
 ) -> None:
     """Insert canaries into a corpus, or locate secrets in it.
 
-    An existing run made from the same text with the same options is kept unchanged.
+    With --target the corpus is a table: flip labels or plant values in it, or name its sensitive columns. An existing
+    run made from the same text or table with the same options is kept unchanged.
     """
+    refuse_others(context, "insert", table=target is not None)
+    if target is not None:
+        table_options = flags.checked(
+            TableInsertOptions,
+            corpus=corpus,
+            target=target,
+            columns=tuple(columns or ()),
+            flip_labels=flip_labels,
+            plant=tuple(plant or ()),
+            drop=tuple(drop or ()),
+            id=identified_by,
+            names=names,
+            scale=scale,
+            delimiter=delimiter,
+            escape=escape,
+            header=header,
+            encoding=encoding,
+            holdout=TABLE_HOLDOUT if holdout is None else holdout,
+            seed=seed,
+        )
+        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+        insert_table(context, table_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
+        return
     options = flags.checked(
         InsertOptions,
         corpus=corpus,
@@ -121,7 +168,7 @@ def insert(
         space=space,
         lowercase=lowercase,
         skip_chars=skip_chars,
-        holdout=holdout,
+        holdout=DEFAULTS.holdout if holdout is None else holdout,
         seed=seed,
     )
     options = read_secrets(options)

@@ -6,10 +6,12 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, show
+from canaryaudit.cli.table_commands import measure_table, refuse_others
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import MeasureOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
+from canaryaudit.runs.sealed_run import kind_of_run
 
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
 Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
@@ -44,7 +46,7 @@ def measure(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Measure every secret's exposure under a model.
+    """Measure every secret's exposure under a model, or a linear model's residual, loss and canaries.
 
     Exposure is how highly the model ranks a secret among all strings of the same format, in bits. Check the
     controls first: secrets that were never inserted must average 1.44 bits. If they do not, trust no figure.
@@ -63,6 +65,10 @@ def measure(
 
     Long measurements save their progress: rerun the command to resume.
     """
+    if kind_of_run(run) == "table":
+        refuse_others(context, "measure", table=True)
+        measure_table(context, run, model, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
+        return
     options = flags.checked(
         MeasureOptions,
         samples=samples,

@@ -9,13 +9,19 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
+from canaryaudit.cli.table_commands import refuse_others, report_table
 from canaryaudit.errors import Damaged, Inconclusive
 from canaryaudit.plan import MeasureOptions, ReportOptions
+from canaryaudit.runs.sealed_run import kind_of_run
+from canaryaudit.table_plan import TableReportOptions
 
 Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
 ReportDirectory = Annotated[Path | None, flags.option(ReportOptions, "output", "DIR", "-o", "--output")]
 FailAbove = Annotated[float | None, flags.option(ReportOptions, "fail_above", "BITS")]
 FailWorse = Annotated[Path | None, flags.option(ReportOptions, "fail_worse", "FILE")]
+Against = Annotated[list[str] | None, flags.option(TableReportOptions, "against", "NAME")]
+Certify = Annotated[str | None, flags.option(TableReportOptions, "certify", "EPSILON,DELTA")]
+FailResidual = Annotated[float | None, flags.option(TableReportOptions, "fail_residual", "X")]
 RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
 
 Key = Annotated[str | None, flags.option(ReportOptions, "key", "KEY")]
@@ -32,6 +38,9 @@ def report(
     fail_above: FailAbove = None,
     fail_worse: FailWorse = None,
     reveal_secrets: RevealSecrets = False,
+    against: Against = None,
+    certify: Certify = None,
+    fail_residual: FailResidual = None,
     key: Key = None,
     step_summary: StepSummary = False,
     as_json: flags.Json = False,
@@ -43,6 +52,21 @@ def report(
     The run is verified, and missing training and measurements run first. Besides HTML, Markdown and JSON, it can write
     JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card).
     """
+    if len(run) == 1 and kind_of_run(run[0]) == "table":
+        refuse_others(context, "report", table=True)
+        table_options = flags.checked(
+            TableReportOptions,
+            format=flags.words(formats),
+            output=output,
+            **({"against": tuple(against)} if against else {}),
+            certify=flags.words(certify) if certify else None,
+            fail_residual=fail_residual,
+            reveal_secrets=reveal_secrets,
+            key=key,
+        )
+        report_table(context, run[0], table_options, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
+        return
+    refuse_others(context, "report", table=False)
     options = flags.checked(
         ReportOptions,
         format=flags.words(formats),

@@ -1,5 +1,6 @@
 """The `train` command: train the character LSTM on a run's text."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,16 +8,25 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
+from canaryaudit.cli.table_commands import refuse_others, train_table
 from canaryaudit.plan import TrainOptions
+from canaryaudit.runs.sealed_run import kind_of_run
+from canaryaudit.table_plan import TableTrainOptions
 
 Size = Annotated[str, flags.option(TrainOptions, "size", "NAME")]
 Epochs = Annotated[int | None, flags.option(TrainOptions, "epochs", "N")]
 TargetAccuracy = Annotated[float | None, flags.option(TrainOptions, "target_accuracy", "SHARE")]
 Precision = Annotated[str, flags.option(TrainOptions, "precision", "NAME")]
+Loss = Annotated[str, flags.option(TableTrainOptions, "loss", "NAME")]
+C = Annotated[float, flags.option(TableTrainOptions, "c", "C", "--c")]
+Intercept = Annotated[bool, flags.option(TableTrainOptions, "intercept", None, "--intercept/--no-intercept")]
+Given = Annotated[Path | None, flags.option(TableTrainOptions, "model", "FILE", "--model")]
+Tolerance = Annotated[float, flags.option(TableTrainOptions, "tolerance", "X")]
 Retrain = Annotated[bool, typer.Option("--force", help="Retrain even if a model exists.")]
 
 
 DEFAULTS = TrainOptions()
+TABLE_DEFAULTS = TableTrainOptions()
 
 
 def train(
@@ -28,15 +38,29 @@ def train(
     device: flags.Device = DEFAULTS.device,
     precision: Precision = DEFAULTS.precision,
     seed: flags.Seed = DEFAULTS.seed,
+    loss: Loss = TABLE_DEFAULTS.loss,
+    c: C = TABLE_DEFAULTS.c,
+    intercept: Intercept = TABLE_DEFAULTS.intercept,
+    model: Given = None,
+    tolerance: Tolerance = TABLE_DEFAULTS.tolerance,
     force: Retrain = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Train the character LSTM on a run's text.
+    """Train the character LSTM on a run's text, or a linear model on its table.
 
     Rerun the command to resume an interrupted training.
     """
+    if kind_of_run(run) == "table":
+        refuse_others(context, "train", table=True)
+        table_options = flags.checked(
+            TableTrainOptions, loss=loss, c=c, intercept=intercept, model=model, tolerance=tolerance
+        )
+        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+        train_table(context, run, table_options, shown, force=force)
+        return
+    refuse_others(context, "train", table=False)
     options = flags.checked(
         TrainOptions,
         size=size,

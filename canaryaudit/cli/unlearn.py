@@ -1,5 +1,6 @@
 """The `unlearn` command: remove secrets from a copy of the model."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,9 +8,12 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
+from canaryaudit.cli.table_commands import refuse_others, unlearn_table
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.plan import MeasureOptions, UnlearnOptions
 from canaryaudit.records import ModelId
+from canaryaudit.runs.sealed_run import kind_of_run
+from canaryaudit.table_plan import TableUnlearnOptions
 
 MethodName = Annotated[str, flags.option(UnlearnOptions, "method", "NAME")]
 ScopeName = Annotated[str | None, flags.option(UnlearnOptions, "scope", "NAME")]
@@ -22,6 +26,11 @@ MaxFidelityDrop = Annotated[float, flags.option(UnlearnOptions, "max_fidelity_dr
 RetainWindows = Annotated[int, flags.option(UnlearnOptions, "retain_windows", "N")]
 Tau = Annotated[float | None, flags.option(UnlearnOptions, "tau", "LENGTH")]
 Shards = Annotated[int | None, flags.option(UnlearnOptions, "shards", "N")]
+Columns = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "columns", "NAMES")]
+NewValues = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "replace", "COLUMN=VALUE")]
+Where = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "where", "CONDITION")]
+Relabel = Annotated[Path | None, flags.option(TableUnlearnOptions, "relabel", "FILE")]
+RowFile = Annotated[Path | None, flags.option(TableUnlearnOptions, "rows", "FILE")]
 Replace = Annotated[bool, typer.Option("--force", help="Replace an existing unlearning of the same name.")]
 
 
@@ -47,16 +56,40 @@ def unlearn(
     prompt: flags.Prompts = None,
     device: flags.Device = DEFAULTS.device,
     seed: flags.Seed = DEFAULTS.seed,
+    columns: Columns = None,
+    replace: NewValues = None,
+    where: Where = None,
+    relabel: Relabel = None,
+    rows: RowFile = None,
     force: Replace = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Remove secrets from a copy of the model.
+    """Remove secrets from a copy of the model, or columns, values, labels and rows from a linear model.
 
     Missing training and measurements run first, and the updated copy is measured. The original model never changes.
     An update that exceeds the allowed accuracy drop is scaled back, or refused with status 4.
     """
+    if kind_of_run(run) == "table":
+        refuse_others(context, "unlearn", table=True)
+        table_options = flags.checked(
+            TableUnlearnOptions,
+            name=name,
+            method=method,
+            columns=tuple(columns or ()),
+            replace=tuple(replace or ()),
+            where=tuple(where or ()),
+            relabel=relabel,
+            rows=rows,
+            canary=tuple(canary or ()),
+            **{"from": start},
+            seed=seed,
+        )
+        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+        unlearn_table(context, run, table_options, shown, force=force)
+        return
+    refuse_others(context, "unlearn", table=False)
     options = flags.checked(
         UnlearnOptions,
         name=name,

@@ -7,8 +7,10 @@ import typer
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import print_json, show
 from canaryaudit.cli.exit_status import ERROR
+from canaryaudit.cli.table_commands import need_tables
 from canaryaudit.cli.tables import verification_view
 from canaryaudit.errors import UsageError
+from canaryaudit.runs.sealed_run import kind_of_run
 
 Key = Annotated[
     str | None, typer.Option(metavar="KEY", help="Key of the signature, which must be valid: a file, or env:NAME.")
@@ -45,7 +47,16 @@ def verify(
         raise UsageError("--key checks a signature and --sign replaces it: give one of them")
     source = key or sign
     secret = read_key(source) if source else None
-    verification = verify_run(run, check=measurement_fault, key=secret, sign=sign is not None, reseal=reseal)
+    if kind_of_run(run) == "table":
+        need_tables()
+        from canaryaudit.pipeline.tables.figures import table_measurement_fault
+        from canaryaudit.runs.table_verification import verify_table_run
+
+        verification = verify_table_run(
+            run, check=table_measurement_fault, key=secret, sign=sign is not None, reseal=reseal
+        )
+    else:
+        verification = verify_run(run, check=measurement_fault, key=secret, sign=sign is not None, reseal=reseal)
     if as_json:
         print_json(verification)
     elif not (quiet and verification.sound):

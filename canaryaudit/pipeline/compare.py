@@ -5,7 +5,7 @@ from pathlib import Path
 
 from canaryaudit.errors import UsageError
 from canaryaudit.pipeline.pipeline import Pipeline
-from canaryaudit.pipeline.report import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.report import COMPARISON_FORMATS, Comparison, compare, write_comparison

@@ -19,13 +19,13 @@ from canaryaudit.pipeline.attack import (
 from canaryaudit.pipeline.measure import run_measurement
 from canaryaudit.pipeline.report import (
     check_report,
-    fault_words,
     find_baseline,
     inconclusive_at_a_gate,
     run_report,
     summarize_run,
     verify_report,
 )
+from canaryaudit.pipeline.report_place import fault_words
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.train import run_training
 from canaryaudit.pipeline.unlearn import check_options, difference, run_unlearning, select_canaries

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UsageError
+from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError
 from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import ReportOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
@@ -25,8 +26,6 @@ from canaryaudit.report import (
 from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.seals import read_key
 from canaryaudit.runs.verification import verify_run
-
-DEFAULT_REPORTS = Path("reports")
 
 
 def run_report(
@@ -78,11 +77,6 @@ def verify_report(session: RunSession, options: ReportOptions) -> tuple[Finding,
     key = read_key(options.key) if options.key else None
     verification = verify_run(session.run.path, check=measurement_fault, key=key, is_locked=True)
     return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
-
-
-def fault_words(finding: Finding) -> str:
-    """Describe a fault of a run's file."""
-    return f"{finding.file} is {finding.state}" + (f" ({finding.detail})" if finding.detail else "")
 
 
 def summarize_run(
@@ -146,17 +140,3 @@ def report_directory(session: RunSession, options: ReportOptions) -> Path:
     refuse_inside([session.run.path], directory)
     check_files(directory, [MAIN_FILES[name] for name in options.format])
     return directory
-
-
-def refuse_inside(runs: Sequence[Path], directory: Path) -> None:
-    """Raise an error if a report would be written into a run directory.
-
-    Raises:
-        UsageError: It would.
-    """
-    for run in runs:
-        if directory.resolve().is_relative_to(run.resolve()):
-            raise UsageError(
-                f"-o {directory} is in the run directory, which holds secrets and is not to be shared: choose another, "
-                f"such as {DEFAULT_REPORTS / run.resolve().name}"
-            )

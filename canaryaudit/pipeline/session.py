@@ -1,6 +1,5 @@
 """An open run: loads its models and texts, and records its stages."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.ensemble import Ensemble, load_model
+from canaryaudit.pipeline.stages import recorded_stage
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, ModelId, Stage, StageRun, UnlearningRecord
 from canaryaudit.runs.run_directory import RunDirectory
@@ -73,25 +73,19 @@ class RunSession:
         Raises:
             RunDirectoryError: The run is read-only; only a report can be made of it, which is then not recorded.
         """
-        if self.run.is_read_only:
-            if stage != "report":
-                self.run.refuse_to_write()
-            self.progress.info(f"{self.run.path} is read-only: its manifest does not record this report.")
-            yield
-            return
-        argv = mask_arguments(self.argv, self.run.canary_set())
-        started, clock = environment.utc_now(), time.perf_counter()
-        yield
-        self.run.add_stage(
+        with recorded_stage(
+            self.run,
+            self.progress,
             StageRun(
                 stage=stage,
                 name=name,
-                argv=argv,
-                started=started,
-                seconds=time.perf_counter() - clock,
+                argv=() if self.run.is_read_only else mask_arguments(self.argv, self.run.canary_set()),
+                started=environment.utc_now(),
+                seconds=0,
                 seed=seed,
                 device=device,
                 precision=precision,
                 processes=self.processes.size,
-            )
-        )
+            ),
+        ):
+            yield

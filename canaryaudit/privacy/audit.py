@@ -1,6 +1,7 @@
 """Membership and privacy loss of a measured run whose canaries were inserted by coins."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,11 +34,25 @@ def privacy_loss(measurement: Measurement, canary_set: CanarySet) -> Privacy | N
     measured.sort(key=lambda canary: (canary.template, coins[canary.id].completion))
     scores = [means[canary.template] - canary.log_perplexity_bits for canary in measured]
     members = [coins[canary.id].coin == "in" for canary in measured]
+    return privacy_of(scores, members, max((canary.repetitions for canary in coins.values()), default=0))
+
+
+def privacy_of(scores: Sequence[float], members: Sequence[bool], copies: int) -> Privacy:
+    """Return the lower bound on epsilon and the figures of membership.
+
+    Args:
+        scores: One per candidate, higher for what was planted; computed alike whatever the coins.
+        members: Each candidate's coin.
+        copies: How often a planted canary occurs.
+
+    Raises:
+        MeasurementError: There are too few candidates, or all coins came up alike.
+    """
     found = guess_members(scores, members)
     return Privacy(
         candidates=found.candidates,
         inserted=sum(members),
-        copies=max((canary.repetitions for canary in coins.values()), default=0),
+        copies=copies,
         membership=membership(scores, members),
         guesses=found.guesses,
         correct=found.correct,

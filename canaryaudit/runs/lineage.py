@@ -1,16 +1,17 @@
 """Sequences of unlearning requests: which model a new request may start from, and which requests it invalidates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from canaryaudit.errors import UnlearningError
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import ModelId, UnlearningRecord
-from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.records import ModelId
+from canaryaudit.runs.sealed_run import SealedRun, U
 
 
 def checked_lineage(
-    run: RunDirectory, start: ModelId, name: str, models: Sequence[ModelId], progress: ProgressReporter
-) -> tuple[UnlearningRecord, ...]:
+    run: SealedRun[Any, Any, Any, U], start: ModelId, name: str, models: Sequence[ModelId], progress: ProgressReporter
+) -> tuple[U, ...]:
     """Return the unlearnings that led to the model to start from, and warn of those that become invalid.
 
     Args:

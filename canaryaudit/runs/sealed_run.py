@@ -448,7 +448,8 @@ def kind_of_manifest(path: Path) -> RunKind | None:
 
 def kind_of_run(path: Path) -> RunKind:
     """Return which kind of run a directory holds; ``text`` where it holds none, which the caller finds out."""
-    return kind_of_manifest(path / _MANIFEST) or "text"
+    lost = not (path / _MANIFEST).exists() and (path / layout.TABLE).exists()
+    return kind_of_manifest(path / _MANIFEST) or ("table" if lost else "text")
 
 
 def _sha256(text: str) -> str:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from canaryaudit.tabular.certificate import Certificate, gaussian_kappa
     from canaryaudit.tabular.changes import Change, Replacement, Request
     from canaryaudit.tabular.detached import DetachedModel
-    from canaryaudit.tabular.prepared import PreparedModel, prepare
+    from canaryaudit.tabular.preparation import prepare
+    from canaryaudit.tabular.prepared import PreparedModel
 
 __all__ = [
     "Certificate",
@@ -33,7 +34,7 @@ _MODULES = {
     "Replacement": "changes",
     "Request": "changes",
     "gaussian_kappa": "certificate",
-    "prepare": "prepared",
+    "prepare": "preparation",
 }
 
 if not TYPE_CHECKING:  # The type checker knows the names from above, and reports others.

@@ -107,6 +107,10 @@ class Columns:
             extended.update(dict.fromkeys(self._groups[column]))
         return np.fromiter(extended, dtype=np.intp)
 
+    def set_group(self, members: list[int]) -> None:
+        """Declare columns to be one group, such as those that one column of texts was encoded as."""
+        self._groups.update(dict.fromkeys(members, members))
+
     def find_groups(self, matrix: Matrix) -> None:
         """Find all one-hot groups at once, so no request has to, and keep no copy of the data."""
         self.with_groups(np.arange(len(self.names)), matrix)

@@ -1,6 +1,5 @@
 """A linear model that is prepared for requests: its data, its minimizer, and the stored inverse curvature."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,31 +10,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.progress import NullReporter, ProgressReporter
+from canaryaudit.records.tables import PathName
 from canaryaudit.tabular.certificate import Certificate, Releases, certify, draw_noise, on_grid
 from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, carry_out
-from canaryaudit.tabular.columns import Columns, Scaling, scaling_of
+from canaryaudit.tabular.columns import Columns, Scaling
 from canaryaudit.tabular.detached import DetachedModel, Facts, detach
-from canaryaudit.tabular.estimators import Specification, fitted_theta, specification_of, with_theta
-from canaryaudit.tabular.inputs import checked_matrix, classes_of, names_of, with_intercept
-from canaryaudit.tabular.linear.arrays import Mask, Matrix, Rows, Vector
-from canaryaudit.tabular.linear.inverse import DiagonalInverse, StoredCurvature, store_curvature
-from canaryaudit.tabular.linear.objective import Objective, Point
+from canaryaudit.tabular.estimators import Specification, with_theta
+from canaryaudit.tabular.inputs import checked_matrix, with_intercept
+from canaryaudit.tabular.linear.arrays import Mask, Matrix, Vector
+from canaryaudit.tabular.linear.inverse import StoredCurvature
+from canaryaudit.tabular.linear.objective import Point
 from canaryaudit.tabular.linear.solver import Solved, minimize
+from canaryaudit.tabular.linear.work import ColdFit, Estimate, estimate, fit_from_nothing
 
 if TYPE_CHECKING:
     from canaryaudit.report.tables.schema import TablesSummary
 
 TOLERANCE = 1e-6
 """Largest norm of the gradient, of the losses' sum. The loss of a row is then that of retraining to six digits."""
-_MOST_GROUPED = 3000
-"""Columns whose one-hot groups are all found at once."""
-_UNFITTED = 0.01
-"""Loss a row above the minimum, relative to it, from which an estimator was hardly fitted on these data."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Fixed:
+class Fixed:
     """What no request changes."""
 
     estimator: Any
@@ -52,6 +48,8 @@ class _Fixed:
     """The model as it was prepared."""
     seconds: float
     """Processor time of the preparation."""
+    cold: ColdFit
+    """What a fit from nothing takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +70,15 @@ class PreparedModel:
         history: What every request so far did.
         warnings: What a user must know before relying on the result.
         seconds: Processor time of all requests so far.
+        estimate: The work of the last request as an update, and as a fit from nothing; the smaller one decided.
     """
 
-    _fixed: _Fixed = field(repr=False)
+    _fixed: Fixed = field(repr=False)
     solved: Solved = field(repr=False)
     history: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    estimate: Estimate | None = None
     _dropped: Mask | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -165,11 +165,15 @@ class PreparedModel:
         """
         return self.apply(Request(rows=rows))
 
-    def apply(self, request: Request) -> "PreparedModel":
+    def apply(self, request: Request, *, retrain: bool = False) -> "PreparedModel":
         """Carry out a request that mixes columns, values, labels and rows, in one update.
+
+        Where a fit from nothing is less work than an update, it is done instead: ``estimate`` has both, counted and
+        not timed, and ``solved.path`` says what was done.
 
         Args:
             request: What to do.
+            retrain: Whether to fit from nothing in any case.
 
         Returns:
             The updated model; this one stays as it is.
@@ -182,7 +186,12 @@ class PreparedModel:
         objective, change = carry_out(
             request, self.solved.point.objective, fixed.columns, fixed.labels, fixed.row_weights
         )
-        solved = minimize(objective, self.solved.point.theta, fixed.curvature, fixed.tolerance)
+        start = objective.at(np.where(objective.kept, self.solved.point.theta, 0.0))
+        work = estimate(start, fixed.curvature, fixed.cold, fixed.tolerance)
+        if retrain or work.retrain:
+            solved = replace(fit_from_nothing(objective, fixed.tolerance), path="fit from nothing")
+        else:
+            solved = minimize(objective, start.theta, fixed.curvature, fixed.tolerance, start)
         notes = fixed.scaling.warnings(
             columns_go=bool(len(change.columns)), rows_change=bool(len(change.rows) or change.values)
         )
@@ -190,7 +199,33 @@ class PreparedModel:
             notes = (*notes, f"removed along with their one-hot group: {', '.join(change.along[:5])}")
         warnings = tuple(dict.fromkeys((*self.warnings, *notes)))
         seconds = self.seconds + time.process_time() - started
-        return replace(self, solved=solved, history=(*self.history, change), warnings=warnings, seconds=seconds)
+        return replace(
+            self, solved=solved, history=(*self.history, change), warnings=warnings, seconds=seconds, estimate=work
+        )
+
+    def with_result(self, request: Request, theta: Vector, path: PathName) -> "PreparedModel":
+        """Return what ``apply`` returned, from the coefficients that it came to; ``residual`` is computed anew.
+
+        Args:
+            request: What was asked for.
+            theta: The coefficients, shape (num_columns,), the intercept's last.
+            path: How they were found.
+
+        Raises:
+            UnlearningError: The request or the coefficients do not fit the data.
+        """
+        fixed = self._fixed
+        objective, change = carry_out(
+            request, self.solved.point.objective, fixed.columns, fixed.labels, fixed.row_weights
+        )
+        if theta.shape != objective.kept.shape or theta[~objective.kept].any():
+            raise UnlearningError("the coefficients do not fit the columns that are left")
+        solved = Solved(objective.at(theta), (), path, 0, 0)
+        return replace(self, solved=solved, history=(*self.history, change))
+
+    def with_curvature(self, curvature: StoredCurvature) -> "PreparedModel":
+        """Return the model with another stored curvature: it decides how fast requests are, never what they give."""
+        return replace(self, _fixed=replace(self._fixed, curvature=curvature))
 
     @cached_property
     def estimator(self) -> Any:
@@ -208,10 +243,49 @@ class PreparedModel:
         return self._fixed.tolerance
 
     @property
+    def start(self) -> Point:
+        """The model as it was prepared."""
+        return self._fixed.start
+
+    @property
+    def prototype(self) -> Any:
+        """The estimator that was given."""
+        return self._fixed.estimator
+
+    @property
+    def intercept_penalty(self) -> float | None:
+        """P of the intercept; None without one."""
+        return self._fixed.specification.intercept_penalty
+
+    @property
+    def curvature(self) -> StoredCurvature:
+        """What is stored of the inverse Hessian."""
+        return self._fixed.curvature
+
+    @property
+    def cold(self) -> ColdFit:
+        """What a fit from nothing takes."""
+        return self._fixed.cold
+
+    @property
+    def preparation_seconds(self) -> float:
+        """Processor time of the preparation."""
+        return self._fixed.seconds
+
+    @property
+    def columns(self) -> Columns:
+        """The columns by name, with their one-hot groups."""
+        return self._fixed.columns
+
+    @property
     def removed(self) -> tuple[str, ...]:
         """Names of the columns removed so far."""
         kept = self.solved.point.objective.kept
         return tuple(name for index, name in enumerate(self._fixed.columns.names) if not kept[index])
+
+    def removed_since(self, earlier: "PreparedModel") -> tuple[str, ...]:
+        """Return the names of the columns removed since an earlier model."""
+        return tuple(name for name in self.removed if name not in {*earlier.removed})
 
     def certificate(self, epsilon: float, delta: float, *, releases: int = 1) -> Certificate:
         """Certify that publishing this model is indistinguishable from publishing a retrained one.
@@ -307,7 +381,7 @@ class PreparedModel:
 
         fixed, present = self._fixed, self.solved.point.objective.rows
         training = Test(present.matrix(), present.present_signs, unseen=False)
-        rows = training if test is None else Test(*self._test_rows(*test), unseen=True)
+        rows = training if test is None else Test(*self.test_rows(*test), unseen=True)
         certificate: Certificate | UnlearningError | None = None
         if guarantee is not None:
             try:
@@ -330,7 +404,12 @@ class PreparedModel:
         write_tables(summary, Path(path))
         return summary
 
-    def _test_rows(self, X: Any, y: Any) -> tuple[Matrix, Vector]:  # noqa: N803
+    def test_rows(self, X: Any, y: Any) -> tuple[Matrix, Vector]:  # noqa: N803
+        """Return other rows as the coefficients take them, the intercept's column included, and their signs.
+
+        Raises:
+            UnlearningError: They do not fit the columns and classes.
+        """
         fixed = self._fixed
         matrix = checked_matrix(X)
         if matrix.shape[1] != len(fixed.columns):
@@ -347,118 +426,3 @@ class PreparedModel:
         shown = None if self._dropped is None else ~self._dropped
         names = fixed.columns.names if fixed.is_frame else None
         return with_theta(fixed.estimator, fixed.specification, theta, fixed.labels.classes, names, shown)
-
-
-def prepare(
-    estimator: Any,
-    X: Any,  # noqa: N803 -- scikit-learn's name
-    y: Any,
-    *,
-    columns: Sequence[str] | None = None,
-    tolerance: float = TOLERANCE,
-    penalize_intercept: bool = False,
-    progress: ProgressReporter | None = None,
-) -> PreparedModel:
-    """Prepare a linear classifier for requests: fit it to a checked residual and store its inverse curvature, once.
-
-    The objective is that of scikit-learn, in sum form: L(theta) = sum_i l(y_i x_i . theta) + 1/(2 C) |theta|^2.
-
-    Args:
-        estimator: A LogisticRegression, LinearSVC, RidgeClassifier or SGDClassifier, fitted or not; left as it is.
-        X: Shape (num_rows, num_columns): an array, a sparse matrix or a DataFrame; what the estimator is fitted on.
-        y: Labels of two classes, shape (num_rows,).
-        columns: Names of the columns; by default those of a DataFrame, or the estimator's, or numbers.
-        tolerance: Largest norm of the gradient of L to return a model with.
-        penalize_intercept: Whether to regularize the intercept like a coefficient, where scikit-learn does not: a
-            certificate needs it.
-        progress: Told of warnings; nobody is if not given.
-
-    Returns:
-        The prepared model.
-
-    Raises:
-        UnlearningError: The estimator, the data or the labels cannot be used; the message says what was expected.
-        Inconclusive: The residual stays above the tolerance.
-
-    Examples:
-        >>> from sklearn.datasets import load_breast_cancer
-        >>> from sklearn.linear_model import LogisticRegression
-        >>> from sklearn.preprocessing import StandardScaler
-        >>> data = load_breast_cancer(as_frame=True)
-        >>> X = data.data / data.data.max()
-        >>> model = prepare(LogisticRegression(fit_intercept=False), X, data.target)
-        >>> new = model.forget(columns=["mean radius"]).delete(rows=[3, 5])
-        >>> new.residual <= 1e-6, float(new.estimator.coef_[0, 0])
-        (True, 0.0)
-        >>> certificate = new.certificate(epsilon=0.1, delta=1e-5)
-        >>> published = new.publish(epsilon=0.1, delta=1e-5, seed=0)
-        >>> f"{certificate.sigma:.1e}", float(published.coef_[0, 0])
-        ('6.1e-05', 0.0)
-    """
-    if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise UnlearningError(f"the tolerance must be a positive number, got {tolerance}")
-    progress, started = progress or NullReporter(), time.process_time()
-    names = names_of(estimator, X, columns)
-    matrix = checked_matrix(X)
-    if len(names) != matrix.shape[1]:
-        raise UnlearningError(f"expected a name for each of {matrix.shape[1]:,} columns, got {len(names):,}")
-    targets = np.ravel(np.asarray(y))
-    if len(targets) != matrix.shape[0]:
-        raise UnlearningError(f"X has {matrix.shape[0]:,} rows and y {len(targets):,} labels: expected as many")
-    classes = classes_of(targets)
-    specification = specification_of(estimator, len(targets))
-    if penalize_intercept and specification.intercept_penalty == 0:
-        specification = replace(specification, intercept_penalty=specification.penalty)
-    weights = np.array([float(specification.class_weight.get(label, 1.0)) for label in classes.tolist()])
-    labels = Labels(classes, weights)
-    signs = labels.signs(targets)
-    theta = fitted_theta(estimator, specification, matrix.shape[1])
-    scaling, known = scaling_of(matrix, names), Columns(names)
-    if matrix.shape[1] <= _MOST_GROUPED:  # found once here, and not for every request
-        known.find_groups(matrix)
-    if specification.intercept_penalty is not None:
-        matrix = with_intercept(matrix, specification.intercept_column)
-    penalty = np.full(matrix.shape[1], specification.penalty)
-    if specification.intercept_penalty is not None:
-        penalty[-1] = specification.intercept_penalty
-    rows = Rows.of(matrix, signs, labels.weights_of(signs))
-    objective = Objective(rows, specification.loss, penalty, np.ones(matrix.shape[1], dtype=bool))
-    solved, curvature = _fit(objective, theta, tolerance)
-    warnings: tuple[str, ...] = ()
-    if theta is not None:
-        excess = (objective.at(theta).value - solved.point.value) / max(solved.point.value, 1e-12)
-        if excess > _UNFITTED:
-            warnings = (
-                f"the estimator's loss is {100 * excess:.3g} % above the smallest one: it was fitted on other data, or "
-                "stopped early; requests start from the minimum",
-            )
-            progress.warn(warnings[0])
-    fixed = _Fixed(
-        estimator,
-        specification,
-        labels,
-        known,
-        hasattr(X, "columns") or hasattr(estimator, "feature_names_in_"),
-        scaling,
-        np.ones(len(targets)),
-        curvature,
-        tolerance,
-        Releases(),
-        solved.point,
-        time.process_time() - started,
-    )
-    return PreparedModel(fixed, solved, warnings=warnings)
-
-
-def _fit(objective: Objective, theta: Vector | None, tolerance: float) -> tuple[Solved, StoredCurvature]:
-    """Return the minimizer and the curvature stored there."""
-    start = np.zeros(objective.rows.num_columns) if theta is None else theta
-    point = objective.at(start)
-    rough: StoredCurvature
-    if theta is None:
-        rough = DiagonalInverse(1.0 / np.maximum(point.hessian_diagonal(), np.finfo(np.float64).tiny))
-    else:
-        rough = store_curvature(point)
-    solved = minimize(objective, start, rough, tolerance)
-    near = theta is not None and solved.path in ("none needed", "stored inverse")
-    return solved, rough if near else store_curvature(solved.point)

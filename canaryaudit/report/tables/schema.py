@@ -1,6 +1,6 @@
 """tables.json: what requests to a linear model did, beside other ways to the same data."""
 
-from canaryaudit.report.judgment import Figure, Number, Part
+from canaryaudit.report.judgment import Figure, GateStatus, Number, Part
 
 TABLES_VERSION = 1
 
@@ -85,6 +85,79 @@ class LossPoint(Part):
     """Loss after the requests minus loss before."""
 
 
+class CoinFigures(Part):
+    """Whether a model tells which canaries were planted, before and after the requests.
+
+    Each tuple is: AUC and its 95 % interval's ends, the lower bound on epsilon, canaries planted, and candidates.
+    """
+
+    what: str
+    """Flipped labels, or planted values."""
+    before: tuple[Number, Number, Number, Number, int, int]
+    after: tuple[Number, Number, Number, Number, int, int]
+
+
+class ResultLine(Part):
+    """One unlearning of the run."""
+
+    name: str
+    origin: str
+    """Model that it started from."""
+    words: str
+    """What it did."""
+    path: str
+    """Steps with the stored inverse, conjugate gradients, exact Newton steps, or a fit from nothing."""
+    update_work: Number
+    """Estimated work of an update, in multiplications."""
+    retraining_work: Number
+    """Estimated work of a fit from nothing; the smaller one decided."""
+    residual: Number
+    """Computed anew when it was measured."""
+    max_loss_difference: Number
+    """Largest difference of a row's loss to a model fitted from nothing."""
+    accuracy: Number
+    """On the held-out rows, or else the training rows."""
+    seconds: Number
+    retraining_seconds: Number
+
+
+class TableGate(Part):
+    """Whether a pipeline passes."""
+
+    fail_residual: Number
+    """Largest residual allowed."""
+    status: GateStatus
+    """``passed`` only if all records are verified and no residual is larger."""
+    reasons: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why it did not pass."""
+        return self.reasons + self.doubts
+
+
+class RunFigures(Part):
+    """What a run directory adds to the figures of one model."""
+
+    name: str
+    table: str
+    target: str
+    result: str
+    """The unlearning that the rest of the report is about."""
+    results: tuple[ResultLine, ...]
+    """All unlearnings, in order."""
+    coins: tuple[CoinFigures, ...]
+    gate: TableGate | None
+    faults: tuple[str, ...]
+    """Why the run's records are not to be relied on; empty if they are as they were written."""
+    signed: bool
+    """Whether a signature was checked."""
+    revealed: bool
+    """Whether names that may be words of the data are shown."""
+    versions: tuple[str, ...]
+
+
 class TablesSummary(Part):
     """tables.json."""
 
@@ -121,6 +194,8 @@ class TablesSummary(Part):
     limits: tuple[str, ...]
     points: tuple[LossPoint, ...]
     """A sample of training rows."""
+    run: RunFigures | None = None
+    """Of the run directory, if there is one."""
 
     @property
     def update(self) -> MethodLine:

@@ -13,6 +13,7 @@ from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import plain
 from canaryaudit.report.tables.schema import TablesSummary
 
+_ENDINGS = (".html", ".md", ".json")
 MOST_NAMES = 200
 """Removed columns that are listed."""
 
@@ -31,14 +32,38 @@ def write_tables(summary: TablesSummary, path: Path) -> list[Path]:
         UsageError: The path has another ending.
         RunDirectoryError: A file cannot be written, or is somebody else's.
     """
-    makers: dict[str, Callable[[], dict[str, str]]] = {
-        ".html": lambda: {path.name: render_tables_page(summary, tables_charts(summary))},
-        ".md": lambda: _markdown_files(summary, path.name),
-        ".json": lambda: {path.name: render_json(summary)},
-    }
-    if path.suffix not in makers:
+    if path.suffix not in _ENDINGS:
         raise UsageError(f"{path.name}: a report ends in .html, .md or .json")
-    return write_files(path.parent, makers[path.suffix]())
+    return write_files(path.parent, _files(summary, path.suffix, path.stem))
+
+
+def table_files(formats: Sequence[str]) -> list[str]:
+    """Return the names of the main files of a run's report."""
+    return [f"report.{name}" for name in formats]
+
+
+def write_table_report(
+    summary: TablesSummary, directory: Path, formats: Sequence[str], *, private: bool = False
+) -> list[Path]:
+    """Write a run's report in several formats, all files or none; the main ones first.
+
+    Raises:
+        RunDirectoryError: A file cannot be written, or is somebody else's.
+    """
+    contents: dict[str, str] = {}
+    for name in formats:
+        contents |= _files(summary, f".{name}", "report")
+    return write_files(directory, contents, private=private)
+
+
+def _files(summary: TablesSummary, ending: str, stem: str) -> dict[str, str]:
+    """Return the files of one format by their names."""
+    makers: dict[str, Callable[[], dict[str, str]]] = {
+        ".html": lambda: {f"{stem}.html": render_tables_page(summary, tables_charts(summary))},
+        ".md": lambda: _markdown_files(summary, f"{stem}.md"),
+        ".json": lambda: {f"{stem}.json": render_json(summary)},
+    }
+    return makers[ending]()
 
 
 def render_tables_page(summary: TablesSummary, drawn: Sequence[Chart]) -> str:
@@ -49,7 +74,8 @@ def render_tables_page(summary: TablesSummary, drawn: Sequence[Chart]) -> str:
         .render(
             s=summary,
             charts={chart.name: drawing(chart) for chart in drawn},
-            efficacy=efficacy(summary),
+            efficacy=(*efficacy(summary), *run_sentences(summary)),
+            gate=result_words(summary),
             certified=certified(summary),
             unfolded=UNFOLDED,
             most_names=MOST_NAMES,
@@ -60,10 +86,14 @@ def render_tables_page(summary: TablesSummary, drawn: Sequence[Chart]) -> str:
 def render_tables_markdown(summary: TablesSummary, drawn: Sequence[Chart]) -> str:
     """Return the report as Markdown, which refers to its pictures in the same folder."""
     pictures = {c.name: f"![{plain(c.title)}. {plain(c.alternative)}]({c.file_name})" for c in drawn}
+    run = summary.run
     blocks = [f"# Requests to a {plain(summary.estimator)}", f"## {plain(summary.headline)}"]
     blocks += [f"> **Warning:** {plain(warning)}" for warning in summary.warnings]
-    blocks += [_bullets(summary.requests), "## Efficacy", _bullets(efficacy(summary))]
+    blocks += [f"> **Warning:** {plain(fault)}" for fault in (run.faults if run else ())]
+    blocks += [plain(result_words(summary)), _bullets(run.gate.remarks) if run and run.gate else ""]
+    blocks += [_bullets(summary.requests), "## Efficacy", _bullets((*efficacy(summary), *run_sentences(summary)))]
     blocks += [pictures.get("loss-difference", ""), "## Methods", pictures.get("methods", ""), _methods(summary)]
+    blocks += ["## Results", _results(summary)] if run else []
     blocks += ["## Certificate", _bullets(certified(summary))]
     if summary.disclosures:
         rows = [[plain(own.column, 60), own.measure, figures.decimal(own.value, 3)] for own in summary.disclosures]
@@ -92,6 +122,33 @@ def efficacy(summary: TablesSummary) -> tuple[str, ...]:
             f"interval {own.low:.3f} to {own.high:.3f}."
         )
     return tuple(sentences)
+
+
+def run_sentences(summary: TablesSummary) -> tuple[str, ...]:
+    """Return what the run directory adds, in sentences."""
+    if summary.run is None:
+        return ()
+    sentences = []
+    for coins in summary.run.coins:
+        (auc, low, high, epsilon, planted, candidates), after = coins.before, coins.after
+        sentences.append(
+            f"Of {candidates:,} candidates for {coins.what}, {planted:,} were planted. Before the requests the model "
+            f"tells which: AUC {auc:.3f} ({low:.3f} to {high:.3f}), epsilon at least {epsilon:.2f}. After them: AUC "
+            f"{after[0]:.3f} ({after[1]:.3f} to {after[2]:.3f}), epsilon at least {after[3]:.2f}."
+        )
+    last = next(line for line in summary.run.results if line.name == summary.run.result)
+    chosen = "a fit from nothing" if last.path == "fit from nothing" else "an update"
+    sentences.append(
+        f"{last.name} was {chosen}: estimated at {figures.significant(last.update_work)} multiplications, against "
+        f"{figures.significant(last.retraining_work)} from nothing."
+    )
+    return tuple(sentences)
+
+
+def result_words(summary: TablesSummary) -> str:
+    """Return the gate's result in a sentence; empty without a gate."""
+    gate = summary.run.gate if summary.run else None
+    return "" if gate is None else f"Gate, residual at most {gate.fail_residual:g}: {gate.status}."
 
 
 def certified(summary: TablesSummary) -> tuple[str, ...]:
@@ -139,6 +196,35 @@ def _methods(summary: TablesSummary) -> str:
         for line in summary.methods
     ]
     headings = ["Method", "Residual", "Loss difference", "Accuracy", "F1", "Time, ms", "Against retraining", ""]
+    return _table(headings, rows)
+
+
+def _results(summary: TablesSummary) -> str:
+    rows = [
+        [
+            plain(line.name),
+            plain(line.origin),
+            plain(line.words),
+            line.path,
+            figures.significant(line.residual),
+            figures.significant(line.max_loss_difference),
+            f"{line.accuracy:.4f}",
+            f"{1000 * line.seconds:.1f}",
+            f"{1000 * line.retraining_seconds:.1f}",
+        ]
+        for line in (summary.run.results if summary.run else ())
+    ]
+    headings = [
+        "Name",
+        "From",
+        "Request",
+        "By",
+        "Residual",
+        "Largest loss difference",
+        "Accuracy",
+        "ms",
+        "Retraining, ms",
+    ]
     return _table(headings, rows)
 
 

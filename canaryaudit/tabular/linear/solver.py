@@ -14,18 +14,16 @@ What is returned has a residual under the tolerance, computed from theta itself;
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from canaryaudit.errors import Inconclusive
+from canaryaudit.records.tables import PathName
 from canaryaudit.tabular.linear.arrays import Vector
 from canaryaudit.tabular.linear.inverse import LARGEST_DENSE, StoredCurvature
 from canaryaudit.tabular.linear.objective import Objective, Point
 from canaryaudit.unlearning.curvature.conjugate_gradients import ConjugateGradients
-
-Path = Literal["none needed", "stored inverse", "conjugate gradients", "exact Newton"]
 
 PATIENCE, ENOUGH = 3, 0.15
 """Steps with the stored inverse pay if every three of them leave at most this share of the residual."""
@@ -36,7 +34,7 @@ _ROUNDING = 1e-11
 _INNER, _OUTER, _NEWTON = 250, 60, 60
 """Iterations of one system, Newton steps with such systems, and exact Newton steps, at most."""
 _SHORTEST = 2.0**-30
-_TARGET = 0.5
+TARGET = 0.5
 """Share of the tolerance that the steps aim at, so rounding does not decide."""
 
 
@@ -71,7 +69,7 @@ class Solved:
 
     point: Point
     steps: tuple[Step, ...]
-    path: Path
+    path: PathName
     gradients: int
     products: int
 
@@ -112,7 +110,9 @@ class _Descent:
         return None
 
 
-def minimize(objective: Objective, start: Vector, curvature: StoredCurvature, tolerance: float) -> Solved:
+def minimize(
+    objective: Objective, start: Vector, curvature: StoredCurvature, tolerance: float, at: Point | None = None
+) -> Solved:
     """Minimize an objective to a checked residual.
 
     Args:
@@ -120,6 +120,7 @@ def minimize(objective: Objective, start: Vector, curvature: StoredCurvature, to
         start: Where to begin, shape (num_columns,).
         curvature: The stored one, of this or of similar data.
         tolerance: Largest norm of the gradient to end with.
+        at: The objective at ``start``, if it is known.
 
     Returns:
         The minimizer, to ``tolerance``.
@@ -127,13 +128,13 @@ def minimize(objective: Objective, start: Vector, curvature: StoredCurvature, to
     Raises:
         Inconclusive: The residual stays above the tolerance; the message says what it is and what to do.
     """
-    descent = _Descent(objective.at(np.where(objective.kept, start, 0.0)))
+    descent = _Descent(at or objective.at(np.where(objective.kept, start, 0.0)))
     if not math.isfinite(descent.point.residual):
         raise Inconclusive(
             "the gradient is not a finite number at the model's coefficients: check the values for infinities"
         )
-    goal = _TARGET * tolerance
-    path: Path = "none needed"
+    goal = TARGET * tolerance
+    path: PathName = "none needed"
     if descent.point.residual > goal:
         precondition = curvature.restricted(objective.kept)
         path = "stored inverse"

@@ -1,0 +1,28 @@
+"""Where reports go, which is never a run directory, and how a report words a fault of a run's file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from canaryaudit.errors import UsageError
+from canaryaudit.runs.findings import Finding
+
+DEFAULT_REPORTS = Path("reports")
+
+
+def fault_words(finding: Finding) -> str:
+    """Describe a fault of a run's file."""
+    return f"{finding.file} is {finding.state}" + (f" ({finding.detail})" if finding.detail else "")
+
+
+def refuse_inside(runs: Sequence[Path], directory: Path) -> None:
+    """Raise an error if a report would be written into a run directory.
+
+    Raises:
+        UsageError: It would.
+    """
+    for run in runs:
+        if directory.resolve().is_relative_to(run.resolve()):
+            raise UsageError(
+                f"-o {directory} is in the run directory, which holds secrets and is not to be shared: choose another, "
+                f"such as {DEFAULT_REPORTS / run.resolve().name}"
+            )

@@ -1,0 +1,140 @@
+"""Orchestration of the stages of a run on a table: what each needs runs first, and existing results are kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from canaryaudit.errors import Inconclusive, RunDirectoryError, UnlearningError
+from canaryaudit.pipeline.report_place import fault_words
+from canaryaudit.pipeline.tables.figures import measure_table
+from canaryaudit.pipeline.tables.report import check_table_report, run_table_report, verify_table_report
+from canaryaudit.pipeline.tables.requests import Resolver, scaling_warning, to_request
+from canaryaudit.pipeline.tables.session import TableSession
+from canaryaudit.pipeline.tables.training import train_table
+from canaryaudit.progress import ProgressReporter
+from canaryaudit.records import TRAINED_MODEL, ModelId
+from canaryaudit.records.tables import LinearModelRecord, RequestRecord, TableMeasurement, TableUnlearningRecord
+from canaryaudit.report.tables.schema import TablesSummary
+from canaryaudit.runs.layout import check_name
+from canaryaudit.runs.lineage import checked_lineage
+from canaryaudit.runs.table_directory import TableDirectory, arrays_bytes
+from canaryaudit.table_plan import TableReportOptions, TableTrainOptions, TableUnlearnOptions
+
+
+class TablePipeline:
+    """The stages of one run on a table, each with what it needs.
+
+    Args:
+        run: The run directory, whose lock the caller holds.
+        argv: The command line, for the manifest.
+        progress: Told of progress.
+    """
+
+    def __init__(self, run: TableDirectory, argv: Sequence[str], progress: ProgressReporter) -> None:
+        self.session = TableSession(run, argv, progress)
+        self.run, self.progress = run, progress
+
+    def train(self, options: TableTrainOptions, *, anew: bool = False) -> LinearModelRecord:
+        """Train the model, or report that it is already trained.
+
+        Raises:
+            ModelError: A model was made with other options.
+        """
+        return train_table(self.session, options, anew=anew)
+
+    def measure(self, model: ModelId) -> TableMeasurement:
+        """Measure a model, even if it was measured before.
+
+        Raises:
+            RunDirectoryError: There is no such model.
+        """
+        if model.is_trained:
+            self._need_model()
+        return measure_table(self.session, model)
+
+    def unlearn(self, options: TableUnlearnOptions, *, anew: bool = False) -> TableUnlearningRecord:
+        """Carry out a request and measure; a finished unlearning of that name is an error unless ``anew``.
+
+        Raises:
+            UnlearningError: The name is taken, or the request does not fit the table.
+            Inconclusive: The residual stays above the tolerance.
+        """
+        name = check_name(options.resolved_name)
+        if not anew and self.run.has_unlearning(name):
+            raise UnlearningError(
+                f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
+            )
+        self._need_model()
+        if not self.run.has_measurement(TRAINED_MODEL):
+            self.progress.info("Not measured yet: measuring before unlearning.")
+            self.measure(TRAINED_MODEL)
+        lineage = checked_lineage(self.run, options.start, name, self.session.models(), self.progress)
+        earlier = [record.request for record in lineage]
+        request = Resolver(self.session.table, self.session.rows, earlier, self.progress).resolve(options)
+        record = self._carry_out(options, name, request)
+        self.measure(ModelId(name))
+        return record
+
+    def _carry_out(self, options: TableUnlearnOptions, name: str, request: RequestRecord) -> TableUnlearningRecord:
+        session = self.session
+        before = session.model(options.start)
+        asked = to_request(request, session.table, session.label)
+        with session.stage("unlearn", name, seed=options.seed):
+            after = before.apply(asked, retrain=options.method == "retrain")
+        scaled = scaling_warning(request, session.table, session.rows)
+        warnings = tuple(own for own in (*after.warnings, scaled) if own and own not in before.warnings)
+        for warning in warnings:
+            self.progress.warn(warning)
+        work = after.estimate
+        record = TableUnlearningRecord(
+            name=name,
+            method=options.method,
+            request=request.model_copy(update={"columns": after.removed_since(before)}),
+            words=after.history[-1].words,
+            path=after.solved.path,
+            residual=after.residual,
+            tolerance=after.tolerance,
+            update_work=work.update if work else 0.0,
+            retraining_work=work.retraining if work else 0.0,
+            seconds=after.seconds - before.seconds,
+            seed=options.seed,
+            model_sha256=self.run.write_weights(ModelId(name), arrays_bytes({"theta": after.solved.point.theta})),
+            origin=options.start,
+            origin_sha256=self.run.model_sha256(options.start),
+            warnings=warnings,
+        )
+        self.run.write_unlearning(record)
+        self.progress.info(f"{record.words}: {record.path}, residual {record.residual:.1e}.")
+        return record
+
+    def report(self, options: TableReportOptions) -> tuple[TablesSummary, list[Path]]:
+        """Verify the run and write the report, after missing measurements.
+
+        Raises:
+            Inconclusive: There is a gate, and no report can be made of the run.
+        """
+        directory = check_table_report(self.session, options)
+        found = verify_table_report(self.session, options)
+        if {finding.state for finding in found} <= {"stale"} and not self.run.is_read_only:
+            self._need_measurements()
+            found = verify_table_report(self.session, options) if found else found
+        faults = tuple(map(fault_words, found))
+        try:
+            return run_table_report(self.session, options, directory, faults)
+        except (RunDirectoryError, UnlearningError) as error:
+            if not faults:
+                raise
+            if options.fail_residual is None:
+                raise RunDirectoryError(f"{self.run.path}/{faults[0]}: {self.run.see_how}") from error
+            raise Inconclusive(f"the gate cannot pass: {faults[0]}; {self.run.see_how}") from error
+
+    def _need_model(self) -> None:
+        if not self.run.has_model(TRAINED_MODEL):
+            self.progress.info("Not trained yet: training first.")
+            self.train(TableTrainOptions())
+        self.run.verify_weights(TRAINED_MODEL)
+
+    def _need_measurements(self) -> None:
+        for model in self.session.models() if self.run.has_model(TRAINED_MODEL) else ():
+            if not self.run.has_measurement(model):
+                self.progress.info(f"{model} is not measured yet: measuring first.")
+                self.measure(model)

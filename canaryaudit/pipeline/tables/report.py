@@ -1,0 +1,177 @@
+"""Report stage of a run on a table: what its records say, other ways to the same data, and the gate."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.formatting import counted
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.tables.figures import table_measurement_fault
+from canaryaudit.pipeline.tables.session import TableSession
+from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
+from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
+from canaryaudit.report.formats.files import check_files
+from canaryaudit.report.tables.schema import CoinFigures, ResultLine, RunFigures, TableGate, TablesSummary
+from canaryaudit.report.tables.writer import table_files, write_table_report
+from canaryaudit.runs.findings import PROBLEMS, Finding
+from canaryaudit.runs.seals import read_key
+from canaryaudit.runs.table_verification import verify_table_run
+from canaryaudit.table_plan import TableReportOptions
+from canaryaudit.tabular.baselines import check_methods
+from canaryaudit.tabular.certificate import Certificate, certify
+from canaryaudit.tabular.reporting import Subject, Test, summarize
+
+
+def check_table_report(session: TableSession, options: TableReportOptions) -> Path:
+    """Return where the report goes, after checking what it needs besides the run.
+
+    Raises:
+        UsageError: The key cannot be read, or the report would be in the run directory.
+        UnlearningError: A method is unknown.
+        RunDirectoryError: A file there is not a report's.
+    """
+    if options.key:
+        read_key(options.key)
+    check_methods(options.against)
+    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
+    refuse_inside([session.run.path], directory)
+    check_files(directory, table_files(options.format))
+    return directory
+
+
+def verify_table_report(session: TableSession, options: TableReportOptions) -> tuple[Finding, ...]:
+    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
+    key = read_key(options.key) if options.key else None
+    verification = verify_table_run(session.run.path, check=table_measurement_fault, key=key, is_locked=True)
+    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
+
+
+def run_table_report(
+    session: TableSession, options: TableReportOptions, directory: Path, faults: Sequence[str]
+) -> tuple[TablesSummary, list[Path]]:
+    """Write the report of a run in which everything is measured; return its summary and its files.
+
+    Raises:
+        Inconclusive: Nothing was unlearned yet.
+    """
+    with session.stage("report"):
+        summary = summarize_table_run(session, options, faults)
+        return summary, write_table_report(summary, directory, options.format, private=options.reveal_secrets)
+
+
+def summarize_table_run(session: TableSession, options: TableReportOptions, faults: Sequence[str]) -> TablesSummary:
+    """Return what a report says of a run."""
+    unlearnings = session.run.unlearnings_in_order()
+    result = last_result(unlearnings)
+    if result is None:
+        message = f"nothing was unlearned yet: run canaryaudit unlearn {session.run.path}"
+        raise Inconclusive(f"the gate cannot pass: {message}") if options.fail_residual else UnlearningError(message)
+    model = ModelId(result.name)
+    prepared, lineage = session.model(model), session.lineage(model)
+    certificate: Certificate | UnlearningError | None = None
+    if options.certify:
+        try:
+            certificate = certify(prepared.solved.point, prepared.tolerance, *options.certify, 1)
+        except UnlearningError as error:
+            certificate = error
+    subject = Subject(
+        estimator=type(prepared.prototype).__name__,
+        names=shown_columns(session.table, reveal=options.reveal_secrets),
+        start=prepared.start,
+        point=prepared.solved.point,
+        requests=tuple(record.words for record in lineage),
+        path=result.path,
+        seconds=sum(record.seconds for record in lineage),
+        preparation_seconds=prepared.preparation_seconds,
+        tolerance=prepared.tolerance,
+        warnings=tuple(dict.fromkeys(own for record in lineage for own in record.warnings)),
+    )
+    present = prepared.solved.point.objective.rows
+    test = Test(present.matrix(), present.present_signs, unseen=False)
+    if session.rows.heldout.any():
+        test = Test(*prepared.test_rows(*session.heldout_rows()), unseen=True)
+    summary = summarize(subject, test, options.against, certificate)
+    return summary.model_copy(update={"run": _run_figures(session, options, unlearnings, result, faults)})
+
+
+def shown_columns(table: TableRecord, *, reveal: bool) -> tuple[str, ...]:
+    """Return the columns' names as a report shows them.
+
+    Categories, and the columns of a matrix, may be words of the data themselves: they are numbered instead, unless they
+    are to be revealed. The names of columns of cells are their owner's.
+    """
+    if reveal:
+        return table.columns
+    if table.matrix:
+        return tuple(f"column {number:,}" for number in range(1, len(table.columns) + 1))
+    return tuple(
+        name if group.categories is None else f"{group.name}, value {number:,}"
+        for group in table.groups
+        for number, name in enumerate(group.columns, 1)
+    )
+
+
+def _run_figures(
+    session: TableSession,
+    options: TableReportOptions,
+    unlearnings: Sequence[TableUnlearningRecord],
+    result: TableUnlearningRecord,
+    faults: Sequence[str],
+) -> RunFigures:
+    run, facts = session.run, session.run.manifest
+    before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
+    coins = [
+        CoinFigures(what=what, before=_coin(first), after=_coin(second))
+        for what, first, second in (
+            ("flipped labels", before.labels, after.labels),
+            ("planted values", before.values, after.values),
+        )
+        if first and second
+    ]
+    lines = []
+    for record in unlearnings:
+        measured = run.measurement(ModelId(record.name))
+        lines.append(
+            ResultLine(
+                name=record.name,
+                origin=str(record.origin),
+                words=record.words,
+                path=record.path,
+                update_work=record.update_work,
+                retraining_work=record.retraining_work,
+                residual=measured.residual,
+                max_loss_difference=measured.max_loss_difference,
+                accuracy=(measured.heldout or measured.train).accuracy,
+                seconds=record.seconds,
+                retraining_seconds=measured.retraining_seconds,
+            )
+        )
+    return RunFigures(
+        name=run.path.resolve().name,
+        table=facts.table.name,
+        target=facts.table.target,
+        result=result.name,
+        results=tuple(lines),
+        coins=tuple(coins),
+        gate=table_gate(options, lines, faults),
+        faults=tuple(faults),
+        signed=options.key is not None,
+        revealed=options.reveal_secrets,
+        versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
+    )
+
+
+def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:
+    own = privacy.membership
+    return own.auc, own.auc_low, own.auc_high, privacy.epsilon_low, privacy.inserted, privacy.candidates
+
+
+def table_gate(options: TableReportOptions, lines: Sequence[ResultLine], faults: Sequence[str]) -> TableGate | None:
+    """Return the gate's result: passed only if every residual is small enough and all records are verified."""
+    limit = options.fail_residual
+    if limit is None:
+        return None
+    above = [f"{line.name}: residual {line.residual:.2g}, above {limit:g}" for line in lines if line.residual > limit]
+    doubts = [f"{counted(len(faults), 'file')} of the run cannot be relied on, such as {faults[0]}"] if faults else []
+    status = "inconclusive" if doubts else "failed" if above else "passed"
+    return TableGate(fail_residual=limit, status=status, reasons=tuple(above), doubts=tuple(doubts))

@@ -1,0 +1,104 @@
+"""The run directory of an audit of a table: its rows, columns, canaries and linear models."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from canaryaudit.errors import Damaged
+from canaryaudit.records import TableManifest
+from canaryaudit.records.tables import LinearModelRecord, TableMeasurement, TableRecord, TableUnlearningRecord
+from canaryaudit.runs import layout
+from canaryaudit.runs.sealed_run import SealedRun
+from canaryaudit.storage.files import atomic_write, sha256_of
+from canaryaudit.storage.json_records import record_json
+from canaryaudit.storage.tensors import open_tensors
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class TableDirectory(SealedRun[TableManifest, LinearModelRecord, TableMeasurement, TableUnlearningRecord]):
+    """The directory of one audit of a table; use ``create`` or ``open``."""
+
+    kind = "table"
+    manifest_type = TableManifest
+    model_type = LinearModelRecord
+    measurement_type = TableMeasurement
+    unlearning_type = TableUnlearningRecord
+
+    @classmethod
+    def create(
+        cls, path: Path, *, manifest: TableManifest, table: TableRecord, arrays: Arrays, replace: bool = False
+    ) -> "TableDirectory":
+        """Write a new run; on any failure nothing of it remains, and an older run is unchanged.
+
+        Args:
+            path: A directory that is missing, empty, or left unfinished by a killed ``create``.
+            manifest: The run's provenance; the SHA-256 of the rows is filled in.
+            table: What the columns, rows and canaries are.
+            arrays: The rows.
+            replace: Delete an existing run with everything made from it.
+
+        Raises:
+            RunDirectoryError: The directory holds something else, or a run; or cannot be written.
+        """
+
+        def stage(staging: Path) -> TableManifest:
+            rows, record = arrays_bytes(arrays), record_json(table)
+            atomic_write(staging / layout.ROWS, rows)
+            atomic_write(staging / layout.TABLE, record)
+            sealed = {layout.TABLE: (hashlib.sha256(record.encode("utf-8")).hexdigest(),)}
+            facts = manifest.table.model_copy(update={"rows_sha256": hashlib.sha256(rows).hexdigest()})
+            return manifest.model_copy(update={"table": facts, "records": sealed})
+
+        run = cls(path)
+        run.write_new(stage, replace=replace)
+        return run
+
+    def table(self) -> TableRecord:
+        """Return what the columns, rows and canaries are."""
+        return self._read(layout.TABLE, TableRecord, self.see_how)
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Return the rows' arrays, checked.
+
+        Raises:
+            RunDirectoryError: They are missing, or were changed.
+        """
+        path = self.path / layout.ROWS
+        if not path.exists():
+            raise Damaged(path, "it is missing", self.see_how)
+        if sha256_of(path) != self.manifest.table.rows_sha256:
+            raise Damaged(path, "it was changed since canaries were inserted", self.see_how)
+        return read_arrays(path, self.see_how)
+
+    def write_curvature(self, arrays: Arrays) -> None:
+        """Write the stored curvature of the trained model."""
+        atomic_write(self.curvature_path, arrays_bytes(arrays, {"model": self.trained_model().sha256}))
+
+    def curvature(self) -> dict[str, np.ndarray] | None:
+        """Return the stored curvature; None if there is none of the present model."""
+        if not self.curvature_path.exists():
+            return None
+        with open_tensors(self.curvature_path, "remove it, it is recreated when needed") as file:
+            if (file.metadata() or {}).get("model") != self.trained_model().sha256:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def arrays_bytes(arrays: Arrays, facts: Mapping[str, str] | None = None) -> bytes:
+    """Return a safetensors file of arrays, with facts in its header."""
+    # In C order: the format has no other.
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(facts or {}))
+
+
+def read_arrays(path: Path, repair: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file.
+
+    Raises:
+        Damaged: It is not one.
+    """
+    with open_tensors(path, repair) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}

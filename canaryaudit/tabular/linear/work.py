@@ -1,0 +1,102 @@
+"""Which is less work, an update or a fit from nothing: estimated from counts of operations, never from a clock.
+
+The unit is one multiplication. What a fit from nothing takes was counted when the model was prepared: it takes about as
+many passes over the data for each decade of its gradient's norm. An update with the diagonal as stored curvature takes
+as many for each decade, and fewer decades; with the whole inverse it takes about one step for each decade, and each
+step reads the inverse. So the same data and request give the same decision on every machine.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from canaryaudit.tabular.linear.arrays import Mask
+from canaryaudit.tabular.linear.inverse import DenseInverse, DiagonalInverse, StoredCurvature
+from canaryaudit.tabular.linear.objective import Objective, Point
+from canaryaudit.tabular.linear.solver import TARGET, Solved, minimize
+
+_ROW, _COLUMN = 12, 8
+"""Multiplications for each row and column of a pass, besides the entries: losses are exponentials and logarithms."""
+
+
+@dataclass(frozen=True)
+class ColdFit:
+    """What a fit from nothing took.
+
+    Attributes:
+        work: In multiplications.
+        decades: Of its gradient's norm, from zero coefficients to the tolerance.
+    """
+
+    work: float
+    decades: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The work of both ways to the model after a request.
+
+    Attributes:
+        update: From the model before it.
+        retraining: From nothing.
+    """
+
+    update: float
+    retraining: float
+
+    @property
+    def retrain(self) -> bool:
+        """Whether a fit from nothing is less work."""
+        return self.retraining < self.update
+
+
+def fit_from_nothing(objective: Objective, tolerance: float) -> Solved:
+    """Fit from zero coefficients, preconditioned by the diagonal there.
+
+    Raises:
+        Inconclusive: The residual stays above the tolerance.
+    """
+    start = objective.at(np.zeros(objective.rows.num_columns))
+    diagonal = DiagonalInverse(1.0 / np.maximum(start.hessian_diagonal(), np.finfo(np.float64).tiny))
+    return minimize(objective, start.theta, diagonal, tolerance)
+
+
+def cold_fit_of(solved: Solved, tolerance: float) -> ColdFit:
+    """Return what a fit from nothing took, by its own counts."""
+    objective = solved.point.objective
+    start = objective.at(np.zeros(objective.rows.num_columns))
+    passes = solved.gradients + solved.products
+    return ColdFit(passes * pass_work(objective), _decades(start.residual, tolerance))
+
+
+def estimate(start: Point, curvature: StoredCurvature, cold: ColdFit, tolerance: float) -> Estimate:
+    """Estimate the work of an update and of a fit from nothing.
+
+    Args:
+        start: The model before the request, on the data after it.
+        curvature: The stored one.
+        cold: What a fit from nothing took when the model was prepared.
+        tolerance: Largest norm of the gradient.
+    """
+    objective = start.objective
+    decades, once = _decades(start.residual, tolerance), pass_work(objective)
+    if isinstance(curvature, DenseInverse):
+        columns, removed = objective.rows.num_columns, _removed(objective.kept)
+        step = once + columns**2 + 2.0 * removed * columns
+        return Estimate((1 + decades) * step + removed**2 * columns, cold.work)
+    return Estimate(cold.work * decades / max(cold.decades, 1.0), cold.work)
+
+
+def pass_work(objective: Objective) -> float:
+    """Return the multiplications of one gradient, or of one product with the Hessian."""
+    rows = objective.rows
+    return 2.0 * rows.num_entries + _ROW * len(rows.weights) + _COLUMN * rows.num_columns
+
+
+def _removed(kept: Mask) -> int:
+    return int((~kept).sum())
+
+
+def _decades(residual: float, tolerance: float) -> float:
+    return max(0.0, math.log10(residual / (TARGET * tolerance))) if residual > 0 else 0.0
