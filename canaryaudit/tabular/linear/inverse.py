@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, blas, cho_factor, cho_solve, lapack
+from scipy.linalg import LinAlgError, blas, cho_solve, cholesky, lapack, solve_triangular
 
-from canaryaudit.tabular.linear.arrays import Mask, Vector
+from canaryaudit.tabular.linear.arrays import Indices, Mask, Vector
 from canaryaudit.tabular.linear.objective import Point
 
 LARGEST_DENSE = 12_000
@@ -25,6 +25,8 @@ LARGEST_DENSE = 12_000
 _PRODUCTS_WORTH = 8
 """How many entries a product with the inverse may read for each entry of the data. A gradient reads each of those
 twice; beyond that the conjugate gradients do better with more, cheaper iterations."""
+_REUSED = 8
+"""How many multiplications of a product of two matrices take the time of one of a product with a vector."""
 _SINGLE_PRECISION = 1e5
 """Condition number up to which the inverse is stored in single precision: half the memory, a third of the time."""
 
@@ -51,24 +53,60 @@ class DenseInverse:
         """Return the product with the Schur complement."""
         removed = np.flatnonzero(~kept)
         if not len(removed):
-            return self._product
-        beside = np.asarray(self.matrix[:, removed])  # (num_columns, num_removed)
-        # In double precision: the inverse of this block decides whether the complement is positive definite.
-        block = cho_factor(beside[removed].astype(np.float64), lower=True, check_finite=False)
+            return self.product
+        return _Complement(self, np.flatnonzero(kept), removed)
 
-        def product(vector: Vector) -> Vector:
-            whole = self._product(vector)
-            back = cho_solve(block, whole[removed], check_finite=False)
-            return np.where(kept, whole - beside @ back.astype(beside.dtype), 0.0)
-
-        return product
-
-    def _product(self, vector: Vector) -> Vector:
+    def product(self, vector: Vector) -> Vector:
+        """Return the inverse times a vector."""
         multiply = blas.ssymv if self.matrix.dtype == np.float32 else blas.dsymv
         # Scaled, so single precision neither overflows nor underflows.
         size = float(np.abs(vector).max(initial=0.0)) or 1.0
         image: Vector = multiply(1.0, self.matrix, vector / size, lower=1).astype(np.float64) * size
         return image
+
+
+class _Complement:
+    """v -> P_K v, factor by factor at first, and written out once it was asked for often enough to pay.
+
+    Args:
+        inverse: P.
+        kept: The columns that stay.
+        removed: The others.
+    """
+
+    def __init__(self, inverse: DenseInverse, kept: Indices, removed: Indices) -> None:
+        self.inverse, self.kept, self.removed = inverse, kept, removed
+        self.beside = np.asarray(inverse.matrix[:, removed])  # (num_columns, num_removed)
+        # In double precision: the inverse of this block decides whether the complement is positive definite.
+        block = self.beside[removed].astype(np.float64)
+        self.factor = cholesky(block, lower=True, check_finite=False)
+        self.written: DenseInverse | None = None
+        columns, gone, stay = len(inverse.matrix), len(removed), len(kept)
+        saved = columns**2 + 2 * gone * columns + gone**2 - stay**2
+        # Products of matrices reuse what they read, products with a vector do not.
+        self.waiting = 1 + gone * stay * (gone + stay) / (_REUSED * saved)
+
+    def __call__(self, vector: Vector) -> Vector:
+        """Return P_K v, 0 in removed columns."""
+        self.waiting -= 1
+        if self.waiting < 0:
+            inside = np.zeros_like(vector)
+            inside[self.kept] = self._written().product(vector[self.kept])
+            return inside
+        whole = self.inverse.product(vector)
+        back = cho_solve((self.factor, True), whole[self.removed], check_finite=False)
+        found: Vector = whole - self.beside @ back.astype(self.beside.dtype)
+        found[self.removed] = 0.0
+        return found
+
+    def _written(self) -> DenseInverse:
+        if self.written is None:
+            beside = self.beside[self.kept].astype(np.float64)  # (num_kept, num_removed)
+            half = solve_triangular(self.factor, beside.T, lower=True, check_finite=False)
+            block = self.inverse.matrix[np.ix_(self.kept, self.kept)].astype(np.float64) - half.T @ half
+            single = self.inverse.matrix.dtype == np.float32
+            self.written = DenseInverse(np.asfortranarray(block, dtype=np.float32) if single else block)
+        return self.written
 
 
 @dataclass(frozen=True, eq=False)

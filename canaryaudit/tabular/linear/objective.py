@@ -16,6 +16,8 @@ from canaryaudit.tabular.linear.losses import MarginLoss
 
 _MOSTLY = 0.7
 """Share of curved rows beyond which a matrix of them alone does not pay."""
+_ROW, _COLUMN = 12, 8
+"""Multiplications for each row and column of a gradient, besides the entries: losses take exponentials."""
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
 
@@ -111,6 +113,18 @@ class Point:
         if len(places) > _MOSTLY * len(curvatures):
             return rows, curvatures
         return rows.at(places), curvatures[places]
+
+    @property
+    def pass_work(self) -> float:
+        """Multiplications of one gradient."""
+        rows = self.objective.rows
+        return 2.0 * rows.num_entries + _ROW * len(rows.weights) + _COLUMN * rows.num_columns
+
+    @property
+    def product_work(self) -> float:
+        """Multiplications of one product with the Hessian, which needs the curved rows only."""
+        rows = self._curved[0]
+        return 2.0 * rows.num_entries + 2.0 * len(rows.weights) + _COLUMN * rows.num_columns
 
     def hessian_product(self, vector: Vector) -> Vector:
         """Return H v, for v that is 0 in removed columns."""

@@ -65,6 +65,7 @@ class Solved:
         path: What was needed to get there.
         gradients: Passes over the data for a gradient.
         products: Passes over the data for a Hessian product.
+        work: Multiplications of all these passes.
     """
 
     point: Point
@@ -72,6 +73,7 @@ class Solved:
     path: PathName
     gradients: int
     products: int
+    work: float = 0.0
 
 
 class _Descent:
@@ -81,6 +83,7 @@ class _Descent:
         self.point = start
         self.steps: list[Step] = []
         self.gradients, self.products = 1, 0
+        self.work = start.pass_work
 
     def move(self, to: Point, iterations: int = 0) -> None:
         self.steps.append(
@@ -96,6 +99,7 @@ class _Descent:
             return None
         end = point.objective.at(point.theta - direction)
         self.gradients += 1
+        self.work += point.pass_work
         share = 1.0
         while share > _SHORTEST:
             tried = end if share == 1.0 else point.between(end, share)
@@ -151,7 +155,7 @@ def minimize(
             f"the gradient's norm stops at {final.residual:.2g}, above the tolerance of {tolerance:.2g}: scale the "
             "columns to similar sizes, or give a larger tolerance to prepare()"
         )
-    return Solved(final, tuple(descent.steps), path, descent.gradients, descent.products)
+    return Solved(final, tuple(descent.steps), path, descent.gradients, descent.products, descent.work)
 
 
 def _stored(descent: _Descent, precondition: Callable[[Vector], Vector], goal: float) -> None:
@@ -197,6 +201,7 @@ def _conjugate(descent: _Descent, precondition: Callable[[Vector], Vector], goal
         solver = ConjugateGradients(max(forcing, 0.5 * goal / point.residual), _INNER, precondition, certify=False)
         solved = solver.solve(point.hessian_product, point.gradient)
         descent.products += solved.products
+        descent.work += solved.products * point.product_work
         found = descent.search(solved.x)
         if found is None or not np.isfinite(found.residual):
             return
