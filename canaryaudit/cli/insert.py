@@ -18,7 +18,8 @@ from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, defa
 from canaryaudit.table_plan import TABLE_HOLDOUT, TableInsertOptions
 
 DEFAULTS = InsertOptions(corpus="")
-CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help=InsertOptions.model_fields["corpus"].description)]
+CORPUS = f"{InsertOptions.model_fields['corpus'].description} A table may be an .npz file."
+CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS)]
 NewRun = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="RUN", help="Run directory to create. [default: runs/<corpus name>]"),

@@ -46,7 +46,7 @@ def measure(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Measure every secret's exposure under a model, or a linear model's residual, loss and canaries.
+    """Measure the exposure of secrets, or a table's linear model.
 
     Exposure is how highly the model ranks a secret among all strings of the same format, in bits. Check the
     controls first: secrets that were never inserted must average 1.44 bits. If they do not, trust no figure.
@@ -62,6 +62,9 @@ def measure(
     Each secret is also measured after other prompts ("probes"): after preceding text, with the prefix truncated,
     reworded or missing, and with part of the secret known. The worst case of each secret is compared with references
     under the same probes. Its p-value accounts for the number of probes.
+
+    Of a linear model on a table, the residual, the loss beside a model fitted from nothing, accuracy and F1, and what
+    it tells of flipped labels and planted values are measured.
 
     Long measurements save their progress: rerun the command to resume.
     """

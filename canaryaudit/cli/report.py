@@ -50,7 +50,8 @@ def report(
     """Write a run's report, or compare several runs on one page.
 
     The run is verified, and missing training and measurements run first. Besides HTML, Markdown and JSON, it can write
-    JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card).
+    JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card). The report of a run
+    on a table compares its last update with retraining and other methods.
     """
     if len(run) == 1 and kind_of_run(run[0]) == "table":
         refuse_others(context, "report", table=True)

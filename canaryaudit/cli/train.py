@@ -48,7 +48,7 @@ def train(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Train the character LSTM on a run's text, or a linear model on its table.
+    """Train the character LSTM, or a linear model on a table.
 
     Rerun the command to resume an interrupted training.
     """

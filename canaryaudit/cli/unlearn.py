@@ -66,10 +66,14 @@ def unlearn(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Remove secrets from a copy of the model, or columns, values, labels and rows from a linear model.
+    """Remove secrets from a model, or parts of a table.
 
     Missing training and measurements run first, and the updated copy is measured. The original model never changes.
     An update that exceeds the allowed accuracy drop is scaled back, or refused with status 4.
+
+    From the linear model of a table, columns, values, labels and rows are removed in one request, and requests chain
+    with --from. Without flags, what `insert` named and planted is removed. Where a fit from nothing is less work than
+    an update, it is done instead.
     """
     if kind_of_run(run) == "table":
         refuse_others(context, "unlearn", table=True)

@@ -22,6 +22,7 @@ from canaryaudit.plan import (
     TrainOptions,
     UnlearnOptions,
 )
+from canaryaudit.table_plan import TableInsertOptions, TableReportOptions, TableTrainOptions, TableUnlearnOptions
 from tests.commands import PROCESS, canaryaudit, succeed
 
 GROUP: Any = typer.main.get_command(app)
@@ -95,15 +96,15 @@ def test_wrong_usage_points_to_help(arguments: tuple[str, ...], expected: str) -
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("insert", InsertOptions),
-        ("train", TrainOptions),
-        ("measure", MeasureOptions),
-        ("unlearn", UnlearnOptions),
-        ("attack", AttackOptions),
-        ("report", ReportOptions),
+        ("insert", (InsertOptions, TableInsertOptions)),
+        ("train", (TrainOptions, TableTrainOptions)),
+        ("measure", (MeasureOptions,)),
+        ("unlearn", (UnlearnOptions, TableUnlearnOptions)),
+        ("attack", (AttackOptions,)),
+        ("report", (ReportOptions, TableReportOptions)),
     ],
 )
-def test_a_plan_has_the_flags_as_keys(name: str, options: type[Options]) -> None:
+def test_options_have_the_flags_as_keys(name: str, options: tuple[type[Options], ...]) -> None:
     elsewhere = {"output", "run", "dry_run", "force", "json", "quiet", "verbose", "strict", "model", "help"}
     flags = [opt for parameter in GROUP.commands[name].params for opt in parameter.opts if opt.startswith("--")]
     known = {flag[2:].replace("-", "_") for flag in flags}
@@ -111,7 +112,8 @@ def test_a_plan_has_the_flags_as_keys(name: str, options: type[Options]) -> None
     known -= {"field"}  # another name of --column
     # The measurement's, which has a table of its own.
     known -= {"samples", "probes", "prompt"} if name in ("unlearn", "attack") else set()
-    assert known - elsewhere == {field.alias or name for name, field in options.model_fields.items()} - elsewhere
+    fields = {field.alias or name for own in options for name, field in own.model_fields.items()}
+    assert known - elsewhere == fields - elsewhere
 
 
 def test_help_waits_for_no_heavy_module() -> None:

@@ -26,6 +26,7 @@ from canaryaudit.report.formats.sarif import render_sarif
 from canaryaudit.report.formats.step_summary import render_step_summary
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
+from canaryaudit.report.tables.terminal import render_tables_terminal
 from canaryaudit.report.tables.writer import render_tables_markdown, render_tables_page
 from tests.report import builders as make
 
@@ -106,6 +107,7 @@ def produce() -> dict[str, str]:
         "tables.html": _without_own(render_tables_page(make.tables(), ())),
         "tables.md": render_tables_markdown(make.tables(), ()),
         "tables.json": render_json(make.tables()),
+        "tables.txt": _printed(render_tables_terminal(make.tables())),
     }
 
 

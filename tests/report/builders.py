@@ -46,11 +46,15 @@ from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.tables.schema import (
     CertificateFigures,
+    CoinFigures,
     DisclosureLine,
     LossPoint,
     MembershipFigures,
     MethodLine,
     PublishedScheme,
+    ResultLine,
+    RunFigures,
+    TableGate,
     TablesSummary,
 )
 
@@ -548,4 +552,55 @@ def tables() -> TablesSummary:
         warnings=("rows were scaled to length 1 with the removed columns in them",),
         limits=("It covers models published after the request, not one that was published before.",),
         points=tuple(LossPoint(retrained=x / 100, updated=x / 100) for x in range(-5, 20)),
+        run=RunFigures(
+            name="apps",
+            table="apps.npz",
+            target="<i>malware</i>",
+            result="second",
+            results=(
+                ResultLine(
+                    name="first",
+                    origin="before",
+                    words="100 columns removed",
+                    path="stored inverse",
+                    update_work=2.6e8,
+                    retraining_work=1.2e10,
+                    residual=1.1e-7,
+                    max_loss_difference=4e-9,
+                    accuracy=0.9771,
+                    seconds=0.02,
+                    retraining_seconds=0.33,
+                ),
+                ResultLine(
+                    name="second",
+                    origin="after-first",
+                    words="10 rows deleted",
+                    path="fit from nothing",
+                    update_work=3e10,
+                    retraining_work=1.2e10,
+                    residual=2.4e-7,
+                    max_loss_difference=9e-9,
+                    accuracy=0.9772,
+                    seconds=0.31,
+                    retraining_seconds=0.33,
+                ),
+            ),
+            coins=(
+                CoinFigures(
+                    what="flipped labels",
+                    before=(0.731, 0.695, 0.764, 1.2, 409, 800),
+                    after=(0.502, 0.462, 0.542, 0.0, 409, 800),
+                ),
+            ),
+            gate=TableGate(
+                fail_residual=1e-7,
+                status="failed",
+                reasons=("first: residual 1.1e-07, above 1e-07", "second: residual 2.4e-07, above 1e-07"),
+                doubts=(),
+            ),
+            faults=(),
+            signed=False,
+            revealed=True,
+            versions=("scikit-learn 1.9.1",),
+        ),
     )
