@@ -16,7 +16,9 @@ import safetensors.numpy
 
 from canaryaudit.cli.main import run_command
 from canaryaudit.runs.run_directory import RunDirectory
+from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.runs.seals import checksum_of
+from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.storage.json_records import record_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,13 +107,14 @@ def finish(process: subprocess.Popen[str]) -> Result:
 
 def reseal(run: Path) -> None:
     """Make every checksum of a run's manifest match again, as whoever rewrites everything can."""
-    directory = RunDirectory(run)
+    directory = TableDirectory(run) if kind_of_run(run) == "table" else RunDirectory(run)
     records = {
         path.relative_to(run).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(),)
         for path in sorted(run.rglob("*.json"))
         if path.name not in ("manifest.json", "signature.json")
     }
-    manifest = directory.manifest.model_copy(update={"records": records})
+    manifest: Any = directory.manifest
+    manifest = manifest.model_copy(update={"records": records})
     (run / "manifest.json").write_text(record_json(manifest.model_copy(update={"checksum": checksum_of(manifest)})))
 
 

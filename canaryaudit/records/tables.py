@@ -1,9 +1,9 @@
 """The records of a run on a table: its columns, canaries, linear models, requests and measurements."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from canaryaudit.records.base import SCHEMA_VERSION, TRAINED_MODEL, FiniteRecord, Many, ModelId, Record
 from canaryaudit.records.privacy import Privacy
@@ -14,7 +14,7 @@ CanaryKind = Literal["label", "value"]
 PathName = Literal["none needed", "stored inverse", "conjugate gradients", "exact Newton", "fit from nothing"]
 
 
-class ColumnGroup(Record):
+class ColumnGroup(FiniteRecord):
     """A column of the source and what it was encoded as."""
 
     name: str
@@ -23,7 +23,7 @@ class ColumnGroup(Record):
     """The distinct texts, each of which became a column ``name=text``; null for a column of numbers."""
     offset: float = 0.0
     """Subtracted from every number before training."""
-    width: float = 1.0
+    width: float = Field(default=1.0, gt=0)
     """What the difference is divided by: a column is scaled to 0 to 1 by its smallest and largest training value."""
 
     @property
@@ -38,7 +38,7 @@ class TableCanary(FiniteRecord):
     id: str
     """``canary-01`` or ``control-01``."""
     kind: CanaryKind
-    row: int
+    row: int = Field(ge=0)
     """Training row, from 0."""
     planted: bool
     """What the coin decided; a control keeps its own label or value."""
@@ -129,6 +129,12 @@ class RequestRecord(Record):
     labels: Many[str] = ()
     """New labels of the relabeled rows."""
     deleted: Many[int] = ()
+
+    @model_validator(mode="after")
+    def _one_label_a_row(self) -> Self:
+        if len(self.labels) != len(self.relabeled):
+            raise ValueError("labels and relabeled rows must be as many")
+        return self
 
 
 class TableUnlearningRecord(FiniteRecord):

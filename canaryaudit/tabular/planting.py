@@ -92,6 +92,27 @@ def _plant_value(
     return record, replace(rows, matrix=matrix), canaries
 
 
+def check_canaries(record: TableRecord, rows: TableRows) -> None:
+    """Refuse canaries that are none of the table's, as in a record that somebody edited.
+
+    Raises:
+        CorpusError: A canary has no row or no column there, or a value that its column cannot have.
+    """
+    total = len(rows.training)
+    for canary in record.canaries:
+        if canary.row >= total:
+            raise CorpusError(f"{canary.id} is no training row of the table: verify the run")
+        if canary.kind == "label":
+            if {canary.original, canary.value} != {*record.classes}:
+                raise CorpusError(f"{canary.id} has labels that the table does not have: verify the run")
+            continue
+        group = source_column(record, canary.column, canary.id)
+        for value in (canary.original, canary.value):
+            known = isinstance(value, float) if group.categories is None else value in group.categories
+            if not known:
+                raise CorpusError(f"{canary.id} has a value that its column cannot have: verify the run")
+
+
 def source_column(record: TableRecord, name: str, flag: str) -> ColumnGroup:
     """Return a column of the source by its name.
 

@@ -115,7 +115,7 @@ def find_table_run(path: Path, options: TableInsertOptions, progress: ProgressRe
     run = TableDirectory.open(path)
     made = plan_table(options, progress)
     there, part = run.manifest.table, ""
-    for name in ("sha256", "target", "holdout", "seed"):
+    for name in ("target", "holdout", "seed", "sha256"):
         if not part and getattr(there, name) != getattr(made.facts, name):
             part = f"table ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
     if not part and run.table() != made.record:

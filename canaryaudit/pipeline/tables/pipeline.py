@@ -18,6 +18,7 @@ from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.lineage import checked_lineage
 from canaryaudit.runs.table_directory import TableDirectory, arrays_bytes
 from canaryaudit.table_plan import TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.tabular.prepared import PreparedModel
 
 
 class TablePipeline:
@@ -68,15 +69,18 @@ class TablePipeline:
             self.progress.info("Not measured yet: measuring before unlearning.")
             self.measure(TRAINED_MODEL)
         lineage = checked_lineage(self.run, options.start, name, self.session.models(), self.progress)
+        before = self.session.model(options.start)
         earlier = [record.request for record in lineage]
         request = Resolver(self.session.table, self.session.rows, earlier, self.progress).resolve(options)
-        record = self._carry_out(options, name, request)
+        record = self._carry_out(options, name, request, before)
         self.measure(ModelId(name))
         return record
 
-    def _carry_out(self, options: TableUnlearnOptions, name: str, request: RequestRecord) -> TableUnlearningRecord:
+    def _carry_out(
+        self, options: TableUnlearnOptions, name: str, request: RequestRecord, before: PreparedModel
+    ) -> TableUnlearningRecord:
+        """Carry out a request on a model, and write the result."""
         session = self.session
-        before = session.model(options.start)
         asked = to_request(request, session.table, session.label)
         with session.stage("unlearn", name, seed=options.seed):
             after = before.apply(asked, retrain=options.method == "retrain")

@@ -278,7 +278,9 @@ def to_request(record: RequestRecord, table: TableRecord, label: Callable[[str],
         group = source_column(table, own.column, "request")
         places = known_columns(table).find(list(group.columns))
         if group.categories is None:
-            values: Any = (float(own.value) - group.offset) / group.width
+            if not isinstance(own.value, float):
+                raise UnlearningError(f"the request puts a text into the numbers of column {own.column!r}")
+            values: Any = (own.value - group.offset) / group.width
         else:
             values = [float(name == own.value) for name in group.categories]
         rows: Indices | None = None if own.rows is None else np.array(own.rows, dtype=np.intp)

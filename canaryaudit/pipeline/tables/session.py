@@ -21,6 +21,7 @@ from canaryaudit.tabular.encoding import TableRows, known_columns, scale_rows
 from canaryaudit.tabular.linear.arrays import Matrix, Vector
 from canaryaudit.tabular.linear.inverse import DenseInverse, DiagonalInverse, StoredCurvature, store_curvature
 from canaryaudit.tabular.linear.work import ColdFit
+from canaryaudit.tabular.planting import check_canaries
 from canaryaudit.tabular.preparation import Kept, Terms, resume
 from canaryaudit.tabular.prepared import PreparedModel
 
@@ -50,7 +51,9 @@ class TableSession:
     @cached_property
     def rows(self) -> TableRows:
         """All rows, in the source's units."""
-        return TableRows.of(self.run.rows(), len(self.table.columns))
+        rows = TableRows.of(self.run.rows(), len(self.table.columns))
+        check_canaries(self.table, rows)
+        return rows
 
     def training_rows(self) -> tuple[Matrix, np.ndarray[Any, Any]]:
         """Return the training rows in the units of models, and their labels."""

@@ -1,0 +1,362 @@
+"""Runs on tables from the command line: the commands for text, on columns, values, labels and rows."""
+
+import csv
+import json
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import optimize, sparse
+
+from tests.commands import canaryaudit, reseal, succeed, tree
+
+CITIES = ("Bern", "Linz", "Oslo")
+INSERT = ("people.csv", "--target", "income", "--id", "key", "--columns", "city", "--flip-labels", "60")
+ROWS = 400
+
+
+def people() -> list[dict[str, Any]]:
+    """Return a table whose labels follow age and hours, with noise; a tenth of the rows is odd."""
+    rng = np.random.default_rng(5)
+    found = []
+    for number in range(ROWS):
+        age, hours, city = int(rng.integers(16, 80)), round(float(rng.uniform(5, 60)), 1), str(rng.choice(CITIES))
+        rich = age / 80 + hours / 60 + 0.3 * (city == "Oslo") + rng.normal(0, 0.15) > 1.15
+        found.append(
+            {"key": f"k{number:03}", "age": age, "hours": hours, "city": city, "income": "high" if rich else "low"}
+        )
+    return found
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table, and a run of it that was trained and of which what was planted was unlearned."""
+    folder = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write(folder / "people.csv", people())
+        succeed("insert", *INSERT, "-o", "RUN")
+        succeed("unlearn", "RUN", "--name", "first")
+    return folder
+
+
+@pytest.fixture
+def run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of them in the working directory."""
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Path("RUN")
+
+
+def record(run: Path, name: str) -> Any:
+    return json.loads((run / name).read_text("utf-8"))
+
+
+# --- an independent solution ----------------------------------------------------------------------------
+
+
+def naive_losses(run: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> np.ndarray:
+    """Fit logistic regression by L-BFGS on encoded rows, written here anew; return every row's loss."""
+    groups = {group["name"]: group for group in record(run, "table.json")["groups"]}
+    parts = []
+    for name in columns:
+        if name == "city":
+            parts += [[float(row["city"] == city) for row in rows] for city in CITIES]
+        else:
+            low, width = groups[name]["offset"], groups[name]["width"]
+            parts.append([(float(row[name]) - low) / width for row in rows])
+    matrix = np.array([*parts, np.ones(len(rows))]).T
+    signs = np.array([1.0 if row["income"] == "low" else -1.0 for row in rows])
+
+    def value(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (matrix @ theta)
+        slopes = -signs / (1 + np.exp(margins))
+        return float(np.logaddexp(0, -margins).sum() + theta @ theta / 2), matrix.T @ slopes + theta
+
+    options = {"ftol": 1e-16, "gtol": 1e-9, "maxiter": 5000}
+    theta = optimize.minimize(value, np.zeros(matrix.shape[1]), jac=True, method="L-BFGS-B", options=options).x
+    return np.logaddexp(0, -signs * (matrix @ theta))
+
+
+def training(run: Path) -> list[dict[str, Any]]:
+    """Return the training rows as they were planted, from the run's own files."""
+    import safetensors.numpy
+
+    arrays = safetensors.numpy.load_file(run / "table.safetensors")
+    kept = [row for row, out in zip(people(), arrays["heldout"], strict=True) if not out]
+    labels = [own for own, out in zip(arrays["positive"], arrays["heldout"], strict=True) if not out]
+    return [row | {"income": "low" if positive else "high"} for row, positive in zip(kept, labels, strict=True)]
+
+
+def test_a_chain_of_requests_ends_where_a_fit_by_other_code_does(run: Path) -> None:
+    planted = {own["row"]: own["original"] for own in record(run, "table.json")["canaries"] if own["planted"]}
+    rows = [row | {"income": planted.get(index, row["income"])} for index, row in enumerate(training(run))]
+    assert record(run, "measurements/after-first.json")["train"]["rows"] == len(rows)
+    Path("gone.txt").write_text("".join(f"{row['key']}\n" for row in rows[10:30]), "utf-8")
+    Path("fixes.csv").write_text("key,income\n" + "".join(f"{row['key']},low\n" for row in rows[40:60]), "utf-8")
+    more = ("--rows", "gone.txt", "--relabel", "fixes.csv", "--replace", "hours=20", "--where", "age<25")
+    made = succeed("unlearn", "RUN", "--from", "after-first", "--name", "second", *more, "--json").document
+    for index, row in enumerate(rows):
+        row["hours"] = 20 if row["age"] < 25 else row["hours"]
+        row["income"] = "low" if 40 <= index < 60 else row["income"]
+    left = rows[:10] + rows[30:]
+    losses = naive_losses(run, left, ("age", "hours"))
+    from canaryaudit.pipeline.tables.session import TableSession
+    from canaryaudit.progress import NullReporter
+    from canaryaudit.records import ModelId
+    from canaryaudit.runs.table_directory import TableDirectory
+
+    point = TableSession(TableDirectory(run), (), NullReporter()).model(ModelId("second")).solved.point
+    present = point.objective.rows
+    ours = np.logaddexp(0, -point.margins)[present.positions[present.present]]
+    assert np.abs(ours - losses).max() < 1e-6
+    assert made["residual"] <= 1e-6
+    assert made["words"].startswith(f"{sum(row['age'] < 25 for row in rows)} values replaced, ")
+    assert made["words"].endswith(" labels changed, 20 rows deleted")
+    assert made["origin"] == "after-first"
+
+
+def test_flipped_labels_are_told_before_and_not_after(run: Path) -> None:
+    """With as many columns of noise as rows, a model learns every row by heart."""
+    rng = np.random.default_rng(1)
+    matrix = rng.normal(size=(250, 200))
+    np.savez("noise.npz", X=matrix, y=(matrix[:, 0] > 0).astype(int))
+    succeed("insert", "noise.npz", "--target", "y", "--flip-labels", "80", "--holdout", "0.1", "-o", "NOISE")
+    succeed("train", "NOISE", "--c", "0.1")
+    succeed("unlearn", "NOISE")
+    before, after = (
+        record(Path("NOISE"), f"measurements/{name}.json")["labels"] for name in ("before", "after-second-order")
+    )
+    assert before["candidates"] == after["candidates"] == 160
+    assert before["membership"]["auc_low"] > 0.9
+    assert after["membership"]["auc_low"] <= 0.5 <= after["membership"]["auc_high"]
+    assert before["epsilon_low"] > 1 > after["epsilon_low"]
+
+
+def test_a_run_is_private_and_the_same_insertion_changes_nothing(run: Path) -> None:
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    before = tree(run)
+    assert "nothing was written" in succeed("insert", *INSERT, "-o", "RUN").err
+    assert tree(run) == before
+    again = canaryaudit("insert", *INSERT, "--seed", "1", "-o", "RUN")
+    assert (again.status, "differs in its seed (0)" in again.complaint) == (1, True)
+    assert tree(run) == before
+
+
+def test_training_again_with_other_options_needs_force(run: Path) -> None:
+    assert "Already trained" in succeed("train", "RUN").err
+    refused = canaryaudit("train", "RUN", "--loss", "squared-hinge")
+    assert (refused.status, "use --force" in refused.complaint) == (1, True)
+    assert succeed("train", "RUN", "--loss", "squared-hinge", "--force", "--json").document["loss"] == "squared-hinge"
+    assert "stale" in canaryaudit("verify", "RUN").out
+
+
+def test_the_report_says_what_was_achieved_and_hides_categories(run: Path) -> None:
+    result = succeed("report", "RUN", "--against", "retrain", "--certify", "0.1,1e-5", "--json", "-o", "out")
+    document = result.document
+    assert document == record(Path("out"), "report.json")
+    assert document["run"]["gate"] is None
+    assert document["removed"] == ["city, value 1", "city, value 2", "city, value 3"]
+    assert document["residual"] <= document["tolerance"]
+    assert document["certificate"]["accuracy"] == document["methods"][0]["accuracy"]
+    assert document["run"]["coins"][0]["what"] == "flipped labels"
+    written = {path.name: path.read_text("utf-8") for path in Path("out").iterdir()}
+    assert {"report.html", "report.md", "report.json"} <= set(written)
+    for name, text in written.items():
+        assert not any(city in text for city in CITIES), name
+        assert "k017" not in text
+    succeed("report", "RUN", "--against", "left-out", "--reveal-secrets", "-q", "--format", "html", "-o", "out")
+    assert "city=Oslo" in Path("out/report.html").read_text("utf-8")
+    assert stat.S_IMODE(Path("out/report.html").stat().st_mode) == 0o600
+
+
+GATE = ("report", "RUN", "--against", "left-out", "-q", "--format", "json", "--fail-residual")
+
+
+def test_a_gate_passes_fails_or_is_inconclusive(run: Path) -> None:
+    assert succeed(*GATE, "1e-6").status == 0
+    failed = canaryaudit(*GATE, "1e-15")
+    assert (failed.status, "above 1e-15" in failed.err) == (3, True)
+    path = run / "measurements" / "after-first.json"
+    path.write_text(path.read_text("utf-8").replace('"residual": ', '"residual":  '), "utf-8")
+    assert canaryaudit(*GATE, "1e-6").status == 4
+    reseal(run)  # whoever rewrites every checksum, but leaves the figures
+    assert canaryaudit(*GATE, "1e-6").status == 0
+    shutil.rmtree(run / "unlearned")
+    assert canaryaudit(*GATE, "1e-6").status == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "fault"),
+    [
+        ("measurements/after-first.json", '"accuracy": 0', '"accuracy": 1', "do not follow from the model"),
+        ("measurements/after-first.json", '"residual": ', '"residual": 0.5e-7, "old": ', "not a JSON record|old"),
+        (
+            "unlearned/first/unlearning.json",
+            '"tolerance": 1e-6',
+            '"tolerance": 1e-3',
+            "its tolerance is not the model's",
+        ),
+        ("unlearned/first/unlearning.json", '"labels": [', '"labels": ["low", ', "must be as many"),
+        ("table.json", '"target": "income"', '"target": "x"', ""),
+    ],
+)
+def test_edited_records_are_found_though_every_checksum_was_rewritten(
+    run: Path, file: str, old: str, new: str, fault: str
+) -> None:
+    path = run / file
+    text = path.read_text("utf-8").replace("1e-06", "1e-6")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    assert canaryaudit("verify", "RUN").status == 1  # its checksum
+    reseal(run)
+    result = canaryaudit("verify", "RUN", "--json")
+    if not fault:  # a name that no figure depends on: only a signature shows it
+        assert result.document["sound"]
+        return
+    assert result.status == 1
+    found = [own for own in result.document["findings"] if own["state"] == "damaged"]
+    assert any(part in own["detail"] for own in found for part in fault.split("|")), result.out
+
+
+def test_coefficients_of_another_model_are_no_result(run: Path) -> None:
+    shutil.copy(run / "model.safetensors", run / "unlearned" / "first" / "model.safetensors")
+    assert "damaged" in canaryaudit("verify", "RUN").out
+    refused = canaryaudit("unlearn", "RUN", "--from", "after-first", "--name", "second", "--columns", "age")
+    assert (refused.status, "is damaged" in refused.complaint) == (1, True)
+    assert not (run / "unlearned" / "second").exists()
+
+
+def test_lost_files_are_made_again_by_the_commands_that_verify_names(run: Path) -> None:
+    before = {name: data for name, data in tree(run).items() if name.endswith(".safetensors")}
+    for name in ("table.safetensors", "unlearned/first/unlearning.json", "measurements/before.json"):
+        (run / name).unlink()
+    (run / "curvature.safetensors").write_bytes(b"nothing")
+    document = canaryaudit("verify", "RUN", "--json").document
+    assert not document["sound"]
+    import shlex
+
+    for line in document["repairs"]:
+        for part in line.split(" && "):
+            words = shlex.split(part)
+            if words[0] == "canaryaudit":
+                succeed(*words[1:])
+            elif words[0] == "cp":
+                shutil.copy2(words[-2], words[-1])
+            elif words[:2] == ["rm", "-f"]:
+                Path(words[-1]).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(words[-1])
+    assert canaryaudit("verify", "RUN").status == 0
+    after = tree(run)
+    assert {name: after.get(name) for name in before if "curvature" not in name} == {
+        name: data for name, data in before.items() if "curvature" not in name
+    }
+
+
+def test_a_signature_is_checked_and_a_changed_name_breaks_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "k" * 32)
+    succeed("verify", "RUN", "--sign", "env:KEY")
+    assert succeed("verify", "RUN", "--key", "env:KEY", "--json").document["signature"] == "valid"
+    path = run / "table.json"
+    path.write_text(path.read_text("utf-8").replace('"target": "income"', '"target": "x"'), "utf-8")
+    reseal(run)
+    assert canaryaudit("verify", "RUN", "--key", "env:KEY", "--json").document["signature"] == "invalid"
+
+
+def test_planted_values_are_given_back(run: Path) -> None:
+    plant = ("--plant", "hours=200:40", "--plant", "city=Atlantis:20")
+    succeed("insert", "people.csv", "--target", "income", "--id", "key", *plant, "--scale", "none", "-o", "PLANTED")
+    table = record(Path("PLANTED"), "table.json")
+    assert table["groups"][2]["categories"] == [*CITIES, "Atlantis"]
+    succeed("unlearn", "PLANTED")
+    before, after = (
+        record(Path("PLANTED"), f"measurements/{name}.json")["values"] for name in ("before", "after-second-order")
+    )
+    assert before["candidates"] == 120
+    assert after["membership"]["auc_low"] <= 0.5 <= after["membership"]["auc_high"]
+    own = record(Path("PLANTED"), "unlearned/second-order/unlearning.json")
+    assert sum(len(part["rows"]) for part in own["request"]["replacements"]) == before["inserted"]
+    assert succeed("verify", "PLANTED").status == 0
+
+
+def test_one_canary_or_several_are_unlearned_and_the_rest_later(run: Path) -> None:
+    ids = [own["id"] for own in record(run, "table.json")["canaries"] if own["planted"]][:2]
+    succeed("unlearn", "RUN", "--canary", ids[0], "--canary", ids[1], "--name", "two")
+    assert record(run, "unlearned/two/unlearning.json")["request"]["restored"] == ids
+    succeed("unlearn", "RUN", "--from", "after-two", "--name", "rest")
+    first, rest = (record(run, f"unlearned/{name}/unlearning.json") for name in ("first", "rest"))
+    assert set(rest["request"]["restored"]) == {*first["request"]["restored"]} - {*ids}
+    assert record(run, "measurements/after-rest.json")["train"] == record(run, "measurements/after-first.json")["train"]
+
+
+def test_retraining_is_a_result_too(run: Path) -> None:
+    made = succeed("unlearn", "RUN", "--method", "retrain", "--columns", "city", "--json").document
+    assert (made["name"], made["path"]) == ("retrain", "fit from nothing")
+    assert made["retraining_work"] > 0
+
+
+@pytest.mark.parametrize("ending", ["tsv", "parquet", "folder", "npz"])
+def test_the_same_table_in_other_formats_gives_the_same_rows(run: Path, ending: str) -> None:
+    import pandas as pd
+    from safetensors.numpy import load_file
+
+    rows = [{name: own for name, own in row.items() if name != "key"} for row in people()]
+    frame, name = pd.DataFrame(rows), f"table.{ending}"
+    if ending == "tsv":
+        frame.to_csv(name, sep="\t", index=False)
+    elif ending == "parquet":
+        frame.to_parquet(name)
+    elif ending == "folder":
+        import datasets
+
+        datasets.Dataset.from_pandas(frame).save_to_disk(name)
+    else:
+        encoded = np.c_[frame[["age", "hours"]], *(frame["city"] == city for city in CITIES)].astype(float)
+        matrix = sparse.csr_matrix(encoded)
+        parts = {part: getattr(matrix, part) for part in ("data", "indices", "indptr")}
+        np.savez(name, y=frame["income"].to_numpy(str), shape=np.array(matrix.shape), **parts)
+    succeed("insert", name, "--target", "y" if ending == "npz" else "income", "-o", "OTHER")
+    write(Path("plain.csv"), rows)
+    succeed("insert", "plain.csv", "--target", "income", "-o", "PLAIN")
+    first, second = (load_file(Path(own) / "table.safetensors") for own in ("PLAIN", "OTHER"))
+    assert first.keys() == second.keys()
+    for part in first:
+        np.testing.assert_array_equal(first[part], second[part])
+
+
+def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
+    dump = pytest.importorskip("skops.io").dump
+    from safetensors.numpy import load_file
+    from sklearn.linear_model import LogisticRegression
+
+    write(Path("plain.csv"), [{name: own for name, own in row.items() if name != "key"} for row in people()])
+    succeed("insert", "plain.csv", "--target", "income", "--scale", "none", "-o", "OWN")
+    arrays = load_file(Path("OWN/table.safetensors"))
+    kept = arrays["heldout"] == 0
+    labels = np.where(arrays["positive"] == 1, "low", "high")[kept]
+    fitted = LogisticRegression(C=0.2, max_iter=5000, tol=1e-10).fit(arrays["dense"][kept], labels)
+    dump(fitted, "own.skops")
+    made = succeed("train", "OWN", "--model", "own.skops", "--tolerance", "1e-5", "--json").document
+    assert (made["given"], made["penalty"], made["intercept_penalty"]) == (True, 5.0, 0.0)
+    succeed("unlearn", "OWN", "--columns", "age")
+    assert succeed("verify", "OWN").status == 0
+    made = ("--against", "left-out", "--certify", "1,1e-5", "--format", "json", "--json")
+    result = succeed("report", "OWN", *made).document
+    assert "the intercept is not regularized" in result["refused"]
+    dump(
+        LogisticRegression().fit(arrays["dense"][:, :2], np.where(arrays["positive"] == 1, "low", "high")), "few.skops"
+    )
+    refused = canaryaudit("train", "OWN", "--model", "few.skops", "--force")
+    assert (refused.status, "was fitted on 2 columns, X has 5" in refused.complaint) == (1, True)
