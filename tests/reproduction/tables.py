@@ -41,7 +41,7 @@ REMOVED = (1, 10, 50, 100, 200)
 EPSILON, DELTA = 0.1, 0.01
 """As the authors' notebook has them."""
 CERTIFIED = 1e-7
-DRAWS, NOISES = 3, 3
+DRAWS, NOISES = 2, 2
 ROWS_REMOVED = (1, 5, 10, 25, 50, 100, 150)
 SHARDS = (5, 10, 20)
 PUBLISHED = {10: (0.232, 7.36, 0.9653, 0.787), 50: (2.24, 71.0, 0.9282, 0.622), 100: (5.99, 189.7, 0.9529, 0.488)}
@@ -223,7 +223,7 @@ def page(figures: dict[str, Any], sentence: str, seconds: float) -> str:
     blocks = [
         "# Linear models: the published experiments, redone",
         "Warnecke et al., *Machine Unlearning of Features and Labels* (NDSS 2023), remove sensitive columns from "
-        "linear models by one closed-form step. Here the linear part is done again, with every baseline in the same loop. "
+        "linear models by one closed-form step. Here that is done again, with every baseline in the same loop. "
         "`make reproduce-tables` makes this page from the data, and [tables.json](tables.json) holds its figures. "
         f"Data: {sentence} All of it took {seconds:.0f} seconds of one core. Labels in images (the paper's third "
         "case) are not part of it.",
@@ -258,8 +258,8 @@ def page(figures: dict[str, Any], sentence: str, seconds: float) -> str:
         "## Accuracy against columns removed",
         f"Models as they would be published, at ε = {EPSILON:g} and δ = {DELTA:g}: each with the noise that its "
         f"certificate asks for, means over {DRAWS} draws of columns and {NOISES} of noise. The published certificate "
-        "is not valid as stated ([why](../../docs/tables.md#the-certificate)); its noise grows with the residual that one "
-        "step leaves. Ours does not grow: the residual is brought under a tolerance of 1e-7 that was fixed before.",
+        "is not valid as stated ([why](../../docs/tables.md#the-certificate)); its noise grows with the residual that "
+        "one step leaves. Ours does not grow: the residual is brought under a tolerance of 1e-7 that was fixed before.",
         f"![Accuracy against columns removed]({CHART})",
     ]
     pair = "{0[0]:.4f}, {0[1]:.4f}".format
