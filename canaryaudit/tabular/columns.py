@@ -104,7 +104,8 @@ class Columns:
             if column not in self._groups:
                 group = self._group_of(column, matrix)
                 self._groups.update(dict.fromkeys(group, group))
-            extended.update(dict.fromkeys(self._groups[column]))
+            if len(self._groups[column]) > 1:
+                extended.update(dict.fromkeys(self._groups[column]))
         return np.fromiter(extended, dtype=np.intp)
 
     def set_group(self, members: list[int]) -> None:

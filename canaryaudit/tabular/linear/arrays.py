@@ -5,6 +5,7 @@ a deleted row has weight 0, and a row with new values has weight 0 where it was 
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ class Rows:
         """Return rows that nothing has changed yet."""
         return cls(matrix, matrix[:0], signs, weights, np.arange(matrix.shape[0]))
 
+    @cached_property
+    def _columns(self) -> Matrix:
+        """The base transposed: of a sparse matrix a view, whose making takes as long as a small product."""
+        return self.base.T
+
     @property
     def num_columns(self) -> int:
         """Number of columns."""
@@ -78,7 +84,7 @@ class Rows:
 
     def transposed(self, values: Vector) -> Vector:
         """Return the sum over rows of value times row, shape (num_columns,)."""
-        total: Vector = self.base.T @ values[: self.base.shape[0]]
+        total: Vector = self._columns @ values[: self.base.shape[0]]
         return total + self.tail.T @ values[self.base.shape[0] :] if self.tail.shape[0] else total
 
     def gram(self, values: Vector) -> NDArray[np.float64]:

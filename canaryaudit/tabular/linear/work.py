@@ -48,7 +48,7 @@ class Estimate:
     @property
     def retrain(self) -> bool:
         """Whether a fit from nothing is less work."""
-        return self.retraining < self.update
+        return self.retraining <= self.update
 
 
 def fit_from_nothing(objective: Objective, tolerance: float) -> Solved:
@@ -79,6 +79,9 @@ def estimate(start: Point, curvature: StoredCurvature, cold: ColdFit, tolerance:
         tolerance: Largest norm of the gradient.
     """
     objective = start.objective
+    nothing = float(objective.rows.weights.sum() * objective.loss.value(np.zeros(1))[0])
+    if start.value >= nothing:  # The model before the request is a worse start than zero coefficients.
+        return Estimate(cold.work * start.value / nothing, cold.work)
     decades = _decades(start.residual, tolerance)
     if isinstance(curvature, DenseInverse):
         columns, removed = objective.rows.num_columns, _removed(objective.kept)
