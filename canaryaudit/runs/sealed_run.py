@@ -79,6 +79,7 @@ class SealedRun(Generic[M, D, E, U]):
     """
 
     kind: ClassVar[RunKind]
+    repairs: ClassVar[type[Repairs]] = Repairs
     manifest_type: type[M]
     model_type: type[D]
     measurement_type: type[E]
@@ -192,7 +193,7 @@ class SealedRun(Generic[M, D, E, U]):
             raise RunDirectoryError(f"no such run directory: {path}; create it: {_insertion(path)}")
         if not path.is_dir() or not (path / _MANIFEST).exists():
             if any((path / name).is_file() for name in (layout.CANARIES, layout.TABLE)):
-                raise RunDirectoryError(f"{path} has lost its {_MANIFEST}: {Repairs(path).insert(_MANIFEST)}")
+                raise RunDirectoryError(f"{path} has lost its {_MANIFEST}: {cls.repairs(path).insert(_MANIFEST)}")
             raise RunDirectoryError(
                 f"{path} is not a run directory (it has no {_MANIFEST}): create one: canaryaudit insert CORPUS -o RUN"
             )

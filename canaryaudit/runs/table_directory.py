@@ -12,6 +12,7 @@ from canaryaudit.records import TableManifest
 from canaryaudit.records.tables import LinearModelRecord, TableMeasurement, TableRecord, TableUnlearningRecord
 from canaryaudit.runs import layout
 from canaryaudit.runs.sealed_run import SealedRun
+from canaryaudit.runs.table_repairs import TableRepairs
 from canaryaudit.storage.files import atomic_write, sha256_of
 from canaryaudit.storage.json_records import record_json
 from canaryaudit.storage.tensors import open_tensors
@@ -23,6 +24,7 @@ class TableDirectory(SealedRun[TableManifest, LinearModelRecord, TableMeasuremen
     """The directory of one audit of a table; use ``create`` or ``open``."""
 
     kind = "table"
+    repairs = TableRepairs
     manifest_type = TableManifest
     model_type = LinearModelRecord
     measurement_type = TableMeasurement

@@ -10,10 +10,6 @@ from canaryaudit.runs.repair_commands import Repairs, split_words
 class TableRepairs(Repairs):
     """The commands that recreate the files of a run on a table; the options come from the manifest."""
 
-    def insert(self, *names: str) -> str:
-        """Return a command that repeats the insertion in a new directory and copies these files from it."""
-        return super().insert(*names)
-
     def train(self, record: Any) -> str:  # noqa: ARG002
         """Return the command that trains the model again."""
         return command("canaryaudit", "train", self.path, *self._stage_options("train", ""))
@@ -29,8 +25,6 @@ class TableRepairs(Repairs):
         return command("canaryaudit", "unlearn", self.path, "--name", name, *options)
 
     def _known_flags(self) -> list[str]:
-        if self.manifest is None:
-            return []
         facts: Any = getattr(self.manifest, "table", None)
         if facts is None:
             return ["--target", "COLUMN"]

@@ -360,3 +360,31 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     )
     refused = canaryaudit("train", "OWN", "--model", "few.skops", "--force")
     assert (refused.status, "was fitted on 2 columns, X has 5" in refused.complaint) == (1, True)
+
+
+def test_a_run_of_the_other_kind_is_replaced_whole(run: Path) -> None:
+    Path("sea.txt").write_text("The tide turns at noon. The wind follows it.\n\n" * 60, "utf-8")
+    text = ("insert", "sea.txt", "-t", "The code is {digits:3}.", "-n", "2", "-r", "1", "--controls", "4", "-o", "RUN")
+    refused = canaryaudit(*text)
+    assert (refused.status, "is a run on a table" in refused.complaint) == (1, True)
+    succeed(*text, "--force")
+    assert not list(run.glob("table.*"))
+    assert not (run / "unlearned").exists()
+    assert canaryaudit("verify", "RUN").status == 0
+    succeed("insert", *INSERT, "--holdout", "0", "-o", "RUN", "--force")
+    assert not (run / "corpus.txt").exists()
+    assert succeed("unlearn", "RUN", "--json").document["residual"] <= 1e-6
+    assert record(run, "measurements/after-second-order.json")["heldout"] is None
+    assert succeed("verify", "RUN", "--json").document["sound"]
+
+
+def test_a_lost_manifest_is_made_again(run: Path) -> None:
+    (run / "manifest.json").unlink()
+    refused = canaryaudit("measure", "RUN")
+    assert (refused.status, "has lost its manifest.json" in refused.complaint) == (1, True)
+    assert "--target COLUMN" in refused.complaint
+    succeed("insert", *INSERT, "-o", "NEW")
+    shutil.copy2("NEW/manifest.json", run / "manifest.json")
+    assert canaryaudit("verify", "RUN").status == 1
+    succeed("verify", "RUN", "--reseal")
+    assert succeed("verify", "RUN").status == 0

@@ -21,6 +21,8 @@ from canaryaudit.tabular.linear.arrays import Indices, Mask
 from canaryaudit.tabular.planting import current_values, parsed_value, source_column
 from canaryaudit.tabular.reading import read_lines
 
+MOST_ROWS = 500_000
+"""Rows that one request may name, so its record can be read again."""
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -74,6 +76,9 @@ class Resolver:
             labels=(*labels, *(str(canary.original) for canary in own)),
             deleted=deleted,
         )
+        rows = len(request.relabeled) + len(request.deleted)
+        if rows + sum(len(own.rows or ()) for own in request.replacements) > MOST_ROWS:
+            raise UnlearningError(f"the request names more than {MOST_ROWS:,} rows: split it, and chain it with --from")
         if request.model_copy(update={"restored": ()}) == RequestRecord():
             raise UnlearningError(
                 "nothing to unlearn: give --columns, --replace, --relabel or --rows, or insert with --columns, "
