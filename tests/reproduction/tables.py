@@ -216,8 +216,8 @@ def table_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (headings, aligned, *rows))
 
 
-def page(figures: dict[str, Any], sentence: str, seconds: float) -> str:
-    """Return the page in Markdown."""
+def page(figures: dict[str, Any]) -> str:
+    """Return the page in Markdown, from what tables.json holds."""
     methods = [MethodFigures(**own) for own in figures["loss_differences"]]
     removed = [RemovalFigures(**own) for own in figures["removals"]]
     blocks = [
@@ -225,8 +225,8 @@ def page(figures: dict[str, Any], sentence: str, seconds: float) -> str:
         "Warnecke et al., *Machine Unlearning of Features and Labels* (NDSS 2023), remove sensitive columns from "
         "linear models by one closed-form step. Here that is done again, with every baseline in the same loop. "
         "`make reproduce-tables` makes this page from the data, and [tables.json](tables.json) holds its figures. "
-        f"Data: {sentence} All of it took {seconds:.0f} seconds of one core. Labels in images (the paper's third "
-        "case) are not part of it.",
+        f"Data: {figures['data']} All of it took {figures['seconds']} seconds of one core. Labels in images (the "
+        "paper's third case) are not part of it.",
         "## Loss difference to retraining",
         f"Logistic regression, C = 1, rows of length 1. Means over {DRAWS} draws of sensitive columns. The paper shows "
         "this as scatter plots, in which its second-order step lies close to the diagonal. The loss difference is the "
@@ -371,10 +371,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if rows < total
         ],
     }
-    text = page(figures, sentence, time.process_time() - started)
+    figures["seconds"] = round(time.process_time() - started)
     document = json.dumps({"schema_version": 1, "estimator": "LogisticRegression"} | figures, indent=1) + "\n"
     chart = accuracy_chart(removed)
-    for path in write_files(asked.output, {"tables.md": text, "tables.json": document, CHART: chart.svg()}):
+    for path in write_files(asked.output, {"tables.md": page(figures), "tables.json": document, CHART: chart.svg()}):
         print(path)
 
 
