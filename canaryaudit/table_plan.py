@@ -197,6 +197,8 @@ class TableUnlearnOptions(Options):
     """File with the id of each row to delete, one per line."""
     canary: tuple[str, ...] = ()
     """Canary to unlearn; repeatable. [default: all]"""
+    save: Path | None = None
+    """Skops file for the updated estimator of a table, which takes the run's encoded columns."""
     start: ModelId = Field(default=TRAINED_MODEL, alias="from")
     """Model to update: before, or after-NAME to continue from an earlier request."""
     seed: SeedNumber = 0

@@ -40,7 +40,7 @@ _TABLE = {
     "insert": {"target", "columns", "flip_labels", "plant", "drop", "identified_by", "names", "scale"},
     "train": {"loss", "c", "intercept", "model", "tolerance"},
     "measure": set[str](),
-    "unlearn": {"columns", "replace", "where", "relabel", "rows"},
+    "unlearn": {"columns", "replace", "where", "relabel", "rows", "save"},
     "report": {"against", "certify", "fail_residual"},
 }
 """Parameters that only runs on tables have."""

@@ -30,6 +30,7 @@ Columns = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "columns
 NewValues = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "replace", "COLUMN=VALUE")]
 Where = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "where", "CONDITION")]
 Relabel = Annotated[Path | None, flags.option(TableUnlearnOptions, "relabel", "FILE")]
+Save = Annotated[Path | None, flags.option(TableUnlearnOptions, "save", "FILE")]
 RowFile = Annotated[Path | None, flags.option(TableUnlearnOptions, "rows", "FILE")]
 Replace = Annotated[bool, typer.Option("--force", help="Replace an existing unlearning of the same name.")]
 
@@ -61,6 +62,7 @@ def unlearn(
     where: Where = None,
     relabel: Relabel = None,
     rows: RowFile = None,
+    save: Save = None,
     force: Replace = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -86,6 +88,7 @@ def unlearn(
             where=tuple(where or ()),
             relabel=relabel,
             rows=rows,
+            save=save,
             canary=tuple(canary or ()),
             **{"from": start},
             seed=seed,

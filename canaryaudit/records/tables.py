@@ -1,7 +1,7 @@
 """The records of a run on a table: its columns, canaries, linear models, requests and measurements."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ from canaryaudit.records.privacy import Privacy
 
 LossName = Literal["logistic", "squared-hinge", "squared"]
 TableMethod = Literal["second-order", "retrain"]
+RowNumber = Annotated[int, Field(ge=0, lt=2**40)]
+"""A training row, from 0."""
 CanaryKind = Literal["label", "value"]
 PathName = Literal["none needed", "stored inverse", "conjugate gradients", "exact Newton", "fit from nothing"]
 
@@ -38,7 +40,7 @@ class TableCanary(FiniteRecord):
     id: str
     """``canary-01`` or ``control-01``."""
     kind: CanaryKind
-    row: int = Field(ge=0)
+    row: RowNumber
     """Training row, from 0."""
     planted: bool
     """What the coin decided; a control keeps its own label or value."""
@@ -114,7 +116,7 @@ class ReplacedValues(Record):
     column: str
     value: float | str
     """A number in the source's unit, or a category."""
-    rows: Many[int] | None
+    rows: Many[RowNumber] | None
     """Training rows, from 0; null for all."""
 
 
@@ -125,10 +127,10 @@ class RequestRecord(Record):
     replacements: Many[ReplacedValues] = ()
     restored: Many[str] = ()
     """Ids of the canaries whose own label or value was given back."""
-    relabeled: Many[int] = ()
+    relabeled: Many[RowNumber] = ()
     labels: Many[str] = ()
     """New labels of the relabeled rows."""
-    deleted: Many[int] = ()
+    deleted: Many[RowNumber] = ()
 
     @model_validator(mode="after")
     def _one_label_a_row(self) -> Self:

@@ -448,9 +448,9 @@ def kind_of_manifest(path: Path) -> RunKind | None:
 
 
 def kind_of_run(path: Path) -> RunKind:
-    """Return which kind of run a directory holds; ``text`` where it holds none, which the caller finds out."""
-    lost = not (path / _MANIFEST).exists() and (path / layout.TABLE).exists()
-    return kind_of_manifest(path / _MANIFEST) or ("table" if lost else "text")
+    """Return which kind of run a directory holds; ``text`` where it holds none, as the caller will find out."""
+    # A manifest may be lost or damaged; the other files then tell.
+    return kind_of_manifest(path / _MANIFEST) or ("table" if (path / layout.TABLE).exists() else "text")
 
 
 def _sha256(text: str) -> str:

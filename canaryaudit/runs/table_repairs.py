@@ -21,7 +21,7 @@ class TableRepairs(Repairs):
     def unlearn(self, name: str, record: Any, measured: Any) -> str:  # noqa: ARG002
         """Return the command that carries a request out again."""
         made_by = self._argv("unlearn", name)
-        options = split_words(made_by[2:], but={"--name"})[1] if made_by[1:2] == ["unlearn"] else []
+        options = split_words(made_by[2:], but={"--name", "--save"})[1] if made_by[1:2] == ["unlearn"] else []
         return command("canaryaudit", "unlearn", self.path, "--name", name, *options)
 
     def _known_flags(self) -> list[str]:

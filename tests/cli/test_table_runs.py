@@ -337,7 +337,8 @@ def test_the_same_table_in_other_formats_gives_the_same_rows(run: Path, ending: 
 
 
 def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
-    dump = pytest.importorskip("skops.io").dump
+    skops = pytest.importorskip("skops.io")
+    dump, load = skops.dump, skops.load
     from safetensors.numpy import load_file
     from sklearn.linear_model import LogisticRegression
 
@@ -350,8 +351,15 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     dump(fitted, "own.skops")
     made = succeed("train", "OWN", "--model", "own.skops", "--tolerance", "1e-5", "--json").document
     assert (made["given"], made["penalty"], made["intercept_penalty"]) == (True, 5.0, 0.0)
-    succeed("unlearn", "OWN", "--columns", "age")
+    succeed("unlearn", "OWN", "--columns", "age", "--save", "new.skops")
     assert succeed("verify", "OWN").status == 0
+    new = load("new.skops")
+    assert (type(new), new.coef_[0, 0], stat.S_IMODE(Path("new.skops").stat().st_mode)) == (type(fitted), 0, 0o600)
+    without = LogisticRegression(C=0.2, max_iter=5000, tol=1e-10).fit(arrays["dense"][kept, 1:], labels)
+    np.testing.assert_allclose(new.coef_[0, 1:], without.coef_[0], atol=1e-4)
+    for place in ("new.skops", "OWN/new.skops"):
+        refused = canaryaudit("unlearn", "OWN", "--name", "again", "--columns", "age", "--save", place)
+        assert (refused.status, f"--save {place} is" in refused.complaint) == (2, True)
     made = ("--against", "left-out", "--certify", "1,1e-5", "--format", "json", "--json")
     result = succeed("report", "OWN", *made).document
     assert "the intercept is not regularized" in result["refused"]

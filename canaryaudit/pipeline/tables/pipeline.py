@@ -9,6 +9,7 @@ from canaryaudit.pipeline.tables.figures import measure_table
 from canaryaudit.pipeline.tables.report import check_table_report, run_table_report, verify_table_report
 from canaryaudit.pipeline.tables.requests import Resolver, scaling_warning, to_request
 from canaryaudit.pipeline.tables.session import TableSession
+from canaryaudit.pipeline.tables.skops_files import check_destination, save_estimator
 from canaryaudit.pipeline.tables.training import train_table
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, ModelId
@@ -60,6 +61,8 @@ class TablePipeline:
             Inconclusive: The residual stays above the tolerance.
         """
         name = check_name(options.resolved_name)
+        if options.save:
+            check_destination(options.save, self.run.path, replace=anew)
         if not anew and self.run.has_unlearning(name):
             raise UnlearningError(
                 f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
@@ -107,6 +110,8 @@ class TablePipeline:
             warnings=warnings,
         )
         self.run.write_unlearning(record)
+        if options.save:
+            save_estimator(after.estimator, options.save)
         self.progress.info(f"{record.words}: {record.path}, residual {record.residual:.1e}.")
         return record
 

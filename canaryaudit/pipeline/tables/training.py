@@ -1,14 +1,13 @@
 """Train stage of a run on a table: fit a linear model to a checked residual, or take a fitted estimator."""
 
-import warnings
-from pathlib import Path
 from typing import Any
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from canaryaudit.errors import ModelError, UnlearningError, one_line
-from canaryaudit.pipeline.tables.session import ESTIMATORS, TableSession, curvature_arrays
+from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.pipeline.tables.session import TableSession, curvature_arrays
+from canaryaudit.pipeline.tables.skops_files import load_estimator
 from canaryaudit.records import TRAINED_MODEL
 from canaryaudit.records.tables import LinearModelRecord, LossName
 from canaryaudit.runs.table_directory import arrays_bytes
@@ -19,7 +18,6 @@ from canaryaudit.tabular.preparation import prepare
 from canaryaudit.tabular.prepared import PreparedModel
 
 _LOSSES: dict[str, LossName] = {"logistic": "logistic", "squared hinge": "squared-hinge", "squared": "squared"}
-_INSTALL = "--model reads skops files: pip install 'canaryaudit[tabular]'"
 
 
 def train_table(session: TableSession, options: TableTrainOptions, *, anew: bool = False) -> LinearModelRecord:
@@ -110,35 +108,6 @@ def _estimator(session: TableSession, options: TableTrainOptions) -> Any:
                 f"{options.model} tells {' from '.join(own[:3])}: expected {' and '.join(session.table.classes)}, in "
                 "this order"
             )
-    return estimator
-
-
-def load_estimator(path: Path) -> Any:
-    """Load a fitted estimator; nothing is unpickled, and only scikit-learn's own types are accepted.
-
-    Raises:
-        UnlearningError: It is no skops file, or holds something else.
-    """
-    if not path.is_file():
-        raise UnlearningError(f"--model {path}: no such file")
-    try:
-        from skops.io import get_untrusted_types, load
-    except ModuleNotFoundError:
-        raise UnlearningError(_INSTALL) from None
-    try:
-        unknown = get_untrusted_types(file=path)
-        if not unknown:
-            with warnings.catch_warnings():  # such as of another version of scikit-learn
-                warnings.simplefilter("ignore")
-                estimator = load(path, trusted=[])
-    except Exception as error:  # noqa: BLE001 - a damaged archive makes the reader raise any exception
-        raise UnlearningError(
-            f"--model {path}: not an estimator in a skops file ({one_line(error)}); write it with skops.io.dump"
-        ) from None
-    if unknown:
-        raise UnlearningError(f"--model {path}: holds a type that is not scikit-learn's own: {unknown[0]}")
-    if type(estimator).__name__ not in ESTIMATORS and hasattr(estimator, "n_classes_"):
-        raise UnlearningError(f"--model {path}: a {type(estimator).__name__} is no linear model")
     return estimator
 
 
