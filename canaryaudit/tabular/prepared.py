@@ -59,6 +59,7 @@ class PreparedModel:
     Examples:
         >>> from sklearn.datasets import load_breast_cancer
         >>> from sklearn.svm import LinearSVC
+        >>> from canaryaudit.tabular import prepare
         >>> X, y = load_breast_cancer(return_X_y=True)
         >>> model = prepare(LinearSVC(), X / X.max(axis=0), y)
         >>> new = model.relabel(rows=[0, 1], labels=1).replace(columns=[3], rows=[7], values=0.5)
