@@ -413,6 +413,11 @@ class Summary(Part):
         return next((method for method in self.methods if method.shown), None)
 
     @property
+    def measured(self) -> str:
+        """When the last measurement began, in ISO 8601; empty where that is not known."""
+        return max((line.started for line in self.provenance.stages if line.stage == "measure"), default="")
+
+    @property
     def retrained_method(self) -> MethodSummary | None:
         """The retrained model that the unlearning shown is compared with."""
         return next((method for method in self.methods if method.name == self.retrained), None)

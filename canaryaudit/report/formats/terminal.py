@@ -101,7 +101,7 @@ def _canaries(summary: Summary) -> Table:
 
 
 def _pvalue(value: float | None) -> str:
-    return figures.MISSING if value is None else "<0.001" if value < 0.001 else figures.decimal(value, 3)
+    return figures.MISSING if value is None else "<0.001" if value < 0.001 else figures.pvalue(value)
 
 
 def _exposure(canary: CanarySummary) -> str:

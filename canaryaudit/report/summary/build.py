@@ -68,6 +68,7 @@ class SummaryOptions:
         baseline: Gate: an earlier report; the new one must not be worse.
         faults: Why the run's records are not to be relied on; empty if they were verified.
         signed: Whether the run has a valid signature.
+        has_signature: Whether it has any, valid or not.
         prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
     """
 
@@ -77,6 +78,7 @@ class SummaryOptions:
     baseline: EarlierReport | None = None
     faults: Sequence[str] = ()
     signed: bool = False
+    has_signature: bool = False
     prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -222,8 +224,18 @@ def build_summary(
         training=_training(model_record, has_heldout=run.has_heldout),
         gate=gate,
         limits=words.limits(canary_set, before, method, hidden=masker.hides),
-        provenance=provenance.provenance(manifest, model_record, before, chosen, masker),
+        provenance=provenance.provenance(
+            manifest, model_record, before, chosen, masker, _signature_words(options, is_faulty=bool(faults))
+        ),
     )
+
+
+def _signature_words(options: SummaryOptions, *, is_faulty: bool) -> str:
+    if options.signed:
+        return "checked with the key that was given; see the faults" if is_faulty else "valid"
+    if options.has_signature:
+        return "not checked, since no key was given (report --key)"
+    return "none: who recomputes the checksums can change the records (verify --sign)"
 
 
 def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningRecord, Measurement] | None:
