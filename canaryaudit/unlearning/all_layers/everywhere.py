@@ -44,7 +44,7 @@ SECRET_SHARE = 0.75
 """Of the weight after text; the rest is the decoys'."""
 MOST_SECRETS, FEW = 24, 10
 """Secrets after their prefixes, of all templates together, for up to ``FEW`` canaries; of more, as the root of their
-number. No fewer than four each."""
+number. No fewer than four each. Where other canaries stay there, all of them: what is not read would stay too."""
 PREFIX_DECOYS = 12
 """Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and
 a quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
@@ -229,7 +229,8 @@ class EverywhereProblem:
         branches = []
         for template, places in by_template.items():
             context = self._prefix_context(template)
-            chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, room)]]
+            most = max(MOST_KEPT, room) if self._kept.places else room
+            chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, most)]]
             decoys = self._decoys_after_prefix(places[0], max(4, PREFIX_DECOYS // len(by_template)))
             members = [(place, place.secret, True) for place in chosen] + [(places[0], own, False) for own in decoys]
             # The secrets together weigh as much as four decoys, or each as much as one.
