@@ -244,13 +244,15 @@ class CalibrationFigures(Part):
 class FidelityLine(Part):
     """One quality figure of the model."""
 
-    key: Literal["train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss"]
+    key: Literal[
+        "train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss", "kept_exposure"
+    ]
     name: str
     unit: Literal["share", "bits"]
     before: Figure
     after: Figure
     change: Figure
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "unchanged"]
 
     @property
     def shown_change(self) -> float | None:

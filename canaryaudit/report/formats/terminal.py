@@ -22,6 +22,7 @@ _FIDELITY = {
     "heldout_accuracy": "Held-out accuracy",
     "train_loss": "Training loss, bits",
     "heldout_loss": "Held-out loss, bits",
+    "kept_exposure": "Other canaries, bits",
 }
 WIDTH = 80
 _PLAIN_COLUMNS = 5
