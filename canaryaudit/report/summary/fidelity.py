@@ -50,12 +50,10 @@ def with_kept_canaries(method: MethodSummary, canaries: Sequence[CanarySummary])
     if not known:
         return method
     before, after = fmean(before for before, _ in known), fmean(after for _, after in known)
-    several = len(known) > 1
+    name = f"Mean exposure of {len(known):,} other canaries, bits"
     line = FidelityLine(
         key="kept_exposure",
-        name=f"Mean exposure of {len(known):,} other canaries, bits"
-        if several
-        else "Exposure of the other canary, bits",
+        name=name if len(known) > 1 else "Exposure of the other canary, bits",
         unit="bits",
         before=before,
         after=after,
