@@ -8,13 +8,13 @@ import altair as alt
 
 from canaryaudit import formatting as figures
 from canaryaudit.errors import UsageError
-from canaryaudit.formatting import shorten
+from canaryaudit.formatting import visible
 from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.comparison.comparison import Comparison, RunSummary
 from canaryaudit.report.schema import SUMMARY_VERSION, Summary
 from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 
-_STATES = ("largest exposure", "mean exposure")
+_STATES = ("largest", "mean")
 _COMMIT = 7
 
 
@@ -51,7 +51,7 @@ def oldest_first(summaries: Sequence[Summary], paths: Sequence[str]) -> tuple[li
 def moments(runs: Sequence[RunSummary]) -> list[str]:
     """Return a unique label for each run: its number, date of measurement and commit."""
     return [
-        " ".join(part for part in (f"{place}:", run.measured[:10], shorten(run.commit, _COMMIT)) if part)
+        " ".join(part for part in (f"{place}:", run.measured[:10], visible(run.commit)[:_COMMIT]) if part)
         for place, run in enumerate(runs, 1)
     ]
 
@@ -60,7 +60,7 @@ def trend_chart(comparison: Comparison) -> Chart:
     """Draw the largest and the mean exposure of every run, after unlearning where there was one, in the runs' order."""
     names = moments(comparison.runs)
     rows: list[dict[str, Any]] = [
-        {"run": name, "state": state, "bits": bits, "label": f"{name}, {run.name}, {state}: {bits:.1f} bits"}
+        {"run": name, "state": state, "bits": bits, "label": f"{name}, {run.name}, {state} exposure: {bits:.1f} bits"}
         for name, run in zip(names, comparison.runs, strict=True)
         for state, bits in zip(_STATES, _latest(run), strict=True)
         if bits is not None

@@ -132,11 +132,11 @@ def test_a_trend_goes_from_the_oldest_measurement_to_the_newest(tmp_path):
     assert names == ["/a", "/c", "/b"]
     comparison = compare(ordered, names, trend=True)
     assert [run.measured[:10] for run in comparison.runs] == ["2026-11-01", "2026-11-03", "2026-11-20"]
-    assert moments(comparison.runs)[2] == "3: 2026-11-20 20abcd…"
+    assert moments(comparison.runs)[2] == "3: 2026-11-20 20abcde"
     chart = trend_chart(comparison)
     marks = next(layer for layer in chart.spec["layer"] if layer["mark"]["type"] == "point")
     rows = marks["data"]["values"]
-    largest = [row["bits"] for row in rows if row["state"] == "largest exposure"]
+    largest = [row["bits"] for row in rows if row["state"] == "largest"]
     assert largest == [run.largest_after for run in comparison.runs]
     found = outputs(comparison, tmp_path)
     assert "trend.svg" in found
