@@ -1,6 +1,6 @@
 """The `report` command: write a run's report, or compare several runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ import typer
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
 from canaryaudit.cli.table_commands import refuse_others, report_table
-from canaryaudit.errors import Damaged, Inconclusive
+from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableReportOptions
@@ -25,6 +25,7 @@ FailResidual = Annotated[float | None, flags.option(TableReportOptions, "fail_re
 RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
 
 Key = Annotated[str | None, flags.option(ReportOptions, "key", "KEY")]
+Trend = Annotated[bool, flags.option(ReportOptions, "trend", None, "--trend")]
 StepSummary = Annotated[bool, flags.option(ReportOptions, "step_summary", None, "--step-summary")]
 
 FORMATS = ",".join(ReportOptions().format)
@@ -42,6 +43,7 @@ def report(
     certify: Certify = None,
     fail_residual: FailResidual = None,
     key: Key = None,
+    trend: Trend = False,
     step_summary: StepSummary = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -76,14 +78,15 @@ def report(
         fail_worse=fail_worse,
         reveal_secrets=reveal_secrets,
         key=key,
+        trend=trend,
         step_summary=step_summary,
     )
-    with _inconclusive_if_damaged(options):
+    with _inconclusive_if_damaged(run, options):
         _report(context, run, options, as_json, quiet=quiet, verbose=verbose)
 
 
 @contextmanager
-def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
+def _inconclusive_if_damaged(run: Sequence[Path], options: ReportOptions) -> Iterator[None]:
     """With a gate, a run that cannot be read ends with the status for an inconclusive gate, and the summary says so."""
     is_gated = options.fail_above is not None or options.fail_worse is not None
     try:
@@ -95,6 +98,10 @@ def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
             from canaryaudit.report import append_step_error
 
             append_step_error(message, gated=is_gated)
+        if is_gated and len(run) == 1:
+            from canaryaudit.pipeline.report import write_gate_error
+
+            write_gate_error(run[0], options, message)
         if inconclusive or not is_gated:
             raise
         raise Inconclusive(message) from error
@@ -103,6 +110,8 @@ def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
 def _report(
     context: typer.Context, run: list[Path], options: ReportOptions, as_json: bool, *, quiet: bool, verbose: bool
 ) -> None:
+    if options.trend and len(run) == 1:
+        raise UsageError("--trend: expected several runs, or report.json files of earlier reports")
     if len(run) > 1:
         from canaryaudit.pipeline.compare import compare_runs
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.errors import UsageError
+from canaryaudit.report.formats.files import remove_own
+from canaryaudit.report.tables.writer import table_files
 from canaryaudit.runs.findings import Finding
 
 DEFAULT_REPORTS = Path("reports")
@@ -12,6 +14,17 @@ DEFAULT_REPORTS = Path("reports")
 def fault_words(finding: Finding) -> str:
     """Describe a fault of a run's file."""
     return f"{finding.file} is {finding.state}" + (f" ({finding.detail})" if finding.detail else "")
+
+
+def remove_earlier_report(run: Path, output: Path | None, formats: Sequence[str]) -> None:
+    """Remove an earlier report of the run of a table, where a gate gives no report; files of others stay.
+
+    Raises:
+        RunDirectoryError: A file cannot be removed.
+    """
+    directory = output or DEFAULT_REPORTS / run.resolve().name
+    if directory.is_dir():
+        remove_own(directory, table_files(formats))
 
 
 def refuse_inside(runs: Sequence[Path], directory: Path) -> None:

@@ -193,8 +193,10 @@ def test_a_gate_passes_fails_or_is_inconclusive(run: Path) -> None:
     assert canaryaudit(*GATE, "1e-6").status == 4
     reseal(run)  # whoever rewrites every checksum, but leaves the figures
     assert canaryaudit(*GATE, "1e-6").status == 0
+    assert Path("reports/RUN/report.json").exists()
     shutil.rmtree(run / "unlearned")
     assert canaryaudit(*GATE, "1e-6").status == 4
+    assert not Path("reports/RUN/report.json").exists()  # which said that the gate passed
 
 
 @pytest.mark.parametrize(
