@@ -7,7 +7,7 @@ from canaryaudit.errors import CanaryAuditError, Damaged
 from canaryaudit.records import TRAINED_MODEL, ModelId, TableManifest
 from canaryaudit.records.tables import LinearModelRecord, TableMeasurement, TableUnlearningRecord
 from canaryaudit.runs import layout
-from canaryaudit.runs.findings import State, Verification, Verifier, run_verifier
+from canaryaudit.runs.findings import PROBLEMS, State, Verification, Verifier, run_verifier
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.runs.table_repairs import TableRepairs
 from canaryaudit.storage.files import sha256_of
@@ -85,8 +85,10 @@ class _TableVerifier(Verifier):
             return "sound", ""
         try:
             fault = self.check_figures(self.run, measurement)
-        except CanaryAuditError:  # what it needs is damaged, and noted as that
-            return "sound", ""
+        except CanaryAuditError as error:
+            if any(finding.state in PROBLEMS for finding in self.findings):  # what it needs is damaged, and noted
+                return "sound", ""
+            return "damaged", f"its figures cannot be computed again: {str(error).partition(': verify')[0]}"
         return ("damaged", fault) if fault else ("sound", "")
 
     def unlearning_fault(self, record: TableUnlearningRecord) -> tuple[State, str]:

@@ -211,6 +211,8 @@ def test_a_gate_passes_fails_or_is_inconclusive(run: Path) -> None:
             "its tolerance is not the model's",
         ),
         ("unlearned/first/unlearning.json", '"labels": [', '"labels": ["low", ', "must be as many"),
+        ("model.json", '"C": 1.0', '"C": "x"', "does not take"),
+        ("unlearned/first/unlearning.json", '"relabeled": [', '"relabeled": [99999999999999999999, ', "less than"),
         ("table.json", '"target": "income"', '"target": "x"', ""),
     ],
 )

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassif
 from sklearn.svm import LinearSVC
 
 from canaryaudit import environment
-from canaryaudit.errors import Damaged, ModelError, RunDirectoryError
+from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, one_line
 from canaryaudit.pipeline.stages import recorded_stage
 from canaryaudit.pipeline.tables.requests import to_request
 from canaryaudit.progress import ProgressReporter
@@ -18,6 +18,7 @@ from canaryaudit.records import TRAINED_MODEL, ModelId, Stage, StageRun
 from canaryaudit.records.tables import LinearModelRecord, TableRecord, TableUnlearningRecord
 from canaryaudit.runs.table_directory import TableDirectory, read_arrays
 from canaryaudit.tabular.encoding import TableRows, known_columns, scale_rows
+from canaryaudit.tabular.estimators import specification_of
 from canaryaudit.tabular.linear.arrays import Matrix, Vector
 from canaryaudit.tabular.linear.inverse import DenseInverse, DiagonalInverse, StoredCurvature, store_curvature
 from canaryaudit.tabular.linear.work import ColdFit
@@ -176,9 +177,13 @@ def estimator_of(record: LinearModelRecord, label: Any) -> Any:
         raise ModelError(f"model.json names no estimator of this version: {record.estimator[:80]!r}")
     weights = {label(own): weight for own, weight in record.class_weight.items()} or None
     try:
-        return ESTIMATORS[record.estimator](**record.parameters, class_weight=weights)
-    except TypeError as error:
-        raise ModelError(f"model.json has parameters that {record.estimator} does not take: {error}") from None
+        estimator = ESTIMATORS[record.estimator](**record.parameters, class_weight=weights)
+        specification_of(estimator, 1)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ModelError(
+            f"model.json has parameters that {record.estimator} does not take: {one_line(error)}"
+        ) from None
+    return estimator
 
 
 def curvature_arrays(curvature: StoredCurvature) -> dict[str, np.ndarray[Any, Any]]:
