@@ -1,6 +1,8 @@
 """What a user can get wrong with a table: each a line with the next step, and nothing half-written."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from tests.cli.test_bad_input import refuse
 from tests.cli.test_table_runs import people, write
-from tests.commands import canaryaudit, succeed
+from tests.commands import PROCESS, canaryaudit, succeed
 
 INSERT = ("insert", "people.csv", "--target", "income", "--id", "key", "-o", "RUN2")
 
@@ -229,4 +231,18 @@ def test_an_interrupted_insertion_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     result = canaryaudit(*INSERT)
     assert result.status == 1
     assert "no space left" in result.complaint
+    assert not Path("RUN2").exists()
+
+
+def test_without_scikit_learn_a_line_says_how_to_install_it() -> None:
+    script = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from canaryaudit.cli.main import run_command\n"
+        f"sys.exit(run_command({[*INSERT]!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**PROCESS}, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "canaryaudit: tables need scikit-learn: pip install 'canaryaudit[tabular]'\n"
     assert not Path("RUN2").exists()
