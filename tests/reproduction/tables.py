@@ -329,9 +329,9 @@ def accuracy_chart(removed: Sequence[RemovalFigures]) -> Chart:
         if own.data == name
         for model, value in (
             ("retrained", own.retrained),
-            ("ours, certified", own.ours),
-            ("published scheme", own.published),
-            ("SISA, 20 shards", own.sisa),
+            ("ours", own.ours),
+            ("published", own.published),
+            ("SISA", own.sisa),
             ("constant", own.majority),
         )
     ]
