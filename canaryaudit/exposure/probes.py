@@ -294,6 +294,13 @@ def _check_given(prompt: str, number: int, canaries: Sequence[Canary], vocabular
     for canary in canaries:
         if canary.control:
             continue
+        if word := _word_in(prompt, canary):
+            raise MeasurementError(
+                f"--prompt {number} holds a word of {len(word)} characters of the secret of {canary.id}: whoever tells "
+                "the model the answer proves nothing; leave it out"
+            )
+        if any(isinstance(part, Slot) and part.listed for part in canary.parsed_template.body):
+            continue  # shorter runs are in any text
         length = min(_SHORTEST_RUN, len(canary.completion))
         forms = (canary.completion.lower(), canary.parsed_template.secret_of(canary.completion).lower())
         if any(form[i : i + length] in prompt.lower() for form in forms for i in range(len(form) - length + 1)):
@@ -301,6 +308,17 @@ def _check_given(prompt: str, number: int, canaries: Sequence[Canary], vocabular
                 f"--prompt {number} holds {length} characters of the secret of {canary.id}: whoever tells the model "
                 "the answer proves nothing; leave them out (partial probes give a secret's beginning, to controls too)"
             )
+
+
+def _word_in(prompt: str, canary: Canary) -> str:
+    """Return a whole word of a list that a prompt and a secret share, in any case; an empty string without any."""
+    template = canary.parsed_template
+    slots = [part for part in template.body if isinstance(part, Slot)]
+    for slot, filling in zip(slots, template.fillings(canary.completion), strict=True):
+        whole = rf"(?<!\w){re.escape(filling)}(?!\w)"
+        if slot.listed and re.search(whole, prompt, re.IGNORECASE):
+            return filling
+    return ""
 
 
 def _probes(template: Template, prompts: Sequence[Prompt], partial: int) -> tuple[Probe, ...]:

@@ -14,6 +14,8 @@ from canaryaudit.unlearning.replacement import Deletion, Replacement
 
 _SENTENCE_BREAK = re.compile(r"[.!?…][\"'’”)\]]*\s+")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
+_MOST_DRAWS = 200
+"""Replacements drawn until one has the secret's length."""
 
 
 class Correction:
@@ -67,10 +69,14 @@ class Correction:
         """Return Z with a replacement, drawn for each occurrence, in every secret's place; shape (W, T + 1)."""
         windows = self.original_windows()
         for place in self.places:
+            drawn: list[Tensor] = []
             fitting: list[Tensor] = []
-            while not fitting:  # a choice of words may draw one of another length, which has no room here
-                drawn = replacement.correct(place, 1, rng)
-                fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
+            # Words differ in length, and another has no room here. Where few are as long, draws are joined and cut.
+            while not fitting:
+                drawn += [item.symbols[0] for item in replacement.correct(place, 1, rng)]
+                fitting = [symbols for symbols in drawn[-1:] if len(symbols) == len(place.secret)]
+                if len(drawn) >= _MOST_DRAWS and sum(map(len, drawn)) >= len(place.secret):
+                    fitting = [torch.cat(drawn)[: len(place.secret)]]
             end = place.start + len(place.secret)
             first = np.searchsorted(self.affected, place.start - self.window)
             last = np.searchsorted(self.affected, end)
