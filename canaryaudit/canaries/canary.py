@@ -1,6 +1,6 @@
 """Canaries: the secrets of an audit, and the set of canaries and controls."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast
@@ -119,14 +119,19 @@ class CanarySet(BaseModel):
             groups.setdefault(canary.template, []).append(canary)
         return groups
 
-    @cached_property
+    @property
     def lexicon(self) -> Lexicon:
         """What the slots of all templates range over."""
-        return Lexicon(self.corpus_symbols, {own.name: own.words for own in self.word_lists})
+        return _lexicon(self.corpus_symbols, self.word_lists)
 
     def space(self, template: Template) -> Space:
         """Return R, the space in which the exposure of ``template``'s canaries is measured."""
         return (template.widened(self.wider_space) if self.wider_space else template).space(self.lexicon)
+
+
+@lru_cache(maxsize=8)  # one object for equal contents: spaces are kept by it
+def _lexicon(symbols: str, word_lists: tuple[WordList, ...]) -> Lexicon:
+    return Lexicon(symbols, {own.name: own.words for own in word_lists})
 
 
 def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:

@@ -274,7 +274,7 @@ class SecretGenerator:
                 return secret
         raise TemplateError(
             f"template {template.text!r} has {space.size:,} completions, and no free one came up in {MAX_DRAWS:,} "
-            "draws: ask for fewer canaries or controls, or use a longer slot"
+            "draws: ask for fewer canaries or controls, or use a longer slot or list"
         )
 
     def _holds_located(self, secret: Secret) -> bool:

@@ -241,7 +241,8 @@ class _Search:
         ]
         # Without other fixed text, what does not fit exactly behind the prefix does not fit loosely either.
         self.only_prefix = not template.suffix and not any(isinstance(part, str) for part in template.body)
-        self.folded_literals = {part: fold(part) for part in template.parts if isinstance(part, str)}
+        literals = (part for part in (template.prefix, *body, template.suffix) if isinstance(part, str))
+        self.folded_literals = {literal: fold(literal) for literal in literals}
         last = template.body[-1]
         ends_open = not template.suffix and isinstance(last, Slot)
         self.run_symbols = (last.fixed_alphabet or "") if ends_open and isinstance(last, Slot) else ""

@@ -105,7 +105,8 @@ def read_word_list(path: str, name: str, members: Sequence[str] = ()) -> tuple[W
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{shown}: expected UTF-8 text, one word on each line; convert the file") from None
-    lines = [line.strip() for line in re.split(r"\r\n|[\n\r]", text.removesuffix("\n"))]
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+    lines = [line.strip() for line in text.split("\n")] if text else []
     given = [line for line in lines if line]
     words = tuple(dict.fromkeys(given))
     added = [member for member in dict.fromkeys(members) if member not in set(words)]
