@@ -43,7 +43,7 @@ _FILE_ENDING = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|ico|css|m?js|json|xm
 
 _HYPHEN = "[-\u2010\u2011\u2012\u2013]"
 _NUMBER = re.compile(
-    rf"(?<![\w.#@/])(?<!\w-)(?<!\d:)[+(]?\d(?:(?:[ .\u00a0/()]|{_HYPHEN}){{0,3}}\d){{6,32}}+(?![\w@]|[-.]\w|:\d)"
+    rf"(?<![\w.@/])(?<!\w-)(?<!\d:)[+(]?\d(?:(?:[ .\u00a0/()]|{_HYPHEN}){{0,3}}\d){{6,32}}+(?![\w@]|[-.]\w|:\d)"
 )
 _PIECE = re.compile(r"[^ \u00a0]+")
 _SSN = re.compile(rf"\d{{3}}({_HYPHEN}|[ .\u00a0])\d\d\1\d{{4}}|\d{{9}}")
@@ -95,7 +95,7 @@ _CALLED_OTHERWISE = re.compile(
 _ACCOUNT_HEAD = re.compile(r"\b[A-Z]{2}\d{2}[ \u00a0-]\Z")
 """The head of an account's number, whose check digits were wrong."""
 _CARD_WORDS = re.compile(r"\b(?:cards?|cc|pan|visa|mastercard|amex|credit|debit|paid|pay)\b", re.IGNORECASE)
-_IDENTIFIER = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
+_IDENTIFIER = re.compile(r"_|(?<=[a-z])(?<!Whats)(?=[A-Z])")
 """Where the words of a name such as phone_number or phoneNumber meet."""
 
 _KEYS = {
@@ -310,7 +310,8 @@ class Detector:
         other = [match.end() for match in _OTHER_WORDS.finditer(before)]
         named = bool(said) and (not other or said[-1] > other[-1])
         plus = shown.startswith("+")
-        if not plus and not named and (other or not _GROUPS.fullmatch(shown)):
+        counted = before.rstrip().endswith("#")
+        if not plus and not named and (other or counted or not _GROUPS.fullmatch(shown)):
             return None
         groups = [len(group) for group in re.findall(r"\d+", shown)]
         if groups[-1] == 1:  # a number and a count after it

@@ -17,20 +17,23 @@ from tests.canaries.labelled import Label, iban, luhn
 
 REGIONS = ("CA", "IT", "NL", "AU", "AT")
 """Whose national forms the detector is asked to read."""
-_ABROAD = tuple("CH HU RO CL AR CO TH VN PH NG KE EG UA HR SI EE LT AE SA".split())
+_ABROAD = (
+    *("CH", "HU", "RO", "CL", "AR", "CO", "TH", "VN", "PH", "NG"),
+    *("KE", "EG", "UA", "HR", "SI", "EE", "LT", "AE", "SA"),
+)
 _BOTH = string.ascii_letters + string.digits
 _URL = _BOTH + "-_"
 _FIRST = (
-    *"amara bjorn chiara dmitri elif farid".split(),
-    *"giulia haruto ines joost katarzyna lars".split(),
+    *["amara", "bjorn", "chiara", "dmitri", "elif", "farid"],
+    *["giulia", "haruto", "ines", "joost", "katarzyna", "lars"],
 )
 _LAST = (
-    *"vandermeer okafor silva kowalska tanaka".split(),
-    *"bauer moretti larsen osullivan nguyen haddad".split(),
+    *["vandermeer", "okafor", "silva", "kowalska", "tanaka"],
+    *["bauer", "moretti", "larsen", "osullivan", "nguyen", "haddad"],
 )
 _HOSTS = (
-    *"acme-tools.com web.de students.uni-x.edu.au kpn.nl".split(),
-    *"libero.it a1.at city.toronto.ca co.photography".split(),
+    *["acme-tools.com", "web.de", "students.uni-x.edu.au", "kpn.nl"],
+    *["libero.it", "a1.at", "city.toronto.ca", "co.photography"],
 )
 
 T = TypeVar("T")
@@ -394,6 +397,87 @@ AROUND = (
 )
 
 
+def _later_account(d: Drawing) -> str:
+    country, letters, rest = d.choice((("KW", 4, 22), ("QA", 4, 21), ("GI", 4, 15), ("FO", 0, 14), ("GL", 0, 14)))
+    return iban(country, d.upper(letters) + d.digits(rest))
+
+
+LATER: dict[str, list[Callable[[Drawing], Item]]] = {
+    "email": [
+        lambda d: ("E-Mail: ", d.address(), "\\nRegards"),
+        lambda d: ('{"from":{"address":"', d.address(), '"}}'),
+        lambda d: ("https://app.example/login?email=", d.address(), ""),
+        lambda d: ("", f"{d.choice(_LAST)}@{d.host()}", " (work)"),
+        lambda d: ("X-Forwarded-To: ", f"{d.choice(_FIRST)}.{d.digits(3)}@mail.{d.host()}", ""),
+    ],
+    "phone": [
+        lambda d: ("", d.national("FR").replace(" ", "."), ""),
+        lambda d: ("WhatsApp ", d.national("ZA", mobile=True).replace(" ", ""), ""),
+        lambda d: ('"tel":"', d.abroad(), '"'),
+        lambda d: ("SMS to ", d.national("ZA", mobile=True), " please"),
+        lambda d: ("T. ", d.abroad(), " / office"),
+        lambda d: ("customerPhone: ", d.national("IN", mobile=True), ""),
+        lambda d: ("Portable : ", d.national("FR", mobile=True), ""),
+    ],
+    "iban": [
+        lambda d: ("IBAN/", _later_account(d), ""),
+        lambda d: ("to account ", spaced(_later_account(d)), "."),
+        lambda d: ("", _later_account(d), ";EUR;12,50"),
+        lambda d: ("iban: ", spaced(_later_account(d)).lower(), ""),
+    ],
+    "card": [
+        lambda d: ('"number": "', d.card(), '"'),
+        lambda d: ("Visa ", spaced(luhn("4" + d.digits(14))), " (exp. 03/27)"),
+        lambda d: ("", spaced(d.card()), ", CVC " + d.digits(3)),
+        lambda d: ("cardNumber:", d.card(), ""),
+        lambda d: ("card ", spaced(d.card(), "\u2011"), ""),
+    ],
+    "ssn": [
+        lambda d: ("SSN#", "".join(d.ssn()), ""),
+        lambda d: ("(SSN) ", " ".join(d.ssn()), ""),
+        lambda d: ("Social Security: ", "-".join(d.ssn()), ";"),
+        lambda d: ('"SSN","', "-".join(d.ssn()), '"'),
+        lambda d: ("employeeSsn=", "".join(d.ssn()), ""),
+    ],
+    "key": [
+        lambda d: ("Authorization: token ", "ghs_" + d.symbols(_BOTH, 36), ""),
+        lambda d: ("export KEY=", "sk_test_" + d.symbols(_BOTH, 24), ""),
+        lambda d: ("", f"xkeysib-{d.hex(64)}-{d.symbols(_BOTH, 16)}", ""),
+        lambda d: ("api:", "key-" + d.hex(32), ""),
+        lambda d: ("", "AGE-SECRET-KEY-1" + d.symbols(string.ascii_uppercase + string.digits, 58), ""),
+        lambda d: ("https://x-access-token:", "ghu_" + d.symbols(_BOTH, 36), "@github.com/a/b"),
+        lambda d: ("'", "figd_" + d.symbols(_URL, 42) + "x", "'"),
+    ],
+}
+"""Written after both halves had been looked at, and measured once."""
+LATER_NEGATIVES: list[Callable[[Drawing], str]] = [
+    lambda d: f"Apache/2.4.{d.digits(2)} ({d.digits(3)}.{d.digits(3)}.{d.digits(4)})",
+    lambda d: f"{d.randrange(10**6, 10**9):,} views",
+    lambda d: f"CAS {d.digits(5)}-{d.digits(2)}-{d.digits(1)}",
+    lambda d: f"{d.randrange(1990, 2030)}0105-{d.digits(3)}-{d.digits(4)}",
+    lambda d: f"+{d.digits(2)}.{d.digits(1)} % and -{d.digits(2)}.{d.digits(4)}",
+    lambda d: f"20:{d.digits(2)}:55,{d.digits(3)} --> 20:{d.digits(2)}:57,{d.digits(3)}",
+    lambda d: f"INC00{d.digits(8)}",
+    lambda d: f"#{d.digits(10)}",
+    lambda d: f"user_{d.digits(10)} joined",
+    lambda d: f"EU-{d.digits(4)}-{d.digits(4)}-{d.digits(4)}",
+    lambda d: f"2 x {d.digits(3)} 000 000",
+    lambda d: f"rs{d.digits(9)} and chr7:{d.digits(8)}-{d.digits(8)}",
+    lambda d: f"price@12.{d.digits(2)} and a@b",
+    lambda d: f"c0ffee-{d.digits(4)}-{d.digits(4)}",
+    lambda d: f"width: {d.digits(4)}px; margin: 0 {d.digits(2)}px {d.digits(2)}px",
+    lambda d: f"Bates {d.digits(8)}-{d.digits(8)}",
+    lambda d: f"row {d.digits(7)}: {d.digits(3)}, {d.digits(3)}, {d.digits(4)}",
+    lambda d: f"lot {d.digits(2)}-{d.digits(3)}-{d.digits(4)}",
+    lambda d: f"polygon {d.digits(3)},{d.digits(3)} {d.digits(3)},{d.digits(3)} {d.digits(3)},{d.digits(3)}",
+    lambda d: f"checksum {d.digits(10)} {d.digits(6)}",
+    lambda d: f"scp {d.choice(_FIRST)}@host.example.com:/srv/x.tar",
+    lambda d: f"blob {d.hex(7)}..{d.hex(7)} {d.digits(6)}",
+    lambda d: f"{d.digits(4)} {d.digits(4)} {d.digits(4)} {d.digits(4)} {d.digits(4)} meter readings",
+    lambda d: f"between {d.digits(6)} and {d.digits(7)} rows in {d.digits(3)}.{d.digits(3)} s",
+]
+
+
 def dealt(forms: Sequence[T], half: int) -> list[T]:
     """Return one of two halves of forms."""
     order = [*range(len(forms))]
@@ -405,19 +489,19 @@ def labelled_fields(half: int, seed: int, count: int) -> tuple[str, list[Label]]
     """Return a text with ``count`` items of each kind, and as many look-alikes as items.
 
     Args:
-        half: Whose forms to use: 0 for development, 1 for the test.
+        half: Whose forms to use: 0 for development, 1 for the test, 2 for those written later.
         seed: Of all draws.
         count: Items of each kind.
     """
     drawing = Drawing(f"{half} {seed}")
+    items = LATER if half == 2 else {kind: dealt(forms, half) for kind, forms in ITEMS.items()}
+    looks = LATER_NEGATIVES if half == 2 else dealt(NEGATIVES, half)
     lines: list[tuple[str, Item]] = []
-    for kind, forms in ITEMS.items():
-        own = dealt(forms, half)
-        lines += [(kind, own[number % len(own)](drawing)) for number in range(count)]
-    looks = dealt(NEGATIVES, half)
+    for kind, forms in items.items():
+        lines += [(kind, forms[number % len(forms)](drawing)) for number in range(count)]
     lines += [("", ("", looks[number % len(looks)](drawing), "")) for number in range(len(ITEMS) * count)]
     drawing.shuffle(lines)
-    text, labels, around = "", [], dealt(AROUND, half)
+    text, labels, around = "", [], dealt(AROUND, half % 2)
     for kind, (before, item, after) in lines:
         head, _, tail = drawing.choice(around).partition("%s")
         start = len(text) + len(head) + len(before)

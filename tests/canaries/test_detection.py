@@ -10,7 +10,9 @@ from canaryaudit.canaries.detection import KINDS, Detector, detect, template_of
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, run_vocabulary
 from canaryaudit.canaries.selection import select
 from canaryaudit.errors import CorpusError, UsageError
-from tests.canaries.labelled import REGIONS, iban, labelled_text, luhn
+from tests.canaries.labelled import REGIONS, Label, iban, labelled_text, luhn
+from tests.canaries.labelled_fields import REGIONS as OTHER_REGIONS
+from tests.canaries.labelled_fields import labelled_fields
 from tests.wholetext import corpus_of, heldout_text, training_text
 
 FILLER = "".join(f"paragraph {chr(97 + n % 26)}{chr(97 + n // 26)} of the story\n\n" for n in range(40))
@@ -30,17 +32,44 @@ def plan_of(text: str, *kinds: str, **options: Any) -> InsertionPlan:
     return plan_insertion(corpus_of("x", [text]), request)
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_recall_and_precision_are_at_least_95_percent_for_every_kind(seed: int, detector: Detector) -> None:
-    """A finding is right only if kind, first and last character are."""
-    text, labels = labelled_text(seed, 200)
+def check(text: str, labels: list[Label], detector: Detector, count: int) -> None:
+    """Count a finding as right only if kind, first and last character are."""
     right = {(own.kind, own.start, own.end) for own in labels}
     found = {(own.kind, own.start, own.end) for own in detector.every(text)}
     for kind in KINDS:
         expected, got = ({own for own in every if own[0] == kind} for every in (right, found))
-        assert len(expected) == 200
+        assert len(expected) == count
         assert len(got & expected) / len(expected) >= 0.95, (kind, [text[a:b] for _, a, b in expected - got])
         assert len(got & expected) / len(got) >= 0.95, (kind, [text[a:b] for _, a, b in got - expected])
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_recall_and_precision_are_at_least_95_percent_for_every_kind(seed: int, detector: Detector) -> None:
+    check(*labelled_text(seed, 200), detector, 200)
+
+
+@pytest.mark.parametrize("half", [0, 1, 2], ids=["development", "test", "later"])
+def test_so_they_are_in_code_logs_and_tables_of_other_forms(half: int) -> None:
+    regions = ("FR", "ZA", "IN") if half == 2 else OTHER_REGIONS
+    check(*labelled_fields(half, 4, 120), Detector(KINDS, regions), 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"phoneNumber":"0412345678","orderId":"0412345679"}', ["0412345678"]),
+        ("user_phone=0412345678, WhatsApp 0412345670, phone # 0412345671", ["0412345678", "0412345670", "0412345671"]),
+        ("parcel 7181 5246 0497 8087 7966 88 and EUR 462 017 058.80", []),
+        ("51 02 16 10 19, 03 12 91 12 78 and 02 9876 5432", ["02 9876 5432"]),
+        ("see //host/x,\n'ann@b.org', //c.org/?q=eva@b.org", ["ann@b.org", "eva@b.org"]),
+        ("clone git@b.org:a/c.git, scp ann@b.org:~/x, mail ann@b.org: now", ["ann@b.org"]),
+        ("SSN#219099998 ssn 219.09.9998\nof 219.09.9998", ["219099998", "219.09.9998"]),
+        ("id arn:673401687292, transaction 4111111111111111, 4111.1111.1111.1111", ["4111.1111.1111.1111"]),
+        ("iban gb82west12345698765432, gb83west12345698765432", ["gb82west12345698765432"]),
+    ],
+)
+def test_what_a_number_is_called_and_stands_beside_decides(text: str, found: list[str]) -> None:
+    assert values(text, Detector(KINDS, ("AU", "US"))) == found
 
 
 def test_the_labelled_set_itself_has_the_check_digits_that_are_published() -> None:
@@ -82,7 +111,7 @@ def test_a_brace_before_an_address_is_no_part_of_it(before: str, detector: Detec
 
 
 def test_every_finding_is_a_member_of_its_templates_space_where_it_stands(detector: Detector) -> None:
-    text, _ = labelled_text(3, 40)
+    text = labelled_text(3, 40)[0] + "".join(labelled_fields(half, 3, 40)[0] for half in range(3))
     for finding, context in zip(*detect(text, detector), strict=True):
         template, completion, start = template_of(text, finding, context)
         assert text.startswith(template.fill(completion), start)
