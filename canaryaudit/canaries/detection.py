@@ -192,25 +192,30 @@ class Detector:
         kinds: What is wanted; all kinds are looked for, so that no template quotes one that was not asked for.
         regions: ISO codes of countries in whose national form telephone numbers are read.
 
+    Attributes:
+        unread: Numbers of the last text that follow a word such as "phone", and are none of the regions'.
+
     Raises:
         UsageError: A kind or a region is unknown, or a library is missing.
     """
 
     def __init__(self, kinds: Iterable[str], regions: Sequence[str] = ("US",)) -> None:
         self.kinds = frozenset(kinds)
+        self.unread = 0
         if unknown := sorted(self.kinds - {*KINDS}):
             raise UsageError(f"--detect {','.join(unknown)}: expected one or more of {', '.join(KINDS)}")
         self._luhn, self._iban, self._ssn = (_library(f"stdnum.{name}") for name in ("luhn", "iban", "us.ssn"))
         self._phones = _library("phonenumbers")
-        self._regions = tuple(region.upper() for region in regions)
+        self.regions = tuple(region.upper() for region in regions)
         metadata = self._phones.PhoneMetadata.metadata_for_region
         # Within these regions a number is dialled with this digit before it.
-        self._trunks = {region: data.national_prefix for region in self._regions if (data := metadata(region))}
-        if wrong := sorted({*self._regions} - {*self._phones.SUPPORTED_REGIONS}):
+        self._trunks = {region: data.national_prefix for region in self.regions if (data := metadata(region))}
+        if wrong := sorted({*self.regions} - {*self._phones.SUPPORTED_REGIONS}):
             raise UsageError(f"--detect-regions {','.join(wrong)}: expected ISO codes of countries, such as US,GB,DE")
 
     def every(self, text: str) -> list[Finding]:
         """Return all findings of every kind, in order, without overlaps: the longer of two wins."""
+        self.unread = 0
         found = [*self._keys(text), *self._addresses(text), *self._accounts(text), *self._numbers(text)]
         found.sort(key=lambda own: (own.start, -own.end))
         kept: list[Finding] = []
@@ -284,6 +289,8 @@ class Detector:
                         break
                 else:
                     number += 1
+            if not taken and 7 <= len(_compact(match[0])) <= 15 and _is_called_phone(before):
+                self.unread += not any(form.match(match[0]) for form in (_DATE, _IP, _CARD_FORM))
 
     def _number(self, shown: str, before: str, start: int) -> Finding | None:
         """Return the finding that a number is, if it is any."""
@@ -306,18 +313,15 @@ class Detector:
         others = (_DATE.match(shown), *(form.fullmatch(shown) for form in (_IP, _SSN_FORM, _DECIMAL, _CARD_FORM)))
         if any(others) or len(_compact(shown)) > 15:
             return None
-        said = [match.end() for match in _PHONE_WORDS.finditer(before)]
-        other = [match.end() for match in _OTHER_WORDS.finditer(before)]
-        named = bool(said) and (not other or said[-1] > other[-1])
-        plus = shown.startswith("+")
-        counted = before.rstrip().endswith("#")
-        if not plus and not named and (other or counted or not _GROUPS.fullmatch(shown)):
+        named, plus = _is_called_phone(before), shown.startswith("+")
+        otherwise = _OTHER_WORDS.search(before) or before.rstrip().endswith("#")
+        if not plus and not named and (otherwise or not _GROUPS.fullmatch(shown)):
             return None
         groups = [len(group) for group in re.findall(r"\d+", shown)]
         if groups[-1] == 1:  # a number and a count after it
             return None
         written = f"+{shown[2:]}" if shown.startswith("00") else shown
-        for region in (None,) if written.startswith("+") else self._regions:
+        for region in (None,) if written.startswith("+") else self.regions:
             try:
                 number = self._phones.parse(written, region)
             except self._phones.NumberParseException:
@@ -343,6 +347,13 @@ class Detector:
         national = self._phones.format_number(number, self._phones.PhoneNumberFormat.NATIONAL)
         usual = accumulate(len(group) for group in re.findall(r"\d+", national))
         return {*accumulate(groups)} <= {*usual}
+
+
+def _is_called_phone(before: str) -> bool:
+    """Return whether the last word before a number that says what it is says that it is a telephone's."""
+    said = [match.end() for match in _PHONE_WORDS.finditer(before)]
+    other = [match.end() for match in _OTHER_WORDS.finditer(before)]
+    return bool(said) and (not other or said[-1] > other[-1])
 
 
 def _goes_on(text: str, start: int, beside: Sequence[tuple[int, int]]) -> bool:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from canaryaudit.canaries.template import list_names_in, with_list_names
 from canaryaudit.errors import CorpusError, TemplateError, UsageError
+from canaryaudit.formatting import counted
 
 CORPUS_WORDS = ""
 """The name of the list of the corpus's own words."""
@@ -112,12 +113,12 @@ def read_word_list(path: str, name: str, members: Sequence[str] = ()) -> tuple[W
     added = [member for member in dict.fromkeys(members) if member not in set(words)]
     if len(words) + len(added) < 2:
         raise UsageError(f"{shown}: expected two words or more, one on each line, got {len(words)}")
-    counted = (
-        (len(lines) - len(given), "empty line{s} skipped"),
-        (len(given) - len(words), "repeated line{s} skipped"),
-        (len(added), "given secret{s} added"),
+    changes = (
+        (len(lines) - len(given), "empty line", "skipped"),
+        (len(given) - len(words), "repeated line", "skipped"),
+        (len(added), "given secret", "added"),
     )
-    details = ", ".join(f"{count:,} {what.format(s='' if count == 1 else 's')}" for count, what in counted if count)
+    details = ", ".join(f"{counted(count, noun)} {done}" for count, noun, done in changes if count)
     note = f"{shown} as {len(words) + len(added):,} words" + (f" ({details})" if details else "")
     return WordList(name=name, words=(*words, *added), sha256=hashlib.sha256(data).hexdigest()), note
 

@@ -187,6 +187,32 @@ def test_without_the_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
         Detector(["email"])
 
 
+def test_words_that_differ_from_place_to_place_are_no_part_of_a_template() -> None:
+    lines = [f"{'abcdefgh'[n % 8]}x says {'mnop'[n % 4]}z; user=ann.lee{n % 3 + 1}@b.org" for n in range(24)]
+    lines += ["write to eva@b.org", "my pin: Ann wrote to ida@c.org", "Tom wrote to ida@c.org"]
+    plan = plan_of("\n\n".join(lines) + "\n\n" + FILLER, holdout=0)
+    assert [(own.template, own.repetitions) for own in plan.canary_set.inserted] == [
+        *[("; user={[a-z0-9.]:8}@b.org", 8)] * 3,
+        ("wrote to {[a-z]:3}@{[a-z]:1}.org", 2),
+        ("to {[a-z]:3}@b.org", 1),
+    ]
+    assert not any(own.other_wordings for own in plan.canary_set.inserted)
+    text = training_text(plan)
+    for canary in plan.canary_set.inserted:
+        assert all(text.startswith(canary.text, place) for place in canary.places)
+
+
+def test_numbers_of_other_countries_are_counted_where_words_call_them_so() -> None:
+    text = (
+        "Tel: 030 901820, 030 90182077\n\nfax 030/90182011 on 2024-01-05, order phone 1234567\n\ncall 415-555-2671\n\n"
+    )
+    warnings = " ".join(plan_of(text + FILLER, "phone").warnings)
+    assert "skipped 4 numbers after words such as 'phone', not valid in US: add other countries" in warnings
+    german = " ".join(plan_of(text + FILLER, "phone", detect_regions=("DE", "US")).warnings)
+    assert "skipped 1 number after words such as 'phone', not valid in DE, US" in german
+    assert "skipped" not in " ".join(plan_of(text + "ann@b.org\n\n" + FILLER, "email").warnings)
+
+
 def test_a_limit_beyond_what_there_is_takes_all(detector: Detector) -> None:
     text, labels = labelled_text(5, 10)
     detected = select(text, detector, 10_000, np.empty((0, 2), dtype=np.int64))
