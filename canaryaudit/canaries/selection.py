@@ -11,7 +11,7 @@ from canaryaudit.canaries.detection import Detector, Finding, Kind, detect, temp
 from canaryaudit.canaries.template import Template
 from canaryaudit.formatting import counted
 
-_BEGINNING = re.compile(r"\w+|[^\w\s]+")
+_BEGINNING = re.compile(r"\w+")
 Places = list[tuple[Template, str, list[int]]]
 """The wordings of one secret with their places; the one that is measured first."""
 
@@ -138,7 +138,7 @@ def _with_shared_contexts(
 
 
 def _endings(context: str) -> set[str]:
-    """Return the ends of a context that begin with a word or a mark, and hold a letter; and the whole of it."""
+    """Return the ends of a context that begin with a word and hold a letter; and the whole of it."""
     starts = [0, *(match.start() for match in _BEGINNING.finditer(context))]
     return {context[start:] for start in starts if any(c.isalpha() for c in context[start:])}
 

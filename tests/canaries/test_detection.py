@@ -192,7 +192,7 @@ def test_words_that_differ_from_place_to_place_are_no_part_of_a_template() -> No
     lines += ["write to eva@b.org", "my pin: Ann wrote to ida@c.org", "Tom wrote to ida@c.org"]
     plan = plan_of("\n\n".join(lines) + "\n\n" + FILLER, holdout=0)
     assert [(own.template, own.repetitions) for own in plan.canary_set.inserted] == [
-        *[("; user={[a-z0-9.]:8}@b.org", 8)] * 3,
+        *[("user={[a-z0-9.]:8}@b.org", 8)] * 3,
         ("wrote to {[a-z]:3}@{[a-z]:1}.org", 2),
         ("to {[a-z]:3}@b.org", 1),
     ]
