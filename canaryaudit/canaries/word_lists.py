@@ -53,9 +53,9 @@ class WordList(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> "WordList":
         if len(set(self.words)) < len(self.words):
-            raise TemplateError(f"word list {self.name!r}: a word is given twice; give each word once")
+            raise ValueError("a word is given twice: give each word once")
         if any("\n" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in self.words):
-            raise TemplateError(f"word list {self.name!r}: a word holds a line break, or is not valid UTF-8; remove it")
+            raise ValueError("a word holds a line break, or is not valid UTF-8: remove it")
         return self
 
 
