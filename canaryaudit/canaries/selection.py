@@ -11,6 +11,9 @@ from canaryaudit.canaries.detection import Detector, Finding, Kind, detect, temp
 from canaryaudit.canaries.template import Template
 from canaryaudit.formatting import counted
 
+_NUMBERED = ("phone", "iban", "card")
+_HEAD = 3
+"""Digits in which two numbers agree by chance in one of a thousand pairs."""
 _BEGINNING = re.compile(r"\w+")
 Places = list[tuple[Template, str, list[int]]]
 """The wordings of one secret with their places; the one that is measured first."""
@@ -77,6 +80,16 @@ class Detected:
             warnings.append(
                 f"skipped {counted(self.unread, 'number')} after words such as 'phone', not valid in "
                 f"{', '.join(self.regions)}: add other countries with --detect-regions"
+            )
+        heads = Counter(
+            (kind, template.secret_of(completion)[:_HEAD])
+            for kind, ((template, completion, _), *_) in self.secrets
+            if kind in _NUMBERED
+        )
+        if any(count > 1 for count in heads.values()):
+            warnings.append(
+                "numbers are ranked among random digits: some begin alike, as with an area or bank code, which alone "
+                "ranks them high, so compare with a retrained model"
             )
         if any(kind == "email" for kind, _ in self.secrets):
             warnings.append(

@@ -213,6 +213,13 @@ def test_numbers_of_other_countries_are_counted_where_words_call_them_so() -> No
     assert "skipped" not in " ".join(plan_of(text + "ann@b.org\n\n" + FILLER, "email").warnings)
 
 
+def test_numbers_that_begin_alike_are_said_to_rank_high_by_that() -> None:
+    for second, warned in (("415-555-2672", True), ("212-555-2672", False)):
+        text = f"call 415-555-2671 now\n\ncall 415-555-2671 or {second}\n\n"
+        warnings = plan_of(text + FILLER, "phone").warnings
+        assert any("some begin alike, as with an area or bank code" in own for own in warnings) == warned
+
+
 def test_a_limit_beyond_what_there_is_takes_all(detector: Detector) -> None:
     text, labels = labelled_text(5, 10)
     detected = select(text, detector, 10_000, np.empty((0, 2), dtype=np.int64))
