@@ -214,6 +214,12 @@ CHATS = [
 ]
 
 
+def test_a_choice_of_columns_comes_with_the_flags_for_all_of_them(write: Write) -> None:
+    path = write("kunden.csv", "Nr.;Straße;Notiz vom Tag\n007;am Markt;ruft an\n008;am Wall;schreibt\n")
+    with pytest.raises(CorpusError, match="all of them with --column 'Straße' --column 'Notiz vom Tag'"):
+        read(path)
+
+
 def test_the_field_with_most_text_is_named_as_a_shell_takes_it(write: Write) -> None:
     path = write("chat.jsonl", lines_of(*CHATS))
     with pytest.raises(CorpusError, match=r"and most text is in --column 'messages\[\]\.content'"):
