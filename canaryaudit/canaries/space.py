@@ -325,10 +325,25 @@ def _check_size(body: Sequence[str | Slot], lexicon: Lexicon) -> None:
         )
 
 
-def _append_words(edges: list[dict[str, int]], words: Sequence[str]) -> list[int]:
-    """Append the smallest automaton of ``words``; return the nodes at which one word ends and another goes on.
+def _append_words(edges: list[dict[str, int]], words: tuple[str, ...]) -> list[int]:
+    """Append the automaton of ``words``; return the nodes at which one word ends and another goes on.
 
-    Nodes from which the same endings lead on are one node (Daciuk et al. 2000). The last node ends every other word.
+    The last node ends every other word.
+    """
+    nodes = _automaton(words)
+    start, top = len(edges) - 1, len(nodes) - 1
+    edges += [{} for _ in range(top)]
+    for number, (_, targets) in enumerate(nodes):
+        edges[start + top - number] = {character: start + top - target for character, target in targets.items()}
+    return [start + top - number for number, (ends, targets) in enumerate(nodes) if ends and targets]
+
+
+@lru_cache(maxsize=16)  # several slots and templates have the same list
+def _automaton(words: tuple[str, ...]) -> tuple[tuple[bool, dict[str, int]], ...]:
+    """Return the smallest automaton of words: whether one ends at each node, and the nodes that follow by character.
+
+    Nodes from which the same endings lead on are one node (Daciuk et al. 2000). The first node has no other after it;
+    the last is the start, and every node comes after those that it leads to.
     """
     root: dict[str, Any] = {}
     for word in words:
@@ -349,11 +364,4 @@ def _append_words(edges: list[dict[str, int]], words: Sequence[str]) -> list[int
             distinct += [("" in node, targets)] if len(distinct) < len(known) else []
         else:
             waiting += [(node, True), *((child, False) for child in below.values())]
-    # The root was the last to get a number, and a word's end the first; in the automaton parents come before children.
-    start, top = len(edges) - 1, len(distinct) - 1
-    edges += [{} for _ in range(top)]
-    exits = []
-    for number, (ends, targets) in enumerate(distinct):
-        edges[start + top - number] = {character: start + top - target for character, target in targets.items()}
-        exits += [start + top - number] if ends and targets else []
-    return exits
+    return tuple(distinct)

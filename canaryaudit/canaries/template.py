@@ -283,5 +283,5 @@ class Template:
 
 @lru_cache(maxsize=4)
 def _listed_space(body: tuple[str | Slot, ...], lexicon: Lexicon) -> Space:
-    """Return the space of slots with word lists; each canary asks for it, and building it takes a tenth of a second."""
+    """Return the space of slots with word lists: each canary asks for it, and it may take a second to build."""
     return Space.of_body(body, lexicon)
