@@ -12,6 +12,8 @@ NOTHING_HELD_OUT = "no text was held out"
 """Printed in place of held-out figures if there is no held-out text."""
 
 
+SIGNIFICANCE = 0.05
+"""The level of all tests, as in ``stats``, which takes long to load."""
 _NAMELESS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0}
 """Characters without a visible form that Unicode counts as letters or marks."""
 _HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -101,8 +103,24 @@ def odds(log2_probability: float | None, *, short: bool = False) -> str:
 
 
 def pvalue(value: float | None) -> str:
-    """Write a p-value."""
-    return MISSING if value is None else "below 0.001" if value < 0.001 else decimal(value, 3)
+    """Write a p-value, never rounded to the level of significance.
+
+    Examples:
+        >>> pvalue(0.0123), pvalue(0.0503), pvalue(0.04998), pvalue(0.0002)
+        ('0.012', '0.0503', '0.04998', 'below 0.001')
+    """
+    return MISSING if value is None else "below 0.001" if value < 0.001 else decimal(value, _p_digits(value))
+
+
+def p_percent(value: float | None) -> str:
+    """Write a p-value in percent, never rounded to the level of significance."""
+    if value is not None and value < 0.001:
+        return "below 0.1 %"
+    return percent(value, 1 if value is None else _p_digits(value) - 2)
+
+
+def _p_digits(value: float) -> int:
+    return next((digits for digits in range(3, 9) if round(value, digits) != SIGNIFICANCE), 3)
 
 
 def significant(value: float | None) -> str:

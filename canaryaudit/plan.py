@@ -400,6 +400,8 @@ class ReportOptions(Options):
     """Show given and located secrets; the report says so."""
     key: str | None = None
     """Key of the run's signature, which must be valid: a file, or env:NAME."""
+    trend: bool = False
+    """Order several runs by the time of their measurement, oldest first, and draw their course."""
     step_summary: bool = False
     """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
 

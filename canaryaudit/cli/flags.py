@@ -30,7 +30,8 @@ def option(kind: type[Options], field: str, metavar: str | None, *flags: str, mo
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory made by `insert -o`.")]
 RunArguments = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Run directory; several are compared on one page.")
+    list[Path],
+    typer.Argument(metavar="RUN", help="Run directory; several, or their report.json files, are compared on one page."),
 ]
 Device = Annotated[str, option(TrainOptions, "device", "NAME")]
 Seed = Annotated[int, option(TrainOptions, "seed", "N")]

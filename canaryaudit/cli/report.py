@@ -1,6 +1,6 @@
 """The `report` command: write a run's report, or compare several runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
-from canaryaudit.errors import Damaged, Inconclusive
+from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.plan import MeasureOptions, ReportOptions
 
 Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
@@ -19,6 +19,7 @@ FailWorse = Annotated[Path | None, flags.option(ReportOptions, "fail_worse", "FI
 RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
 
 Key = Annotated[str | None, flags.option(ReportOptions, "key", "KEY")]
+Trend = Annotated[bool, flags.option(ReportOptions, "trend", None, "--trend")]
 StepSummary = Annotated[bool, flags.option(ReportOptions, "step_summary", None, "--step-summary")]
 
 FORMATS = ",".join(ReportOptions().format)
@@ -33,6 +34,7 @@ def report(
     fail_worse: FailWorse = None,
     reveal_secrets: RevealSecrets = False,
     key: Key = None,
+    trend: Trend = False,
     step_summary: StepSummary = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -51,14 +53,15 @@ def report(
         fail_worse=fail_worse,
         reveal_secrets=reveal_secrets,
         key=key,
+        trend=trend,
         step_summary=step_summary,
     )
-    with _inconclusive_if_damaged(options):
+    with _inconclusive_if_damaged(run, options):
         _report(context, run, options, as_json, quiet=quiet, verbose=verbose)
 
 
 @contextmanager
-def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
+def _inconclusive_if_damaged(run: Sequence[Path], options: ReportOptions) -> Iterator[None]:
     """With a gate, a run that cannot be read ends with the status for an inconclusive gate, and the summary says so."""
     is_gated = options.fail_above is not None or options.fail_worse is not None
     try:
@@ -70,6 +73,10 @@ def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
             from canaryaudit.report import append_step_error
 
             append_step_error(message, gated=is_gated)
+        if is_gated and len(run) == 1:
+            from canaryaudit.pipeline.report import write_gate_error
+
+            write_gate_error(run[0], options, message)
         if inconclusive or not is_gated:
             raise
         raise Inconclusive(message) from error
@@ -78,6 +85,8 @@ def _inconclusive_if_damaged(options: ReportOptions) -> Iterator[None]:
 def _report(
     context: typer.Context, run: list[Path], options: ReportOptions, as_json: bool, *, quiet: bool, verbose: bool
 ) -> None:
+    if options.trend and len(run) == 1:
+        raise UsageError("--trend: expected several runs, or report.json files of earlier reports")
     if len(run) > 1:
         from canaryaudit.pipeline.compare import compare_runs
 

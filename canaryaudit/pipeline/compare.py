@@ -8,7 +8,15 @@ from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.report import DEFAULT_REPORTS, refuse_inside
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.report import COMPARISON_FORMATS, Comparison, compare, write_comparison
+from canaryaudit.report import (
+    COMPARISON_FORMATS,
+    Comparison,
+    Summary,
+    compare,
+    oldest_first,
+    read_report,
+    write_comparison,
+)
 from canaryaudit.runs.run_directory import RunDirectory
 
 _LONGEST_NAME = 80
@@ -20,7 +28,7 @@ def compare_runs(
     """Write a page that compares runs.
 
     Args:
-        paths: At least two run directories.
+        paths: At least two run directories, or ``report.json`` files of earlier reports, which no gate judges.
         options: What to report; ``fail_above`` applies to every run.
         argv: The command line, for the manifests.
         progress: Receives progress.
@@ -44,11 +52,21 @@ def compare_runs(
         other = next(name for name in options.format if name not in COMPARISON_FORMATS)
         raise UsageError(f"--format {other}: only available for one run; use html, md or json for a comparison")
     directory = options.output or DEFAULT_REPORTS / "-".join(path.name for path in resolved)[:_LONGEST_NAME]
-    refuse_inside(resolved, directory)
-    runs = [RunDirectory.open(path) for path in paths]  # Check that all exist before measuring the first.
+    refuse_inside([path for path in resolved if path.is_dir()], directory)
+    # All are opened before the first is measured.
+    runs = [read_report(path) if path.is_file() else RunDirectory.open(path) for path in paths]
+    if options.fail_above is not None and any(isinstance(run, Summary) for run in runs):
+        earlier = next(path for path, run in zip(paths, runs, strict=True) if isinstance(run, Summary))
+        raise UsageError(f"--fail-above: {earlier} cannot be verified; give run directories, or drop the gate")
     summaries = []
     for run in runs:
+        if isinstance(run, Summary):
+            summaries.append(run)
+            continue
         with run.lock(reading=True):
             summaries.append(Pipeline(run, argv, progress).summary(options, MeasureOptions()))
-    comparison = compare(summaries, [str(path) for path in resolved])
+    names = [str(path) for path in resolved]
+    if options.trend:
+        summaries, names = oldest_first(summaries, names)
+    comparison = compare(summaries, names, trend=options.trend)
     return comparison, write_comparison(comparison, directory, formats)

@@ -20,8 +20,10 @@ from canaryaudit.report import (
     check_files,
     read_baseline,
     step_summary_path,
+    write_gate_errors,
     write_report,
 )
+from canaryaudit.runs import layout
 from canaryaudit.runs.seals import read_key
 from canaryaudit.runs.verification import PROBLEMS, Finding, verify_run
 
@@ -58,6 +60,18 @@ def inconclusive_at_a_gate(session: RunSession, options: ReportOptions, faults: 
         if options.fail_above is None and options.fail_worse is None:
             raise RunDirectoryError(f"{session.run.path}/{faults[0]}: {session.run.see_how}") from error
         raise Inconclusive(f"the gate cannot pass: {faults[0]}; {session.run.see_how}") from error
+
+
+def write_gate_error(run: Path, options: ReportOptions, message: str) -> None:
+    """Say in the report's directory that the gate is inconclusive and there is no report.
+
+    Only in the formats that pipelines read, and there in place of an earlier report's: that one may have passed.
+
+    Raises:
+        RunDirectoryError: A file cannot be written, or is not a report's.
+    """
+    name = run.resolve().name
+    write_gate_errors(options.output or DEFAULT_REPORTS / name, name, message, options.format)
 
 
 def check_report(options: ReportOptions) -> None:
@@ -109,6 +123,7 @@ def summarize_run(
             baseline=baseline,
             faults=faults,
             signed=options.key is not None,
+            has_signature=(run.path / layout.SIGNATURE).exists(),
             prompt_texts=_prompt_texts(session) if options.reveal_secrets else {},
         ),
     )

@@ -232,6 +232,7 @@ def _update(
             training_seconds=origin.record.training.seconds if origin.record.training else 0.0,
             fidelity=lineage[0].fidelity if lineage else None,
             curvature=stored.curvature if stored else None,
+            canaries=session.run.canary_set().inserted,
         ),
         progress=session.progress,
     )

@@ -244,13 +244,15 @@ class CalibrationFigures(Part):
 class FidelityLine(Part):
     """One quality figure of the model."""
 
-    key: Literal["train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss"]
+    key: Literal[
+        "train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss", "kept_exposure"
+    ]
     name: str
     unit: Literal["share", "bits"]
     before: Figure
     after: Figure
     change: Figure
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "unchanged"]
 
     @property
     def shown_change(self) -> float | None:
@@ -411,6 +413,11 @@ class Summary(Part):
     def method(self) -> MethodSummary | None:
         """The unlearning that the report shows as "after"."""
         return next((method for method in self.methods if method.shown), None)
+
+    @property
+    def measured(self) -> str:
+        """When the last measurement began, in ISO 8601; empty where that is not known."""
+        return max((line.started for line in self.provenance.stages if line.stage == "measure"), default="")
 
     @property
     def retrained_method(self) -> MethodSummary | None:

@@ -29,6 +29,7 @@ class MethodInput:
         config: How to unlearn.
         rng: The request's random numbers.
         progress: Told of progress.
+        kept: Where the canaries stand that are to stay.
         curvature: The stored one of the trained model, which the solver ``kronecker`` needs.
         retraining_seconds: What training took; 0 where that is not known.
         caution: How many times as much the stored curvature counts beside its damping.
@@ -44,6 +45,7 @@ class MethodInput:
     rng: np.random.Generator
     progress: ProgressReporter
     curvature: KroneckerCurvature | None = None
+    kept: tuple[Occurrence, ...] = ()
     retraining_seconds: float = 0.0
     caution: float = 1.0
 

@@ -54,12 +54,14 @@ class TrainedModelFacts:
     Attributes:
         training_seconds: What training took, for comparison; 0 where that is not known.
         fidelity: An earlier request's, whose "before" is the model as trained; None where there was none.
+        canaries: All that it was trained on: those not to be unlearned stay.
         curvature: The stored one; None to compute it where the solver ``kronecker`` needs it.
     """
 
     training_seconds: float = 0.0
     fidelity: Fidelity | None = None
     curvature: KroneckerCurvature | None = None
+    canaries: Sequence[Canary] = ()
 
 
 def unlearn(
@@ -133,6 +135,9 @@ def unlearn(
     vocabulary = Vocabulary(model.architecture.vocabulary)
     reader = LSTMLanguageModel(model)
     places = occurrences(canaries, lexicon, vocabulary)
+    going = {canary.id for canary in canaries}
+    # Without the corpus, nothing of it is used that no request names.
+    kept = [canary for canary in trained.canaries if canary.id not in going] if config.retain_windows else []
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
         raise UnfitOptions(
@@ -159,7 +164,18 @@ def unlearn(
     preparation = time.perf_counter() - prepared
     copied = copy.deepcopy(model)
     given = MethodInput(
-        model, copied, data, places, correction, retained, config, rng, progress, curvature, trained.training_seconds
+        model,
+        copied,
+        data,
+        places,
+        correction,
+        retained,
+        config,
+        rng,
+        progress,
+        curvature,
+        tuple(occurrences(kept, lexicon, vocabulary)),
+        trained.training_seconds,
     )
     request = _Request(given, before)
     limit = config.max_fidelity_drop

@@ -328,6 +328,11 @@ def test_only_a_verified_complete_and_calibrated_measurement_passes(
     if not report.exists():
         assert status in (1, 4)
         assert len(result.err.strip().splitlines()) == 1
+        if status == 4:
+            (case,) = ElementTree.parse(junit).getroot().iter("testcase")
+            error = case.find("error")
+            assert error is not None
+            assert error.get("message", "")[:80] in result.err
         return
     # Every output says the same.
     expected = {0: "passed", 3: "failed", 4: "inconclusive"}[status]
@@ -342,6 +347,23 @@ def test_only_a_verified_complete_and_calibrated_measurement_passes(
         *gate["doubts"],
     ]
     assert not any(reason in result.out for reason in gate["reasons"]), "said once"
+
+
+def test_a_gate_without_a_report_leaves_no_earlier_result_in_its_place(make_run: MakeRun) -> None:
+    run = make_run("unlearned")
+    succeed("report", run, "--fail-above", "9.9", "--format", "json,junit,sarif")
+    folder = Path("reports/RUN")
+    green = (folder / "report.junit.xml").read_text("utf-8")
+    (run / "canaries.json").write_text("{}", "utf-8")
+    result = canaryaudit("report", run, "--fail-above", "9.9", "--format", "json")
+    assert result.status == 4
+    suites = ElementTree.parse(folder / "report.junit.xml").getroot()
+    assert (suites.get("tests"), suites.get("errors")) == ("1", "1")
+    (found,) = json.loads((folder / "report.sarif").read_text("utf-8"))["runs"][0]["results"]
+    assert found["ruleId"] == "CA102"
+    (folder / "report.junit.xml").write_text(green, "utf-8")
+    assert canaryaudit("report", run, "--format", "json").status == 1
+    assert (folder / "report.junit.xml").read_text("utf-8") == green, "without a gate, nothing is said of one"
 
 
 @pytest.mark.parametrize("limit", ["inf", "nan", "-1", "1e999", "ten"])

@@ -110,6 +110,21 @@ def test_several_runs_stand_on_one_page(make_run: MakeRun) -> None:
     assert Path("page/comparison.html").exists()
 
 
+def test_a_trend_is_drawn_of_runs_and_earlier_reports(make_run: MakeRun) -> None:
+    first, second = make_run("unlearned", "one"), make_run("measured", "two")
+    succeed("report", first, "--format", "json")
+    result = succeed("report", second, "reports/one/report.json", "--trend", "-o", "page", "--json")
+    runs = result.document["runs"]
+    assert [run["measured"] for run in runs] == sorted(run["measured"] for run in runs)
+    assert result.document["trend"]
+    assert {"trend.svg", "comparison.html"} <= {path.name for path in Path("page").iterdir()}
+    refused = canaryaudit("report", second, "reports/one/report.json", "--fail-above", "9")
+    assert (refused.status, "cannot be verified" in refused.complaint) == (2, True)
+    assert canaryaudit("report", second, "--trend").status == 2
+    Path("other.json").write_text("[]", "utf-8")
+    assert "other.json: expected a run directory, or" in canaryaudit("report", second, "other.json").complaint
+
+
 def test_the_gate_holds_for_each_of_several_runs(make_run: MakeRun) -> None:
     first, second = make_run("unlearned", "one"), make_run("measured", "two")
     assert canaryaudit("report", first, second, "--fail-above", "10").status == 0

@@ -100,7 +100,7 @@ def produce() -> dict[str, str]:
         "terminal.txt": _printed(render_terminal(summary)),
         **{chart.file_name: chart.svg() + "\n" for chart in drawn},
         "comparison.html": _without_own(render_page(comparison, chart)),
-        "comparison.md": render_comparison_markdown(comparison, chart),
+        "comparison.md": render_comparison_markdown(comparison, [chart]),
         "comparison.json": render_json(comparison),
         "comparison.txt": _printed(render_comparison_terminal(comparison)),
         "tables.html": _without_own(render_tables_page(make.tables(), ())),

@@ -13,6 +13,7 @@ from canaryaudit.formatting import shorten, well_formed
 from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.judgment import Figure, GateStatus, Part
 from canaryaudit.report.schema import Summary
+from canaryaudit.report.summary.provenance import NO_COMMIT
 from canaryaudit.report.verdicts import WORDS, Verdict
 
 COMPARISON_VERSION = 1
@@ -40,6 +41,10 @@ class RunSummary(Part):
     """The figures of one run."""
 
     name: str
+    measured: str = ""
+    """When the last measurement began, in ISO 8601; may be empty."""
+    commit: str = ""
+    """Git commit of the working directory at insertion; may be empty."""
     corpus: str
     model: str
     seed: str
@@ -85,6 +90,8 @@ class Comparison(Part):
     schema_version: int = COMPARISON_VERSION
     unlearned: bool
     """Whether any run was measured after unlearning."""
+    trend: bool = False
+    """Whether the runs are in the order of their measurements, and their course is drawn."""
     runs: tuple[RunSummary, ...]
     repetitions: tuple[RepetitionLine, ...]
     """In ascending order."""
@@ -94,18 +101,20 @@ class Comparison(Part):
     """The worst result of any run's gate; None without a gate."""
 
 
-def compare(summaries: Sequence[Summary], paths: Sequence[str]) -> Comparison:
+def compare(summaries: Sequence[Summary], paths: Sequence[str], *, trend: bool = False) -> Comparison:
     """Compare several runs' summaries, in the given order.
 
     Args:
         summaries: The masked summary of each run.
         paths: The runs' paths, which distinguish runs with the same name.
+        trend: Whether they are in the order of their measurements.
     """
     names = _names([summary.run for summary in summaries], paths)
     runs = tuple(_run(name, summary) for name, summary in zip(names, summaries, strict=True))
     statuses = {summary.gate.status for summary in summaries if summary.gate}
     counts = sorted({point.repetitions for run in runs for point in run.points})
     return Comparison(
+        trend=trend,
         unlearned=any(summary.unlearned for summary in summaries),
         runs=runs,
         repetitions=tuple(
@@ -146,6 +155,8 @@ def _run(name: str, summary: Summary) -> RunSummary:
     tested = [c for c in (summary.calibration_before, summary.calibration_after) if c]
     return RunSummary(
         name=name,
+        measured=summary.measured,
+        commit=figures.MISSING if facts["Commit"] == NO_COMMIT else facts["Commit"],
         corpus=facts["Corpus"],
         model=facts["Model"],
         seed=seed + (f", training {', '.join(sorted(trained))}" if trained else ""),

@@ -21,6 +21,7 @@ from canaryaudit.report.comparison.comparison import (
     labels,
     spread,
 )
+from canaryaudit.report.comparison.trend import trend_chart
 from canaryaudit.report.formats.files import earlier_formats, write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
 from canaryaudit.report.formats.json_text import render_json
@@ -31,6 +32,7 @@ from canaryaudit.report.verdicts import SHORT_WORDS, WORDS
 MAIN_FILES: dict[ReportFormat, str] = {"html": "comparison.html", "md": "comparison.md", "json": "comparison.json"}
 COMPARISON_FORMATS = tuple(MAIN_FILES)
 _MOST_REASONS = 20
+_DATE, _COMMIT = 10, 12
 _NAME = 60
 """Characters of a run's name in Markdown."""
 
@@ -45,11 +47,13 @@ def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[
         RunDirectoryError: The directory or a file cannot be written.
     """
     chart = comparison_chart(comparison)
+    course = trend_chart(comparison) if comparison.trend else None
+    drawn = [own for own in (course, chart) if own]
     makers: dict[ReportFormat, Callable[[], dict[str, str]]] = {
-        "html": lambda: {MAIN_FILES["html"]: render_page(comparison, chart)},
+        "html": lambda: {MAIN_FILES["html"]: render_page(comparison, chart, course)},
         "md": lambda: {
-            MAIN_FILES["md"]: render_comparison_markdown(comparison, chart),
-            chart.file_name: chart.svg(),
+            MAIN_FILES["md"]: render_comparison_markdown(comparison, drawn),
+            **{own.file_name: own.svg() for own in drawn},
         },
         "json": lambda: {MAIN_FILES["json"]: render_json(comparison)},
     }
@@ -59,7 +63,7 @@ def write_comparison(comparison: Comparison, directory: Path, formats: Sequence[
     return write_files(directory, contents)
 
 
-def render_page(comparison: Comparison, chart: Chart) -> str:
+def render_page(comparison: Comparison, chart: Chart, course: Chart | None = None) -> str:
     """Return the page."""
     return (
         make_environment()
@@ -67,6 +71,7 @@ def render_page(comparison: Comparison, chart: Chart) -> str:
         .render(
             c=comparison,
             drawing=drawing(chart),
+            course=drawing(course) if course else None,
             words=SHORT_WORDS,
             spread=spread,
             labels=labels,
@@ -75,8 +80,8 @@ def render_page(comparison: Comparison, chart: Chart) -> str:
     )
 
 
-def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
-    """Return the comparison as Markdown, which refers to its picture in the same folder."""
+def render_comparison_markdown(comparison: Comparison, charts: Sequence[Chart]) -> str:
+    """Return the comparison as Markdown, which refers to its pictures in the same folder."""
     names = [code(name, _NAME) for name in labels(comparison.runs, _NAME)]
     runs = list(zip(names, comparison.runs, strict=True))
     blocks = ["# Comparison of canary audits", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
@@ -85,7 +90,7 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
         blocks.append(f"**Gate: {comparison.status}.**")
         blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
     blocks += [
-        f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})",
+        *(f"![{plain(chart.title)}. {plain(chart.alternative)}]({chart.file_name})" for chart in charts),
         "| Run | Verdict | Canaries | Exposed | Largest exposure | Mean exposure | Accuracy | Held-out loss | Seconds "
         "| Controls |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |\n"
         + "\n".join(
@@ -105,9 +110,11 @@ def render_comparison_markdown(comparison: Comparison, chart: Chart) -> str:
             for line in comparison.repetitions
         ),
         "## Compared runs",
-        "| Run | Corpus | Model | Seed | Unlearning |\n| --- | --- | --- | --- | --- |\n"
+        "| Run | Measured | Commit | Corpus | Model | Seed | Unlearning |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(
-            f"| {name} | {plain(run.corpus, 80)} | {plain(run.model, 200)} | {plain(run.seed)} | "
+            f"| {name} | {plain(run.measured[:_DATE] or figures.MISSING)} | {plain(run.commit, _COMMIT)} | "
+            f"{plain(run.corpus, 80)} | {plain(run.model, 200)} | {plain(run.seed)} | "
             f"{plain(run.method or 'none', 120)} |"
             for name, run in runs
         ),

@@ -7,6 +7,9 @@ from canaryaudit import formatting as figures
 from canaryaudit.report.schema import CanaryState, CanarySummary, FidelityLine, ProbeFigure, Summary
 from canaryaudit.report.verdicts import Verdict
 
+_EXPOSURES = {"kept_exposure"}
+"""Quality figures that are exposures."""
+
 States = tuple[tuple[str, CanaryState | None], ...]
 
 
@@ -88,11 +91,23 @@ def side_by_side(summary: Summary) -> tuple[Line, ...]:
         cells = [_quality(quality, quality.before), _quality(quality, quality.after)]
         if summary.retrained:
             other = others.get(quality.key)
-            cells.append(_quality(quality, other.after if other else None))
-        lines.append(Line(quality.name, "accuracy" if "accuracy" in quality.key else "loss", tuple(cells)))
+            after = other.after if other else _kept_when_retrained(summary) if quality.key in _EXPOSURES else None
+            cells.append(_quality(quality, after))
+        lines.append(Line(quality.name, quality_term(quality), tuple(cells)))
     times = [figures.MISSING, figures.duration(method.seconds)]
     times += [figures.duration(retrained.seconds if retrained else None)] if summary.retrained else []
     return (*lines, Line("Time", "efficiency", tuple(times)))
+
+
+def quality_term(line: FidelityLine) -> str:
+    """Return the definition that a quality figure is linked to."""
+    return "exposure" if line.key in _EXPOSURES else "accuracy" if "accuracy" in line.key else "loss"
+
+
+def _kept_when_retrained(summary: Summary) -> float | None:
+    kept = [own.retrained.exposure.bits for own in summary.canaries if own.retrained and not own.targeted]
+    known = [bits for bits in kept if bits is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _columns(summary: Summary) -> tuple[str, ...]:

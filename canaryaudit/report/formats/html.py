@@ -16,7 +16,7 @@ from canaryaudit.formatting import shorten, visible
 from canaryaudit.report.charts.base import MOST_TEMPLATES, NARROW, Chart, inline_svg
 from canaryaudit.report.definitions import DEFINITIONS
 from canaryaudit.report.formats.canary_details import canary_details
-from canaryaudit.report.formats.columns import side_by_side
+from canaryaudit.report.formats.columns import quality_term, side_by_side
 from canaryaudit.report.formats.json_text import download_of
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary import relearning as report_relearning
@@ -120,6 +120,7 @@ def make_environment() -> Environment:
         figures.times,
         figures.retraining_time,
         shorten,
+        quality_term,
     ):
         environment.filters[function.__name__] = function
     return environment

@@ -31,6 +31,17 @@ def render_junit(summary: Summary) -> str:
     ]
     _suite(root, f"{summary.run}: canaries", canaries)
     _suite(root, f"{summary.run}: audit", [*_controls(summary), *_quality(summary), *_gate(summary)])
+    return _document(root)
+
+
+def render_junit_error(run: str, message: str) -> str:
+    """Return JUnit XML with one error: the gate is inconclusive, because there is no report."""
+    root = ElementTree.Element("testsuites", name="canaryaudit")
+    _suite(root, f"{run}: audit", [_case("gate", error=message)])
+    return _document(root)
+
+
+def _document(root: ElementTree.Element) -> str:
     for name in ("tests", "failures", "errors", "skipped"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -98,7 +109,7 @@ def _quality(summary: Summary) -> list[ElementTree.Element]:
     if change is None or allowed is None:
         missing = "accuracy after unlearning could not be measured"
         return [_case(name, error=missing) if summary.gate else _case(name, skipped=missing)]
-    lost = f"accuracy outside the secrets fell by {-100 * change:.3f} points (limit: {100 * allowed:.3f})"
+    lost = f"accuracy outside the secrets fell by {-100 * change:.3f} percentage points (limit: {100 * allowed:.3f})"
     return [_case(name, failure=lost if -change > allowed else "")]
 
 

@@ -7,7 +7,7 @@ results is that of an audit that found nothing.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -99,7 +99,17 @@ def render_sarif(summary: Summary) -> str:
     for rule, text in (*_whole(summary), *_gate(summary)):
         about = f"{rule.name}/{text.partition(': ')[0]}"
         seen[about] += 1
-        results.append(_result(summary, rule, text, about if seen[about] == 1 else f"{about}/{seen[about]}", corpus))
+        what = about if seen[about] == 1 else f"{about}/{seen[about]}"
+        results.append(_result(summary.run, rule, text, what, corpus))
+    return _document(summary.run, results)
+
+
+def render_sarif_error(run: str, message: str) -> str:
+    """Return SARIF with one result: the gate is inconclusive, because there is no report."""
+    return _document(run, [_result(run, _GATE_INCONCLUSIVE, message, _GATE_INCONCLUSIVE.name, "corpus")])
+
+
+def _document(run: str, results: Sequence[dict[str, Any]]) -> str:
     rules = [
         {
             "id": rule.id,
@@ -117,9 +127,9 @@ def render_sarif(summary: Summary) -> str:
         "runs": [
             {
                 "tool": {"driver": {"name": "canaryaudit", "semanticVersion": __version__, "rules": rules}},
-                "automationDetails": {"id": f"canaryaudit/{quote(visible(summary.run))}/"},
+                "automationDetails": {"id": f"canaryaudit/{quote(visible(run))}/"},
                 "columnKind": "unicodeCodePoints",
-                "results": results,
+                "results": list(results),
             }
         ],
     }
@@ -153,7 +163,7 @@ def _canary(summary: Summary, canary: CanarySummary, corpus: str) -> dict[str, A
     state = canary.last
     when = "After unlearning" if canary.after else "Before unlearning" if summary.unlearned else "In this model"
     text = f"{canary.id} ({canary.secret}): {WORDS[state.verdict]}. {when}: {state.reason}"
-    result = _result(summary, _VERDICTS[state.verdict], text, canary.id, corpus)
+    result = _result(summary.run, _VERDICTS[state.verdict], text, canary.id, corpus)
     result["properties"] = {
         "exposureBits": state.exposure.bits,
         "spaceBits": canary.space_bits,
@@ -162,8 +172,8 @@ def _canary(summary: Summary, canary: CanarySummary, corpus: str) -> dict[str, A
     return result
 
 
-def _result(summary: Summary, rule: _Rule, text: str, what: str, corpus: str) -> dict[str, Any]:
-    name = f"{summary.run}/{what}"
+def _result(run: str, rule: _Rule, text: str, what: str, corpus: str) -> dict[str, Any]:
+    name = f"{run}/{what}"
     return {
         "ruleId": rule.id,
         "ruleIndex": RULES.index(rule),

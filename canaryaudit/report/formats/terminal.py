@@ -22,6 +22,7 @@ _FIDELITY = {
     "heldout_accuracy": "Held-out accuracy",
     "train_loss": "Training loss, bits",
     "heldout_loss": "Held-out loss, bits",
+    "kept_exposure": "Other canaries, bits",
 }
 WIDTH = 80
 _PLAIN_COLUMNS = 5
@@ -101,7 +102,7 @@ def _canaries(summary: Summary) -> Table:
 
 
 def _pvalue(value: float | None) -> str:
-    return figures.MISSING if value is None else "<0.001" if value < 0.001 else figures.decimal(value, 3)
+    return figures.MISSING if value is None else "<0.001" if value < 0.001 else figures.pvalue(value)
 
 
 def _exposure(canary: CanarySummary) -> str:

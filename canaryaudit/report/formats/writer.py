@@ -9,10 +9,10 @@ from canaryaudit.report.charts import charts
 from canaryaudit.report.formats.files import earlier_formats, remove_own, write_files
 from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.json_text import render_json
-from canaryaudit.report.formats.junit import render_junit
+from canaryaudit.report.formats.junit import render_junit, render_junit_error
 from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
-from canaryaudit.report.formats.sarif import render_sarif
+from canaryaudit.report.formats.sarif import render_sarif, render_sarif_error
 from canaryaudit.report.schema import Summary
 
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
@@ -63,3 +63,23 @@ def write_report(summary: Summary, directory: Path, formats: Sequence[ReportForm
         remove_own(directory, [path.name for path in directory.glob("*.svg") if path.name not in contents])
     remove_own(directory, [MAIN_FILES[name] for name in earlier if name not in wanted])
     return written
+
+
+def write_gate_errors(directory: Path, run: str, message: str, formats: Sequence[ReportFormat]) -> list[Path]:
+    """Write that a gate is inconclusive, for want of a report, as JUnit XML and SARIF.
+
+    Each is written if it is requested, or if an earlier report left one in the directory, which may have passed.
+
+    Args:
+        directory: Output directory of the report.
+        run: Name of the run.
+        message: Why there is no report.
+        formats: The formats requested.
+
+    Raises:
+        RunDirectoryError: A file cannot be written, or is not a report's.
+    """
+    makers: dict[ReportFormat, Callable[[str, str], str]] = {"junit": render_junit_error, "sarif": render_sarif_error}
+    earlier = earlier_formats(directory, {name: MAIN_FILES[name] for name in makers}, formats)
+    wanted = [name for name in makers if name in formats or name in earlier]
+    return write_files(directory, {MAIN_FILES[name]: makers[name](run, message) for name in wanted}) if wanted else []

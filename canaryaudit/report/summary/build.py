@@ -27,7 +27,6 @@ from canaryaudit.report.schema import (
     EpochFigures,
     EstimateFigure,
     ExposureFigure,
-    FidelityLine,
     FitFigures,
     MethodSummary,
     StepFigures,
@@ -38,20 +37,13 @@ from canaryaudit.report.summary import provenance
 from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
 from canaryaudit.report.summary.detection import calibration_figures, detect_canaries, detection_figures
+from canaryaudit.report.summary.fidelity import fidelity_lines, with_kept_canaries
 from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
 from canaryaudit.report.summary.probes import probe_figures, prompt_figures, worst_figure
 from canaryaudit.report.summary.relearning import headline_addition, masked_relearning
 from canaryaudit.report.verdicts import RULE, SEVERITY, Evidence, Verdict, judge_canary, judge_together
-
-_FIDELITY_NAMES = {
-    "train_accuracy": "Accuracy on training text, outside the secrets",
-    "train_accuracy_all": "Accuracy on training text, secrets included",
-    "heldout_accuracy": "Accuracy on held-out text",
-    "train_loss": "Loss on training text, bits per character",
-    "heldout_loss": "Loss on held-out text, bits per character",
-}
 
 Unlearnings = Sequence[tuple[UnlearningRecord, Measurement | None]]
 
@@ -68,6 +60,7 @@ class SummaryOptions:
         baseline: Gate: an earlier report; the new one must not be worse.
         faults: Why the run's records are not to be relied on; empty if they were verified.
         signed: Whether the run has a valid signature.
+        has_signature: Whether it has any, valid or not.
         prompt_texts: Texts of the prompts that the records omit, by template and id, to be shown.
     """
 
@@ -77,6 +70,7 @@ class SummaryOptions:
     baseline: EarlierReport | None = None
     faults: Sequence[str] = ()
     signed: bool = False
+    has_signature: bool = False
     prompt_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -217,13 +211,23 @@ def build_summary(
         privacy_after=after.privacy if after else None,
         calibration_before=calibrations[0],
         calibration_after=calibrations[1] if after else None,
-        methods=methods,
+        methods=tuple(with_kept_canaries(own, canaries) if own.shown else own for own in methods),
         retrained=masker.text(reference[0].name) if reference else None,
         training=_training(model_record, has_heldout=run.has_heldout),
         gate=gate,
         limits=words.limits(canary_set, before, method, hidden=masker.hides),
-        provenance=provenance.provenance(manifest, model_record, before, chosen, masker),
+        provenance=provenance.provenance(
+            manifest, model_record, before, chosen, masker, _signature_words(options, is_faulty=bool(faults))
+        ),
     )
+
+
+def _signature_words(options: SummaryOptions, *, is_faulty: bool) -> str:
+    if options.signed:
+        return "checked with the key that was given; see the faults" if is_faulty else "valid"
+    if options.has_signature:
+        return "not checked, since no key was given (report --key)"
+    return "none: who recomputes the checksums can change the records (verify --sign)"
 
 
 def _chosen(unlearnings: Unlearnings, shown: str | None) -> tuple[UnlearningRecord, Measurement] | None:
@@ -388,7 +392,7 @@ def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
         heldout_loss_change_bits=loss_change if run.has_heldout else None,
-        fidelity=_fidelity(record, has_heldout=run.has_heldout),
+        fidelity=fidelity_lines(record, has_heldout=run.has_heldout),
         seconds=cost.seconds,
         retraining_seconds=cost.retraining_seconds,
         speedup=cost.speedup,
@@ -404,19 +408,6 @@ def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None
         notes=tuple(masker.text(note) for note in record.notes),
         relearning=masked_relearning(record.relearning, masker),
     )
-
-
-def _fidelity(record: UnlearningRecord, *, has_heldout: bool) -> tuple[FidelityLine, ...]:
-    figures = record.fidelity.model_dump()
-    lines = []
-    for key, name in _FIDELITY_NAMES.items():
-        if key.startswith("heldout") and not has_heldout:
-            continue  # the record's zeros are placeholders
-        before, after = figures[f"{key}_before"], figures[f"{key}_after"]
-        unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
-        line = {"key": key, "name": name, "unit": unit, "better": better}
-        lines.append(FidelityLine.model_validate(line | {"before": before, "after": after, "change": after - before}))
-    return tuple(lines)
 
 
 def _templates(

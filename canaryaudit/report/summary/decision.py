@@ -86,14 +86,11 @@ def worst_secret(summary: Summary) -> str:
     prompt = next((p for p in summary.prompts if (p.template, p.id) == (canary.template, worst.prompt)), None)
     about = "" if prompt is None else f": “{figures.shorten(prompt.text, 60)}”" if prompt.text else f": {prompt.about}"
     case = (
-        f"in the worst case of all probes {figures.decimal(worst.bits)} {space} ({_as_high(worst.p_value)} of unseen "
-        f"secrets, asked in all the same ways, score at least as high), asked {worst.asked}{about}"
+        f"in the worst case of all probes {figures.decimal(worst.bits)} {space} "
+        f"({figures.p_percent(worst.p_value)} of unseen secrets, asked in all the same ways, score at least as high), "
+        f"asked {worst.asked}{about}"
     )
     return case if worst.family == "template" else f"{case}; {words}"
-
-
-def _as_high(pvalue: float | None) -> str:
-    return "below 0.1 %" if pvalue is not None and pvalue < 0.001 else figures.percent(pvalue, 1)
 
 
 def tiles(summary: Summary) -> tuple[Tile, ...]:
@@ -119,8 +116,10 @@ def _efficacy(summary: Summary) -> Tile:
         status = "untested"
     last = [canary.last for canary in summary.canaries]
     exposed = sum(state.verdict is Verdict.EXPOSED for state in last)
-    largest = max((state.exposure.bits for state in last if state.exposure.bits is not None), default=None)
+    known = [(c.last.exposure.bits, c.id) for c in summary.canaries if c.last.exposure.bits is not None]
+    largest, of = max(known, default=(None, ""))
     figure = f"{exposed:,} of {len(last):,} exposed; largest exposure {figures.decimal(largest)} bits "
+    figure += f"({of}) " if of else ""
     figure += "with the template's prefix"
     if status == "inconclusive":
         figure = f"No verdict. {figure}"
@@ -142,10 +141,12 @@ def _fidelity(method: MethodSummary) -> Tile:
     change, shown = method.accuracy_change, method.shown_accuracy_change
     if change is None or shown is None or allowed is None:
         return Tile("Fidelity", question, "inconclusive", "Accuracy could not be measured.", "fidelity")
-    figure = f"Accuracy {figures.points(shown)} (allowed: {figures.points(-allowed)})"
+    figure = (
+        f"Accuracy {figures.signed(100 * shown, 2)} percentage points (allowed: {figures.signed(-100 * allowed, 2)})"
+    )
     heldout = next((line.shown_change for line in method.fidelity if line.key == "heldout_accuracy"), None)
     if heldout is not None:
-        figure += f"; on held-out text {figures.points(heldout)}"
+        figure += f"; on held-out text {figures.signed(100 * heldout, 2)}"
     if -change > allowed:
         return Tile("Fidelity", question, "fail", f"{figure}.", "fidelity")
     if heldout is not None and -heldout > allowed:

@@ -155,7 +155,7 @@ def _damage(method: MethodSummary | None) -> list[str]:
     if method is None or method.accuracy_change is None or method.accuracy_drop_allowed is None:
         return []
     drop, allowed = -method.accuracy_change, method.accuracy_drop_allowed
-    damage = f"accuracy outside the secrets fell by {100 * drop:.3f} points (limit: {100 * allowed:.3f})"
+    damage = f"accuracy outside the secrets fell by {100 * drop:.3f} percentage points (limit: {100 * allowed:.3f})"
     return [f"model: {damage}"] if drop > allowed else []
 
 

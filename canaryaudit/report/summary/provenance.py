@@ -10,6 +10,7 @@ from canaryaudit.report.judgment import Fact
 from canaryaudit.report.schema import Provenance, StageLine
 from canaryaudit.report.summary.masking import Masker
 
+NO_COMMIT = "not recorded"
 WITHHELD = "withheld: a short secret could be guessed from the hash"
 
 
@@ -19,6 +20,7 @@ def provenance(
     before: Measurement,
     chosen: tuple[UnlearningRecord, Measurement] | None,
     masker: Masker,
+    signature: str,
 ) -> Provenance:
     """Collect what another engineer needs to check the figures."""
     # If only a short secret in the text is unknown, a hash of the text allows testing all candidates.
@@ -26,7 +28,8 @@ def provenance(
     corpus_hash = WITHHELD if masker.hides_located else manifest.corpus.sha256
     facts = [
         ("canaryaudit", manifest.canaryaudit),
-        ("Commit", manifest.commit or "not recorded"),
+        ("Commit", manifest.commit or NO_COMMIT),
+        ("Signature", signature),
         ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
         ("Machine", ", ".join(f"{name}: {value}" for name, value in manifest.machine.items())),
         ("SHA-256 of the corpus", corpus_hash),

@@ -221,7 +221,7 @@ def _quality_change(method: MethodSummary) -> str:
     limit = figures.MISSING if allowed is None else f"{100 * allowed:.2f}"
     loss = f"held-out loss changed by {figures.signed(method.shown_heldout_loss_change, 3)} bits per character"
     return (
-        f"Accuracy on training text outside the secrets {direction} by {abs(100 * change):.2f} points "
+        f"Accuracy on training text outside the secrets {direction} by {abs(100 * change):.2f} percentage points "
         f"(largest drop allowed: {limit}); {loss if method.has_heldout else figures.NOTHING_HELD_OUT}."
     )
 
@@ -337,7 +337,7 @@ def warnings(
         change, allowed = method.accuracy_change, method.accuracy_drop_allowed
         if change is not None and allowed is not None and -change > allowed:
             lines.append(
-                f"The model was damaged: accuracy outside the secrets fell by {-100 * change:.3f} points "
+                f"The model was damaged: accuracy outside the secrets fell by {-100 * change:.3f} percentage points "
                 f"(limit: {100 * allowed:.3f})."
             )
         if any((step.residual or 0) > _TROUBLING_RESIDUAL for step in method.steps):

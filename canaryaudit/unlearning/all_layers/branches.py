@@ -10,6 +10,7 @@ from torch import Tensor
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.unlearning.all_layers.conditional import ConditionalTargets, symbol_weights
 from canaryaudit.unlearning.all_layers.contexts import States, branch_features
+from canaryaudit.unlearning.all_layers.kept import KeptCanaries
 from canaryaudit.unlearning.decoys import Decoys, distributions_along
 from canaryaudit.unlearning.occurrences import Occurrence
 
@@ -98,7 +99,9 @@ def alphabets(branches: Sequence[Branch]) -> Tensor:
     return torch.from_numpy(np.concatenate(along)) > 0
 
 
-def batch_of(branches: Sequence[Branch], decoys: Decoys, masses: Tensor, device: torch.device) -> Batch:
+def batch_of(
+    branches: Sequence[Branch], decoys: Decoys, masses: Tensor, device: torch.device, kept: KeptCanaries
+) -> Batch:
     """Put branches side by side, with the replacement's distributions as their targets.
 
     Args:
@@ -106,16 +109,10 @@ def batch_of(branches: Sequence[Branch], decoys: Decoys, masses: Tensor, device:
         decoys: Say how likely each symbol is to be.
         masses: What each position's alphabet is to weigh together, shape (P,).
         device: Where the tensors are to be.
+        kept: Canaries that stay.
     """
     allowed = alphabets(branches)
-    wanted = torch.from_numpy(
-        np.concatenate(
-            [
-                distributions_along(own.place.space, decoys.distributions(own.place), own.member)[own.first :]
-                for own in branches
-            ]
-        )
-    )
+    wanted = torch.from_numpy(np.concatenate([_along(own, decoys, kept)[own.first :] for own in branches]))
     following = torch.from_numpy(np.concatenate([own.member[own.first :] for own in branches]).astype(np.int64))
     emphasis = torch.tensor([EMPHASIS * own.secret for own in branches for _ in own.member[own.first :]])
     each = [own.weight / (len(own.member) - own.first) for own in branches for _ in own.member[own.first :]]
@@ -129,3 +126,8 @@ def batch_of(branches: Sequence[Branch], decoys: Decoys, masses: Tensor, device:
     symbols, origins = side_by_side(branches)
     rows, columns = positions(branches)
     return Batch(symbols.to(device), origins.to(device), rows.to(device), columns.to(device), targets)
+
+
+def _along(own: Branch, decoys: Decoys, kept: KeptCanaries) -> np.ndarray:
+    along = distributions_along(own.place.space, decoys.distributions(own.place), own.member)
+    return kept.blended(along, own.place.canary.template, own.member) if own.after_prefix else along

@@ -6,7 +6,9 @@ L is the loss in a secret's place (see ``conditional``), averaged over secrets a
 has nothing to do with them, some of them after the end of the template's prefix, some from the middle on; and after
 the prefix itself, where what closes them is kept too. All of it is drawn once: a minimization needs an objective that
 stays. What the alphabet is to weigh together along a secret is what it weighs along decoys, lest the secret be told by
-that; after the template's prefix, what it weighed along the secret.
+that; after the template's prefix, what it weighed along the secret. Canaries that are to stay are held to what the
+model predicts along them after their own prefixes. Where a secret or a decoy begins as some of them do, what is wanted
+is how they go on: so would a model predict that was trained without the secret.
 """
 
 from collections import defaultdict
@@ -23,10 +25,11 @@ from canaryaudit.models.device import autocast
 from canaryaudit.unlearning.all_layers.branches import Batch, Branch, alphabets, batch_of, positions, side_by_side
 from canaryaudit.unlearning.all_layers.conditional import conditional_loss, log_masses
 from canaryaudit.unlearning.all_layers.contexts import ENDS, Contexts, branch_features
+from canaryaudit.unlearning.all_layers.kept import KeptCanaries
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.method import MethodInput
-from canaryaudit.unlearning.occurrences import Occurrence, completion_mask
+from canaryaudit.unlearning.occurrences import Occurrence
 
 WINDOWS = 18
 """Windows of text that contexts are cut from, for one canary; of more, as the cube root of their number."""
@@ -41,7 +44,7 @@ SECRET_SHARE = 0.75
 """Of the weight after text; the rest is the decoys'."""
 MOST_SECRETS, FEW = 24, 10
 """Secrets after their prefixes, of all templates together, for up to ``FEW`` canaries; of more, as the root of their
-number. No fewer than four each."""
+number. No fewer than four each. Where other canaries stay there, all of them: what is not read would stay too."""
 PREFIX_DECOYS = 12
 """Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and
 a quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
@@ -49,13 +52,13 @@ CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 10, 3.0, 0.2
 """Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
 beside a symbol of the member."""
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
-OTHERS, OTHERS_FACTOR, BEFORE, AFTER = 48, 3.0, 32, 6
-"""Other canaries that are held to what the model predicts, what a symbol of them weighs beside one of other text, the
-symbols read before them, and those held after them."""
+MOST_KEPT, KEPT_FACTOR, AFTER = 512, 3.0, 6
+"""Canaries not to be forgotten that are held to what the model predicts, what a symbol of them weighs beside one of
+other text, and the symbols held after them."""
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Held:
     """Positions that are held to what the original model predicts there.
 
     Attributes:
@@ -87,17 +90,18 @@ class EverywhereProblem:
     def __init__(self, given: MethodInput, decoys: Decoys) -> None:
         self.decoys, self.rng, self.device = decoys, given.rng, given.data.train.device
         self.precision, self.model = given.config.precision, given.model
+        self._kept = KeptCanaries(given.kept)
         self._places = list({place.canary.id: place for place in given.places}.values())
         with torch.no_grad(), autocast(self.device, self.precision):
             self._draw_contexts(given.retained)
             self._batches = self._draw_batches()
-            self._others, self._others_kept = self._draw_others(given)
+            self._others = self._draw_kept()
 
     @property
     def symbols(self) -> int:
         """Symbols that one evaluation reads."""
         batches = sum(batch.symbols.numel() for batch, _ in self._batches)
-        others = 0 if self._others is None else self._others.numel()
+        others = 0 if self._others is None else self._others[0].numel()
         return self._contexts.symbols.numel() + batches + others
 
     def objective(self, model: CharLSTM) -> Tensor:
@@ -108,8 +112,9 @@ class EverywhereProblem:
             for batch, closing in self._batches:
                 logits, features = batch.logits(model, states)
                 total = total + conditional_loss(logits.float(), batch.targets) + closing.loss(model, features)
-            if self._others is not None and self._others_kept is not None:
-                total = total + self._others_kept.loss(model, model.features(self._others)[0])
+            if self._others is not None:
+                symbols, origins, held = self._others
+                total = total + held.loss(model, branch_features(model, states, symbols, origins))
         return total
 
     def _draw_contexts(self, retained: Tensor) -> None:
@@ -120,19 +125,23 @@ class EverywhereProblem:
         chosen = retained[torch.from_numpy(self.rng.permutation(len(retained))[:count])] if length else retained[:0]
         first = int(self.rng.integers(0, retained.shape[1] - length)) if length else 0
         self._windows = len(chosen)
-        self._prefixes = {place.canary.template: place.prefix for place in self._places}
+        self._prefixes = {place.canary.template: place.prefix for place in (*self._places, *self._kept.places)}
         rows = [*chosen[:, first : first + length], *(torch.from_numpy(own).long() for own in self._prefixes.values())]
         symbols = torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
         ends = {*(self._text_ends if self._windows else ()), *map(len, self._prefixes.values())}
         self._contexts = Contexts(symbols, tuple(sorted(ends)))
         inside = torch.zeros_like(symbols, dtype=torch.bool)
         inside[: self._windows, :length] = True
-        self._contexts_kept = self._keep(symbols, inside, RETAINED_WEIGHT)
+        self._contexts_kept = self._keep(self.model.features(symbols)[0], inside, RETAINED_WEIGHT)
 
     def _context(self, row: int, end: int) -> int:
         return self._contexts.ends.index(end) * len(self._contexts.symbols) + row
 
-    def _draw_batches(self) -> list[tuple[Batch, _Kept]]:
+    def _prefix_context(self, template: str) -> int:
+        row = self._windows + list(self._prefixes).index(template)
+        return self._context(row, len(self._prefixes[template]))
+
+    def _draw_batches(self) -> list[tuple[Batch, _Held]]:
         """Return all branches, short ones and long ones side by side, and what is kept after their members."""
         branches = self._branches_after_text() + self._branches_after_prefixes()
         short = max(len(own.secret) for own in self._places) + 1
@@ -152,7 +161,7 @@ class EverywhereProblem:
 
     def _batch(
         self, group: Sequence[Branch], masses: dict[int, list[float]], known: dict[str, Tensor]
-    ) -> tuple[Batch, _Kept]:
+    ) -> tuple[Batch, _Held]:
         wanted, rows, columns, targets, weights = [], [], [], [], []
         for index, own in enumerate(group):
             end, predicted = len(own.place.secret), known[own.place.canary.id]
@@ -166,9 +175,9 @@ class EverywhereProblem:
                 columns.append(own.span.stop + at)
                 targets.append(predicted[end + at])
                 weights.append((CLOSING_WEIGHT if at else FIRST_CLOSING_WEIGHT) * own.weight / len(own.member))
-        batch = batch_of(group, self.decoys, torch.cat(wanted), self.device)
+        batch = batch_of(group, self.decoys, torch.cat(wanted), self.device, self._kept)
         size = len(self.model.architecture.vocabulary)
-        kept = _Kept(
+        kept = _Held(
             torch.tensor(rows, dtype=torch.int64, device=self.device),
             torch.tensor(columns, dtype=torch.int64, device=self.device),
             torch.stack(targets).to(self.device) if targets else torch.empty(0, size, device=self.device),
@@ -218,9 +227,10 @@ class EverywhereProblem:
             by_template[place.canary.template].append(place)
         room = round(MOST_SECRETS * max(1.0, len(self._places) / FEW) ** 0.5) // len(by_template)
         branches = []
-        for row, (template, places) in enumerate(by_template.items(), self._windows):
-            context = self._context(row, len(self._prefixes[template]))
-            chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, room)]]
+        for template, places in by_template.items():
+            context = self._prefix_context(template)
+            most = max(MOST_KEPT, room) if self._kept.places else room
+            chosen = [places[index] for index in self.rng.permutation(len(places))[: max(4, most)]]
             decoys = self._decoys_after_prefix(places[0], max(4, PREFIX_DECOYS // len(by_template)))
             members = [(place, place.secret, True) for place in chosen] + [(places[0], own, False) for own in decoys]
             # The secrets together weigh as much as four decoys, or each as much as one.
@@ -249,45 +259,31 @@ class EverywhereProblem:
         found: Tensor = logits.float().softmax(1)[len(place.prefix) - 1 :].cpu()
         return found
 
-    def _draw_others(self, given: MethodInput) -> tuple[Tensor | None, _Kept | None]:
-        """Return a place of each canary that is not to be forgotten, and what holds it there; None without such.
+    def _draw_kept(self) -> tuple[Tensor, Tensor, _Held] | None:
+        """Return the canaries that are not to be forgotten, after their prefixes; None without such.
 
-        A symbol of these weighs as much as ``OTHERS_FACTOR`` of other text. Each secret counts once, however often it
+        A symbol of these weighs as much as ``KEPT_FACTOR`` of other text. Each secret counts once, however often it
         stands there: what was learned from one place is lost the soonest.
         """
-        if not given.config.retain_windows:
-            return None, None
-        secret, text = given.data.secret.cpu().numpy(), given.data.train
-        going = completion_mask(len(secret), given.places)
-        edges = np.diff(np.concatenate(([0], (secret & ~going).astype(np.int8), [0])))
-        rows, spans, seen = [], [], set()
-        for index in self.rng.permutation(int((edges == 1).sum())):
-            start, end = int(np.flatnonzero(edges == 1)[index]), int(np.flatnonzero(edges == -1)[index])
-            first, last = max(0, start - BEFORE), min(len(secret), end + AFTER)
-            words = text[start:end].cpu().numpy().tobytes()
-            if start and words not in seen and not going[first:last].any():
-                seen.add(words)
-                rows.append(text[first:last].long())
-                spans.append((start - first - 1, last - first - 1))
-            if len(rows) == OTHERS:
-                break
-        if not rows:
-            return None, None
-        symbols = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        inside = torch.zeros_like(symbols, dtype=torch.bool)
-        for row, (begin, stop) in enumerate(spans):
-            inside[row, begin:stop] = True
+        places = self._kept.places
+        if not places:
+            return None
+        chosen = [places[index] for index in self.rng.permutation(len(places))[:MOST_KEPT]]
+        rows = [torch.from_numpy(np.concatenate((own.secret, own.suffix[:AFTER])).astype(np.int64)) for own in chosen]
+        symbols = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+        origins = torch.tensor([self._prefix_context(own.canary.template) for own in chosen], device=self.device)
+        inside = torch.arange(symbols.shape[1])[None] < torch.tensor([len(row) for row in rows])[:, None]
+        features = branch_features(self.model, self._contexts.read(self.model), symbols, origins)
         count = int(inside.sum())
-        weight = OTHERS_FACTOR * RETAINED_WEIGHT * count / max(len(self._contexts_kept.rows), count)
-        return symbols, self._keep(symbols, inside, weight)
+        weight = KEPT_FACTOR * RETAINED_WEIGHT * count / max(len(self._contexts_kept.rows), count)
+        return symbols, origins, self._keep(features, inside.to(self.device), weight)
 
-    def _keep(self, symbols: Tensor, inside: Tensor, weight: float) -> _Kept:
+    def _keep(self, features: Tensor, inside: Tensor, weight: float) -> _Held:
         """Hold positions to the original model's own predictions; ``weight`` is that of all of them."""
         rows, columns = inside.nonzero(as_tuple=True)
-        features = self.model.features(symbols)[0]
         targets = self.model.output(features[rows, columns]).float().softmax(1)
         each = weight / max(1, len(rows))
-        return _Kept(rows, columns, targets, torch.full((len(rows),), each, device=self.device))
+        return _Held(rows, columns, targets, torch.full((len(rows),), each, device=self.device))
 
     def _decoy(self, place: Occurrence) -> np.ndarray:
         drawn = place.space.sample(1, self.rng)[0]

@@ -8,18 +8,29 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from canaryaudit.report import compare, render_comparison_terminal, schema_path, write_comparison
+from canaryaudit.errors import UsageError
+from canaryaudit.records import StageRun
+from canaryaudit.report import (
+    compare,
+    oldest_first,
+    read_report,
+    render_comparison_terminal,
+    schema_path,
+    write_comparison,
+)
 from canaryaudit.report.comparison.comparison import Comparison, comparison_chart, labels
+from canaryaudit.report.comparison.trend import moments, trend_chart
+from canaryaudit.report.formats.json_text import render_json
 from tests.report import builders as make
 from tests.report.formats.test_formats import HOSTILE, Page, hostile_summary, own_scripts
 from tests.report.test_browser import CUT_OFF
 
 
-def two_runs(**options):
+def two_runs(*, trend=False, **options):
     exposed = {**make.GONE, "canary-01": 20.0}
     first = make.before_after(run_name="seed-0", **options)
     second = make.before_after(after=exposed, run_name="seed-1", **options)
-    return compare([first, second], ["/runs/seed-0", "/runs/seed-1"])
+    return compare([first, second], ["/runs/seed-0", "/runs/seed-1"], trend=trend)
 
 
 def outputs(comparison, directory):
@@ -105,6 +116,50 @@ def test_the_files_are_a_page_markdown_with_its_picture_and_json(tmp_path):
     assert page.names().count("table") == page.names().count("caption") == 3
     assert not re.search(r"https?://", found["comparison.html"])
     assert max(map(cell_len, found["terminal"].splitlines())) <= 80
+
+
+def test_a_trend_goes_from_the_oldest_measurement_to_the_newest(tmp_path):
+    def at(day, name, bits):
+        stages = [
+            StageRun(stage=stage, argv=("canaryaudit", stage), started=f"2026-{month}-{day:02}T09:00:00Z", seconds=1.0)
+            for stage, month in (("insert", "02"), ("measure", "11"), ("report", "12"))
+        ]
+        manifest = make.manifest(stages=tuple(stages), commit=f"{day:02}abcdef0123456789")
+        return make.before_after({**make.EXPOSED, "canary-01": bits}, run_name=name, facts=manifest)
+
+    later, sooner, first = at(20, "b", 21.0), at(3, "c", 33.0), at(1, "a", 27.0)
+    ordered, names = oldest_first([later, sooner, first], ["/b", "/c", "/a"])
+    assert names == ["/a", "/c", "/b"]
+    comparison = compare(ordered, names, trend=True)
+    assert [run.measured[:10] for run in comparison.runs] == ["2026-11-01", "2026-11-03", "2026-11-20"]
+    assert moments(comparison.runs)[2] == "3: 2026-11-20 20abcde"
+    chart = trend_chart(comparison)
+    marks = next(layer for layer in chart.spec["layer"] if layer["mark"]["type"] == "point")
+    rows = marks["data"]["values"]
+    largest = [row["bits"] for row in rows if row["state"] == "largest"]
+    assert largest == [run.largest_after for run in comparison.runs]
+    found = outputs(comparison, tmp_path)
+    assert "trend.svg" in found
+    assert "oldest measurement first" in found["comparison.html"]
+    assert "trend.svg" in found["comparison.md"]
+    assert "20abcdef012&#8230;" in found["comparison.md"]
+
+
+def test_an_earlier_report_is_read_back_or_refused(tmp_path):
+    summary = make.before_after()
+    path = tmp_path / "report.json"
+    path.write_text(render_json(summary), "utf-8")
+    assert read_report(path).canaries == summary.canaries
+    for text, reason in (
+        ("{}", "missing"),
+        ("no JSON", "report.json of a report"),
+        ('{"schema_version": 99}', "report"),
+    ):
+        path.write_text(text, "utf-8")
+        with pytest.raises(UsageError, match=reason):
+            read_report(path)
+    with pytest.raises(UsageError, match="No such file"):
+        read_report(tmp_path / "absent.json")
 
 
 def test_hostile_run_names_do_nothing(tmp_path):

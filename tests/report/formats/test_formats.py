@@ -394,7 +394,7 @@ def test_a_readers_subtraction_agrees_with_every_change_that_is_shown(tmp_path):
     assert "| 68.78 % | 68.55 % | −0.23 points |" in out["report.md"]
     assert "| 3.596 | 3.596 | 0.000 |" in out["report.md"]
     assert '68.78 %</td><td class="number">68.55 %</td><td class="number">−0.23 points</td>' in out["report.html"]
-    assert "fell by 0.23 points" in out["report.md"]
+    assert "fell by 0.23 percentage points" in out["report.md"]
     assert "accuracy outside the secrets −0.23 points" in out["model-card.md"]
     assert (
         "first (3.4 s): 3.0 bits left, 0.00 points lost; second (3.4 s): 3.0 bits left, 0.23 points lost"

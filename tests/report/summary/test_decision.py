@@ -57,8 +57,11 @@ def test_a_clean_audit_passes_everything_that_it_tested() -> None:
         "Gate": "untested",
     }
     efficacy, fidelity, efficiency, controls, _ = tiles(CLEAN)
-    assert efficacy.figure == "0 of 5 exposed; largest exposure 3.0 bits with the template's prefix (before: 33.2)."
-    assert fidelity.figure == "Accuracy −0.10 points (allowed: −0.30 points); on held-out text −0.10 points."
+    assert (
+        efficacy.figure
+        == "0 of 5 exposed; largest exposure 3.0 bits (canary-05) with the template's prefix (before: 33.2)."
+    )
+    assert fidelity.figure == "Accuracy −0.10 percentage points (allowed: −0.30); on held-out text −0.10."
     assert efficiency.figure == "45x faster: 3.4 s; retraining 2 min 32 s."
     assert controls.figure.endswith("(expected: 1.44).")
 
@@ -101,7 +104,7 @@ def test_a_loss_of_quality_on_held_out_text_is_not_passed_over() -> None:
     )
     summary = changed(CLEAN, method={"fidelity": fidelity})
     assert status(summary)["Fidelity"] == "check"
-    assert tiles(summary)[1].figure.endswith("on held-out text −5.10 points: more than the limit.")
+    assert tiles(summary)[1].figure.endswith("on held-out text −5.10: more than the limit.")
 
 
 def test_without_an_unlearning_its_tiles_are_not_tested() -> None:

@@ -12,7 +12,7 @@ from canaryaudit.progress import NullReporter
 from canaryaudit.training.data import gather, retention_windows
 from canaryaudit.unlearning import UnlearningConfig
 from canaryaudit.unlearning.all_layers import everywhere
-from canaryaudit.unlearning.all_layers.contexts import Contexts
+from canaryaudit.unlearning.all_layers.contexts import Contexts, branch_features
 from canaryaudit.unlearning.all_layers.everywhere import EverywhereProblem
 from canaryaudit.unlearning.all_layers.recall import DRAWS, member_costs, remembered_canaries
 from canaryaudit.unlearning.correction import Correction
@@ -46,6 +46,7 @@ def given() -> MethodInput:
         config,
         np.random.default_rng(1),
         NullReporter(),
+        kept=tuple(occurrences(canaries[2:], "", vocabulary)),
     )
 
 
@@ -67,23 +68,34 @@ def test_what_is_kept_is_what_the_model_predicts(given: MethodInput) -> None:
     """So that at the original's weights only the secrets' places and what closes decoys count."""
     problem = problem_of(given)
     assert problem._others is not None
-    assert problem._others_kept is not None
+    symbols, origins, held = problem._others
     with torch.no_grad():
-        kept = problem._contexts_kept.loss(given.model, problem._contexts.read(given.model).features)
-        others = problem._others_kept.loss(given.model, given.model.features(problem._others)[0])
+        states = problem._contexts.read(given.model)
+        kept = problem._contexts_kept.loss(given.model, states.features)
+        others = held.loss(given.model, branch_features(given.model, states, symbols, origins))
     assert float(kept) == pytest.approx(0, abs=1e-4)
     assert float(others) == pytest.approx(0, abs=1e-4)
     assert float(problem._contexts_kept.weights.sum()) == pytest.approx(everywhere.RETAINED_WEIGHT)
-    ratio = float(problem._others_kept.weights[0]) / float(problem._contexts_kept.weights[0])
-    assert ratio == pytest.approx(everywhere.OTHERS_FACTOR)
+    ratio = float(held.weights[0]) / float(problem._contexts_kept.weights[0])
+    assert ratio == pytest.approx(everywhere.KEPT_FACTOR)
 
 
-def test_the_canaries_that_stay_are_held_and_those_that_go_are_not(given: MethodInput) -> None:
+def test_the_canaries_that_stay_are_held_behind_their_own_prefix(given: MethodInput) -> None:
     problem = problem_of(given)
     assert problem._others is not None
-    texts = words(given, problem._others)
-    assert ["xqj" in text for text in texts] == [True], "once, wherever it stands"
-    assert not any("4713" in text or "9052" in text for text in texts)
+    symbols, origins, held = problem._others
+    assert words(given, symbols) == ["xqj!" + words(given, symbols)[0][4:]], "once, wherever it stands"
+    place = given.kept[0]
+    row = problem._windows + list(problem._prefixes).index(place.canary.template)
+    assert int(origins[0]) == problem._context(row, len(place.prefix))
+    whole = torch.from_numpy(np.concatenate((place.prefix, place.secret, place.suffix))).long()[None]
+    with torch.no_grad():
+        said = given.model(whole).softmax(-1)[0, len(place.prefix) - 1 : -1]
+    assert held.targets[: len(said)].numpy() == pytest.approx(said.numpy(), abs=1e-5)
+
+
+def test_without_canaries_that_stay_nothing_is_held(given: MethodInput) -> None:
+    assert problem_of(replace(given, kept=()))._others is None
 
 
 def test_no_text_of_a_context_is_held_to_what_a_prefix_is(given: MethodInput) -> None:
