@@ -39,10 +39,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up the search for exact ranks early: large spaces are then measured in a moment."""
+    """Search and draw little: large spaces are then measured in a moment."""
 
     def config(options: MeasureOptions) -> MeasurementConfig:
-        return measurement_config(options).model_copy(update={"search_budget": 300})
+        return measurement_config(options).model_copy(update={"search_budget": 300, "max_draws": 2000})
 
     monkeypatch.setattr("canaryaudit.pipeline.measure.measurement_config", config)
 

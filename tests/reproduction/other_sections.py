@@ -153,7 +153,8 @@ def _seeds(cases: list[Case]) -> list[str]:
             steps = after.relearning.steps if after.relearning else ()
             name = {"other-text": "other text", "canary-window": "its own window"}[curve.attack]
             for who, points in (("default", curve.unlearned), ("retrained", curve.retrained)):
-                curves.append([seed, name, who, *(figure(point.exposure.bits) for point in points)])
+                asked = "worst probe" if curve.probe else "own prefix"
+                curves.append([seed, name, asked, who, *(figure(point.exposure.bits) for point in points)])
             if curve.attack == "other-text":
                 back = max(point.exposure.bits for point in curve.unlearned) - curve.unlearned[0].exposure.bits
                 criteria.setdefault("back", []).append(back)
@@ -174,7 +175,7 @@ def _seeds(cases: list[Case]) -> list[str]:
     if curves:
         parts += [
             "Exposure when the model is trained further, by steps of Adam with eight windows each:\n",
-            table(["seed", "trained on", "model", "0", *map(str, steps)], curves, left=3),
+            table(["seed", "trained on", "asked by", "model", "0", *map(str, steps)], curves, left=4),
         ]
     return [*parts, *_not_run({row[0] for row in rows}, {curve[0] for curve in curves})]
 
