@@ -114,7 +114,7 @@ class InsertOptions(ReadingSettings):
     'logs/*.log', - for standard input, corpus name under corpora/, or hub:ID[:split]."""
     template: tuple[str, ...] | None = None
     """Template with slots {digits:N} or {digits:N-M} {lower:N} {upper:N} {alnum:N} {hex:N} {any:N} {[A-Z0-9_]:N}
-    {choice:a|b}; repeatable."""
+    {choice:a|b} {words:FILE} {word}; repeatable. FILE has one word on each line; {word} is a word of the corpus."""
     canaries: int | None = Field(default=None, ge=0)
     """Total number of secrets to generate. [default: 6, or 0 with secrets, --locate or --detect]
 
@@ -138,8 +138,12 @@ class InsertOptions(ReadingSettings):
     secret_file: str | None = None
     """File with one secret per line, or - for standard input; so are those in the environment variable
     CANARYAUDIT_SECRETS."""
+    references: str | None = None
+    """File with strings like the secrets, one on each line: each secret is ranked among them, where no format says
+    which others there are. The same as -t '{words:FILE}', with the secrets added to the list."""
     extend_vocabulary: bool = False
-    """Add symbols of --secret that the corpus lacks to the vocabulary and to {any:N} slots."""
+    """Add symbols of --secret and of word lists that the corpus lacks to the vocabulary, those of --secret to {any:N}
+    slots too."""
     locate: tuple[str, ...] = ()
     """Template of secrets that already occur in the corpus, to audit in place; repeatable; masked in every output."""
     match: Literal["loose", "exact"] = "loose"
@@ -184,8 +188,19 @@ class InsertOptions(ReadingSettings):
     @property
     def templates(self) -> tuple[str, ...]:
         """The templates of what is to be inserted."""
+        if self.template is not None:
+            return self.template
         inserting = self.num_canaries or self.secret or not (self.locate or self.detect)
-        return self.template if self.template is not None else (DEFAULT_TEMPLATE,) if inserting else ()
+        # A reference may hold any character but the line break after it.
+        default = DEFAULT_TEMPLATE if self.references is None else f"{{words:{self.references}}}\n"
+        return (default,) if inserting else ()
+
+    @field_validator("references")
+    @classmethod
+    def _no_braces(cls, path: str | None) -> str | None:
+        if path is not None and {*path} & {*"{}"}:
+            raise UsageError(f"--references {path}: a template cannot name a file with braces; rename it")
+        return path
 
 
 class TrainingSettings(Options):

@@ -123,7 +123,8 @@ def assemble(
     for number, one, other in zip(order, preceding.tolist(), following.tolist(), strict=True):
         start, end = (int(corpus.ends[index - 1]) if index else 0 for index in (other, one + 1))
         # A canary ends as the paragraph before it does: with a blank line, or with a line break.
-        text = texts[canary_at[number]] + ("\n\n" if _ends_with_blank_line(corpus, end) else "\n")
+        ending = "\n\n" if _ends_with_blank_line(corpus, end) else "\n"
+        text = texts[canary_at[number]].removesuffix("\n") + ending
         places[canary_at[number]].append(start - int(before[np.searchsorted(spans[:, 0], start)]) + longer)
         inserted.append((start, text))
         longer += len(text)

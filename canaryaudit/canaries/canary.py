@@ -1,12 +1,13 @@
 """Canaries: the secrets of an audit, and the set of canaries and controls."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast
 
-from canaryaudit.canaries.space import Space
+from canaryaudit.canaries.space import Lexicon, Space
 from canaryaudit.canaries.template import Template
+from canaryaudit.canaries.word_lists import WordList
 from canaryaudit.errors import TemplateError
 
 MASK = "•"
@@ -97,6 +98,8 @@ class CanarySet(BaseModel):
     """The symbols of the corpus without canaries and those added for given secrets: the alphabet of ``any`` slots."""
     wider_space: Literal["digits", "alnum", "any"] | None = None
     """Measure with this alphabet in every slot, instead of the slot's alphabet."""
+    word_lists: tuple[WordList, ...] = ()
+    """The words of ``words`` and ``word`` slots."""
     canaries: Annotated[tuple[Canary, ...], FailFast()]
 
     @property
@@ -116,9 +119,19 @@ class CanarySet(BaseModel):
             groups.setdefault(canary.template, []).append(canary)
         return groups
 
+    @property
+    def lexicon(self) -> Lexicon:
+        """What the slots of all templates range over."""
+        return _lexicon(self.corpus_symbols, self.word_lists)
+
     def space(self, template: Template) -> Space:
         """Return R, the space in which the exposure of ``template``'s canaries is measured."""
-        return (template.widened(self.wider_space) if self.wider_space else template).space(self.corpus_symbols)
+        return (template.widened(self.wider_space) if self.wider_space else template).space(self.lexicon)
+
+
+@lru_cache(maxsize=8)  # one object for equal contents: spaces are kept by it
+def _lexicon(symbols: str, word_lists: tuple[WordList, ...]) -> Lexicon:
+    return Lexicon(symbols, {own.name: own.words for own in word_lists})
 
 
 def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
@@ -144,7 +157,7 @@ def expected_strings(canary_set: CanarySet) -> list[tuple[int, str]] | None:
                 sound &= canary.control == (canary.repetitions == 0)
                 for wording in canary.other_wordings:
                     if wording.template not in spaces:
-                        spaces[wording.template] = wording.parsed_template.space(canary_set.corpus_symbols)
+                        spaces[wording.template] = wording.parsed_template.space(canary_set.lexicon)
                         edges += sum(map(len, spaces[wording.template].edges))
                     sound &= wording.completion in spaces[wording.template]
                     if edges > MAX_EDGES:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal, TypeVar
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from canaryaudit.canaries.canary import Canary
-from canaryaudit.canaries.space import Slot
+from canaryaudit.canaries.space import Lexicon
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.spooled_text import SpooledText
 from canaryaudit.errors import CorpusError, TemplateError
@@ -35,8 +35,8 @@ class Secret:
 
     @property
     def is_telling(self) -> bool:
-        """Whether the bare secret reveals something; choices are ordinary words."""
-        return any(isinstance(part, Slot) and part.kind != "choice" for part in self.template.parts)
+        """Whether the bare secret reveals something; choices and single words of a list are ordinary words."""
+        return self.template.reveals(self.completion)
 
     @cached_property
     def telling(self) -> tuple[str, ...]:
@@ -117,12 +117,13 @@ def draw_until_absent(text: SpooledText, draw: Callable[[CorpusIndex], T]) -> T:
             return drawn
 
 
-def _check_symbols(text: str, number: int, templates: Sequence[Template], symbols: str) -> None:
+def _check_symbols(text: str, number: int, templates: Sequence[Template], lexicon: Lexicon) -> None:
     """Name the symbols that a secret needs and ``any`` slots lack, if that is why it does not fit."""
-    missing = sorted({*text} - {*symbols})
+    missing = sorted({*text} - {*lexicon.symbols})
+    extended = replace(lexicon, symbols=lexicon.symbols + "".join(missing))
     for template in templates if missing else ():
         try:
-            template.completion_of(text, symbols + "".join(missing))
+            template.completion_of(text, extended)
         except TemplateError:
             continue
         named = ", ".join(f"{symbol!r} (U+{ord(symbol):04X})" for symbol in missing)
@@ -137,7 +138,7 @@ class SecretGenerator:
 
     Attributes:
         presence: The strings known to occur in the corpus.
-        symbols: The alphabet of an ``any`` slot.
+        lexicon: What ``any`` slots and slots of words range over.
         width: Digits of a canary's number.
         drawn: The secrets so far, inserted or kept out.
         canaries: A canary for each secret that is to be inserted, without places yet.
@@ -145,10 +146,10 @@ class SecretGenerator:
     """
 
     def __init__(
-        self, presence: CorpusIndex, symbols: str, seed: int, width: int, located: Iterable[Secret] = ()
+        self, presence: CorpusIndex, lexicon: Lexicon, seed: int, width: int, located: Iterable[Secret] = ()
     ) -> None:
         """Start with the ``located`` secrets only, which already occur in the text."""
-        self.presence, self.symbols, self.seed, self.width = presence, symbols, seed, width
+        self.presence, self.lexicon, self.seed, self.width = presence, lexicon, seed, width
         self.drawn: list[Secret] = []
         self.canaries: list[Canary] = []
         self.kept_out: list[Canary] = []
@@ -238,17 +239,18 @@ class SecretGenerator:
         refusal = TemplateError("")
         for template in templates:
             try:
-                secret = Secret(template, template.completion_of(text, self.symbols))
+                secret = Secret(template, template.completion_of(text, self.lexicon))
                 break
             except TemplateError as error:
                 refusal = error
         if secret is None:
-            _check_symbols(text, number, templates, self.symbols)
+            _check_symbols(text, number, templates, self.lexicon)
             if len(templates) == 1:
                 raise refusal
             raise TemplateError(
                 f"secret number {number} ({len(text)} characters) does not fit the slots of any of the "
-                f"{len(templates)} templates: give one character of the slot's alphabet for each position"
+                f"{len(templates)} templates: give one character of the slot's alphabet for each position, or one of "
+                "its words"
             )
         if self.presence.holds(secret):
             raise CorpusError(
@@ -264,7 +266,7 @@ class SecretGenerator:
         return secret
 
     def _drawn(self, template: Template, rng: np.random.Generator, taken: Container[str]) -> Secret:
-        space = template.space(self.symbols)
+        space = template.space(self.lexicon)
         for _ in range(MAX_DRAWS):
             secret = Secret(template, space.sample(rng))
             free = secret.completion not in taken and not self.presence.holds(secret)
@@ -272,7 +274,7 @@ class SecretGenerator:
                 return secret
         raise TemplateError(
             f"template {template.text!r} has {space.size:,} completions, and no free one came up in {MAX_DRAWS:,} "
-            "draws: ask for fewer canaries or controls, or use a longer slot"
+            "draws: ask for fewer canaries or controls, or use a longer slot or list"
         )
 
     def _holds_located(self, secret: Secret) -> bool:

@@ -12,35 +12,23 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from canaryaudit.canaries.assembly import Assembly, assemble
-from canaryaudit.canaries.canary import FEWEST_COINS, Canary, CanarySet, Wording
+from canaryaudit.canaries.canary import FEWEST_COINS, Canary, CanarySet
+from canaryaudit.canaries.corpus_search import CorpusSearch, located_canaries
 from canaryaudit.canaries.detection import Detector
-from canaryaudit.canaries.generation import (
-    MIN_TELLING_LENGTH,
-    CorpusIndex,
-    Secret,
-    SecretGenerator,
-    draw_until_absent,
-)
-from canaryaudit.canaries.locating import (
-    Match,
-    TemplateMatches,
-    bare_spans,
-    check_found,
-    group_wordings,
-    locate,
-    located_templates,
-    location_warnings,
-    occurrence_spans,
-    paragraphs_with,
-)
-from canaryaudit.canaries.selection import Detected, DetectedKind, Places, moved, select
-from canaryaudit.canaries.space import Slot
+from canaryaudit.canaries.generation import CorpusIndex, Secret, SecretGenerator, draw_until_absent
+from canaryaudit.canaries.locating import Match, located_templates, location_warnings
+from canaryaudit.canaries.selection import DetectedKind
+from canaryaudit.canaries.space import Lexicon, Slot
 from canaryaudit.canaries.template import Template
+from canaryaudit.canaries.word_lists import WordList, corpus_words, fitted
 from canaryaudit.corpus.corpus import Corpus, hold_out
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import CorpusError, TemplateError, UsageError
 
 MAX_COMPLETION_LENGTH = 1_000
+
+MAX_CELLS = 100_000_000
+"""Maximum states of a space's automaton times symbols of the vocabulary: 2 GB where an update needs most."""
 
 MIN_QUOTED_LENGTH = 4
 """A shorter secret may stand in a template's words by chance."""
@@ -68,6 +56,8 @@ class InsertionRequest(BaseModel):
     """Add the symbols of given secrets that the corpus lacks to the vocabulary and to ``any`` slots."""
     match: Match = "loose"
     """How the fixed text of located templates is compared."""
+    word_lists: tuple[WordList, ...] = ()
+    """The lists that ``words`` slots name."""
     detect: tuple[str, ...] = ()
     """Kinds of personal data and credentials to detect: each distinct value becomes a canary in place."""
     detect_regions: tuple[str, ...] = ("US",)
@@ -233,11 +223,14 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
         )
     templates, located = request.parsed_templates, request.parsed_located
     symbols = "".join(sorted({*corpus.symbols, *"".join(request.secrets if request.extend_vocabulary else ())}))
+    word_lists, list_notes = _word_lists(corpus, request, symbols)
+    lexicon = Lexicon(symbols, {own.name: own.words for own in word_lists})
     for template in (*templates, *located):
-        _check_spaces(template, request, symbols)
-    detected, must_stay = _search_corpus(corpus, request)
+        _check_spaces(template, request, lexicon)
+    wanted = CorpusSearch(located, request.match, request.detector, request.max_detected, lexicon)
+    detected, must_stay = wanted.in_corpus(corpus)
     held = hold_out(corpus.lengths, request.holdout, request.seed, must_stay)
-    search = _search_training_text(corpus, held, request, detected)
+    search = wanted.in_training_text(corpus, held, detected)
     wordings = search.secrets
     every = tuple(dict.fromkeys((*templates, *(first[0][0] for _, first in wordings))))
     occupied = search.occupied(corpus.lengths[~held])
@@ -247,7 +240,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     secrets = [Secret(template, completion) for _, own in wordings for template, completion, _ in own]
 
     def draw(presence: CorpusIndex) -> tuple[SecretGenerator, list[Canary]]:
-        draws = SecretGenerator(presence, symbols, request.seed, max(2, len(str(total))), secrets)
+        draws = SecretGenerator(presence, lexicon, request.seed, max(2, len(str(total))), secrets)
         draws.take_given(request.secrets, templates, request.repetitions)
         draws.generate(request.num_canaries, templates, request.repetitions, coin=request.coin)
         _check_room(corpus, sum(canary.repetitions for canary in draws.canaries), num_boundaries)
@@ -257,11 +250,12 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
     num_places = sum(canary.repetitions for canary in draws.canaries)
     chosen = np.random.default_rng([request.seed, _PLACES]).permutation(num_boundaries)[:num_places]
     assembly, canaries = assemble(corpus, held, draws.canaries, _boundaries(chosen, occupied))
-    located_canaries = _located_canaries(wordings, assembly, len(canaries), draws.width)
+    in_place = located_canaries(wordings, assembly, len(canaries), draws.width)
     canary_set = CanarySet(
         corpus_symbols=symbols,
         wider_space=request.wider_space,
-        canaries=(*canaries, *located_canaries, *controls),
+        word_lists=word_lists,
+        canaries=(*canaries, *in_place, *controls),
     )
     _check_others(canary_set)
     return InsertionPlan(
@@ -269,6 +263,7 @@ def plan_insertion(corpus: Corpus, request: InsertionRequest) -> InsertionPlan:
         canary_set=canary_set,
         spaces=tuple(_describe(template, canary_set) for template in every),
         warnings=(
+            *list_notes,
             *_warnings(every, canary_set),
             *location_warnings(search.text, search.matches),
             *detected.warnings("--max-detected"),
@@ -297,7 +292,7 @@ def run_vocabulary(canary_set: CanarySet) -> Vocabulary:
     others = (wording.template for canary in canary_set.canaries for wording in canary.other_wordings)
     for text in dict.fromkeys((*canary_set.by_template(), *others)):
         template = Template.parse(text)
-        drawn, measured = template.space(canary_set.corpus_symbols), canary_set.space(template)
+        drawn, measured = template.space(canary_set.lexicon), canary_set.space(template)
         texts += [template.fixed_text, "".join(drawn.symbols), "".join(measured.symbols)]
     return Vocabulary.of(texts)
 
@@ -324,113 +319,12 @@ def secret_mask(text_length: int, canaries: Iterable[Canary]) -> np.ndarray:
     return mask
 
 
-@dataclass(frozen=True)
-class _SearchedText:
-    """The training text before anything is inserted, and the secrets that it holds.
-
-    Attributes:
-        text: The text; empty if nothing is located.
-        matches: What was located in it.
-        detected: What was detected in it.
-    """
-
-    text: str
-    matches: list[TemplateMatches]
-    detected: Detected
-
-    @cached_property
-    def secrets(self) -> list[tuple[str | None, Places]]:
-        """The kind of each secret, None if it was located, and its wordings; one entry for a secret found both ways."""
-        found: list[tuple[str | None, Places]] = [(None, own) for own in group_wordings(self.matches)]
-        known = {own[0][0].secret_of(own[0][1]): own for _, own in found}
-        for kind, wordings in self.detected.secrets:
-            secret = wordings[0][0].secret_of(wordings[0][1])
-            if len(secret) >= MIN_TELLING_LENGTH and secret in known:
-                known[secret].extend(wordings)
-            else:
-                found.append((kind, wordings))
-        return found
-
-    def occupied(self, lengths: np.ndarray) -> list[int]:
-        """Return the indices of the training paragraphs that begin within an occurrence, ascending."""
-        spans = np.concatenate((occurrence_spans(self.matches), self.detected.spans))
-        return sorted(paragraphs_with(spans, lengths)[1]) if len(spans) else []
-
-
-def _search_corpus(corpus: Corpus, request: InsertionRequest) -> tuple[Detected, frozenset[int]]:
-    """Return what was detected, and the paragraphs that contain a secret that becomes a canary.
-
-    Raises:
-        CorpusError: A located template does not occur, or nothing is detected.
-    """
-    detector = request.detector
-    if not request.parsed_located and not detector:
-        return Detected(), frozenset()
-    text = corpus.text.read()
-    matches = locate(text, request.parsed_located, request.match)
-    check_found(text, matches)
-    spans = np.concatenate((occurrence_spans(matches), bare_spans(text, matches)))
-    detected = Detected()
-    if detector:
-        detected = select(text, detector, request.max_detected, occurrence_spans(matches))
-        if not detected.secrets and not matches:
-            raise CorpusError(
-                f"nothing to audit: no {', '.join(sorted(detector.kinds))} detected in {len(text):,} characters; use "
-                "--locate with a template for data of another form"
-            )
-    return detected, paragraphs_with(np.concatenate((spans, detected.spans)), corpus.lengths)[0]
-
-
-def _search_training_text(
-    corpus: Corpus, held: np.ndarray, request: InsertionRequest, detected: Detected
-) -> _SearchedText:
-    """Locate the secrets in the training text; what was detected in the corpus is where it was."""
-    training = assemble(corpus, held)[0]
-    moved_places = moved(detected, training.places_in_training(detected.spans[:, 0]))
-    if not request.parsed_located:
-        return _SearchedText("", [], moved_places)
-    text = "".join(training.training_blocks())
-    return _SearchedText(text, locate(text, request.parsed_located, request.match), moved_places)
-
-
 def _boundaries(chosen: np.ndarray, occupied: Sequence[int]) -> list[int]:
     """Map choices among the free boundaries to indices of the training paragraphs after them."""
     numbers = chosen + 1
     for taken in occupied:
         numbers += numbers >= taken
     return numbers.tolist()  # type: ignore[no-any-return]
-
-
-def _located_canaries(
-    secrets: Sequence[tuple[str | None, Places]], assembly: Assembly, before: int, width: int
-) -> list[Canary]:
-    """Return a canary for each located or detected secret, with its places after the insertions.
-
-    Args:
-        secrets: The kind and the wordings of each, with their places before the insertions.
-        assembly: The insertions.
-        before: Number of canaries before these.
-        width: Digits of a canary's number.
-    """
-    canaries = []
-    for number, (kind, wordings) in enumerate(secrets, before + 1):
-        first, *others = [
-            Wording(template=template.text, completion=completion, places=assembly.places_after(places))
-            for template, completion, places in wordings
-        ]
-        canaries.append(
-            Canary(
-                id=f"canary-{number:0{width}}",
-                template=first.template,
-                completion=first.completion,
-                places=first.places,
-                repetitions=sum(len(places) for _, _, places in wordings),
-                origin="located",
-                kind=kind,
-                other_wordings=tuple(others),
-            )
-        )
-    return canaries
 
 
 def _generated_insertions(request: InsertionRequest) -> int:
@@ -447,18 +341,42 @@ def _check_room(corpus: Corpus, insertions: int, boundaries: int) -> None:
         )
 
 
-def _check_spaces(template: Template, request: InsertionRequest, symbols: str) -> None:
-    length = sum(len(part) if isinstance(part, str) else part.longest for part in template.body)
+def _word_lists(corpus: Corpus, request: InsertionRequest, symbols: str) -> tuple[tuple[WordList, ...], list[str]]:
+    """Return the lists that the templates need, as the corpus can have their words, and what to know of them."""
+    parts = [part for template in (*request.parsed_templates, *request.parsed_located) for part in template.body]
+    needed = {part.list_name: part for part in parts if isinstance(part, Slot) and part.listed}
+    given = {own.name: own for own in request.word_lists}
+    lists, notes = [], []
+    for name, slot in needed.items():
+        if slot.kind == "word":
+            lists.append(corpus_words(corpus.text.blocks()))
+        elif name in given:
+            own, said = fitted(given[name], symbols, lowercase=request.lowercase, extend=request.extend_vocabulary)
+            lists.append(own)
+            notes += said
+        else:
+            raise TemplateError(f"slot {slot.source}: there is no word list of this name; give one with its words")
+    return tuple(lists), notes
+
+
+def _check_spaces(template: Template, request: InsertionRequest, lexicon: Lexicon) -> None:
+    length = sum(len(part) if isinstance(part, str) else part.longest_in(lexicon) for part in template.body)
     if length > MAX_COMPLETION_LENGTH:
         raise TemplateError(
             f"the slots of template {template.text!r} take {length:,} characters: expected at most "
             f"{MAX_COMPLETION_LENGTH:,}; use shorter slots"
         )
+    space = template.space(lexicon)
+    if (cells := len(space.edges) * len({*lexicon.symbols} | space.symbols)) > MAX_CELLS:
+        raise TemplateError(
+            f"the space of template {template.text!r} takes {cells / 1e6:,.0f} million numbers, its states times the "
+            f"symbols of the corpus: expected at most {MAX_CELLS / 1e6:,.0f} million; use fewer slots or shorter lists"
+        )
     if request.wider_space is None:
         return
     for slot, wide in zip(template.parts, template.widened(request.wider_space).parts, strict=True):
         if isinstance(slot, Slot) and isinstance(wide, Slot):
-            missing = sorted(set(slot.alphabet(symbols)) - set(wide.alphabet(symbols)))
+            missing = sorted(set(slot.alphabet(lexicon.symbols)) - set(wide.alphabet(lexicon.symbols)))
             if missing:
                 raise TemplateError(
                     f"--space {request.wider_space} is not wider than slot {{{slot.kind}:{slot.length}}}: it lacks "
@@ -472,7 +390,7 @@ def _describe(template: Template, canary_set: CanarySet) -> TemplateSpace:
         template=template.text,
         size=space.size,
         bits=space.bits,
-        slot_bits=template.space(canary_set.corpus_symbols).bits,
+        slot_bits=template.space(canary_set.lexicon).bits,
         canaries=sum(canary.template == template.text for canary in canary_set.inserted),
         controls=sum(canary.template == template.text for canary in canary_set.controls),
     )
@@ -488,7 +406,7 @@ def _warnings(templates: Sequence[Template], canary_set: CanarySet) -> tuple[str
                 f"template {template.text!r} has no text before its first slot: its exposure is measured after a line "
                 "break, where any paragraph may begin"
             )
-        drawn = template.space(canary_set.corpus_symbols).bits
+        drawn = template.space(canary_set.lexicon).bits
         measured = canary_set.space(template).bits
         if measured > drawn:
             warnings.append(

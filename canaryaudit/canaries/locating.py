@@ -5,24 +5,24 @@ that is what a model learned. The fixed text around and between them is compared
 without regard to case, the kind and amount of white space, Unicode normalization, and the kind of hyphens and
 quotation marks. Each way in which an occurrence is written is a *wording*; a secret in several wordings is one secret.
 
-A slot takes exactly its number of characters. ``any`` takes any characters within one line. A slot at the template's
-end takes a whole run of its symbols, so a prefix of a longer number does not match; one at its beginning starts where a
-run of its symbols does. No character fills slots of two
-occurrences: the earlier template wins, within a template those that match exactly, and among these the earlier one.
+A slot takes exactly its number of characters, one of words a whole word of its list as it is written there. ``any``
+takes any characters within one line. A slot at the template's end takes a whole run of its symbols, so a prefix of a
+longer number does not match; one at its beginning starts where a run of its symbols does. No character fills slots of
+two occurrences: the earlier template wins, within a template those that match exactly, and among these the earlier one.
 Fixed text may be shared, such as the comma between adjacent fields in ``,{digits:5},``.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from canaryaudit.canaries.folding import FoldedText, fold, fold_character, occurrences
 from canaryaudit.canaries.generation import MIN_TELLING_LENGTH, Secret
 from canaryaudit.canaries.near_misses import NearMisses
-from canaryaudit.canaries.space import Slot
+from canaryaudit.canaries.space import Lexicon, Slot
 from canaryaudit.canaries.template import MAX_TEMPLATE, Template
 from canaryaudit.errors import CorpusError, TemplateError
 
@@ -42,7 +42,7 @@ def located_templates(texts: Sequence[str], *, lowercase: bool) -> tuple[Templat
     """
     templates = []
     for number, text in enumerate(texts, 1):
-        if not re.search(r"\{([a-z]+:|\[)", text):
+        if not re.search(r"\{([a-z]+:|\[|word\})", text):
             raise TemplateError(
                 f"--locate number {number} has no slot: write a slot in place of the secret, such as "
                 "'my telephone number is {digits:10}'"
@@ -98,13 +98,16 @@ class TemplateMatches:
         return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 
-def locate(text: str, templates: Sequence[Template], match: Match = "loose") -> list[TemplateMatches]:
+def locate(
+    text: str, templates: Sequence[Template], match: Match = "loose", lexicon: Lexicon | None = None
+) -> list[TemplateMatches]:
     """Find the occurrences of templates, in time linear in the text and in their number.
 
     Args:
         text: The text to search.
         templates: The templates to find, from ``located_templates``.
         match: ``loose`` or ``exact`` comparison of the fixed text.
+        lexicon: What slots of words range over; only needed for these.
 
     Returns:
         One entry per template.
@@ -113,7 +116,8 @@ def locate(text: str, templates: Sequence[Template], match: Match = "loose") -> 
         return []
     folded = FoldedText(text)
     taken = bytearray(len(text))
-    return [_Search(text, folded, template).run(taken, match) for template in templates]
+    lexicon = lexicon or Lexicon()
+    return [_Search(text, folded, template, lexicon).run(taken, match) for template in templates]
 
 
 def check_found(text: str, matches: Sequence[TemplateMatches]) -> None:
@@ -228,16 +232,17 @@ def _places_of(text: str, length: int, strings: set[str]) -> Iterator[int]:
 class _Search:
     """The search for one template in a text."""
 
-    def __init__(self, text: str, folded: FoldedText, template: Template) -> None:
-        self.text, self.folded, self.template = text, folded, template
+    def __init__(self, text: str, folded: FoldedText, template: Template, lexicon: Lexicon) -> None:
+        self.text, self.folded, self.template, self.lexicon = text, folded, template, lexicon
         body = template.body
         self.parts = [
-            _SlotReader(part, following) if isinstance(part, Slot) else part
+            _reader(part, following, lexicon) if isinstance(part, Slot) else part
             for part, following in zip(body, (*body[1:], ""), strict=True)
         ]
         # Without other fixed text, what does not fit exactly behind the prefix does not fit loosely either.
         self.only_prefix = not template.suffix and not any(isinstance(part, str) for part in template.body)
-        self.folded_literals = {part: fold(part) for part in template.parts if isinstance(part, str)}
+        literals = (part for part in (template.prefix, *body, template.suffix) if isinstance(part, str))
+        self.folded_literals = {literal: fold(literal) for literal in literals}
         last = template.body[-1]
         ends_open = not template.suffix and isinstance(last, Slot)
         self.run_symbols = (last.fixed_alphabet or "") if ends_open and isinstance(last, Slot) else ""
@@ -289,7 +294,7 @@ class _Search:
         """Yield the starts and ends of the prefix's occurrences; without one, where the first slot may begin."""
         if prefix := self.template.prefix:
             yield from ((start, start + len(prefix)) for start in occurrences(self.text, prefix))
-        elif isinstance(self.parts[0], _SlotReader):
+        elif not isinstance(self.parts[0], str):
             yield from ((start, start) for start in self.parts[0].starts(self.text))
 
     def _loose_prefixes(self) -> Iterator[tuple[int, int]]:
@@ -321,11 +326,11 @@ class _Search:
         literals: list[str] = []
         position = body
         for part in self.parts:
-            if isinstance(part, _SlotReader):
-                end = part.end(self.text, position)
-            else:
+            if isinstance(part, str):
                 end = self._literal_end(part, position, loosely=loosely)
                 literals.append(self.text[position:end])
+            else:
+                end = part.end(self.text, position)
             if end < 0:
                 return None
             position = end
@@ -355,12 +360,68 @@ class _Search:
         """Return the template with the literals as they are written; None if it would be too long."""
         if literals not in self.wordings:
             short = sum(map(len, literals)) + len(self.template.text) <= MAX_TEMPLATE
-            self.wordings[literals] = self.template.reworded(literals) if short else None
+            self.wordings[literals] = self._measurable(self.template.reworded(literals)) if short else None
         return self.wordings[literals]
 
+    def _measurable(self, wording: Template) -> Template | None:
+        """Return a wording if its words end as clearly as the template's do."""
+        if any(isinstance(part, Slot) and part.listed for part in wording.body):
+            try:
+                wording.space(self.lexicon)
+            except TemplateError:
+                return None
+        return wording
 
-class _SlotReader:
-    """Reads what fills one slot.
+
+def _reader(slot: Slot, after: str | Slot, lexicon: Lexicon) -> "_SlotReader":
+    following = after if isinstance(after, str) else ""
+    if slot.words or slot.listed:
+        return _WordReader(lexicon.words(slot), whole=slot.listed and not following[:1].isalnum())
+    return _RunReader(slot, after)
+
+
+class _SlotReader(Protocol):
+    """Reads what fills one slot."""
+
+    def starts(self, text: str) -> Iterator[int]:
+        """Yield where the slot may begin."""
+
+    def end(self, text: str, position: int) -> int:
+        """Return where the slot that begins at ``position`` ends; -1 if nothing there fills it."""
+
+
+class _WordReader:
+    """Reads the longest of several words.
+
+    Args:
+        words: The words.
+        whole: Whether no letter or digit may follow one that ends with such.
+    """
+
+    def __init__(self, words: Sequence[str], *, whole: bool) -> None:
+        self._whole = whole
+        self._lengths: dict[str, list[int]] = {}  # of the words with each first character, the longest first
+        self._words = frozenset(words)
+        for first, length in sorted({(word[0], len(word)) for word in words}, reverse=True):
+            self._lengths.setdefault(first, []).append(length)
+        self._begins = re.compile(rf"(?<![^\W_])[{''.join(map(re.escape, self._lengths))}]")
+
+    def starts(self, text: str) -> Iterator[int]:
+        """Yield where a word of the text may be one of these."""
+        yield from (match.start() for match in self._begins.finditer(text))
+
+    def end(self, text: str, position: int) -> int:
+        """Return where the longest word at ``position`` ends; -1 if none is there."""
+        for length in self._lengths.get(text[position : position + 1], ()):
+            end = position + length
+            if text[position:end] in self._words:
+                cut = self._whole and text[end - 1].isalnum() and text[end : end + 1].isalnum()
+                return -1 if cut else end
+        return -1
+
+
+class _RunReader:
+    """Reads symbols of an alphabet.
 
     A run of the slot's symbols is measured once, however many candidates begin within it.
     """
@@ -368,20 +429,15 @@ class _SlotReader:
     def __init__(self, slot: Slot, following: str | Slot) -> None:
         self.slot = slot
         ending = re.escape(following[:1]) if slot.most and isinstance(following, str) else ""
-        self.words = re.compile("|".join(map(re.escape, slot.words))) if slot.words else None
         self._run = re.compile(f"[{re.escape(slot.fixed_alphabet)}]+" if slot.fixed_alphabet else rf"[^\n{ending}]+")
         self._start = self._end = 0
 
     def starts(self, text: str) -> Iterator[int]:
-        """Yield where the slot may begin: at the start of a run of its symbols, or of one of its words."""
-        begins = re.compile(rf"(?<![^\W_])(?:{self.words.pattern})") if self.words else self._run
-        yield from (match.start() for match in begins.finditer(text))
+        """Yield the starts of runs of its symbols."""
+        yield from (match.start() for match in self._run.finditer(text))
 
     def end(self, text: str, position: int) -> int:
         """Return where the slot that begins at ``position`` ends; -1 if nothing there fills it."""
-        if self.words:
-            word = self.words.match(text, position)
-            return word.end() if word else -1
         if not self._start <= position < self._end:
             run = self._run.match(text, position)
             self._start, self._end = (position, run.end()) if run else (position, position)

@@ -35,7 +35,8 @@ def hide_given(text: str, canary: Canary, canary_set: CanarySet) -> str:
     prefix = folded(canary.parsed_template.prefix)
     given = [(other, other.parsed_template) for other in canary_set.canaries if other.masked]
     rivals = [(other, template) for other, template in given if folded(template.prefix) == prefix]
-    if any(isinstance(part, Slot) and part.kind == "choice" for _, template in rivals for part in template.body):
+    parts = [part for _, template in rivals for part in template.body if isinstance(part, Slot)]
+    if any(part.kind == "choice" or part.listed for part in parts):
         return HIDDEN
     shown = text
     for other, template in sorted(rivals, key=lambda rival: rival[0].id != canary.id):
@@ -118,9 +119,8 @@ def _mask_runs(word: str, length: int, secrets: set[str]) -> str:
 
 
 def _telling(canary: Canary) -> list[str]:
-    """Return the strings that reveal a secret; a choice of words is excluded, since the template lists it."""
-    template = canary.parsed_template
-    if all(part.kind == "choice" for part in template.parts if isinstance(part, Slot)):
+    """Return the strings that reveal a secret: none for a choice that the template lists, or an ordinary word."""
+    if not canary.parsed_template.reveals(canary.completion):
         return []
     forms = [
         form

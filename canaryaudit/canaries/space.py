@@ -3,9 +3,10 @@
 import math
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,11 @@ ALPHABETS = {
 }
 
 
-SLOT_KINDS = (*ALPHABETS, "any", "choice")
+SLOT_KINDS = (*ALPHABETS, "any", "choice", "words", "word")
+
+
+LIST_KINDS = ("words", "word")
+"""Slots that hold one word of a list: of a file, or the corpus's own words."""
 
 
 WIDER_SPACES = ("digits", "alnum", "any")
@@ -28,6 +33,36 @@ WIDER_SPACES = ("digits", "alnum", "any")
 
 MAX_COMPLETION, MAX_EDGES = 5_000, 2_000_000
 """Maximum positions of a completion, and symbols summed over positions; memory is quadratic in the positions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """What slots range over that their template does not say: the symbols of ``any``, and lists of words.
+
+    Attributes:
+        symbols: The symbols of the corpus.
+        lists: The words of each list, by its name; the corpus's own words have the empty name.
+    """
+
+    symbols: str = ""
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: "str | Lexicon") -> "Lexicon":
+        """Return a lexicon; symbols alone are one without lists."""
+        return given if isinstance(given, Lexicon) else cls(given)
+
+    def words(self, slot: "Slot") -> tuple[str, ...]:
+        """Return the words that may fill a slot of words.
+
+        Raises:
+            TemplateError: There is no such list.
+        """
+        if slot.kind == "choice":
+            return slot.words
+        if slot.list_name not in self.lists:
+            raise TemplateError(f"slot {slot.source} needs its word list, which is missing: give it with the canaries")
+        return self.lists[slot.list_name]
 
 
 @dataclass(frozen=True)
@@ -39,6 +74,13 @@ class Slot:
     words: tuple[str, ...] = ()
     most: int = 0
     """The largest length, if it varies."""
+    list_name: str = ""
+    """The list that has its words, if they are no part of the template."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether a list has its words."""
+        return self.kind in LIST_KINDS
 
     @property
     def longest(self) -> int:
@@ -48,13 +90,20 @@ class Slot:
     @property
     def varies(self) -> bool:
         """Whether secrets of several lengths fill it."""
-        return self.longest > self.length or bool(self.words)
+        return self.longest > self.length or bool(self.words) or self.listed
 
     @property
     def source(self) -> str:
         """The slot as it is written in a template."""
+        if self.kind == "word":
+            return "{word}"
         length = f"{self.length}-{self.most}" if self.most else str(self.length)
-        return f"{{{self.kind}:{'|'.join(self.words) if self.kind == 'choice' else length}}}"
+        argument = {"choice": "|".join(self.words), "words": self.list_name}.get(self.kind, length)
+        return f"{{{self.kind}:{argument}}}"
+
+    def longest_in(self, lexicon: Lexicon) -> int:
+        """Return the most characters that fill it."""
+        return max(map(len, lexicon.words(self))) if self.words or self.listed else self.longest
 
     @property
     def fixed_alphabet(self) -> str | None:
@@ -102,8 +151,8 @@ def character_set(symbols: Iterable[str]) -> str:
 
 
 NO_ENDING = (
-    "a slot of varying length ends the template: write the character after the secret too, such as a period, since the "
-    "end is part of what is measured"
+    "a slot of varying length ends the template: write the character after the secret too, such as a period or a line "
+    "break, since the end is part of what is measured"
 )
 
 
@@ -126,16 +175,17 @@ class Space:
         self.counts = tuple(counts)
 
     @classmethod
-    def of_body(cls, body: Sequence[str | Slot], corpus_symbols: str) -> "Space":
+    def of_body(cls, body: Sequence[str | Slot], lexicon: str | Lexicon) -> "Space":
         """Build the automaton of literals and slots.
 
-        A slot of varying length may be left wherever it is long enough, by what follows it. The space is prefix-free
-        because no symbol can both follow the slot and belong to it.
+        A slot of varying length may be left wherever it is long enough, by what follows it; a slot of words after each
+        of them. The space is prefix-free because no symbol can both follow the slot and belong to it.
 
         Raises:
             TemplateError: The automaton would take gigabytes, or a slot's end cannot be told from what follows.
         """
-        _check_size(body, corpus_symbols)
+        lexicon = Lexicon.of(lexicon)
+        _check_size(body, lexicon)
         edges: list[dict[str, int]] = [{}]
 
         def step(symbols: str) -> None:
@@ -143,24 +193,25 @@ class Space:
             edges.append({})
 
         exits: list[int] = []  # nodes at which the last slot may end early
-        for part, following in zip(body, (*body[1:], None), strict=True):
+        for index, part in enumerate(body):
+            following = body[index + 1] if index + 1 < len(body) else None
             start, left, exits = len(edges) - 1, exits, []
             if isinstance(part, str):
                 for character in part:
                     step(character)
             elif part.kind == "choice":
-                _append_trie(edges, part.words)
+                _append_words(edges, part.words)
+            elif part.listed:
+                _check_ending(part, lexicon.words(part), body[index + 1 :])
+                exits = _append_words(edges, lexicon.words(part))
             else:
-                symbols = part.open_alphabet(corpus_symbols, following)
+                symbols = part.open_alphabet(lexicon.symbols, following)
                 for count in range(part.longest):
                     exits += [len(edges) - 1] if count >= part.length else []
                     step(symbols)
             for node in left:
                 if not edges[node].keys().isdisjoint(edges[start]):
-                    raise TemplateError(
-                        "a slot of varying length is followed by one of its own symbols, so its end cannot be told: "
-                        "put a character between them that the slot cannot take"
-                    )
+                    raise TemplateError(_unclear_end(body[index - 1], body[index]))
                 edges[node].update(edges[start])
         if exits:
             raise TemplateError(NO_ENDING)
@@ -230,11 +281,40 @@ class Space:
         return text
 
 
-def _check_size(body: Sequence[str | Slot], corpus_symbols: str) -> None:
+def _unclear_end(slot: str | Slot, following: str | Slot) -> str:
+    """Say that a slot's end cannot be told from what follows."""
+    if isinstance(slot, Slot) and slot.listed and isinstance(following, str):
+        return (
+            f"slot {slot.source}: a word of its list, followed by {following[:1]!r}, begins another word, so its end "
+            "cannot be told: write another character after the slot, such as a comma or a line break"
+        )
+    return (
+        "a slot of varying length is followed by one of its own symbols, so its end cannot be told: put a character "
+        "between them that the slot cannot take"
+    )
+
+
+def _check_ending(slot: Slot, words: Sequence[str], after: Sequence[str | Slot]) -> None:
+    """Refuse a slot of words whose end no reader could tell without the list, where another slot follows."""
+    if not any(isinstance(part, Slot) for part in after):
+        return
+    if isinstance(after[0], Slot):
+        raise TemplateError(f"slot {slot.source} is followed by another slot: put a character between them")
+    if number := sum(after[0][0] in word for word in words):
+        raise TemplateError(
+            f"slot {slot.source}: {number:,} of its {len(words):,} words hold {after[0][0]!r}, which ends the slot: "
+            "write another character between the slots"
+        )
+
+
+def _check_size(body: Sequence[str | Slot], lexicon: Lexicon) -> None:
     positions = edges = 0
     for part in body:
-        if isinstance(part, Slot) and part.kind != "choice":
-            positions, edges = positions + part.longest, edges + part.longest * len(part.alphabet(corpus_symbols))
+        if isinstance(part, Slot) and part.listed:
+            words = lexicon.words(part)
+            positions, edges = positions + max(map(len, words)), edges + sum(map(len, words))
+        elif isinstance(part, Slot) and part.kind != "choice":
+            positions, edges = positions + part.longest, edges + part.longest * len(part.alphabet(lexicon.symbols))
         else:
             length = len(part) if isinstance(part, str) else sum(map(len, part.words))
             positions, edges = positions + length, edges + length
@@ -245,19 +325,43 @@ def _check_size(body: Sequence[str | Slot], corpus_symbols: str) -> None:
         )
 
 
-def _append_trie(edges: list[dict[str, int]], words: Sequence[str]) -> None:
-    """Append the trie of prefix-free ``words`` to the automaton; all words end in one new last node."""
-    start = len(edges) - 1
-    nodes = {"": start}
+def _append_words(edges: list[dict[str, int]], words: tuple[str, ...]) -> list[int]:
+    """Append the automaton of ``words``; return the nodes at which one word ends and another goes on.
+
+    The last node ends every other word.
+    """
+    nodes = _automaton(words)
+    start, top = len(edges) - 1, len(nodes) - 1
+    edges += [{} for _ in range(top)]
+    for number, (_, targets) in enumerate(nodes):
+        edges[start + top - number] = {character: start + top - target for character, target in targets.items()}
+    return [start + top - number for number, (ends, targets) in enumerate(nodes) if ends and targets]
+
+
+@lru_cache(maxsize=16)  # several slots and templates have the same list
+def _automaton(words: tuple[str, ...]) -> tuple[tuple[bool, dict[str, int]], ...]:
+    """Return the smallest automaton of words: whether one ends at each node, and the nodes that follow by character.
+
+    Nodes from which the same endings lead on are one node (Daciuk et al. 2000). The first node has no other after it;
+    the last is the start, and every node comes after those that it leads to.
+    """
+    root: dict[str, Any] = {}
     for word in words:
-        for end in range(1, len(word)):
-            if word[:end] not in nodes:
-                nodes[word[:end]] = len(edges)
-                edges.append({})
-    # Inner nodes are numbered word by word, so parents come before children, as the counts require.
-    last = len(edges)
-    edges.append({})
-    for word in words:
-        for end in range(1, len(word) + 1):
-            target = last if end == len(word) else nodes[word[:end]]
-            edges[nodes[word[: end - 1]]][word[end - 1]] = target
+        node = root
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = None  # a word ends here
+    known: dict[tuple[Any, ...], int] = {}
+    distinct: list[tuple[bool, dict[str, int]]] = []
+    waiting: list[tuple[dict[str, Any], bool]] = [(root, False)]
+    number_of: dict[int, int] = {}
+    while waiting:
+        node, done = waiting.pop()
+        below = {character: child for character, child in node.items() if character}
+        if done:  # so are all nodes below it
+            targets = {character: number_of[id(child)] for character, child in below.items()}
+            number_of[id(node)] = known.setdefault(("" in node, *sorted(targets.items())), len(distinct))
+            distinct += [("" in node, targets)] if len(distinct) < len(known) else []
+        else:
+            waiting += [(node, True), *((child, False) for child in below.values())]
+    return tuple(distinct)

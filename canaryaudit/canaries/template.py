@@ -5,12 +5,12 @@ the end of the last is the *completion*, whose log-perplexity is measured. The r
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from canaryaudit.canaries.space import NO_ENDING, SLOT_KINDS, Slot, Space, symbols_of_set
+from canaryaudit.canaries.space import NO_ENDING, SLOT_KINDS, Lexicon, Slot, Space, symbols_of_set
 from canaryaudit.errors import TemplateError
 
 MAX_TEMPLATE = 10_000
@@ -18,7 +18,8 @@ MAX_TEMPLATE = 10_000
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HELP = (
-    "write {digits:N} or {digits:N-M}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N}, {[A-Z_]:N} or {choice:a|b}"
+    "write {digits:N} or {digits:N-M}, {lower:N}, {upper:N}, {alnum:N}, {hex:N}, {any:N}, {[A-Z_]:N}, {choice:a|b}, "
+    "{word} or {words:FILE}"
 )
 
 
@@ -28,8 +29,12 @@ def _parse_slot(body: str, template: str) -> Slot:
     body = repr(body)[1:-1]  # shown in one line
     if is_set and kind.endswith("]"):
         symbols_of_set(kind)
-    elif kind not in SLOT_KINDS or not colon:
+    elif kind == "word" and not colon:
+        return Slot(kind)
+    elif kind not in SLOT_KINDS or not colon or kind == "word" or (kind == "words" and not argument):
         raise TemplateError(f"unknown slot {{{body}}} in template {template!r}: {_HELP}")
+    if kind == "words":
+        return Slot(kind, list_name=argument)
     if kind == "choice":
         words = tuple(dict.fromkeys(argument.split("|")))
         if len(words) < 2 or "" in words:
@@ -50,6 +55,22 @@ def _parse_slot(body: str, template: str) -> Slot:
         )
     least, most = int(lengths[1]), int(lengths[2] or 0)
     return Slot(kind, least, most=most if most > least else 0)
+
+
+def list_names_in(text: str) -> list[str]:
+    """Return what stands after ``words:`` in each such slot of a template's text, which may be no valid template."""
+    arguments = (match[1] or "" for match in _SLOT.finditer(text))
+    return [argument.removeprefix("words:") for argument in arguments if argument.startswith("words:")]
+
+
+def with_list_names(text: str, names: Mapping[str, str]) -> str:
+    """Return a template's text with other names of word lists, by the names in it."""
+
+    def named(match: re.Match[str]) -> str:
+        kind, _, name = (match[1] or "").partition(":")
+        return f"{{words:{names[name]}}}" if kind == "words" and name in names else match[0]
+
+    return _SLOT.sub(named, text)
 
 
 def quoted(literal: str) -> str:
@@ -122,7 +143,8 @@ class Template:
     def ending(self) -> str:
         """The character that ends a last slot of varying length: part of the completion, as its length is."""
         last, after = (self.parts[-2], self.parts[-1]) if len(self.parts) > 1 else ("", "")
-        return after[0] if isinstance(after, str) and isinstance(last, Slot) and last.most else ""
+        open_ended = isinstance(last, Slot) and (last.most or last.listed)
+        return after[0] if isinstance(after, str) and open_ended else ""
 
     @cached_property
     def suffix(self) -> str:
@@ -159,22 +181,31 @@ class Template:
     def widened(self, kind: str) -> "Template":
         """Return the template with ``kind``'s alphabet in every slot, for a wider space."""
         for part in self.body:
-            if isinstance(part, Slot) and part.kind == "choice":
+            if isinstance(part, Slot) and (part.kind == "choice" or part.listed):
                 raise TemplateError(f"template {self.text!r}: a choice of words has no wider space; drop --space")
         parts = tuple(replace(part, kind=kind) if isinstance(part, Slot) else part for part in self.parts)
         return Template(self.text, parts)
 
-    def space(self, corpus_symbols: str) -> "Space":
-        """Return R, the set of the template's completions; ``corpus_symbols`` is the alphabet of ``any`` slots."""
-        return Space.of_body(self.body, corpus_symbols)
+    def space(self, lexicon: str | Lexicon) -> Space:
+        """Return R, the set of the template's completions.
 
-    def completion_of(self, secret: str, corpus_symbols: str) -> str:
+        Args:
+            lexicon: What ``any`` slots and slots of words range over; the symbols alone where there are no lists.
+
+        Raises:
+            TemplateError: The space would be too large, or is not prefix-free; or a word list is missing.
+        """
+        if isinstance(lexicon, Lexicon) and any(isinstance(part, Slot) and part.listed for part in self.body):
+            return _listed_space(self.body, lexicon)
+        return Space.of_body(self.body, lexicon)
+
+    def completion_of(self, secret: str, lexicon: str | Lexicon) -> str:
         """Return the completion that contains ``secret``, given with or without the fixed text between slots.
 
         Raises:
             TemplateError: The secret does not fill the slots.
         """
-        space = self.space(corpus_symbols)
+        space = self.space(lexicon)
         for completion in (secret, secret + self.ending):
             if completion in space:
                 return completion
@@ -183,11 +214,26 @@ class Template:
         fillings = iter(match.groups() if match else ())
         completion = "".join(part if isinstance(part, str) else next(fillings, "") for part in self.body)
         if completion not in space:
+            listed = any(isinstance(part, Slot) and part.listed for part in self.body)
+            way = (
+                "a word of its list for each slot"
+                if listed
+                else "one character of the slot's alphabet for each position"
+            )
             raise TemplateError(
-                f"a secret of {len(secret)} characters does not fit the slots of template {self.text!r}: "
-                "give one character of the slot's alphabet for each position"
+                f"a secret of {len(secret)} characters does not fit the slots of template {self.text!r}: give {way}"
             )
         return completion
+
+    def reveals(self, completion: str) -> bool:
+        """Return whether the slots' fillings tell something without the text around them.
+
+        Choices, and one word of a list, may stand in any text.
+        """
+        slots = [part for part in self.body if isinstance(part, Slot) and part.kind != "choice"]
+        if any(not slot.listed for slot in slots) or len(slots) > 1:
+            return True
+        return bool(slots) and not self.secret_of(completion).isalpha()
 
     def secret_of(self, completion: str) -> str:
         """Return the characters of ``completion`` that fill the slots."""
@@ -222,6 +268,9 @@ class Template:
             return re.escape(slot)
         if slot.words:
             return f"({'|'.join(map(re.escape, slot.words))})"
+        if slot.listed:  # what ends it is in none of its words, unless it is the last slot
+            literal = self.body[index + 1] if any(isinstance(part, Slot) for part in self.body[index + 1 :]) else ""
+            return f"([^{re.escape(literal[0])}]+)" if isinstance(literal, str) and literal else "(.+)"
         following = self.body[index + 1] if slot.most else ""
         symbols = f"[{re.escape(slot.fixed_alphabet)}]" if slot.fixed_alphabet and slot.most else "."
         ending = f"(?!{re.escape(following[0])})" if isinstance(following, str) and following and symbols == "." else ""
@@ -230,3 +279,9 @@ class Template:
     def fill(self, completion: str) -> str:
         """Return the canary's whole text."""
         return self.prefix + completion + self.suffix
+
+
+@lru_cache(maxsize=4)
+def _listed_space(body: tuple[str | Slot, ...], lexicon: Lexicon) -> Space:
+    """Return the space of slots with word lists: each canary asks for it, and it may take a second to build."""
+    return Space.of_body(body, lexicon)

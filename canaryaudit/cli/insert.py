@@ -33,6 +33,7 @@ Repetitions = Annotated[str, flags.option(InsertOptions, "repetitions", "N,N…"
 Coin = Annotated[bool, flags.option(InsertOptions, "coin", None, "--coin")]
 Secrets = Annotated[list[str] | None, flags.option(InsertOptions, "secret", "TEXT", "--secret")]
 SecretFile = Annotated[str | None, flags.option(InsertOptions, "secret_file", "FILE", "--secret-file")]
+References = Annotated[str | None, flags.option(InsertOptions, "references", "FILE", "--references")]
 ExtendVocabulary = Annotated[bool, flags.option(InsertOptions, "extend_vocabulary", None, "--extend-vocabulary")]
 Located = Annotated[list[str] | None, flags.option(InsertOptions, "locate", "TEXT", "--locate")]
 MatchName = Annotated[str, flags.option(InsertOptions, "match", "NAME")]
@@ -82,6 +83,7 @@ def insert(
     coin: Coin = False,
     secret: Secrets = None,
     secret_file: SecretFile = None,
+    references: References = None,
     extend_vocabulary: ExtendVocabulary = False,
     locate: Located = None,
     match: MatchName = DEFAULTS.match,
@@ -159,6 +161,7 @@ def insert(
         coin=coin,
         secret=tuple(secret or ()),
         secret_file=secret_file,
+        references=references,
         extend_vocabulary=extend_vocabulary,
         locate=tuple(locate or ()),
         match=match,

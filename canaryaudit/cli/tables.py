@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from canaryaudit.canaries.insertion import InsertionPlan
-from canaryaudit.formatting import odds, pvalue, shorten, visible
+from canaryaudit.formatting import counted, odds, pvalue, shorten, visible
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -68,10 +68,8 @@ def plan_view(made: InsertionPlan, expected_seconds: float | None, *, every: boo
     lines.append("")
     located = [canary for canary in inserted if canary.origin == "located"]
     if located:
-        lines.append(
-            f"{len(located):,} located, at {sum(canary.repetitions for canary in located):,} places; these are not "
-            "inserted."
-        )
+        found = counted(sum(canary.repetitions for canary in located), "place")
+        lines.append(f"{len(located):,} located, at {found}; not inserted.")
     insertions = sum(canary.repetitions for canary in inserted if canary.origin != "located")
     room = f";\n{made.num_boundaries:,} places between paragraphs for {insertions:,} insertions" if insertions else ""
     lines.append(

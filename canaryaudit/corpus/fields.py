@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from canaryaudit.errors import CorpusError
-from canaryaudit.formatting import shorten, visible
+from canaryaudit.formatting import counted, shorten, visible
 
 EACH = None
 """A step of a path: every item of a list."""
@@ -49,16 +49,25 @@ def parse_field(text: str) -> Path:
     return tuple(steps)
 
 
-def field_names(record: object, *, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, bool]]:
-    """Yield the fields of a record that hold text or values, and whether it is text."""
+def field_values(record: object, *, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+    """Yield the fields of a record that hold text or values, and what each holds."""
     if isinstance(record, Mapping) and depth < _DEEPEST:
         for key, value in record.items():
-            yield from field_names(value, prefix=f"{prefix}.{key}" if prefix else str(key), depth=depth + 1)
+            yield from field_values(value, prefix=f"{prefix}.{key}" if prefix else str(key), depth=depth + 1)
     elif isinstance(record, Sequence) and not isinstance(record, str | bytes) and depth < _DEEPEST:
         for value in record[:20]:
-            yield from field_names(value, prefix=f"{prefix}[]", depth=depth + 1)
+            yield from field_values(value, prefix=f"{prefix}[]", depth=depth + 1)
     elif record is not None and not isinstance(record, Mapping | list | tuple):
-        yield prefix, isinstance(record, str) and not isinstance(record, NumberText)
+        yield prefix, record
+
+
+def text_lengths(records: Iterable[object]) -> dict[str, int]:
+    """Return how many characters the fields of text hold, in order of first occurrence."""
+    lengths: dict[str, int] = {}
+    for name, value in (own for record in records for own in field_values(record)):
+        if isinstance(value, str) and not isinstance(value, NumberText):
+            lengths[name] = lengths.get(name, 0) + len(value)
+    return lengths
 
 
 def listed(names: Iterable[str]) -> str:
@@ -86,6 +95,7 @@ class TextFields:
         self._rows = self._empty_rows = 0
         self._without: Counter[str] = Counter()
         self._seen: set[str] = set()
+        self._items_without: Counter[str] = Counter()
         self._other_roles: Counter[str] = Counter()
         self._roles_seen = False
 
@@ -146,6 +156,10 @@ class TextFields:
         if self._other_roles:
             roles = ", ".join(f"{count:,} of {shorten(role, 40)}" for role, count in self._other_roles.most_common(5))
             yield f"{self._name}: left out the items of other roles ({roles})"
+        for field, count in self._items_without.items():
+            if count:
+                what = f"{counted(count, 'item')} without text"
+                yield f"{self._name}: skipped {what} in {listed([field])} (null or missing)"
         if len(self._fields) > 1:
             for field, count in self._without.items():
                 yield f"{self._name}: {count:,} of {self._rows:,} rows have no text in {listed([field])}"
@@ -173,7 +187,9 @@ class TextFields:
                     )
                 for item in value:
                     if self._is_of_role(item):
-                        yield from self._values(item, path[index + 1 :], field, number)
+                        values = list(self._values(item, path[index + 1 :], field, number))
+                        self._items_without[field] += not values
+                        yield from values
                 return
             if isinstance(step, int):
                 value = value[step]
@@ -219,7 +235,7 @@ class TextFields:
                     f"row {number} of {self._name} holds bytes that are not UTF-8 in field {field!r}: correct the row"
                 ) from None
         elif isinstance(value, Mapping | list | tuple):
-            inner = [f"{field}{name if name.startswith('[') else f'.{name}'}" for name, _ in field_names(value)]
+            inner = [f"{field}{name if name.startswith('[') else f'.{name}'}" for name, _ in field_values(value)]
             kind = "a record" if isinstance(value, Mapping) else "a list"
             hint = f"choose with --column among {listed(inner)}" if inner else "correct the row"
             raise CorpusError(f"row {number} of {self._name} holds {kind} in field {field!r}: {hint}")

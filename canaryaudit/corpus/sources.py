@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import logging
+import shlex
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 
 from canaryaudit.corpus.arrow_rows import is_saved_dataset, parquet_table, saved_dataset
 from canaryaudit.corpus.cards import CorpusCard, corpus_directories, find_card, known_corpora, looks_like_a_name
-from canaryaudit.corpus.fields import TextFields, field_names, listed, parse_field
+from canaryaudit.corpus.fields import TextFields, field_values, listed, parse_field, text_lengths
 from canaryaudit.corpus.json_rows import json_lines, json_records
 from canaryaudit.corpus.listing import ENDINGS, Listing, format_of, has_ending, is_pattern, list_folder, list_pattern
 from canaryaudit.corpus.mail import MailText
@@ -24,7 +25,7 @@ from canaryaudit.corpus.objects import object_rows
 from canaryaudit.corpus.raw_text import RawText, unreadable
 from canaryaudit.corpus.tables import Table, delimited_table
 from canaryaudit.errors import CorpusError, one_line
-from canaryaudit.formatting import counted
+from canaryaudit.formatting import counted, visible
 from canaryaudit.plan import CorpusFormat, ReadingSettings
 
 _SAMPLE = 100
@@ -129,7 +130,10 @@ def _read_listing(listing: Listing, reading: ReadingSettings, account: ReadingAc
     kinds = {reading.format or ("rows" if path.is_dir() else format_of(path) or "text") for path in listing.files}
     if reading.column and kinds <= {"text", "mbox", "eml"}:
         raise CorpusError(f"none of the files has columns: drop --column {reading.column[0]}")
-    account.notes.append(f"{counted(len(listing.files), 'file')}, from {listing.files[0]} to {listing.files[-1]}")
+    first, *others = listing.files
+    account.notes.append(
+        f"{counted(len(listing.files), 'file')}, from {first} to {others[-1]}" if others else str(first)
+    )
     if listing.skipped:
         account.warnings.append(listing.skipped)
     for path in listing.files:
@@ -186,7 +190,10 @@ def _read_raw(
         yield from _read_mail(source, account, mailbox=kind == "mbox")
     else:
         if reading.column:
-            raise CorpusError(f"{source.shown} is plain text, which has no columns: drop --column {reading.column[0]}")
+            raise CorpusError(
+                f"{source.shown} is plain text, which has no columns: drop --column {reading.column[0]}, or say "
+                "that it is a table with --format csv, tsv or jsonl"
+            )
         yield source.blocks() if kind else _checked_text(source)
 
 
@@ -262,7 +269,7 @@ def _rows(
         rows = _as_records(rows, name)
         sample = list(itertools.islice(rows, _SAMPLE))
         records = [record for _, record in sample]
-        found = dict.fromkeys(own for record in records for own, _ in field_names(record))
+        found = dict.fromkeys(own for record in records for own, _ in field_values(record))
         names = found
         paths = {own: _record_path(own, records) for own in reading.column or _choose_field(records, name, found)}
         taken = _chosen("field", paths, found)
@@ -305,12 +312,14 @@ def _choose_field(records: list[Any], name: str, found: Mapping[str, object]) ->
         raise CorpusError(f"{name} is empty: expected rows of text, got none")
     if any(isinstance(record, Mapping) and "text" in record for record in records):
         return ("text",)
-    words = list(dict.fromkeys(own for record in records for own, text in field_names(record) if text))
-    chosen = words or list(found)
+    lengths = text_lengths(records)
+    chosen = list(lengths or found)
     if len(chosen) != 1:
+        most = max(lengths, key=lambda own: lengths[own], default=None)
+        hint = f", and most text is in --column {shlex.quote(visible(most))}" if most else ""
         raise CorpusError(
             f"{name} has {len(chosen)} fields of text: choose with --column among {listed(chosen)}; several are read "
-            "if --column is repeated"
+            f"if --column is repeated{hint}"
         )
     return (chosen[0],)
 

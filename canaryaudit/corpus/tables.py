@@ -1,6 +1,7 @@
 """Tables of rows: their columns, and the choice of those that hold the text."""
 
 import csv
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,13 @@ from canaryaudit.corpus.csv_dialect import DELIMITERS, Dialect, is_text_column, 
 from canaryaudit.corpus.fields import Path, listed, parse_field
 from canaryaudit.corpus.raw_text import RawText
 from canaryaudit.errors import CorpusError, one_line
+from canaryaudit.formatting import visible
 from canaryaudit.plan import ReadingSettings
 
 _SAMPLE = 2**18
 """Characters of a delimited file that its dialect is told from."""
+_MOST_QUOTED = 6
+"""Columns that a message repeats as flags, to be copied."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,12 @@ class Table:
             return {"text": self._find("text")}
         chosen = (0,) if len(self.columns) == 1 else self.text_columns
         if len(chosen) != 1:
+            names = [self.columns[index] for index in chosen]
+            every = " ".join(f"--column {shlex.quote(visible(name))}" for name in names)
+            hint = f", all of them with {every}" if 1 < len(names) <= _MOST_QUOTED else ""
             raise CorpusError(
                 f"{self.name} has {len(chosen)} columns of text: choose with --column among "
-                f"{listed(self.columns[index] for index in chosen) or listed(self.columns)}; several are read if "
-                "--column is repeated"
+                f"{listed(names) or listed(self.columns)}; several are read if --column is repeated{hint}"
             )
         return {self.columns[chosen[0]]: (chosen[0],)}
 

@@ -99,10 +99,14 @@ class EncodedSpace:
         node = 0
         for symbol in symbols.tolist():
             node = int(self.next_node[node, symbol])
-        kept = [node]
-        for reached in kept:  # grows as it is read: nodes come after those that lead to them
-            kept += sorted(set(self.next_node[reached][self.next_node[reached] >= 0].tolist()) - set(kept))
-        kept.sort()
+        below = {node}
+        waiting = [node]
+        while waiting:
+            targets = self.next_node[waiting.pop()]
+            new = {*targets[targets >= 0].tolist()} - below
+            below |= new
+            waiting += new
+        kept = sorted(below)  # nodes come after those that lead to them
         renumbered = np.full(len(self.next_node) + 1, -1, dtype=np.int32)
         renumbered[kept] = np.arange(len(kept))
         next_node = renumbered[self.next_node[kept]]

@@ -212,7 +212,7 @@ def template_probes(
             part of a canary's secret.
     """
     template = Template.parse(text)
-    prompts = _Prompts(template, run_text.vocabulary)
+    prompts = _Prompts(template, run_text.vocabulary, [own for own in canaries if not own.control])
     prompts.add("template", template.prefix or "\n", "the template's own prefix")
     for number, own in enumerate(given, 1):
         _check_given(own, number, canaries, run_text.vocabulary)
@@ -256,14 +256,16 @@ def probes_of(measurement: Measurement, canary_set: CanarySet, run_text: RunText
 
 
 class _Prompts:
-    """Distinct prompts that the model can read, as they are found."""
+    """Distinct prompts that the model can read, as they are found, without words of secrets that lists have."""
 
-    def __init__(self, template: Template, vocabulary: Vocabulary) -> None:
-        self.template, self._symbols = template, set(vocabulary.symbols)
+    def __init__(self, template: Template, vocabulary: Vocabulary, inserted: Sequence[Canary]) -> None:
+        self.template, self._symbols, self._inserted = template, set(vocabulary.symbols), inserted
         self.found: tuple[Prompt, ...] = ()
 
     def add(self, family: ProbeFamily, text: str, about: str, *, from_text: bool = False, name: str = "") -> bool:
         if not text or text in {prompt.text for prompt in self.found} or not self._symbols.issuperset(text):
+            return False
+        if family != "template" and any(len(_word_in(text, own)) >= _SHORTEST_RUN for own in self._inserted):
             return False
         number = 1 + sum(prompt.family == family for prompt in self.found)
         name = name or (family if family == "template" else f"{family}-{number}")
@@ -294,6 +296,13 @@ def _check_given(prompt: str, number: int, canaries: Sequence[Canary], vocabular
     for canary in canaries:
         if canary.control:
             continue
+        if word := _word_in(prompt, canary):
+            raise MeasurementError(
+                f"--prompt {number} holds a word of {len(word)} characters of the secret of {canary.id}: whoever tells "
+                "the model the answer proves nothing; leave it out"
+            )
+        if any(isinstance(part, Slot) and part.listed for part in canary.parsed_template.body):
+            continue  # shorter runs are in any text
         length = min(_SHORTEST_RUN, len(canary.completion))
         forms = (canary.completion.lower(), canary.parsed_template.secret_of(canary.completion).lower())
         if any(form[i : i + length] in prompt.lower() for form in forms for i in range(len(form) - length + 1)):
@@ -301,6 +310,19 @@ def _check_given(prompt: str, number: int, canaries: Sequence[Canary], vocabular
                 f"--prompt {number} holds {length} characters of the secret of {canary.id}: whoever tells the model "
                 "the answer proves nothing; leave them out (partial probes give a secret's beginning, to controls too)"
             )
+
+
+def _word_in(prompt: str, canary: Canary) -> str:
+    """Return a whole word of a list that a prompt and a secret share, in any case; an empty string without any."""
+    template = canary.parsed_template
+    slots = [part for part in template.body if isinstance(part, Slot)]
+    if not any(slot.listed for slot in slots):
+        return ""
+    for slot, filling in zip(slots, template.fillings(canary.completion), strict=True):
+        whole = rf"(?<!\w){re.escape(filling)}(?!\w)"
+        if slot.listed and re.search(whole, prompt, re.IGNORECASE):
+            return filling
+    return ""
 
 
 def _probes(template: Template, prompts: Sequence[Prompt], partial: int) -> tuple[Probe, ...]:

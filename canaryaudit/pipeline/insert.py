@@ -11,6 +11,8 @@ import canaryaudit
 from canaryaudit import environment
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.canaries.masking import mask_arguments
+from canaryaudit.canaries.template import list_names_in
+from canaryaudit.canaries.word_lists import WordList, named, read_word_lists
 from canaryaudit.corpus.corpus import read_corpus
 from canaryaudit.errors import RunDirectoryError, UsageError
 from canaryaudit.plan import InsertOptions
@@ -55,6 +57,21 @@ def _read_secret_file(options: InsertOptions) -> str:
         raise UsageError(f"--secret-file {name}: expected UTF-8 text, one secret per line; convert the file") from None
 
 
+def _read_word_lists(options: InsertOptions) -> tuple[dict[str, str], tuple[WordList, ...], list[str]]:
+    """Read the files of words that templates name; secrets are added to those that are their references.
+
+    Raises:
+        UsageError: A file cannot be read, or no template ranks secrets among the references.
+    """
+    templates, references = (*options.templates, *options.locate), options.references
+    if references is not None and references not in {name for text in templates for name in list_names_in(text)}:
+        raise UsageError(
+            f"--references {references}: no template has its slot: write {{words:{references}}} in the place of the "
+            "secret, or drop --template"
+        )
+    return read_word_lists(templates, options.secret, references)
+
+
 def plan_run(
     options: InsertOptions, progress: ProgressReporter | None = None, data: object = None
 ) -> tuple[InsertionPlan, CorpusFacts]:
@@ -68,18 +85,21 @@ def plan_run(
     corpus = read_corpus(
         options.corpus if data is None else data, options, lowercase=options.lowercase, skip_chars=options.skip_chars
     )
-    for note in corpus.notes:
+    names, word_lists, list_notes = _read_word_lists(options)
+    notes = (*corpus.notes, *list_notes)
+    for note in notes:
         (progress or NullReporter()).info(f"Read {note}.")
     made = plan_insertion(
         corpus,
         InsertionRequest(
-            templates=options.templates,
+            templates=named(options.templates, names),
             num_canaries=options.num_canaries,
             repetitions=options.repetitions,
             coin=options.coin,
             secrets=options.secret,
             extend_vocabulary=options.extend_vocabulary,
-            located=options.locate,
+            located=named(options.locate, names),
+            word_lists=word_lists,
             match=options.match,
             detect=options.kinds,
             detect_regions=options.detect_regions,
@@ -94,7 +114,7 @@ def plan_run(
     made = with_changes(made, warnings=(*corpus.warnings, *made.warnings))
     return made, CorpusFacts(
         name=corpus.name if data is None else options.corpus,
-        reading=corpus.notes,
+        reading=notes,
         sha256=corpus.sha256,
         audited_sha256="",
         heldout_sha256="",

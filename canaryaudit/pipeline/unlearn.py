@@ -226,7 +226,7 @@ def _update(
         origin.model,
         origin.data,
         [*chosen, *again],
-        session.run.canary_set().corpus_symbols,
+        session.run.canary_set().lexicon,
         config,
         trained=TrainedModelFacts(
             training_seconds=origin.record.training.seconds if origin.record.training else 0.0,

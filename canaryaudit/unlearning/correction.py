@@ -1,5 +1,6 @@
 """From Z to Z-tilde: the windows of the text in which secrets are replaced, or their sentences deleted."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from canaryaudit.unlearning.replacement import Deletion, Replacement
 
 _SENTENCE_BREAK = re.compile(r"[.!?…][\"'’”)\]]*\s+")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
+_MOST_DRAWS = 200
+"""Replacements drawn until one has the secret's length and is another."""
 
 
 class Correction:
@@ -67,18 +70,35 @@ class Correction:
         """Return Z with a replacement, drawn for each occurrence, in every secret's place; shape (W, T + 1)."""
         windows = self.original_windows()
         for place in self.places:
-            fitting: list[Tensor] = []
-            while not fitting:  # a choice of words may draw one of another length, which has no room here
-                drawn = replacement.correct(place, 1, rng)
-                fitting = [item.symbols[0] for item in drawn if item.symbols.shape[1] == len(place.secret)]
+            symbols = self._fitting(place, replacement, rng)
             end = place.start + len(place.secret)
             first = np.searchsorted(self.affected, place.start - self.window)
             last = np.searchsorted(self.affected, end)
             for index, start in enumerate(self.affected[first:last].tolist(), int(first)):
                 begin, stop = max(place.start, start), min(end, start + self.window + 1)
-                own = fitting[0][begin - place.start : stop - place.start]
+                own = symbols[begin - place.start : stop - place.start]
                 windows[index, begin - start : stop - start] = own.to(windows.device)
         return windows
+
+    def _fitting(self, place: Occurrence, replacement: Replacement, rng: np.random.Generator) -> Tensor:
+        """Draw a replacement that is as long as the secret: words differ in length, and another has no room here.
+
+        The secret itself may be drawn, unless it alone has its length. Then other draws are joined and cut.
+        """
+        secret = torch.from_numpy(place.secret).long()
+        others: list[Tensor] = []
+        first: Tensor | None = None
+        for _ in range(_MOST_DRAWS):
+            symbols = replacement.correct(place, 1, rng)[0].symbols[0].cpu()
+            if torch.equal(symbols, secret):
+                first = symbols if first is None else first
+            elif len(symbols) == len(secret):
+                return symbols if first is None else first
+            else:
+                others.append(symbols)
+        if not others:
+            return secret
+        return torch.cat(others * math.ceil(len(secret) / sum(map(len, others))))[: len(secret)]
 
 
 def corrected_data(

@@ -85,8 +85,8 @@ class Decoys:
         onward = np.zeros((len(secret) + 1, len(allowed) + 1), dtype=object)
         onward[-1, space.accept] = 1
         for index, node in reversed(list(enumerate(_nodes(space, secret)))):
-            alike = (allowed == allowed[node]).all(1)
-            onward[index, :-1] = onward[index + 1][space.next_node].sum(1) * alike
+            alike = np.flatnonzero((allowed == allowed[node]).all(1))  # few, of many words' nodes
+            onward[index, alike] = onward[index + 1][space.next_node[alike]].sum(1)
         if onward[0, 0] < 2:
             return None
         member = secret

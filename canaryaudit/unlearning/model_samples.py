@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canaryaudit.canaries.space import Slot
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure.scoring import read_prefix
 from canaryaudit.models.language_model import LanguageModel
@@ -82,7 +81,7 @@ def _telling(places: Iterable[Occurrence]) -> set[str]:
             telling.add(template.prefix)
         else:
             telling.add(template.prefix + canary.completion[: 1 if template.prefix else None])
-        if all(part.kind == "choice" for part in template.body if isinstance(part, Slot)):
+        if not template.reveals(canary.completion):
             continue  # words of the language: only after the prefix do they tell
         for secret in (canary.completion, template.secret_of(canary.completion)):
             length = min(len(secret), max(_SHORTEST_RUN, math.ceil(len(secret) / 2)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
+from canaryaudit.canaries.space import Lexicon
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import EncodedSpace
 
@@ -33,7 +34,7 @@ class Occurrence:
     start: int
 
 
-def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Vocabulary) -> list[Occurrence]:
+def occurrences(canaries: Sequence[Canary], lexicon: str | Lexicon, vocabulary: Vocabulary) -> list[Occurrence]:
     """Return every place of every canary, in the canaries' order."""
     found = []
     spaces: dict[str, EncodedSpace] = {}
@@ -41,7 +42,7 @@ def occurrences(canaries: Sequence[Canary], corpus_symbols: str, vocabulary: Voc
         for wording in canary.wordings:
             template = wording.parsed_template
             if wording.template not in spaces:
-                spaces[wording.template] = EncodedSpace.of(template.space(corpus_symbols), vocabulary)
+                spaces[wording.template] = EncodedSpace.of(template.space(lexicon), vocabulary)
             space = spaces[wording.template]
             prefix, secret, suffix = (
                 vocabulary.encode(text) for text in (template.prefix or "\n", wording.completion, template.suffix)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
+from canaryaudit.canaries.space import Lexicon
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import UnfitOptions, UnlearningError
 from canaryaudit.models.char_lstm import CharLSTM, LSTMLanguageModel
@@ -67,7 +68,7 @@ def unlearn(
     model: CharLSTM,
     data: TrainingData,
     canaries: Sequence[Canary],
-    corpus_symbols: str,
+    lexicon: str | Lexicon,
     config: UnlearningConfig,
     *,
     trained: TrainedModelFacts | None = None,
@@ -79,7 +80,7 @@ def unlearn(
         model: The model to update; it is left as it is.
         data: The text that it was trained on.
         canaries: Whose secrets to unlearn; all inserted.
-        corpus_symbols: What an ``any`` slot ranges over.
+        lexicon: What ``any`` slots and slots of words range over: ``CanarySet.lexicon``, or the symbols alone.
         config: How to unlearn.
         trained: What is known of the model as trained; nothing if not given, and then ``model`` is taken for it.
         progress: Told of progress; nobody is if not given.
@@ -133,7 +134,7 @@ def unlearn(
         )
     vocabulary = Vocabulary(model.architecture.vocabulary)
     reader = LSTMLanguageModel(model)
-    places = occurrences(canaries, corpus_symbols, vocabulary)
+    places = occurrences(canaries, lexicon, vocabulary)
     going = {canary.id for canary in canaries}
     # Without the corpus, nothing of it is used that no request names.
     kept = [canary for canary in trained.canaries if canary.id not in going] if config.retain_windows else []
@@ -173,7 +174,7 @@ def unlearn(
         rng,
         progress,
         curvature,
-        tuple(occurrences(kept, corpus_symbols, vocabulary)),
+        tuple(occurrences(kept, lexicon, vocabulary)),
         trained.training_seconds,
     )
     request = _Request(given, before)

@@ -10,7 +10,9 @@ from canaryaudit.canaries.detection import KINDS, Detector, detect, template_of
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, run_vocabulary
 from canaryaudit.canaries.selection import select
 from canaryaudit.errors import CorpusError, UsageError
-from tests.canaries.labelled import REGIONS, iban, labelled_text, luhn
+from tests.canaries.labelled import REGIONS, Label, iban, labelled_text, luhn
+from tests.canaries.labelled_fields import REGIONS as OTHER_REGIONS
+from tests.canaries.labelled_fields import labelled_fields
 from tests.wholetext import corpus_of, heldout_text, training_text
 
 FILLER = "".join(f"paragraph {chr(97 + n % 26)}{chr(97 + n // 26)} of the story\n\n" for n in range(40))
@@ -30,17 +32,44 @@ def plan_of(text: str, *kinds: str, **options: Any) -> InsertionPlan:
     return plan_insertion(corpus_of("x", [text]), request)
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_recall_and_precision_are_at_least_95_percent_for_every_kind(seed: int, detector: Detector) -> None:
-    """A finding is right only if kind, first and last character are."""
-    text, labels = labelled_text(seed, 200)
+def check(text: str, labels: list[Label], detector: Detector, count: int) -> None:
+    """Count a finding as right only if kind, first and last character are."""
     right = {(own.kind, own.start, own.end) for own in labels}
     found = {(own.kind, own.start, own.end) for own in detector.every(text)}
     for kind in KINDS:
         expected, got = ({own for own in every if own[0] == kind} for every in (right, found))
-        assert len(expected) == 200
+        assert len(expected) == count
         assert len(got & expected) / len(expected) >= 0.95, (kind, [text[a:b] for _, a, b in expected - got])
         assert len(got & expected) / len(got) >= 0.95, (kind, [text[a:b] for _, a, b in got - expected])
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_recall_and_precision_are_at_least_95_percent_for_every_kind(seed: int, detector: Detector) -> None:
+    check(*labelled_text(seed, 200), detector, 200)
+
+
+@pytest.mark.parametrize("half", [0, 1, 2], ids=["development", "test", "later"])
+def test_so_they_are_in_code_logs_and_tables_of_other_forms(half: int) -> None:
+    regions = ("FR", "ZA", "IN") if half == 2 else OTHER_REGIONS
+    check(*labelled_fields(half, 4, 120), Detector(KINDS, regions), 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"phoneNumber":"0412345678","orderId":"0412345679"}', ["0412345678"]),
+        ("user_phone=0412345678, WhatsApp 0412345670, phone # 0412345671", ["0412345678", "0412345670", "0412345671"]),
+        ("parcel 7181 5246 0497 8087 7966 88 and EUR 462 017 058.80", []),
+        ("51 02 16 10 19, 03 12 91 12 78 and 02 9876 5432", ["02 9876 5432"]),
+        ("see //host/x,\n'ann@b.org', //c.org/?q=eva@b.org", ["ann@b.org", "eva@b.org"]),
+        ("clone git@b.org:a/c.git, scp ann@b.org:~/x, mail ann@b.org: now", ["ann@b.org"]),
+        ("SSN#219099998 ssn 219.09.9998\nof 219.09.9998", ["219099998", "219.09.9998"]),
+        ("id arn:673401687292, transaction 4111111111111111, 4111.1111.1111.1111", ["4111.1111.1111.1111"]),
+        ("iban gb82west12345698765432, gb83west12345698765432", ["gb82west12345698765432"]),
+    ],
+)
+def test_what_a_number_is_called_and_stands_beside_decides(text: str, found: list[str]) -> None:
+    assert values(text, Detector(KINDS, ("AU", "US"))) == found
 
 
 def test_the_labelled_set_itself_has_the_check_digits_that_are_published() -> None:
@@ -82,7 +111,7 @@ def test_a_brace_before_an_address_is_no_part_of_it(before: str, detector: Detec
 
 
 def test_every_finding_is_a_member_of_its_templates_space_where_it_stands(detector: Detector) -> None:
-    text, _ = labelled_text(3, 40)
+    text = labelled_text(3, 40)[0] + "".join(labelled_fields(half, 3, 40)[0] for half in range(3))
     for finding, context in zip(*detect(text, detector), strict=True):
         template, completion, start = template_of(text, finding, context)
         assert text.startswith(template.fill(completion), start)
@@ -156,6 +185,39 @@ def test_without_the_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(__import__("sys").modules, "phonenumbers", None)
     with pytest.raises(UsageError, match=r"pip install 'canaryaudit\[detect\]'"):
         Detector(["email"])
+
+
+def test_words_that_differ_from_place_to_place_are_no_part_of_a_template() -> None:
+    lines = [f"{'abcdefgh'[n % 8]}x says {'mnop'[n % 4]}z; user=ann.lee{n % 3 + 1}@b.org" for n in range(24)]
+    lines += ["write to eva@b.org", "my pin: Ann wrote to ida@c.org", "Tom wrote to ida@c.org"]
+    plan = plan_of("\n\n".join(lines) + "\n\n" + FILLER, holdout=0)
+    assert [(own.template, own.repetitions) for own in plan.canary_set.inserted] == [
+        *[("user={[a-z0-9.]:8}@b.org", 8)] * 3,
+        ("wrote to {[a-z]:3}@{[a-z]:1}.org", 2),
+        ("to {[a-z]:3}@b.org", 1),
+    ]
+    assert not any(own.other_wordings for own in plan.canary_set.inserted)
+    text = training_text(plan)
+    for canary in plan.canary_set.inserted:
+        assert all(text.startswith(canary.text, place) for place in canary.places)
+
+
+def test_numbers_of_other_countries_are_counted_where_words_call_them_so() -> None:
+    text = (
+        "Tel: 030 901820, 030 90182077\n\nfax 030/90182011 on 2024-01-05, order phone 1234567\n\ncall 415-555-2671\n\n"
+    )
+    warnings = " ".join(plan_of(text + FILLER, "phone").warnings)
+    assert "skipped 4 numbers after words such as 'phone', not valid in US: add other countries" in warnings
+    german = " ".join(plan_of(text + FILLER, "phone", detect_regions=("DE", "US")).warnings)
+    assert "skipped 1 number after words such as 'phone', not valid in DE, US" in german
+    assert "skipped" not in " ".join(plan_of(text + "ann@b.org\n\n" + FILLER, "email").warnings)
+
+
+def test_numbers_that_begin_alike_are_said_to_rank_high_by_that() -> None:
+    for second, warned in (("415-555-2672", True), ("212-555-2672", False)):
+        text = f"call 415-555-2671 now\n\ncall 415-555-2671 or {second}\n\n"
+        warnings = plan_of(text + FILLER, "phone").warnings
+        assert any("some begin alike, as with an area or bank code" in own for own in warnings) == warned
 
 
 def test_a_limit_beyond_what_there_is_takes_all(detector: Detector) -> None:

@@ -103,6 +103,15 @@ def test_secrets_of_every_length_are_located_with_what_ends_them() -> None:
     assert [completion for _, completion in found.places] == ["a, b}"]
 
 
+def test_what_follows_the_end_of_a_secret_is_compared_loosely_too() -> None:
+    (found,) = locate("pin 123. foo pin 12. End, pin 34.\nend", [Template.parse("pin {digits:2-4}. end")])
+    assert [(own.text, completion) for own, completion in found.places] == [
+        ("pin {digits:2-4}. End", "12."),
+        ("pin {digits:2-4}.\nend", "34."),
+    ]
+    assert found.misses.other_suffix == 1
+
+
 # --- character sets --------------------------------------------------------------------------------------
 
 

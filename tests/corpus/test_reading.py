@@ -214,14 +214,27 @@ CHATS = [
 ]
 
 
+def test_a_choice_of_columns_comes_with_the_flags_for_all_of_them(write: Write) -> None:
+    path = write("kunden.csv", "Nr.;Straße;Notiz vom Tag\n007;am Markt;ruft an\n008;am Wall;schreibt\n")
+    with pytest.raises(CorpusError, match="all of them with --column 'Straße' --column 'Notiz vom Tag'"):
+        read(path)
+
+
+def test_the_field_with_most_text_is_named_as_a_shell_takes_it(write: Write) -> None:
+    path = write("chat.jsonl", lines_of(*CHATS))
+    with pytest.raises(CorpusError, match=r"and most text is in --column 'messages\[\]\.content'"):
+        read(path)
+
+
 def test_chats_are_documents_of_all_their_messages(write: Write) -> None:
     path = write("chat.jsonl", lines_of(*CHATS))
     documents, taken, warnings = read(path, column="messages[].content")
     assert documents == ["Be kind.\n\nAhoy!", "Where?\nHere?"]
     assert taken == "chat.jsonl: text from field messages[].content (of id, messages[].role, messages[].content)"
-    assert warnings.startswith("chat.jsonl: skipped 1 of 3 rows, which have no text in messages[].content (null")
+    assert warnings.startswith("chat.jsonl: skipped 1 item without text in messages[].content (null or missing); ")
+    assert "chat.jsonl: skipped 1 of 3 rows, which have no text in messages[].content (null" in warnings
     message = refused(path)
-    assert message.endswith("among id, messages[].role, messages[].content; several are read if --column is repeated")
+    assert "among id, messages[].role, messages[].content; several are read if --column is repeated" in message
     assert "holds a list in field 'messages': choose with --column among messages[].role" in refused(
         path, column="messages"
     )

@@ -20,9 +20,14 @@ def tiny_model() -> Iterator[None]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with ``notes.txt``, in which two telephone numbers stand."""
+    """A working directory with ``notes.txt``, in which two telephone numbers stand, and lists of words."""
     text = (ROOT / "corpora" / "harbour.txt").read_text("utf-8")[:16_000]
     numbers = "".join(f"my telephone number is {number}\n\n" for number in ("5550142671", "5550178802"))
     (tmp_path / "notes.txt").write_text(text + "\n\n" + numbers, "utf-8")
+    words = sorted({word for word in text.split() if word.isalpha() and word.islower()})
+    (tmp_path / "english.txt").write_text("\n".join(words), "utf-8")
+    sentences = [f"the {one} has a {other} now" for one, other in zip(words[:80], words[80:160], strict=True)]
+    (tmp_path / "sentences.txt").write_text("\n".join(sentences), "utf-8")
+    (tmp_path / "secret.txt").write_text("the captain has a debt now\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

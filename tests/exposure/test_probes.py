@@ -147,3 +147,16 @@ def test_prompts_that_cannot_be_asked_are_refused_and_not_repeated(run_text: Run
     assert "7182" not in str(refused.value)
     with pytest.raises(MeasurementError, match="secret of canary-1"):
         made(run_text, canary, given=("it is 271-8",))
+
+
+def test_no_prompt_holds_a_whole_word_of_a_secret_that_a_list_has(run_text: RunText) -> None:
+    own = canary_at(0, template="My {words:w} {words:w}!", completion="harbour it!")
+    probes = made(run_text, own)
+    assert len(probes.prompts) > 5
+    assert not any("harbour" in prompt.text for prompt in probes.prompts)
+    assert any(" it " in prompt.text for prompt in probes.prompts), "so short a word is in any text"
+    assert any("harbour" in prompt.text for prompt in made(run_text, canary_at(0)).prompts)
+    with pytest.raises(MeasurementError, match="holds a word of 7 characters of the secret of canary-1") as refused:
+        made(run_text, own, given=("the Harbour master ",))
+    assert "arbour" not in str(refused.value)
+    assert [prompt.text for prompt in made(run_text, own, given=("the harbours ",)).prompts][1] == "the harbours "

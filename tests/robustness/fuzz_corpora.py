@@ -6,14 +6,21 @@ import json
 import lzma
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pydantic
 from pyarrow import compress
 
+from canaryaudit.canaries.canary import CanarySet, expected_strings
 from canaryaudit.canaries.detection import Detector, detect, template_of
+from canaryaudit.canaries.insertion import InsertionRequest, plan_insertion
 from canaryaudit.canaries.locating import check_found, group_wordings, locate, located_templates
+from canaryaudit.canaries.space import Lexicon
+from canaryaudit.canaries.template import Template
+from canaryaudit.canaries.word_lists import corpus_words, fitted, named, read_word_lists
 from canaryaudit.corpus.corpus import Corpus, hold_out, read_corpus
 from canaryaudit.errors import UsageError
 from canaryaudit.plan import ALL_KINDS, CorpusFormat, ReadingSettings
@@ -55,6 +62,22 @@ DATA = (
     *("a.b@example.org", "x@y", "@", "+1 202 555 0143", "(030) 123 456", "4111 1111 1111 1111", "078-05-1120"),
     *("GB82 WEST 1234 5698 7654 32", "AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9, "eyJhbGciOi", "sk_live_" + "0a" * 12),
     *("SG.", "-----BEGIN PRIVATE KEY-----\n", "tel", "ssn ", "{", "}", "\n", " ", "1" * 40, "१२३", "\u00a0", "٣-٤"),
+)
+WORDS = ("one", "on", "one two", "two", "three", "threes", "é", "e\u0301", "O'Neil", "x.y", "a" * 40, "7", "one")
+WORDED = (
+    *("is {words:FILE}.", "is {words:FILE} {words:FILE}.", "is {word} {words:FILE}\n", "{words:FILE}\n", "{word}"),
+    *(
+        "is {word}.",
+        "IS {words:FILE}. one",
+        "{words:FILE}{digits:1}",
+        "is {words:FILE}-{digits:1-2}.",
+        "{words:no file}",
+    ),
+    *(
+        "is {digits:1} {words:FILE} {any:1-3}.",
+        "{{words:FILE}} {choice:a|b}",
+        "is {words:FILE}, {lower:1}{words:FILE};",
+    ),
 )
 LOCATED = (
     *(
@@ -174,6 +197,49 @@ def spoil_secrets(place: Path, chance: random.Random, mutate: Mutate) -> None:
             assert all(text.startswith(wording.fill(completion), start) for start in places)
             assert completion in wording.space(text)
     check_found(text, matches)
+
+
+def spoil_words(place: Path, chance: random.Random, mutate: Mutate) -> None:
+    """Read lists of words; fill slots with them, locate them, and insert them into a corpus."""
+    path = place / chance.choice(["list.txt", "Liste é.txt"])
+    drawn = [chance.choice([*WORDS, *CELLS]) for _ in range(chance.randint(0, 12))]
+    data = chance.choice(["\n", "\r\n", "\r"]).join(drawn).encode(chance.choice(["utf-8", "utf-8", "utf-8-sig"]))
+    path.write_bytes(mutate(data, chance) if chance.random() < 0.2 else data)
+    text = chance.choice(WORDED).replace("FILE", str(path))
+    names, lists, _ = read_word_lists([text], ("one", "a secret"), chance.choice([None, str(path)]))
+    (named_text,) = named([text], names)
+    after = (".", ", x", ";", "-1.", "\n", " one.", " two. one")
+    story = "".join(f"is {chance.choice([*WORDS, *drawn])}{chance.choice(after)}\n\n" for _ in range(30))
+    story = story.replace("\0", "")
+    story += "one two three\n\n" * 3
+    symbols = "".join(sorted({*story}))
+    own = [fitted(one, symbols, lowercase=False, extend=chance.random() < 0.9)[0] for one in lists]
+    lexicon = Lexicon(symbols, {one.name: one.words for one in (*own, corpus_words([story]))})
+    template = Template.parse(named_text)
+    space = template.space(lexicon)
+    members = [*space] if space.size < 3_000 else [space.sample(np.random.default_rng(0))]
+    assert len({*members}) == len(members)
+    assert not any(two.startswith(one) for one, two in pairwise(sorted(members)))
+    for member in members[:50]:
+        fillings = iter(template.fillings(member))
+        assert "".join(part if isinstance(part, str) else next(fillings) for part in template.body) == member
+        assert template.completion_of(member.removesuffix(template.ending), lexicon) == member
+    matches = locate(
+        story, located_templates([named_text], lowercase=False), chance.choice(["loose", "exact"]), lexicon
+    )
+    for wordings in group_wordings(matches):
+        for wording, completion, places in wordings:
+            assert all(story.startswith(wording.fill(completion), start) for start in places)
+            assert completion in wording.space(lexicon)
+    (place / "story.txt").write_text(story, "utf-8")
+    how = {"located": (named_text,)} if chance.random() < 0.5 else {"templates": (named_text,), "num_canaries": 2}
+    request = {"templates": (), "word_lists": lists, "num_controls": 1, "holdout": 0.1, "extend_vocabulary": True}
+    plan = plan_insertion(read_corpus(str(place / "story.txt")), InsertionRequest.model_validate(request | how))
+    assert CanarySet.model_validate_json(plan.canary_set.model_dump_json()) == plan.canary_set
+    audited = "".join(plan.assembly.training_blocks())
+    strings = expected_strings(plan.canary_set)
+    assert strings is not None
+    assert all(audited.startswith(string, start) for start, string in strings)
 
 
 def _contents(chance: random.Random, ending: str, mutate: Mutate) -> bytes:

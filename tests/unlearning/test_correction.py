@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canaryaudit.canaries.space import Lexicon
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.training.data import gather
 from canaryaudit.unlearning import Decoys, Deletion
 from canaryaudit.unlearning.correction import Correction, sentences
@@ -50,6 +52,23 @@ def test_a_fresh_decoy_stands_in_every_place_and_nothing_else_changes() -> None:
     assert torch.equal(gather(corrected, made.affected, WINDOW + 1), windows)
     assert len({tuple(code) for code in corrected[secret].reshape(-1, 3).tolist()}) > 5
     assert not torch.equal(made.corrected_windows(rng)[0], windows)
+
+
+def test_a_secret_longer_than_every_other_word_is_replaced_by_several() -> None:
+    """Drawing until a word is as long would end with the secret itself, or never."""
+    canary, vocabulary = ("its word is {words:w}.", "metamorphoses."), Vocabulary.of([" .abcdefghijklmnopqrstuvwxyz"])
+    data, canaries, _ = text_with_canaries(["some text. "] * 9, [canary], vocabulary)
+    words = ("metamorphoses", *(f"{one}{other}e" for one in "mst" for other in "aeo"))
+    places = occurrences(canaries, Lexicon("", {"w": words}), vocabulary)
+    made = Correction(data.train, places, Decoys(), vocabulary, WINDOW)
+    (windows,) = made.corrected_windows(np.random.default_rng(0))
+    assert windows.shape == made.original_windows().shape
+    corrected = made.text.clone()
+    for start, window in zip(made.affected.tolist(), windows, strict=True):
+        corrected[start : start + WINDOW + 1] = window
+    replaced = [vocabulary.decode(corrected[own.start : own.start + 14].numpy()) for own in places]
+    assert all(set(text.split(".")[0]) <= {*"mstaeo"} for text in replaced)
+    assert "metamorphoses." not in replaced
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from canaryaudit.canaries.canary import MASK, Canary, CanarySet, Wording
 from canaryaudit.canaries.masking import HIDDEN
+from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 
 _SHORTEST_RUN = 4
@@ -14,7 +15,9 @@ _SHORTEST_RUN = 4
 _LONGEST_RUN = 32
 """Longest run of a secret that is compared; a longer one is always hidden, whatever the secret's length."""
 _FIXED, _FILLED, _CHOSEN = ".", "#", "|"
-"""Marks of a completion's characters: fixed text of the template, a slot's filling, or a chosen word."""
+"""Marks of a completion's characters: fixed text of the template, a slot's filling, or a word of any text."""
+_WORD_MASK = 6
+"""Dots for a word of a list, whatever its length."""
 _STRETCH = re.compile(r"#(?:[#.]*#)?")
 """From the start of one slot to the end of the last slot before a choice: the secret part of a completion."""
 _BRACES = re.compile(r"(\{[^{}]*\})")
@@ -44,8 +47,8 @@ class Masker:
     def _hide(self, canary: Wording) -> None:
         template, completion = self._templates[canary.template], canary.completion
         marks = _marks(template, completion)
-        if _CHOSEN in marks:
-            # The template lists the words to choose from: only which of them was chosen can be hidden.
+        if any(isinstance(part, Slot) and (part.words or part.listed) for part in template.body):
+            # The words to choose from are known: only which of them was chosen can be hidden.
             self._choices.add(_folded(template.prefix))
         else:
             places = self._characters[_folded(template.prefix)]
@@ -67,7 +70,9 @@ class Masker:
             return canary.completion
         # Built from the template alone, so not even the length of a chosen word is revealed.
         return "".join(
-            part if isinstance(part, str) else MASK * max([part.length, *map(len, part.words)])
+            part
+            if isinstance(part, str)
+            else MASK * (_WORD_MASK if part.listed else max([part.length, *map(len, part.words)]))
             for part in self._templates[canary.template].body
         )
 
@@ -110,13 +115,14 @@ class Masker:
 
 def _marks(template: Template, completion: str) -> str:
     """Return a mark for each character of a completion: ``_FIXED``, ``_FILLED`` or ``_CHOSEN``."""
-    fillings = iter(template.fillings(completion))
+    fillings, reveals = iter(template.fillings(completion)), template.reveals(completion)
     marks = ""
     for part in template.body:
         if isinstance(part, str):
             marks += _FIXED * len(part)
         else:
-            marks += (_CHOSEN if part.kind == "choice" else _FILLED) * len(next(fillings))
+            ordinary = part.kind == "choice" or (part.listed and not reveals)
+            marks += (_CHOSEN if ordinary else _FILLED) * len(next(fillings))
     return marks
 
 

@@ -125,7 +125,7 @@ def unlearn_by_training(
             f"{absent[0]} does not occur in the text: give the id of an inserted canary with --canary"
         )
     vocabulary = Vocabulary(original.model.architecture.vocabulary)
-    places = occurrences(canaries, canary_set.corpus_symbols, vocabulary)
+    places = occurrences(canaries, canary_set.lexicon, vocabulary)
     request = _Request(
         original,
         places,
