@@ -97,7 +97,7 @@ class FullReader:
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one token, shape (N,), to each of N prefixes."""
         path, length = state.cache
-        path = path.scatter(1, length[:, None], symbols[:, None])
+        path = path.scatter(1, length[:, None], symbols.long()[:, None])
         length = length + 1
         return PrefixState(self._predicted(path, length), (path, length))
 

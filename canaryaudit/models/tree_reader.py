@@ -160,6 +160,7 @@ class TreeReader:
     def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
         """Add one token, shape (N,), to each of N prefixes; at most ``most_rows``."""
         serials, path, length = state.cache
+        symbols = symbols.long()
         if int(length.max()) > 0 and int(serials[serials >= 0].min()) < self._next - self._places:
             serials = self._read_again(serials, path, length)
         logits, new = self._extend(serials, length, symbols)
