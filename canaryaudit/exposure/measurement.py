@@ -38,6 +38,7 @@ from canaryaudit.records import (
     MeasurementCost,
     ReferenceDistribution,
     TemplateEffort,
+    TokenBits,
     WorstCases,
 )
 
@@ -308,6 +309,8 @@ def _record(
     chosen = choose_headline(estimates)
     own = tuple(int(symbol) for symbol in group.completions[index] if symbol >= 0)
     text = greedy[: len(canary.completion)]
+    bits = tuple(group.symbol_bits[index, : len(own)].round(4).tolist())
+    ends = group.ends[index, : len(own)].tolist()
     return CanaryMeasurement(
         id=canary.id,
         template=canary.template,
@@ -320,9 +323,10 @@ def _record(
         exposure=chosen,
         estimates=estimates,
         # Whoever has the model could put a hidden secret together from these, character by character.
-        character_bits=None
-        if canary.masked or canary.control
-        else tuple(group.symbol_bits[index, : len(own)].round(4).tolist()),
+        character_bits=None if canary.masked or canary.control or group.tokens else bits,
+        token_bits=None
+        if canary.masked or canary.control or not group.tokens
+        else tuple(TokenBits(end=end, bits=cost) for end, cost in zip(ends, bits, strict=True)),
         extraction=extraction(
             float(group.log_perplexity_bits[index]),
             chosen,

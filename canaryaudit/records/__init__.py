@@ -23,6 +23,7 @@ from canaryaudit.records.base import (
 from canaryaudit.records.measurement import (
     Calibration,
     CanaryMeasurement,
+    Checkpoint,
     Confirmation,
     Estimate,
     Extraction,
@@ -38,6 +39,7 @@ from canaryaudit.records.measurement import (
     SamplingOdds,
     SkewNormalFit,
     TemplateEffort,
+    TokenBits,
     WorstCase,
     WorstCases,
     only_bounds,
@@ -45,7 +47,14 @@ from canaryaudit.records.measurement import (
 from canaryaudit.records.privacy import Membership, Privacy
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, StageRun
-from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
+from canaryaudit.records.training import (
+    Architecture,
+    EpochRecord,
+    Evaluation,
+    ExternalModel,
+    ModelRecord,
+    TrainingRecord,
+)
 from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep, main_result
 
 __all__ = [
@@ -55,6 +64,7 @@ __all__ = [
     "Baseline",
     "Calibration",
     "CanaryMeasurement",
+    "Checkpoint",
     "ClosedForm",
     "Confirmation",
     "CorpusFacts",
@@ -62,6 +72,7 @@ __all__ = [
     "Estimate",
     "EstimatorName",
     "Evaluation",
+    "ExternalModel",
     "Extraction",
     "Fidelity",
     "Headline",
@@ -94,6 +105,7 @@ __all__ = [
     "Stage",
     "StageRun",
     "TemplateEffort",
+    "TokenBits",
     "TrainingRecord",
     "UnlearningCost",
     "UnlearningRecord",

@@ -20,6 +20,7 @@ from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, command
 from canaryaudit.records import (
     TRAINED_MODEL,
+    ExternalModel,
     Manifest,
     Measurement,
     ModelId,
@@ -46,6 +47,7 @@ from canaryaudit.storage.part_cache import DirectoryCache
 _MANIFEST, _CORPUS, _HELDOUT, _CANARIES = layout.MANIFEST, layout.CORPUS, layout.HELDOUT, layout.CANARIES
 _WEIGHTS, _MODEL, _UNLEARNED, _UNLEARNING = layout.WEIGHTS, layout.MODEL, layout.UNLEARNED, layout.UNLEARNING
 
+_INSERTION = ("canaryaudit", "insert", "CORPUS", "-o")
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -197,7 +199,7 @@ class RunDirectory:
             RunDirectoryError: No such directory, no run in it, or its manifest is damaged or newer.
         """
         if not path.exists():
-            raise RunDirectoryError(f"no such run directory: {path}; create it: {_insertion(path)}")
+            raise RunDirectoryError(f"no such run directory: {path}; create it: {command(*_INSERTION, path)}")
         if not path.is_dir() or not (path / _MANIFEST).exists():
             if (path / _CANARIES).is_file():
                 raise RunDirectoryError(f"{path} has lost its {_MANIFEST}: {Repairs(path).insert(_MANIFEST)}")
@@ -284,12 +286,14 @@ class RunDirectory:
     def text(self) -> StoredText:
         """Return the training text on disk, including canaries."""
         facts = self.manifest.corpus
-        return self._kept(_CORPUS, facts.audited_sha256, facts.characters)
+        encoded = layout.encoded(self.path, _CORPUS)
+        return StoredText(self.path / _CORPUS, encoded, facts.audited_sha256, facts.characters, self.see_how)
 
     def heldout(self) -> StoredText:
         """Return the held-out text; empty if nothing was held out."""
         facts = self.manifest.corpus
-        return self._kept(_HELDOUT, facts.heldout_sha256, facts.heldout_characters)
+        encoded = layout.encoded(self.path, _HELDOUT)
+        return StoredText(self.path / _HELDOUT, encoded, facts.heldout_sha256, facts.heldout_characters, self.see_how)
 
     def canary_set(self) -> CanarySet:
         """Return canaries and controls, checked against their templates and the audited text."""
@@ -307,7 +311,12 @@ class RunDirectory:
 
     def has_model(self, model: ModelId) -> bool:
         """Return whether a model is complete."""
-        return self._record_path(model).is_file() and self.weights_path(model).is_file()
+        is_outside = model.is_trained and self.external_model() is not None
+        return is_outside or (self._record_path(model).is_file() and self.weights_path(model).is_file())
+
+    def external_model(self) -> ExternalModel | None:
+        """Return the description of the audited model if it lies outside; None if it is trained here, or not yet."""
+        return self.model_record().external if (self.path / _MODEL).is_file() else None
 
     def write_weights(self, model: ModelId, data: bytes) -> str:
         """Write a model's weights and return their SHA-256; the model is valid once its record is written."""
@@ -329,7 +338,7 @@ class RunDirectory:
         return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256, members=unlearning.members)
 
     def write_model_record(self, record: ModelRecord) -> None:
-        """Write the trained model's description, after its weights."""
+        """Write the audited model's description, after its weights if it has any here."""
         self._write(_MODEL, record)
 
     def verify_weights(self, model: ModelId) -> Path:
@@ -341,6 +350,7 @@ class RunDirectory:
         """
         if not self.has_model(model):
             raise RunDirectoryError(f"{self.path} has no model '{model}': {self._make_again(model)}")
+        _ = self.model_record(model).lstm
         path, expected = self.weights_path(model), self.model_record(model).sha256
         if (actual := sha256_of(path)) != expected:
             raise ModelError(f"{path} is damaged (SHA-256 {actual[:12]}…, expected {expected[:12]}…): {self.see_how}")
@@ -410,8 +420,7 @@ class RunDirectory:
     def lineage(self, name: str) -> tuple[UnlearningRecord, ...]:
         """Return the unlearnings that led from the trained model to ``after-NAME``, the latest last.
 
-        Every link is checked by the SHA-256 of the weights that it started from. The result is empty if a link is
-        broken or a model is missing.
+        Every link is checked by the weights that it started from. Empty if a link is broken or a model is missing.
         """
         links: list[UnlearningRecord] = []
         model = ModelId(name)
@@ -440,9 +449,6 @@ class RunDirectory:
 
     # --- inside
 
-    def _kept(self, name: str, sha256: str, characters: int) -> StoredText:
-        return StoredText(self.path / name, layout.encoded(self.path, name), sha256, characters, self.see_how)
-
     def _unlearning_names(self) -> list[str]:
         directory = self.path / _UNLEARNED
         if not directory.is_dir():
@@ -461,7 +467,7 @@ class RunDirectory:
     def lost_half(self) -> Path | None:
         """The trained model's missing record or weights, if only one exists and no training can resume."""
         record, weights = self.path / _MODEL, self.path / _WEIGHTS
-        if record.is_file() == weights.is_file() or self.checkpoint_path.exists():
+        if record.is_file() == weights.is_file() or self.checkpoint_path.exists() or self.has_model(TRAINED_MODEL):
             return None
         return record if weights.is_file() else weights
 
@@ -492,7 +498,3 @@ class RunDirectory:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _insertion(path: Path) -> str:
-    return command("canaryaudit", "insert", "CORPUS", "-o", path)
