@@ -168,6 +168,13 @@ class InsertOptions(ReadingSettings):
     """Characters to skip at the start of the corpus."""
     holdout: float = 0.05
     """Share of the text to hold out for evaluation."""
+    export: str | None = None
+    """Also write the data set with the canaries in its own shape, for a trainer of yours: JSON Lines, CSV, Parquet, or
+    a datasets folder.
+
+    Each occurrence of a canary is a row of its own, a copy of another row with the canary in the last --column, in an
+    item of the first --role. All rows are shuffled.
+    """
     seed: SeedNumber = 0
     """Random seed."""
 
