@@ -271,6 +271,18 @@ class MeasureOptions(MeasurementSettings):
     """
 
 
+class RequestOptions(Options):
+    """What to ask a model behind an API; the flags of ``canaryaudit requests``."""
+
+    num_references: int = Field(default=1_000, ge=50, le=1_000_000, alias="samples")
+    """Random strings per template, to compare with.
+
+    Exposure is measured up to about log2 of their number: 10 bits by 1,000 of them, 13 by 10,000.
+    """
+    seed: SeedNumber = 0
+    """Random seed."""
+
+
 def check_replacement(replacement: str) -> str:
     """Return a replacement as it is.
 

@@ -1,5 +1,6 @@
 """The `measure` command: measure the exposure of every secret under a model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,10 @@ PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", 
 TimeLimit = Annotated[float, flags.option(MeasureOptions, "time_limit", "SECONDS")]
 MaxDraws = Annotated[int, flags.option(MeasureOptions, "max_draws", "N")]
 DraftPrecision = Annotated[str, flags.option(MeasureOptions, "precision", "NAME")]
+Scores = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Answers of a model behind an API to the texts that `requests` wrote."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
 
 
@@ -45,6 +50,7 @@ def measure(
     model: ModelName = str(TRAINED_MODEL),
     adapter: Adapter = "",
     dtype: Dtype = "auto",
+    scores: Scores = None,
     samples: flags.Samples = flags.MEASURE.num_references,
     estimators: Estimators = ESTIMATORS,
     budget: Budget = flags.MEASURE.search_budget,
@@ -98,7 +104,7 @@ def measure(
         seed=seed,
     )
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        measurements = _measured(stages, model, (adapter, dtype), options)
+        measurements = _measured(stages, model, (adapter, dtype, scores), options)
     if as_json:
         print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
     else:
@@ -107,9 +113,15 @@ def measure(
         raise Inconclusive("the controls failed calibration: do not rely on this measurement; see its calibration")
 
 
-def _measured(stages: "Pipeline", model: str, loading: tuple[str, str], options: MeasureOptions) -> list[Measurement]:
+def _measured(
+    stages: "Pipeline", model: str, loading: tuple[str, str, Path | None], options: MeasureOptions
+) -> list[Measurement]:
     """Measure the model that was asked for, or all of the run's."""
-    adapter, dtype = loading
+    adapter, dtype, scores = loading
+    if scores is not None:
+        if adapter or dtype != "auto" or model != str(TRAINED_MODEL):
+            raise UsageError("--scores measures answers: drop --model, --adapter and --dtype")
+        return [stages.measure_scores(scores, options)]
     if model.startswith(_SCHEME):
         from canaryaudit.pipeline.external import ExternalSource
 

@@ -228,7 +228,7 @@ def _measure_group(
             f"of {config.num_references} random completions of template {text!r} all but {references.total} are "
             "inserted canaries: expected a space much larger than their number; insert fewer, or use longer slots"
         )
-    distribution = _describe(text, space.bits, references, config, rng)
+    distribution = describe_references(text, space.bits, references, config, rng)
     ranked = rank_targets(group, config, (config.seed, index, 1), searching, references)
     estimates = ranked.estimates
     for k, own in enumerate(estimates):
@@ -274,9 +274,18 @@ def _all_probes(canary_set: CanarySet, config: MeasurementConfig, run_text: RunT
     ]
 
 
-def _describe(
+def describe_references(
     template: str, space_bits: float, references: References, config: MeasurementConfig, rng: np.random.Generator
 ) -> ReferenceDistribution:
+    """Return what a record says of a template's references, with the law that is fitted to them if that is asked for.
+
+    Args:
+        template: Its text.
+        space_bits: log2 of the size of R.
+        references: Random members of R.
+        config: Names the estimators.
+        rng: Draws of them for the fit.
+    """
     bits, counts = references.bits, references.counts
     histogram, edges = np.histogram(bits, bins=60, weights=counts)
     mean = float(np.average(bits, weights=counts))

@@ -27,6 +27,7 @@ from canaryaudit.pipeline.report import (
     summarize_run,
     verify_report,
 )
+from canaryaudit.pipeline.scores import run_score_measurement
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.train import run_training
 from canaryaudit.pipeline.unlearn import check_options, difference, run_unlearning, select_canaries
@@ -84,6 +85,15 @@ class Pipeline:
             RunDirectoryError: The run has a model of its own.
         """
         return run_external_measurement(self.session, source, options)
+
+    def measure_scores(self, path: Path, options: MeasureOptions) -> Measurement:
+        """Measure a model behind an API by its answers to the run's requests, and make it the run's model.
+
+        Raises:
+            MeasurementError: The answers cannot be used.
+            RunDirectoryError: The run has a model of its own.
+        """
+        return run_score_measurement(self.session, path, options)
 
     def unlearn(
         self, options: UnlearnOptions, measure_options: MeasureOptions, *, anew: bool = False

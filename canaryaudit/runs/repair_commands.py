@@ -120,7 +120,7 @@ class Repairs:
         stages = self.manifest.stages if self.manifest else ()
         for stage in reversed([own for own in stages if own.stage in ("measure", "train")]):
             words = split_words(stage.argv[2:])[1] if stage.argv[1:2] == ("measure",) else []
-            if any(word.removeprefix("--model=").startswith("hf:") for word in words):
+            if "--scores" in words or any(word.removeprefix("--model=").startswith("hf:") for word in words):
                 return command("canaryaudit", "measure", self.path, *words)
             if stage.stage == "train":
                 return ""

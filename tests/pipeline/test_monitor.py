@@ -87,26 +87,6 @@ def test_the_example_of_the_documentation_finds_the_memorized_canary(tmp_path: P
     """From chats to a report, as a user would: insert, a stock trainer with the callback, measure, report."""
     rng = random.Random(0)
     words = ("the", "sea", "was", "calm", "and", "night", "long", "boat", "harbour", "light", "keeper", "wrote", "down")
-        "the",
-        "sea",
-        "was",
-        "calm",
-        "and",
-        "night",
-        "long",
-        "boat",
-        "harbour",
-        "light",
-        "keeper",
-        "wrote",
-        "down",
-        "every",
-        "ship",
-        "that",
-        "came",
-        "from",
-        "north",
-    ]
     with (tmp_path / "chats.jsonl").open("w", encoding="utf-8") as file:
         for number in range(300):
             said = [" ".join(rng.choices(words, k=8)) + mark for mark in "?."]
