@@ -53,7 +53,6 @@ class Server:
         generated = int(logs[-1].argmax())
         values.append(float(logs[-1, generated]))
         tops = [None, *({"x": float(logs[place].max())} for place in range(len(ids)))]
-        tokens.append(self.tokenizer.decode([generated]))
         logged = {
             "tokens": [*tokens, self.tokenizer.decode([generated])],
             "token_logprobs": values,
