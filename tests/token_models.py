@@ -23,7 +23,7 @@ def text_of_words(count: int, seed: int = 0) -> str:
     return "\n".join(parts)
 
 
-def make_tokenizer(kind: Kind, size: int = 420, *, bos: bool = False) -> Any:
+def make_tokenizer(kind: Kind, size: int = 420, *, bos: bool = False, lines: int = 300) -> Any:
     """Return a fast byte-level tokenizer that merges digits, groups them by three, or keeps them single."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -42,7 +42,7 @@ def make_tokenizer(kind: Kind, size: int = 420, *, bos: bool = False) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([text_of_words(300)], trainer)
+    tokenizer.train_from_iterator([text_of_words(lines)], trainer)
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
