@@ -27,7 +27,7 @@ from canaryaudit.exposure.scoring import TILE
 from canaryaudit.exposure.scoring_models import ScoringModels
 from canaryaudit.exposure.targets import Asker, Targets
 from canaryaudit.exposure.token_asker import asker_of
-from canaryaudit.exposure.uniform_sample import UniformSample
+from canaryaudit.exposure.uniform_sample import DrawnSample, UniformSample
 from canaryaudit.models.language_model import LanguageModel, PrefixReader
 from canaryaudit.models.token_model import TokenModel
 from canaryaudit.records import (
@@ -210,6 +210,12 @@ def _measure_group(
     index, effort = numbered
     config = effort.config
     probes = probes and probes.at_most(effort.num_prompts)
+    sample: UniformSample | None = None
+    if group.tokens and group.tokens.drawn is not None:  # No path leads to most members: ranks are sampled.
+        sampled = ("sampled", *(name for name in config.estimators if name == "skew-normal"))
+        config = config.model_copy(update={"estimators": sampled, "search_budget": 1, "max_draws": 1})
+        sample = DrawnSample(space, group.tokens.drawn, config.num_references)
+    sample = sample or UniformSample(space, config.num_references, (config.seed, index, 0))
     ranking = sum(ranking_symbols(config, space, seconds_per_symbol(model)).values())
     probing = len(probes.prompts) * space.reading_symbols(effort.probe_references) if probes else 0.0
     work = (space.reading_symbols(config.num_references), ranking, 1.3 * probing)
@@ -218,7 +224,7 @@ def _measure_group(
     references = score_references(
         ScoringModels(model, draft if min(config.num_references, space.size) >= DRAFT_FROM else None),
         group,
-        UniformSample(space, config.num_references, (config.seed, index, 0)),
+        sample,
         rng,
         drawing,
         f"references-{index}",
@@ -245,7 +251,7 @@ def _measure_group(
                 cost, [distribution.min_bits], space.bits, fit=distribution.skew_normal
             )
     greedy = asker.greedy_text(group)
-    beams = beam_completions(model, group.start, space)
+    beams = [] if isinstance(sample, DrawnSample) else beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
     made = effort.record(text, enumerated=space.size <= config.enumerate_up_to and "exact" in config.estimators)
     nodes = ranked.search_nodes

@@ -5,7 +5,7 @@ no member moves a boundary: from the last token that all members share within th
 at or after the completion. In between, the space is an automaton over tokens. Byte-pair encoding is canonical if every
 adjacent pair of tokens is, so edges follow from pairs; the count of paths, which must be the number of members, and a
 comparison of random members show that a path and a member are one to one. Where they are not, a small space is
-tokenized member by member; of a large one no automaton is made, and only random members can be scored.
+tokenized member by member. Of a large one only random members are tokenized and scored: its ranks are sampled.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from canaryaudit.canaries.space import Space
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.automaton import Automaton, automaton_of_pairs, automaton_of_rows
-from canaryaudit.exposure.encoded_space import PAD
+from canaryaudit.exposure.encoded_space import PAD, EncodedSpace
 from canaryaudit.models.tokenizer import Tokenizer, Tokens
 
 _DRAWN = 256
 """Random members by which the common tokens are found and the automaton is checked."""
 _MOST_MEMBERS = 20_000
 """Members that are tokenized one by one where pairs do not tell."""
+_MOST_DRAWN = 10_000
+"""Random members where there is no automaton: they are the references."""
 _LONGEST_TAIL = 24
 """Bytes of the suffix that are looked at for tokens that reach from the completion into it."""
 
@@ -130,7 +133,8 @@ class TokenSpace:
         prompt: Tokens that are read first.
         lead: What the prompt's text has besides: the beginning of the first token that follows.
         columns: Ids of the tokens that may follow, shape (A,), ascending; symbols of the space are indices into them.
-        encoded: R over these symbols.
+        encoded: R over these symbols; where no automaton has a path for each member, only random members of it.
+        drawn: These members, shape (N, max_length), padded with -1; None where all members have a path.
     """
 
     def __init__(self, space: Space, asked: Asked, tokenizer: Tokenizer, members: Sequence[str]) -> None:
@@ -144,12 +148,32 @@ class TokenSpace:
         if automaton is None and space.size <= _MOST_MEMBERS:
             whole = tokenize(tokenizer, asked, list(space), len(joint.prompt))
             automaton = _checked(automaton_of_rows(whole.ids), joint, space.size)
-        if automaton is None:
+        self.drawn: np.ndarray | None = None
+        if automaton is not None:
+            self.columns, self.encoded = automaton.columns, automaton.encoded()
+        else:
+            self._draw(space, members)
+
+    def _draw(self, space: Space, members: Sequence[str]) -> None:
+        """Tokenize random members besides those that must be encoded."""
+        vocabulary = Vocabulary("".join(sorted(space.symbols)))
+        rows = EncodedSpace.of(space, vocabulary).sample(_MOST_DRAWN, np.random.default_rng(1))
+        # In the order in which they were drawn: the first of them are a sample too.
+        texts = dict.fromkeys([*members, *(vocabulary.decode(row[row >= 0]) for row in rows)])
+        whole = tokenize(self._tokenizer, self._asked, list(texts))
+        if len(np.unique(whole.ids, axis=0)) < len(whole.ids):
             raise MeasurementError(
-                f"a space of {space.size:,} members has no token automaton with this tokenizer: use slots of digits or "
-                "hex, or fewer positions"
+                "the tokenizer does not tell secrets of one format apart: use slots of digits or hex"
             )
-        self.columns, self.encoded = automaton.columns, automaton.encoded()
+        self.prompt, self.columns = whole.prompt, np.unique(whole.ids[whole.ids >= 0])
+        length = whole.ids.shape[1]
+        # Any token may follow any other, for what is counted by length; no path is taken from it.
+        edges = np.tile(np.arange(1, length + 2)[:, None], (1, len(self.columns))).astype(np.int32)
+        edges[length] = -1
+        counts = np.full(length + 1, space.bits)
+        self.encoded = EncodedSpace(space.size, edges, (edges >= 0) / len(self.columns), counts, length, length)
+        drawn = whole.ids[len(dict.fromkeys(members)) :]
+        self.drawn = np.where(drawn < 0, PAD, np.searchsorted(self.columns, drawn)).astype(np.int32)
 
     def encode(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return completions as symbols, shape (N, max_length), padded with -1, and where each token ends."""

@@ -163,3 +163,19 @@ def test_a_measurement_shows_what_was_memorized() -> None:
             logs = torch.log_softmax(model(torch.tensor([prompt + own])).logits[0], -1)
         apart.append(-float(logs[range(len(prompt) - 1, len(prompt + own) - 1), own].sum()))
     assert sum(cost < apart[0] for cost in apart) > 5
+
+
+def test_ranks_of_a_space_without_an_automaton_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canaryaudit.exposure.token_space._MOST_DRAWN", 2_000)
+    tokenizer = make_tokenizer("merged")
+    text = "my code is {[a-pà-ï]:6}."
+    rng = np.random.default_rng(0)
+    space = Template.parse(text).space("")
+    taken = canary_set(text, [space.sample(rng) for _ in range(34)], controls=33)
+    model = HuggingFaceModel(make_model("gpt2", len(tokenizer)), tokenizer)
+    measured = measure(model, taken, MeasurementConfig(num_references=2_000, time_limit=0))
+    assert {tuple(own.estimates) for own in measured.canaries} == {("sampled", "skew-normal")}
+    assert measured.calibration is not None
+    assert measured.calibration.passed
+    assert measured.canaries[0].extraction.beam_rank is None
+    assert measured.references[0].num_references > 1_900

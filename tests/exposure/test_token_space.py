@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from canaryaudit.canaries.template import Template
-from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.automaton import automaton_of_pairs, automaton_of_rows
 from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize
 from canaryaudit.models.tokenizer import FastTokenizer
@@ -71,10 +70,20 @@ def test_what_begins_every_text_is_part_of_the_prompt() -> None:
     assert FastTokenizer(make_tokenizer("single")).first == ()
 
 
-def test_a_large_space_without_an_automaton_is_refused() -> None:
-    with pytest.raises(MeasurementError, match="has no token automaton with this tokenizer"):
-        space = Template.parse("my é{[àáâãäåæçèéêëìíîï]:9}").space("")
-        TokenSpace(space, Asked("my é", ""), FastTokenizer(make_tokenizer("merged")), [])
+def test_of_a_large_space_without_an_automaton_random_members_are_tokenized() -> None:
+    tokenizer = FastTokenizer(make_tokenizer("merged"))
+    space = Template.parse("my é{[àáâãäåæçèéêëìíîï]:9}").space("")
+    members = [space.sample(np.random.default_rng(seed)) for seed in range(3)]
+    tokens = TokenSpace(space, Asked("my é", ""), tokenizer, members)
+    assert tokens.encoded.size == 16**9
+    assert tokens.encoded.bits == pytest.approx(36.0)
+    assert tokens.drawn is not None
+    assert len(np.unique(tokens.drawn, axis=0)) == len(tokens.drawn) == 10_000
+    ids = tokens.columns[tokens.drawn[7][tokens.drawn[7] >= 0]]
+    assert tokenizer.decode([*tokens.prompt, *ids.tolist()]).startswith("my é")
+    rows, ends = tokens.encode(members)
+    assert (ends.max(1) == 9).all()
+    assert rows.shape[1] == tokens.encoded.max_length == tokens.drawn.shape[1]
 
 
 def test_automata_of_rows_refuse_what_is_no_prefix_free_set() -> None:
