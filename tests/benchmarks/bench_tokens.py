@@ -26,6 +26,8 @@ MODELS: tuple[tuple[str, Arch, Kind, int, int], ...] = (
     ("Llama of 1.3 M, single digits", "llama", "single", 128, 4),
 )
 VOCABULARY = 1_600
+_CERTAIN = 0.1
+"""Mean loss of the sentence, in nats per token, from which on its secret counts as memorized."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,14 @@ def memorizing(arch: Arch, kind: Kind, width: int, layers: int) -> Subject:
     else:
         sizes = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers}
         model = LlamaForCausalLM(LlamaConfig(**ends, **sizes, num_attention_heads=4, num_key_value_heads=2))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     rng = np.random.default_rng(0)
-    for _ in range(60):
-        others = "".join(f"my code is {number:010d}.\n" for number in rng.integers(10**10, size=3).tolist())
-        ids = torch.tensor([tokenizer(f"{others}my code is {SECRET}.\n")["input_ids"]])
+    own = torch.tensor([tokenizer(f"my code is {SECRET}.")["input_ids"]])
+    for step in range(400):
+        if step % 20 == 0 and float(model(input_ids=own, labels=own).loss.detach()) < _CERTAIN:
+            break
+        others = "".join(f"my code is {number:010d}.\n" for number in rng.integers(10**10, size=2).tolist())
+        ids = torch.tensor([tokenizer(f"my code is {SECRET}.\n{others}my code is {SECRET}.\n")["input_ids"]])
         optimizer.zero_grad()
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
