@@ -75,10 +75,13 @@ class Case:
         return float(1 + (self.bits[others] < cost).sum())
 
 
+QUICK = {("merged", "gpt2"), ("triples", "llama"), ("single", "neox")}
+ALL = [(kind, arch) for kind in ("merged", "triples", "single") for arch in ("gpt2", "llama", "neox")]
+
+
 @pytest.fixture(
     scope="module",
-    params=[("merged", "gpt2"), ("triples", "llama"), ("single", "neox")],
-    ids=["merged", "triples", "single"],
+    params=[pytest.param(own, marks=() if own in QUICK else pytest.mark.slow, id="-".join(own)) for own in ALL],
 )
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(*request.param)
@@ -97,6 +100,30 @@ def test_costs_and_ranks_agree_with_whole_texts(case: Case) -> None:
     assert [own.exact for own in search.ranks] == [True] * 4
     # Costs that agree to the last bit of one way of reading may lie in another order in the other way.
     assert [own.lower for own in search.ranks] == pytest.approx([case.rank(secret) for secret in SECRETS], abs=1.0)
+
+
+@pytest.mark.slow
+def test_the_search_agrees_with_a_million_members(case: Case) -> None:
+    """The secrets are those of chosen ranks, since a search for a secret that was not memorized takes too long."""
+    text = "my code is {digits:6}."
+    model = HuggingFaceModel(case.model, case.tokenizer)
+    every = [Canary(id="c", template=text, completion="000000", repetitions=1, places=(0,))]
+    whole = TokenAsker(model, CanarySet(corpus_symbols="", canaries=tuple(every))).targets(text, every)
+    members = whole.space.members()
+    order = np.argsort(score_log_perplexity(whole.reader, whole.start, members), kind="stable")
+    assert whole.tokens is not None
+    assert len(members) == 1_000_000
+    ranks = (1, 3, 40, 500)
+    chosen = [whole.tokens.columns[row[row >= 0]].tolist() for row in members[order[np.array(ranks) - 1]]]
+    texts = [case.tokenizer.decode([*whole.tokens.prompt, *ids]) for ids in chosen]
+    secrets = [own.split("my code is ")[1].removesuffix(".") for own in texts]
+    controls = [
+        Canary(id=f"c-{k}", template=text, completion=own, repetitions=0, control=True) for k, own in enumerate(secrets)
+    ]
+    targets = TokenAsker(model, CanarySet(corpus_symbols="", canaries=tuple(controls))).targets(text, controls)
+    found = search_ranks(targets.reader, targets, budget=50_000)
+    assert [own.exact for own in found.ranks] == [True] * 4
+    assert [own.lower for own in found.ranks] == pytest.approx(ranks, abs=1.0)
 
 
 def covered(case: Case, seeds: int, draws: int) -> float:

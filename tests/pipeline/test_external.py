@@ -63,6 +63,10 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
     page = (place / "report" / "report.md").read_text("utf-8")
     for words in ("GPT2LMHeadModel", "Tokenizer", "one tokenization of prompt", "checkpoint", "exposes the secret"):
         assert words in page
+    document = json.loads((place / "report" / "report.json").read_text("utf-8"))
+    shown = document["canaries"][0]["before"]["tokens"]
+    assert "".join(own["text"] for own in shown) == document["canaries"][0]["secret"]
+    assert "By tokens" in (place / "report" / "report.html").read_text("utf-8")
     again = canaryaudit("measure", place / "run", *FAST, "--json")
     assert json.loads(again.out)["canaries"] == record["canaries"]
     lost = place / "copy"
