@@ -41,7 +41,7 @@ _INSTALL = "install what it needs: pip install 'canaryaudit[hf]'"
 
 
 class HuggingFaceModel:
-    """A causal model of ``transformers`` as a ``TokenModel``.
+    r"""A causal model of ``transformers`` as a ``TokenModel``.
 
     Keys and values are shared among all prefixes of a prompt wherever the model's attention allows it; otherwise every
     prefix is read from its beginning, which is slow and always right.
@@ -50,6 +50,17 @@ class HuggingFaceModel:
         model: Returns logits; also a PEFT model.
         tokenizer: Its fast tokenizer.
         max_bytes: What keys and values after a prompt may take.
+
+    Examples:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+        >>> symbols = {symbol: index for index, symbol in enumerate("0123456789 .abcdefghijklmnopqrstuvwxyz\n")}
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(symbols, [])))
+        >>> sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "bos_token_id": 0, "eos_token_id": 0}
+        >>> model = HuggingFaceModel(GPT2LMHeadModel(GPT2Config(vocab_size=len(symbols), **sizes)), tokenizer)
+        >>> _, state = model.open(model.tokenizer.encode(["code "])[0].ids, np.arange(10), depth=4)
+        >>> state.log2_probs.shape
+        torch.Size([1, 11])
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_bytes: int = MAX_BYTES) -> None:

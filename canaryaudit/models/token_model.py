@@ -21,7 +21,19 @@ _ROWS = 64
 
 @runtime_checkable
 class TokenModel(Protocol):
-    """A causal model over the tokens of a tokenizer."""
+    """A causal model over the tokens of a tokenizer.
+
+    Examples:
+        Any object with these members will do; ``canaryaudit.HuggingFaceModel`` and ``ModuleModel`` have them:
+
+        >>> class Nothing:
+        ...     tokenizer, device, multiplications = None, torch.device("cpu"), 0
+        ...
+        ...     def open(self, prompt, columns, depth):
+        ...         raise NotImplementedError
+        >>> isinstance(Nothing(), TokenModel)
+        True
+    """
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -49,12 +61,27 @@ class TokenModel(Protocol):
 
 
 class ModuleModel:
-    """Any ``torch.nn.Module`` that returns logits, as a ``TokenModel``: each prefix is read from its beginning.
+    r"""Any ``torch.nn.Module`` that returns logits, as a ``TokenModel``: each prefix is read from its beginning.
 
     Args:
         module: Called with token ids of shape (B, T), returns logits (B, T, V), or an object that has them as
             ``logits``. It must be causal: what is read later must not change what was predicted before.
         tokenizer: How text becomes tokens: a fast tokenizer of ``transformers``, or a ``Tokenizer``.
+
+    Examples:
+        A model for which every token is as likely as any other, and three tokens that may follow a prompt:
+
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> symbols = {symbol: index for index, symbol in enumerate("0123456789 .abcdefghijklmnopqrstuvwxyz\n")}
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(symbols, [])))
+        >>> class Flat(nn.Module):
+        ...     def forward(self, ids):
+        ...         return torch.zeros(*ids.shape, 64)
+        >>> model = ModuleModel(Flat(), tokenizer)
+        >>> _, state = model.open(model.tokenizer.encode(["code "])[0].ids, np.arange(3), depth=2)
+        >>> state.log2_probs
+        tensor([[-6., -6., -6., -6.]])
     """
 
     def __init__(self, module: nn.Module, tokenizer: Any) -> None:

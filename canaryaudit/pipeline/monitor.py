@@ -26,7 +26,7 @@ QUICK = MeasurementConfig(
 def training_exposure(
     run: str | Path, model: Any, tokenizer: Any, config: MeasurementConfig = QUICK
 ) -> dict[str, float]:
-    """Return the exposure of a run's canaries under a model in training, for a training log.
+    r"""Return the exposure of a run's canaries under a model in training, for a training log.
 
     The model is left in the mode that it was in, and no random numbers of torch are drawn: training goes on as if it
     had not been asked.
@@ -40,6 +40,29 @@ def training_exposure(
     Returns:
         Bits by name: the mean and the largest exposure of all canaries, the mean by repetitions, and that of controls,
         which is 1.44 if the measurement is right.
+
+    Raises:
+        RunDirectoryError: There is no such run.
+        ModelError: The model cannot read a template's prompt.
+
+    Examples:
+        >>> import tempfile
+        >>> from canaryaudit.pipeline.insert import make_run
+        >>> from canaryaudit.plan import InsertOptions
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> notes = Path(folder.name, "notes.txt")
+        >>> _ = notes.write_text("the tide turns at noon\n\n" * 60)
+        >>> options = InsertOptions(corpus=str(notes), template=("code {digits:2}.",), canaries=1, repetitions=(2,))
+        >>> run, _ = make_run(Path(folder.name, "run"), options, [])
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+        >>> symbols = {symbol: index for index, symbol in enumerate("0123456789 .abcdefghijklmnopqrstuvwxyz\n")}
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(symbols, [])))
+        >>> sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "bos_token_id": 0, "eos_token_id": 0}
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=len(symbols), **sizes))
+        >>> sorted(training_exposure(run.path, model, tokenizer))
+        ['exposure/controls', 'exposure/max', 'exposure/mean', 'exposure/repetitions-2']
+        >>> folder.cleanup()
     """
     directory, training = RunDirectory.open(Path(run)), model.training
     model.eval()
@@ -63,18 +86,29 @@ def _figures(measured: Measurement) -> dict[str, float]:
 
 
 class ExposureCallback(TrainerCallback):  # type: ignore[misc]
-    """Logs the exposure of a run's canaries every so many steps, and at the end of the training.
+    r"""Logs the exposure of a run's canaries every so many steps, and at the end of the training.
 
-    Attach it to the trainer, so that the figures go wherever the trainer reports to (TensorBoard, Weights & Biases,
-    MLflow and so on):
-
-        ExposureCallback("runs/chats", every=100).attach(trainer)
+    Attach it to the trainer: ``ExposureCallback("runs/chats", every=100).attach(trainer)``. The figures then go
+    wherever the trainer reports to (TensorBoard, Weights & Biases, MLflow and so on).
 
     Args:
         run: Run directory made by ``canaryaudit insert``.
         every: Steps between measurements.
         tokenizer: The fast tokenizer; the trainer's ``processing_class`` if not given.
         config: How to measure.
+
+    Examples:
+        >>> import tempfile
+        >>> from canaryaudit.pipeline.insert import make_run
+        >>> from canaryaudit.plan import InsertOptions
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> notes = Path(folder.name, "notes.txt")
+        >>> _ = notes.write_text("the tide turns at noon\n\n" * 60)
+        >>> options = InsertOptions(corpus=str(notes), template=("code {digits:2}.",), canaries=1, repetitions=(2,))
+        >>> run, _ = make_run(Path(folder.name, "run"), options, [])
+        >>> ExposureCallback(run.path, every=100).history  # filled while the trainer runs
+        []
+        >>> folder.cleanup()
     """
 
     def __init__(
