@@ -22,8 +22,8 @@ from tests.token_models import Arch, Kind, make_tokenizer
 SECRET = "0123456789"
 SIZES = {"references": 10_000, "naive": 200, "draws": 1_000}
 MODELS: tuple[tuple[str, Arch, Kind, int, int], ...] = (
-    ("GPT-2 of 1.9 M, merged digits", "gpt2", "merged", 128, 6),
-    ("Llama of 1.3 M, single digits", "llama", "single", 128, 4),
+    ("GPT-2 of 1.4 M, merged digits", "gpt2", "merged", 128, 6),
+    ("Llama of 0.9 M, single digits", "llama", "single", 128, 4),
 )
 VOCABULARY = 1_600
 _CERTAIN = 0.1
