@@ -60,6 +60,7 @@ class Case:
     """A model, its targets, and what each member of the space costs."""
 
     def __init__(self, kind: Any, arch: Any) -> None:
+        self.is_quick = (kind, arch) in QUICK
         self.tokenizer = make_tokenizer(kind, bos=kind == "single")
         self.model = make_model(arch, len(self.tokenizer))
         self.canaries = canary_set()
@@ -105,6 +106,8 @@ def test_costs_and_ranks_agree_with_whole_texts(case: Case) -> None:
 @pytest.mark.slow
 def test_the_search_agrees_with_a_million_members(case: Case) -> None:
     """The secrets are those of chosen ranks, since a search for a secret that was not memorized takes too long."""
+    if not case.is_quick:
+        pytest.skip("one architecture for each tokenizer")
     text = "my code is {digits:6}."
     model = HuggingFaceModel(case.model, case.tokenizer)
     every = [Canary(id="c", template=text, completion="000000", repetitions=1, places=(0,))]
@@ -121,7 +124,7 @@ def test_the_search_agrees_with_a_million_members(case: Case) -> None:
         Canary(id=f"c-{k}", template=text, completion=own, repetitions=0, control=True) for k, own in enumerate(secrets)
     ]
     targets = TokenAsker(model, CanarySet(corpus_symbols="", canaries=tuple(controls))).targets(text, controls)
-    found = search_ranks(targets.reader, targets, budget=50_000)
+    found = search_ranks(targets.reader, targets, budget=120_000)
     assert [own.exact for own in found.ranks] == [True] * 4
     assert [own.lower for own in found.ranks] == pytest.approx(ranks, abs=1.0)
 
@@ -148,6 +151,8 @@ def test_importance_intervals_cover_the_exact_rank(case: Case) -> None:
 
 @pytest.mark.slow
 def test_importance_intervals_cover_the_exact_rank_over_two_hundred_seeds(case: Case) -> None:
+    if not case.is_quick:
+        pytest.skip("one architecture for each tokenizer")
     assert covered(case, seeds=200, draws=150) >= 0.93
 
 
