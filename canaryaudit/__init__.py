@@ -30,8 +30,11 @@ if TYPE_CHECKING:
         skew_normal_exposure,
     )
     from canaryaudit.exposure.measurement import measure
+    from canaryaudit.models.huggingface import HuggingFaceModel
     from canaryaudit.models.language_model import LanguageModel, PrefixState
+    from canaryaudit.models.token_model import ModuleModel, TokenModel
     from canaryaudit.pipeline.audit import run_audit
+    from canaryaudit.pipeline.monitor import ExposureCallback, training_exposure
     from canaryaudit.plan import Plan, ReadingSettings
     from canaryaudit.unlearning.config import UnlearningConfig
     from canaryaudit.unlearning.request import unlearn
@@ -46,9 +49,14 @@ __all__ = [  # noqa: RUF022 -- by subject, not by letter
     # Models: what a model has to offer
     "LanguageModel",
     "PrefixState",
+    "TokenModel",
+    "HuggingFaceModel",
+    "ModuleModel",
     # Measuring: how exposed a model's secrets are
     "measure",
     "MeasurementConfig",
+    "training_exposure",
+    "ExposureCallback",
     # Unlearning: a copy of the model without them
     "unlearn",
     "UnlearningConfig",
@@ -77,8 +85,13 @@ _MODULES = {
     "CanarySet": "canaries.canary",
     "LanguageModel": "models.language_model",
     "PrefixState": "models.language_model",
+    "TokenModel": "models.token_model",
+    "HuggingFaceModel": "models.huggingface",
+    "ModuleModel": "models.token_model",
     "measure": "exposure.measurement",
     "MeasurementConfig": "exposure.config",
+    "training_exposure": "pipeline.monitor",
+    "ExposureCallback": "pipeline.monitor",
     "unlearn": "unlearning.request",
     "UnlearningConfig": "unlearning.config",
     "run_audit": "pipeline.audit",

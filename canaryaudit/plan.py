@@ -172,6 +172,13 @@ class InsertOptions(ReadingSettings):
     """Characters to skip at the start of the corpus."""
     holdout: float = 0.05
     """Share of the text to hold out for evaluation."""
+    export: str | None = None
+    """Also write the data set with the canaries in its own shape, for a trainer of yours: JSON Lines, CSV, Parquet, or
+    a datasets folder.
+
+    Each occurrence of a canary is a row of its own, a copy of another row with the canary in the last --column, in an
+    item of the first --role. All rows are shuffled.
+    """
     seed: SeedNumber = 0
     """Random seed."""
 
@@ -277,6 +284,18 @@ class MeasureOptions(MeasurementSettings):
 
     Everything else is float32.
     """
+
+
+class RequestOptions(Options):
+    """What to ask a model behind an API; the flags of ``canaryaudit requests``."""
+
+    num_references: int = Field(default=1_000, ge=50, le=1_000_000, alias="samples")
+    """Random strings per template, to compare with.
+
+    Exposure is measured up to about log2 of their number: 10 bits by 1,000 of them, 13 by 10,000.
+    """
+    seed: SeedNumber = 0
+    """Random seed."""
 
 
 def check_replacement(replacement: str) -> str:

@@ -217,6 +217,16 @@ class Space:
             raise TemplateError(NO_ENDING)
         return cls(edges)
 
+    def after(self, text: str) -> "Space":
+        """Return the space of what may follow the first characters of a member."""
+        nodes = self.walk(text) or [0]
+        kept = {nodes[-1]}
+        for node in range(nodes[-1], len(self.edges)):  # edges lead to later nodes
+            if node in kept:
+                kept.update(self.edges[node].values())
+        renumbered = {node: place for place, node in enumerate(sorted(kept))}
+        return Space([{c: renumbered[t] for c, t in self.edges[node].items()} for node in sorted(kept)])
+
     @property
     def accept(self) -> int:
         """The node at which a completion is complete."""

@@ -15,6 +15,7 @@ from canaryaudit.cli.flags import example
 from canaryaudit.cli.insert import insert
 from canaryaudit.cli.measure import measure
 from canaryaudit.cli.report import report
+from canaryaudit.cli.requests import requests
 from canaryaudit.cli.run import PLAN_EXAMPLE, run
 from canaryaudit.cli.train import train
 from canaryaudit.cli.unlearn import unlearn
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command(epilog=example("canaryaudit insert notes.txt -t 'My card is {digits:4}.' -o runs/notes"))(insert)
 app.command(epilog=example("canaryaudit train runs/notes --size paper --target-accuracy 0.95"))(train)
 app.command(epilog=example("canaryaudit measure runs/notes --model all --samples 100000"))(measure)
+app.command(epilog=example("canaryaudit requests runs/notes -o requests.jsonl"))(requests)
 app.command(epilog=example("canaryaudit unlearn runs/notes --canary canary-01 --name first-request"))(unlearn)
 app.command(epilog=example("canaryaudit attack runs/notes --canary canary-01 --steps 1,4,16"))(attack)
 app.command(epilog=example("canaryaudit report runs/notes --fail-above 10 --fail-worse baseline.json"))(report)

@@ -13,7 +13,7 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
 from canaryaudit.cli.table_commands import insert_table, refuse_others
 from canaryaudit.cli.tables import plan_view
-from canaryaudit.pipeline.insert import find_run, make_run, plan_run, read_secrets
+from canaryaudit.pipeline.insert import export_data, find_run, make_run, plan_run, read_secrets
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
 from canaryaudit.table_plan import TABLE_HOLDOUT, TableInsertOptions
 
@@ -65,6 +65,7 @@ Holdout = Annotated[
         InsertOptions, "holdout", "SHARE", more=f" [default: {DEFAULTS.holdout:g}; {TABLE_HOLDOUT:g} of a table]"
     ),
 ]
+Export = Annotated[str | None, flags.option(InsertOptions, "export", "PATH")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without writing anything.")]
 ReplaceRun = Annotated[bool, typer.Option("--force", help="Replace an existing run and everything made from it.")]
 
@@ -110,6 +111,7 @@ def insert(
     lowercase: Lowercase = False,
     skip_chars: SkipChars = DEFAULTS.skip_chars,
     holdout: Holdout = None,
+    export: Export = None,
     seed: flags.Seed = DEFAULTS.seed,
     dry_run: DryRun = False,
     force: ReplaceRun = False,
@@ -173,11 +175,12 @@ def insert(
         lowercase=lowercase,
         skip_chars=skip_chars,
         holdout=DEFAULTS.holdout if holdout is None else holdout,
+        export=export,
         seed=seed,
     )
     options = read_secrets(options)
     path = output or default_run(corpus)
-    expected = None
+    expected = plan = None
     with progress_reporter(quiet, verbose) as progress:
         if dry_run:
             made, _ = plan_run(options, progress)
@@ -192,6 +195,8 @@ def insert(
             _, made = make_run(path, options, command_line(context), progress, replace=force)
         for warning in made.warnings:
             progress.warn(warning)
+        if not dry_run:
+            export_data(options, made.canary_set, progress, is_new=plan is None)
     if as_json:
         print_json(plan_document(made, None if dry_run else path, expected))
         return

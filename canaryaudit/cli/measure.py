@@ -1,6 +1,7 @@
 """The `measure` command: measure the exposure of every secret under a model."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,21 +9,40 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, show
 from canaryaudit.cli.table_commands import measure_table, refuse_others
 from canaryaudit.cli.tables import measurement_view
-from canaryaudit.errors import Inconclusive
+from canaryaudit.errors import Inconclusive, UsageError
 from canaryaudit.plan import MeasureOptions
-from canaryaudit.records import TRAINED_MODEL, ModelId
+from canaryaudit.records import TRAINED_MODEL, Measurement, ModelId
 from canaryaudit.runs.sealed_run import kind_of_run
 
-ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model to measure: before, after-NAME or all.")]
+if TYPE_CHECKING:
+    from canaryaudit.pipeline.pipeline import Pipeline
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Model to measure: before, after-NAME or all; or hf:PATH, a causal model of transformers, in a folder or "
+        "on the hub. A quoted pattern such as 'hf:out/checkpoint-*' measures a series.",
+    ),
+]
+Adapter = Annotated[str, typer.Option(metavar="PATH", help="PEFT adapter (LoRA) to merge into the hf: model.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="NAME", help="Weights of the hf: model: auto (as stored), float32, bfloat16 or float16.")
+]
 Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
 Budget = Annotated[int, flags.option(MeasureOptions, "search_budget", "N")]
 PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", "BITS")]
 TimeLimit = Annotated[float, flags.option(MeasureOptions, "time_limit", "SECONDS")]
 MaxDraws = Annotated[int, flags.option(MeasureOptions, "max_draws", "N")]
 DraftPrecision = Annotated[str, flags.option(MeasureOptions, "precision", "NAME")]
+Scores = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Answers of a model behind an API to the texts that `requests` wrote."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 4 if the controls fail calibration.")]
 
 
+_SCHEME = "hf:"
 ESTIMATORS = ",".join(flags.MEASURE.estimators)
 
 
@@ -30,6 +50,9 @@ def measure(
     context: typer.Context,
     run: flags.RunArgument,
     model: ModelName = str(TRAINED_MODEL),
+    adapter: Adapter = "",
+    dtype: Dtype = "auto",
+    scores: Scores = None,
     samples: flags.Samples = flags.MEASURE.num_references,
     estimators: Estimators = ESTIMATORS,
     budget: Budget = flags.MEASURE.search_budget,
@@ -47,6 +70,9 @@ def measure(
     verbose: flags.Verbose = False,
 ) -> None:
     """Measure the exposure of secrets, or a table's linear model.
+
+    A model of transformers needs no train stage: --model hf:PATH measures it on the run's canaries. Its weights must
+    be safetensors; no code that comes with it is run. It becomes the model that the report is about.
 
     Exposure is how highly the model ranks a secret among all strings of the same format, in bits. Check the
     controls first: secrets that were never inserted must average 1.44 bits. If they do not, trust no figure.
@@ -87,11 +113,29 @@ def measure(
         seed=seed,
     )
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        models = stages.session.models() if model == "all" else [ModelId.parse(model)]
-        measurements = [stages.measure(name, options) for name in models]
+        measurements = _measured(stages, model, (adapter, dtype, scores), options)
     if as_json:
         print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
     else:
         show(*(measurement_view(measurement, every=verbose) for measurement in measurements))
     if strict and any(m.calibration and not m.calibration.passed for m in measurements):
         raise Inconclusive("the controls failed calibration: do not rely on this measurement; see its calibration")
+
+
+def _measured(
+    stages: "Pipeline", model: str, loading: tuple[str, str, Path | None], options: MeasureOptions
+) -> list[Measurement]:
+    """Measure the model that was asked for, or all of the run's."""
+    adapter, dtype, scores = loading
+    if scores is not None:
+        if adapter or dtype != "auto" or model != str(TRAINED_MODEL):
+            raise UsageError("--scores measures answers: drop --model, --adapter and --dtype")
+        return [stages.measure_scores(scores, options)]
+    if model.startswith(_SCHEME):
+        from canaryaudit.pipeline.external import ExternalSource
+
+        return [stages.measure_external(ExternalSource(model.removeprefix(_SCHEME), adapter, dtype), options)]
+    if adapter or dtype != "auto":
+        raise UsageError("--adapter and --dtype belong to a model of transformers: add --model hf:PATH")
+    models = stages.session.models() if model == "all" else [ModelId.parse(model)]
+    return [stages.measure(name, options) for name in models]

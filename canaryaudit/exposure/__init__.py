@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from canaryaudit.exposure.importance_sampling import draw_members
     from canaryaudit.exposure.measurement import MeasuredModel, measure
     from canaryaudit.exposure.rank_search import RankBounds, search_ranks
-    from canaryaudit.exposure.targets import ScoredMembers
+    from canaryaudit.exposure.scored_members import ScoredMembers
 
 __all__ = [
     "Execution",
@@ -31,7 +31,7 @@ _MODULES = {
     "MeasuredModel": "measurement",
     "MeasurementConfig": "config",
     "RankBounds": "rank_search",
-    "ScoredMembers": "targets",
+    "ScoredMembers": "scored_members",
     "draw_members": "importance_sampling",
     "measure": "measurement",
     "search_ranks": "rank_search",

@@ -13,7 +13,6 @@ from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.importance_sampling import TEMPERATURES
 from canaryaudit.exposure.scoring import TILE
-from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import TemplateEffort
 
 OPERATIONS_PER_SECOND = 1e11
@@ -68,12 +67,12 @@ class Effort:
         )
 
 
-def symbols_allowed(model: LanguageModel, config: MeasurementConfig) -> float:
+def symbols_allowed(model: object, config: MeasurementConfig) -> float:
     """Return how many symbols a model may read within the time limit; infinite without one."""
     return config.time_limit / seconds_per_symbol(model) if config.time_limit else math.inf
 
 
-def seconds_per_symbol(model: LanguageModel) -> float:
+def seconds_per_symbol(model: object) -> float:
     """Return how long a model takes to read a symbol, by its size.
 
     Args:

@@ -138,15 +138,22 @@ class EncodedSpace:
 
     def members(self) -> np.ndarray:
         """Return all of R in order of symbol ids, shape (size, max_length), padded with -1; meant for small spaces."""
-        # Column s + 1 belongs to symbol s, column 0 to the padding that follows a whole completion.
-        padded = np.concatenate((np.full((len(self.next_node), 1), -1, dtype=np.int32), self.next_node), axis=1)
-        padded[self.accept, 0] = self.accept
+        # The edges of all nodes in one list, each node's together; a whole completion goes on with padding.
+        nodes, symbols = np.nonzero(self.next_node >= 0)
+        nodes, symbols = np.r_[nodes, self.accept], np.r_[symbols, PAD]
+        order = np.argsort(nodes, kind="stable")
+        nodes, symbols = nodes[order], symbols[order]
+        targets = np.where(symbols == PAD, self.accept, self.next_node[nodes, symbols])
+        degrees = np.bincount(nodes, minlength=len(self.next_node))
+        firsts = np.cumsum(degrees) - degrees
         completions = np.empty((1, 0), dtype=np.int32)
-        nodes = np.zeros(1, dtype=np.int32)
+        reached = np.zeros(1, dtype=np.int64)
         for _ in range(self.max_length):
-            rows, columns = np.nonzero(padded[nodes] >= 0)
-            completions = np.concatenate((completions[rows], columns[:, None].astype(np.int32) - 1), axis=1)
-            nodes = padded[nodes[rows], columns]
+            counts = degrees[reached]
+            rows = np.repeat(np.arange(len(reached)), counts)
+            edges = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts - firsts[reached], counts)
+            completions = np.concatenate((completions[rows], symbols[edges, None].astype(np.int32)), axis=1)
+            reached = targets[edges]
         return completions
 
 

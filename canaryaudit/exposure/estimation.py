@@ -14,7 +14,6 @@ from canaryaudit.exposure.rank_search import search_ranks
 from canaryaudit.exposure.references import References
 from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.targets import Targets
-from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import Estimate, EstimatorName
 
 _FEW = 10
@@ -33,7 +32,6 @@ class Ranked:
 
 
 def rank_targets(
-    model: LanguageModel,
     targets: Targets,
     config: MeasurementConfig,
     seed: Sequence[int],
@@ -43,13 +41,13 @@ def rank_targets(
     """Estimate ranks by the search, and by importance sampling where the search does not decide.
 
     Args:
-        model: The model.
         targets: Secrets and controls of one space, after one prompt.
         config: How to measure.
         seed: Of the importance draws; their parts are kept under it.
         execution: How to carry it out.
         references: Uniform members: the search does not look for targets that too many of them precede.
     """
+    model = targets.reader
     estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in targets.canaries]
     nodes, characters = 0, 0.0
     work = ranking_symbols(config, targets.space, seconds_per_symbol(model))
@@ -58,7 +56,7 @@ def rank_targets(
         if targets.space.size <= config.enumerate_up_to:
             characters += targets.space.reading_symbols(targets.space.size)
         within = None if references is None else _within_reach(targets, config, references)
-        exact, nodes = _exact_estimates(model, targets, config, searching, within)
+        exact, nodes = _exact_estimates(targets, config, searching, within)
         for own, estimate in zip(estimates, exact, strict=True):
             own["exact"] = estimate
     undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
@@ -89,14 +87,13 @@ def _within_reach(targets: Targets, config: MeasurementConfig, references: Refer
 
 
 def _exact_estimates(
-    model: LanguageModel,
     targets: Targets,
     config: MeasurementConfig,
     execution: Execution,
     within: np.ndarray | None,
 ) -> tuple[list[Estimate], int]:
     """Return an exact figure or certified bounds for each canary, and the prefixes that the search expanded."""
-    bits = targets.space.bits
+    bits, model = targets.space.bits, targets.reader
     tick = execution.ticker("exact rank")
     if targets.space.size <= config.enumerate_up_to:
         members = targets.space.members()

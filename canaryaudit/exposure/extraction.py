@@ -8,7 +8,7 @@ import torch
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.encoded_space import EncodedSpace
 from canaryaudit.exposure.scoring import advance_in_tiles
-from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.models.language_model import LanguageModel, PrefixReader, PrefixState
 from canaryaudit.records import Extraction, Headline, SamplingOdds
 
 BEAM_WIDTH = 64
@@ -29,7 +29,7 @@ def greedy_completion(model: LanguageModel, start: PrefixState, length: int) -> 
 
 
 def beam_completions(
-    model: LanguageModel, start: PrefixState, space: EncodedSpace, width: int = BEAM_WIDTH
+    model: PrefixReader, start: PrefixState, space: EncodedSpace, width: int = BEAM_WIDTH
 ) -> list[tuple[int, ...]]:
     """Return the members of R that a beam search finds, likeliest first, as symbol ids.
 
@@ -43,8 +43,9 @@ def beam_completions(
     state = start
     whole: list[tuple[float, tuple[int, ...]]] = []
     while beams:
-        costs = np.array([cost for cost, _, _ in beams])[:, None] - state.log2_probs.double().cpu().numpy()
         targets = space.next_node[[node for _, node, _ in beams]]
+        bits = -state.log2_probs[:, : targets.shape[1]].double().cpu().numpy()
+        costs = np.array([cost for cost, _, _ in beams])[:, None] + bits
         rows, symbols = np.nonzero(targets >= 0)
         order = np.argsort(costs[rows, symbols], kind="stable")
         rows, symbols = rows[order], symbols[order]  # cheapest first

@@ -18,10 +18,10 @@ from canaryaudit.distributed import Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.importance import importance_exposure
 from canaryaudit.exposure.execution import Execution
+from canaryaudit.exposure.scored_members import ScoredMembers
 from canaryaudit.exposure.scoring import Ticker, advance_and_read, packed_state, unpacked_state
 from canaryaudit.exposure.scoring_models import ScoringModels
-from canaryaudit.exposure.targets import ScoredMembers
-from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.models.language_model import PrefixReader, PrefixState
 from canaryaudit.records import Estimate
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
@@ -54,7 +54,7 @@ class WeightedDraws:
 
 
 def draw_members(
-    model: LanguageModel,
+    model: PrefixReader,
     start: PrefixState,
     space: EncodedSpace,
     per_temperature: int,
@@ -193,7 +193,7 @@ class SamplingBudget:
 
 
 def importance_exposures(
-    model: LanguageModel,
+    model: PrefixReader,
     targets: ScoredMembers,
     wanted: Sequence[int],
     budget: SamplingBudget,
@@ -268,7 +268,7 @@ class _Lots:
     def __len__(self) -> int:
         return math.ceil(self.size / _LOT)
 
-    def draw(self, model: LanguageModel, lot: int, tick: Ticker | None = None) -> Arrays:
+    def draw(self, model: PrefixReader, lot: int, tick: Ticker | None = None) -> Arrays:
         """Draw one lot, wherever it is asked for."""
         rng = np.random.default_rng([*self.seed, lot])
         draws = draw_members(model, self.start, self.space, min(_LOT, self.size - lot * _LOT), rng, tick)
@@ -280,7 +280,7 @@ class _Lots:
         }
 
 
-def _drawn(model: LanguageModel, lots: _Lots, tick: Callable[[float], None], processes: ProcessGroup) -> Arrays:
+def _drawn(model: PrefixReader, lots: _Lots, tick: Callable[[float], None], processes: ProcessGroup) -> Arrays:
     """Draw one round; ``tick`` is told the share that is done."""
     tensors, facts = lots.space.packed()
     tensors |= {"targets": torch.from_numpy(lots.targets), **packed_state(lots.start)}
@@ -298,7 +298,7 @@ def _drawn(model: LanguageModel, lots: _Lots, tick: Callable[[float], None], pro
     return {key: np.concatenate([own[key] for own in found]) for key in found[0]}
 
 
-def draw_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
+def draw_worker(task: Task, readers: ScoringModels[PrefixReader], processes: ProcessGroup) -> None:
     """Take this process's part in a round of the leader's ``importance_exposures``."""
     facts, model = task.facts, readers.model
     start = unpacked_state(task.tensors, model.device)

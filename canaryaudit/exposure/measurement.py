@@ -19,15 +19,17 @@ from canaryaudit.exposure.estimators.memorization import memorization_curves
 from canaryaudit.exposure.estimators.sampled import FEWEST, sampled_exposure
 from canaryaudit.exposure.estimators.skew_normal import FIT_SIZE, fit_skew_normal, skew_normal_exposure
 from canaryaudit.exposure.execution import Execution
-from canaryaudit.exposure.extraction import beam_completions, extraction, greedy_completion
+from canaryaudit.exposure.extraction import beam_completions, extraction
 from canaryaudit.exposure.probes import RunText, TemplateProbes, prompt_records, template_probes
 from canaryaudit.exposure.probing import ProbedTemplate, joint_pvalue, probe_targets
 from canaryaudit.exposure.references import DRAFT_FROM, References, score_references
 from canaryaudit.exposure.scoring import TILE
 from canaryaudit.exposure.scoring_models import ScoringModels
-from canaryaudit.exposure.targets import Targets
-from canaryaudit.exposure.uniform_sample import UniformSample
-from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.exposure.targets import Asker, Targets
+from canaryaudit.exposure.token_asker import asker_of
+from canaryaudit.exposure.uniform_sample import DrawnSample, UniformSample
+from canaryaudit.models.language_model import LanguageModel, PrefixReader
+from canaryaudit.models.token_model import TokenModel
 from canaryaudit.records import (
     CanaryMeasurement,
     Estimate,
@@ -36,6 +38,7 @@ from canaryaudit.records import (
     MeasurementCost,
     ReferenceDistribution,
     TemplateEffort,
+    TokenBits,
     WorstCases,
 )
 
@@ -71,11 +74,11 @@ class _Found:
 
 
 def measure(
-    model: LanguageModel,
+    model: LanguageModel | TokenModel,
     canary_set: CanarySet,
     config: MeasurementConfig,
     *,
-    draft: LanguageModel | None = None,
+    draft: PrefixReader | None = None,
     run_text: RunText | None = None,
     recorded_as: MeasuredModel | None = None,
     execution: Execution | None = None,
@@ -123,12 +126,12 @@ def measure(
     recorded_as, execution = recorded_as or MeasuredModel(), execution or Execution()
     started = time.perf_counter()
     all_probes = _all_probes(canary_set, config, run_text)
-    groups = canary_set.by_template()
+    asker, groups = asker_of(model, canary_set), canary_set.by_template()
     found: list[_Found] = []
     left, seconds = symbols_allowed(model, config), seconds_per_symbol(model)
     parts = replace(execution, stage=f"measure {recorded_as.name}").parts([1.0] * len(groups))
     for index, (text, members) in enumerate(groups.items()):
-        group = Targets.of(model, canary_set, text, members)
+        group = asker.targets(text, members)
         probes = all_probes[index] if all_probes else None
         effort = plan_effort(
             config,
@@ -139,7 +142,7 @@ def measure(
             prompts=len(probes.prompts) if probes else 0,
         )
         own = replace(parts[index], facts=f"template {index + 1} of {len(groups)}" if len(groups) > 1 else "")
-        found.append(_measure_group(ScoringModels(model, draft), canary_set, group, (index, effort), own, probes))
+        found.append(_measure_group((asker, draft), canary_set, group, (index, effort), own, probes))
         left = max(0.0, left - found[-1].characters - found[-1].search_nodes)
     canaries = [canary for own in found for canary in own.canaries]
     order = {canary.id: place for place, canary in enumerate(canary_set.canaries)}
@@ -150,13 +153,13 @@ def measure(
     )
 
     def measure_fresh(text: str, members: list[Canary], index: int) -> list[CanaryMeasurement]:
-        fresh = Targets.of(model, canary_set, text, members)
+        fresh = asker.targets(text, members)
         staged = replace(execution, stage=f"measure {recorded_as.name}, fresh controls").parts([1.0] * len(groups))
         allowed = _CONFIRMING * symbols_allowed(model, config) / len(groups)
         effort = plan_effort(config, fresh.space, seconds, allowed=allowed, targets=len(members), prompts=0)
         # Numbers after those of the templates, so that no draw is one of before.
         numbered = (len(groups) + index, effort)
-        own = _measure_group(ScoringModels(model, draft), canary_set, fresh, numbered, staged[index], None)
+        own = _measure_group((asker, draft), canary_set, fresh, numbered, staged[index], None)
         found.append(replace(own, canaries=[]))  # for the work that it took
         return own.canaries
 
@@ -168,7 +171,7 @@ def measure(
         model=recorded_as.name,
         model_sha256=recorded_as.sha256,
         seed=config.seed,
-        device=str(model.device),
+        device=str(asker.device),
         precision=recorded_as.precision,
         num_references=config.num_references,
         search_budget=config.search_budget,
@@ -196,26 +199,32 @@ def measure(
 
 
 def _measure_group(
-    models: ScoringModels,
+    asked_by: tuple[Asker, PrefixReader | None],
     canary_set: CanarySet,
     group: Targets,
     numbered: tuple[int, Effort],
     execution: Execution,
     probes: TemplateProbes | None,
 ) -> _Found:
-    model, text, space = models.model, group.template.text, group.space
+    (asker, draft), model, text, space = asked_by, group.reader, group.template.text, group.space
     index, effort = numbered
     config = effort.config
     probes = probes and probes.at_most(effort.num_prompts)
+    sample: UniformSample | None = None
+    if group.tokens and group.tokens.drawn is not None:  # No path leads to most members: ranks are sampled.
+        sampled = ("sampled", *(name for name in config.estimators if name == "skew-normal"))
+        config = config.model_copy(update={"estimators": sampled, "search_budget": 1, "max_draws": 1})
+        sample = DrawnSample(space, group.tokens.drawn, config.num_references)
+    sample = sample or UniformSample(space, config.num_references, (config.seed, index, 0))
     ranking = sum(ranking_symbols(config, space, seconds_per_symbol(model)).values())
     probing = len(probes.prompts) * space.reading_symbols(effort.probe_references) if probes else 0.0
     work = (space.reading_symbols(config.num_references), ranking, 1.3 * probing)
     drawing, searching, asking = execution.parts(work)
     rng = np.random.default_rng((config.seed, index))
     references = score_references(
-        models if min(config.num_references, space.size) >= DRAFT_FROM else ScoringModels(model),
+        ScoringModels(model, draft if min(config.num_references, space.size) >= DRAFT_FROM else None),
         group,
-        UniformSample(space, config.num_references, (config.seed, index, 0)),
+        sample,
         rng,
         drawing,
         f"references-{index}",
@@ -225,8 +234,8 @@ def _measure_group(
             f"of {config.num_references} random completions of template {text!r} all but {references.total} are "
             "inserted canaries: expected a space much larger than their number; insert fewer, or use longer slots"
         )
-    distribution = _describe(text, space.bits, references, config, rng)
-    ranked = rank_targets(model, group, config, (config.seed, index, 1), searching, references)
+    distribution = describe_references(text, space.bits, references, config, rng)
+    ranked = rank_targets(group, config, (config.seed, index, 1), searching, references)
     estimates = ranked.estimates
     for k, own in enumerate(estimates):
         cost = float(group.log_perplexity_bits[k])
@@ -241,8 +250,8 @@ def _measure_group(
             own["skew-normal"] = skew_normal_exposure(
                 cost, [distribution.min_bits], space.bits, fit=distribution.skew_normal
             )
-    greedy = greedy_completion(model, group.start, space.max_length)
-    beams = beam_completions(model, group.start, space)
+    greedy = asker.greedy_text(group)
+    beams = [] if isinstance(sample, DrawnSample) else beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
     made = effort.record(text, enumerated=space.size <= config.enumerate_up_to and "exact" in config.estimators)
     nodes = ranked.search_nodes
@@ -250,7 +259,7 @@ def _measure_group(
     if probes is None:
         return _Found(canaries, distribution, made, nodes, characters)
     probed = probe_targets(
-        model, group, [own.exposure for own in canaries], probes, effort, (config.seed, index, 2), asking
+        asker, group, [own.exposure for own in canaries], probes, effort, (config.seed, index, 2), asking
     )
     canaries = [
         own.model_copy(update={"probes": exposures, "worst_case": worst})
@@ -271,9 +280,18 @@ def _all_probes(canary_set: CanarySet, config: MeasurementConfig, run_text: RunT
     ]
 
 
-def _describe(
+def describe_references(
     template: str, space_bits: float, references: References, config: MeasurementConfig, rng: np.random.Generator
 ) -> ReferenceDistribution:
+    """Return what a record says of a template's references, with the law that is fitted to them if that is asked for.
+
+    Args:
+        template: Its text.
+        space_bits: log2 of the size of R.
+        references: Random members of R.
+        config: Names the estimators.
+        rng: Draws of them for the fit.
+    """
     bits, counts = references.bits, references.counts
     histogram, edges = np.histogram(bits, bins=60, weights=counts)
     mean = float(np.average(bits, weights=counts))
@@ -306,6 +324,8 @@ def _record(
     chosen = choose_headline(estimates)
     own = tuple(int(symbol) for symbol in group.completions[index] if symbol >= 0)
     text = greedy[: len(canary.completion)]
+    bits = tuple(group.symbol_bits[index, : len(own)].round(4).tolist())
+    ends = group.ends[index, : len(own)].tolist()
     return CanaryMeasurement(
         id=canary.id,
         template=canary.template,
@@ -318,9 +338,10 @@ def _record(
         exposure=chosen,
         estimates=estimates,
         # Whoever has the model could put a hidden secret together from these, character by character.
-        character_bits=None
-        if canary.masked or canary.control
-        else tuple(group.character_bits[index, : len(own)].round(4).tolist()),
+        character_bits=None if canary.masked or canary.control or group.tokens else bits,
+        token_bits=None
+        if canary.masked or canary.control or not group.tokens
+        else tuple(TokenBits(end=end, bits=cost) for end, cost in zip(ends, bits, strict=True)),
         extraction=extraction(
             float(group.log_perplexity_bits[index]),
             chosen,

@@ -31,8 +31,8 @@ from canaryaudit.exposure.estimators.worst_case import (
 )
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import Probe, TemplateProbes
-from canaryaudit.exposure.prompt_scoring import character_bits_after, read_prompts
-from canaryaudit.exposure.targets import Targets
+from canaryaudit.exposure.targets import Asker, Targets
+from canaryaudit.exposure.token_asker import asker_of
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.records import CanaryMeasurement, Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
@@ -92,7 +92,7 @@ def joint_pvalue(templates: Sequence[ProbedTemplate]) -> float | None:
 
 
 def probe_targets(
-    model: LanguageModel,
+    asker: Asker,
     targets: Targets,
     own_prefix: Sequence[Headline],
     probes: TemplateProbes,
@@ -103,7 +103,7 @@ def probe_targets(
     """Put every probe to the canaries and controls of one template.
 
     Args:
-        model: The model.
+        asker: Asks the model.
         targets: Canaries and controls.
         own_prefix: Their exposures after the template's own prefix.
         probes: The template's.
@@ -113,7 +113,7 @@ def probe_targets(
     """
     controls = int((~targets.inserted).sum())
     rng = np.random.default_rng([*seed, 0])
-    fresh = fresh_members(targets.space, targets.completions, max(0, effort.probe_references - controls), rng)
+    fresh = fresh_members(targets.text_space, targets.text_rows, max(0, effort.probe_references - controls), rng)
     references = controls + len(fresh)
     if references < _TOO_FEW:
         nothing: list[WorstCaseRecord | None] = [None] * len(targets.canaries)
@@ -121,14 +121,14 @@ def probe_targets(
     probing = len(probes.prompts) * targets.space.reading_symbols(len(targets.canaries) + len(fresh))
     refining = effort.refining_symbols if math.isfinite(effort.refining_symbols) else probing
     asking, looking = execution.parts((probing, refining))
-    asked = _Asked(model, targets, fresh, probes, asking)
+    asked = _Asked(asker, targets, fresh, probes, asking)
     scores = ReferenceScores(asked.costs[:, asked.is_reference], asked.log2_weights)
     place = np.cumsum(asked.is_reference) - 1  # of each reference among the references
     worst = [
         scores.judge(asked.costs[:, k]) if targets.inserted[k] else scores.judge_reference(int(place[k]))
         for k in range(len(targets.canaries))
     ]
-    looked = _looked_into(model, asked, worst, own_prefix, effort, seed, looking)
+    looked = _looked_into(asker, asked, worst, own_prefix, effort, seed, looking)
     records: list[WorstCaseRecord | None] = []
     for k, own in enumerate(worst):
         found = {probe: headline for (canary, probe), headline in looked.figures.items() if canary == k}
@@ -158,9 +158,10 @@ def exposure_asked(
 ) -> tuple[float, Headline]:
     """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it."""
     alike = [other for other in canary_set.inserted if other.template == canary.template]
-    targets = Targets.of(model, canary_set, canary.template, alike)
-    behind = targets.asked(model, asked.text, [own.id for own in alike].index(canary.id), asked.given)
-    ranked = rank_targets(model, behind, config, (config.seed, 0, 3), Execution())
+    asker = asker_of(model, canary_set)
+    targets = asker.targets(canary.template, alike)
+    behind = asker.asked(targets, asked.text, [own.id for own in alike].index(canary.id), asked.given)
+    ranked = rank_targets(behind, config, (config.seed, 0, 3), Execution())
     index = [own.id for own in behind.canaries].index(canary.id)
     return float(behind.log_perplexity_bits[index]), choose_headline(ranked.estimates[index])
 
@@ -200,27 +201,13 @@ class _Asked:
     """
 
     def __init__(
-        self, model: LanguageModel, targets: Targets, fresh: np.ndarray, probes: TemplateProbes, execution: Execution
+        self, asker: Asker, targets: Targets, fresh: np.ndarray, probes: TemplateProbes, execution: Execution
     ) -> None:
         self.targets, self.probes = targets, probes
-        members = np.concatenate((targets.completions, fresh))
-        ordered, inverse = np.unique(members, axis=0, return_inverse=True)
-        bits, likeliest = character_bits_after(
-            model,
-            read_prompts(model, [prompt.text for prompt in probes.prompts]),
-            ordered,
-            execution.ticker("probes"),
-            execution.processes,
-        )
-        inverse = inverse.reshape(-1)
-        # From the last character back: the cost of what follows each, and whether it is all greedy.
-        rest = np.cumsum(bits[:, :, ::-1].astype(float), 2)[:, :, ::-1]
-        ahead = np.logical_and.accumulate(likeliest[:, :, ::-1], 2)[:, :, ::-1]
-        self.costs = np.stack([rest[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse]
-        self.greedy = np.stack([ahead[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse]
+        found = asker.probe_costs(targets, fresh, probes, execution)
+        self.costs, self.greedy, self.characters = found.bits, found.greedy, found.symbols
         self.is_reference = np.concatenate((~targets.inserted, np.ones(len(fresh), dtype=bool)))
         self.log2_weights = log2_weights([probe.family for probe in probes.probes])
-        self.characters = int(len(probes.prompts) * targets.space.reading_symbols(len(members)))
 
     @cached_property
     def _reference_costs(self) -> np.ndarray:
@@ -229,9 +216,10 @@ class _Asked:
     def space_bits(self, canary: int, probe: Probe) -> float:
         """Return log2 of the size of the space that the known characters of a canary leave."""
         node = 0
-        for symbol in self.targets.completions[canary, : probe.given].tolist():
-            node = int(self.targets.space.next_node[node, symbol])
-        return float(self.targets.space.log2_counts[node])
+        space = self.targets.text_space
+        for symbol in self.targets.text_rows[canary, : probe.given].tolist():
+            node = int(space.next_node[node, symbol])
+        return float(space.log2_counts[node])
 
     def exposures(self, canary: int) -> tuple[ProbeExposure, ...]:
         """Return a canary's exposure under every probe, by the references."""
@@ -280,7 +268,7 @@ class _LookedInto:
 
 
 def _looked_into(
-    model: LanguageModel,
+    asker: Asker,
     asked: _Asked,
     worst: Sequence[WorstCase],
     own_prefix: Sequence[Headline],
@@ -299,11 +287,11 @@ def _looked_into(
             continue  # the references tell it well enough
         if own_prefix[k].low < targets.space.bits - _CEILING_BITS:
             given = asked.probes.probes[index].given
-            wanted[index, targets.completions[k, :given].tobytes()].append(k)
+            wanted[index, targets.text_rows[k, :given].tobytes()].append(k)
     few, most = refining_config(
         effort.config,
         targets.space,
-        seconds_per_symbol(model),
+        seconds_per_symbol(targets.reader),
         allowed=effort.refining_symbols,
         wanted=len(wanted),
     )
@@ -314,8 +302,8 @@ def _looked_into(
     parts = execution.parts([1.0] * len(order))
     for turn, (((index, _), canaries), own_part) in enumerate(zip(order, parts, strict=True)):
         probe = asked.probes.probes[index]
-        behind = targets.asked(model, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
-        ranked = rank_targets(model, behind, few, (*seed[:2], turn, 3), own_part)
+        behind = asker.asked(targets, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
+        ranked = rank_targets(behind, few, (*seed[:2], turn, 3), own_part)
         by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
         for k in canaries:
             if estimates := by_id[targets.canaries[k].id]:

@@ -16,7 +16,7 @@ from canaryaudit.exposure.scoring import (
     unpacked_state,
 )
 from canaryaudit.exposure.scoring_models import ScoringModels
-from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.models.language_model import LanguageModel, PrefixReader, PrefixState
 
 _CHUNK = 8
 """Prompts scored at a time: with 512 completions 4,096 rows, 70 MB of states of the 3.3 M-parameter model."""
@@ -43,8 +43,8 @@ def read_prompts(model: LanguageModel, prompts: Sequence[str]) -> PrefixState:
     return PrefixState(joined[0], tuple(joined[1:]))
 
 
-def character_bits_after(
-    model: LanguageModel,
+def symbol_bits_after(
+    model: PrefixReader,
     starts: PrefixState,
     completions: np.ndarray,
     tick: Ticker | None = None,
@@ -78,28 +78,28 @@ def character_bits_after(
     return np.concatenate([own["bits"] for own in found]), np.concatenate([own["likeliest"] for own in found])
 
 
-def prompt_worker(task: Task, models: ScoringModels, processes: ProcessGroup) -> None:
-    """Take this process's part in the leader's ``character_bits_after``."""
+def prompt_worker(task: Task, models: ScoringModels[PrefixReader], processes: ProcessGroup) -> None:
+    """Take this process's part in the leader's ``symbol_bits_after``."""
     model = models.model
     starts = unpacked_state(task.tensors, model.device)
     processes.run_tasks(_bits_of(model, starts, task.tensors["completions"].numpy()), task.facts["indices"])
 
 
 def _bits_of(
-    model: LanguageModel, starts: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
+    model: PrefixReader, starts: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
 ) -> Callable[[int], Arrays]:
     def piece(first: int) -> Arrays:
         rows = torch.arange(first, min(first + _CHUNK, len(starts.log2_probs)), device=model.device)
         share = len(rows) / _CHUNK
         within = None if tell is None else lambda done, total: tell(share * done / total)
-        bits, likeliest = _score_sorted(model, starts.rows(rows), completions, within)
+        bits, likeliest = score_each_symbol(model, starts.rows(rows), completions, within)
         return {"bits": bits, "likeliest": likeliest}
 
     return piece
 
 
-def _score_sorted(
-    model: LanguageModel, state: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+def score_each_symbol(
+    model: PrefixReader, state: PrefixState, completions: np.ndarray, tick: Ticker | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score sorted completions after each of a few prompts, level by level: shape (P, N, L) each."""
     prompts, (count, length) = len(state.log2_probs), completions.shape

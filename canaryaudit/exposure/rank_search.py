@@ -18,9 +18,9 @@ import torch
 
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.encoded_space import EncodedSpace
+from canaryaudit.exposure.scored_members import ScoredMembers
 from canaryaudit.exposure.scoring import TILE, Ticker, advance_in_tiles
-from canaryaudit.exposure.targets import ScoredMembers
-from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.models.language_model import PrefixReader, PrefixState
 from canaryaudit.plan import SEARCH_BUDGET
 
 _NOISE_BITS = 1e-3
@@ -60,7 +60,7 @@ class Search:
 
 
 def search_ranks(
-    model: LanguageModel,
+    model: PrefixReader,
     targets: ScoredMembers,
     budget: int = SEARCH_BUDGET,
     tick: Ticker | None = None,
@@ -93,7 +93,7 @@ def search_ranks(
     sought = np.ones(len(own.bits), dtype=bool) if wanted is None else wanted
     symbols = torch.from_numpy(np.flatnonzero((space.next_node >= 0).any(0))).to(model.device)
     while nodes < budget and len(frontier.costs) and frontier.costs.min() <= _reach(own, sought):
-        chosen, frontier = frontier.split_cheapest(min(TILE, budget - nodes))
+        chosen, frontier = frontier.split_cheapest(min(getattr(model, "most_rows", TILE), budget - nodes))
         slots, log2_probs = pool.expand(model, chosen)
         nodes += len(slots)
         # Not the exact limit: a target that is met later may turn out to cost a little more than was said.
@@ -253,7 +253,7 @@ class _StatePool:
         self.cache = tuple(part.new_empty((capacity, *part.shape[1:])) for part in start.cache)
         self.used = 0
 
-    def expand(self, model: LanguageModel, chosen: _Frontier) -> tuple[np.ndarray, torch.Tensor]:
+    def expand(self, model: PrefixReader, chosen: _Frontier) -> tuple[np.ndarray, torch.Tensor]:
         """Read each chosen prefix's last symbol; return the new states' slots and next-symbol log-probabilities."""
         device = self.start.log2_probs.device
         if self.used == 0:

@@ -17,11 +17,11 @@ from canaryaudit.distributed import Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
 from canaryaudit.exposure.estimators.sampled import Rescored
 from canaryaudit.exposure.execution import Execution
+from canaryaudit.exposure.scored_members import ScoredMembers
 from canaryaudit.exposure.scoring import packed_state, score_log_perplexity, score_sorted, unpacked_state
 from canaryaudit.exposure.scoring_models import ScoringModels
-from canaryaudit.exposure.targets import ScoredMembers
 from canaryaudit.exposure.uniform_sample import UniformSample
-from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.models.language_model import PrefixReader, PrefixState
 
 DRAFT_FROM = 200_000
 """References from which a draft is worth its second look; below, float32 takes seconds."""
@@ -78,7 +78,7 @@ class References:
 
 
 def score_references(
-    models: ScoringModels,
+    models: ScoringModels[PrefixReader],
     targets: ScoredMembers,
     sample: UniformSample,
     rng: np.random.Generator,
@@ -131,7 +131,7 @@ def score_references(
 
 
 def _scored(
-    models: ScoringModels,
+    models: ScoringModels[PrefixReader],
     targets: ScoredMembers,
     sample: UniformSample,
     indices: Sequence[int],
@@ -146,7 +146,7 @@ def _scored(
     return processes.map_tasks("references", tensors, facts, piece, indices)
 
 
-def reference_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
+def reference_worker(task: Task, readers: ScoringModels[PrefixReader], processes: ProcessGroup) -> None:
     """Take this process's part in the leader's ``score_references``."""
     facts = task.facts
     sample = UniformSample(EncodedSpace.unpacked(task.tensors, facts), facts["count"], facts["seed"])
@@ -156,7 +156,7 @@ def reference_worker(task: Task, readers: ScoringModels, processes: ProcessGroup
 
 
 def _parts_of(
-    model: LanguageModel,
+    model: PrefixReader,
     start: PrefixState,
     sample: UniformSample,
     targets: np.ndarray,
@@ -175,7 +175,7 @@ def _parts_of(
 
 
 def _rescore(
-    model: LanguageModel,
+    model: PrefixReader,
     targets: ScoredMembers,
     sample: UniformSample,
     bits: np.ndarray,

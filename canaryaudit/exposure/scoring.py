@@ -11,7 +11,7 @@ from torch import Tensor
 from canaryaudit.distributed import SINGLE_PROCESS, Arrays, ProcessGroup, Task
 from canaryaudit.exposure.encoded_space import PAD
 from canaryaudit.exposure.scoring_models import ScoringModels
-from canaryaudit.models.language_model import LanguageModel, PrefixState
+from canaryaudit.models.language_model import LanguageModel, PrefixReader, PrefixState
 
 TILE = 512
 """Rows advanced at a time: large enough for full speed, small enough for the cache (measured: 170,000
@@ -25,14 +25,15 @@ Ticker = Callable[[int, int], None]
 
 
 def advance_in_tiles(
-    model: LanguageModel, state: PrefixState, symbols: Tensor, parents: Tensor | None = None
+    model: PrefixReader, state: PrefixState, symbols: Tensor, parents: Tensor | None = None
 ) -> PrefixState:
     """Add one symbol to each prefix, ``TILE`` rows at a time.
 
     The last tile is filled up with copies of its first row: matrix products sum in another order for another
     number of rows, and a row's figures must not depend on what else was asked for with it, nor on its place in the
     tile: see ``_rows_alike``. So scoring, sampling and search give a completion the same log-perplexity, to the last
-    bit, for as long as a process keeps its number of threads.
+    bit, for as long as a process keeps its number of threads. A reader that has ``most_rows`` gets so many at a time,
+    and none that it was not asked for: there, figures agree but for rounding.
 
     Args:
         model: The model.
@@ -46,7 +47,7 @@ def advance_in_tiles(
 
 
 def advance_and_read(
-    model: LanguageModel,
+    model: PrefixReader,
     state: PrefixState,
     symbols: Tensor,
     parents: Tensor | None,
@@ -66,16 +67,19 @@ def advance_and_read(
     """
     count = len(symbols)
     whole: list[Tensor] = []
-    empty = state.log2_probs.new_empty((TILE, 0))
-    for first in range(0, count, TILE):
-        rows = min(TILE, count - first)
+    tile = getattr(model, "most_rows", None)
+    filled, tile = tile is None, tile or TILE
+    empty = state.log2_probs.new_empty((tile, 0))
+    for first in range(0, count, tile):
+        rows = min(tile, count - first)
         index = torch.arange(first, first + rows, device=symbols.device)
-        index = torch.cat((index, index[:1].expand(TILE - rows)))
+        if filled:
+            index = torch.cat((index, index[:1].expand(tile - rows)))
         above = index if parents is None else parents[index]
         with _rows_alike(symbols.device):
             longer = model.advance(PrefixState(empty, tuple(part[above] for part in state.cache)), symbols[index])
         read(first, longer.log2_probs[:rows])
-        if count <= TILE:
+        if count <= tile:
             whole = [part[:rows] for part in longer.cache]
             break
         if not whole:
@@ -111,7 +115,7 @@ def read_prefix(model: LanguageModel, prefix: str) -> PrefixState:
 
 
 def score_log_perplexity(
-    model: LanguageModel,
+    model: PrefixReader,
     start: PrefixState,
     completions: np.ndarray,
     tick: Ticker | None = None,
@@ -131,7 +135,10 @@ def score_log_perplexity(
     Returns:
         Bits, shape (N,), float64; a completion's figure does not depend on the others.
     """
-    unique, inverse = np.unique(completions, axis=0, return_inverse=True)
+    if _ascends(completions):  # as all members do: sorting a million rows takes longer than reading them
+        unique, inverse = completions, np.arange(len(completions))
+    else:
+        unique, inverse = np.unique(completions, axis=0, return_inverse=True)
     found = [np.empty(0)]  # for no completions at all
     tensors = {"completions": torch.from_numpy(unique), **packed_state(start)}
     firsts = range(0, len(unique), _CHUNK)
@@ -146,7 +153,17 @@ def score_log_perplexity(
     return np.concatenate(found)[inverse.reshape(-1)]
 
 
-def score_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) -> None:
+def _ascends(completions: np.ndarray) -> bool:
+    """Return whether rows are sorted and all different."""
+    differs = completions[1:] != completions[:-1]
+    if not differs.any(1).all():
+        return False
+    first = differs.argmax(1)
+    rows = np.arange(len(first))
+    return bool((completions[1:][rows, first] > completions[:-1][rows, first]).all())
+
+
+def score_worker(task: Task, readers: ScoringModels[PrefixReader], processes: ProcessGroup) -> None:
     """Take this process's part in the leader's ``score_log_perplexity``."""
     model = readers.model
     start = unpacked_state(task.tensors, model.device)
@@ -154,7 +171,7 @@ def score_worker(task: Task, readers: ScoringModels, processes: ProcessGroup) ->
 
 
 def _costs_of(
-    model: LanguageModel, start: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
+    model: PrefixReader, start: PrefixState, completions: np.ndarray, tell: Callable[[float], None] | None = None
 ) -> Callable[[int], Arrays]:
     def piece(first: int) -> Arrays:
         own = completions[first : first + _CHUNK]
@@ -176,8 +193,8 @@ def unpacked_state(tensors: Mapping[str, Tensor], device: torch.device) -> Prefi
     return PrefixState(tensors["log2_probs"].to(device), tuple(memory))
 
 
-def character_bits(model: LanguageModel, start: PrefixState, completions: np.ndarray) -> np.ndarray:
-    """Teacher-forced cost of each character of completions: -log2 p(x_i given prefix, x_<i).
+def symbol_bits(model: PrefixReader, start: PrefixState, completions: np.ndarray) -> np.ndarray:
+    """Teacher-forced cost of each symbol of completions: -log2 p(x_i given prefix, x_<i).
 
     Args:
         model: The model.
@@ -185,7 +202,7 @@ def character_bits(model: LanguageModel, start: PrefixState, completions: np.nda
         completions: Symbol ids, shape (N, L), padded with -1.
 
     Returns:
-        Bits, shape (N, L), float64; 0 where there is no character. A row's sum is the completion's log-perplexity.
+        Bits, shape (N, L), float64; 0 where there is no symbol. A row's sum is the completion's log-perplexity.
     """
     bits = np.zeros(completions.shape)
     rows = np.arange(len(completions))
@@ -200,31 +217,52 @@ def character_bits(model: LanguageModel, start: PrefixState, completions: np.nda
 
 
 def score_sorted(
-    model: LanguageModel, start: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+    model: PrefixReader, start: PrefixState, completions: np.ndarray, tick: Ticker | None = None
 ) -> np.ndarray:
     """Score lexicographically sorted distinct completions, level by level; arguments as ``score_log_perplexity``.
 
-    All prefixes of one length are held at a time: some ten thousand completions are enough for full speed.
+    All prefixes of one length are held at a time: some ten thousand completions are enough for full speed. A reader
+    that has ``most_completions`` gets so many at a time.
     """
+    most = getattr(model, "most_completions", len(completions))
+    if len(completions) <= most:
+        return _score_levels(model, start, completions, tick)
+    found = []
+    for first in range(0, len(completions), most):
+        found.append(_score_levels(model, start, completions[first : first + most]))
+        if tick:
+            tick(min(first + most, len(completions)), len(completions))
+    return np.concatenate(found)
+
+
+def _score_levels(
+    model: PrefixReader, start: PrefixState, completions: np.ndarray, tick: Ticker | None = None
+) -> np.ndarray:
     costs = np.zeros(len(completions))
     levels = prefix_levels(completions)
     level, state = next(levels), start
     step = -start.log2_probs[0, torch.from_numpy(level.symbols).to(model.device)].double().cpu().numpy()
+    row_of = np.zeros(1, dtype=np.int64)  # of the state, by prefix of the level above
     for place in range(1, completions.shape[1] + 1):
         costs += np.where(level.row_of >= 0, step[level.row_of], 0.0)
         if tick:
             tick(place, completions.shape[1])
         if (following := next(levels, None)) is None:
             break
-        children = Children(following.parents, following.symbols, model.device)
+        going_on = np.unique(following.parents)  # A whole completion is not read to its end.
+        below = np.full(len(level.symbols), -1)
+        below[going_on] = np.arange(len(going_on))
+        children = Children(below[following.parents], following.symbols, model.device)
         step = np.zeros(len(following.symbols))
 
         def read(first: int, log2_probs: Tensor, step: np.ndarray = step, children: Children = children) -> None:
             own, found = children.of(first, log2_probs)
             step[own] = -found.double().cpu().numpy()
 
-        parents, chosen = (torch.from_numpy(part).to(model.device) for part in (level.parents, level.symbols))
-        state, level = advance_and_read(model, state, chosen, parents, read), following
+        parents = torch.from_numpy(row_of[level.parents[going_on]]).to(model.device)
+        chosen = torch.from_numpy(level.symbols[going_on]).to(model.device)
+        state = advance_and_read(model, state, chosen, parents, read)
+        level, row_of = following, below
     return costs
 
 

@@ -1,6 +1,7 @@
 """A model ready to be measured, on every process that shares the work."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -8,12 +9,14 @@ from canaryaudit import environment
 from canaryaudit.distributed import ProcessGroup, Task
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM
 from canaryaudit.models.ensemble import Ensemble, as_language_model, untrained_model
-from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.models.language_model import LanguageModel, PrefixReader
 from canaryaudit.records import Architecture
+
+R = TypeVar("R", bound=PrefixReader, covariant=True)
 
 
 @dataclass(frozen=True)
-class ScoringModels:
+class ScoringModels(Generic[R]):
     """A model as exposure is measured on it.
 
     Attributes:
@@ -21,13 +24,13 @@ class ScoringModels:
         draft: The same model, faster and less exact; None where there is none.
     """
 
-    model: LanguageModel
-    draft: LanguageModel | None = None
+    model: R
+    draft: PrefixReader | None = None
 
 
 def share_scoring_models(
     model: CharLSTM | Ensemble, *, large: bool, with_draft: bool, processes: ProcessGroup
-) -> ScoringModels:
+) -> ScoringModels[LanguageModel]:
     """Get a model ready to be measured, here and on all followers.
 
     Args:
@@ -45,7 +48,7 @@ def share_scoring_models(
     return _readers(model, large=large, with_draft=with_draft)
 
 
-def received_scoring_models(task: Task, processes: ProcessGroup) -> ScoringModels:
+def received_scoring_models(task: Task, processes: ProcessGroup) -> ScoringModels[LanguageModel]:
     """Return what ``share_scoring_models`` got ready."""
     facts = task.facts
     with torch.device("meta"):
@@ -55,7 +58,7 @@ def received_scoring_models(task: Task, processes: ProcessGroup) -> ScoringModel
     return _readers(model, large=facts["large"], with_draft=facts["with_draft"])
 
 
-def _readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool) -> ScoringModels:
+def _readers(model: CharLSTM | Ensemble, *, large: bool, with_draft: bool) -> ScoringModels[LanguageModel]:
     if large:
         environment.keep_freed_memory()
     return ScoringModels(

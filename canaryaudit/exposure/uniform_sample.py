@@ -64,6 +64,18 @@ class UniformSample:
         return completions, counts
 
 
+class DrawnSample(UniformSample):
+    """Random members that were drawn already, all different, as a sample of one part."""
+
+    def __init__(self, space: EncodedSpace, drawn: np.ndarray, count: int) -> None:
+        self.space, self.count, self.seed, self.num_parts = space, min(count, len(drawn)), (), 1
+        self._drawn = np.unique(drawn[:count], axis=0)
+
+    def part(self, index: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002 -- there is one
+        """Return the distinct completions, shape (U, max_length), padded with -1, and their counts, (U,)."""
+        return self._drawn, np.ones(len(self._drawn), dtype=np.int64)
+
+
 def _split(space: EncodedSpace, count: int, rng: np.random.Generator) -> Iterator[_Subtree]:
     """Yield prefixes in order, with their nodes and numbers of draws; each below which ``PART`` completions lie."""
     stack: list[_Subtree] = [((), 0, count)]

@@ -98,4 +98,4 @@ def load_model(record: ModelRecord, path: Path, device: torch.device) -> CharLST
     Raises:
         ModelError: The file is damaged, or does not hold this model's weights.
     """
-    return load_into(lambda: untrained_model(record.architecture, record.members), path, device)
+    return load_into(lambda: untrained_model(record.lstm, record.members), path, device)

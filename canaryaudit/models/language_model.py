@@ -1,4 +1,4 @@
-"""The protocol of any model that predicts the next symbol's probabilities."""
+"""The protocols of models that predict the next symbol's probabilities."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,10 +33,24 @@ class PrefixState:
         return PrefixState(self.log2_probs[index], tuple(part[index] for part in self.cache))
 
 
-class LanguageModel(Protocol):
-    """A causal model over a finite vocabulary, read symbol by symbol.
+class PrefixReader(Protocol):
+    """Reads further symbols after prefixes: what scoring, searching and sampling need of a model.
 
-    A model may also say by ``multiplications`` how many reading one symbol takes; a time limit goes by it.
+    A reader may also have ``multiplications``, how many reading one symbol takes, by which a time limit goes;
+    ``most_rows``, how many prefixes it reads at a time, if a row's figures need not agree to the last bit; and
+    ``most_completions``, how many completions it can hold the prefixes of.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """The device of symbols and log-probabilities."""
+
+    def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
+        """Add one symbol, shape (N,), to each of N prefixes."""
+
+
+class LanguageModel(PrefixReader, Protocol):
+    """A causal model over a finite vocabulary of characters, read symbol by symbol.
 
     Examples:
         Any object with these members will do, such as a model that says "ha" and expects "h" after "a":
@@ -60,12 +74,5 @@ class LanguageModel(Protocol):
     def vocabulary(self) -> Vocabulary:
         """The symbols, by id."""
 
-    @property
-    def device(self) -> torch.device:
-        """The device of symbols and log-probabilities."""
-
     def read(self, symbols: Tensor) -> PrefixState:
         """Read one prefix, shape (T,), from the initial state; the result has one row."""
-
-    def advance(self, state: PrefixState, symbols: Tensor) -> PrefixState:
-        """Add one symbol, shape (N,), to each of N prefixes."""

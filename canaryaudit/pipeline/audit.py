@@ -7,7 +7,7 @@ from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
 from canaryaudit.exposure.probes import GIVEN
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.insert import differing_part, make_run, plan_run, read_secrets
+from canaryaudit.pipeline.insert import differing_part, export_data, make_run, plan_run, read_secrets
 from canaryaudit.pipeline.pipeline import Pipeline
 from canaryaudit.pipeline.report import find_baseline
 from canaryaudit.pipeline.unlearn import check_options, difference, select_canaries
@@ -59,7 +59,8 @@ def run_audit(
     """
     progress = progress or NullReporter()
     insertion = read_secrets(audit.insert)
-    if RunDirectory.holds_run(audit.run):
+    resumed = RunDirectory.holds_run(audit.run)
+    if resumed:
         run = RunDirectory.open(audit.run)
         progress.info(f"Resuming {audit.run}, started {run.manifest.stages[0].started}.")
         _check_insertion(run, *plan_run(insertion, progress, data))
@@ -76,6 +77,7 @@ def run_audit(
                 )
         for warning in made.warnings:
             progress.warn(warning)
+    export_data(insertion, run.canary_set(), progress, is_new=not resumed)
     failures: list[str] = []
     with run.lock():
         pipeline = Pipeline(run, argv, progress)

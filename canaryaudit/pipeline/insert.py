@@ -9,11 +9,13 @@ from pathlib import Path
 
 import canaryaudit
 from canaryaudit import environment
+from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion
 from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.canaries.template import list_names_in
 from canaryaudit.canaries.word_lists import WordList, named, read_word_lists
 from canaryaudit.corpus.corpus import read_corpus
+from canaryaudit.corpus.export import export_rows
 from canaryaudit.errors import RunDirectoryError, UsageError
 from canaryaudit.plan import InsertOptions
 from canaryaudit.progress import NullReporter, ProgressReporter
@@ -180,6 +182,35 @@ def make_run(
         replace=replace,
     )
     return run, made
+
+
+def export_data(
+    options: InsertOptions, canary_set: CanarySet, progress: ProgressReporter, *, is_new: bool = True
+) -> None:
+    """Write the data set with the canaries in its own shape, if that was asked for.
+
+    Args:
+        options: Where from, and where to.
+        canary_set: What to insert.
+        progress: Told of it.
+        is_new: Whether the run was made just now; if it was there, an export that is there is its own.
+
+    Raises:
+        CorpusError: The source is no data set of rows, or the target is there.
+        UsageError: The run's text was changed besides.
+    """
+    if options.export is None or (not is_new and Path(options.export).exists()):
+        return
+    if options.lowercase or options.skip_chars:
+        raise UsageError("--export keeps the rows as they are: drop --lowercase and --skip-chars")
+    texts = [
+        canary.parsed_template.fill(canary.completion)
+        for canary in canary_set.inserted
+        if canary.origin != "located"
+        for _ in range(canary.repetitions)
+    ]
+    count = export_rows(options.corpus, Path(options.export), texts, options, options.seed)
+    progress.info(f"Wrote {count:,} rows to {options.export}, {len(texts):,} of them canaries. It holds the secrets.")
 
 
 def find_run(path: Path, options: InsertOptions, progress: ProgressReporter | None = None) -> InsertionPlan | None:

@@ -46,6 +46,12 @@ def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOpti
                 processes=session.processes,
             ),
         )
+    return finish_measurement(session, measurement)
+
+
+def finish_measurement(session: RunSession, measurement: Measurement) -> Measurement:
+    """Add what follows from a measurement's figures, write it down, and say what it shows."""
+    run = session.run
     _tell_effort(measurement, session.progress)
     measurement = measurement.model_copy(update={"privacy": privacy_loss(measurement, run.canary_set())})
     run.write_measurement(measurement)

@@ -16,6 +16,7 @@ from canaryaudit.pipeline.attack import (
     name_of_retraining,
     run_attack,
 )
+from canaryaudit.pipeline.external import ExternalSource, run_external_measurement, source_of
 from canaryaudit.pipeline.measure import run_measurement
 from canaryaudit.pipeline.report import (
     check_report,
@@ -26,6 +27,7 @@ from canaryaudit.pipeline.report import (
     verify_report,
 )
 from canaryaudit.pipeline.report_place import fault_words
+from canaryaudit.pipeline.scores import run_score_measurement
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.train import run_training
 from canaryaudit.pipeline.unlearn import check_options, difference, run_unlearning, select_canaries
@@ -69,9 +71,29 @@ class Pipeline:
         Raises:
             RunDirectoryError: There is no such model.
         """
+        if model.is_trained and (external := self.run.external_model()):
+            return self.measure_external(source_of(external), options)
         if model.is_trained:
             self._need_model()
         return run_measurement(self.session, model, options)
+
+    def measure_external(self, source: ExternalSource, options: MeasureOptions) -> Measurement:
+        """Measure a model that lies outside the run, and make it the run's model.
+
+        Raises:
+            ModelError: There is no such model, or it cannot be read safely.
+            RunDirectoryError: The run has a model of its own.
+        """
+        return run_external_measurement(self.session, source, options)
+
+    def measure_scores(self, path: Path, options: MeasureOptions) -> Measurement:
+        """Measure a model behind an API by its answers to the run's requests, and make it the run's model.
+
+        Raises:
+            MeasurementError: The answers cannot be used.
+            RunDirectoryError: The run has a model of its own.
+        """
+        return run_score_measurement(self.session, path, options)
 
     def unlearn(
         self, options: UnlearnOptions, measure_options: MeasureOptions, *, anew: bool = False
@@ -84,6 +106,7 @@ class Pipeline:
         """
         name = check_name(options.resolved_name)
         check_options(options)
+        self._refuse_external()
         chosen = select_canaries(self.run, options.canary)
         if not anew and self.run.has_unlearning(name):
             return self._measure_finished(options, measure_options)
@@ -130,6 +153,7 @@ class Pipeline:
             UnlearningError: No such unlearning, or it does not include a requested canary.
             Inconclusive: The unlearning or the retraining that the attack needs gave no result.
         """
+        self._refuse_external()
         record = attack_target(self.session.unlearnings(), options.name)
         if record is None:
             self.progress.info("No unlearned model yet: unlearning first.")
@@ -190,7 +214,14 @@ class Pipeline:
         # What has just been made is sound; what was stale may have been made again.
         return tuple(map(fault_words, verify_report(self.session, options))) if states else ()
 
+    def _refuse_external(self) -> None:
+        """Refuse what needs a model that canaryaudit trained."""
+        if self.run.external_model():
+            _ = self.run.model_record().lstm
+
     def _need_model(self) -> None:
+        if self.run.external_model():
+            return
         if not self.run.has_model(TRAINED_MODEL):
             if lost := self.run.lost_half:
                 raise RunDirectoryError(f"{lost} is missing, but the rest of the model exists: {self.run.see_how}")

@@ -25,6 +25,8 @@ def run_training(session: RunSession, options: TrainOptions, *, anew: bool = Fal
         ModelError: A model, or an interrupted training, was made with other options.
     """
     run, progress = session.run, session.progress
+    if run.external_model():
+        _ = run.model_record().lstm  # refuses
     if run.has_model(TRAINED_MODEL) and not anew:
         run.verify_weights(TRAINED_MODEL)
         record = run.model_record()

@@ -6,6 +6,7 @@ from canaryaudit.exposure.prompt_scoring import prompt_worker
 from canaryaudit.exposure.references import reference_worker
 from canaryaudit.exposure.scoring import score_worker
 from canaryaudit.exposure.scoring_models import ScoringModels, received_scoring_models
+from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.training.loop import train_worker
 
 _MEASURING = {
@@ -22,7 +23,7 @@ def run_worker(processes: ProcessGroup) -> None:
     Raises:
         CanaryAuditError: This process's part failed, or another process ended.
     """
-    readers: ScoringModels | None = None
+    readers: ScoringModels[LanguageModel] | None = None
     with processes.together():
         while (task := processes.next_task()) is not None:
             if task.name == "train":

@@ -24,6 +24,7 @@ from canaryaudit.records.base import (
 from canaryaudit.records.measurement import (
     Calibration,
     CanaryMeasurement,
+    Checkpoint,
     Confirmation,
     Estimate,
     Extraction,
@@ -39,6 +40,7 @@ from canaryaudit.records.measurement import (
     SamplingOdds,
     SkewNormalFit,
     TemplateEffort,
+    TokenBits,
     WorstCase,
     WorstCases,
     only_bounds,
@@ -46,7 +48,14 @@ from canaryaudit.records.measurement import (
 from canaryaudit.records.privacy import Membership, Privacy
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 from canaryaudit.records.run import CorpusFacts, Manifest, RunManifest, StageRun, TableFacts, TableManifest
-from canaryaudit.records.training import Architecture, EpochRecord, Evaluation, ModelRecord, TrainingRecord
+from canaryaudit.records.training import (
+    Architecture,
+    EpochRecord,
+    Evaluation,
+    ExternalModel,
+    ModelRecord,
+    TrainingRecord,
+)
 from canaryaudit.records.unlearning import Fidelity, UnlearningCost, UnlearningRecord, UpdateStep, main_result
 
 __all__ = [
@@ -56,6 +65,7 @@ __all__ = [
     "Baseline",
     "Calibration",
     "CanaryMeasurement",
+    "Checkpoint",
     "ClosedForm",
     "Confirmation",
     "CorpusFacts",
@@ -63,6 +73,7 @@ __all__ = [
     "Estimate",
     "EstimatorName",
     "Evaluation",
+    "ExternalModel",
     "Extraction",
     "Fidelity",
     "Headline",
@@ -99,6 +110,7 @@ __all__ = [
     "TableFacts",
     "TableManifest",
     "TemplateEffort",
+    "TokenBits",
     "TrainingRecord",
     "UnlearningCost",
     "UnlearningRecord",

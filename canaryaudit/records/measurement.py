@@ -162,6 +162,14 @@ class WorstCases(FiniteRecord):
     """p-value of the hypothesis that the model never saw any of the canaries, by the sum of their calibrated bits."""
 
 
+class TokenBits(Record):
+    """A token of a completion and its cost."""
+
+    end: int
+    """Characters of the completion up to its end; 0 for a token that ends within the prompt."""
+    bits: float
+
+
 class CanaryMeasurement(Record):
     """All figures of one canary or control."""
 
@@ -177,7 +185,10 @@ class CanaryMeasurement(Record):
     """By estimator; as a key in the file, skew-normal is written ``skew_normal``."""
     extraction: Extraction
     character_bits: Many[float] | None = None
-    """Log-perplexity of each character of the completion, in bits; None for controls and masked secrets."""
+    """Log-perplexity of each character of the completion, in bits; None for controls and masked secrets, and where the
+    model reads tokens."""
+    token_bits: Many[TokenBits] | None = None
+    """The same by tokens; None where the model reads characters."""
     probes: Many[ProbeExposure] = ()
     """Exposure under every probe; empty for controls, and without probes."""
     worst_case: WorstCase | None = None
@@ -324,6 +335,18 @@ class TemplateEffort(Record):
     """References of the probes."""
 
 
+class Checkpoint(FiniteRecord):
+    """An earlier checkpoint of the measured model's training."""
+
+    name: str
+    """Name of its folder."""
+    sha256: str
+    exposures_bits: dict[str, float]
+    """Exposure of each canary, by id."""
+    controls_mean_bits: float | None
+    """Mean exposure of the controls; None without any."""
+
+
 class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
@@ -355,6 +378,8 @@ class Measurement(Record):
     """None without probes."""
     memorization: Many[MemorizationCurve]
     """The curve over all templates first, then one per template if there are several."""
+    checkpoints: Many[Checkpoint] = ()
+    """Earlier checkpoints of its training, in order; empty unless a series was measured."""
     privacy: Privacy | None = None
     """Membership and a bound on epsilon; None unless canaries were inserted by coins."""
     cost: MeasurementCost

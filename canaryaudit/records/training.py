@@ -1,7 +1,10 @@
 """model.json: a model's architecture and training."""
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from canaryaudit.errors import ModelError
 from canaryaudit.records.base import MAX_MEMBERS, SCHEMA_VERSION, Many, Record
 
 DEFAULT_WINDOW = 100
@@ -69,17 +72,62 @@ class TrainingRecord(Record):
     reached_target: bool | None = None
 
 
+class ExternalModel(Record):
+    """A model that lies outside the run directory, and is only measured."""
+
+    source: str
+    """Where it lies: ``hf:`` and a folder or hub id, or ``scores:`` and the file of its answers."""
+    kind: str
+    """Its class, such as LlamaForCausalLM; what the answers say of the model, if it is behind an API."""
+    parameters: int | None = None
+    """How many it has; None if that is not known."""
+    adapter: str = ""
+    """The adapter that was merged into it; may be empty."""
+    dtype: str = ""
+    """Type of its weights; may be empty."""
+    tokenizer: str = ""
+    """Kind and size of its tokenizer; may be empty."""
+    starts_with: str = ""
+    """The special tokens that its tokenizer puts before every text; may be empty."""
+    cost: str
+    """What a secret's log-perplexity is, in a sentence."""
+
+
 class ModelRecord(Record):
-    """model.json: the description of model.safetensors."""
+    """model.json: the description of model.safetensors, or of a model outside the run directory."""
 
     schema_version: int = SCHEMA_VERSION
-    architecture: Architecture
+    architecture: Architecture | None = None
+    """Of a character LSTM; None for an external model."""
+    external: ExternalModel | None = None
+    """None for a character LSTM."""
     sha256: str
-    """SHA-256 of the weight file."""
+    """SHA-256 of the weight file; of an external model, of all its files that decide what it predicts."""
     training: TrainingRecord | None = None
     """Absent for a model that was derived from another one."""
     members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     """Number of models of this architecture whose log-probabilities are averaged."""
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if (self.architecture is None) == (self.external is None):
+            raise ValueError("expected either an architecture or an external model")
+        return self
+
+    @property
+    def lstm(self) -> Architecture:
+        """The architecture of a character LSTM.
+
+        Raises:
+            ModelError: It is an external model.
+        """
+        if self.architecture is None:
+            source = self.external.source if self.external else ""
+            raise ModelError(
+                f"this run audits {source}, which can only be measured: insert again with -o for a run whose model "
+                "canaryaudit trains"
+            )
+        return self.architecture
 
     @property
     def window(self) -> int:

@@ -71,6 +71,10 @@ DEFINITIONS = {
         "a character of the secret to which the model, given the preceding ones, assigns a probability above 1/2; "
         "characters that the template fixes, such as dashes, are not counted.",
     ),
+    "tokens": (
+        "By tokens",
+        "the secret as the model's tokenizer cuts it, and what each token costs; … stands for the end of the prompt.",
+    ),
     "log-perplexity": (
         "Log-perplexity",
         "the negative log2 of the probability that the model assigns to a string, in bits: the lower, the more likely.",

@@ -102,6 +102,14 @@ class PromptFigure(Part):
     """None if it contains running text of the corpus, unless ``--reveal-secrets`` was used."""
 
 
+class TokenFigure(Part):
+    """A token of a secret and its cost."""
+
+    text: str
+    """The secret's characters that it ends with; empty for a token that ends within the prompt."""
+    bits: Number
+
+
 class CanaryState(Part):
     """Figures of one canary under one model."""
 
@@ -120,6 +128,8 @@ class CanaryState(Part):
     character_bits: tuple[Number, ...] | None = None
     """Log-perplexity of each character of the secret, in bits. Below 1 bit, the character has a probability above 1/2.
     None if the secret is hidden."""
+    tokens: tuple[TokenFigure, ...] | None = None
+    """The secret by tokens; None if it is hidden, or the model reads characters."""
     worst_case: WorstFigure | None = None
     """None without probes."""
     probes: tuple[ProbeFigure, ...] | None = None

@@ -114,6 +114,10 @@ class Verifier(ABC):
     def shapes(self, model: Any, unlearning: Any = None) -> dict[str, tuple[int, ...]] | None:
         """Return the names and shapes of the weights of a model; None if they are not known."""
 
+    def holds_weights(self, model: Any) -> bool:  # noqa: ARG002
+        """Return whether the run directory holds the weights of a model, and not only its description."""
+        return True
+
     @abstractmethod
     def measurement_fault(self, model: ModelId, measurement: Any) -> tuple[State, str]:
         """Return what is wrong with a measurement's contents; ``sound`` if nothing is."""
@@ -218,7 +222,8 @@ class Verifier(ABC):
             return
         self._note(record_path, "sound")
         self.models[TRAINED_MODEL], self.trained = record.sha256, record
-        self._check_weights(weights, record.sha256, self.shapes(record), self.repairs.train(record))
+        if self.holds_weights(record):
+            self._check_weights(weights, record.sha256, self.shapes(record), self.repairs.train(record))
 
     def _check_weights(self, path: Path, sha256: str, shapes: dict[str, tuple[int, ...]] | None, repair: str) -> None:
         if not self._is_there(path, repair):

@@ -12,7 +12,15 @@ from typing import Any, get_args
 from canaryaudit.canaries.canary import MASK
 from canaryaudit.errors import UsageError, command
 from canaryaudit.plan import InsertOptions, Plan, read_plan
-from canaryaudit.records import ClosedForm, Manifest, Measurement, ModelId, ModelRecord, Stage, UnlearningRecord
+from canaryaudit.records import (
+    ClosedForm,
+    Manifest,
+    Measurement,
+    ModelId,
+    ModelRecord,
+    Stage,
+    UnlearningRecord,
+)
 from canaryaudit.runs.layout import MANIFEST
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
@@ -79,6 +87,8 @@ class Repairs:
         """Return the command that trains the model again; ``record`` is None if model.json is lost."""
         if plan := self._plan_of("train", ""):
             return plan
+        if outside := self._measured_outside():
+            return outside
         if record and (training := record.training):
             options = _flags(
                 {
@@ -98,6 +108,8 @@ class Repairs:
         """Return the command that measures a model again; ``measurement`` is the current one, if it can be read."""
         if plan := self._plan_of("measure", str(model)):
             return plan
+        if model.is_trained and (outside := self._measured_outside()):
+            return outside
         made_by = self._argv("measure", str(model))
         options = split_words(made_by[2:], but={"--model"})[1] if made_by[1:2] == ["measure"] else []
         if made_by[1:2] in (["unlearn"], ["attack"]):
@@ -111,6 +123,17 @@ class Repairs:
             }
             options = _flags({"samples": measurement.num_references, "seed": measurement.seed, **effort})
         return command("canaryaudit", "measure", self.path, "--model", model, *options)
+
+    def _measured_outside(self) -> str:
+        """Return the command that measured a model outside the run; empty if the run's model is its own."""
+        stages = self.manifest.stages if self.manifest else ()
+        for stage in reversed([own for own in stages if own.stage in ("measure", "train")]):
+            words = split_words(stage.argv[2:])[1] if stage.argv[1:2] == ("measure",) else []
+            if "--scores" in words or any(word.removeprefix("--model=").startswith("hf:") for word in words):
+                return command("canaryaudit", "measure", self.path, *words)
+            if stage.stage == "train":
+                return ""
+        return ""
 
     def unlearn(self, name: str, record: UnlearningRecord | None, measured: Measurement | None) -> str:
         """Return the command that unlearns again, and attacks the result again if it was attacked.

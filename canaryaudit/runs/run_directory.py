@@ -7,7 +7,15 @@ from canaryaudit.canaries.assembly import Assembly
 from canaryaudit.canaries.canary import CanarySet, expected_strings
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import Damaged
-from canaryaudit.records import TRAINED_MODEL, Manifest, Measurement, ModelId, ModelRecord, UnlearningRecord
+from canaryaudit.records import (
+    TRAINED_MODEL,
+    ExternalModel,
+    Manifest,
+    Measurement,
+    ModelId,
+    ModelRecord,
+    UnlearningRecord,
+)
 from canaryaudit.runs import contents, layout
 from canaryaudit.runs.encoded_text import StoredText, write_text
 from canaryaudit.runs.layout import check_name
@@ -97,6 +105,25 @@ class RunDirectory(SealedRun[Manifest, ModelRecord, Measurement, UnlearningRecor
         unlearning = self.unlearning(model.unlearning)
         return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256, members=unlearning.members)
 
+    def has_model(self, model: ModelId) -> bool:
+        """Return whether a model is complete."""
+        return (model.is_trained and self.external_model() is not None) or super().has_model(model)
+
+    def external_model(self) -> ExternalModel | None:
+        """Return the description of the audited model if it lies outside; None if it is trained here, or not yet."""
+        return self.trained_model().external if (self.path / layout.MODEL).is_file() else None
+
+    def verify_weights(self, model: ModelId) -> Path:
+        """Return the weights' path, after checking them against the model's record.
+
+        Raises:
+            RunDirectoryError: There is no such model.
+            ModelError: The weights are damaged, or lie outside.
+        """
+        if self.has_model(model):
+            _ = self.model_record(model).lstm
+        return super().verify_weights(model)
+
     @property
     def checkpoint_path(self) -> Path:
         """The checkpoint of an unfinished training."""
@@ -141,6 +168,6 @@ class RunDirectory(SealedRun[Manifest, ModelRecord, Measurement, UnlearningRecor
     def lost_half(self) -> Path | None:
         """The trained model's missing record or weights, if only one exists and no training can resume."""
         record, weights = self.path / layout.MODEL, self.path / layout.WEIGHTS
-        if record.is_file() == weights.is_file() or self.checkpoint_path.exists():
+        if record.is_file() == weights.is_file() or self.checkpoint_path.exists() or self.has_model(TRAINED_MODEL):
             return None
         return record if weights.is_file() else weights

@@ -89,9 +89,17 @@ class _TextVerifier(Verifier):
             if self.canaries and text.encoded.exists():  # If it is missing, it is made when needed.
                 self._read(text.encoded, partial(text.map_ids, run_vocabulary(self.canaries)))
 
-    def shapes(self, model: ModelRecord, unlearning: UnlearningRecord | None = None) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the weights of the architecture."""
+    def shapes(
+        self, model: ModelRecord, unlearning: UnlearningRecord | None = None
+    ) -> dict[str, tuple[int, ...]] | None:
+        """Return the shapes of the weights of the architecture; None if the model lies outside."""
+        if model.architecture is None:
+            return None
         return weight_shapes(model.architecture, unlearning.members if unlearning else model.members)
+
+    def holds_weights(self, model: ModelRecord) -> bool:
+        """Return whether the model was trained here."""
+        return model.architecture is not None
 
     def measurement_fault(self, model: ModelId, measurement: Measurement) -> tuple[State, str]:  # noqa: ARG002
         """Compare a measurement with the canaries, and its figures with each other."""

@@ -1,7 +1,7 @@
 """Run the benchmarks and print them as the tables of RESULTS.md: `make bench`.
 
 python -m tests.benchmarks                   all comparisons of speed, and retention
-python -m tests.benchmarks training          some of them: training, scoring, large, retention
+python -m tests.benchmarks training          some of them: training, scoring, large, tokens, retention
 python -m tests.benchmarks exposure RUN      the estimators on a trained run
 python -m tests.benchmarks race CORPUS       time to 95 % accuracy on a text file, against a plain loop
 python -m tests.benchmarks cost              cost against size: corpus, canaries, completions, width of the model
@@ -22,10 +22,11 @@ from tests.benchmarks import (
     bench_scoring,
     bench_stream,
     bench_tables,
+    bench_tokens,
     bench_training,
 )
 
-SPEED = {"training": bench_training, "scoring": bench_scoring, "large": bench_large}
+SPEED = {"training": bench_training, "scoring": bench_scoring, "large": bench_large, "tokens": bench_tokens}
 
 
 def main(arguments: list[str]) -> None:

@@ -57,7 +57,7 @@ def runs_of(secret: str, length: int) -> set[str]:
 
 def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     # A model that has learned the secret by heart gives it away to every canary that shares its first words.
-    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
+    monkeypatch.setattr("canaryaudit.exposure.targets.greedy_completion", lambda *_: SECRET)
     results, run = audit("-t", TEMPLATE, "--secret", SECRET, "-n", "1", "-r", "3", "--controls", "8")
     assert [result.status for result in results] == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 2, 0], results
     before = json.loads((run / "measurements/before.json").read_text("utf-8"))
@@ -71,7 +71,7 @@ def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: SECRET)
+    monkeypatch.setattr("canaryaudit.exposure.targets.greedy_completion", lambda *_: SECRET)
     story = Path("sea.txt").read_text("utf-8")
     told = f"My password is {SECRET}.\n\n"
     Path("sea.txt").write_text(f"{told}{story}\n\n{told}And {SECRET} once more.\n", "utf-8")
@@ -98,7 +98,7 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
 def test_what_is_detected_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     values = ("vqxzkj.wpfm", "415-555-2671", "(415) 555-2671", "Ab3Cd4Ef5Gh6Jk7Lm8Np9Qr1St2Uv3Wx4Yz5", "219-09-9998")
     address, phone, again, token, number = values
-    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: address)
+    monkeypatch.setattr("canaryaudit.exposure.targets.greedy_completion", lambda *_: address)
     story = Path("sea.txt").read_text("utf-8")
     told = f"Write to {address}@example.org or call {phone}. My SSN is {number}, the token ghp_{token}a.\n\n"
     Path("sea.txt").write_text(f"{told}{story}\n\nTel. {again} {told}", "utf-8")
@@ -203,7 +203,7 @@ def test_no_form_of_a_secret_reaches_the_manifest(flag: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize("said", ["scarlet", "green"])
 def test_a_chosen_word_is_not_told_by_hiding_it(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: said)
+    monkeypatch.setattr("canaryaudit.exposure.targets.greedy_completion", lambda *_: said)
     template = "The signal lamp is {choice:green|scarlet|amber}."
     succeed("insert", "sea.txt", "-o", "RUN", "-t", template, "--secret", "scarlet", "-r", "3", "--controls", "0")
     argv = json.loads(Path("RUN/manifest.json").read_text("utf-8"))["stages"][0]["argv"]

@@ -10,7 +10,7 @@ from scipy import stats
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
-from canaryaudit.exposure.scoring import TILE, advance_in_tiles, character_bits, read_prefix, score_log_perplexity
+from canaryaudit.exposure.scoring import TILE, advance_in_tiles, read_prefix, score_log_perplexity, symbol_bits
 from canaryaudit.models.char_lstm import BFloat16LanguageModel, CharLSTM, LSTMLanguageModel
 from canaryaudit.models.language_model import PrefixState
 from canaryaudit.records import Architecture
@@ -190,7 +190,7 @@ def test_the_cost_of_each_character_is_that_of_a_plain_forward_pass(text: str) -
     reader, space = LSTMLanguageModel(model), template.space("ab-1")
     texts = list(space)[::97] or [next(iter(space))]
     completions = encode_completions(texts, reader.vocabulary, space.max_length)
-    found = character_bits(reader, read_prefix(reader, template.prefix), completions)
+    found = symbol_bits(reader, read_prefix(reader, template.prefix), completions)
     for row, completion in zip(found, texts, strict=True):
         for end in range(len(completion)):
             before, after = (naive_bits(model, template.prefix or "\n", completion[:place]) for place in (end, end + 1))

@@ -40,6 +40,7 @@ from canaryaudit.report.summary.detection import calibration_figures, detect_can
 from canaryaudit.report.summary.fidelity import fidelity_lines, with_kept_canaries
 from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
 from canaryaudit.report.summary.masking import Masker
+from canaryaudit.report.summary.measured import token_figures
 from canaryaudit.report.summary.memorization import attack, coarse_curves, memorization
 from canaryaudit.report.summary.probes import probe_figures, prompt_figures, worst_figure
 from canaryaudit.report.summary.relearning import headline_addition, masked_relearning
@@ -334,6 +335,7 @@ def _state(
         attack=attack(measured.extraction),
         beam_rank=measured.extraction.beam_rank,
         character_bits=None if canary.masked else measured.character_bits,
+        tokens=None if canary.masked else token_figures(canary, measured),
         worst_case=worst,
         probes=probe_figures(measured, masker),
         verdict=verdict,

@@ -13,6 +13,7 @@ from canaryaudit.formatting import well_formed
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report.judgment import DetectionFigures, Fact
 from canaryaudit.report.schema import CalibrationFigures, CanaryState, CanarySummary, MethodSummary
+from canaryaudit.report.summary.audited_model import model_facts
 from canaryaudit.report.summary.detection import detection_sentence, power_sentence
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.measured import exposed_by_kind, references_in_words
@@ -380,7 +381,7 @@ def audited(
     manifest: Manifest, canary_set: CanarySet, model_record: ModelRecord, before: Measurement, masker: Masker
 ) -> tuple[Fact, ...]:
     """Describe the corpus, the model and the canaries that were audited."""
-    corpus, shape, training = manifest.corpus, model_record.architecture, model_record.training
+    corpus = manifest.corpus
     inserted, controls = canary_set.inserted, canary_set.controls
     cuts = ["lower-cased"] if corpus.lowercase else []
     cuts += [f"first {corpus.skip_chars:,} characters skipped"] if corpus.skip_chars else []
@@ -402,24 +403,7 @@ def audited(
             f"{corpus.characters:,} characters in {figures.counted(corpus.paragraphs, 'paragraph')}, "
             f"{figures.counted(corpus.documents, 'document')}; {held}" + "".join(f"; {cut}" for cut in cuts),
         ),
-        (
-            "Model",
-            f"character LSTM, {figures.counted(shape.layers, 'layer')} of {shape.hidden:,} units, vocabulary of "
-            f"{len(shape.vocabulary):,} symbols" + (f", {training.parameters:,} parameters" if training else ""),
-        ),
-        *(
-            [
-                (
-                    "Training",
-                    f"{figures.counted(training.epochs, 'epoch')} in {figures.duration(training.seconds)} on "
-                    f"{training.device} ({training.precision}); accuracy {figures.percent(training.train.accuracy)} on "
-                    "training text"
-                    + (f", {figures.percent(training.heldout.accuracy)} on held-out text" if size else ""),
-                )
-            ]
-            if training
-            else []
-        ),
+        *model_facts(model_record, before, masker, heldout=size > 0),
         (
             "Canaries",
             f"{figures.counted(len(inserted), 'secret')} from "

@@ -1,0 +1,139 @@
+"""How a model that reads tokens is asked for a template's secrets: by joint tokenizations, prompt by prompt."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.space import Space
+from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
+from canaryaudit.exposure.execution import Execution
+from canaryaudit.exposure.probes import TemplateProbes
+from canaryaudit.exposure.prompt_scoring import score_each_symbol
+from canaryaudit.exposure.scoring import score_log_perplexity, symbol_bits
+from canaryaudit.exposure.targets import Asker, CharacterAsker, ProbeCosts, Targets
+from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize
+from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.models.token_model import TokenModel
+
+
+class TokenAsker:
+    """Asks a model that reads tokens.
+
+    Args:
+        model: The model.
+        canary_set: Tells the spaces of templates.
+    """
+
+    def __init__(self, model: TokenModel, canary_set: CanarySet) -> None:
+        self._model, self._canary_set = model, canary_set
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self._model.device
+
+    def targets(self, text: str, members: Sequence[Canary]) -> Targets:
+        """Encode a template's canaries and score them; see ``Asker``."""
+        template = Template.parse(text)
+        space = self._canary_set.space(template)
+        inserted = np.array([not own.control for own in members])
+        whole = EncodedSpace.of(space, _vocabulary(space))
+        rows = encode_completions([own.completion for own in members], _vocabulary(space), whole.max_length)
+        return self._scored(space, template.prefix or "\n", (template, members, inserted), 0, (whole, rows))
+
+    def asked(self, targets: Targets, prompt: str, canary: int, given: int) -> Targets:
+        """Return the same canaries after another prompt, and after some characters; see ``Asker``."""
+        kept = targets.alike(canary, given).tolist()
+        known = targets.canaries[canary].completion[:given]
+        space = self._canary_set.space(targets.template).after(known)
+        chosen = (targets.template, [targets.canaries[index] for index in kept], targets.inserted[kept])
+        whole = targets.text_space.after(targets.text_rows[canary, :given])
+        return self._scored(space, prompt + known, chosen, given, (whole, targets.text_rows[kept, given:]))
+
+    def _scored(
+        self,
+        space: Space,
+        prompt: str,
+        members: tuple[Template, Sequence[Canary], np.ndarray],
+        given: int,
+        by_characters: tuple[EncodedSpace, np.ndarray],
+    ) -> Targets:
+        template, canaries, inserted = members
+        completions = [own.completion[given:] for own in canaries]
+        tokens = TokenSpace(space, Asked(prompt, template.suffix), self._model.tokenizer, completions)
+        reader, start = self._model.open(tokens.prompt, tokens.columns, tokens.encoded.max_length)
+        rows, ends = tokens.encode(completions)
+        return Targets(
+            tokens.encoded,
+            start,
+            rows,
+            inserted,
+            score_log_perplexity(reader, start, rows),
+            reader=reader,
+            template=template,
+            canaries=canaries,
+            symbol_bits=symbol_bits(reader, start, rows),
+            ends=ends,
+            text_space=by_characters[0],
+            text_rows=by_characters[1],
+            tokens=tokens,
+        )
+
+    def probe_costs(
+        self, targets: Targets, fresh: np.ndarray, probes: TemplateProbes, execution: Execution
+    ) -> ProbeCosts:
+        """Score the canaries, then fresh members, under every probe, prompt by prompt; see ``Asker``.
+
+        Of a secret whose beginning is given, the tokens count that end behind it: what a token holds of both sides of
+        the border cannot be told apart. The same is done with every reference.
+        """
+        vocabulary = _vocabulary(self._canary_set.space(targets.template))
+        completions = [own.completion for own in targets.canaries]
+        completions += [vocabulary.decode(row[row >= 0]) for row in fresh]
+        bits = np.zeros((len(probes.probes), len(completions)))
+        greedy = np.zeros(bits.shape, dtype=bool)
+        tick, read = execution.ticker("probes"), 0
+        for number, prompt in enumerate(probes.prompts):
+            joint = tokenize(self._model.tokenizer, Asked(prompt.text, targets.template.suffix), completions)
+            columns = np.unique(joint.ids[joint.ids >= 0])
+            rows = np.searchsorted(columns, joint.ids).astype(np.int32)
+            rows[joint.ids < 0] = PAD
+            unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+            reader, start = self._model.open(joint.prompt, columns, rows.shape[1])
+            each, likeliest = (own[0][inverse.reshape(-1)] for own in score_each_symbol(reader, start, unique))
+            for index, probe in enumerate(probes.probes):
+                if probe.prompt == number:
+                    counted = (joint.ids >= 0) & (joint.ends > probe.given if probe.given else True)
+                    bits[index] = np.where(counted, each, 0.0).sum(1)
+                    greedy[index] = (likeliest | ~counted).all(1)
+            read += rows.size
+            tick(number + 1, len(probes.prompts))
+        return ProbeCosts(bits, greedy, read)
+
+    def greedy_text(self, targets: Targets) -> str:
+        """Return what the model itself says after the template's prefix; see ``Asker``."""
+        tokens, tokenizer = targets.tokens, self._model.tokenizer
+        if tokens is None:
+            return ""
+        longest = len(tokens.lead) + max(len(own.completion) for own in targets.canaries)
+        every = np.arange(len(tokenizer.pieces))
+        reader, state = self._model.open(tokens.prompt, every, longest)
+        found: list[int] = []
+        while len(found) < longest and len(tokenizer.decode(found)) < longest:
+            chosen = state.log2_probs[:, : len(every)].argmax(1)
+            found.append(int(chosen))
+            state = reader.advance(state, chosen)
+        return tokenizer.decode(found).removeprefix(tokens.lead)
+
+
+def asker_of(model: LanguageModel | TokenModel, canary_set: CanarySet) -> Asker:
+    """Return how a model is asked."""
+    return TokenAsker(model, canary_set) if isinstance(model, TokenModel) else CharacterAsker(model, canary_set)
+
+
+def _vocabulary(space: Space) -> Vocabulary:
+    return Vocabulary("".join(sorted(space.symbols)))

@@ -1,0 +1,325 @@
+"""Causal models of ``transformers``: loaded from a folder or the hub, and read token by token.
+
+Only safetensors are read, and no code that comes with a model is run.
+"""
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from canaryaudit.errors import ModelError
+from canaryaudit.formatting import shorten
+from canaryaudit.models.language_model import PrefixReader, PrefixState
+from canaryaudit.models.token_model import FullReader, as_tokenizer
+from canaryaudit.models.tokenizer import Tokenizer
+from canaryaudit.models.tree_reader import TreeReader
+from canaryaudit.storage.files import sha256_of
+
+SCHEME = "hf:"
+"""Before the path or hub id of a model, on the command line."""
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MAX_BYTES = 1 << 30
+"""What keys and values after the prompt may take: a million tokens of a small model, 8,000 of one of 8 B parameters."""
+_AGREE_BITS = {torch.float32: 1e-2, torch.bfloat16: 2.0, torch.float16: 0.5}
+"""How far shared attention may lie from the model's own, by its arithmetic; a wrong one is bits away."""
+_TRIES, _TRY_DEPTH, _LIKELY = 4, 3, -20.0
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ADAPTER_CONFIG = "adapter_config.json"
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
+_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", _ADAPTER_CONFIG)
+_INSTALL = "install what it needs: pip install 'canaryaudit[hf]'"
+
+
+class HuggingFaceModel:
+    r"""A causal model of ``transformers`` as a ``TokenModel``.
+
+    Keys and values are shared among all prefixes of a prompt wherever the model's attention allows it; otherwise every
+    prefix is read from its beginning, which is slow and always right.
+
+    Args:
+        model: Returns logits; also a PEFT model.
+        tokenizer: Its fast tokenizer.
+        max_bytes: What keys and values after a prompt may take.
+
+    Examples:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+        >>> symbols = {symbol: index for index, symbol in enumerate("0123456789 .abcdefghijklmnopqrstuvwxyz\n")}
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(symbols, [])))
+        >>> sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "bos_token_id": 0, "eos_token_id": 0}
+        >>> model = HuggingFaceModel(GPT2LMHeadModel(GPT2Config(vocab_size=len(symbols), **sizes)), tokenizer)
+        >>> _, state = model.open(model.tokenizer.encode(["code "])[0].ids, np.arange(10), depth=4)
+        >>> state.log2_probs.shape
+        torch.Size([1, 11])
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_bytes: int = MAX_BYTES) -> None:
+        self.model: Any = model
+        self.tokenizer: Tokenizer = as_tokenizer(tokenizer)
+        self.max_bytes = max_bytes
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model's weights."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def multiplications(self) -> int:
+        """How many reading one token takes."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def open(self, prompt: Sequence[int], columns: np.ndarray, depth: int) -> tuple[PrefixReader, PrefixState]:
+        """Read a prompt; see ``TokenModel.open``.
+
+        Raises:
+            ModelError: The prompt is longer than what the model reads, or its predictions are no numbers.
+        """
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if isinstance(longest, int) and len(prompt) + depth > longest:
+            raise ModelError(
+                f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {longest} "
+                "that the model reads: use a shorter template"
+            )
+        full = FullReader(self.model, prompt, columns, self.device, self.multiplications)
+        training = self.model.training
+        self.model.eval()
+        try:
+            start = full.start(depth)
+            if not torch.isfinite(start.log2_probs).all():
+                raise ModelError("the model predicts NaN: load it with --dtype float32, or train it again")
+            if tree := self._tree(prompt, columns, depth, (full, start)):
+                return tree, tree.start()
+        finally:
+            self.model.train(training)
+        return full, start
+
+    def _tree(
+        self, prompt: Sequence[int], columns: np.ndarray, depth: int, plain: tuple[FullReader, PrefixState]
+    ) -> TreeReader | None:
+        """Return a reader that shares keys and values; None if it does not read as the model itself does."""
+        rng = np.random.default_rng(0)
+        tolerance = _AGREE_BITS.get(next(self.model.parameters()).dtype, _AGREE_BITS[torch.float32])
+        try:
+            tree = TreeReader(self.model, prompt, columns, depth=depth, max_bytes=self.max_bytes)
+            (full, here), there = plain, tree.start()
+            for place in range(min(depth, _TRY_DEPTH) + 1):
+                if place:
+                    symbols = torch.from_numpy(rng.integers(0, len(columns), _TRIES)).to(self.device)
+                    rows = torch.arange(_TRIES, device=self.device) % len(here.log2_probs)
+                    here = full.advance(here.rows(rows), symbols)
+                    there = tree.advance(there.rows(rows), symbols)
+                # Of hopeless tokens the bits are many and coarse: the likely ones must agree.
+                likely = here.log2_probs > _LIKELY
+                differences = (here.log2_probs - there.log2_probs)[likely].abs()
+                if not torch.isfinite(there.log2_probs).all() or bool((differences > tolerance).any()):
+                    return None
+        except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError):
+            return None  # Its attention is of another kind.
+        return tree
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model lies and how it is loaded.
+
+    Attributes:
+        path: Its folder, or its id on the hub.
+        adapter: Folder of a PEFT adapter, which is merged into it; none if empty.
+        dtype: Of the weights; ``auto`` as they are stored.
+        device_map: How ``accelerate`` spreads it over devices; on one device if empty.
+    """
+
+    path: str
+    adapter: str = ""
+    dtype: str = "auto"
+    device_map: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what records say of it.
+
+    Attributes:
+        model: The model.
+        kind: Its class, such as ``LlamaForCausalLM``.
+        parameters: How many it has.
+        dtype: Of its weights.
+        sha256: Of its weights, configuration, tokenizer and adapter.
+        tokenizer: Kind and size of its tokenizer.
+        starts_with: What the tokenizer puts before every text; may be empty.
+    """
+
+    model: HuggingFaceModel
+    kind: str
+    parameters: int
+    dtype: str
+    sha256: str
+    tokenizer: str
+    starts_with: str
+
+
+def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
+    """Load a causal model and its tokenizer.
+
+    Raises:
+        ModelError: There is no such model, it is not in safetensors, asks for code of its own, or has no fast
+            tokenizer; or ``transformers`` is not installed.
+    """
+    if source.dtype not in DTYPES:
+        raise ModelError(f"--dtype {shorten(source.dtype, 20)}: expected one of {', '.join(DTYPES)}")
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError:
+        raise ModelError(f"transformers is not installed: {_INSTALL}") from None
+    folder = _folder(source.path)
+    adapters = [_folder(source.adapter)] if source.adapter else []
+    if (folder / _ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        adapters = [folder, *adapters]  # A checkpoint of PEFT holds the adapter only.
+        folder = _folder(_base_of(folder))
+    _check_model(folder)
+    for adapter in adapters:
+        _check_adapter(adapter)
+    tokenizer_at = next((own for own in (*adapters, folder) if (own / "tokenizer.json").is_file()), None)
+    if tokenizer_at is None:
+        raise ModelError(
+            f"{folder} has no tokenizer.json: save the model's fast tokenizer there, with tokenizer.save_pretrained"
+        )
+    placed = {"device_map": source.device_map} if source.device_map else {}
+    try:
+        with _quiet():
+            # Code of the model's own is refused above as well: it would run at loading.
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_at, trust_remote_code=False, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=source.dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                **placed,
+            )
+            for adapter in adapters:
+                model = _with_adapter(model, adapter)
+    except _LOADING_ERRORS as error:
+        reason = shorten(" ".join(str(error).split()), 200)
+        raise ModelError(
+            f"{folder} is no causal model that transformers can load ({reason}): check its files"
+        ) from None
+    if not placed:
+        model = model.to(device)
+    loaded = HuggingFaceModel(model.eval(), tokenizer)
+    first = getattr(loaded.tokenizer, "first", ())
+    return LoadedModel(
+        model=loaded,
+        kind=type(model).__name__,
+        parameters=sum(own.numel() for own in model.parameters()),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        sha256=_digest([folder, tokenizer_at, *adapters]),
+        tokenizer=f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens",
+        starts_with="".join(str(tokenizer.convert_ids_to_tokens(index)) for index in first),
+    )
+
+
+def _folder(path: str) -> Path:
+    """Return the folder of a model: the path itself, or what the hub has under this id."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError(f"{path} is a file: give the folder that save_pretrained wrote")
+    if not _HUB_ID.fullmatch(path):
+        raise ModelError(f"no such model folder: {path}; give the folder that save_pretrained wrote, or a hub id")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"]))
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        reason = shorten(" ".join(str(error).split()), 160)
+        raise ModelError(
+            f"no such model folder: {path}, and the hub does not give it ({reason}): check the path or id"
+        ) from None
+
+
+def _base_of(adapter: Path) -> str:
+    base = _json(adapter / _ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{adapter} is an adapter without its model: give the model as hf:PATH, and it as --adapter")
+    return base
+
+
+def _check_model(folder: Path) -> None:
+    """Refuse what holds no model in safetensors, or asks for code of its own."""
+    config = _json(folder / "config.json", "it holds no model: give the folder that save_pretrained wrote")
+    if config.get("auto_map"):
+        raise ModelError(
+            f"{folder} asks for code of its own (auto_map in config.json), which is never run: convert it to an "
+            "architecture that transformers has"
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(own.name for own in folder.iterdir() if own.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        held = f"only pickled weights ({pickled[0]}), which can run code" if pickled else "no weights"
+        raise ModelError(f"{folder} has {held}: save it with save_pretrained, which writes model.safetensors")
+
+
+def _check_adapter(folder: Path) -> None:
+    _json(folder / _ADAPTER_CONFIG, "it holds no adapter: give the folder that PEFT's save_pretrained wrote")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{folder} has no adapter_model.safetensors: save the adapter with PEFT's save_pretrained")
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ModelError(f"peft is not installed: {_INSTALL}") from None
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+def _json(path: Path, otherwise: str = "save the model again") -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent} has no {path.name}: {otherwise}") from None
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is damaged: {otherwise}")
+    return found
+
+
+def _digest(folders: Sequence[Path]) -> str:
+    """Return the SHA-256 of all that decides what a model says: names and contents of its files."""
+    whole = hashlib.sha256()
+    for folder in dict.fromkeys(folders):
+        for path in sorted([*folder.glob("*.safetensors"), *(folder / name for name in _DECIDING)]):
+            if path.is_file():
+                whole.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return whole.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the loader's bars and advice off the terminal; what matters is raised."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

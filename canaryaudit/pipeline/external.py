@@ -1,0 +1,137 @@
+"""Measures models that lie outside the run directory: those of ``transformers``, one or a series of checkpoints."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from canaryaudit.errors import ModelError, RunDirectoryError, UsageError
+from canaryaudit.exposure import Execution, MeasuredModel, measure
+from canaryaudit.exposure.config import MeasurementConfig
+from canaryaudit.models.device import resolve_device
+from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, load_huggingface
+from canaryaudit.pipeline.measure import finish_measurement, measurement_config
+from canaryaudit.pipeline.session import RunSession
+from canaryaudit.plan import MeasureOptions
+from canaryaudit.records import TRAINED_MODEL, Checkpoint, ExternalModel, Measurement, ModelRecord
+
+COST = (
+    "bits of the tokens that cover the secret, from one tokenization of prompt, secret and what follows, each given "
+    "all tokens before it"
+)
+
+
+@dataclass(frozen=True)
+class ExternalSource:
+    """Where a model lies.
+
+    Attributes:
+        path: Folder or hub id; a pattern with ``*`` for a series of checkpoints.
+        adapter: Folder of a PEFT adapter; none if empty.
+        dtype: Of the weights.
+    """
+
+    path: str
+    adapter: str = ""
+    dtype: str = "auto"
+
+
+def source_of(model: ExternalModel) -> ExternalSource:
+    """Return where the model of a record lies.
+
+    Raises:
+        UsageError: It is behind an API, and only its answers are known.
+    """
+    if not model.source.startswith(SCHEME):
+        raise UsageError(
+            f"the run's model is known by its answers only: measure them with --scores FILE ({model.source})"
+        )
+    return ExternalSource(model.source.removeprefix(SCHEME), model.adapter, model.dtype or "auto")
+
+
+def run_external_measurement(session: RunSession, source: ExternalSource, options: MeasureOptions) -> Measurement:
+    """Measure a model, or the last of a series of checkpoints with the others' exposures beside it.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be read safely.
+        RunDirectoryError: The run has a model of its own, or several processes share the work.
+    """
+    run = session.run
+    if session.processes.size > 1:
+        raise RunDirectoryError("a model of transformers is measured by one process: leave out torchrun")
+    if run.has_model(TRAINED_MODEL) and not run.external_model():
+        raise RunDirectoryError(
+            f"{run.path} already has a model that canaryaudit trained: insert again with -o for another run"
+        )
+    config = measurement_config(options)
+    *earlier, last = _series(source)
+    checkpoints = []
+    for each in earlier:
+        loaded = _load(each, options)
+        found = _measure(session, loaded, config.model_copy(update={"probes": "none", "prompts": ()}))
+        checkpoints.append(_checkpoint(each, loaded, found))
+        session.progress.info(f"Measured {checkpoints[-1].name}: {_mean_words(checkpoints[-1])}.")
+    loaded = _load(last, options)
+    device = loaded.model.device.type
+    with session.stage("measure", str(TRAINED_MODEL), seed=config.seed, device=device, precision=loaded.dtype):
+        measurement = _measure(session, loaded, config)
+    measurement = measurement.model_copy(update={"checkpoints": tuple(checkpoints)})
+    run.write_model_record(ModelRecord(external=_described(last, loaded), sha256=loaded.sha256))
+    return finish_measurement(session, measurement)
+
+
+def _series(source: ExternalSource) -> list[ExternalSource]:
+    """Return the models of a pattern, in the order of the numbers in their names; one without a pattern."""
+    if not any(sign in source.path for sign in "*?["):
+        return [source]
+    whole = Path(source.path)
+    base = Path(whole.anchor) if whole.is_absolute() else Path()
+    found = [path for path in base.glob(str(whole.relative_to(base))) if path.is_dir()]
+    if not found:
+        raise ModelError(f"no folder fits {SCHEME}{source.path}: check the pattern, and quote it for the shell")
+    found.sort(key=lambda path: ([int(number) for number in re.findall(r"\d+", path.name)], path.name))
+    return [replace(source, path=str(path)) for path in found]
+
+
+def _load(source: ExternalSource, options: MeasureOptions) -> LoadedModel:
+    return load_huggingface(ModelSource(source.path, source.adapter, source.dtype), resolve_device(options.device))
+
+
+def _measure(session: RunSession, loaded: LoadedModel, config: MeasurementConfig) -> Measurement:
+    run = session.run
+    return measure(
+        loaded.model,
+        run.canary_set(),
+        config,
+        run_text=session.run_text() if config.probes != "none" or config.prompts else None,
+        recorded_as=MeasuredModel(str(TRAINED_MODEL), loaded.sha256, loaded.dtype),
+        execution=Execution(
+            progress=session.progress, cache=run.measurement_cache(f"{loaded.sha256} {loaded.dtype} {config}")
+        ),
+    )
+
+
+def _checkpoint(source: ExternalSource, loaded: LoadedModel, found: Measurement) -> Checkpoint:
+    return Checkpoint(
+        name=Path(source.path).name,
+        sha256=loaded.sha256,
+        exposures_bits={own.id: own.exposure.bits for own in found.canaries if not own.control},
+        controls_mean_bits=found.calibration.mean_bits if found.calibration else None,
+    )
+
+
+def _mean_words(checkpoint: Checkpoint) -> str:
+    bits = list(checkpoint.exposures_bits.values())
+    return f"exposure {min(bits):.1f} to {max(bits):.1f} bits"
+
+
+def _described(source: ExternalSource, loaded: LoadedModel) -> ExternalModel:
+    return ExternalModel(
+        source=f"{SCHEME}{source.path}",
+        kind=loaded.kind,
+        parameters=loaded.parameters,
+        adapter=source.adapter,
+        dtype=loaded.dtype,
+        tokenizer=loaded.tokenizer,
+        starts_with=loaded.starts_with,
+        cost=COST,
+    )

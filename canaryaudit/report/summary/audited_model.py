@@ -1,0 +1,59 @@
+"""What a report says of the audited model: its kind, its training, and how it reads text."""
+
+from canaryaudit import formatting as figures
+from canaryaudit.records import ExternalModel, Measurement, ModelRecord
+from canaryaudit.report.summary.masking import Masker
+
+
+def model_facts(
+    model_record: ModelRecord, before: Measurement, masker: Masker, *, heldout: bool
+) -> list[tuple[str, str]]:
+    """Describe the audited model.
+
+    Args:
+        model_record: The model.
+        before: Its measurement.
+        masker: Hides secrets in what the user wrote.
+        heldout: Whether text was held out.
+    """
+    if model_record.external:
+        return _external_facts(model_record.external, before, masker)
+    shape, training = model_record.lstm, model_record.training
+    described = (
+        f"character LSTM, {figures.counted(shape.layers, 'layer')} of {shape.hidden:,} units, vocabulary of "
+        f"{len(shape.vocabulary):,} symbols"
+    )
+    if training is None:
+        return [("Model", described)]
+    trained = (
+        f"{figures.counted(training.epochs, 'epoch')} in {figures.duration(training.seconds)} on {training.device} "
+        f"({training.precision}); accuracy {figures.percent(training.train.accuracy)} on training text"
+    )
+    if heldout:
+        trained += f", {figures.percent(training.heldout.accuracy)} on held-out text"
+    return [("Model", f"{described}, {training.parameters:,} parameters"), ("Training", trained)]
+
+
+def _external_facts(model: ExternalModel, before: Measurement, masker: Masker) -> list[tuple[str, str]]:
+    parts = [model.kind, f"{model.parameters:,} parameters" if model.parameters else "", model.dtype]
+    described = ", ".join(part for part in parts if part)
+    adapter = f", with the adapter {masker.text(model.adapter)}" if model.adapter else ""
+    facts = [("Model", f"{described}; {masker.text(model.source)}{adapter}")]
+    if model.tokenizer:
+        first = f"; every text begins with {model.starts_with}" if model.starts_with else ""
+        facts.append(("Tokenizer", f"{model.tokenizer}{first}"))
+    facts.append(("Cost of a secret", model.cost))
+    if before.checkpoints:
+        facts.append(("Exposure over training", "; ".join(_checkpoint_words(before))))
+    return facts
+
+
+def _checkpoint_words(before: Measurement) -> list[str]:
+    """Return the mean and the largest exposure at each checkpoint, the measured model last."""
+    last = {own.id: own.exposure.bits for own in before.canaries if not own.control}
+    series = [*((own.name, own.exposures_bits) for own in before.checkpoints), ("the measured model", last)]
+    return [
+        f"{name}: mean {sum(bits.values()) / len(bits):.1f}, largest {max(bits.values()):.1f} bits"
+        for name, bits in series
+        if bits
+    ]
