@@ -13,17 +13,39 @@ import numpy as np
 
 _BLOCK = 2**20
 """Characters folded at once."""
-_INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+INVISIBLE = "".join(
+    map(
+        chr,
+        (
+            *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010)),
+            *(*range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0),
+            *(*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080), *range(0xE0100, 0xE01F0)),
+        ),
+    )
+)
+"""Characters without width: joiners, marks of writing direction, selectors of a letter's form, tags."""
 _HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _SINGLE_QUOTES, _DOUBLE_QUOTES = "`´‘’‚‛′ʼ＇", "“”„‟«»″＂"
 _FOLDED = {
-    **dict.fromkeys(_INVISIBLE, ""),
+    **dict.fromkeys(INVISIBLE, ""),
     **dict.fromkeys(_HYPHENS, "-"),
     **dict.fromkeys(_SINGLE_QUOTES, "'"),
     **dict.fromkeys(_DOUBLE_QUOTES, '"'),
 }
+_ASCII_FORMS = {
+    **{chr(0xFEE0 + ord(c)): c for c in map(chr, range(0x21, 0x7F)) if c.isalnum() or c in "@.-+()"},
+    **{chr(c): str(unicodedata.digit(chr(c))) for c in range(0x80, 0x1_F000) if chr(c).isdecimal()},
+    **dict.fromkeys("\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", "\u00a0"),
+    **dict.fromkeys("\u2014\u2015\u2043\u2212\ufe58\ufe63\uff0d", "\u2010"),
+}
+_OTHER_FORM = re.compile(f"[{re.escape(''.join(_ASCII_FORMS))}]")
 _WORD_CHARACTER = re.compile(r"[^\W_]")
 """Where a block may begin: no white space, and nothing that belongs to the character before it."""
+
+
+def with_ascii_forms(text: str) -> str:
+    """Return a text of the same length with the digits of all scripts, full-width letters, and spaces in one form."""
+    return text if text.isascii() else _OTHER_FORM.sub(lambda found: _ASCII_FORMS[found[0]], text)
 
 
 @cache
@@ -92,7 +114,7 @@ class FoldedText:
 
     def _fold_block(self, block: str, table: _Table, length: int, start: int) -> str:
         longer = "".join(re.escape(c) for c in set(block) if not c.isspace() and len(fold_character(c)) != 1)
-        changing = re.compile(rf"\s[\s{_INVISIBLE}]+" + (f"|[{longer}]" if longer else ""))
+        changing = re.compile(rf"\s[\s{INVISIBLE}]+" + (f"|[{longer}]" if longer else ""))
         out: list[str] = []
         done = 0
         for match in changing.finditer(block):
