@@ -354,11 +354,12 @@ class _Search:
         for part in self.parts:
             if isinstance(part, str):
                 end = self._literal_end(part, position, loosely=loosely)
-                literals.append(self.text[position:end])
             else:
                 end = part.end(self.text, position)
             if end < 0:
                 return None
+            if isinstance(part, str):
+                literals.append(self.text[position:end])
             position = end
         if suffix := self.template.suffix:
             end = self._literal_end(suffix, position, loosely=loosely)

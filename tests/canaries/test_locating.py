@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canaryaudit.canaries.folding import WordText, fold
+from canaryaudit.canaries.folding import FoldedText, WordText, fold
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
-from canaryaudit.canaries.locating import TemplateMatches, locate, located_templates
+from canaryaudit.canaries.locating import TemplateMatches, _Search, locate, located_templates
+from canaryaudit.canaries.space import Lexicon
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus
 from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError, UsageError
@@ -54,6 +55,24 @@ def refusal(corpus: Corpus, *located: str, **options: Any) -> str:
 def test_each_distinct_secret_is_found_at_all_of_its_places() -> None:
     text = "pin 1234. pin 5678. pin 1234, pin 12x4, bin 1234"
     assert places(text, "pin {digits:4}") == [{"1234": [0, 20], "5678": [10]}]
+
+
+@pytest.mark.parametrize("template", ["{digits:3}-{digits:2}", "it is {digits:3}-{digits:2}"])
+def test_what_matches_in_part_copies_nothing_of_the_text(template: str) -> None:
+    """The rest of the text was copied at every partial match, so ten megabytes took minutes."""
+
+    class Text(str):
+        longest = 0
+
+        def __getitem__(self, index: Any) -> str:
+            piece = str.__getitem__(self, index)
+            Text.longest = max(Text.longest, len(piece))
+            return piece
+
+    text = Text("it is 123 45 " * 500)
+    (parsed,) = located_templates([template], lowercase=False)
+    assert not _Search(text, FoldedText(str(text)), parsed, Lexicon()).run(bytearray(len(text)), "loose").places
+    assert Text.longest < 20
 
 
 def test_a_slot_at_the_end_takes_a_whole_run_of_its_symbols() -> None:
