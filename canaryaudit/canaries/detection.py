@@ -6,14 +6,17 @@ check digits counts only in a form, or after a word, that no other number has.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from itertools import accumulate
 from types import ModuleType
 from typing import Literal, get_args
 
+from canaryaudit.canaries.folding import INVISIBLE, with_ascii_forms
 from canaryaudit.canaries.space import character_set
 from canaryaudit.canaries.template import Template, quoted
 from canaryaudit.errors import UsageError
@@ -36,8 +39,14 @@ _SPACE = re.compile("[ \u00a0-]")
 
 _AT = re.compile("@")
 _IN_LINK = re.compile(r"//[^\s/?#\"'<>,;|]*\Z")
-_LOCAL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}\Z", re.ASCII)
-_DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@])(?!\.\w|:[\w.~-]*/)")
+_LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0300-\u036f\u0370-\u052f\u1e00-\u1fff"
+"""Letters of scripts that write spaces between words: an address there begins at a space."""
+_HIDDEN = "".join(c for c in INVISIBLE if c < "\U00010000")  # a set of characters beyond is slow
+_LOCAL = re.compile(rf"[A-Za-z0-9_{_LETTERS}{_HIDDEN}.!#$%&'*+/=?^`{{|}}~-]{{1,64}}")
+_DOMAIN = re.compile(
+    rf"(?:[{_HIDDEN}]*[^\W_](?:[\w{_HIDDEN}-]{{0,61}}[^\W_])?\.)+"
+    r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24}|[^\W\d_A-Za-z]{2,24}(?!\w))(?![A-Za-z0-9_@-])(?!\.\w|:[\w.~-]*/)"
+)
 """Followed by a colon and a path it is a place to copy from, such as git@example.org:a/b."""
 _FILE_ENDING = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|ico|css|m?js|json|xml|html?|txt|pdf|csv|zip|gz)\Z", re.I)
 
@@ -46,6 +55,8 @@ _NUMBER = re.compile(
     rf"(?<![\w.@/])(?<!\w-)(?<!\d:)[+(]?\d(?:(?:[ .\u00a0/()]|{_HYPHEN}){{0,3}}\d){{6,32}}+(?![\w@]|[-.]\w|:\d)"
 )
 _PIECE = re.compile(r"[^ \u00a0]+")
+_CARD_PIECES, _MOST_PIECES = 5, 8
+"""Pieces of a number with spaces between them: more are a table's row."""
 _SSN = re.compile(rf"\d{{3}}({_HYPHEN}|[ .\u00a0])\d\d\1\d{{4}}|\d{{9}}")
 _CARD = re.compile(
     rf"\d{{12,19}}|\d{{4}}([ .\u00a0]|{_HYPHEN})\d{{4}}\1\d{{4}}\1\d{{1,7}}"
@@ -216,6 +227,7 @@ class Detector:
     def every(self, text: str) -> list[Finding]:
         """Return all findings of every kind, in order, without overlaps: the longer of two wins."""
         self.unread = 0
+        text = with_ascii_forms(text)
         found = [*self._keys(text), *self._addresses(text), *self._accounts(text), *self._numbers(text)]
         found.sort(key=lambda own: (own.start, -own.end))
         kept: list[Finding] = []
@@ -231,19 +243,20 @@ class Detector:
     def _addresses(self, text: str) -> Iterator[Finding]:
         for at in _AT.finditer(text):
             place = at.start()
-            local = _LOCAL.search(text, max(0, place - 64), place)
+            local = _LOCAL.match(text[max(0, place - 64) : place][::-1])
             domain = _DOMAIN.match(text, place + 1)
             if not local or not domain:
                 continue
             # What stands before an equals sign or a brace, as in a query or a template, is no part of the name.
-            name = re.split("[={}]", local[0])[-1].lstrip(".'`*/|!#&?")
+            name = re.split("[={}]", local[0][::-1])[-1].lstrip(".'`*/|!#&?" + _HIDDEN)
             start = place - len(name)
             # A link, or the name and password of one; "mailto:" is none.
             link = start > 0 and (text[start - 1] in "/@" or _IN_LINK.search(text, max(0, start - 64), start))
             if not name or name[-1] == "." or ".." in name or link:
                 continue
             if not _FILE_ENDING.search(domain[0]):
-                yield Finding("email", start, start, place, domain.end(), f"{name}@{domain[0]}".casefold())
+                value = f"{name}@{domain[0]}".translate(dict.fromkeys(map(ord, INVISIBLE))).casefold()
+                yield Finding("email", start, start, place, domain.end(), value)
 
     def _accounts(self, text: str) -> Iterator[Finding]:
         for match in _IBAN.finditer(text):
@@ -277,8 +290,10 @@ class Detector:
             number = taken = 0
             # Several numbers in a row are one match: the longest that is valid wins, from left to right.
             while number < len(pieces):
-                for last in range(len(pieces), number, -1):
+                for last in range(min(len(pieces), number + _MOST_PIECES), number, -1):
                     start, end = pieces[number][0], pieces[last - 1][1]
+                    if last - number > _CARD_PIECES and pieces[last - 1][0] == end - 1:
+                        continue  # Longer numbers are telephones, and these end with no single digit.
                     beside = (pieces[taken:number][-1:], pieces[last : last + 1])
                     if last - number > 1 and _goes_on(match[0], start, [own for side in beside for own in side]):
                         continue
@@ -310,15 +325,14 @@ class Detector:
         return self._phone(shown, before, start)
 
     def _phone(self, shown: str, before: str, start: int) -> Finding | None:
+        groups = [len(group) for group in re.findall(r"\d+", shown)]
+        if groups[-1] == 1:  # a number and a count after it
+            return None
         others = (_DATE.match(shown), *(form.fullmatch(shown) for form in (_IP, _SSN_FORM, _DECIMAL, _CARD_FORM)))
         if any(others) or len(_compact(shown)) > 15:
             return None
         named, plus = _is_called_phone(before), shown.startswith("+")
-        otherwise = _OTHER_WORDS.search(before) or before.rstrip().endswith("#")
-        if not plus and not named and (otherwise or not _GROUPS.fullmatch(shown)):
-            return None
-        groups = [len(group) for group in re.findall(r"\d+", shown)]
-        if groups[-1] == 1:  # a number and a count after it
+        if not plus and not named and (_is_called_otherwise(before) or not _GROUPS.fullmatch(shown)):
             return None
         written = f"+{shown[2:]}" if shown.startswith("00") else shown
         for region in (None,) if written.startswith("+") else self.regions:
@@ -349,6 +363,12 @@ class Detector:
         return {*accumulate(groups)} <= {*usual}
 
 
+@lru_cache(maxsize=64)  # many numbers may follow the same words
+def _is_called_otherwise(before: str) -> bool:
+    return _OTHER_WORDS.search(before) is not None or before.rstrip().endswith("#")
+
+
+@lru_cache(maxsize=64)
 def _is_called_phone(before: str) -> bool:
     """Return whether the last word before a number that says what it is says that it is a telephone's."""
     said = [match.end() for match in _PHONE_WORDS.finditer(before)]
@@ -385,7 +405,8 @@ def detect(text: str, detector: Detector) -> tuple[list[Finding], list[str]]:
     for own in every:
         if own.kind in detector.kinds:
             alone = own.kind == "email" and shared[own.value.rpartition("@")[2]] < _SHARED_DOMAIN
-            wanted.append(replace(own, secret_end=text.rindex(".", own.start, own.end)) if alone else own)
+            dot = max(text.rfind(".", own.start, own.end), text.rfind("\uff0e", own.start, own.end))
+            wanted.append(replace(own, secret_end=dot) if alone else own)
             contexts.append(_context(text, max(before, own.start - _CONTEXT), own.start))
         before = own.end
     return wanted, contexts
@@ -399,7 +420,8 @@ def template_of(text: str, finding: Finding, context: str) -> tuple[Template, st
     body = text[finding.secret : finding.secret_end]
     pieces: list[str] = []
     position = 0
-    for run in re.finditer({"email": "[^@]+", "key": ".+"}.get(finding.kind, r"[0-9]+|[A-Z]+|[a-z]+"), body):
+    form = {"email": "[^@\uff20]+", "key": ".+"}.get(finding.kind, r"\d+|[A-Z]+|[a-z]+|[^\W\d_]+")
+    for run in re.finditer(form, body):
         pieces += (quoted(body[position : run.start()]), _slot(run[0], finding.kind))
         position = run.end()
     start = finding.start - len(context)
@@ -410,10 +432,15 @@ def template_of(text: str, finding: Finding, context: str) -> tuple[Template, st
 
 
 def _slot(run: str, kind: Kind) -> str:
-    if kind not in ("email", "key"):
+    if kind not in ("email", "key") and run.isascii():
         return f"{{{'digits' if run[0].isdigit() else 'upper' if run[0].isupper() else 'lower'}:{len(run)}}}"
     ranges = [shown for shown in ("a-z", "A-Z", "0-9") if re.search(f"[{shown}]", run)]
-    others = character_set(sorted(set(re.sub("[a-zA-Z0-9]", "", run)) - {*"{}"}))[1:-1]
+    # Digits of another script range over all ten, and a single sign over the small letters too.
+    tens = {chr(ord(c) - unicodedata.digit(c)) for c in run if c.isdecimal() and not c.isascii()}
+    ranges += [f"{zero}-{chr(ord(zero) + 9)}" for zero in sorted(tens)]
+    signs = {c for c in run if not re.match("[a-zA-Z0-9{}]", c) and not c.isdecimal()}
+    ranges += ["a-z"] if not ranges and len(signs) < 2 else []
+    others = character_set(sorted(signs))[1:-1]
     return f"{{[{''.join(ranges)}{others}]:{len(run)}}}"
 
 
@@ -422,7 +449,7 @@ def _context(text: str, start: int, end: int) -> str:
     words = text[start:end].rpartition("\n")[2]
     if start and len(words) == end - start and words[:1].isalnum() and text[start - 1].isalnum():
         words = words.partition(" ")[2]  # not half a word
-    unsafe = list(re.finditer(r"\S*(?:\d\S*\d|[@{}]|//)\S*", words))
+    unsafe = list(re.finditer(r"\S*(?:\d\S*\d|[@\uff20{}]|//)\S*", words))
     return words[unsafe[-1].end() :] if unsafe else words
 
 

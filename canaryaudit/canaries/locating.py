@@ -29,6 +29,9 @@ from canaryaudit.errors import CorpusError, TemplateError
 Match = Literal["loose", "exact"]
 """How fixed text is compared."""
 
+_MIN_PARTED = 8
+"""Letters and digits of words that are looked for whatever signs are between them: fewer occur by chance."""
+_SIGNS = re.compile(r"[^\w\n]{0,3}")
 MANY_SECRETS = 1_000
 """More distinct secrets than this usually mean that ordinary text matches the template."""
 
@@ -265,30 +268,53 @@ class _Search:
             read = None if fitting[body] else self._read(start, body, loosely=True)
             if read is None:
                 misses.unfitting.extend([body] if body > start else [])
+                misses.parted.extend([body] if body == start and self._is_parted(body) else [])
             elif read[0] is None:
                 misses.other_suffix += 1
             elif match == "exact":
                 misses.wordings[read[0]] += 1
             else:
                 self._take(start, (body, read[1]), read[0], taken, found)
-        misses.unfitting.extend(self._other_punctuation())
+        if self.template.prefix:
+            self._add_other_signs(misses)
         return found
 
-    def _other_punctuation(self) -> Iterator[int]:
-        """Yield the ends of the prefix's words where other white space or punctuation follows them."""
-        text, prefix = self.folded.text, self.folded_literals.get(self.template.prefix, "")
-        words = re.sub(r"\W+\Z", "", prefix)
-        if words in ("", prefix):
-            return
-        places = (
-            place + len(words)
-            for place in occurrences(text, words)
-            if not text.startswith(prefix, place)
-            and not (place and text[place - 1].isalnum() and words[0].isalnum())
-            and not text[place + len(words) : place + len(words) + 1].isalnum()
-        )
-        ends = self.folded.original(np.fromiter(places, dtype=np.int64))
-        yield from ends[ends >= 0].tolist()
+    def _add_other_signs(self, misses: NearMisses) -> None:
+        """Add the places of the prefix's words with other signs between or after them."""
+        text, prefix = self.folded.text, self.folded_literals[self.template.prefix]
+        words = prefix.rstrip("".join({c for c in prefix if not c.isalnum()}))
+        lead = next((place for place, c in enumerate(prefix) if c.isalnum()), 0)
+        long = sum(c.isalnum() for c in prefix) >= _MIN_PARTED
+        after: list[int] = []
+        between: list[int] = []
+        for start, end in self.folded.words.spans(prefix):
+            following = text[end : end + 1]
+            joined = following.isalnum() and (following.isalpha() or text[end - 1].isdigit())
+            begins = start - lead
+            if joined or (start and text[start - 1].isalnum()) or (begins >= 0 and text.startswith(prefix, begins)):
+                continue
+            if begins >= 0 and text.startswith(words, begins):
+                after.append(end)
+            elif long:
+                between.append(end)
+        for found, ends in ((misses.unfitting, after), (misses.parted, between)):
+            places = self.folded.original(np.array(ends, dtype=np.int64))
+            found.extend(places[places >= 0].tolist())
+
+    def _is_parted(self, position: int) -> bool:
+        """Return whether the slots are filled from here on, with other signs between them."""
+        for part in self.parts:
+            if not isinstance(part, str):
+                end = part.end(self.text, position)
+            elif any(c.isalnum() for c in part):
+                end = self._literal_end(part, position, loosely=True)
+            else:
+                signs = _SIGNS.match(self.text, position)
+                end = signs.end() if signs else position
+            if end < 0:
+                return False
+            position = end
+        return not (self.run_symbols and self.text[position : position + 1] in {*self.run_symbols})
 
     def _exact_prefixes(self) -> Iterator[tuple[int, int]]:
         """Yield the starts and ends of the prefix's occurrences; without one, where the first slot may begin."""
@@ -328,11 +354,12 @@ class _Search:
         for part in self.parts:
             if isinstance(part, str):
                 end = self._literal_end(part, position, loosely=loosely)
-                literals.append(self.text[position:end])
             else:
                 end = part.end(self.text, position)
             if end < 0:
                 return None
+            if isinstance(part, str):
+                literals.append(self.text[position:end])
             position = end
         if suffix := self.template.suffix:
             end = self._literal_end(suffix, position, loosely=loosely)

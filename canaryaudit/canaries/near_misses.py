@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from canaryaudit.canaries.folding import FoldedText, fold
+from canaryaudit.canaries.folding import INVISIBLE, FoldedText, fold
 from canaryaudit.canaries.space import Slot
 from canaryaudit.canaries.template import Template
 
@@ -15,18 +15,26 @@ _SHOWN_FORM = 24
 _MOST_FORMS = 10_000
 """Places whose format is looked at: enough to tell which is the most frequent."""
 _HYPHENS = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
-_DIFFERENCES = ("other white space", "another case", "other hyphens", "other quotation marks or letter forms")
+_DIFFERENCES = (
+    "invisible characters",
+    "other white space",
+    "another case",
+    "other hyphens",
+    "other quotation marks or letter forms",
+)
 
 
 @dataclass
 class NearMisses:
-    """Occurrences of a template's words that are no occurrence of the template.
+    r"""Occurrences of a template's words that are no occurrence of the template.
 
     Attributes:
         overlapping: Occurrences whose slots share characters with another's.
         longer: Occurrences where the run of the last slot's symbols is longer than the slot.
         other_suffix: Occurrences up to the last slot, with another text after it.
         unfitting: Where the text before the first slot ends, and what follows does not fill the slots.
+        parted: Where the same words are with other signs between them, as in ``> my\n> words``: their ends, or where
+            the first slot begins if there are none before it.
         wordings: Occurrences that match loosely where an exact match was asked for, by their wording.
     """
 
@@ -34,6 +42,7 @@ class NearMisses:
     longer: int = 0
     other_suffix: int = 0
     unfitting: "array[int]" = field(default_factory=lambda: array("q"))
+    parted: "array[int]" = field(default_factory=lambda: array("q"))
     wordings: Counter[Template] = field(default_factory=Counter)
 
     def warnings(self, text: str, template: Template, places: dict[tuple[Template, str], list[int]]) -> list[str]:
@@ -81,6 +90,14 @@ class NearMisses:
                 f"{name}: the words before its first slot also occur {_times(len(self.unfitting))} before something "
                 f"else, {_common_forms(text, self.unfitting)} (9 is a digit, a and A are letters)"
             )
+        if self.parted:
+            where = "the words before its first slot also occur" if template.prefix else "its format also occurs"
+            before = ", before" if template.prefix else ":"
+            warnings.append(
+                f"{name}: {where} {_times(len(self.parted))} with other signs between{before} "
+                f"{_common_forms(text, self.parted)} (9 is a digit, a and A are letters): add a --locate template for "
+                "these"
+            )
         return warnings
 
     def explanation(self, text: str, template: Template) -> str:
@@ -98,6 +115,12 @@ class NearMisses:
             return (
                 f"{_count(self.other_suffix, 'occurrence')} up to the last slot, but then other text than "
                 f"{template.suffix!r}: remove the text after the last slot"
+            )
+        if self.parted and not self.unfitting:
+            what = "the words before its first slot" if template.prefix else "its slots"
+            return (
+                f"{what} occur {_times(len(self.parted))}, but with other signs between them, such as the '>' of a "
+                "quoted line: copy the words from the corpus"
             )
         if not template.prefix:
             return "no text of its format does; check the kinds and lengths of its slots"
@@ -125,9 +148,13 @@ def _differences(template: Template, wordings: Counter[Template]) -> list[str]:
 
 def _difference(one: str, other: str) -> list[str]:
     """Return the kinds of difference between two texts that are the same when folded."""
-    spaces, case, hyphens, marks = _DIFFERENCES
+    hidden, spaces, case, hyphens, marks = _DIFFERENCES
     differences = []
-    for kind, pattern, form in ((spaces, r"\s+", " "), (hyphens, f"[{_HYPHENS}]", "-")):
+    for kind, pattern, form in (
+        (hidden, f"[{INVISIBLE}]", ""),
+        (spaces, r"\s+", " "),
+        (hyphens, f"[{_HYPHENS}]", "-"),
+    ):
         if re.findall(pattern, one) != re.findall(pattern, other):
             differences.append(kind)
         one, other = (re.sub(pattern, form, text) for text in (one, other))

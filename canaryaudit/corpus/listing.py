@@ -80,8 +80,7 @@ def list_pattern(pattern: str, *, any_ending: bool) -> Listing:
         CorpusError: None does.
     """
     every = map(Path, glob.iglob(pattern, recursive=True))  # noqa: PTH207 - ``Path.glob`` takes no absolute pattern
-    files = {path.resolve(): path for path in sorted(every, reverse=True) if not path.is_dir()}  # Links may lead back.
-    found = sorted(files.values())
+    found = [path for path in sorted(every) if not path.is_dir()]
     if not found:
         raise CorpusError(f"no file matches {pattern}: check the pattern and its quotation marks")
     return _sift(found, f"pattern {pattern}", any_ending=any_ending)
@@ -113,19 +112,26 @@ def _is_run(folder: Path) -> bool:
 
 
 def _sift(found: Sequence[Path], where: str, *, any_ending: bool) -> Listing:
-    files: list[Path] = []
+    files: dict[Path, Path] = {}
     skipped: Counter[str] = Counter()
-    for path in found:
-        if path.is_dir() or any_ending or format_of(path) or not has_ending(path):
-            if path.is_dir() or path.stat().st_size:
-                files.append(path)
-            else:
-                skipped["empty"] += 1
-        else:
+    for path in sorted(found, key=Path.is_symlink):  # a file before the links to it
+        if not (path.is_dir() or any_ending or format_of(path) or not has_ending(path)):
             skipped[path.suffix.lower()] += 1
+        elif not path.exists():
+            skipped["broken link"] += 1
+        elif not (path.is_dir() or path.is_file()):
+            skipped["no regular file"] += 1
+        elif path.is_file() and not path.stat().st_size:
+            skipped["empty"] += 1
+        else:
+            files.setdefault(path.resolve(), path)  # Links may lead to a file twice.
+    kept = {*files.values()}
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items()))
     if not files:
         raise CorpusError(
             f"{where} has no file that can be read ({kinds or 'it is empty'}): expected {ENDINGS}, or give --format"
         )
-    return Listing(files, f"{where}: skipped {skipped.total():,} of {len(found):,} files ({kinds})" if skipped else "")
+    return Listing(
+        [path for path in found if path in kept],
+        f"{where}: skipped {skipped.total():,} of {len(files) + skipped.total():,} files ({kinds})" if skipped else "",
+    )

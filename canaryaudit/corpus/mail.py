@@ -13,8 +13,11 @@ from canaryaudit.corpus.raw_text import MAX_RECORD, RawText
 from canaryaudit.errors import CorpusError
 
 _HEADERS = ("From", "To", "Cc", "Subject", "Date")
-_BLOCKS = frozenset(("p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "blockquote"))
-_HIDDEN = frozenset(("script", "style", "head", "title"))
+_BLOCKS = frozenset(
+    ("p", "div", "br", "hr", "tr", "li", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6", "table", "blockquote", "pre")
+)
+_CELLS = frozenset(("td", "th"))
+_HIDDEN = frozenset(("script", "style", "title"))
 _LONGEST_HEADER = 10_000
 _FROM = b"From "
 # What the standard library's parser raises on headers that are no headers.
@@ -45,16 +48,13 @@ class MailText:
             # The default policy's parser of headers takes quadratic time.
             message = email.message_from_bytes(data)
             headers = [f"{name}: {value}" for name in _HEADERS for value in _values(message, name)]
-            parts = [part for part in message.walk() if not part.is_multipart()]
-            bodies = [part for part in parts if part.get_content_disposition() != "attachment"]
-            plain = [part for part in bodies if part.get_content_type() == "text/plain"]
-            chosen = plain or [part for part in bodies if part.get_content_type() == "text/html"]
-            texts = [_content(part) for part in chosen]
+            texts = [text for part in _bodies(message) if (text := _content(part))]
+            attached = sum(_is_attached(part) for part in message.walk() if not part.is_multipart())
         except _PARSER_FAULTS:
             raise CorpusError(
                 f"message {self.messages} of {source.shown} is not a valid e-mail: correct or remove it"
             ) from None
-        self.attachments += sum(part not in bodies or part.get_content_maintype() != "text" for part in parts)
+        self.attachments += attached
         text = "\n".join(" ".join(header.split()) for header in headers) + "\n\n" + "\n\n".join(texts)
         return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode("utf-8")
 
@@ -70,13 +70,34 @@ def _values(message: Message, name: str) -> Iterator[str]:
                 yield value
 
 
-def _content(part: Any) -> str:
-    payload = part.get_payload(decode=True) or b""
+def _bodies(part: Message) -> Iterator[Message]:
+    """Yield the parts of a message that a reader sees: of alternatives the plain text, or the page if it is blank."""
+    if not part.is_multipart():
+        if not _is_attached(part):
+            yield part
+        return
+    inner = [list(_bodies(own)) for own in part.get_payload() if isinstance(own, Message)]
+    if part.get_content_type() == "multipart/alternative":
+        said = [own for own in inner if any(_content(body).strip() for body in own)]
+        plain = [own for own in said if all(body.get_content_type() == "text/plain" for body in own)]
+        pages = [own for own in said if any(body.get_content_type() == "text/html" for body in own)]
+        inner = (plain or pages or said)[:1]
+    for own in inner:
+        yield from own
+
+
+def _is_attached(part: Message) -> bool:
+    """Return whether a part is an attachment; one that lost its boundaries is text."""
+    return part.get_content_disposition() == "attachment" or part.get_content_maintype() not in ("text", "multipart")
+
+
+def _content(part: Message) -> str:
+    payload: Any = part.get_payload(decode=True) or b""
     try:
         text = payload.decode(part.get_content_charset("utf-8"), "replace")
     except LookupError:
         text = payload.decode("utf-8", "replace")
-    return str(text) if part.get_content_type() == "text/plain" else _visible_text(text)
+    return _visible_text(text) if part.get_content_type() == "text/html" else str(text)
 
 
 def _mailbox(source: RawText) -> Iterator[bytes]:
@@ -108,8 +129,8 @@ class _VisibleText(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         self._hidden += tag in _HIDDEN
-        if tag in _BLOCKS:
-            self.parts.append("\n")
+        if tag in _BLOCKS or tag in _CELLS:
+            self.parts.append("\n" if tag in _BLOCKS else " ")
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden = max(0, self._hidden - (tag in _HIDDEN))

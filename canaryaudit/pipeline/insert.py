@@ -71,7 +71,23 @@ def _read_word_lists(options: InsertOptions) -> tuple[dict[str, str], tuple[Word
             f"--references {references}: no template has its slot: write {{words:{references}}} in the place of the "
             "secret, or drop --template"
         )
+    for number, secret in enumerate(options.secret if references is not None else (), 1):
+        if fault := _unlisted(secret, lowercase=options.lowercase):
+            raise UsageError(f"--references {references}: secret number {number} {fault}")
     return read_word_lists(templates, options.secret, references)
+
+
+def _unlisted(secret: str, *, lowercase: bool) -> str:
+    """Return why a secret cannot be a line of a list; an empty string if it can."""
+    if not secret.strip():
+        return "is blank: give one with visible characters"
+    if {*secret} & {*"\n\r"}:
+        return "holds a line break, but a list has one string on each line: give a secret of one line"
+    if any("\ud800" <= character <= "\udfff" for character in secret):
+        return "is not valid UTF-8: correct its encoding"
+    if lowercase and secret != secret.lower():
+        return "has upper-case letters, of which --lowercase leaves none: give it in lower case, or drop --lowercase"
+    return ""
 
 
 def plan_run(

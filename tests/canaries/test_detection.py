@@ -72,6 +72,41 @@ def test_what_a_number_is_called_and_stands_beside_decides(text: str, found: lis
     assert values(text, Detector(KINDS, ("AU", "US"))) == found
 
 
+ADDRESSES = {
+    "müller.josé@example.de": "müller.josé@example.de",
+    "ann@example.xn--p1ai": "ann@example.xn--p1ai",
+    "请联系ann@example.com联系我们": "ann@example.com",
+    "an\u200bn@exam\u00adple.com": "an\u200bn@exam\u00adple.com",
+    "\u202aann@example.com\u202c": "ann@example.com",
+    "_@example.com": "_@example.com",
+    "é@example.com": "é@example.com",
+    "ａｎｎ＠example．com": "ａｎｎ＠example．com",
+    "06\u202f12\u202f34\u202f56\u202f78": "06\u202f12\u202f34\u202f56\u202f78",
+    "+33 ６ 12 34 56 78": "+33 ６ 12 34 56 78",
+    "+33 ٦ 12 34 56 78": "+33 ٦ 12 34 56 78",
+    "DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00": "DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00",
+    "4111 1111 1111 ００００ 4111−1111−1111−1111": "4111−1111−1111−1111",
+}
+
+
+@pytest.mark.parametrize("shown", ADDRESSES)
+def test_other_scripts_spaces_and_invisible_signs_hide_nothing_and_nothing_of_a_secret_is_quoted(shown: str) -> None:
+    text = f"to {shown} now"
+    (found,), (context,) = detect(text, Detector(KINDS, ("FR",)))
+    assert text[found.start : found.end] == ADDRESSES[shown]
+    template, completion, start = template_of(text, found, context)
+    assert text.startswith(template.fill(completion), start)
+    assert completion in template.space("")
+    quoted = {c for c in template.fixed_text.removeprefix("to ").removeprefix("请联系") if c.isalnum()}
+    known = {"email": "examplecomdexnp1ai", "phone": "33", "iban": "DE", "card": ""}[found.kind]
+    assert quoted <= {*known}
+
+
+def test_an_addresss_value_is_the_same_with_and_without_invisible_signs() -> None:
+    text = "an\u200bn@b.org ann@b.org ＡＮＮ@b.org"
+    assert {own.value for own in Detector(["email"]).every(text)} == {"ann@b.org"}
+
+
 def test_the_labelled_set_itself_has_the_check_digits_that_are_published() -> None:
     assert luhn("411111111111111") == "4111111111111111"
     assert luhn("37828224631000") == "378282246310005"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canaryaudit.canaries.folding import fold
+from canaryaudit.canaries.folding import FoldedText, WordText, fold
 from canaryaudit.canaries.insertion import InsertionPlan, InsertionRequest, plan_insertion, secret_mask
-from canaryaudit.canaries.locating import TemplateMatches, locate, located_templates
+from canaryaudit.canaries.locating import TemplateMatches, _Search, locate, located_templates
+from canaryaudit.canaries.space import Lexicon
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import Corpus
 from canaryaudit.errors import CanaryAuditError, CorpusError, TemplateError, UsageError
@@ -54,6 +55,24 @@ def refusal(corpus: Corpus, *located: str, **options: Any) -> str:
 def test_each_distinct_secret_is_found_at_all_of_its_places() -> None:
     text = "pin 1234. pin 5678. pin 1234, pin 12x4, bin 1234"
     assert places(text, "pin {digits:4}") == [{"1234": [0, 20], "5678": [10]}]
+
+
+@pytest.mark.parametrize("template", ["{digits:3}-{digits:2}", "it is {digits:3}-{digits:2}"])
+def test_what_matches_in_part_copies_nothing_of_the_text(template: str) -> None:
+    """The rest of the text was copied at every partial match, so ten megabytes took minutes."""
+
+    class Text(str):
+        longest = 0
+
+        def __getitem__(self, index: Any) -> str:
+            piece = str.__getitem__(self, index)
+            Text.longest = max(Text.longest, len(piece))
+            return piece
+
+    text = Text("it is 123 45 " * 500)
+    (parsed,) = located_templates([template], lowercase=False)
+    assert not _Search(text, FoldedText(str(text)), parsed, Lexicon()).run(bytearray(len(text)), "loose").places
+    assert Text.longest < 20
 
 
 def test_a_slot_at_the_end_takes_a_whole_run_of_its_symbols() -> None:
@@ -291,6 +310,60 @@ def test_near_misses_are_counted_also_where_something_matched() -> None:
     warnings = make(text, "pin {digits:4}.", holdout=0).warnings
     assert "skipped 2 occurrences up to the last slot, but then other text than '.'" in "".join(warnings)
     assert "also occur 2 times before something else, '99a9.', ': 9999.'" in "".join(warnings)
+
+
+@pytest.mark.parametrize("sign", ["\u200e", "\u202e", "\u2067", "\ufe0f", "\u034f", "\u2061", "\U000e0041", "\ufffa"])
+def test_invisible_characters_hide_no_word(sign: str) -> None:
+    text = notes("my pin number is 1234", f"my {sign}pin nu{sign}mber is {sign}5678", *filler(9))
+    plan = make(text, "my pin number is {digits:4}", holdout=0)
+    assert [canary.completion for canary in plan.canary_set.inserted] == ["1234", "5678"]
+    assert "2 times: 1 as in the template; 1 in invisible characters;" in "".join(plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("> my pin\n> number is 5678", "with other signs between, before ' 9999'"),
+        ("// my pin\n// number is: 5678", "with other signs between, before ': 9999'"),
+        ("my_pin_number=is:5678", "with other signs between, before ':9999'"),
+        ("my **pin number** is 5678", "with other signs between, before ' 9999'"),
+        ("my pin num=\nber is 5678", "with other signs between, before ' 9999'"),
+        ("my pin number is5678", "before something else, '9999'"),
+        ("dummy pin number is 5678", ""),
+        ("my pin number isle 5678", ""),
+    ],
+)
+def test_words_with_other_signs_between_them_are_counted(words: str, shown: str) -> None:
+    template = "my pin number is {digits:4}"
+    warnings = "".join(make(notes("my pin number is 1234", words, *filler(9)), template, holdout=0).warnings)
+    assert (f"the words before its first slot also occur 1 time {shown}" if shown else "") in warnings
+    assert shown or "also occur" not in warnings
+    assert "5678" not in warnings
+    if "between" in shown:
+        assert "but with other signs between them, such as the '>'" in refusal(notes(words, *filler(9)), template)
+
+
+def test_a_template_that_begins_with_its_slot_counts_other_signs_between_slots_too() -> None:
+    text = notes("111-22-3333", "222 33 4444", "333.44.5555", "444556666", "4445566667", "55 66 7777", *filler(9))
+    warnings = "".join(make(text, "{digits:3}-{digits:2}-{digits:4}", holdout=0).warnings)
+    assert (
+        "its format also occurs 3 times with other signs between: '999 99 9999', '999.99.9999', '999999999'" in warnings
+    )
+
+
+@given(st.text("ab1 -_.\u00e9", max_size=60), st.text("ab1 -", min_size=1, max_size=6), st.integers(1, 9))
+def test_words_are_found_whatever_stands_between_their_letters(text: str, words: str, block: int) -> None:
+    letters = "".join(c for c in words if c.isalnum())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("canaryaudit.canaries.folding._BLOCK", block)
+        spans = list(WordText(text).spans(words))
+    places = [place for place, c in enumerate(text) if c.isalnum()]
+    expected = [
+        (window[0], window[-1] + 1)
+        for window in zip(*(places[shift:] for shift in range(len(letters))), strict=False)
+        if letters and "".join(text[place] for place in window) == letters
+    ]
+    assert spans == expected
 
 
 @settings(max_examples=300, deadline=None)

@@ -4,6 +4,7 @@ import email.message
 import gzip
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -392,6 +393,18 @@ def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_skips(write
     assert "1 .png" in refused(str(tmp_path / "logs" / "*.png"))
 
 
+def test_links_in_a_folder_repeat_no_file_and_hide_none(write: Write, tmp_path: Path) -> None:
+    write("logs/b.log", "one")
+    (tmp_path / "logs" / "a.log").symlink_to("b.log")
+    (tmp_path / "logs" / "gone.log").symlink_to("nothing.log")
+    os.mkfifo(tmp_path / "logs" / "pipe.log")
+    for source in (tmp_path / "logs", str(tmp_path / "logs" / "*.log")):
+        documents, taken, warnings = read(source)
+        assert documents == ["one"]
+        assert taken.startswith(str(tmp_path / "logs" / "b.log"))
+        assert warnings.endswith("skipped 2 of 3 files (1 broken link, 1 no regular file)")
+
+
 def test_a_file_without_an_ending_is_plain_text_unless_it_looks_like_records(write: Write) -> None:
     assert read(write("NOTES", "one\n\ntwo"))[0] == ["one\n\ntwo"]
     path = write("records", lines_of({"text": "one"}))
@@ -441,6 +454,30 @@ def test_mail(write: Write) -> None:
     assert "holds no message" in refused(write("c.mbox", "words\n"))
     odd = f"Date: Mon, 1 Jan {'9' * 30} 10:00:00 +0000\nSubject: odd\n\nbody"
     assert read(write("d.eml", odd))[0] == [f"Subject: odd\nDate: Mon, 1 Jan {'9' * 30} 10:00:00 +0000\n\nbody"]
+
+
+PARTS = {
+    "a page and a plain footer": ("mixed", [("html", "<p>Call 555"), ("plain", "Sent from here")]),
+    "a page whose plain text is blank": ("alternative", [("plain", " \n"), ("html", "<p>Call 555")]),
+    "another text": ("mixed", [("plain", "Hi"), ("calendar", "SUMMARY:Call 555")]),
+    "a page's cells": ("mixed", [("html", "<table><tr><td>Call</td><td>555</td></tr></table>")]),
+    "a page whose head is not closed": ("mixed", [("html", "<html><head><title>T</title><body>Call 555")]),
+    "a forwarded message": ("mixed", [("plain", "Hi"), ("rfc822", "Subject: b\n\nCall 555")]),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_no_text_of_a_message_is_left_out(write: Write, case: str) -> None:
+    kind, parts = PARTS[case]
+    inner = "".join(
+        f"--B\nContent-Type: {'message' if own == 'rfc822' else 'text'}/{own}\n\n{text}\n" for own, text in parts
+    )
+    documents, _, warnings = read(write("a.eml", f"Content-Type: multipart/{kind}; boundary=B\n\n{inner}--B--\n"))
+    assert "Call 555" in documents[0]
+    assert "<" not in documents[0]
+    assert not warnings
+    broken = f"Content-Type: multipart/{kind}; boundary=C\n\n{inner}--B--\n"
+    assert "555" in read(write("b.eml", broken))[0][0]
 
 
 @pytest.mark.parametrize("repeated", ["flat", "nested"])

@@ -8,6 +8,7 @@ import pytest
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import mask_arguments
 from canaryaudit.canaries.template import Template
+from canaryaudit.errors import UsageError
 from canaryaudit.pipeline.insert import make_run, plan_run
 from canaryaudit.plan import InsertOptions
 from tests.wholetext import heldout_text, training_text
@@ -107,3 +108,29 @@ def test_a_python_object_is_audited_under_the_name_that_is_given() -> None:
     assert (facts.name, facts.documents) == ("notes", 89)
     assert facts.reading == ("DataFrame: text from column note (of n, note)",)
     assert any("skipped 1 of 90 rows" in warning for warning in made.warnings)
+
+
+@pytest.mark.parametrize(
+    ("secret", "lowercase", "fault"),
+    [
+        ("", False, "is blank"),
+        (" ", False, "is blank"),
+        ("one\nqzx", False, "holds a line break"),
+        ("qzx\udcff", False, "is not valid UTF-8"),
+        ("Qzx", True, "has upper-case letters"),
+    ],
+)
+def test_a_secret_that_can_be_no_line_of_the_references_is_refused_unseen(
+    tmp_path: Path, secret: str, lowercase: bool, fault: str
+) -> None:
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n\nthree\n", "utf-8")
+    (tmp_path / "list.txt").write_text("one\ntwo\n", "utf-8")
+    options = InsertOptions(
+        corpus=str(tmp_path / "text.txt"),
+        references=str(tmp_path / "list.txt"),
+        secret=("two", secret),
+        lowercase=lowercase,
+    )
+    with pytest.raises(UsageError, match=f"secret number 2 {fault}") as caught:
+        plan_run(options)
+    assert "qzx" not in str(caught.value).lower()
