@@ -3,6 +3,7 @@
 A field's docstring is its documentation. Text is unescaped; each format escapes it. A missing figure is None.
 """
 
+from datetime import datetime
 from typing import Literal
 
 from canaryaudit import formatting as figures
@@ -350,6 +351,15 @@ class EpochFigures(Part):
     """Accuracy on training text outside the secrets."""
 
 
+def moment(text: str) -> datetime | None:
+    """Return the time that a text in ISO 8601 with a time zone says; None if it says none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
+
+
 class StageLine(Part):
     """One run of one stage."""
 
@@ -417,7 +427,8 @@ class Summary(Part):
     @property
     def measured(self) -> str:
         """When the last measurement began, in ISO 8601; empty where that is not known."""
-        return max((line.started for line in self.provenance.stages if line.stage == "measure"), default="")
+        lines = [line for line in self.provenance.stages if line.stage == "measure"]
+        return max(((time, line.started) for line in lines if (time := moment(line.started))), default=(None, ""))[1]
 
     @property
     def retrained_method(self) -> MethodSummary | None:
