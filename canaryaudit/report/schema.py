@@ -326,6 +326,21 @@ class MethodSummary(Part):
         return any(line.key == "heldout_loss" for line in self.fidelity)
 
     @property
+    def time(self) -> str:
+        """How long unlearning took, with the one-time cost before it."""
+        before = figures.duration(self.preparation_seconds)
+        once = f", after {before} of preparation, once" if before not in (figures.MISSING, figures.duration(0)) else ""
+        return f"{figures.duration(self.seconds)}{once}"
+
+    @property
+    def slower_in_all(self) -> str:
+        """Says if unlearning and its one-time cost took longer than retraining, though unlearning did not."""
+        if self.seconds is None or self.retraining_seconds is None:
+            return ""
+        is_slower = self.seconds < self.retraining_seconds < self.seconds + (self.preparation_seconds or 0.0)
+        return ", but slower with its preparation" if is_slower else ""
+
+    @property
     def shown_accuracy_change(self) -> float | None:
         """``accuracy_change`` rounded like in the fidelity table."""
         return self._shown_change("train_accuracy")

@@ -130,7 +130,7 @@ def _facts(summary: Summary) -> Table:
         if not method.has_heldout:
             grid.add_row(Text("Held-out text"), Text(figures.NOTHING_HELD_OUT))
         retraining = figures.retraining_time(method.retraining_seconds, method.speedup)
-        grid.add_row(Text("Cost"), Text(f"{figures.duration(method.seconds)}; retraining {retraining}"))
+        grid.add_row(Text("Cost"), Text(f"{method.time}; retraining {retraining}"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
         if method.lineage:
             chosen += f", after {', '.join(method.lineage)}"
