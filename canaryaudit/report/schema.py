@@ -328,9 +328,14 @@ class MethodSummary(Part):
     @property
     def time(self) -> str:
         """How long unlearning took, with the one-time cost before it."""
-        before = figures.duration(self.preparation_seconds)
-        once = f", after {before} of preparation, once" if before not in (figures.MISSING, figures.duration(0)) else ""
+        once = f", after {self.preparation} of preparation, once" if self.preparation else ""
         return f"{figures.duration(self.seconds)}{once}"
+
+    @property
+    def preparation(self) -> str:
+        """The one-time cost before the first request; empty if there is none worth printing."""
+        seconds = figures.duration(self.preparation_seconds)
+        return "" if seconds in (figures.MISSING, figures.duration(0)) else seconds
 
     @property
     def slower_in_all(self) -> str:
