@@ -95,8 +95,11 @@ def _inconclusive_if_damaged(run: Sequence[Path], options: ReportOptions) -> Ite
         inconclusive = isinstance(error, Inconclusive)
         message = str(error) if inconclusive or not is_gated else f"the gate cannot pass: {error}"
         if options.step_summary:
-            from canaryaudit.report import append_step_error
+            from canaryaudit.pipeline.report_place import refuse_summary_inside
+            from canaryaudit.report import append_step_error, step_summary_path
 
+            for directory in run:
+                refuse_summary_inside(directory, step_summary_path())
             append_step_error(message, gated=is_gated)
         if is_gated and len(run) == 1:
             from canaryaudit.pipeline.report import write_gate_error

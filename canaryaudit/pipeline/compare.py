@@ -66,7 +66,8 @@ def compare_runs(
         with run.lock(reading=True):
             summaries.append(Pipeline(run, argv, progress).summary(options, MeasureOptions()))
     names = [str(path) for path in resolved]
+    reports = {name for name, run in zip(names, runs, strict=True) if isinstance(run, Summary)}
     if options.trend:
         summaries, names = oldest_first(summaries, names)
-    comparison = compare(summaries, names, trend=options.trend)
+    comparison = compare(summaries, names, trend=options.trend, reports=reports)
     return comparison, write_comparison(comparison, directory, formats)

@@ -7,7 +7,7 @@ from pathlib import Path
 from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError
 from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.probes import probes_of
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside, refuse_summary_inside
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import ReportOptions
 from canaryaudit.records import TRAINED_MODEL, ModelId
@@ -153,5 +153,7 @@ def report_directory(session: RunSession, options: ReportOptions) -> Path:
     """
     directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
     refuse_inside([session.run.path], directory)
+    if options.step_summary:
+        refuse_summary_inside(session.run.path, step_summary_path())
     check_files(directory, [MAIN_FILES[name] for name in options.format])
     return directory

@@ -27,6 +27,16 @@ def remove_earlier_report(run: Path, output: Path | None, formats: Sequence[str]
         remove_own(directory, table_files(formats))
 
 
+def refuse_summary_inside(run: Path, path: Path) -> None:
+    """Raise an error if the pipeline's summary would be added to a file of the run.
+
+    Raises:
+        UsageError: It would.
+    """
+    if path.resolve().is_relative_to(run.resolve()):
+        raise UsageError(f"--step-summary: {path} is in the run directory: set its variable to a file elsewhere")
+
+
 def refuse_inside(runs: Sequence[Path], directory: Path) -> None:
     """Raise an error if a report would be written into a run directory.
 

@@ -3,6 +3,7 @@
 A field's docstring is its documentation. Text is unescaped; each format escapes it. A missing figure is None.
 """
 
+from datetime import datetime
 from typing import Literal
 
 from canaryaudit import formatting as figures
@@ -335,6 +336,26 @@ class MethodSummary(Part):
         return any(line.key == "heldout_loss" for line in self.fidelity)
 
     @property
+    def time(self) -> str:
+        """How long unlearning took, with the one-time cost before it."""
+        once = f", after {self.preparation} of preparation, once" if self.preparation else ""
+        return f"{figures.duration(self.seconds)}{once}"
+
+    @property
+    def preparation(self) -> str:
+        """The one-time cost before the first request; empty if there is none worth printing."""
+        seconds = figures.duration(self.preparation_seconds)
+        return "" if seconds in (figures.MISSING, figures.duration(0)) else seconds
+
+    @property
+    def slower_in_all(self) -> str:
+        """Says if unlearning and its one-time cost took longer than retraining, though unlearning did not."""
+        if self.seconds is None or self.retraining_seconds is None:
+            return ""
+        is_slower = self.seconds < self.retraining_seconds < self.seconds + (self.preparation_seconds or 0.0)
+        return ", but slower with its preparation" if is_slower else ""
+
+    @property
     def shown_accuracy_change(self) -> float | None:
         """``accuracy_change`` rounded like in the fidelity table."""
         return self._shown_change("train_accuracy")
@@ -358,6 +379,15 @@ class EpochFigures(Part):
     """None if no text was held out."""
     accuracy: Figure
     """Accuracy on training text outside the secrets."""
+
+
+def moment(text: str) -> datetime | None:
+    """Return the time that a text in ISO 8601 with a time zone says; None if it says none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 class StageLine(Part):
@@ -427,7 +457,8 @@ class Summary(Part):
     @property
     def measured(self) -> str:
         """When the last measurement began, in ISO 8601; empty where that is not known."""
-        return max((line.started for line in self.provenance.stages if line.stage == "measure"), default="")
+        lines = [line for line in self.provenance.stages if line.stage == "measure"]
+        return max(((time, line.started) for line in lines if (time := moment(line.started))), default=(None, ""))[1]
 
     @property
     def retrained_method(self) -> MethodSummary | None:

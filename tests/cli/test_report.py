@@ -185,6 +185,22 @@ def test_a_report_is_not_written_into_the_run_that_holds_the_secrets(make_run: M
     assert succeed("verify", run, "-q").out == ""
 
 
+def test_a_pipelines_summary_is_not_added_to_a_file_of_the_run(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("measured")
+    Path("link").symlink_to(run / "model.json")
+    for name in ("RUN/model.json", "RUN/new.md", "link"):
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", name)
+        result = canaryaudit("report", run, "--step-summary")
+        assert (result.status, "is in the run directory" in result.complaint) == (2, True)
+    assert succeed("verify", run, "-q").out == ""
+    (run / "canaries.json").write_text("{", "utf-8")
+    for gate in ((), ("--fail-above", "10")):
+        assert canaryaudit("report", run, "--step-summary", *gate).status == 2
+    assert "Gate" not in (run / "model.json").read_text("utf-8")
+
+
 def test_a_users_own_file_is_noticed_before_anything_is_measured(make_run: MakeRun) -> None:
     run = make_run("trained")
     Path("page").mkdir()

@@ -181,6 +181,21 @@ def test_the_report_says_what_was_achieved_and_hides_categories(run: Path) -> No
     assert stat.S_IMODE(Path("out/report.html").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("contents", ["other", "cut", "empty"])
+@pytest.mark.parametrize("name", ["model.safetensors", "unlearned/first/model.safetensors"])
+def test_damaged_weights_make_the_gate_inconclusive_and_leave_no_earlier_report(
+    run: Path, name: str, contents: str
+) -> None:
+    succeed(*GATE, "1e-6")
+    path, data = run / name, (run / name).read_bytes()
+    path.write_bytes({"other": data[:-8] + bytes(8), "cut": data[:40], "empty": b""}[contents])
+    result = canaryaudit(*GATE, "1e-6")
+    assert (result.status, "the gate cannot pass: " in result.err, name in result.err) == (4, True, True)
+    assert not Path("reports/RUN/report.json").exists()
+    ungated = canaryaudit(*GATE[:-1])
+    assert (ungated.status, name in ungated.err) == (1, True)
+
+
 GATE = ("report", "RUN", "--against", "left-out", "-q", "--format", "json", "--fail-residual")
 
 

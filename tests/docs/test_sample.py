@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, succeed
-from tests.docs.sample import FACTS, SHOWN_CANARIES, audit, replace_files, replace_transcript, transcript
+from tests.docs.sample import FACTS, ONCE, SHOWN_CANARIES, audit, replace_files, replace_transcript, transcript
 
 AUDIT = """\
 run = "runs/sample"
@@ -35,7 +35,7 @@ def check(output: str) -> None:
     assert lines[0] == output.splitlines()[0]
     assert [line for line in lines if line.startswith(" canary-0")] == lines[first : first + SHOWN_CANARIES]
     assert lines[first + SHOWN_CANARIES] == " … and 2 more"
-    assert [line for line in lines if line.startswith(FACTS)] == lines[first + SHOWN_CANARIES + 1 :]
+    assert [line for line in lines if line.startswith((*FACTS, ONCE))] == lines[first + SHOWN_CANARIES + 1 :]
     before = (ROOT / "README.md").read_text("utf-8")
     readme = replace_transcript(before, "\n".join(lines) + "\n")
     assert "\n".join(lines) in readme

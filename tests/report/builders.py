@@ -447,6 +447,7 @@ def before_after(
     calibrated: bool = True,
     drop: float = 0.001,
     seconds: float = 3.4,
+    preparation: float = 0.0,
     facts: Manifest | None = None,
 ) -> Summary:
     """Return the summary of a whole audit; without ``after``, of one in which nothing was unlearned."""
@@ -455,7 +456,9 @@ def before_after(
     if after is not None:
         ids = [canary.id for canary in canaries.inserted]
         measured = measurement(canaries, after, "after-second-order", sha=UPDATED_SHA, calibrated=calibrated)
-        unlearnings.append((unlearning(canaries=ids, drop=drop, seconds=seconds), measured))
+        record = unlearning(canaries=ids, drop=drop, seconds=seconds)
+        cost = record.cost.model_copy(update={"preparation_seconds": preparation})
+        unlearnings.append((record.model_copy(update={"cost": cost}), measured))
     return build_summary(
         facts or manifest(),
         canaries,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, RunDirectoryError, UnlearningError
+from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
 from canaryaudit.pipeline.report_place import fault_words
 from canaryaudit.pipeline.tables.figures import measure_table
 from canaryaudit.pipeline.tables.report import check_table_report, run_table_report, verify_table_report
@@ -129,7 +129,9 @@ class TablePipeline:
         faults = tuple(map(fault_words, found))
         try:
             return run_table_report(self.session, options, directory, faults)
-        except (RunDirectoryError, UnlearningError) as error:
+        except (Inconclusive, NewerVersion):  # their messages say what to do: there is nothing to repair
+            raise
+        except Exception as error:  # what somebody edited may break anything that computes with it
             if not faults:
                 raise
             if options.fail_residual is None:

@@ -1,7 +1,7 @@
 """Comparison of several runs: different seeds, sizes or corpora, each with the figures of its summary."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from statistics import fmean
 from typing import Any
@@ -19,6 +19,7 @@ from canaryaudit.report.verdicts import WORDS, Verdict
 COMPARISON_VERSION = 1
 SHORTEST_NAME, _LABEL = 20, 28
 """Characters of a run's name on the terminal, and next to its row of the chart."""
+_MOST_NAMED = 5
 MOST_MARKS = 60
 """Number of canaries per run in the chart, worst first."""
 
@@ -41,6 +42,8 @@ class RunSummary(Part):
     """The figures of one run."""
 
     name: str
+    verified: bool = True
+    """Whether the figures are those of a run directory, which was verified; false for a ``report.json``."""
     measured: str = ""
     """When the last measurement began, in ISO 8601; may be empty."""
     commit: str = ""
@@ -100,17 +103,31 @@ class Comparison(Part):
     status: GateStatus | None
     """The worst result of any run's gate; None without a gate."""
 
+    @property
+    def note(self) -> str:
+        """Says which figures nothing verified; empty if all are of run directories."""
+        names = [run.name for run in self.runs if not run.verified]
+        shown = ", ".join(shorten(name, SHORTEST_NAME) for name in names[:_MOST_NAMED])
+        more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+        return f"Read from report.json files, not verified: {shown}{more}." if names else ""
 
-def compare(summaries: Sequence[Summary], paths: Sequence[str], *, trend: bool = False) -> Comparison:
+
+def compare(
+    summaries: Sequence[Summary], paths: Sequence[str], *, trend: bool = False, reports: Collection[str] = ()
+) -> Comparison:
     """Compare several runs' summaries, in the given order.
 
     Args:
         summaries: The masked summary of each run.
         paths: The runs' paths, which distinguish runs with the same name.
         trend: Whether they are in the order of their measurements.
+        reports: The paths of those that were read from a ``report.json``.
     """
     names = _names([summary.run for summary in summaries], paths)
-    runs = tuple(_run(name, summary) for name, summary in zip(names, summaries, strict=True))
+    runs = tuple(
+        _run(name, summary, verified=path not in reports)
+        for name, summary, path in zip(names, summaries, paths, strict=True)
+    )
     statuses = {summary.gate.status for summary in summaries if summary.gate}
     counts = sorted({point.repetitions for run in runs for point in run.points})
     return Comparison(
@@ -145,7 +162,7 @@ def _names(names: Sequence[str], paths: Sequence[str]) -> list[str]:
     return [f"{name} ({place})" for place, name in enumerate(names, 1)]
 
 
-def _run(name: str, summary: Summary) -> RunSummary:
+def _run(name: str, summary: Summary, *, verified: bool) -> RunSummary:
     method = summary.method
     facts = {fact.name: fact.value for fact in (*summary.audited, *summary.provenance.facts)}
     seed = facts.get("Seed of the canaries", figures.MISSING)
@@ -155,6 +172,7 @@ def _run(name: str, summary: Summary) -> RunSummary:
     tested = [c for c in (summary.calibration_before, summary.calibration_after) if c]
     return RunSummary(
         name=name,
+        verified=verified,
         measured=summary.measured,
         commit=figures.MISSING if facts["Commit"] == NO_COMMIT else facts["Commit"],
         corpus=facts["Corpus"],

@@ -1,6 +1,8 @@
 """The course of several reports in time: one run for each commit, or each model, oldest first."""
 
+import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,16 @@ import altair as alt
 
 from canaryaudit import formatting as figures
 from canaryaudit.errors import UsageError
-from canaryaudit.formatting import visible
+from canaryaudit.formatting import shorten, visible
 from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.comparison.comparison import Comparison, RunSummary
-from canaryaudit.report.schema import SUMMARY_VERSION, Summary
+from canaryaudit.report.schema import SUMMARY_VERSION, Summary, moment
 from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 
 _STATES = ("largest", "mean")
-_COMMIT = 7
+_COMMIT, _NAME = 7, 40
+_ROUNDING = 1e-3
+"""Figures have seven digits."""
 
 
 def read_report(path: Path) -> Summary:
@@ -24,8 +28,11 @@ def read_report(path: Path) -> Summary:
     Args:
         path: Its ``report.json``.
 
+    Returns:
+        The report without its gate, which may have judged another state of the run, and cannot be verified.
+
     Raises:
-        UsageError: It cannot be read, is no report, or has another schema version.
+        UsageError: It cannot be read, is no report, has another schema version, or has figures that no report has.
     """
     try:
         with path.open("rb") as file:
@@ -39,12 +46,31 @@ def read_report(path: Path) -> Summary:
             f"{path}: expected schema version {SUMMARY_VERSION}, got {report.schema_version}; write the report again "
             "with this version of canaryaudit"
         )
-    return report
+    if fault := _fault(report):
+        raise UsageError(f"{path}: {fault}; write the report again")
+    return report.model_copy(update={"gate": None})
+
+
+def _fault(report: Summary) -> str:
+    """Return what no report can say, or an empty text; the rest of its figures cannot be checked without the run."""
+    names = {fact.name for fact in (*report.audited, *report.provenance.facts)}
+    if missing := {"Corpus", "Model", "Commit"} - names:
+        return f"it does not say the {' or the '.join(sorted(missing)).lower()}"
+    if any(moment(stage.started) is None for stage in report.provenance.stages):
+        return "the start of a stage is not a time in ISO 8601 with a time zone"
+    for canary in report.canaries:
+        most = math.inf if canary.space_bits is None else canary.space_bits + _ROUNDING
+        for state in (canary.before, canary.after, canary.retrained):
+            exposure = state.exposure if state else None
+            if exposure and any(not 0 <= bits <= most for bits in (exposure.bits, exposure.high) if bits is not None):
+                return f"an exposure of {shorten(canary.id, _NAME)} is not between 0 and the size of its space"
+    return ""
 
 
 def oldest_first(summaries: Sequence[Summary], paths: Sequence[str]) -> tuple[list[Summary], list[str]]:
     """Sort reports and their paths by the time of the last measurement; those without one come first."""
-    order = sorted(range(len(paths)), key=lambda index: summaries[index].measured)
+    earliest = datetime.min.replace(tzinfo=UTC)
+    order = sorted(range(len(paths)), key=lambda index: moment(summaries[index].measured) or earliest)
     return [summaries[index] for index in order], [paths[index] for index in order]
 
 

@@ -86,6 +86,8 @@ def render_comparison_markdown(comparison: Comparison, charts: Sequence[Chart]) 
     runs = list(zip(names, comparison.runs, strict=True))
     blocks = ["# Comparison of canary audits", "\n".join(f"- {name}: {plain(run.headline)}" for name, run in runs)]
     blocks += [f"> **Warning**, {name}: {plain(warning)}" for name, run in runs for warning in run.warnings]
+    if comparison.note:
+        blocks.append(plain(comparison.note))
     if comparison.status:
         blocks.append(f"**Gate: {comparison.status}.**")
         blocks.append("\n".join(f"- {plain(reason)}" for reason in comparison.reasons[:_MOST_REASONS]))
@@ -145,6 +147,8 @@ def render_comparison_result(comparison: Comparison) -> RenderableType:
     for run in comparison.runs:
         lines = [f"{run.name}: {warning}" for warning in run.warnings]
         parts += [Text.assemble(("! ", "bold yellow"), visible(line)) for line in lines]
+    if comparison.note:
+        parts.append(Text(comparison.note))
     if comparison.status:
         word = comparison.status if comparison.status == "passed" else comparison.status.upper()
         parts.append(Text(f"Gate: {word}", style="bold"))

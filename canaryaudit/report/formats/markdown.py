@@ -347,7 +347,7 @@ def _ledger(method: MethodSummary) -> str:
     rows = [
         ["Method", f"{method.method}, {method.scope}, replacement {code(method.replacement)} ({code(method.name)})"],
         *([["Started from", "the result of " + ", ".join(map(code, method.lineage))]] if method.lineage else []),
-        ["Time", f"{figures.duration(method.seconds)}, including data preparation"],
+        ["Time", method.time],
         ["Retraining", figures.retraining_time(method.retraining_seconds, method.speedup)],
         ["Gradients", f"{figures.decimal(method.gradients, 0)} passes over one training window"],
         ["Curvature products", f"{method.curvature_products:,}"],

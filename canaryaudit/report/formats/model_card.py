@@ -31,8 +31,7 @@ def render_model_card(summary: Summary) -> str:
             ("Fidelity", f"accuracy outside the secrets {change}; {held}"),
             (
                 "Cost",
-                f"{figures.duration(method.seconds)}; retraining "
-                f"{figures.retraining_time(method.retraining_seconds, method.speedup)}",
+                f"{method.time}; retraining {figures.retraining_time(method.retraining_seconds, method.speedup)}",
             ),
         ]
     blocks = [

@@ -131,6 +131,8 @@ def _facts(summary: Summary) -> Table:
             grid.add_row(Text("Held-out text"), Text(figures.NOTHING_HELD_OUT))
         retraining = figures.retraining_time(method.retraining_seconds, method.speedup)
         grid.add_row(Text("Cost"), Text(f"{figures.duration(method.seconds)}; retraining {retraining}"))
+        if method.preparation:
+            grid.add_row(Text("– preparation"), Text(f"{method.preparation}, once"))
         chosen = f"{method.method}, {method.scope}, {method.replacement} ({method.name})"
         if method.lineage:
             chosen += f", after {', '.join(method.lineage)}"

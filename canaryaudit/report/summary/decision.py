@@ -156,14 +156,14 @@ def _fidelity(method: MethodSummary) -> Tile:
 
 def _efficiency(method: MethodSummary) -> Tile:
     question = "Was it faster than retraining?"
-    times = f"{figures.duration(method.seconds)}; retraining {figures.duration(method.retraining_seconds)}"
+    times = f"{method.time}; retraining {figures.duration(method.retraining_seconds)}"
     if method.speedup is None:
         return Tile("Efficiency", question, "untested", f"{times}.", "efficiency")
     comparison = figures.relative_speed(method.speedup)
     faster = method.speedup > 1 and comparison != "equally fast"
-    return Tile(
-        "Efficiency", question, "pass" if faster else "fail", f"{comparison}: {times}.".capitalize(), "efficiency"
-    )
+    caveat = method.slower_in_all if faster else ""
+    status: Status = "check" if caveat else "pass" if faster else "fail"
+    return Tile("Efficiency", question, status, f"{comparison}{caveat}: {times}.".capitalize(), "efficiency")
 
 
 def _calibrations(summary: Summary) -> list[tuple[str, CalibrationFigures | None]]:

@@ -97,6 +97,8 @@ def detection_sentence(detection: DetectionFigures, canaries: int) -> str:
 def power_sentence(detection: DetectionFigures) -> str:
     """Say what the test could have detected."""
     bits, mean = detection.detectable_bits, detection.detectable_mean_bits
+    if bits is not None and mean is not None and mean >= bits:
+        mean = None  # One secret alone is detected sooner: a larger mean of all would seem to contradict that.
     one = f"one secret with {bits:.1f} bits of exposure with its prefix" if bits is not None else ""
     every = f"all secrets with a mean of {mean:.1f} bits" if mean is not None else ""
     if not one:

@@ -229,15 +229,12 @@ def _quality_change(method: MethodSummary) -> str:
 
 def _speed(method: MethodSummary) -> str:
     """Compare the unlearning's duration with that of retraining, whichever is longer."""
-    times = (
-        f"Unlearning took {figures.duration(method.seconds)}; "
-        f"retraining takes {figures.duration(method.retraining_seconds)}"
-    )
+    times = f"Unlearning took {method.time}; retraining takes {figures.duration(method.retraining_seconds)}"
     comparison = figures.relative_speed(method.speedup)
     if comparison == figures.MISSING:
         return f"{times}."
     result = "as fast as" if comparison == "equally fast" else f"{comparison} than"
-    return f"{times}. Unlearning was {result} retraining."
+    return f"{times}. Unlearning was {result} retraining{method.slower_in_all}."
 
 
 def _largest_exposure(when: str, canaries: Sequence[CanarySummary], *, after: bool) -> str:

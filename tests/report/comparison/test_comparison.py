@@ -162,6 +162,70 @@ def test_an_earlier_report_is_read_back_or_refused(tmp_path):
         read_report(tmp_path / "absent.json")
 
 
+def changed(document, path, value):
+    """Return the JSON document with another value at a path; it is removed if that is None."""
+    *above, last = path
+    copied = json.loads(json.dumps(document))
+    inner = copied
+    for key in above:
+        inner = inner[key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return json.dumps(copied)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("audited", 0), None, "does not say the corpus"),
+        (("provenance", "facts", 1, "name"), "Comment", "does not say the commit"),
+        (("provenance", "stages", 0, "started"), "yesterday", "is not a time"),
+        (("provenance", "stages", 0, "started"), "2026-11-01T09:00:00", "is not a time"),
+        (("canaries", 0, "before", "exposure", "bits"), -4.0, "exposure of canary-05 is not between"),
+        (("canaries", 0, "after", "exposure", "bits"), 1e308, "exposure of canary-05 is not between"),
+        (("canaries", 0, "id"), "\x1b[31m\u202e", "exposure of .* is not between"),
+    ],
+)
+def test_a_report_that_says_what_none_can_say_is_refused(tmp_path, path, value, reason):
+    stage = StageRun(stage="measure", argv=("canaryaudit",), started="2026-11-01T09:00:00+00:00", seconds=1.0)
+    document = json.loads(render_json(make.before_after(facts=make.manifest(stages=(stage,)))))
+    if path[-1] == "id":
+        document["canaries"][0]["before"]["exposure"]["bits"] = -1.0
+    file = tmp_path / "report.json"
+    file.write_text(changed(document, path, value), "utf-8")
+    with pytest.raises(UsageError, match=reason) as refused:
+        read_report(file)
+    assert not re.search(r"[\x00-\x1f\u202e]", str(refused.value))
+
+
+def test_the_gate_of_an_earlier_report_judges_nothing_and_its_figures_are_said_to_be_unverified(tmp_path):
+    earlier = make.before_after(run_name="earlier", fail_above=30)
+    assert earlier.gate
+    path = tmp_path / "report.json"
+    path.write_text(render_json(earlier), "utf-8")
+    comparison = compare(
+        [read_report(path), make.before_after(run_name="now")], [str(path), "/now"], reports={str(path)}
+    )
+    assert comparison.status is None
+    assert [run.verified for run in comparison.runs] == [False, True]
+    for name, text in outputs(comparison, tmp_path / "page").items():
+        if not name.endswith((".svg", ".json")):
+            assert "not verified: earlier." in text, name
+            assert "Gate" not in text, name
+    assert not two_runs().note
+
+
+def test_a_trend_is_in_the_order_of_time_whatever_the_time_zone():
+    def at(started):
+        stage = StageRun(stage="measure", argv=("canaryaudit",), started=started, seconds=1.0)
+        return make.before_after(facts=make.manifest(stages=(stage,)))
+
+    times = ["2026-11-02T01:00:00+09:00", "2026-11-01T18:00:00+00:00", "zzzz"]
+    assert oldest_first([at(time) for time in times], ["first", "second", "never"])[1] == ["never", "first", "second"]
+
+
 def test_hostile_run_names_do_nothing(tmp_path):
     found = outputs(compare([hostile_summary(), make.before_after(run_name=HOSTILE * 2)], ["a", "b"]), tmp_path)
     assert not {"img", "b", "iframe"} & set(Page(found["comparison.html"]).names())

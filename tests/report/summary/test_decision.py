@@ -1,9 +1,16 @@
 """What a reader decides by: the tiles, the next step, the worst secret and the commands."""
 
+import io
+import re
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from canaryaudit.report.formats.html import render_html
+from canaryaudit.report.formats.markdown import render_markdown
+from canaryaudit.report.formats.model_card import render_model_card
+from canaryaudit.report.formats.terminal import render_terminal
 from canaryaudit.report.judgment import Gate, GateStatus
 from canaryaudit.report.schema import CalibrationFigures, Summary
 from canaryaudit.report.summary.decision import (
@@ -38,6 +45,26 @@ def status(summary: Summary) -> dict[str, str]:
 def failed(calibration: CalibrationFigures | None) -> CalibrationFigures:
     assert calibration is not None
     return calibration.model_copy(update={"passed": False})
+
+
+def test_the_preparation_of_an_update_is_counted_wherever_its_time_stands() -> None:
+    def texts(seconds: float) -> list[str]:
+        summary = make.before_after(preparation=seconds)
+        file = io.StringIO()
+        Console(file=file, width=200).print(render_terminal(summary))
+        page, card = render_html(summary, ()), render_model_card(summary)
+        figure = tiles(summary)[2].figure
+        return [file.getvalue(), figure, render_markdown(summary, ()), page, card]
+
+    assert re.search("– preparation +2 min 20 s, once", texts(140.0)[0])
+    for text in texts(140.0)[1:]:
+        assert "3.4 s, after 2 min 20 s of preparation, once" in text
+        assert "slower with its preparation" not in text
+    _, tile, markdown, *_ = texts(150.0)
+    assert tile.startswith("45x faster, but slower with its preparation: 3.4 s, after 2 min 30 s of preparation, once;")
+    assert "Unlearning was 45x faster than retraining, but slower with its preparation." in markdown
+    for text in texts(0.01):
+        assert "preparation" not in text.replace("data preparation", "")
 
 
 GATE = Gate(fail_above_bits=10, status="passed", reasons=())
@@ -79,6 +106,8 @@ def test_a_clean_audit_passes_everything_that_it_tested() -> None:
         ({"method": {"accuracy_change": None}}, "Fidelity", "inconclusive"),
         ({"method": {"speedup": 0.28}}, "Efficiency", "fail"),
         ({"method": {"speedup": 1.0}}, "Efficiency", "fail"),
+        ({"method": {"preparation_seconds": 140.0}}, "Efficiency", "pass"),
+        ({"method": {"preparation_seconds": 150.0}}, "Efficiency", "check"),
         ({"method": {"speedup": None}}, "Efficiency", "untested"),
         ({"calibration_after": failed(CLEAN.calibration_after)}, "Controls", "fail"),
         ({"calibration_before": failed(CLEAN.calibration_before)}, "Controls", "fail"),
