@@ -13,8 +13,8 @@ from canaryaudit.errors import UsageError
 from canaryaudit.formatting import shorten, visible
 from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.comparison.comparison import Comparison, RunSummary
-from canaryaudit.report.schema import SUMMARY_VERSION, Summary, moment
-from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
+from canaryaudit.report.earlier import read_earlier
+from canaryaudit.report.schema import Summary, moment
 
 _STATES = ("largest", "mean")
 _COMMIT, _NAME = 7, 40
@@ -34,18 +34,8 @@ def read_report(path: Path) -> Summary:
     Raises:
         UsageError: It cannot be read, is no report, has another schema version, or has figures that no report has.
     """
-    try:
-        with path.open("rb") as file:
-            report = validated(file.read(MAX_JSON_BYTES + 1), Summary)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; give a run directory, or the report.json of a report") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: expected a run directory, or the report.json of a report ({error})") from error
-    if report.schema_version != SUMMARY_VERSION:
-        raise UsageError(
-            f"{path}: expected schema version {SUMMARY_VERSION}, got {report.schema_version}; write the report again "
-            "with this version of canaryaudit"
-        )
+    wanted = "a run directory, or the report.json of a report"
+    report = read_earlier(path, Summary, str(path), wanted, "write the report again")
     if fault := _fault(report):
         raise UsageError(f"{path}: {fault}; write the report again")
     return report.model_copy(update={"gate": None})

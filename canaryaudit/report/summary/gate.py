@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 from canaryaudit.errors import UsageError
 from canaryaudit.records.base import Many
+from canaryaudit.report.earlier import read_earlier
 from canaryaudit.report.judgment import Gate
-from canaryaudit.report.schema import SUMMARY_VERSION, CalibrationFigures, CanarySummary, MethodSummary
+from canaryaudit.report.schema import CalibrationFigures, CanarySummary, MethodSummary
 from canaryaudit.report.verdicts import CHANCE, SEVERITY_TOGETHER, WORDS, Verdict
-from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 
 LEAST_RISE_BITS = 1.0
 """A smaller rise does not count as worse. A rise by one bit halves the number of guesses."""
@@ -85,19 +85,8 @@ def read_baseline(path: Path, output: Path) -> EarlierReport:
             f"--fail-worse {path}: the new report would overwrite its baseline; move the baseline, or write the report "
             "to another directory with -o"
         )
-    try:
-        with path.open("rb") as file:
-            baseline = validated(file.read(MAX_JSON_BYTES + 1), EarlierReport)
-    except OSError as error:
-        raise UsageError(f"--fail-worse {path}: {error.strerror}; give the report.json of an earlier report") from error
-    except ValueError as error:
-        raise UsageError(f"--fail-worse {path}: expected the report.json of an earlier report ({error})") from error
-    if baseline.schema_version != SUMMARY_VERSION:
-        raise UsageError(
-            f"--fail-worse {path}: expected schema version {SUMMARY_VERSION}, got {baseline.schema_version}; recreate "
-            "the baseline with this version of canaryaudit"
-        )
-    return baseline
+    wanted = "the report.json of an earlier report"
+    return read_earlier(path, EarlierReport, f"--fail-worse {path}", wanted, "recreate the baseline")
 
 
 @dataclass(frozen=True)
