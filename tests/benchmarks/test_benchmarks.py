@@ -56,6 +56,6 @@ def test_requests_to_tables_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     for row in list(bench_tables.suite(("diabetes",), 5))[2:]:
         assert all(0 < float(cell) <= 1e-6 for cell in cells(row)[3:5])
     rows = [cells(row) for row in bench_tables.speed(("diabetes",))]
-    assert {len(row) for row in rows} == {8}
+    assert {len(row) for row in rows} == {9}
     assert [row[2] for row in rows if row[1] == "logistic"][-2:] == ["all of these", "prepared, once"]
     assert all(float(row[7].removesuffix(" x")) > 0 for row in rows[2:] if row[7].startswith(tuple("0123456789")))

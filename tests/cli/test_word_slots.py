@@ -43,7 +43,7 @@ def test_every_command_takes_words_and_tells_none_of_them(
 ) -> None:
     secret, run = arguments[-1], Path("RUN")
     # A model that has learned the secret by heart gives it away.
-    monkeypatch.setattr("canaryaudit.exposure.measurement.greedy_completion", lambda *_: secret)
+    monkeypatch.setattr("canaryaudit.exposure.targets.greedy_completion", lambda *_: secret)
     insert = ("insert", "sea.txt", "-o", run, *arguments, "-r", "3", "--controls", "5", "--extend-vocabulary")
     results = [canaryaudit(*insert), canaryaudit(*insert)]
     assert "already exists" in results[1].err
