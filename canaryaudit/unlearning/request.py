@@ -135,9 +135,6 @@ def unlearn(
     vocabulary = Vocabulary(model.architecture.vocabulary)
     reader = LSTMLanguageModel(model)
     places = occurrences(canaries, lexicon, vocabulary)
-    going = {canary.id for canary in canaries}
-    # Without the corpus, nothing of it is used that no request names.
-    kept = [canary for canary in trained.canaries if canary.id not in going] if config.retain_windows else []
     replacement = parse_replacement(config.replacement, vocabulary, reader, places)
     if isinstance(replacement, Deletion) and config.method == "second-order":
         raise UnfitOptions(
@@ -162,6 +159,10 @@ def unlearn(
     if curved and curvature is None:
         curvature = kronecker_curvature(model, _curvature_windows(data, retained), config.seed, progress)
     preparation = time.perf_counter() - prepared
+    going = {canary.id for canary in canaries}
+    # Without the corpus, nothing of it is used that no request names.
+    is_holding = curved and config.retain_windows
+    kept = [canary for canary in trained.canaries if canary.id not in going] if is_holding else []
     copied = copy.deepcopy(model)
     given = MethodInput(
         model,

@@ -24,7 +24,7 @@ from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
 from canaryaudit.unlearning.all_layers.branches import Batch, Branch, alphabets, batch_of, positions, side_by_side
 from canaryaudit.unlearning.all_layers.conditional import conditional_loss, log_masses
-from canaryaudit.unlearning.all_layers.contexts import ENDS, Contexts, branch_features
+from canaryaudit.unlearning.all_layers.contexts import ENDS, Contexts, States, branch_features
 from canaryaudit.unlearning.all_layers.kept import KeptCanaries
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.divergence import weighted_divergence
@@ -90,12 +90,13 @@ class EverywhereProblem:
     def __init__(self, given: MethodInput, decoys: Decoys) -> None:
         self.decoys, self.rng, self.device = decoys, given.rng, given.data.train.device
         self.precision, self.model = given.config.precision, given.model
-        self._kept = KeptCanaries(given.kept)
         self._places = list({place.canary.id: place for place in given.places}.values())
+        self._kept = KeptCanaries(given.kept, {place.canary.template for place in self._places})
         with torch.no_grad(), autocast(self.device, self.precision):
             self._draw_contexts(given.retained)
-            self._batches = self._draw_batches()
-            self._others = self._draw_kept()
+            states = self._contexts.read(self.model)
+            self._batches = self._draw_batches(states)
+            self._others = self._draw_kept(states)
 
     @property
     def symbols(self) -> int:
@@ -141,13 +142,12 @@ class EverywhereProblem:
         row = self._windows + list(self._prefixes).index(template)
         return self._context(row, len(self._prefixes[template]))
 
-    def _draw_batches(self) -> list[tuple[Batch, _Held]]:
+    def _draw_batches(self, states: States) -> list[tuple[Batch, _Held]]:
         """Return all branches, short ones and long ones side by side, and what is kept after their members."""
         branches = self._branches_after_text() + self._branches_after_prefixes()
         short = max(len(own.secret) for own in self._places) + 1
         groups = [[own for own in branches if (len(own.symbols) > short) is long] for long in (False, True)]
         groups = [group for group in groups if group]
-        states = self._contexts.read(self.model)
         masses: dict[int, list[float]] = {}
         for group in groups:
             symbols, origins = (part.to(self.device) for part in side_by_side(group))
@@ -259,7 +259,7 @@ class EverywhereProblem:
         found: Tensor = logits.float().softmax(1)[len(place.prefix) - 1 :].cpu()
         return found
 
-    def _draw_kept(self) -> tuple[Tensor, Tensor, _Held] | None:
+    def _draw_kept(self, states: States) -> tuple[Tensor, Tensor, _Held] | None:
         """Return the canaries that are not to be forgotten, after their prefixes; None without such.
 
         A symbol of these weighs as much as ``KEPT_FACTOR`` of other text. Each secret counts once, however often it
@@ -273,7 +273,7 @@ class EverywhereProblem:
         symbols = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
         origins = torch.tensor([self._prefix_context(own.canary.template) for own in chosen], device=self.device)
         inside = torch.arange(symbols.shape[1])[None] < torch.tensor([len(row) for row in rows])[:, None]
-        features = branch_features(self.model, self._contexts.read(self.model), symbols, origins)
+        features = branch_features(self.model, states, symbols, origins)
         count = int(inside.sum())
         weight = KEPT_FACTOR * RETAINED_WEIGHT * count / max(len(self._contexts_kept.rows), count)
         return symbols, origins, self._keep(features, inside.to(self.device), weight)

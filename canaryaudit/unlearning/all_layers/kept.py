@@ -1,7 +1,7 @@
 """Canaries that are not to be forgotten: what the model says of them behind their prefixes stays."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -11,15 +11,24 @@ PRIOR = 1.0
 """What the replacement's distribution weighs at a node, in canaries that go on from there."""
 
 
+MOST_TEMPLATES = 32
+"""Templates whose canaries are held: each prefix is read anew in every step, and detected data may have hundreds."""
+
+
 class KeptCanaries:
     """The other canaries of a run, each once.
 
     Args:
         places: Where they stand in the text.
+        asked: Templates of the secrets to be forgotten. Of more templates than can be held, these come first, then
+            those of most canaries.
     """
 
-    def __init__(self, places: Sequence[Occurrence]) -> None:
-        self.places = list({place.canary.id: place for place in places}.values())
+    def __init__(self, places: Sequence[Occurrence], asked: Collection[str] = ()) -> None:
+        once = list({place.canary.id: place for place in places}.values())
+        counts = Counter(place.canary.template for place in once)
+        ranked = sorted(counts, key=lambda template: (template not in asked, -counts[template]))
+        self.places = [place for place in once if place.canary.template in ranked[:MOST_TEMPLATES]]
         self._members: dict[str, list[np.ndarray]] = defaultdict(list)
         for place in self.places:
             self._members[place.canary.template].append(place.secret)

@@ -43,6 +43,22 @@ def test_each_counts_once_behind_its_own_template(staying: KeptCanaries) -> None
                 assert found[index, at] == pytest.approx(wanted), (member, index, symbol)
 
 
+def test_of_many_templates_those_that_are_asked_for_and_the_fullest_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_TEMPLATES", 2)
+    templates = ["a {digits:1}", *["b {digits:1}"] * 3, *["c {digits:1}"] * 2, "d {digits:1}"]
+    canaries = [
+        Canary(id=f"canary-{n}", template=template, completion=str(n), repetitions=1, places=(n,))
+        for n, template in enumerate(templates)
+    ]
+    places = occurrences(canaries, "", Vocabulary.of(["abcd 0123456789\n"]))
+
+    def held(*asked: str) -> list[str]:
+        return [place.canary.template[0] for place in KeptCanaries(places, asked).places]
+
+    assert held() == ["b", "b", "b", "c", "c"]
+    assert held("d {digits:1}", "z {digits:1}") == ["b", "b", "b", "d"]
+
+
 def test_where_none_stays_the_replacement_alone_is_wanted(staying: KeptCanaries) -> None:
     along = np.full((4, 15), 1 / 15)
     assert (staying.blended(along, "no such {digits:4}", digits("1234")) == along).all()
