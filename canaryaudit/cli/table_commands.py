@@ -16,7 +16,6 @@ from canaryaudit.cli.console import (
     show,
     show_table_report,
 )
-from canaryaudit.cli.progress_bar import TerminalReporter
 from canaryaudit.cli.table_views import insertion_document, table_measurement_view
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.records import TRAINED_MODEL, ModelId
@@ -66,23 +65,24 @@ def refuse_others(context: typer.Context, command: str, *, table: bool) -> None:
 
 
 @contextmanager
-def open_table(
-    path: Path, context: typer.Context, progress: TerminalReporter, *, reading: bool = False
+def _opened(
+    path: Path, context: typer.Context, output: dict[str, bool], *, reading: bool = False
 ) -> Iterator["TablePipeline"]:
-    """Open and lock the run directory of a table and yield its pipeline.
+    """Open and lock the run directory of a table and yield its pipeline, which tells of its progress.
 
     Args:
         path: The run directory.
         context: The command line's.
-        progress: Receives progress.
+        output: The switches as_json, quiet and verbose.
         reading: The command can do with a read-only run.
     """
-    run = TableDirectory.open(path)
-    with run.lock(reading=reading):
-        need_tables()
-        from canaryaudit.pipeline.tables.pipeline import TablePipeline
+    with progress_reporter(**_shown(output)) as progress:
+        run = TableDirectory.open(path)
+        with run.lock(reading=reading):
+            need_tables()
+            from canaryaudit.pipeline.tables.pipeline import TablePipeline
 
-        yield TablePipeline(run, command_line(context), progress)
+            yield TablePipeline(run, command_line(context), progress)
 
 
 def need_tables() -> None:
@@ -147,10 +147,7 @@ def train_table(
     context: typer.Context, run: Path, options: TableTrainOptions, output: dict[str, bool], *, force: bool
 ) -> None:
     """Fit a linear model on a run's table."""
-    with (
-        progress_reporter(**_shown(output)) as progress,
-        open_table(run, context, progress) as stages,
-    ):
+    with _opened(run, context, output) as stages:
         record = stages.train(options, anew=force)
     if output["as_json"]:
         print_json(record)
@@ -160,10 +157,7 @@ def train_table(
 
 def measure_table(context: typer.Context, run: Path, model: str, output: dict[str, bool]) -> None:
     """Measure linear models of a run."""
-    with (
-        progress_reporter(**_shown(output)) as progress,
-        open_table(run, context, progress) as stages,
-    ):
+    with _opened(run, context, output) as stages:
         models = stages.session.models() if model == "all" else [ModelId.parse(model)]
         measured = [stages.measure(own) for own in models]
     _show_measured(measured, output, several=model == "all")
@@ -173,10 +167,7 @@ def unlearn_table(
     context: typer.Context, run: Path, options: TableUnlearnOptions, output: dict[str, bool], *, force: bool
 ) -> None:
     """Carry out a request on a linear model of a run."""
-    with (
-        progress_reporter(**_shown(output)) as progress,
-        open_table(run, context, progress) as stages,
-    ):
+    with _opened(run, context, output) as stages:
         record = stages.unlearn(options, anew=force)
         measured = [stages.run.measurement(own) for own in (TRAINED_MODEL, ModelId(record.name))]
     if output["as_json"]:
@@ -191,10 +182,7 @@ def report_table(context: typer.Context, run: Path, options: TableReportOptions,
     """Write the report of a run on a table."""
     gated = options.fail_residual is not None
     try:
-        with (
-            progress_reporter(**_shown(output)) as progress,
-            open_table(run, context, progress, reading=True) as stages,
-        ):
+        with _opened(run, context, output, reading=True) as stages:
             summary, written = stages.report(options)
     except (Damaged, Inconclusive) as error:
         if not gated:
