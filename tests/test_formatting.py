@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import finite, json_safe, shorten, visible
 from canaryaudit.report.formats.markdown import code, plain
+from canaryaudit.stats import LEVEL
 
 ACTING = "\x1b\x07\r\n\t\x00\x9b\u202e\u2066\u2069\u200b\ufeff\u2028\u00ad"
 
@@ -16,6 +17,17 @@ def test_characters_that_act_or_stay_unseen_are_shown_as_signs():
     assert visible("\x1b[31m") == "⟨U+001B⟩[31m"
     assert visible("\u202e") == "⟨U+202E⟩"
     assert not set(visible(ACTING)) & set(ACTING)
+
+
+def test_no_p_value_is_rounded_to_the_level_of_the_tests():
+    assert figures.SIGNIFICANCE == LEVEL
+    for value in (0.0496, 0.04996, 0.0499999, 0.0500001, 0.05004, 0.0504):
+        shown = float(figures.pvalue(value))
+        assert (shown < LEVEL, shown > LEVEL) == (value < LEVEL, value > LEVEL), value
+        share = float(figures.p_percent(value).removesuffix(" %")) / 100
+        assert (share < LEVEL, share > LEVEL) == (value < LEVEL, value > LEVEL), value
+    assert figures.pvalue(0.05) == "0.050"
+    assert figures.p_percent(0.0005) == "below 0.1 %"
 
 
 @given(st.text())

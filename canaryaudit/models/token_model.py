@@ -26,12 +26,10 @@ class TokenModel(Protocol):
     Examples:
         Any object with these members will do; ``canaryaudit.HuggingFaceModel`` and ``ModuleModel`` have them:
 
-        >>> class Nothing:
-        ...     tokenizer, device, multiplications = None, torch.device("cpu"), 0
-        ...
-        ...     def open(self, prompt, columns, depth):
-        ...         raise NotImplementedError
-        >>> isinstance(Nothing(), TokenModel)
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"0": 0, "1": 1}, [])))
+        >>> isinstance(ModuleModel(nn.Embedding(2, 2), tokenizer), TokenModel)
         True
     """
 
