@@ -117,7 +117,7 @@ def _efficacy(summary: Summary) -> Tile:
     last = [canary.last for canary in summary.canaries]
     exposed = sum(state.verdict is Verdict.EXPOSED for state in last)
     known = [(c.last.exposure.bits, c.id) for c in summary.canaries if c.last.exposure.bits is not None]
-    largest, of = max(known, default=(None, ""))
+    largest, of = max(known, key=lambda own: own[0], default=(None, ""))  # of equal ones the worst, which is first
     figure = f"{exposed:,} of {len(last):,} exposed; largest exposure {figures.decimal(largest)} bits "
     figure += f"({of}) " if of else ""
     figure += "with the template's prefix"

@@ -126,6 +126,13 @@ def test_a_tile_follows_its_own_figures_only(changes: dict[str, object], tile: s
     assert found == rest
 
 
+def test_of_equal_exposures_the_tile_names_the_secret_that_the_page_calls_the_worst() -> None:
+    summary = make.before_after(after={**make.GONE, "canary-03": 21.0, "canary-02": 21.0, "canary-04": 21.0})
+    alike = [own.id for own in summary.canaries if own.last.exposure.bits == summary.canaries[0].last.exposure.bits]
+    assert len(alike) > 1
+    assert f"({alike[0]})" in tiles(summary)[0].figure
+
+
 def test_a_loss_of_quality_on_held_out_text_is_not_passed_over() -> None:
     fidelity = tuple(
         line.model_copy(update={"after": 0.42}) if line.key == "heldout_accuracy" else line
