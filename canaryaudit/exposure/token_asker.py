@@ -14,10 +14,15 @@ from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import TemplateProbes
 from canaryaudit.exposure.prompt_scoring import score_each_symbol
 from canaryaudit.exposure.scoring import score_log_perplexity, symbol_bits
+from canaryaudit.exposure.spellings import bits_of_other_spellings
 from canaryaudit.exposure.targets import Asker, CharacterAsker, ProbeCosts, Targets
 from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.models.token_model import TokenModel
+from canaryaudit.records import OtherSpellings
+
+SPELLED = 32
+"""Secrets and references of a template of which all spellings are read."""
 
 
 class TokenAsker:
@@ -113,6 +118,26 @@ class TokenAsker:
             read += rows.size
             tick(number + 1, len(probes.prompts))
         return ProbeCosts(bits, greedy, read)
+
+    def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
+        """Return what other tokenizations of the same text add; see ``Asker``."""
+        tokens = targets.tokens
+        if tokens is None:
+            return None
+        chosen = np.flatnonzero(targets.inserted)[:SPELLED]
+        fresh = targets.space.sample(SPELLED, rng) if tokens.drawn is None else tokens.drawn[:SPELLED]
+        rows = np.concatenate((targets.completions[chosen], fresh))
+        costs = score_log_perplexity(targets.reader, targets.start, rows).tolist()
+        ids = [tokens.columns[row[row >= 0]].tolist() for row in rows]
+        least, most = bits_of_other_spellings(self._model, tokens.prompt, ids, costs)
+        return OtherSpellings(
+            template=targets.template.text,
+            secrets_bits={targets.canaries[index].id: float(least[at]) for at, index in enumerate(chosen.tolist())},
+            references=len(fresh),
+            references_mean_bits=float(least[len(chosen) :].mean()),
+            references_max_bits=float(least[len(chosen) :].max()),
+            uncertain_bits=float((most - least).max()),
+        )
 
     def greedy_text(self, targets: Targets) -> str:
         """Return what the model itself says after the template's prefix; see ``Asker``."""

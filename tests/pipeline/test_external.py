@@ -61,7 +61,7 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
     report = canaryaudit("report", place / "run", "-o", place / "report", "--format", "md,html,json")
     assert report.status == 0, report.err
     page = (place / "report" / "report.md").read_text("utf-8")
-    for words in ("GPT2LMHeadModel", "Tokenizer", "one tokenization of prompt", "checkpoint", "exposes the secret"):
+    for words in ("GPT2LMHeadModel", "Tokenizer", "one tokenization of prompt", "Other spellings", "checkpoint", "exposes the secret"):
         assert words in page
     document = json.loads((place / "report" / "report.json").read_text("utf-8"))
     shown = document["canaries"][0]["before"]["tokens"]
