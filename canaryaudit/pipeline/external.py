@@ -28,11 +28,13 @@ class ExternalSource:
         path: Folder or hub id; a pattern with ``*`` for a series of checkpoints.
         adapter: Folder of a PEFT adapter; none if empty.
         dtype: Of the weights.
+        device_map: How ``accelerate`` spreads it over devices; on one device if empty.
     """
 
     path: str
     adapter: str = ""
     dtype: str = "auto"
+    device_map: str = ""
 
 
 def source_of(model: ExternalModel) -> ExternalSource:
@@ -93,7 +95,9 @@ def _series(source: ExternalSource) -> list[ExternalSource]:
 
 
 def _load(source: ExternalSource, options: MeasureOptions) -> LoadedModel:
-    return load_huggingface(ModelSource(source.path, source.adapter, source.dtype), resolve_device(options.device))
+    return load_huggingface(
+        ModelSource(source.path, source.adapter, source.dtype, source.device_map), resolve_device(options.device)
+    )
 
 
 def _measure(session: RunSession, loaded: LoadedModel, config: MeasurementConfig) -> Measurement:

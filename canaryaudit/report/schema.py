@@ -369,6 +369,17 @@ class MethodSummary(Part):
         return next((line.shown_change for line in self.fidelity if line.key == key), None)
 
 
+class CheckpointFigures(Part):
+    """What one checkpoint of a model's training says of the secrets."""
+
+    name: str
+    mean_bits: float
+    max_bits: float
+    """The largest exposure of a canary."""
+    controls_bits: Figure
+    """Mean exposure of the controls; None without any."""
+
+
 class EpochFigures(Part):
     """The model's quality after one epoch of its training."""
 
@@ -444,6 +455,8 @@ class Summary(Part):
     """Name of the retrained model that the unlearning shown is compared with; None if there is none."""
     training: tuple[EpochFigures, ...] = ()
     """The training of the audited model; empty for a model that was trained elsewhere."""
+    checkpoints: tuple[CheckpointFigures, ...] = ()
+    """Checkpoints of the audited model's training, itself the last; empty unless a series was measured."""
     gate: Gate | None
     limits: tuple[str, ...]
     """Limitations of this report."""

@@ -61,9 +61,18 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
     report = canaryaudit("report", place / "run", "-o", place / "report", "--format", "md,html,json")
     assert report.status == 0, report.err
     page = (place / "report" / "report.md").read_text("utf-8")
-    for words in ("GPT2LMHeadModel", "Tokenizer", "one tokenization of prompt", "Other spellings", "checkpoint", "exposes the secret"):
+    for words in (
+        "GPT2LMHeadModel",
+        "Tokenizer",
+        "one tokenization of prompt",
+        "Other spellings",
+        "exposes the secret",
+    ):
         assert words in page
+    assert "Checkpoint-0: mean " in page
+    assert "the measured model: mean 10.0, largest 10.0 bits" in page
     document = json.loads((place / "report" / "report.json").read_text("utf-8"))
+    assert [own["name"] for own in document["checkpoints"]] == ["checkpoint-0", "the measured model"]
     shown = document["canaries"][0]["before"]["tokens"]
     assert "".join(own["text"] for own in shown) == document["canaries"][0]["secret"]
     assert "By tokens" in (place / "report" / "report.html").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 from canaryaudit import formatting as figures
 from canaryaudit.records import ExternalModel, Measurement, ModelRecord
+from canaryaudit.report.schema import CheckpointFigures
 from canaryaudit.report.summary.masking import Masker
 
 _TOLD_BITS, _NOTICED_BITS = 0.05, 1.0
@@ -48,8 +49,6 @@ def _external_facts(model: ExternalModel, before: Measurement, masker: Masker) -
     facts.append(("Cost of a secret", model.cost))
     if before.spellings:
         facts.append(("Other spellings", _spelling_words(before)))
-    if before.checkpoints:
-        facts.append(("Exposure over training", "; ".join(_checkpoint_words(before))))
     return facts
 
 
@@ -74,12 +73,15 @@ def _spelling_words(before: Measurement) -> str:
     return said
 
 
-def _checkpoint_words(before: Measurement) -> list[str]:
-    """Return the mean and the largest exposure at each checkpoint, the measured model last."""
-    last = {own.id: own.exposure.bits for own in before.canaries if not own.control}
-    series = [*((own.name, own.exposures_bits) for own in before.checkpoints), ("the measured model", last)]
-    return [
-        f"{name}: mean {sum(bits.values()) / len(bits):.1f}, largest {max(bits.values()):.1f} bits"
-        for name, bits in series
+def checkpoint_figures(before: Measurement) -> tuple[CheckpointFigures, ...]:
+    """Return what each checkpoint says of the secrets, the measured model last; nothing without a series."""
+    if not before.checkpoints:
+        return ()
+    last = [own.exposure.bits for own in before.canaries if not own.control]
+    controls = before.calibration.mean_bits if before.calibration else None
+    series = [(own.name, list(own.exposures_bits.values()), own.controls_mean_bits) for own in before.checkpoints]
+    return tuple(
+        CheckpointFigures(name=name, mean_bits=sum(bits) / len(bits), max_bits=max(bits), controls_bits=unseen)
+        for name, bits, unseen in (*series, ("the measured model", last, controls))
         if bits
-    ]
+    )

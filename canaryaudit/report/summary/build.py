@@ -36,6 +36,7 @@ from canaryaudit.report.schema import (
 from canaryaudit.report.summary import provenance
 from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
+from canaryaudit.report.summary.audited_model import checkpoint_figures
 from canaryaudit.report.summary.detection import calibration_figures, detect_canaries, detection_figures
 from canaryaudit.report.summary.fidelity import fidelity_lines, with_kept_canaries
 from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
@@ -215,6 +216,7 @@ def build_summary(
         methods=tuple(with_kept_canaries(own, canaries) if own.shown else own for own in methods),
         retrained=masker.text(reference[0].name) if reference else None,
         training=_training(model_record, has_heldout=run.has_heldout),
+        checkpoints=checkpoint_figures(before),
         gate=gate,
         limits=words.limits(canary_set, before, method, hidden=masker.hides),
         provenance=provenance.provenance(
