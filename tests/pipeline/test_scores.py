@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.exposure.estimators import sampled_exposure
 from canaryaudit.exposure.score_requests import score_requests
 from canaryaudit.exposure.token_asker import TokenAsker
 from canaryaudit.models.huggingface import HuggingFaceModel
@@ -167,8 +168,10 @@ def check(server: tuple[Server, str], run: Path, answers: list[dict[str, Any]], 
     for own in found.document["canaries"]:
         assert own["log_perplexity_bits"] == pytest.approx(costs[own["id"]], abs=1e-3)
         if not own["control"]:
+            directly = sampled_exposure(costs[own["id"]], others, np.log2(10_000))
             share = ((others < costs[own["id"]]).sum() + 0.5) / (len(others) + 1)
-            assert own["exposure"]["bits"] == pytest.approx(-np.log2(share), abs=0.05)
+            assert own["exposure"]["bits"] == pytest.approx(directly.bits, abs=1e-3)
+            assert own["exposure"]["bits"] == pytest.approx(-np.log2(share), abs=0.05)  # by hand
             assert own["exposure"]["method"] == "sampled"
 
 
