@@ -18,9 +18,16 @@ from canaryaudit.cli.console import (
 )
 from canaryaudit.cli.table_views import insertion_document, table_measurement_view
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
+from canaryaudit.formatting import significant, visible
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.runs.table_directory import TableDirectory
-from canaryaudit.table_plan import TableInsertOptions, TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.table_plan import (
+    TableInsertOptions,
+    TablePublishOptions,
+    TableReportOptions,
+    TableTrainOptions,
+    TableUnlearnOptions,
+)
 
 if TYPE_CHECKING:
     from canaryaudit.pipeline.tables.pipeline import TablePipeline
@@ -194,6 +201,33 @@ def report_table(context: typer.Context, run: Path, options: TableReportOptions,
             raise
         raise Inconclusive(f"the gate cannot pass: {error}") from error
     show_table_report(summary, written, as_json=output["as_json"], quiet=output["quiet"])
+
+
+def publish_table(
+    context: typer.Context, run: Path, options: TablePublishOptions, output: dict[str, bool], *, force: bool
+) -> None:
+    """Publish a linear model of a run."""
+    with _opened(run, context, output) as stages:
+        published = stages.publish(options, anew=force)
+    own = published.certificate
+    if output["as_json"]:
+        document = {
+            "file": str(published.file),
+            "model": str(published.model),
+            "release": published.number,
+            "certificate": own.model_dump(mode="json"),
+        }
+        print_json(document)
+        return
+    show(
+        Text(f"Published {published.model}: {visible(str(published.file))}"),
+        Text(
+            f"Release {published.number:,} of {own.releases:,} at epsilon {own.epsilon:g} and delta {own.delta:g}: "
+            f"noise of {significant(own.sigma)} on every coefficient, residual {significant(own.residual)}, tolerance "
+            f"{significant(own.tolerance)}."
+        ),
+        *(Text(f"- {limit}") for limit in (() if output["quiet"] else own.limits)),
+    )
 
 
 def _show_measured(measured: list["TableMeasurement"], output: dict[str, Any], *, several: bool) -> None:

@@ -83,7 +83,8 @@ class Columns:
         if given.min() < 0 or given.max() >= len(self.names):
             return None  # looked at one by one, which names the first that is wrong
         _, first = np.unique(given, return_index=True)
-        return given[np.sort(first)].astype(np.intp)
+        numbered: Indices = given[np.sort(first)].astype(np.intp)
+        return numbered
 
     def _find_one(self, item: Any) -> list[int]:
         if isinstance(item, numbers.Integral) and not isinstance(item, bool | np.bool_):

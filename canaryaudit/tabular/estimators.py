@@ -1,12 +1,12 @@
 """scikit-learn's binary linear classifiers: what each minimizes, and a fitted one with other coefficients."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
@@ -116,7 +116,7 @@ def with_theta(
         names: Of all columns, if X is a DataFrame.
         shown: Which columns the copy takes, shape (num_columns,); all if None.
     """
-    copied = copy.deepcopy(estimator)
+    copied: Any = clone(estimator)  # its parameters alone: what else a fit leaves is of the data before the requests
     has_intercept = specification.intercept_penalty is not None
     coefficients = theta[:-1] if has_intercept else theta
     fitted_names = None if names is None else np.array(names, dtype=object)
@@ -131,9 +131,10 @@ def with_theta(
         copied.feature_names_in_ = fitted_names
     if isinstance(copied, RidgeClassifier):
         copied._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(classes)
-    else:
+    if not isinstance(getattr(type(copied), "classes_", None), property):  # as a RidgeClassifier's once was
         copied.classes_ = classes.copy()
-        copied.n_iter_ = getattr(estimator, "n_iter_", np.array([0], dtype=np.int32))
+    if not isinstance(copied, RidgeClassifier):
+        copied.n_iter_ = np.array([0], dtype=np.int32)
     return copied
 
 

@@ -188,7 +188,9 @@ def test_a_message_names_no_id() -> None:
         (("train", "RUN", "--size", "paper"), "--size is for runs on text, not on a table"),
         (("measure", "RUN", "--probes", "none"), "--probes is for runs on text, not on a table"),
         (("report", "RUN", "--fail-above", "3"), "--fail-above is for runs on text, not on a table"),
-        (("report", "RUN", "--certify", "0.1"), "--certify"),
+        (("report", "RUN", "--certify", "0.1"), "--certify 0.1: expected EPSILON,DELTA"),
+        (("publish", "RUN", "--certify", "0.1,2", "-o", "x.skops"), "--certify 0.1,2: expected an epsilon above 0"),
+        (("publish", "RUN", "--certify", "0.1,1e-5", "-o", "RUN/x.skops"), "is in the run directory"),
         (("report", "RUN", "--format", "junit"), "--format"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
 from canaryaudit.pipeline.report_place import fault_words
 from canaryaudit.pipeline.tables.figures import measure_table
+from canaryaudit.pipeline.tables.publication import Published, publish_table
 from canaryaudit.pipeline.tables.report import check_table_report, run_table_report, verify_table_report
 from canaryaudit.pipeline.tables.requests import Resolver, scaling_warning, to_request
 from canaryaudit.pipeline.tables.session import TableSession
@@ -18,7 +19,7 @@ from canaryaudit.report.tables.schema import TablesSummary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.lineage import checked_lineage
 from canaryaudit.runs.table_directory import TableDirectory, arrays_bytes
-from canaryaudit.table_plan import TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.table_plan import TablePublishOptions, TableReportOptions, TableTrainOptions, TableUnlearnOptions
 from canaryaudit.tabular.prepared import PreparedModel
 
 
@@ -62,7 +63,7 @@ class TablePipeline:
         """
         name = check_name(options.resolved_name)
         if options.save:
-            check_destination(options.save, self.run.path, replace=anew)
+            check_destination(options.save, self.run.path, "--save", replace=anew)
         if not anew and self.run.has_unlearning(name):
             raise UnlearningError(
                 f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
@@ -114,6 +115,14 @@ class TablePipeline:
             save_estimator(after.estimator, options.save)
         self.progress.info(f"{record.words}: {record.path}, residual {record.residual:.1e}.")
         return record
+
+    def publish(self, options: TablePublishOptions, *, anew: bool = False) -> Published:
+        """Write a model with the certificate's noise; every release is counted.
+
+        Raises:
+            UnlearningError: The certificate would not hold, or no release is left.
+        """
+        return publish_table(self.session, options, anew=anew)
 
     def report(self, options: TableReportOptions) -> tuple[TablesSummary, list[Path]]:
         """Verify the run and write the report, after missing measurements.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.errors import Damaged, Inconclusive, UnlearningError
 from canaryaudit.formatting import counted
 from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
 from canaryaudit.pipeline.tables.figures import table_measurement_fault
@@ -11,7 +11,14 @@ from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
 from canaryaudit.report.formats.files import check_files
-from canaryaudit.report.tables.schema import CoinFigures, ResultLine, RunFigures, TableGate, TablesSummary
+from canaryaudit.report.tables.schema import (
+    CoinFigures,
+    ReleaseFigures,
+    ResultLine,
+    RunFigures,
+    TableGate,
+    TablesSummary,
+)
 from canaryaudit.report.tables.writer import table_files, write_table_report
 from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.seals import read_key
@@ -71,7 +78,9 @@ def summarize_table_run(session: TableSession, options: TableReportOptions, faul
     certificate: Certificate | UnlearningError | None = None
     if options.certify:
         try:
-            certificate = certify(prepared.solved.point, prepared.tolerance, *options.certify, 1)
+            plan = _releases(session)
+            planned = plan.planned if plan and (plan.epsilon, plan.delta) == options.certify else 1
+            certificate = certify(prepared.solved.point, prepared.tolerance, *options.certify, planned)
         except UnlearningError as error:
             certificate = error
     subject = Subject(
@@ -153,12 +162,23 @@ def _run_figures(
         result=result.name,
         results=tuple(lines),
         coins=tuple(coins),
+        releases=_releases(session),
         gate=table_gate(options, lines, faults),
         faults=tuple(faults),
         signed=options.key is not None,
         revealed=options.reveal_secrets,
         versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
     )
+
+
+def _releases(session: TableSession) -> ReleaseFigures | None:
+    try:
+        plan = session.run.releases()
+    except Damaged:  # which is among the faults
+        return None
+    if plan is None:
+        return None
+    return ReleaseFigures(epsilon=plan.epsilon, delta=plan.delta, made=len(plan.made), planned=plan.planned)
 
 
 def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:

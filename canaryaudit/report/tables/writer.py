@@ -154,9 +154,10 @@ def result_words(summary: TablesSummary) -> str:
 def certified(summary: TablesSummary) -> tuple[str, ...]:
     """Return what is certified, in sentences."""
     own = summary.certificate
+    published = _published(summary)
     if own is None:
         refused = summary.refused or "no certificate was asked for."
-        return (refused[:1].upper() + refused[1:],)
+        return (refused[:1].upper() + refused[1:], *published)
     sentences = [
         f"Published with noise of {figures.significant(own.sigma)} on every coefficient, the model is "
         f"({own.epsilon:g}, {own.delta:g})-indistinguishable from a retrained one, for {own.releases:,} "
@@ -173,7 +174,17 @@ def certified(summary: TablesSummary) -> tuple[str, ...]:
             f"{figures.significant(other.sigma)} in the objective, and gives accuracy {other.accuracy:.4f}, F1 "
             f"{other.f1:.4f}. Its certificate is not valid."
         )
-    return tuple(sentences)
+    return (*sentences, *published)
+
+
+def _published(summary: TablesSummary) -> tuple[str, ...]:
+    releases = summary.run.releases if summary.run else None
+    if releases is None:
+        return ()
+    return (
+        f"{releases.made:,} of {releases.planned:,} planned releases at epsilon {releases.epsilon:g} and delta "
+        f"{releases.delta:g} were made.",
+    )
 
 
 def _markdown_files(summary: TablesSummary, name: str) -> dict[str, str]:
