@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from canaryaudit.errors import UsageError
-from canaryaudit.plan import Options, ReadingSettings, SeedNumber
+from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, ReadingSettings, SeedNumber, planned, read_toml
 from canaryaudit.records import TRAINED_MODEL, ModelId
 
 FEWEST_FLIPPED = 6
@@ -269,8 +269,8 @@ class TablePublishOptions(Options):
 class TableReportOptions(Options):
     """What to report of a run on a table; the flags of ``canaryaudit report``."""
 
-    format: tuple[Literal["html", "md", "json"], ...] = ("html", "md", "json")
-    """Formats to write: html, md, json."""
+    format: tuple[Literal["html", "md", "json", "junit", "sarif"], ...] = ("html", "md", "json")
+    """Formats to write: html, md, json, junit, sarif."""
     output: Path | None = None
     """Output directory. [default: reports/<run name>]"""
     against: tuple[str, ...] = ("retrain", "left-out", "first-order", "second-order", "fine-tune", "sisa")
@@ -287,3 +287,28 @@ class TableReportOptions(Options):
     """Show given and located secrets; the report says so."""
     key: str | None = None
     """Key of the run's signature, which must be valid: a file, or env:NAME."""
+    step_summary: bool = False
+    """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
+
+
+class TablePlan(Options):
+    """A whole audit of a table."""
+
+    run: Path = DEFAULT_RUNS / "table"
+    insert: TableInsertOptions
+    train: TableTrainOptions = TableTrainOptions()
+    unlearn: tuple[TableUnlearnOptions, ...] = (TableUnlearnOptions(),)
+    report: TableReportOptions = TableReportOptions()
+
+
+def read_any_plan(path: Path) -> Plan | TablePlan:
+    """Read a plan file; with a target in [insert], it is that of a table.
+
+    Raises:
+        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
+    """
+    document = read_toml(path)
+    insert = document.get("insert")
+    if isinstance(insert, dict) and "target" in insert:
+        return planned(TablePlan, path, document)
+    return planned(Plan, path, document)

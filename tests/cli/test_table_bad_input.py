@@ -191,7 +191,7 @@ def test_a_message_names_no_id() -> None:
         (("report", "RUN", "--certify", "0.1"), "--certify 0.1: expected EPSILON,DELTA"),
         (("publish", "RUN", "--certify", "0.1,2", "-o", "x.skops"), "--certify 0.1,2: expected an epsilon above 0"),
         (("publish", "RUN", "--certify", "0.1,1e-5", "-o", "RUN/x.skops"), "is in the run directory"),
-        (("report", "RUN", "--format", "junit"), "--format"),
+        (("report", "RUN", "--format", "model-card"), "--format"),
     ],
 )
 def test_flags_of_the_other_kind_of_run(arguments: tuple[str, ...], expected: str) -> None:

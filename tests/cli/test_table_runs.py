@@ -6,6 +6,7 @@ import shutil
 import stat
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -357,6 +358,100 @@ def test_releases_are_counted_and_the_plan_cannot_change(run: Path) -> None:
     refused("it is missing, so nothing says how much was published", *PUBLISH, "-o", "three.skops")
     assert canaryaudit("verify", "RUN").status == 1
     assert not Path("three.skops").exists()
+
+
+PLAN = """run = "PLANNED"
+[insert]
+corpus = "people.csv"
+target = "income"
+id = "key"
+columns = ["city"]
+flip_labels = 60
+[train]
+loss = "squared-hinge"
+[[unlearn]]
+[[unlearn]]
+name = "second"
+from = "after-second-order"
+replace = ["age=0"]
+where = ["age<18"]
+[report]
+fail_residual = 1e-6
+against = ["left-out"]
+format = ["json", "junit", "sarif"]
+step_summary = true
+"""
+
+
+def test_a_plan_is_run_once_and_checked_against_what_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    Path("plan.toml").write_text(PLAN, "utf-8")
+    document = succeed("run", "plan.toml", "--json").document
+    assert [line["name"] for line in document["run"]["results"]] == ["second-order", "second"]
+    assert record(Path("PLANNED"), "model.json")["loss"] == "squared-hinge"
+    models = {name: data for name, data in tree(Path("PLANNED")).items() if name.endswith("model.safetensors")}
+    succeed("run", "plan.toml", "-q")
+    assert models == {name: tree(Path("PLANNED"))[name] for name in models}
+    assert Path("step.md").read_text("utf-8").count("| second | after-second-order |") == 2
+    Path("PLANNED/unlearned/second/unlearning.json").unlink()
+    repairs = canaryaudit("verify", "PLANNED", "--json").document["repairs"]
+    assert repairs == ["canaryaudit run plan.toml"]
+    failed = canaryaudit("run", "plan.toml", "-q")
+    assert (failed.status, "missing" in failed.complaint) == (0, False)  # made again
+    for old, new, fault in (("age<18", "age<19", "differs in its request"), ("60", "61", "differs in its columns or")):
+        Path("plan.toml").write_text(PLAN.replace(old, new), "utf-8")
+        refused = canaryaudit("run", "plan.toml")
+        assert (refused.status, fault in refused.complaint) == (1, True), refused.complaint
+    Path("plan.toml").write_text(PLAN.replace("loss", "size"), "utf-8")
+    assert "train.size: unknown key" in canaryaudit("run", "plan.toml").complaint
+
+
+def test_pipelines_are_told_of_results_and_of_gates_that_did_not_pass(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    gate = ("report", "RUN", "--against", "left-out", "-q", "--format", "junit,sarif,json", "--step-summary")
+    folder = Path("reports/RUN")
+
+    def outcomes() -> dict[str | None, str]:
+        cases = ElementTree.parse(folder / "report.junit.xml").iter("testcase")
+        return {
+            case.get("name"): next((own.tag for own in case if own.tag != "system-out"), "passed") for case in cases
+        }
+
+    def alerts() -> list[str]:
+        document = json.loads((folder / "report.sarif").read_text("utf-8"))["runs"][0]
+        rules = [own["id"] for own in document["tool"]["driver"]["rules"]]
+        assert all(rules[own["ruleIndex"]] == own["ruleId"] for own in document["results"])
+        return [own["ruleId"] for own in document["results"]]
+
+    succeed(*gate, "--fail-residual", "1e-6")
+    assert {*outcomes().values()} == {"passed"}
+    assert not [own for own in alerts() if own.startswith("CA1")]
+    assert canaryaudit(*gate, "--fail-residual", "1e-15").status == 3
+    assert outcomes() == {
+        "first": "failure",
+        "records are verified": "passed",
+        "gate: residual at most 1e-15": "failure",
+    }
+    assert "CA101" in alerts()
+    assert canaryaudit("report", "RUN", "--against", "left-out", "-q", "--format", "json").status == 0
+    assert [*outcomes()] == ["first", "records are verified"]  # formats of an earlier report agree with the new one
+    path = run / "measurements" / "after-first.json"
+    path.write_text(path.read_text("utf-8").replace('"residual": ', '"residual":  '), "utf-8")
+    assert canaryaudit(*gate, "--fail-residual", "1e-6").status == 4
+    assert outcomes() == {
+        "first": "passed",
+        "records are verified": "error",
+        "gate: residual at most 1e-06": "error",
+    }
+    assert "CA102" in alerts()
+    shutil.rmtree(run / "unlearned")
+    assert canaryaudit(*gate[:-2], "html", "--step-summary", "--fail-residual", "1e-6").status == 4
+    assert outcomes() == {"gate": "error"}
+    assert alerts() == ["CA102"]
+    assert not (folder / "report.json").exists()
+    assert Path("step.md").read_text("utf-8").count("## ") == 4
 
 
 def test_planted_values_are_given_back(run: Path) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 from canaryaudit.errors import Damaged, Inconclusive, UnlearningError
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside, refuse_summary_inside
 from canaryaudit.pipeline.tables.figures import table_measurement_fault
 from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
 from canaryaudit.report.formats.files import check_files
+from canaryaudit.report.formats.step_summary import append_to_step, step_summary_path
+from canaryaudit.report.tables.files import table_files, write_table_report
+from canaryaudit.report.tables.pipelines import render_tables_step_summary
 from canaryaudit.report.tables.schema import (
     CoinFigures,
     ReleaseFigures,
@@ -19,7 +22,6 @@ from canaryaudit.report.tables.schema import (
     TableGate,
     TablesSummary,
 )
-from canaryaudit.report.tables.writer import table_files, write_table_report
 from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.seals import read_key
 from canaryaudit.runs.table_verification import verify_table_run
@@ -33,7 +35,8 @@ def check_table_report(session: TableSession, options: TableReportOptions) -> Pa
     """Return where the report goes, after checking what it needs besides the run.
 
     Raises:
-        UsageError: The key cannot be read, or the report would be in the run directory.
+        UsageError: The key cannot be read, the report would be in the run directory, or there is no file for the
+            pipeline's summary.
         UnlearningError: A method is unknown.
         RunDirectoryError: A file there is not a report's.
     """
@@ -42,6 +45,8 @@ def check_table_report(session: TableSession, options: TableReportOptions) -> Pa
     check_methods(options.against)
     directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
     refuse_inside([session.run.path], directory)
+    if options.step_summary:
+        refuse_summary_inside(session.run.path, step_summary_path())
     check_files(directory, table_files(options.format))
     return directory
 
@@ -63,7 +68,10 @@ def run_table_report(
     """
     with session.stage("report"):
         summary = summarize_table_run(session, options, faults)
-        return summary, write_table_report(summary, directory, options.format, private=options.reveal_secrets)
+        written = write_table_report(summary, directory, options.format, private=options.reveal_secrets)
+        if options.step_summary:
+            append_to_step(render_tables_step_summary(summary))
+        return summary, written
 
 
 def summarize_table_run(session: TableSession, options: TableReportOptions, faults: Sequence[str]) -> TablesSummary:

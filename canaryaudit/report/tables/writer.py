@@ -34,30 +34,17 @@ def write_tables(summary: TablesSummary, path: Path) -> list[Path]:
     """
     if path.suffix not in _ENDINGS:
         raise UsageError(f"{path.name}: a report ends in .html, .md or .json")
-    return write_files(path.parent, _files(summary, path.suffix, path.stem))
+    return write_files(path.parent, tables_files(summary, path.suffix, path.stem))
 
 
-def table_files(formats: Sequence[str]) -> list[str]:
-    """Return the names of the main files of a run's report."""
-    return [f"report.{name}" for name in formats]
+def tables_files(summary: TablesSummary, ending: str, stem: str) -> dict[str, str]:
+    """Return the files of one format by their names.
 
-
-def write_table_report(
-    summary: TablesSummary, directory: Path, formats: Sequence[str], *, private: bool = False
-) -> list[Path]:
-    """Write a run's report in several formats, all files or none; the main ones first.
-
-    Raises:
-        RunDirectoryError: A file cannot be written, or is somebody else's.
+    Args:
+        summary: The report's content.
+        ending: ``.html``, ``.md`` or ``.json``.
+        stem: The main file's name without it.
     """
-    contents: dict[str, str] = {}
-    for name in formats:
-        contents |= _files(summary, f".{name}", "report")
-    return write_files(directory, contents, private=private)
-
-
-def _files(summary: TablesSummary, ending: str, stem: str) -> dict[str, str]:
-    """Return the files of one format by their names."""
     makers: dict[str, Callable[[], dict[str, str]]] = {
         ".html": lambda: {f"{stem}.html": render_tables_page(summary, tables_charts(summary))},
         ".md": lambda: _markdown_files(summary, f"{stem}.md"),
@@ -93,7 +80,7 @@ def render_tables_markdown(summary: TablesSummary, drawn: Sequence[Chart]) -> st
     blocks += [plain(result_words(summary)), _bullets(run.gate.remarks) if run and run.gate else ""]
     blocks += [_bullets(summary.requests), "## Efficacy", _bullets((*efficacy(summary), *run_sentences(summary)))]
     blocks += [pictures.get("loss-difference", ""), "## Methods", pictures.get("methods", ""), _methods(summary)]
-    blocks += ["## Results", _results(summary)] if run else []
+    blocks += ["## Results", markdown_results(summary)] if run else []
     blocks += ["## Certificate", _bullets(certified(summary))]
     if summary.disclosures:
         rows = [[plain(own.column, 60), own.measure, figures.decimal(own.value, 3)] for own in summary.disclosures]
@@ -210,7 +197,8 @@ def _methods(summary: TablesSummary) -> str:
     return _table(headings, rows)
 
 
-def _results(summary: TablesSummary) -> str:
+def markdown_results(summary: TablesSummary) -> str:
+    """Return all results of the run as a table."""
     rows = [
         [
             plain(line.name),
