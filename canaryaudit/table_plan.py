@@ -1,15 +1,16 @@
-"""Options of the commands on tables, with their defaults and the reasons for them."""
+"""Options of the commands on tables, with their defaults and the reasons for them; plan files of either kind."""
 
 import math
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from canaryaudit.errors import UsageError
-from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, ReadingSettings, SeedNumber, planned, read_toml
+from canaryaudit.errors import UsageError, one_line
+from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, ReadingSettings, SeedNumber, default_run, describe
 from canaryaudit.records import TRAINED_MODEL, ModelId
 
 FEWEST_FLIPPED = 6
@@ -301,14 +302,24 @@ class TablePlan(Options):
     report: TableReportOptions = TableReportOptions()
 
 
-def read_any_plan(path: Path) -> Plan | TablePlan:
-    """Read a plan file; with a target in [insert], it is that of a table.
+def read_plan(path: Path) -> Plan | TablePlan:
+    """Read a plan file: that of a table if its [insert] has a target.
+
+    Without ``run``, the run directory is named after the file.
 
     Raises:
         UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
     """
-    document = read_toml(path)
-    insert = document.get("insert")
-    if isinstance(insert, dict) and "target" in insert:
-        return planned(TablePlan, path, document)
-    return planned(Plan, path, document)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        insert = document.get("insert")
+        kind = TablePlan if isinstance(insert, dict) and "target" in insert else Plan
+        plan: Plan | TablePlan = kind.model_validate(document)
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
+    except ValidationError as error:
+        field, fault = describe(error)
+        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
+    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})

@@ -10,7 +10,7 @@ from canaryaudit.cli.console import command_line, progress_reporter, show_report
 from canaryaudit.cli.table_commands import run_table
 from canaryaudit.errors import Inconclusive
 from canaryaudit.plan import Plan
-from canaryaudit.table_plan import TablePlan, read_any_plan
+from canaryaudit.table_plan import TablePlan, read_plan
 
 PlanArgument = Annotated[
     Path | None, typer.Argument(metavar="PLAN.toml", help="Plan file. [default: audit the embedded corpus]")
@@ -35,7 +35,7 @@ def run(
 
     Rerun the command to resume an interrupted audit. Existing results must match the plan.
     """
-    audit = read_any_plan(plan) if plan else Plan()
+    audit = read_plan(plan) if plan else Plan()
     if isinstance(audit, TablePlan):
         run_table(context, audit, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
         return

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from canaryaudit.canaries.canary import MASK
 from canaryaudit.errors import UsageError, command
-from canaryaudit.plan import InsertOptions, Plan, read_plan
+from canaryaudit.plan import InsertOptions, Plan
 from canaryaudit.records import (
     ClosedForm,
     Manifest,
@@ -22,6 +22,7 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.runs.layout import MANIFEST
+from canaryaudit.table_plan import TablePlan, read_plan
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
@@ -218,6 +219,8 @@ class Repairs:
             UsageError: It is no plan of such a run.
         """
         plan = read_plan(path) if path else Plan()
+        if isinstance(plan, TablePlan):
+            raise UsageError(f"{path} is the plan of a table")
         return plan.run, [plan.insert.corpus, *_insertion_flags(plan.insert)]
 
 

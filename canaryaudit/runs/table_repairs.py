@@ -7,7 +7,7 @@ from canaryaudit.errors import UsageError, command
 from canaryaudit.plan import Plan
 from canaryaudit.records import ModelId
 from canaryaudit.runs.repair_commands import Repairs, flag_words, split_words
-from canaryaudit.table_plan import TableInsertOptions, TablePlan, read_any_plan
+from canaryaudit.table_plan import TableInsertOptions, TablePlan, read_plan
 
 
 class TableRepairs(Repairs):
@@ -34,7 +34,7 @@ class TableRepairs(Repairs):
         return command("canaryaudit", "unlearn", self.path, "--name", name, *options)
 
     def _planned_run(self, path: Path | None) -> tuple[Path, list[str]]:
-        plan = read_any_plan(path) if path else Plan()
+        plan = read_plan(path) if path else Plan()
         if not isinstance(plan, TablePlan):
             raise UsageError(f"{path} is no plan of a table")
         given = {name: own for name, own in plan.insert if own != TableInsertOptions.model_fields[name].default}
