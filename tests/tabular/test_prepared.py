@@ -236,7 +236,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "lasso": (lambda: prepare(LogisticRegression(l1_ratio=1.0, solver="saga"), X, Y), "needs its L2 penalty"),
     "balanced": (lambda: prepare(LogisticRegression(class_weight="balanced"), X, Y), "pass the weights as a dict"),
     "no penalty": (lambda: prepare(LogisticRegression(C=np.inf), X, Y), "not regularized"),
-    "three classes": (lambda: prepare(LogisticRegression(), X, np.arange(569) % 3), "y has 3 classes"),
+    "three classes": (
+        lambda: prepare(LinearSVC(), X, np.arange(569) % 3),
+        "y has 3 classes, and LinearSVC fits a model",
+    ),
+    "no classes": (lambda: prepare(LogisticRegression(), X, np.arange(569) / 3), "y holds 0.333.* no whole number"),
     "one class": (lambda: prepare(LogisticRegression(), X, np.ones(569)), "y has 1 classes"),
     "missing label": (lambda: prepare(LogisticRegression(), X, Y.where(Y.index > 0)), "y has missing labels"),
     "missing value": (lambda: prepare(LogisticRegression(), X.mask(X > 0.9), Y), "X cannot be used: .*NaN"),

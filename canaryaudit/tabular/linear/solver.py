@@ -146,7 +146,7 @@ def minimize(
         if descent.point.residual > goal:
             path = "conjugate gradients"
             _conjugate(descent, precondition, goal)
-        if descent.point.residual > goal and objective.rows.num_columns <= LARGEST_DENSE:
+        if descent.point.residual > goal and len(objective.kept) <= LARGEST_DENSE:
             path = "exact Newton"
             _exact(descent, goal)
     final = descent.point if descent.point.fresh else objective.at(descent.point.theta)
