@@ -134,6 +134,11 @@ class Labels:
         return absent
 
 
+def along_words(names: Sequence[str]) -> str:
+    """Return a warning about columns that were removed because their one-hot group was asked for in part."""
+    return f"removed along with their one-hot group: {', '.join(names[:5])}"
+
+
 def carry_out(
     request: Request, objective: Objective, names: Columns, labels: Labels, row_weights: Vector
 ) -> tuple[Objective, Change]:

@@ -70,16 +70,12 @@ def classes_of(targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """
     if targets.dtype.kind == "f" and not np.isfinite(targets).all():
         raise UnlearningError("y has missing labels: leave those rows out")
-    if (
-        targets.dtype.kind == "f"
-        and len(broken := targets[targets != np.round(targets)])
-        and len(np.unique(targets)) > 2
-    ):
-        raise UnlearningError(f"y holds {broken[0]:g}, which is no whole number: expected classes, not amounts")
     try:
         classes = np.unique(targets)
     except TypeError:
         raise UnlearningError("y mixes labels of several types: expected numbers only, or text only") from None
+    if classes.dtype.kind == "f" and len(classes) > 2 and len(broken := classes[classes != np.round(classes)]):
+        raise UnlearningError(f"y holds {broken[0]:g}, which is no whole number: expected classes, not amounts")
     if len(classes) < 2:
         raise UnlearningError(f"y has {len(classes):,} classes: expected two, or more for a LogisticRegression")
     return classes

@@ -101,6 +101,14 @@ def efficacy(summary: TablesSummary) -> tuple[str, ...]:
             f"{figures.significant(update.mean_loss_difference)} on average and "
             f"{figures.significant(update.max_loss_difference)} at most."
         )
+    if told := [line for line in summary.disclosures if line.telling]:
+        examined = figures.counted(len(summary.disclosures), "removed column")
+        sentences.append(
+            f"The other columns still tell {len(told):,} of the {examined} examined, best {told[0].column}: "
+            f"{told[0].measure} {figures.decimal(told[0].value, 3)}."
+        )
+    elif any(line.value is not None for line in summary.disclosures):
+        sentences.append(f"The other columns tell none of the {len(summary.disclosures):,} removed columns examined.")
     if summary.membership:
         own = summary.membership
         apart = "cannot be told from" if own.low <= 0.5 <= own.high else "differ from"

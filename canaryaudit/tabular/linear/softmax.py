@@ -59,7 +59,8 @@ class MultinomialObjective(Objective):
     def margins_of(self, scores: Vector, labels: Vector) -> Vector:
         """Return every row's margin over every class."""
         own = scores[np.arange(len(labels)), labels.astype(np.intp)]
-        return own[:, None] - scores
+        margins: Vector = own[:, None] - scores
+        return margins
 
     def scores_of(self, matrix: Matrix, theta: Vector) -> Vector:
         """Return the scores of rows, shape (num_rows, num_classes)."""
@@ -68,7 +69,8 @@ class MultinomialObjective(Objective):
 
     def predicted(self, matrix: Matrix, theta: Vector) -> Vector:
         """Return the class of every row."""
-        return np.argmax(self.scores_of(matrix, theta), axis=1).astype(np.float64)
+        classes: Vector = np.argmax(self.scores_of(matrix, theta), axis=1).astype(np.float64)
+        return classes
 
     @property
     def value_of_nothing(self) -> float:
