@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
 
-from canaryaudit.errors import UnlearningError
+from canaryaudit.errors import UnlearningError, one_line
 from canaryaudit.tabular.linear.arrays import Mask, Vector
 from canaryaudit.tabular.linear.losses import Logistic, MarginLoss, Squared, SquaredHinge
 from canaryaudit.tabular.linear.softmax import Multinomial
@@ -62,8 +62,14 @@ def specification_of(estimator: object, num_rows: int) -> Specification:
                     f"class_weight={weights!r} depends on the labels, so a request would change every row: pass the "
                     "weights as a dict"
                 )
-            specification = read(settings, num_rows, dict(weights or {}))
-            if not (specification.penalty > 0 and math.isfinite(specification.penalty)):
+            try:
+                specification = read(settings, num_rows, dict(weights or {}))
+                regularized = specification.penalty > 0 and math.isfinite(specification.penalty)
+            except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+                raise UnlearningError(
+                    f"the {known.__name__} has parameters that it does not take: {one_line(error)}"
+                ) from None
+            if not regularized:
                 raise UnlearningError(
                     "the estimator is not regularized, so its coefficients have no unique value: choose a finite C "
                     "or an alpha above 0"
@@ -99,7 +105,13 @@ def fitted_theta(estimator: Any, specification: Specification, shape: tuple[int,
     """
     if not hasattr(estimator, "coef_"):
         return None
-    coefficients = np.asarray(estimator.coef_, dtype=np.float64)
+    try:
+        coefficients = np.asarray(estimator.coef_, dtype=np.float64)
+        intercept = np.ravel(np.asarray(estimator.intercept_, dtype=np.float64))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnlearningError(f"the estimator's coefficients are no numbers: {one_line(error)}") from None
+    if not (np.isfinite(coefficients).all() and np.isfinite(intercept).all()):
+        raise UnlearningError("the estimator has coefficients that are not finite: fit it again")
     if coefficients.ndim == 1:
         coefficients = coefficients[None]
     classes, num_columns = shape
@@ -116,8 +128,9 @@ def fitted_theta(estimator: Any, specification: Specification, shape: tuple[int,
         )
     if specification.intercept_penalty is None:
         return coefficients.ravel().copy()
-    intercept = np.ravel(estimator.intercept_).astype(np.float64) / specification.intercept_column
-    return np.column_stack((coefficients, intercept)).ravel()
+    if len(intercept) != expected:
+        raise UnlearningError(f"the estimator has {len(intercept)} intercepts: expected {expected}")
+    return np.column_stack((coefficients, intercept / specification.intercept_column)).ravel()
 
 
 def with_theta(

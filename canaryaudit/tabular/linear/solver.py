@@ -135,7 +135,7 @@ def minimize(
     descent = _Descent(at or objective.at(np.where(objective.kept, start, 0.0)))
     if not math.isfinite(descent.point.residual):
         raise Inconclusive(
-            "the gradient is not a finite number at the model's coefficients: check the values for infinities"
+            "the gradient is not a finite number at the model's coefficients: scale the columns to ordinary sizes"
         )
     goal = TARGET * tolerance
     path: PathName = "none needed"
