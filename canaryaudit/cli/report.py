@@ -66,6 +66,7 @@ def report(
             fail_residual=fail_residual,
             reveal_secrets=reveal_secrets,
             key=key,
+            step_summary=step_summary,
         )
         report_table(context, run[0], table_options, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
         return

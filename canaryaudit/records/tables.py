@@ -200,6 +200,41 @@ class TableMeasurement(FiniteRecord):
     """The same of planted values."""
 
 
+class Release(FiniteRecord):
+    """One model that was published with noise."""
+
+    model: ModelId
+    model_sha256: str
+    """Of the coefficients without noise."""
+    tolerance: float
+    """Largest residual that was certified."""
+    residual: float
+    """As it was checked."""
+    rounding: float
+    """Worst-case error of the residual by rounding."""
+    sigma: float
+    """Standard deviation of the noise."""
+
+
+class ReleasesRecord(FiniteRecord):
+    """releases.json: the models published of a run on a table, under one plan that the first of them fixed."""
+
+    schema_version: int = SCHEMA_VERSION
+    epsilon: float = Field(gt=0)
+    """Of all planned releases together."""
+    delta: float = Field(gt=0, lt=1)
+    planned: int = Field(ge=1)
+    """How many models may be published in all."""
+    made: Many[Release] = ()
+    """In order. A release is recorded before its file is written, so none is ever missed."""
+
+    @model_validator(mode="after")
+    def _as_planned(self) -> Self:
+        if len(self.made) > self.planned:
+            raise ValueError("more releases than planned")
+        return self
+
+
 def last_result(unlearnings: Sequence[TableUnlearningRecord]) -> TableUnlearningRecord | None:
     """Return a run's default result: the last unlearning that is no retraining, or else the last one."""
     return next(

@@ -14,13 +14,13 @@ SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
 """Directory of the texts' ids, one file per text."""
-TABLE, ROWS = "table.json", "table.safetensors"
+TABLE, ROWS, RELEASES = "table.json", "table.safetensors", "releases.json"
 INSERTED: dict[RunKind, tuple[str, ...]] = {"text": (CORPUS, HELDOUT, CANARIES), "table": (TABLE, ROWS)}
 """The files of an insertion, besides the manifest."""
 ALL_INSERTED = (*INSERTED["text"], *INSERTED["table"])
 MOVED: dict[RunKind, tuple[str, ...]] = {"text": (ENCODED, *INSERTED["text"]), "table": INSERTED["table"]}
 """What an insertion stages besides the manifest."""
-DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE)
+DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE, RELEASES)
 """What is made from an insertion."""
 REPLACED = "replaced.json"
 """In the staging directory, the manifest of the run that is being replaced."""

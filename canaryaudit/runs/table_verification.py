@@ -5,12 +5,13 @@ from pathlib import Path
 
 from canaryaudit.errors import CanaryAuditError, Damaged
 from canaryaudit.records import TRAINED_MODEL, ModelId, TableManifest
-from canaryaudit.records.tables import LinearModelRecord, TableMeasurement, TableUnlearningRecord
-from canaryaudit.runs import layout
+from canaryaudit.records.tables import LinearModelRecord, ReleasesRecord, TableMeasurement, TableUnlearningRecord
+from canaryaudit.runs import layout, seals
 from canaryaudit.runs.findings import PROBLEMS, State, Verification, Verifier, run_verifier
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.runs.table_repairs import TableRepairs
 from canaryaudit.storage.files import sha256_of
+from canaryaudit.storage.json_records import read_record
 
 ResidualCheck = Callable[[TableDirectory, TableMeasurement], str]
 """Returns what is wrong with a measurement's figures, or an empty text."""
@@ -103,7 +104,8 @@ class _TableVerifier(Verifier):
         """Linear models are not attacked by relearning."""
 
     def check_work(self) -> None:
-        """Check the stored curvature."""
+        """Check the record of what was published, and the stored curvature."""
+        self._check_releases()
         path = self.run.curvature_path
         if not path.exists():
             return
@@ -118,3 +120,23 @@ class _TableVerifier(Verifier):
             self._note(path, "stale", "it is the curvature of a replaced model", "", path)
         else:
             self._note(path, "sound")
+
+    def _check_releases(self) -> None:
+        """Check what was published; nothing recreates it, so it is never to be removed."""
+        path = self.path / layout.RELEASES
+        if self._is_deleted(path):
+            self._note(path, "missing", "it says what was published, and no command recreates it")
+            return
+        if not path.exists():
+            return
+        state = seals.seal_state(self.records, layout.RELEASES, sha256_of(path))
+        if state == "changed":
+            self._note(path, "damaged", "it was changed: it does not match its checksum, and no command recreates it")
+        elif state == "sealed" or self._is_sealed(path, ""):
+            try:
+                read_record(path, ReleasesRecord, "")
+            except CanaryAuditError as error:
+                fault = error.fault if isinstance(error, Damaged) else str(error).partition(":")[0]
+                self._note(path, "damaged", fault)
+            else:
+                self._note(path, "sound")

@@ -64,12 +64,27 @@ class Columns:
         """
         single = isinstance(wanted, str | numbers.Integral)
         items: Iterable[Any] = [wanted] if single else wanted
+        if not single and (given := self._numbered(items)) is not None:
+            return given
         found: dict[int, None] = {}
         for item in items:
             found.update(dict.fromkeys(self._find_one(item)))
         if not found:
             raise UnlearningError("no column to unlearn: give the name of at least one")
         return np.fromiter(found, dtype=np.intp)
+
+    def _numbered(self, items: Any) -> Indices | None:
+        """Return numbers of columns, each once, if all that is wanted are numbers; many are looked up at once."""
+        if isinstance(items, list | tuple) and not all(type(item) is int for item in items):
+            return None
+        given = np.asarray(items) if isinstance(items, list | tuple | np.ndarray) else np.empty(0)
+        if given.dtype.kind not in "iu" or given.ndim != 1 or not given.size:
+            return None
+        if given.min() < 0 or given.max() >= len(self.names):
+            return None  # looked at one by one, which names the first that is wrong
+        _, first = np.unique(given, return_index=True)
+        numbered: Indices = given[np.sort(first)].astype(np.intp)
+        return numbered
 
     def _find_one(self, item: Any) -> list[int]:
         if isinstance(item, numbers.Integral) and not isinstance(item, bool | np.bool_):

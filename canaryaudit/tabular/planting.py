@@ -16,6 +16,7 @@ from canaryaudit.records.tables import ColumnGroup, TableCanary, TableRecord
 from canaryaudit.table_plan import Planting, TableInsertOptions
 from canaryaudit.tabular.encoding import TableRows, smaller
 from canaryaudit.tabular.linear.arrays import Indices, Mask, Matrix, column_values
+from canaryaudit.tabular.reading import LARGEST_NUMBER
 
 
 def plant(record: TableRecord, rows: TableRows, options: TableInsertOptions) -> tuple[TableRecord, TableRows]:
@@ -143,6 +144,8 @@ def parsed_value(group: ColumnGroup, text: str, flag: str) -> float | str:
         number = np.nan
     if not np.isfinite(number):
         raise CorpusError(f"{flag} {group.name}: expected a number, got {text!r}")
+    if abs(number) > LARGEST_NUMBER:
+        raise CorpusError(f"{flag} {group.name}: expected a number up to {LARGEST_NUMBER:g}, got {text!r}")
     return number
 
 

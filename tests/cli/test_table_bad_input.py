@@ -61,6 +61,8 @@ TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "number missing": (table(age=["", *range(29)]), (), "lacks 1 numbers, the first in row 1"),
     "not a number": (table(age=["nan", *range(29)]), (), "has a number that is not finite in row 1"),
     "infinite": (table(age=[*range(29), "inf"]), (), "has a number that is not finite in row 30"),
+    "too large": (table(age=[*range(28), 1e308, -1e308]), (), "has a number above 1e+100 in row 29"),
+    "plant too large": (table(), ("--plant", "age=1e200:6"), "--plant age: expected a number up to 1e+100"),
     "unknown sensitive column": (table(), ("--columns", "name_*"), "no column is called 'name_*'"),
     "unknown dropped column": (table(), ("--drop", "size"), "--drop size: table.csv has no column of this name"),
     "unknown id": (table(), ("--id", "key"), "--id key: table.csv has no column of this name"),
@@ -103,6 +105,8 @@ MATRICES: dict[str, tuple[dict[str, object], str]] = {
     "NaN": ({"X": GOOD * np.nan, "y": [0, 1] * 10}, "has values that are missing or not finite"),
     "label NaN": ({"X": GOOD, "y": [np.nan, *[0.0, 1.0] * 9, 0.0]}, "row 1 of table.npz has no label"),
     "objects": ({"X": np.array([{}] * 20, dtype=object), "y": [0, 1] * 10}, "is not a plain .npz file"),
+    "too large": ({"X": GOOD * 1e200, "y": [0, 1] * 10}, "has values above 1e+100"),
+    "no columns": ({"X": GOOD[:, :0], "y": [0, 1] * 10}, "has a matrix without columns"),
     "three dimensions": ({"X": np.ones((20, 2, 2)), "y": [0, 1] * 10}, "0 matrices of numbers"),
     "indices out of range": (
         {"indices": [9], "indptr": [0, 1, 1], "shape": [2, 3], "y": [0, 1]},
@@ -188,8 +192,10 @@ def test_a_message_names_no_id() -> None:
         (("train", "RUN", "--size", "paper"), "--size is for runs on text, not on a table"),
         (("measure", "RUN", "--probes", "none"), "--probes is for runs on text, not on a table"),
         (("report", "RUN", "--fail-above", "3"), "--fail-above is for runs on text, not on a table"),
-        (("report", "RUN", "--certify", "0.1"), "--certify"),
-        (("report", "RUN", "--format", "junit"), "--format"),
+        (("report", "RUN", "--certify", "0.1"), "--certify 0.1: expected EPSILON,DELTA"),
+        (("publish", "RUN", "--certify", "0.1,2", "-o", "x.skops"), "--certify 0.1,2: expected an epsilon above 0"),
+        (("publish", "RUN", "--certify", "0.1,1e-5", "-o", "RUN/x.skops"), "is in the run directory"),
+        (("report", "RUN", "--format", "model-card"), "--format"),
     ],
 )
 def test_flags_of_the_other_kind_of_run(arguments: tuple[str, ...], expected: str) -> None:

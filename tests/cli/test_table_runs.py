@@ -6,10 +6,12 @@ import shutil
 import stat
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from scipy import optimize, sparse
+from scipy.stats import norm
 
 from tests.commands import canaryaudit, reseal, succeed, tree
 
@@ -214,11 +216,21 @@ def test_a_gate_passes_fails_or_is_inconclusive(run: Path) -> None:
     assert not Path("reports/RUN/report.json").exists()  # which said that the gate passed
 
 
+BEFORE = "measurements/before.json"
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "fault"),
     [
         ("measurements/after-first.json", '"accuracy": 0', '"accuracy": 1', "do not follow from the model"),
         ("measurements/after-first.json", '"residual": ', '"residual": 0.5e-7, "old": ', "not a JSON record|old"),
+        (
+            BEFORE,
+            '"mean_loss_difference": 0',
+            '"mean_loss_difference": 2',
+            "its mean loss difference is 2, and computed",
+        ),
+        (BEFORE, '"max_loss_difference": 0', '"max_loss_difference": 2', "its largest loss difference is 2, and"),
         (
             "unlearned/first/unlearning.json",
             '"tolerance": 1e-6',
@@ -292,6 +304,153 @@ def test_a_signature_is_checked_and_a_changed_name_breaks_it(run: Path, monkeypa
     path.write_text(path.read_text("utf-8").replace('"target": "income"', '"target": "x"'), "utf-8")
     reseal(run)
     assert canaryaudit("verify", "RUN", "--key", "env:KEY", "--json").document["signature"] == "invalid"
+
+
+PUBLISH = ("publish", "RUN", "--certify", "0.1,1e-5", "--releases", "3")
+
+
+def test_published_coefficients_have_the_certificates_noise_and_nothing_else_of_the_data(run: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    first, second = (succeed(*PUBLISH, "-o", f"{name}.skops", "--json").document for name in ("one", "two"))
+    sigma = first["certificate"]["sigma"]
+    kappa = sigma / (3**0.5 * 2e-6)  # three releases, penalty 1; of one release delta must be 1e-5
+    given = norm.cdf(0.5 / kappa - 0.1 * kappa) - np.exp(0.1) * norm.cdf(-0.5 / kappa - 0.1 * kappa)
+    assert given == pytest.approx(1e-5, rel=1e-3)
+    assert (first["release"], second["release"]) == (1, 2)
+    published = [skops.load(f"{name}.skops", trusted=[]) for name in ("one", "two")]
+    from safetensors.numpy import load_file
+
+    secret = load_file(run / "unlearned" / "first" / "model.safetensors")["theta"]
+    for own in published:
+        theta = np.append(own.coef_.ravel(), own.intercept_)
+        assert (theta == 0).tolist() == (secret == 0).tolist() == [False, False, True, True, True, False]
+        assert 0 < np.abs(theta - secret).max() < 6 * sigma
+        assert {*vars(own)} - {*own.get_params()} <= {"coef_", "intercept_", "classes_", "n_features_in_", "n_iter_"}
+    assert (published[0].coef_ != published[1].coef_).sum() == 2
+    assert stat.S_IMODE(Path("one.skops").stat().st_mode) & 0o044  # to be shared, unlike the run
+    report = succeed("report", "RUN", "--against", "left-out", "--certify", "0.1,1e-5", "--format", "json", "--json")
+    assert report.document["certificate"]["sigma"] == pytest.approx(sigma, rel=1e-6)
+    assert report.document["run"]["releases"] == {"epsilon": 0.1, "delta": 1e-5, "made": 2, "planned": 3}
+
+
+def test_releases_are_counted_and_the_plan_cannot_change(run: Path) -> None:
+    pytest.importorskip("skops.io")
+
+    def refused(expected: str, *arguments: str, status: int = 1) -> None:
+        result = canaryaudit(*arguments)
+        assert (result.status, expected in result.complaint) == (status, True), result.complaint
+
+    refused("cannot be written: ", *PUBLISH, "-o", "people.csv/model.skops", status=2)
+    assert not (run / "releases.json").exists()  # what was not written is no release
+    succeed(*PUBLISH, "-o", "one.skops")
+    refused("one.skops is there already", *PUBLISH, "-o", "one.skops", status=2)
+    refused("give --certify 0.1,1e-05 --releases 3", *PUBLISH[:-1], "4", "-o", "two.skops")
+    refused("give --certify 0.1,1e-05 --releases 3", *PUBLISH, "--certify", "1,1e-5", "-o", "two.skops")
+    succeed(*PUBLISH, "-o", "one.skops", "--force")
+    assert "compare them" in succeed(*PUBLISH, "-o", "two.skops", "--model", "before").err
+    refused("all 3 planned releases of RUN were made", *PUBLISH, "-o", "three.skops")
+    assert canaryaudit("verify", "RUN").status == 0
+    whole = (run / "releases.json").read_text("utf-8")
+    (run / "releases.json").write_text(whole.replace('"planned": 3', '"planned": 9'), "utf-8")
+    refused("it was changed, so nothing says how much was published", *PUBLISH, "-o", "three.skops")
+    assert "releases.json" in canaryaudit("verify", "RUN").out
+    (run / "releases.json").unlink()
+    refused("it is missing, so nothing says how much was published", *PUBLISH, "-o", "three.skops")
+    assert canaryaudit("verify", "RUN").status == 1
+    assert not Path("three.skops").exists()
+
+
+PLAN = """run = "PLANNED"
+[insert]
+corpus = "people.csv"
+target = "income"
+id = "key"
+columns = ["city"]
+flip_labels = 60
+[train]
+loss = "squared-hinge"
+[[unlearn]]
+[[unlearn]]
+name = "second"
+from = "after-second-order"
+replace = ["age=0"]
+where = ["age<18"]
+[report]
+fail_residual = 1e-6
+against = ["left-out"]
+format = ["json", "junit", "sarif"]
+step_summary = true
+"""
+
+
+def test_a_plan_is_run_once_and_checked_against_what_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    Path("plan.toml").write_text(PLAN, "utf-8")
+    document = succeed("run", "plan.toml", "--json").document
+    assert [line["name"] for line in document["run"]["results"]] == ["second-order", "second"]
+    assert record(Path("PLANNED"), "model.json")["loss"] == "squared-hinge"
+    models = {name: data for name, data in tree(Path("PLANNED")).items() if name.endswith("model.safetensors")}
+    succeed("run", "plan.toml", "-q")
+    assert models == {name: tree(Path("PLANNED"))[name] for name in models}
+    assert Path("step.md").read_text("utf-8").count("| second | after-second-order |") == 2
+    Path("PLANNED/unlearned/second/unlearning.json").unlink()
+    repairs = canaryaudit("verify", "PLANNED", "--json").document["repairs"]
+    assert repairs == ["canaryaudit run plan.toml"]
+    succeed("run", "plan.toml", "-q")
+    assert canaryaudit("verify", "PLANNED").status == 0
+    for old, new, fault in (("age<18", "age<19", "differs in its request"), ("60", "61", "differs in its columns or")):
+        Path("plan.toml").write_text(PLAN.replace(old, new), "utf-8")
+        refused = canaryaudit("run", "plan.toml")
+        assert (refused.status, fault in refused.complaint) == (1, True), refused.complaint
+    Path("plan.toml").write_text(PLAN.replace("loss", "size"), "utf-8")
+    assert "train.size: unknown key" in canaryaudit("run", "plan.toml").complaint
+
+
+def test_pipelines_are_told_of_results_and_of_gates_that_did_not_pass(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    gate = ("report", "RUN", "--against", "left-out", "-q", "--format", "junit,sarif,json", "--step-summary")
+    folder = Path("reports/RUN")
+
+    def outcomes() -> dict[str | None, str]:
+        cases = ElementTree.parse(folder / "report.junit.xml").iter("testcase")
+        found = {case.get("name"): [own.tag for own in case if own.tag != "system-out"] for case in cases}
+        return {name: tags[0] if tags else "passed" for name, tags in found.items()}
+
+    def alerts() -> list[str]:
+        document = json.loads((folder / "report.sarif").read_text("utf-8"))["runs"][0]
+        rules = [own["id"] for own in document["tool"]["driver"]["rules"]]
+        assert all(rules[own["ruleIndex"]] == own["ruleId"] for own in document["results"])
+        return [own["ruleId"] for own in document["results"]]
+
+    succeed(*gate, "--fail-residual", "1e-6")
+    assert {*outcomes().values()} == {"passed"}
+    assert not [own for own in alerts() if own.startswith("CA1")]
+    assert canaryaudit(*gate, "--fail-residual", "1e-15").status == 3
+    assert outcomes() == {
+        "first": "failure",
+        "records are verified": "passed",
+        "gate: residual at most 1e-15": "failure",
+    }
+    assert "CA101" in alerts()
+    assert canaryaudit("report", "RUN", "--against", "left-out", "-q", "--format", "json").status == 0
+    assert [*outcomes()] == ["first", "records are verified"]  # formats of an earlier report agree with the new one
+    path = run / "measurements" / "after-first.json"
+    path.write_text(path.read_text("utf-8").replace('"residual": ', '"residual":  '), "utf-8")
+    assert canaryaudit(*gate, "--fail-residual", "1e-6").status == 4
+    assert outcomes() == {
+        "first": "passed",
+        "records are verified": "error",
+        "gate: residual at most 1e-06": "error",
+    }
+    assert "CA102" in alerts()
+    shutil.rmtree(run / "unlearned")
+    assert canaryaudit(*gate[:-2], "html", "--step-summary", "--fail-residual", "1e-6").status == 4
+    assert outcomes() == {"gate": "error"}
+    assert alerts() == ["CA102"]
+    assert not (folder / "report.json").exists()
+    assert Path("step.md").read_text("utf-8").count("## ") == 4
 
 
 def test_planted_values_are_given_back(run: Path) -> None:

@@ -52,6 +52,7 @@ from canaryaudit.report.tables.schema import (
     MembershipFigures,
     MethodLine,
     PublishedScheme,
+    ReleaseFigures,
     ResultLine,
     RunFigures,
     TableGate,
@@ -595,6 +596,7 @@ def tables() -> TablesSummary:
                     after=(0.502, 0.462, 0.542, 0.0, 409, 800),
                 ),
             ),
+            releases=ReleaseFigures(epsilon=0.1, delta=1e-5, made=2, planned=3),
             gate=TableGate(
                 fail_residual=1e-7,
                 status="failed",

@@ -15,7 +15,7 @@ from canaryaudit.records import ModelId, Privacy
 from canaryaudit.records.tables import CanaryKind, Quality, TableCanary, TableMeasurement
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.tabular.encoding import scale_rows
-from canaryaudit.tabular.linear.arrays import Matrix, Vector
+from canaryaudit.tabular.linear.arrays import Matrix, Vector, row_norms
 from canaryaudit.tabular.linear.objective import Point
 from canaryaudit.tabular.linear.work import fit_from_nothing
 from canaryaudit.tabular.planting import source_column, with_values
@@ -161,9 +161,35 @@ def table_measurement_fault(run: TableDirectory, measurement: TableMeasurement) 
         return f"its residual is {measurement.residual:.2g}, and computed again {figures.residual:.2g}"
     if figures.residual > prepared.tolerance * (1 + _RESIDUAL_ROUNDING):
         return f"the model's residual of {figures.residual:.2g} is above the tolerance"
+    if fault := _difference_fault(prepared, measurement):
+        return fault
     for name in ("train", "heldout", "labels", "values"):
         if not _alike(getattr(figures, name), getattr(measurement, name)):
             return f"its figures in {name!r} do not follow from the model"
+    return ""
+
+
+def _difference_fault(prepared: PreparedModel, measurement: TableMeasurement) -> str:
+    """Fit from nothing again and compare the loss differences; return what is wrong with them, or an empty text.
+
+    Two fits to a residual of rho lie within 2 rho / m of each other, m the smallest penalty. So a row's loss may differ
+    by its length, times its loss's slope, times as much; the recorded difference by no more than the largest of these.
+    """
+    point = prepared.solved.point
+    fitted = fit_from_nothing(point.objective, prepared.tolerance).point
+    difference = loss_difference(point, fitted)
+    penalties = point.objective.penalty[point.objective.kept]
+    rows = point.objective.rows
+    slopes = np.abs(point.objective.loss.slope(fitted.margins))[rows.positions[rows.present]]
+    farthest = 2 * prepared.tolerance / float(penalties[penalties > 0].min())
+    allowed = farthest * float((slopes * row_norms(rows.matrix())).max(initial=0.0))
+    pairs = (
+        ("mean", measurement.mean_loss_difference, float(difference.mean())),
+        ("largest", measurement.max_loss_difference, float(difference.max())),
+    )
+    for name, recorded, computed in pairs:
+        if abs(recorded - computed) > allowed:
+            return f"its {name} loss difference is {recorded:.2g}, and computed again {computed:.2g}"
     return ""
 
 

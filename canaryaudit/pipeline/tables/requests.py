@@ -41,6 +41,9 @@ class Resolver:
         rows: All rows.
         earlier: The requests that led to the model to update.
         progress: Told of rows that the model never saw.
+
+    Attributes:
+        notes: What must be known of the request beside it.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Resolver:
     ) -> None:
         self.table, self.rows, self.earlier, self.progress = table, rows, earlier, progress
         self.gone = {row for request in earlier for row in request.deleted}
+        self.notes: list[str] = []
 
     def resolve(self, options: TableUnlearnOptions) -> RequestRecord:
         """Return the request.
@@ -90,8 +94,13 @@ class Resolver:
         """Return columns with their one-hot groups, as far as the encoding made them."""
         if not names or self.table.matrix:
             return tuple(names)
-        group_of = {name: group.columns for group in self.table.groups for name in group.columns}
-        return tuple(dict.fromkeys(own for name in names for own in group_of[name]))
+        found: dict[str, None] = {}
+        for group in self.table.groups:
+            if asked := {*names} & {*group.columns}:
+                found.update(dict.fromkeys(group.columns))
+                if len(asked) < len(group.columns):  # Their names may be words of the data: the group's is not.
+                    self.notes.append(f"all columns of {group.name} were removed, since each follows from the others")
+        return tuple(found)
 
     # --- rows
 
@@ -253,7 +262,7 @@ def scaling_warning(record: RequestRecord, table: TableRecord, rows: TableRows) 
         changed.setdefault(own.column, set()).update(everywhere)
     planted = {(canary.column, canary.row) for canary in table.canaries if canary.kind == "value"}
     found = []
-    for group in table.groups:
+    for place, group in enumerate(table.groups, 1):
         if (group.offset, group.width) == (0.0, 1.0) or group.categories is not None:
             continue
         gone = {*record.deleted, *changed.get(group.name, ())}
@@ -261,7 +270,7 @@ def scaling_warning(record: RequestRecord, table: TableRecord, rows: TableRows) 
         if gone:
             values = current_values(table, rows.matrix[rows.training[sorted(gone)]], group)
             if {group.offset, group.offset + group.width} & {*values}:
-                found.append(group.name)
+                found.append(f"column {place:,}" if table.matrix else group.name)
     if not found:
         return ""
     return (

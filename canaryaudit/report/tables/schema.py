@@ -137,6 +137,15 @@ class TableGate(Part):
         return self.reasons + self.doubts
 
 
+class ReleaseFigures(Part):
+    """What was published of a run, under one plan."""
+
+    epsilon: Number
+    delta: Number
+    made: int
+    planned: int
+
+
 class RunFigures(Part):
     """What a run directory adds to the figures of one model."""
 
@@ -148,6 +157,8 @@ class RunFigures(Part):
     results: tuple[ResultLine, ...]
     """All unlearnings, in order."""
     coins: tuple[CoinFigures, ...]
+    releases: ReleaseFigures | None
+    """None if nothing was published with ``canaryaudit publish``."""
     gate: TableGate | None
     faults: tuple[str, ...]
     """Why the run's records are not to be relied on; empty if they are as they were written."""
