@@ -552,7 +552,7 @@ def tables() -> TablesSummary:
             DisclosureLine(column="age", measure="R2", value=0.1, telling=False),
             DisclosureLine(column="rare", measure="AUC", value=None, telling=False),
         ),
-        membership=MembershipFigures(auc=0.51, low=0.42, high=0.6, deleted=10, unseen=9846),
+        membership=MembershipFigures(auc=0.51, low=0.42, high=0.6, retrained=0.51, deleted=10, unseen=9846),
         warnings=("rows were scaled to length 1 with the removed columns in them",),
         limits=("It covers models published after the request, not one that was published before.",),
         points=tuple(LossPoint(retrained=x / 100, updated=x / 100) for x in range(-5, 20)),
