@@ -548,6 +548,40 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     assert (refused.status, "was fitted on 2 columns, X has 5" in refused.complaint) == (1, True)
 
 
+def test_runs_are_compared_on_one_page_and_a_gate_takes_the_worst(run: Path) -> None:
+    shutil.copytree("RUN", "RUN3")
+    succeed("report", "RUN", "--against", "retrain", "-o", "old", "--format", "json")
+    document = succeed(
+        "report", "RUN", "RUN3", "old/report.json", "-o", "out", "--certify", "1,1e-5", "--json"
+    ).document
+    assert [(own["name"], own["verified"]) for own in document["runs"]] == [
+        (f"{Path.cwd().name}/RUN", True),
+        (f"{Path.cwd().name}/RUN3", True),
+        ("old/RUN", False),
+    ]
+    measured = record(run, "measurements/after-first.json")
+    for own in document["runs"]:
+        assert own["accuracy"] == pytest.approx(measured["heldout"]["accuracy"], rel=1e-6)
+        assert own["residual"] == pytest.approx(measured["residual"], rel=1e-6)
+        assert own["coins_after"] == pytest.approx(measured["labels"]["membership"]["auc"], rel=1e-6)
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        f"comparison.{own}" for own in ("html", "json", "md")
+    ]
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-6").status == 0
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-15").status == 3
+    (Path("RUN3") / "table.safetensors").unlink()
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-6").status == 4
+    for arguments, fault in (
+        (("RUN", "RUN"), "RUN is given twice"),
+        (("RUN", "old/report.json", "--fail-residual", "1"), "old/report.json cannot be verified"),
+        (("RUN", "people.csv"), "people.csv: expected a run directory on a table"),
+        (("RUN", "RUN3", "--format", "junit"), "--format junit: only available for one run"),
+        (("RUN", "RUN3", "--trend"), "--trend is for runs on text"),
+    ):
+        refused = canaryaudit("report", *arguments)
+        assert (refused.status, fault in refused.complaint) == (2, True), refused.complaint
+
+
 def test_a_part_of_a_one_hot_group_takes_the_rest_along_and_names_of_a_matrix_stay_hidden(run: Path) -> None:
     rng = np.random.default_rng(0)
     group = rng.integers(0, 3, 120)
