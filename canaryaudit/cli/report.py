@@ -9,10 +9,9 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
-from canaryaudit.cli.table_commands import refuse_others, report_table
+from canaryaudit.cli.table_commands import compare_tables, is_of_a_table, refuse_others, report_table
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.plan import MeasureOptions, ReportOptions
-from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableReportOptions
 
 Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
@@ -55,7 +54,7 @@ def report(
     JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card). The report of a run
     on a table compares its last update with retraining and other methods.
     """
-    if len(run) == 1 and kind_of_run(run[0]) == "table":
+    if any(is_of_a_table(path) for path in run):
         refuse_others(context, "report", table=True)
         table_options = flags.checked(
             TableReportOptions,
@@ -68,7 +67,11 @@ def report(
             key=key,
             step_summary=step_summary,
         )
-        report_table(context, run[0], table_options, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
+        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+        if len(run) > 1:
+            compare_tables(context, run, table_options, shown)
+        else:
+            report_table(context, run[0], table_options, shown)
         return
     refuse_others(context, "report", table=False)
     options = flags.checked(

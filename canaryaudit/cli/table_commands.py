@@ -1,5 +1,6 @@
 """What the commands do on a run on a table."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,14 @@ from canaryaudit.cli.console import (
     progress_reporter,
     shell_quote,
     show,
+    show_table_comparison,
     show_table_report,
 )
 from canaryaudit.cli.table_views import insertion_document, table_measurement_view
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.formatting import significant, visible
 from canaryaudit.records import TRAINED_MODEL, ModelId
+from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.table_plan import (
     TableInsertOptions,
@@ -191,6 +194,34 @@ def report_table(context: typer.Context, run: Path, options: TableReportOptions,
     with _said_where_there_is_no_report(run, options), _opened(run, context, output, reading=True) as stages:
         summary, written = stages.report(options)
     show_table_report(summary, written, as_json=output["as_json"], quiet=output["quiet"])
+
+
+def is_of_a_table(path: Path) -> bool:
+    """Return whether a run directory, or an earlier report, is of a table."""
+    if not path.is_file():
+        return kind_of_run(path) == "table"
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "estimator" in document
+
+
+def compare_tables(
+    context: typer.Context, runs: list[Path], options: TableReportOptions, output: dict[str, bool]
+) -> None:
+    """Compare runs on tables on one page."""
+    need_tables()
+    from canaryaudit.pipeline.tables.compare import compare_table_runs
+
+    try:
+        with progress_reporter(**_shown(output)) as progress:
+            comparison, written = compare_table_runs(runs, options, command_line(context), progress)
+    except Damaged as error:
+        if options.fail_residual is None:
+            raise
+        raise Inconclusive(f"the gate cannot pass: {error}") from error
+    show_table_comparison(comparison, written, as_json=output["as_json"], quiet=output["quiet"])
 
 
 def run_table(context: typer.Context, audit: TablePlan, output: dict[str, bool]) -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from canaryaudit.report.comparison.comparison import COMPARISON_VERSION, Comparison
 from canaryaudit.report.schema import SUMMARY_VERSION, Summary
+from canaryaudit.report.tables.comparison import TABLES_COMPARISON_VERSION, TablesComparison
 from canaryaudit.report.tables.schema import TABLES_VERSION, TablesSummary
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -27,6 +28,7 @@ def generate_schemas() -> dict[Path, str]:
         ("report", SUMMARY_VERSION, Summary),
         ("comparison", COMPARISON_VERSION, Comparison),
         ("tables", TABLES_VERSION, TablesSummary),
+        ("tables-comparison", TABLES_COMPARISON_VERSION, TablesComparison),
     )
     return {schema_path(name, version): _text(name, version, model) for name, version, model in models}
 

@@ -25,7 +25,7 @@ from canaryaudit.tabular.baselines import (
     second_order,
 )
 from canaryaudit.tabular.certificate import LIMITS, Certificate, draw_noise, on_grid, published_sigma
-from canaryaudit.tabular.leakage import MOST_COLUMNS, disclosures, membership_auc
+from canaryaudit.tabular.leakage import MOST_COLUMNS, Auc, disclosures, membership_auc
 from canaryaudit.tabular.linear.arrays import Mask, Matrix, Vector
 from canaryaudit.tabular.linear.objective import Objective, Point
 
@@ -135,7 +135,7 @@ def summarize(
         disclosures=tuple(
             DisclosureLine(column=own.column, measure=own.measure, value=own.value, telling=own.telling) for own in told
         ),
-        membership=_membership(subject, test),
+        membership=_membership(subject, test, reference if retraining is not None else None),
         warnings=subject.warnings,
         limits=tuple(limits),
         points=_points(comparison, subject.point.theta, reference) if retraining is not None else (),
@@ -200,17 +200,25 @@ def _published(comparison: Comparison, test: Test, epsilon: float, delta: float)
     return PublishedScheme(residual=residual, sigma=sigma, accuracy=float(accuracy), f1=float(f1))
 
 
-def _membership(subject: Subject, test: Test) -> MembershipFigures | None:
+def _membership(subject: Subject, test: Test, retrained: Vector | None) -> MembershipFigures | None:
     start, after = subject.start.objective.rows, subject.point.objective
     deleted = np.flatnonzero(start.present & ~after.rows.present)
     if not test.unseen or min(len(deleted), len(test.signs)) < 2:
         return None
     signs = start.signs[start.positions[deleted]]
-    losses = after.losses_of(start.take(deleted), signs, subject.point.theta)
-    unseen = after.losses_of(test.matrix, test.signs, subject.point.theta)
-    found = membership_auc(losses, unseen)
+    rows = start.take(deleted)
+
+    def auc(theta: Vector) -> Auc:
+        return membership_auc(after.losses_of(rows, signs, theta), after.losses_of(test.matrix, test.signs, theta))
+
+    found = auc(subject.point.theta)
     return MembershipFigures(
-        auc=found.value, low=found.low, high=found.high, deleted=len(deleted), unseen=len(test.signs)
+        auc=found.value,
+        low=found.low,
+        high=found.high,
+        retrained=None if retrained is None else auc(retrained).value,
+        deleted=len(deleted),
+        unseen=len(test.signs),
     )
 
 

@@ -225,7 +225,7 @@ def test_flags_of_tables_on_a_run_on_text() -> None:
     succeed("insert", "sea.txt", "-o", "TEXT", "-t", "The code is {digits:3}.", "-n", "2", "-r", "1", "--controls", "4")
     refuse(2, "--columns is for runs on tables, not on text", "unlearn", "TEXT", "--columns", "age")
     refuse(2, "--loss is for runs on tables, not on text", "train", "TEXT", "--loss", "logistic")
-    refuse(1, "RUN is a run on a table, and this takes a run on text", "report", "TEXT", "RUN")
+    refuse(1, "TEXT is a run on text, and this takes a run on a table", "report", "TEXT", "RUN")
     refuse(2, "--fail-residual is for runs on tables", "report", "TEXT", "--fail-residual", "1e-6")
 
 

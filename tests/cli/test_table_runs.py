@@ -548,6 +548,59 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     assert (refused.status, "was fitted on 2 columns, X has 5" in refused.complaint) == (1, True)
 
 
+def test_runs_are_compared_on_one_page_and_a_gate_takes_the_worst(run: Path) -> None:
+    shutil.copytree("RUN", "RUN3")
+    succeed("report", "RUN", "--against", "retrain", "-o", "old", "--format", "json")
+    document = succeed(
+        "report", "RUN", "RUN3", "old/report.json", "-o", "out", "--certify", "1,1e-5", "--json"
+    ).document
+    assert [(own["name"], own["verified"]) for own in document["runs"]] == [
+        (f"{Path.cwd().name}/RUN", True),
+        (f"{Path.cwd().name}/RUN3", True),
+        ("old/RUN", False),
+    ]
+    measured = record(run, "measurements/after-first.json")
+    for own in document["runs"]:
+        assert own["accuracy"] == pytest.approx(measured["heldout"]["accuracy"], rel=1e-6)
+        assert own["residual"] == pytest.approx(measured["residual"], rel=1e-6)
+        assert own["coins_after"] == pytest.approx(measured["labels"]["membership"]["auc"], rel=1e-6)
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        f"comparison.{own}" for own in ("html", "json", "md")
+    ]
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-6").status == 0
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-15").status == 3
+    (Path("RUN3") / "table.safetensors").unlink()
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-6").status == 4
+    for arguments, fault in (
+        (("RUN", "RUN"), "RUN is given twice"),
+        (("RUN", "old/report.json", "--fail-residual", "1"), "old/report.json cannot be verified"),
+        (("RUN", "people.csv"), "people.csv: expected a run directory on a table"),
+        (("RUN", "RUN3", "--format", "junit"), "--format junit: only available for one run"),
+        (("RUN", "RUN3", "--trend"), "--trend is for runs on text"),
+    ):
+        refused = canaryaudit("report", *arguments)
+        assert (refused.status, fault in refused.complaint) == (2, True), refused.complaint
+
+
+def test_a_part_of_a_one_hot_group_takes_the_rest_along_and_names_of_a_matrix_stay_hidden(run: Path) -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 3, 120)
+    matrix = np.c_[np.eye(3)[group], rng.random((120, 2)) * 9]
+    names = ["hush=a", "hush=b", "hush=c", "hush_d", "hush_e"]
+    np.savez("hush.npz", X=matrix, y=(matrix[:, 3] > 4).astype(int), columns=np.array(names))
+    succeed("insert", "hush.npz", "--target", "y", "--scale", "range", "-o", "HUSH")
+    Path("rows.txt").write_text("".join(f"{number}\n" for number in range(1, 100)), "utf-8")
+    done = succeed("unlearn", "HUSH", "--columns", "hush=a", "--rows", "rows.txt")
+    assert "removed along with their one-hot group: column 2, column 3" in done.err
+    assert "columns such as column " in done.err
+    succeed("report", "HUSH", "--against", "left-out", "-o", "out", "--format", "html,md,json,junit,sarif", "-q")
+    assert not [path for path in Path("out").iterdir() if "hush" in path.read_text("utf-8").replace("hush.npz", "")]
+    part = succeed("unlearn", "RUN", "--columns", "city=Oslo", "--name", "part")
+    assert "all columns of city were removed, since each follows from the others" in part.err
+    request = record(run, "unlearned/part/unlearning.json")["request"]
+    assert sorted(request["columns"]) == ["city=Bern", "city=Linz", "city=Oslo"]
+
+
 def test_a_run_of_the_other_kind_is_replaced_whole(run: Path) -> None:
     Path("sea.txt").write_text("The tide turns at noon. The wind follows it.\n\n" * 60, "utf-8")
     text = ("insert", "sea.txt", "-t", "The code is {digits:3}.", "-n", "2", "-r", "1", "--controls", "4", "-o", "RUN")

@@ -1,6 +1,7 @@
 """Orchestration of the stages of a run on a table: what each needs runs first, and existing results are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
@@ -11,6 +12,7 @@ from canaryaudit.pipeline.tables.report import (
     check_table_report,
     run_table_report,
     shown_columns,
+    summarize_table_run,
     verify_table_report,
 )
 from canaryaudit.pipeline.tables.requests import Resolver, scaling_warning, to_request
@@ -150,13 +152,33 @@ class TablePipeline:
             Inconclusive: There is a gate, and no report can be made of the run.
         """
         directory = check_table_report(self.session, options)
+        faults = self._verified(options)
+        with self._inconclusive_at_a_gate(options, faults):
+            return run_table_report(self.session, options, directory, faults)
+
+    def summary(self, options: TableReportOptions) -> TablesSummary:
+        """Verify the run and return what its report would say, after missing measurements.
+
+        Raises:
+            Inconclusive: There is a gate, and no report can be made of the run.
+        """
+        faults = self._verified(options)
+        with self._inconclusive_at_a_gate(options, faults):
+            return summarize_table_run(self.session, options, faults)
+
+    def _verified(self, options: TableReportOptions) -> tuple[str, ...]:
+        """Measure what is not measured, and return the faults of the run's files."""
         found = verify_table_report(self.session, options)
         if {finding.state for finding in found} <= {"stale"} and not self.run.is_read_only:
             self._need_measurements()
             found = verify_table_report(self.session, options) if found else found
-        faults = tuple(map(fault_words, found))
+        return tuple(map(fault_words, found))
+
+    @contextmanager
+    def _inconclusive_at_a_gate(self, options: TableReportOptions, faults: Sequence[str]) -> Iterator[None]:
+        """Name the run's first fault if its faults make a report impossible; with a gate, that is inconclusive."""
         try:
-            return run_table_report(self.session, options, directory, faults)
+            yield
         except (Inconclusive, NewerVersion):  # their messages say what to do: there is nothing to repair
             raise
         except Exception as error:  # what somebody edited may break anything that computes with it

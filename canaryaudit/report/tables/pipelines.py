@@ -46,7 +46,7 @@ _DIFFERENT = Rule(
     "DeletedRowsDiffer",
     "warning",
     "Deleted rows differ from rows never seen.",
-    "the AUC of their losses is above 0.5 with its interval.",
+    "the AUC of their losses is above 0.5 with its interval, and another one in the retrained model.",
 )
 _WARNING = Rule(
     "CA205",
@@ -144,7 +144,7 @@ def _alerts(summary: TablesSummary, run: RunFigures) -> Iterator[tuple[Rule, str
         if low > 0.5 or epsilon > 0:
             text = f"{coins.what}: AUC {auc:.3f} ({low:.3f} to {high:.3f}), epsilon at least {epsilon:.2f}"
             yield _TOLD, text, coins.what
-    if (found := summary.membership) and found.low > 0.5:
+    if (found := summary.membership) and found.told:
         yield _DIFFERENT, f"deleted rows: AUC {found.auc:.3f} ({found.low:.3f} to {found.high:.3f})", "deleted rows"
     for number, warning in enumerate(summary.warnings, 1):
         yield _WARNING, warning, f"warning/{number}"

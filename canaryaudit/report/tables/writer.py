@@ -112,10 +112,15 @@ def efficacy(summary: TablesSummary) -> tuple[str, ...]:
     if summary.membership:
         own = summary.membership
         apart = "cannot be told from" if own.low <= 0.5 <= own.high else "differ from"
-        sentences.append(
+        words = (
             f"The {own.deleted:,} deleted rows {apart} {own.unseen:,} rows never seen: AUC {own.auc:.3f}, 95 % "
             f"interval {own.low:.3f} to {own.high:.3f}."
         )
+        if own.retrained is not None:
+            words += f" In the retrained model their AUC is {own.retrained:.3f}"
+            alike = apart == "differ from" and own.by_selection
+            words += ", so they differ by which rows they are, not because the model knows them." if alike else "."
+        sentences.append(words)
     return tuple(sentences)
 
 
