@@ -33,6 +33,7 @@ MAX_BYTES = 1 << 30
 _AGREE_BITS = {torch.float32: 1e-2, torch.bfloat16: 2.0, torch.float16: 0.5}
 """How far shared attention may lie from the model's own, by its arithmetic; a wrong one is bits away."""
 _TRIES, _TRY_DEPTH, _LIKELY = 4, 3, -20.0
+"""Paths that are compared, after each of the first tokens and after the last."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ADAPTER_CONFIG = "adapter_config.json"
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
@@ -108,20 +109,23 @@ class HuggingFaceModel:
         self, prompt: Sequence[int], columns: np.ndarray, depth: int, plain: tuple[FullReader, PrefixState]
     ) -> TreeReader | None:
         """Return a reader that shares keys and values; None if it does not read as the model itself does."""
-        rng = np.random.default_rng(0)
         tolerance = _AGREE_BITS.get(next(self.model.parameters()).dtype, _AGREE_BITS[torch.float32])
+        full, start = plain
+        paths = torch.from_numpy(np.random.default_rng(0).integers(0, max(1, len(columns)), (_TRIES, max(1, depth))))
+        paths = paths.to(self.device)
         try:
             tree = TreeReader(self.model, prompt, columns, depth=depth, max_bytes=self.max_bytes)
-            (full, here), there = plain, tree.start()
-            for place in range(min(depth, _TRY_DEPTH) + 1):
+            here, there = start.log2_probs, tree.start()
+            for place in range(depth + 1):
                 if place:
-                    symbols = torch.from_numpy(rng.integers(0, len(columns), _TRIES)).to(self.device)
-                    rows = torch.arange(_TRIES, device=self.device) % len(here.log2_probs)
-                    here = full.advance(here.rows(rows), symbols)
-                    there = tree.advance(there.rows(rows), symbols)
+                    rows = torch.arange(_TRIES, device=self.device) % len(there.log2_probs)
+                    there = tree.advance(there.rows(rows), paths[:, place - 1])
+                    if place > _TRY_DEPTH and place < depth:
+                        continue
+                    here = full.after(paths[:, :place])
                 # Of hopeless tokens the bits are many and coarse: the likely ones must agree.
-                likely = here.log2_probs > _LIKELY
-                differences = (here.log2_probs - there.log2_probs)[likely].abs()
+                likely = here > _LIKELY
+                differences = (here - there.log2_probs)[likely].abs()
                 if not torch.isfinite(there.log2_probs).all() or bool((differences > tolerance).any()):
                     return None
         except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError):

@@ -126,6 +126,11 @@ class FullReader:
         length = length + 1
         return PrefixState(self._predicted(path, length), (path, length))
 
+    @torch.no_grad()
+    def after(self, paths: Tensor) -> Tensor:
+        """Return the log-probabilities after N prefixes, given as columns of shape (N, k): shape (N, A + 1)."""
+        return self._predicted(paths, torch.full((len(paths),), paths.shape[1], device=self.device))
+
     def _predicted(self, path: Tensor, length: Tensor) -> Tensor:
         longest = int(length.max())
         own = self._columns[path[:, :longest].clamp(min=0)] if len(self._columns) else path[:, :longest]
