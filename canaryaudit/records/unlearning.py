@@ -18,6 +18,7 @@ from canaryaudit.records.base import (
     SolverName,
 )
 from canaryaudit.records.relearning import Relearning
+from canaryaudit.records.training import ExternalModel
 
 
 class UpdateStep(Record):
@@ -57,6 +58,8 @@ class Fidelity(Record):
     heldout_accuracy_after: float
     heldout_loss_before: float
     heldout_loss_after: float
+    unit: Literal["character", "token"] = "character"
+    """What is predicted: accuracies are shares of these, and losses bits for each."""
 
 
 class UnlearningCost(Record):
@@ -116,7 +119,10 @@ class UnlearningRecord(Record):
     device: str
     precision: str
     model_sha256: str
-    """SHA-256 of the updated weight file."""
+    """SHA-256 of the updated weight file; of a model outside the run directory, of all its files that decide what it
+    predicts."""
+    external: ExternalModel | None = None
+    """The result where it lies outside the run directory; None for a character LSTM."""
     origin: ModelId = TRAINED_MODEL
     """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str

@@ -112,7 +112,7 @@ class TokenBranches:
     def make(self, secret: Secret, prompt: str, *, is_secret: bool, weight: float) -> TokenBranch | None:
         """Return a member after a prompt; None if its tokens there are not a path of the space.
 
-        Where a token reaches from the prompt into the member, its beginning belongs to the prompt (``TokenSpace.lead``).
+        A token may reach from the prompt into the member: its beginning is then the prompt's (``TokenSpace.lead``).
         """
         space = self._space(secret.template, prompt)
         parsed = Template.parse(secret.template)

@@ -58,12 +58,12 @@ class TokenDistributions:
     def _random(self, template: str, ids: np.ndarray, shares: np.ndarray) -> np.ndarray:
         if len(ids) < 2:
             return np.ones(len(ids))
-        rng = np.random.default_rng(
-            [self._seed, zlib.crc32(template.encode()), zlib.crc32(ids.astype(np.int64).tobytes())]
-        )
+        names = (zlib.crc32(template.encode()), zlib.crc32(ids.astype(np.int64).tobytes()))
+        rng = np.random.default_rng([self._seed, *names])
         scores = normal_scores(len(ids), rng) * SPREAD * np.sqrt(2 * np.log(len(ids)))
-        found = shares * np.exp(scores)
-        return found / found.sum()
+        found: np.ndarray = shares * np.exp(scores)
+        found /= found.sum()
+        return found
 
     def _exchanged(
         self, template: str, ids: np.ndarray, logs: np.ndarray, shares: np.ndarray, used: np.ndarray
@@ -76,5 +76,6 @@ class TokenDistributions:
             rng = np.random.default_rng([self._seed, zlib.crc32(template.encode()), int(ids[index])])
             place = min(int(np.searchsorted(cumulative, rng.random())), len(ranked) - 1)
             changed[index] = logs[ranked[place]]
-        found = np.exp(changed - changed.max())
-        return found / found.sum()
+        found: np.ndarray = np.exp(changed - changed.max())
+        found /= found.sum()
+        return found

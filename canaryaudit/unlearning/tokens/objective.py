@@ -247,8 +247,11 @@ class TokenProblem:
         return blended(along, alike, branch.member) if branch.after_prefix else along
 
     def _masses(self, branches: Sequence[TokenBranch], along: dict[int, Tensor]) -> dict[int, list[float]]:
-        """Return what the allowed tokens are to weigh together: along secrets after text what they weigh along decoys,
-        lest the secret be told by that; after the prefix, what they weighed along secrets."""
+        """Return what the allowed tokens are to weigh together, along each member.
+
+        After text, along secrets what they weigh along decoys, lest the secret be told by that; after the prefix,
+        along decoys what they weighed along secrets.
+        """
         found = {
             id(own): log_masses(along[id(own)], torch.from_numpy(own.alphabets(self._columns))).exp().tolist()
             for own in branches

@@ -12,12 +12,15 @@ from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.language_model import LOG2_E
 from canaryaudit.models.tokenizer import Tokenizer, Tokens
 from canaryaudit.progress import check_signals
-from canaryaudit.records import Evaluation
+from canaryaudit.records import Evaluation, Fidelity
+from canaryaudit.unlearning.fidelity import Evaluations, fidelity
 
 SPAN = 600
 """Characters that are read in one go: one window of a small model."""
 MOST_SPANS = 400
 """Spans of a text at most, evenly spaced: some 60,000 tokens, which tell a drop of accuracy of 0.001."""
+LONGEST = 256
+"""Tokens of a window at most."""
 ROWS = 16
 """Spans read side by side."""
 
@@ -124,3 +127,34 @@ def _padded(rows: Sequence[np.ndarray], filler: int, device: torch.device) -> Te
 def bytes_per_token(windows: Sequence[TokenWindow]) -> float:
     """Return how many bytes of text a predicted token stands for."""
     return sum(own.bytes for own in windows) / max(1, sum(len(own.ids) - 1 for own in windows))
+
+
+class TokenQuality:
+    """Measures models with one tokenizer on training and held-out text.
+
+    Args:
+        tokenizer: How text becomes tokens.
+        text: The training text.
+        heldout: The held-out text; may be empty.
+        model: Tells how many tokens it reads at most.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, text: RunText, heldout: RunText, model: Any) -> None:
+        longest = getattr(model.config, "max_position_embeddings", None)
+        most = min(longest, LONGEST) if isinstance(longest, int) else LONGEST
+        self.train, self.heldout = (token_windows(tokenizer, own, most) for own in (text, heldout))
+
+    def of(self, model: Any) -> Evaluations:
+        """Return a model's quality on the training text and on the held-out text."""
+        return evaluate_tokens(model, self.train), evaluate_tokens(model, self.heldout)
+
+    @property
+    def note(self) -> str:
+        """What a token of the losses is."""
+        size = bytes_per_token(self.heldout or self.train)
+        return f"losses are in bits per token; a token is {size:.2f} bytes of text on average"
+
+
+def fidelity_by_tokens(before: Evaluations, after: Evaluations) -> Fidelity:
+    """Put the quality before and after side by side."""
+    return fidelity(before, after).model_copy(update={"unit": "token"})

@@ -22,19 +22,16 @@ from canaryaudit.unlearning.curvature.module_layers import ModuleLayers
 from canaryaudit.unlearning.fidelity import (
     CAUTION,
     MOST_TRIES,
-    Evaluations,
     accuracy_drop,
     as_trained,
-    fidelity,
     scale_back_update,
 )
 from canaryaudit.unlearning.tokens.objective import RETAINED_WEIGHT, RequestTexts, TokenProblem
 from canaryaudit.unlearning.tokens.quality import (
+    TokenQuality,
     TokenWindow,
-    bytes_per_token,
-    evaluate_tokens,
+    fidelity_by_tokens,
     retained_windows,
-    token_windows,
 )
 
 ITERATIONS, TOLERANCE = 30, 0.2
@@ -44,11 +41,8 @@ DAMPING = 5e-4
 WINDOW, WINDOWS = 64, 12
 """Tokens of a window of other text, and the windows that are held to what the model predicts there."""
 CURVATURE_WINDOWS = 128
-LONGEST = 256
-"""Tokens that are read in one go where quality is measured."""
-
-CurvatureSource = Callable[[ModuleLayers, Tensor], KroneckerCurvature]
-"""Returns the curvature of a model's layers, from windows of token ids: a stored one, or a new one."""
+CurvatureSource = Callable[[ModuleLayers, Callable[[], Tensor]], KroneckerCurvature]
+"""Returns the curvature of a model's layers: a stored one, or a new one from windows of token ids."""
 
 
 @dataclass(frozen=True)
@@ -92,36 +86,6 @@ def module_layers(model: Any) -> ModuleLayers:
     return ModuleLayers(model, lambda ids: model(input_ids=ids).logits, [model.get_input_embeddings()])
 
 
-class TokenQuality:
-    """Measures a model's quality on training and held-out text.
-
-    Args:
-        tokenizer: The model's.
-        request: Has the texts.
-        longest: Tokens that the model reads at most.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, request: TokenRequest, longest: int) -> None:
-        self.train = token_windows(tokenizer, request.text, min(longest, LONGEST))
-        self.heldout = token_windows(tokenizer, request.heldout, min(longest, LONGEST))
-
-    def of(self, model: Any) -> Evaluations:
-        """Return a model's quality on the training text and on the held-out text."""
-        return evaluate_tokens(model, self.train), evaluate_tokens(model, self.heldout)
-
-    @property
-    def note(self) -> str:
-        """What a token of the losses is."""
-        size = bytes_per_token(self.heldout or self.train)
-        return f"losses are per token of the model; a token is {size:.2f} bytes of text, by which to divide for bits per byte"
-
-
-def longest_of(model: Any) -> int:
-    """Return how many tokens a model reads at most."""
-    longest = getattr(model.config, "max_position_embeddings", None)
-    return longest if isinstance(longest, int) else LONGEST
-
-
 def unlearn_tokens(
     model: Any, tokenizer: Tokenizer, request: TokenRequest, source: CurvatureSource, progress: ProgressReporter
 ) -> TokenResult:
@@ -138,19 +102,21 @@ def unlearn_tokens(
         UnlearningError: Nothing to unlearn, or the text has no window without a secret.
         Inconclusive: No step forgets anything within the fidelity limit.
     """
-    quality = TokenQuality(tokenizer, request, longest_of(model))
+    quality = TokenQuality(tokenizer, request.text, request.heldout, model)
     now = quality.of(model)
     before = as_trained(request.trained) if request.trained else now
     updated = copy.deepcopy(model)
     if not request.chosen:
-        return TokenResult(updated, (), fidelity(before, now), UnlearningCost.unknown(), 0, 0, (quality.note,))
+        return TokenResult(
+            updated, (), fidelity_by_tokens(before, now), UnlearningCost.unknown(), 0, 0, (quality.note,)
+        )
     rng = np.random.default_rng(request.seed)
     started = time.perf_counter()
     retained = retained_windows(quality.train, WINDOWS, WINDOW, rng)
     texts = RequestTexts(request.canary_set, request.chosen, request.text, retained)
     layers = module_layers(updated)
     prepared = time.perf_counter()
-    curvature = source(layers, curvature_windows(quality.train, rng))
+    curvature = source(layers, lambda: curvature_windows(quality.train, rng))
     preparation = time.perf_counter() - prepared
     problem = TokenProblem(model, tokenizer, texts, request.seed)
     tries = _Tries(updated, layers, problem, curvature, progress)
@@ -179,7 +145,7 @@ def unlearn_tokens(
     return TokenResult(
         model=updated,
         updates=done.steps,
-        fidelity=fidelity(before, after),
+        fidelity=fidelity_by_tokens(before, after),
         cost=UnlearningCost.unknown().model_copy(
             update={
                 "seconds": seconds,
