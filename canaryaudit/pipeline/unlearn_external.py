@@ -13,7 +13,7 @@ from canaryaudit.canaries.canary import Canary
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import ModelError, UnfitOptions, UnlearningError
 from canaryaudit.exposure.probes import RunText
-from canaryaudit.formatting import share_change
+from canaryaudit.formatting import points, share_change
 from canaryaudit.models.huggingface import SCHEME, LoadedModel, save_huggingface
 from canaryaudit.pipeline.curvature import StoredCurvature, curvature_of
 from canaryaudit.pipeline.external import ExternalSource, described, load_source, source_of
@@ -160,7 +160,7 @@ def run_checkpoint_unlearning(
     run.write_unlearning(record)
     change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
     done = f"{unlearned_words(record)} in {record.cost.seconds:.1f} s" if request.output else "Evaluated the baseline"
-    session.progress.info(f"{done}; accuracy outside the secrets changed by {100 * change:+.2f} points; {place.path}.")
+    session.progress.info(f"{done}; accuracy outside the secrets changed by {points(change)}; see {place.path}.")
     return record
 
 

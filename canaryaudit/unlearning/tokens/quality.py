@@ -73,22 +73,31 @@ def _of_secret(span: str, tokens: Tokens, secret: np.ndarray) -> np.ndarray:
 def retained_windows(
     windows: Sequence[TokenWindow], count: int, length: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Draw pieces of windows that hold no secret's token: ``count`` of them at most, of ``length`` tokens at most."""
-    found: list[np.ndarray] = []
-    for index in rng.permutation(len(windows)).tolist():
-        free = [part for part in _free(windows[index]) if len(part) >= min(length, 8)]
-        if free and len(found) < count:
-            longest = max(free, key=len)
-            first = int(rng.integers(0, max(1, len(longest) - length + 1)))
-            found.append(longest[first : first + length])
-    return found
+    """Draw pieces of windows that hold no secret's token.
+
+    Args:
+        windows: What to cut them from.
+        count: Pieces at most.
+        length: Tokens of a piece; where there are none so long, of shorter ones.
+        rng: Source of the draws.
+    """
+    free = [part for window in windows for part in _free(window)]
+    length = min(length, max(map(len, free), default=0))
+    pieces = [
+        part[first : first + length]
+        for part in free
+        for first in range(int(rng.integers(0, 1 + len(part) % max(1, length))), len(part) - length + 1, max(1, length))
+        if length > 1
+    ]
+    return [pieces[index] for index in rng.permutation(len(pieces))[:count].tolist()]
 
 
 def _free(window: TokenWindow) -> Iterator[np.ndarray]:
     """Yield the stretches of a window between secrets."""
     cuts = np.flatnonzero(window.secret)
     for first, last in zip([0, *(cuts + 1)], [*cuts, len(window.ids)], strict=True):
-        yield window.ids[first:last]
+        if last > first:
+            yield window.ids[first:last]
 
 
 @torch.no_grad()

@@ -203,10 +203,9 @@ def curvature_windows(windows: Sequence[TokenWindow], rng: np.random.Generator) 
     Raises:
         UnlearningError: The text has none.
     """
-    drawn = sorted(retained_windows(windows, CURVATURE_WINDOWS, WINDOW, rng), key=len)
+    drawn = retained_windows(windows, CURVATURE_WINDOWS, WINDOW, rng)
     if not drawn:
         raise UnlearningError(
-            "no window of the training text is free of secrets: the update needs some, use a longer text"
+            "the training text has no window without a secret: the update needs some, use longer text"
         )
-    length = len(drawn[len(drawn) // 4])  # Of a quarter that are shorter, nothing is taken.
-    return torch.from_numpy(np.stack([own[:length] for own in drawn if len(own) >= length]).astype(np.int64))
+    return torch.from_numpy(np.stack(drawn).astype(np.int64))
