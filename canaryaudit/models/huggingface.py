@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from canaryaudit.errors import ModelError
 from canaryaudit.formatting import shorten
 from canaryaudit.models.language_model import PrefixReader, PrefixState
 from canaryaudit.models.token_model import FullReader, as_tokenizer
-from canaryaudit.models.tokenizer import Tokenizer
+from canaryaudit.models.tokenizer import FastTokenizer, Tokenizer
 from canaryaudit.models.tree_reader import TreeReader
 from canaryaudit.storage.files import sha256_of
 
@@ -232,6 +233,34 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         tokenizer=f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens",
         starts_with="".join(str(tokenizer.convert_ids_to_tokens(index)) for index in first),
     )
+
+
+def save_huggingface(model: Any, tokenizer: Tokenizer, dtype: str, folder: Path) -> str:
+    """Write a model with its tokenizer into a new folder, as safetensors; nothing remains where that fails.
+
+    Args:
+        model: The model; its weights are converted in place.
+        tokenizer: Its tokenizer.
+        dtype: Of the weights that are written, such as ``bfloat16``.
+        folder: Must not exist.
+
+    Returns:
+        The SHA-256 that ``load_huggingface`` will find.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as staging, _quiet():
+            inside = Path(staging) / "model"
+            model.to(getattr(torch, dtype)).save_pretrained(inside)
+            if isinstance(tokenizer, FastTokenizer):
+                tokenizer.save(inside)
+            inside.rename(folder)
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror or error}; choose another -o") from error
+    return _digest([folder])
 
 
 def _folder(path: str) -> Path:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,6 +121,10 @@ class FastTokenizer:
             else:
                 found[index] = text.replace("\u2581", " ").encode("utf-8")
         return found
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder."""
+        self._tokenizer.save_pretrained(folder)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenize whole texts, with what begins every text and without what ends it.

@@ -316,6 +316,8 @@ class MethodSummary(Part):
     """None also if no text was held out."""
     fidelity: tuple[FidelityLine, ...]
     """Held-out figures are absent if no text was held out."""
+    predicted: Literal["character", "token"] = "character"
+    """What losses are per, and accuracies shares of."""
     seconds: Figure
     retraining_seconds: Figure
     speedup: Figure

@@ -22,8 +22,11 @@ from canaryaudit.unlearning.all_layers.update import update_all_layers
 from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.correction import Correction
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.fidelity import (
+    CAUTION,
+    MOST_TRIES,
     Evaluations,
     accuracy_drop,
     accuracy_on,
@@ -42,9 +45,6 @@ from canaryaudit.unlearning.nonuniform_decoys import NonUniformDecoys
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occurrences
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.result import UnlearningResult
-
-MOST_TRIES, CAUTION = 3, 10.0
-"""How often the default update is made where it costs too much accuracy, and how much more cautious each is."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def unlearn(
     prepared = time.perf_counter()
     curvature = trained.curvature
     if curved and curvature is None:
-        curvature = kronecker_curvature(model, _curvature_windows(data, retained), config.seed, progress)
+        curvature = kronecker_curvature(LSTMLayers(model), _curvature_windows(data, retained), config.seed, progress)
     preparation = time.perf_counter() - prepared
     going = {canary.id for canary in canaries}
     # Without the corpus, nothing of it is used that no request names.

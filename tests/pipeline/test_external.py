@@ -86,10 +86,10 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
 
 def test_what_needs_a_trained_model_is_refused(place: Path) -> None:
     assert measured(place, "--model", f"hf:{place}/out/checkpoint-40").status == 0
-    for command in ("train", "unlearn", "attack"):
+    for command in ("train", "attack"):
         refused = canaryaudit(command, place / "run")
         assert refused.status == 1
-        assert "which can only be measured" in refused.err
+        assert "which canaryaudit did not train" in refused.err
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks for what transformers calls otherwise now
