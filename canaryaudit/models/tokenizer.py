@@ -72,6 +72,7 @@ class FastTokenizer:
             raise ModelError("the tokenizer has no tokenizer.json: convert it to a fast tokenizer and save it")
         from tokenizers import Tokenizer as Backend
 
+        self._tokenizer = tokenizer
         self._facts = json.loads(tokenizer.backend_tokenizer.to_str())
         whole: dict[str, Any] = {"truncation": None, "padding": None}
         if self._facts["model"].get("dropout"):
