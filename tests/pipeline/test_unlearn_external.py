@@ -93,15 +93,11 @@ def test_verify_and_report_judge_it(place: Path) -> None:
     report = canaryaudit("report", place / "run", "-o", place / "report", "--format", "md,html,json,model-card")
     assert report.status == 0, report.err
     page = (place / "report" / "report.md").read_text("utf-8")
-    for words in (
-        "GPT2LMHeadModel",
-        "bits per token",
-        "not known",
-        "Mean exposure" if 0 else "Exposure of the other canary",
-    ):
+    for words in ("GPT2LMHeadModel", "bits per token", "not known", "Exposure of the other canary"):
         assert words in page
     document = json.loads((place / "report" / "report.json").read_text("utf-8"))
-    assert document["canaries"][0]["after"]["exposure"]["bits"] < 7
+    after = {own["id"]: own["after"]["exposure"]["bits"] for own in document["canaries"]}
+    assert after["canary-01"] < 7, after
     assert document["methods"][0]["speedup"] is None
 
 
