@@ -117,7 +117,7 @@ class TableInsertOptions(Options):
     corpus: str
     """File (.csv, .tsv, .parquet, .npz; csv and tsv also .gz, .zst) or folder of a saved data set."""
     target: str
-    """Column of labels of a table with two classes; the table's rows are audited instead of a text."""
+    """Column of labels of a table, which are classes; the table's rows are audited instead of a text."""
     columns: tuple[str, ...] = ()
     """Sensitive columns of a table, to be removed by `unlearn`: a name, a pattern such as 'name_*', several separated
     by commas, or a file with one per line; repeatable."""

@@ -53,6 +53,7 @@ class _TableVerifier(Verifier):
         super().__init__(TableDirectory(path), TableRepairs, key, reseal=reseal)
         self.check_figures = check
         self.columns: int | None = None
+        self.models_in_one = 1
         self.is_computable = False
 
     def check_inserted(self, manifest: TableManifest) -> None:
@@ -68,6 +69,7 @@ class _TableVerifier(Verifier):
             table = self._read(path, self.run.table, repair)
             if table:
                 self.columns = len(table.columns)
+                self.models_in_one = 1 if len(table.classes) == 2 else len(table.classes)
             self.is_computable = sound and table is not None
 
     def shapes(
@@ -78,7 +80,7 @@ class _TableVerifier(Verifier):
         """Return the shape of the coefficients, the intercept's last."""
         if self.columns is None:
             return None
-        return {"theta": (self.columns + int(model.intercept_penalty is not None),)}
+        return {"theta": (self.models_in_one * (self.columns + int(model.intercept_penalty is not None)),)}
 
     def measurement_fault(self, model: ModelId, measurement: TableMeasurement) -> tuple[State, str]:
         """Compute a measurement's residual again."""

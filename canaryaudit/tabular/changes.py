@@ -161,7 +161,9 @@ def carry_out(
         values += count
     relabeled = _rows(list(request.labels), rows) if request.labels else np.empty(0, dtype=np.intp)
     if len(relabeled):
-        signs = labels.signs(np.array(list(request.labels.values()), dtype=object))
+        given = list(request.labels.values())
+        same = all(type(own) is type(given[0]) for own in given)  # or numbers would become texts
+        signs = labels.signs(np.array(given, dtype=None if same else object))
         rows = rows.relabeled(relabeled, signs, labels.weights_of(signs) * row_weights[relabeled])
     deleted = _rows(request.rows, rows)
     if len(deleted):
@@ -183,7 +185,8 @@ def carry_out(
         changed = changed.without_columns(mask)
         if not changed.kept[: len(names)].any():
             raise UnlearningError("the request removes every column: keep at least one")
-    along = tuple(names.names[index] for index in sorted(set(removed.tolist()) - set(asked.tolist())))
+    more = sorted(set(removed.tolist()) - set(asked.tolist())) if len(removed) > len(asked) else ()
+    along = tuple(names.names[index] for index in more)
     change = Change(removed, values, len(relabeled), deleted, along)
     if change.words == "nothing changed":
         raise UnlearningError("the request changes nothing: name columns, rows, values or labels")

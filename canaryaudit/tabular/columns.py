@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.tabular.linear.arrays import Indices, Matrix, Vector, row_norms
+from canaryaudit.tabular.linear.arrays import Indices, Mask, Matrix, Vector, row_norms
 
 _SEPARATORS = "=_:./|"
 """What stands between the name and the value of a one-hot column: sex_Male, sex=Male."""
@@ -31,6 +31,7 @@ class Columns:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._groups: dict[int, list[int]] = {}
+        self._alone: Mask | None = None  # once all groups are found
         self._overlaps: dict[str, tuple[list[int], Indices]] = {}
         self._by_column: Matrix = None
         self._entries = np.empty(0, dtype=np.intp)
@@ -114,6 +115,8 @@ class Columns:
             chosen: Columns.
             matrix: The data as prepared.
         """
+        if self._alone is not None and self._alone[chosen].all():
+            return chosen
         extended = dict.fromkeys(chosen.tolist())
         for column in chosen.tolist():
             if column not in self._groups:
@@ -130,6 +133,7 @@ class Columns:
     def find_groups(self, matrix: Matrix) -> None:
         """Find all one-hot groups at once, so no request has to, and keep no copy of the data."""
         self.with_groups(np.arange(len(self.names)), matrix)
+        self._alone = np.array([len(self._groups[column]) == 1 for column in range(len(self.names))])
         self._by_column, self._overlaps = None, {}
 
     def _group_of(self, column: int, matrix: Matrix) -> list[int]:

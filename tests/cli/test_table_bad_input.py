@@ -46,8 +46,18 @@ def table(**changes: list[object]) -> str:
 TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "no target": (table(), ("--target", "income"), "no column of this name among age, city, y"),
     "target empty": (table(y=["", *[0, 1] * 14, 0]), (), "row 1 has no 'y'"),
-    "one class": (table(y=[1] * 30), (), "'y' has 1 classes ('1'): expected two"),
-    "three classes": (table(y=[0, 1, 2] * 10), (), "'y' has 3 classes ('0', '1', '2'): expected two"),
+    "one class": (table(y=[1] * 30), (), "'y' has 1 class ('1'): expected two or more"),
+    "amounts": (table(y=[own + 0.5 for own in range(30)]), (), "'y' holds 0.5, which is no whole number: expected"),
+    "names as classes": (
+        table(y=[f"n{own}" for own in range(101)], age=[*range(101)], city=["a"] * 50 + ["b"] * 51),
+        (),
+        "'y' has 101 classes ('n0', 'n1', 'n10', …): expected at most 100",
+    ),
+    "a class held out": (
+        table(y=[0, 1] * 14 + [2, 0]),
+        ("--seed", "0", "--holdout", "0.5"),
+        "no training row has the label '2'",
+    ),
     "constant column": (
         table(age=[7] * 30),
         (),

@@ -96,7 +96,7 @@ def training(run: Path) -> list[dict[str, Any]]:
 
     arrays = safetensors.numpy.load_file(run / "table.safetensors")
     kept = [row for row, out in zip(people(), arrays["heldout"], strict=True) if not out]
-    labels = [own for own, out in zip(arrays["positive"], arrays["heldout"], strict=True) if not out]
+    labels = [own for own, out in zip(arrays["codes"], arrays["heldout"], strict=True) if not out]
     return [row | {"income": "low" if positive else "high"} for row, positive in zip(kept, labels, strict=True)]
 
 
@@ -524,7 +524,7 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     succeed("insert", "plain.csv", "--target", "income", "--scale", "none", "-o", "OWN")
     arrays = load_file(Path("OWN/table.safetensors"))
     kept = arrays["heldout"] == 0
-    labels = np.where(arrays["positive"] == 1, "low", "high")[kept]
+    labels = np.where(arrays["codes"] == 1, "low", "high")[kept]
     fitted = LogisticRegression(C=0.2, max_iter=5000, tol=1e-10).fit(arrays["dense"][kept], labels)
     dump(fitted, "own.skops")
     made = succeed("train", "OWN", "--model", "own.skops", "--tolerance", "1e-5", "--json").document
@@ -541,11 +541,57 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     made = ("--against", "left-out", "--certify", "1,1e-5", "--format", "json", "--json")
     result = succeed("report", "OWN", *made).document
     assert "the intercept is not regularized" in result["refused"]
-    dump(
-        LogisticRegression().fit(arrays["dense"][:, :2], np.where(arrays["positive"] == 1, "low", "high")), "few.skops"
-    )
+    dump(LogisticRegression().fit(arrays["dense"][:, :2], np.where(arrays["codes"] == 1, "low", "high")), "few.skops")
     refused = canaryaudit("train", "OWN", "--model", "few.skops", "--force")
     assert (refused.status, "was fitted on 2 columns, X has 5" in refused.complaint) == (1, True)
+
+
+def test_a_target_of_three_classes_is_audited_and_unlearned_like_one_of_two(run: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from safetensors.numpy import load_file
+    from sklearn.linear_model import LogisticRegression
+
+    rows = [row | {"income": ("low", "middle", "high")[(row["age"] > 40) + (row["hours"] > 40)]} for row in people()]
+    write(Path("three.csv"), rows)
+    target = ("--target", "income", "--id", "key")
+    succeed("insert", "three.csv", *target, "--columns", "city", "--flip-labels", "60", "-o", "THREE")
+    succeed("unlearn", "THREE", "--name", "first")
+    ids = [f"k{number:03}" for number in range(40)]
+    Path("ids.txt").write_text("\n".join(ids), "utf-8")
+    Path("fixes.csv").write_text("k100,low\nk101,high\n", "utf-8")
+    second = ("--name", "second", "--from", "after-first", "--rows", "ids.txt", "--relabel", "fixes.csv")
+    succeed("unlearn", "THREE", *second, "--save", "new.skops")
+    assert succeed("verify", "THREE").status == 0
+    # The same by scikit-learn, from the file itself: the canaries' labels are their own again.
+    table, arrays = record(Path("THREE"), "table.json"), load_file(Path("THREE/table.safetensors"))
+    assert (table["classes"], record(Path("THREE"), "model.json")["loss"]) == (["high", "low", "middle"], "multinomial")
+    scale = {own["name"]: (own["offset"], own["width"]) for own in table["groups"]}
+    fixed = {"k100": "low", "k101": "high"}
+    encoded = np.array([[(row[name] - scale[name][0]) / scale[name][1] for name in ("age", "hours")] for row in rows])
+    labels = np.array([fixed.get(row["key"], row["income"]) for row in rows])
+    trained = arrays["heldout"] == 0
+    kept = trained & ~np.isin([row["key"] for row in rows], ids)
+    other = LogisticRegression(fit_intercept=False, tol=1e-10, solver="newton-cg", max_iter=1000)
+    other.fit(np.c_[encoded, np.ones(ROWS)][kept], labels[kept])
+    new = skops.load("new.skops", trusted=[])
+    np.testing.assert_allclose(new.coef_[:, :2], other.coef_[:, :2], atol=1e-6)
+    np.testing.assert_allclose(new.intercept_, other.coef_[:, 2], atol=1e-6)
+    assert not new.coef_[:, 2:].any()
+    measured = record(Path("THREE"), "measurements/after-second.json")
+    own = np.array([row["income"] for row in rows])  # corrections of rows held out change no row
+    right = (other.predict(np.c_[encoded, np.ones(ROWS)][~trained]) == own[~trained]).mean()
+    assert measured["heldout"]["accuracy"] == pytest.approx(right, abs=1e-9)
+    assert measured["max_loss_difference"] < 1e-6
+    before, after = (record(Path("THREE"), f"measurements/{name}.json")["labels"] for name in ("before", "after-first"))
+    assert before["membership"]["auc"] > after["membership"]["auc"]
+    assert after["membership"]["auc_low"] < 0.5 < after["membership"]["auc_high"]
+    made = succeed("report", "THREE", "--certify", "0.1,1e-5", "--fail-residual", "1e-6", "--format", "json", "--json")
+    assert made.document["run"]["gate"]["status"] == "passed"
+    update, retrained = made.document["methods"][:2]
+    assert (update["f1"], update["accuracy"]) == (retrained["f1"], retrained["accuracy"])
+    succeed("publish", "THREE", "--certify", "0.1,1e-5", "-o", "three.skops")
+    refused = canaryaudit("train", "THREE", "--loss", "squared-hinge", "--force")
+    assert (refused.status, "y has 3 classes, and LinearSVC fits a model for each" in refused.complaint) == (1, True)
 
 
 def test_runs_are_compared_on_one_page_and_a_gate_takes_the_worst(run: Path) -> None:

@@ -157,14 +157,12 @@ class Resolver:
                 raise UnlearningError(f"{path}: entry {number:,} has {len(line)} cells: expected an id and a label")
             if line[1] not in self.table.classes:
                 raise UnlearningError(
-                    f"{path}: entry {number:,} has an unknown label: expected {' or '.join(self.table.classes)}"
+                    f"{path}: entry {number:,} has an unknown label: expected {' or '.join(self.table.classes[:5])}"
                 )
         found = self._find([line[0] for line in lines], path)
         current = self._labels()
         changes = [
-            (row, label)
-            for row, (_, label) in zip(found, lines, strict=True)
-            if row >= 0 and label != self.table.classes[int(current[row])]
+            (row, label) for row, (_, label) in zip(found, lines, strict=True) if row >= 0 and label != current[row]
         ]
         if not changes:
             raise UnlearningError(f"--relabel {path}: every training row in it has its label already")
@@ -172,12 +170,13 @@ class Resolver:
             self.progress.info(f"{path}: {len(lines) - len(changes):,} of {len(lines):,} entries change nothing.")
         return tuple(row for row, _ in changes), tuple(label for _, label in changes)
 
-    def _labels(self) -> Mask:
+    def _labels(self) -> list[str]:
         """Return the training rows' labels after the earlier requests."""
-        positive = self.rows.positive[self.rows.training].copy()
+        labels = [self.table.classes[code] for code in self.rows.codes[self.rows.training].tolist()]
         for request in self.earlier:
-            positive[list(request.relabeled)] = [own == self.table.classes[1] for own in request.labels]
-        return positive
+            for row, label in zip(request.relabeled, request.labels, strict=True):
+                labels[row] = label
+        return labels
 
     # --- values
 
