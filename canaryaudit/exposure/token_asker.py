@@ -9,6 +9,7 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.space import Space
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.errors import ModelError
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import TemplateProbes
@@ -146,7 +147,11 @@ class TokenAsker:
             return ""
         longest = len(tokens.lead) + max(len(own.completion) for own in targets.canaries)
         every = np.arange(len(tokenizer.pieces))
-        reader, state = self._model.open(tokens.prompt, every, longest)
+        try:
+            reader, state = self._model.open(tokens.prompt, every, longest)
+        except ModelError:  # Character by character it is longer than what the model reads.
+            longest = tokens.encoded.max_length
+            reader, state = self._model.open(tokens.prompt, every, longest)
         found: list[int] = []
         while len(found) < longest and len(tokenizer.decode(found)) < longest:
             chosen = state.log2_probs[:, : len(every)].argmax(1)

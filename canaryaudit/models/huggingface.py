@@ -36,6 +36,7 @@ _AGREE_BITS = {torch.float32: 1e-2, torch.bfloat16: 2.0, torch.float16: 0.5}
 _TRIES, _TRY_DEPTH, _LIKELY = 4, 3, -20.0
 """Paths that are compared, after each of the first tokens and after the last."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LAYER = re.compile(r"\.\d+\.")
 _ADAPTER_CONFIG = "adapter_config.json"
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
 _DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", _ADAPTER_CONFIG)
@@ -85,13 +86,21 @@ class HuggingFaceModel:
         """Read a prompt; see ``TokenModel.open``.
 
         Raises:
-            ModelError: The prompt is longer than what the model reads, or its predictions are no numbers.
+            ModelError: The prompt is longer than what the model reads, has tokens that it does not know, or its
+                predictions are no numbers.
         """
         longest = getattr(self.model.config, "max_position_embeddings", None)
         if isinstance(longest, int) and len(prompt) + depth > longest:
             raise ModelError(
                 f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {longest} "
-                "that the model reads: use a shorter template"
+                "that the model reads: use a shorter template, or leave out long prompts with --probes none"
+            )
+        known = int(self.model.get_input_embeddings().weight.shape[0])
+        strange = max((*prompt, *(columns.tolist() if len(columns) < known else ())), default=0)
+        if strange >= known:  # All tokens are asked for where any will do.
+            raise ModelError(
+                f"the tokenizer gives token {strange}, and the model knows only {known:,}: use the tokenizer that it "
+                "was trained with"
             )
         full = FullReader(self.model, prompt, columns, self.device, self.multiplications)
         training = self.model.training
@@ -205,14 +214,16 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         with _quiet():
             # Code of the model's own is refused above as well: it would run at loading.
             tokenizer = AutoTokenizer.from_pretrained(tokenizer_at, trust_remote_code=False, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=source.dtype,
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
+                output_loading_info=True,
                 **placed,
             )
+            _check_weights(folder, model, found)
             for adapter in adapters:
                 model = _with_adapter(model, adapter)
     except _LOADING_ERRORS as error:
@@ -222,7 +233,8 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         ) from None
     if not placed:
         model = model.to(device)
-    loaded = HuggingFaceModel(model.eval(), tokenizer)
+    _check_causal(folder, model.eval())
+    loaded = HuggingFaceModel(model, tokenizer)
     first = getattr(loaded.tokenizer, "first", ())
     return LoadedModel(
         model=loaded,
@@ -310,12 +322,39 @@ def _check_adapter(folder: Path) -> None:
         raise ModelError(f"{folder} has no adapter_model.safetensors: save the adapter with PEFT's save_pretrained")
 
 
+def _check_weights(folder: Path, model: Any, found: dict[str, Any]) -> None:
+    """Refuse a model of which parts are random, as no weights have their names, or of which layers are left out."""
+    own = {_LAYER.sub(".", name) for name, _ in model.named_parameters()}
+    left_out = [name for name in found["unexpected_keys"] if _LAYER.sub(".", name) in own]
+    for names, what in ((found["missing_keys"], "are missing"), (left_out, "have no place in the model")):
+        if names:
+            raise ModelError(
+                f"{folder}: weights {what} ({len(names):,}, such as {sorted(names)[0]}): save the model itself with "
+                "save_pretrained, not a wrapper of it, and with its configuration"
+            )
+
+
+def _check_causal(folder: Path, model: Any) -> None:
+    """Refuse a model whose predictions change with what is read later, such as BERT."""
+    ids = torch.arange(4, device=next(model.parameters()).device)[None] % model.get_input_embeddings().weight.shape[0]
+    with torch.no_grad():
+        early, late = (model(ids[:, :length]).logits[0, 1].float() for length in (2, 4))
+    rounding = 1e-4 if next(model.parameters()).dtype == torch.float32 else 0.1
+    if bool((early - late).abs().max() > rounding * early.abs().max()):  # NaN is told later.
+        raise ModelError(f"{folder} is no causal model: what it reads later changes its predictions; give one that is")
+
+
 def _with_adapter(model: Any, adapter: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError:
         raise ModelError(f"peft is not installed: {_INSTALL}") from None
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "(?s).*missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        except UserWarning:
+            raise ModelError(f"{adapter} does not fit the model: its weights have other names; give its own") from None
 
 
 def _json(path: Path, otherwise: str = "save the model again") -> dict[str, Any]:

@@ -146,12 +146,14 @@ def column_log2_probs(logits: Tensor, columns: Tensor) -> Tensor:
 
     Args:
         logits: Shape (N, V); overwritten.
-        columns: Token ids, distinct, shape (A,).
+        columns: Token ids, distinct, shape (A,); impossible where the model has no logit of them.
 
     Returns:
         Base 2, at most 0, float32, shape (N, A + 1).
     """
     logits = logits.float()
+    if len(columns) and (beyond := int(columns.max()) + 1 - logits.shape[1]) > 0:
+        logits = nn.functional.pad(logits, (0, beyond), value=-torch.inf)
     total = logits.logsumexp(1, keepdim=True)
     own = logits[:, columns]
     others = logits.index_fill(1, columns, -torch.inf).amax(1, keepdim=True)

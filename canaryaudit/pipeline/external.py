@@ -107,7 +107,7 @@ def _series(source: ExternalSource) -> list[ExternalSource]:
     """Return the models of a pattern, in the order of the numbers in their names; one without a pattern."""
     if not any(sign in source.path for sign in "*?["):
         return [source]
-    whole = Path(source.path)
+    whole = Path(source.path).expanduser()
     base = Path(whole.anchor) if whole.is_absolute() else Path()
     found = [path for path in base.glob(str(whole.relative_to(base))) if path.is_dir()]
     if not found:
