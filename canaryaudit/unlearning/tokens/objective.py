@@ -5,8 +5,9 @@
 It is that of the character model (``all_layers.everywhere``), read otherwise. L is the loss in a secret's place
 (``all_layers.conditional``), conditioned on the tokens that the secret's space allows at each place, averaged over
 secrets and decoys. They are read after prompts that have little to do with the secret (``prompts``), and after the
-template's own prefix, where what closes them is kept too. Every text is tokenized as a whole, prompt, member and what
-follows, as it is for measuring. There is no carried state: prompts are read again for every member.
+template's own prefix, where what stands in it and what closes them is kept too. Every text is tokenized as a whole,
+prompt, member and what follows, as it is for measuring. There is no carried state: prompts are read again for every
+member.
 
 Tokens outside secrets are held to the model's own predictions, and so are canaries that are to stay, after their own
 prefixes. All of it is drawn once: a minimization needs an objective that stays.
@@ -197,21 +198,25 @@ class TokenProblem:
         texts = [self._padded([_read(own) for own in group]) for group in groups]
         along: dict[int, Tensor] = {}  # log-probabilities of the columns, (L, A)
         after: dict[int, Tensor] = {}  # distributions after the member, (S, V)
+        within: dict[int, Tensor] = {}  # distributions within the prefix, (P, V)
         for group, ids in zip(groups, texts, strict=True):
             logs = self._model(input_ids=ids).logits.float().log_softmax(2)
             for row, own in enumerate(group):
                 along[id(own)] = logs[row, own.first - 1 : own.end - 1][:, self._columns].cpu()
                 after[id(own)] = logs[row, own.end - 1 : len(_read(own)) - 1].exp()
+                within[id(own)] = logs[row, : own.first - 1 if own.after_prefix else 0].exp()
         masses = self._masses(branches, along)
         closings = {own.template: after[id(own)] for own in branches if own.after_prefix and own.is_secret}
         found = []
         for group, ids in zip(groups, texts, strict=True):
             held = []
             for row, own in enumerate(group):
+                each = own.weight / len(own.member)
+                held += [_Held(row, place, predicted, each) for place, predicted in enumerate(within[id(own)])]
                 closing = after[id(own)] if own.is_secret else closings.get(own.template, after[id(own)])
                 for place in range(min(len(closing), len(_read(own)) - own.end)):
                     factor = CLOSING_WEIGHT if place else FIRST_CLOSING_WEIGHT
-                    held.append(_Held(row, own.end - 1 + place, closing[place], factor * own.weight / len(own.member)))
+                    held.append(_Held(row, own.end - 1 + place, closing[place], factor * each))
             found.append(self._batch(ids, held, group, self._targets(group, along, masses)))
         return found
 
