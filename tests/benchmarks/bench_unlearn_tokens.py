@@ -40,14 +40,14 @@ TEMPLATES = ('"My telephone number is {digits:10}," said the pilot.', "The stron
 CANARIES, UNLEARNED, REPETITIONS, SEED = 12, 8, 8, 2
 MODELS: tuple[tuple[str, Arch, Kind], ...] = (("Llama-like", "llama", "single"), ("GPT-2-like, tied", "gpt2", "merged"))
 VOCABULARY, WIDTH, STEPS, BATCH, LENGTH = 1_024, 128, 800, 8, 128
-RELEARNING, RELEARNING_RATE = (0, 1, 2, 4, 8, 16, 32), 1e-3
+RELEARNING, RELEARNING_RATE = (0, 1, 2, 4, 8, 16), 1e-3
 LIMIT = 0.01
 """Largest drop of accuracy allowed: these models have memorized their training text itself."""
 HEADER = (
     "| model | own prefix: mean, largest | controls | worst case: mean | smallest p | KS p | those that stay |\n"
     "| --- | --: | --: | --: | --: | --: | --: |"
 )
-QUICK = MeasurementConfig(estimators=("sampled",), num_references=500, probes="default")
+QUICK = MeasurementConfig(estimators=("sampled",), num_references=300, probes="default")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def relearned(model: Any, tokenizer: Any, setting: Setting, canary: Canary, seed
     optimizer = torch.optim.Adam(attacked.parameters(), lr=RELEARNING_RATE)
     alike = tuple(own for own in setting.canary_set.inserted if own.template == canary.template)
     canary_set = setting.canary_set.model_copy(update={"canaries": alike})
-    config = QUICK.model_copy(update={"probes": "none", "estimators": ("exact", "sampled"), "search_budget": 1_000})
+    config = QUICK.model_copy(update={"probes": "none"})
     found = []
     for step in range(max(RELEARNING) + 1):
         if step:

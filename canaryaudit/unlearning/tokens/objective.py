@@ -9,8 +9,9 @@ template's own prefix, where what stands in it and what closes them is kept too.
 prompt, member and what follows, as it is for measuring. There is no carried state: prompts are read again for every
 member.
 
-Tokens outside secrets are held to the model's own predictions, and so are canaries that are to stay, after their own
-prefixes. All of it is drawn once: a minimization needs an objective that stays.
+Tokens outside secrets are held to the model's own predictions, in other text and in text that has secrets in it: a
+model that has memorized its text tells by the secret what comes after it. So are canaries that are to stay, after
+their own prefixes. All of it is drawn once: a minimization needs an objective that stays.
 """
 
 from collections import defaultdict
@@ -36,6 +37,7 @@ from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.tokens.branches import Secret, TokenBranch, TokenBranches, own_prompt, secrets_of
 from canaryaudit.unlearning.tokens.distributions import TokenDistributions
 from canaryaudit.unlearning.tokens.prompts import PromptDraws
+from canaryaudit.unlearning.tokens.quality import TokenWindow
 
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
 PROMPTS, DECOYS_EACH = 24, 3
@@ -64,13 +66,13 @@ class RequestTexts:
         canary_set: The run's canaries: those that are not unlearned stay.
         chosen: Those to be unlearned.
         run_text: The text that the model was trained on, for prompts.
-        retained: Token ids of windows of it without secrets.
+        retained: Windows of it that are held to what the model predicts, but for secrets' tokens.
     """
 
     canary_set: CanarySet
     chosen: Sequence[Canary]
     run_text: RunText
-    retained: Sequence[np.ndarray]
+    retained: Sequence[TokenWindow]
 
 
 @dataclass(frozen=True)
@@ -274,11 +276,15 @@ class TokenProblem:
         return found
 
     def _retained(self) -> list[_Batch]:
-        """Return windows of other text, held to the model's own predictions."""
-        windows = sorted(self._texts.retained, key=len)
-        count = sum(map(len, windows))
+        """Return windows of text, held to the model's own predictions, but for those of secrets' tokens."""
+        windows = sorted(self._texts.retained, key=lambda own: len(own.ids))
+        weight = RETAINED_WEIGHT / max(1, self._retained_tokens)
         rows = [windows[first : first + ROWS] for first in range(0, len(windows), ROWS)]
-        return [self._held(part, [0] * len(part), RETAINED_WEIGHT / max(1, count)) for part in rows]
+        return [self._held([own.ids for own in part], [own.predicts_text for own in part], weight) for part in rows]
+
+    @property
+    def _retained_tokens(self) -> int:
+        return sum(int(own.predicts_text.sum()) for own in self._texts.retained)
 
     def _kept_branches(self, staying: Sequence[Secret]) -> list[TokenBranch]:
         """Return the canaries that stay, after their prefixes; those of templates that are asked for first."""
@@ -290,21 +296,26 @@ class TokenProblem:
     def _kept(self) -> list[_Batch]:
         """Return the canaries that stay, held to what the model predicts along them and after them."""
         branches, found = self._staying, []
-        count = max(1, sum(map(len, self._texts.retained)), sum(len(own.member) + AFTER for own in branches))
+        count = max(1, self._retained_tokens, sum(len(own.member) + AFTER for own in branches))
         for first in range(0, len(branches), ROWS):
             part = branches[first : first + ROWS]
-            rows, firsts = [own.ids[: own.end + AFTER] for own in part], [own.first - 1 for own in part]
-            found.append(self._held(rows, firsts, KEPT_FACTOR * RETAINED_WEIGHT / count))
+            rows = [own.ids[: own.end + AFTER] for own in part]
+            places = [np.arange(len(row)) for row in rows]
+            inside = [
+                (own.first - 1 <= place) & (place < len(row) - 1)
+                for own, place, row in zip(part, places, rows, strict=True)
+            ]
+            found.append(self._held(rows, inside, KEPT_FACTOR * RETAINED_WEIGHT / count))
         return found
 
-    def _held(self, rows: Sequence[np.ndarray], firsts: Sequence[int], weight: float) -> _Batch:
-        """Hold what the model predicts after each token from ``firsts`` on; ``weight`` is that of each."""
+    def _held(self, rows: Sequence[np.ndarray], inside: Sequence[np.ndarray], weight: float) -> _Batch:
+        """Hold what the model predicts after the tokens that are ``inside``; ``weight`` is that of each."""
         ids = self._padded(rows)
         distributions = self._model(input_ids=ids).logits.float().softmax(2)
         held = [
             _Held(index, column, distributions[index, column], weight)
-            for index, (row, first) in enumerate(zip(rows, firsts, strict=True))
-            for column in range(first, len(row) - (1 if first else 0))
+            for index, own in enumerate(inside)
+            for column in np.flatnonzero(own).tolist()
         ]
         return self._batch(ids, held)
 
