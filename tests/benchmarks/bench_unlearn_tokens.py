@@ -41,8 +41,8 @@ CANARIES, UNLEARNED, REPETITIONS, SEED = 12, 8, 8, 2
 MODELS: tuple[tuple[str, Arch, Kind], ...] = (("Llama-like", "llama", "single"), ("GPT-2-like, tied", "gpt2", "merged"))
 VOCABULARY, WIDTH, STEPS, BATCH, LENGTH = 1_024, 128, 800, 8, 128
 RELEARNING, RELEARNING_RATE = (0, 1, 2, 4, 8, 16), 1e-3
-LIMIT = 0.01
-"""Largest drop of accuracy allowed: these models have memorized their training text itself."""
+LIMIT, REQUEST_SEED = 0.003, 5
+"""Largest drop of accuracy allowed, and the seed of the request: another one than the methods were tuned with."""
 HEADER = (
     "| model | own prefix: mean, largest | controls | worst case: mean | smallest p | KS p | those that stay |\n"
     "| --- | --: | --: | --: | --: | --: | --: |"
@@ -233,7 +233,7 @@ def run(folder: Path, seed: int = SEED) -> Iterator[str]:
         own = FastTokenizer(tokenizer)
         quality = TokenQuality(own, setting.text, setting.heldout, model)
         plain = outside(quality.train)
-        request = TokenRequest(setting.canary_set, setting.chosen, setting.text, setting.heldout, 0, LIMIT)
+        request = TokenRequest(setting.canary_set, setting.chosen, setting.text, setting.heldout, REQUEST_SEED, LIMIT)
         clock = time.process_time()
         result = unlearn_tokens(model, own, request, source, NullReporter())
         whole = time.process_time() - clock - prepared

@@ -40,7 +40,7 @@ from canaryaudit.unlearning.tokens.prompts import PromptDraws
 from canaryaudit.unlearning.tokens.quality import TokenWindow
 
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
-PROMPTS, DECOYS_EACH = 24, 3
+PROMPTS, DECOYS_EACH = 18, 3
 """Prompts for one secret; of more secrets, as the cube root of their number. One in so many has a decoy besides."""
 SECRET_SHARE = 0.75
 """Of the weight after text; the rest is the decoys'."""
@@ -51,7 +51,7 @@ EMPHASIS = 0.5
 CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 4, 3.0, 0.2
 """Tokens after the member that are held to what the model predicts after the secret, and what the first of them and
 each of the others weigh beside a token of the member."""
-MOST_KEPT, KEPT_FACTOR, AFTER = 512, 3.0, 3
+MOST_KEPT, KEPT_FACTOR, AFTER = 512, 8.0, 3
 """Canaries not to be unlearned that are held, what a token of them weighs beside one of other text, and the tokens held
 after them."""
 ROWS = 32
