@@ -129,7 +129,7 @@ def run_checkpoint_unlearning(
         if request.output is None:
             result, sha256, place = _as_it_is(session, model, loaded, asked), loaded.sha256, source
         else:
-            result = _updated(session, loaded, asked, run.model_record(options.start).sha256)
+            result = _updated(session, loaded, asked, options)
             sha256 = save_huggingface(result.model, loaded.model.tokenizer, loaded.dtype, request.output)
             place = ExternalSource(str(request.output))
     record = UnlearningRecord(
@@ -203,7 +203,10 @@ def _token_request(
     )
 
 
-def _updated(session: RunSession, loaded: LoadedModel, asked: TokenRequest, sha256: str) -> TokenResult:
+def _updated(session: RunSession, loaded: LoadedModel, asked: TokenRequest, options: UnlearnOptions) -> TokenResult:
+    # A later request reuses the trained model's curvature, as that of the character model does.
+    is_trained = options.start.is_trained or session.run.curvature_path.exists()
+    sha256 = session.run.model_record(TRAINED_MODEL if is_trained else options.start).sha256
     stored: list[StoredCurvature] = []
 
     def source(layers: ModuleLayers, windows: Callable[[], Tensor]) -> KroneckerCurvature:

@@ -96,18 +96,18 @@ def test_verify_and_report_judge_it(place: Path) -> None:
     for words in ("GPT2LMHeadModel", "bits per token", "not known", "Exposure of the other canary"):
         assert words in page
     document = json.loads((place / "report" / "report.json").read_text("utf-8"))
-    after = {own["id"]: own["after"]["exposure"]["bits"] for own in document["canaries"]}
-    assert after["canary-01"] < 7, after
+    (canary,) = (own for own in document["canaries"] if own["id"] == "canary-01")
+    assert canary["before"]["exposure"]["bits"] > 9
+    assert canary["after"]["exposure"]["bits"] < 7
     assert document["methods"][0]["speedup"] is None
 
 
 @pytest.mark.usefixtures("result")
 def test_requests_chain_and_earlier_ones_are_applied_again(place: Path) -> None:
-    made = unlearned(
-        place, "--from", "after-second-order", "--name", "both", "-o", place / "both", "--canary", "canary-02"
-    )
+    chained = ("--from", "after-second-order", "--name", "both", "-o", place / "both", "--canary", "canary-02")
+    made = unlearned(place, *chained, "--max-fidelity-drop", "0.05")
     assert made.status == 0, made.err
-    assert "curvature" in made.err
+    assert "Using the curvature stored in" in made.err
     assert max(exposures(place, "after-both").values()) < 8
     record = json.loads((place / "run" / "unlearned" / "both" / "unlearning.json").read_text("utf-8"))
     first = json.loads((place / "run" / "unlearned" / "second-order" / "unlearning.json").read_text("utf-8"))

@@ -5,11 +5,13 @@
 It is that of the character model (``all_layers.everywhere``), read otherwise. L is the loss in a secret's place
 (``all_layers.conditional``), conditioned on the tokens that the secret's space allows at each place, averaged over
 secrets and decoys. They are read after prompts that have little to do with the secret (``prompts``), and after the
-template's own prefix, where what closes them is kept too. Every text is tokenized as a whole, prompt, member and what
-follows, as it is for measuring. There is no carried state: prompts are read again for every member.
+template's own prefix, where what stands in it and what closes them is kept too. Every text is tokenized as a whole,
+prompt, member and what follows, as it is for measuring. There is no carried state: prompts are read again for every
+member.
 
-Tokens outside secrets are held to the model's own predictions, and so are canaries that are to stay, after their own
-prefixes. All of it is drawn once: a minimization needs an objective that stays.
+Tokens outside secrets are held to the model's own predictions, in other text and in text that has secrets in it: a
+model that has memorized its text tells by the secret what comes after it. So are canaries that are to stay, after
+their own prefixes. All of it is drawn once: a minimization needs an objective that stays.
 """
 
 from collections import defaultdict
@@ -35,9 +37,10 @@ from canaryaudit.unlearning.divergence import weighted_divergence
 from canaryaudit.unlearning.tokens.branches import Secret, TokenBranch, TokenBranches, own_prompt, secrets_of
 from canaryaudit.unlearning.tokens.distributions import TokenDistributions
 from canaryaudit.unlearning.tokens.prompts import PromptDraws
+from canaryaudit.unlearning.tokens.quality import TokenWindow
 
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
-PROMPTS, DECOYS_EACH = 24, 3
+PROMPTS, DECOYS_EACH = 18, 3
 """Prompts for one secret; of more secrets, as the cube root of their number. One in so many has a decoy besides."""
 SECRET_SHARE = 0.75
 """Of the weight after text; the rest is the decoys'."""
@@ -48,7 +51,7 @@ EMPHASIS = 0.5
 CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 4, 3.0, 0.2
 """Tokens after the member that are held to what the model predicts after the secret, and what the first of them and
 each of the others weigh beside a token of the member."""
-MOST_KEPT, KEPT_FACTOR, AFTER = 512, 3.0, 3
+MOST_KEPT, KEPT_FACTOR, AFTER = 512, 8.0, 3
 """Canaries not to be unlearned that are held, what a token of them weighs beside one of other text, and the tokens held
 after them."""
 ROWS = 32
@@ -63,13 +66,13 @@ class RequestTexts:
         canary_set: The run's canaries: those that are not unlearned stay.
         chosen: Those to be unlearned.
         run_text: The text that the model was trained on, for prompts.
-        retained: Token ids of windows of it without secrets.
+        retained: Windows of it that are held to what the model predicts, but for secrets' tokens.
     """
 
     canary_set: CanarySet
     chosen: Sequence[Canary]
     run_text: RunText
-    retained: Sequence[np.ndarray]
+    retained: Sequence[TokenWindow]
 
 
 @dataclass(frozen=True)
@@ -197,21 +200,25 @@ class TokenProblem:
         texts = [self._padded([_read(own) for own in group]) for group in groups]
         along: dict[int, Tensor] = {}  # log-probabilities of the columns, (L, A)
         after: dict[int, Tensor] = {}  # distributions after the member, (S, V)
+        within: dict[int, Tensor] = {}  # distributions within the prefix, (P, V)
         for group, ids in zip(groups, texts, strict=True):
             logs = self._model(input_ids=ids).logits.float().log_softmax(2)
             for row, own in enumerate(group):
                 along[id(own)] = logs[row, own.first - 1 : own.end - 1][:, self._columns].cpu()
                 after[id(own)] = logs[row, own.end - 1 : len(_read(own)) - 1].exp()
+                within[id(own)] = logs[row, : own.first - 1 if own.after_prefix else 0].exp()
         masses = self._masses(branches, along)
         closings = {own.template: after[id(own)] for own in branches if own.after_prefix and own.is_secret}
         found = []
         for group, ids in zip(groups, texts, strict=True):
             held = []
             for row, own in enumerate(group):
+                each = own.weight / len(own.member)
+                held += [_Held(row, place, predicted, each) for place, predicted in enumerate(within[id(own)])]
                 closing = after[id(own)] if own.is_secret else closings.get(own.template, after[id(own)])
                 for place in range(min(len(closing), len(_read(own)) - own.end)):
                     factor = CLOSING_WEIGHT if place else FIRST_CLOSING_WEIGHT
-                    held.append(_Held(row, own.end - 1 + place, closing[place], factor * own.weight / len(own.member)))
+                    held.append(_Held(row, own.end - 1 + place, closing[place], factor * each))
             found.append(self._batch(ids, held, group, self._targets(group, along, masses)))
         return found
 
@@ -269,11 +276,15 @@ class TokenProblem:
         return found
 
     def _retained(self) -> list[_Batch]:
-        """Return windows of other text, held to the model's own predictions."""
-        windows = sorted(self._texts.retained, key=len)
-        count = sum(map(len, windows))
+        """Return windows of text, held to the model's own predictions, but for those of secrets' tokens."""
+        windows = sorted(self._texts.retained, key=lambda own: len(own.ids))
+        weight = RETAINED_WEIGHT / max(1, self._retained_tokens)
         rows = [windows[first : first + ROWS] for first in range(0, len(windows), ROWS)]
-        return [self._held(part, [0] * len(part), RETAINED_WEIGHT / max(1, count)) for part in rows]
+        return [self._held([own.ids for own in part], [own.predicts_text for own in part], weight) for part in rows]
+
+    @property
+    def _retained_tokens(self) -> int:
+        return sum(int(own.predicts_text.sum()) for own in self._texts.retained)
 
     def _kept_branches(self, staying: Sequence[Secret]) -> list[TokenBranch]:
         """Return the canaries that stay, after their prefixes; those of templates that are asked for first."""
@@ -285,21 +296,26 @@ class TokenProblem:
     def _kept(self) -> list[_Batch]:
         """Return the canaries that stay, held to what the model predicts along them and after them."""
         branches, found = self._staying, []
-        count = max(1, sum(map(len, self._texts.retained)), sum(len(own.member) + AFTER for own in branches))
+        count = max(1, self._retained_tokens, sum(len(own.member) + AFTER for own in branches))
         for first in range(0, len(branches), ROWS):
             part = branches[first : first + ROWS]
-            rows, firsts = [own.ids[: own.end + AFTER] for own in part], [own.first - 1 for own in part]
-            found.append(self._held(rows, firsts, KEPT_FACTOR * RETAINED_WEIGHT / count))
+            rows = [own.ids[: own.end + AFTER] for own in part]
+            places = [np.arange(len(row)) for row in rows]
+            inside = [
+                (own.first - 1 <= place) & (place < len(row) - 1)
+                for own, place, row in zip(part, places, rows, strict=True)
+            ]
+            found.append(self._held(rows, inside, KEPT_FACTOR * RETAINED_WEIGHT / count))
         return found
 
-    def _held(self, rows: Sequence[np.ndarray], firsts: Sequence[int], weight: float) -> _Batch:
-        """Hold what the model predicts after each token from ``firsts`` on; ``weight`` is that of each."""
+    def _held(self, rows: Sequence[np.ndarray], inside: Sequence[np.ndarray], weight: float) -> _Batch:
+        """Hold what the model predicts after the tokens that are ``inside``; ``weight`` is that of each."""
         ids = self._padded(rows)
         distributions = self._model(input_ids=ids).logits.float().softmax(2)
         held = [
             _Held(index, column, distributions[index, column], weight)
-            for index, (row, first) in enumerate(zip(rows, firsts, strict=True))
-            for column in range(first, len(row) - (1 if first else 0))
+            for index, own in enumerate(inside)
+            for column in np.flatnonzero(own).tolist()
         ]
         return self._batch(ids, held)
 

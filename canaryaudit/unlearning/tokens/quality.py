@@ -21,6 +21,8 @@ MOST_SPANS = 400
 """Spans of a text at most, evenly spaced: some 60,000 tokens, which tell a drop of accuracy of 0.001."""
 LONGEST = 256
 """Tokens of a window at most."""
+BEFORE = 8
+"""Tokens before a secret at most, where text with secrets is read."""
 ROWS = 16
 """Spans read side by side."""
 
@@ -38,6 +40,11 @@ class TokenWindow:
     ids: np.ndarray
     secret: np.ndarray
     bytes: int
+
+    @property
+    def predicts_text(self) -> np.ndarray:
+        """After which tokens no secret's token comes, shape (T,)."""
+        return np.append(~self.secret[1:], True)
 
 
 def token_windows(tokenizer: Tokenizer, text: RunText, longest: int) -> list[TokenWindow]:
@@ -90,6 +97,24 @@ def retained_windows(
         if length > 1
     ]
     return [pieces[index] for index in rng.permutation(len(pieces))[:count].tolist()]
+
+
+def windows_with_secrets(
+    windows: Sequence[TokenWindow], count: int, length: int, rng: np.random.Generator
+) -> list[TokenWindow]:
+    """Draw pieces of windows that begin a little before a secret: ``count`` of them at most, each secret once."""
+    places = [
+        (window, int(place))
+        for window in windows
+        for place in np.flatnonzero(window.secret & ~np.append(False, window.secret[:-1]))
+    ]
+    found = []
+    for index in rng.permutation(len(places))[:count].tolist():
+        window, place = places[index]
+        first = max(0, place - int(rng.integers(1, BEFORE + 1)))
+        ids, secret = window.ids[first : first + length], window.secret[first : first + length]
+        found.append(TokenWindow(ids, secret, 0))
+    return found
 
 
 def _free(window: TokenWindow) -> Iterator[np.ndarray]:

@@ -32,15 +32,19 @@ from canaryaudit.unlearning.tokens.quality import (
     TokenWindow,
     fidelity_by_tokens,
     retained_windows,
+    windows_with_secrets,
 )
 
-ITERATIONS, TOLERANCE = 30, 0.2
+ITERATIONS, TOLERANCE = 14, 0.2
 """Steps at most, and the objective at which they end."""
 DAMPING = 5e-4
 """lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free."""
-WINDOW, WINDOWS = 64, 12
-"""Tokens of a window of other text, and the windows that are held to what the model predicts there."""
-CURVATURE_WINDOWS = 128
+WINDOW, WINDOWS = 64, 8
+SECRET_WINDOW, SECRET_WINDOWS = 48, 32
+"""Tokens of a window of text, and the windows that are held to what the model predicts there: of other text, and of
+text with secrets in it."""
+CURVATURE_WINDOWS = 256
+"""With 128 in their place, an update of the benchmark's Llama costs its training text 1 % of loss more."""
 CurvatureSource = Callable[[ModuleLayers, Callable[[], Tensor]], KroneckerCurvature]
 """Returns the curvature of a model's layers: a stored one, or a new one from windows of token ids."""
 
@@ -112,7 +116,7 @@ def unlearn_tokens(
         )
     rng = np.random.default_rng(request.seed)
     started = time.perf_counter()
-    retained = retained_windows(quality.train, WINDOWS, WINDOW, rng)
+    retained = windows_to_hold(quality.train, rng)
     texts = RequestTexts(request.canary_set, request.chosen, request.text, retained)
     layers = module_layers(updated)
     prepared = time.perf_counter()
@@ -195,6 +199,13 @@ class _Tries:
         self.gradients += done.gradients
         self.solves += done.solves
         return done
+
+
+def windows_to_hold(windows: Sequence[TokenWindow], rng: np.random.Generator) -> list[TokenWindow]:
+    """Draw windows of other text and windows that have secrets in them."""
+    others = retained_windows(windows, WINDOWS, WINDOW, rng)
+    plain = [TokenWindow(own, np.zeros(len(own), dtype=bool), 0) for own in others]
+    return plain + windows_with_secrets(windows, SECRET_WINDOWS, SECRET_WINDOW, rng)
 
 
 def curvature_windows(windows: Sequence[TokenWindow], rng: np.random.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from canaryaudit.unlearning.tokens.branches import Secret, TokenBranch, TokenBra
 from canaryaudit.unlearning.tokens.distributions import TokenDistributions
 from canaryaudit.unlearning.tokens.objective import RequestTexts, TokenProblem
 from canaryaudit.unlearning.tokens.prompts import PromptDraws
+from canaryaudit.unlearning.tokens.quality import TokenWindow
 from tests.token_models import Kind, make_model, make_tokenizer, text_of_words
 
 TEMPLATE = "my code is {digits:4}."
@@ -91,7 +92,8 @@ def model_of(seed: int = 0) -> Any:
 
 def problem_of(model: Any, tokenizer: Tokenizer, chosen: int = 2) -> TokenProblem:
     canary_set, text = canaries(), run_text()
-    retained = [tokenizer.encode(["she said the house was opened"])[0].ids]
+    ids = tokenizer.encode(["she said the house was opened"])[0].ids
+    retained = [TokenWindow(ids, np.zeros(len(ids), dtype=bool), 29)]
     return TokenProblem(model, tokenizer, RequestTexts(canary_set, canary_set.inserted[:chosen], text, retained), 0)
 
 
@@ -104,7 +106,7 @@ def test_at_the_original_only_secrets_and_decoys_cost_anything(tokenizers: dict[
         totals = [float(problem.objective(own)) for own in (model, model_of(1))]
     held = [float(own) for own, batch in zip(parts, problem._batches, strict=True) if batch.targets is None]
     assert len(held) == 2  # other text, and the canary that stays
-    assert max(held) < 1e-8
+    assert max(held) < 1e-5
     assert totals[0] == pytest.approx(sum(parts))
     assert 0.1 < totals[0] < totals[1]
 
