@@ -14,6 +14,7 @@ from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import validated
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
 
 _SEED = 0
 """Seed of windows and labels: the curvature belongs to the model, not to a request."""
@@ -74,7 +75,7 @@ def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature
     if contents := file.load():
         tensors, facts = contents
         try:
-            curvature = KroneckerCurvature.of(model, tensors)
+            curvature = KroneckerCurvature.of(LSTMLayers(model), tensors)
             made = validated(facts, CurvatureFacts)
         except (UnlearningError, ValueError) as error:
             fault = str(error) if isinstance(error, UnlearningError) else "its metadata is invalid"
@@ -86,7 +87,8 @@ def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature
     if not len(starts):  # every window contains a secret
         starts = retention_windows(np.zeros(len(data.train), dtype=bool), record.window, WINDOWS, rng)
     started = time.perf_counter()
-    curvature = kronecker_curvature(model, gather(data.train, starts, record.window), _SEED, session.progress)
+    windows = gather(data.train, starts, record.window)
+    curvature = kronecker_curvature(LSTMLayers(model), windows, _SEED, session.progress)
     seconds = time.perf_counter() - started
     made = CurvatureFacts(windows=len(starts), seconds=seconds)
     file.save(curvature.tensors(), made.model_dump())

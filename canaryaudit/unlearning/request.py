@@ -22,6 +22,7 @@ from canaryaudit.unlearning.all_layers.update import update_all_layers
 from canaryaudit.unlearning.config import UnlearningConfig
 from canaryaudit.unlearning.correction import Correction
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.fidelity import (
     Evaluations,
@@ -157,7 +158,7 @@ def unlearn(
     prepared = time.perf_counter()
     curvature = trained.curvature
     if curved and curvature is None:
-        curvature = kronecker_curvature(model, _curvature_windows(data, retained), config.seed, progress)
+        curvature = kronecker_curvature(LSTMLayers(model), _curvature_windows(data, retained), config.seed, progress)
     preparation = time.perf_counter() - prepared
     going = {canary.id for canary in canaries}
     # Without the corpus, nothing of it is used that no request names.

@@ -13,6 +13,7 @@ from canaryaudit.unlearning.all_layers.lbfgs import minimize
 from canaryaudit.unlearning.all_layers.objective import AllLayersProblem
 from canaryaudit.unlearning.all_layers.recall import remembered_canaries
 from canaryaudit.unlearning.curvature.kronecker import InverseRoot
+from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.method import MethodInput, MethodResult
 from canaryaudit.unlearning.replacement import Replacement
@@ -75,10 +76,10 @@ def _minimize_everywhere(given: MethodInput, replacement: Replacement) -> Method
     problem = EverywhereProblem(given, replacement)
     _compare_with_retraining(given, _seconds_at_most(problem, given.updated))
     kind = torch.bfloat16 if given.config.precision == "bf16" else torch.float32
-    root = InverseRoot(curvature, given.model, RETAINED_WEIGHT, DAMPING / given.caution, kind)
+    root = InverseRoot(curvature, LSTMLayers(given.model), RETAINED_WEIGHT, DAMPING / given.caution, kind)
     with differentiable(given.updated):
         done = minimize(
-            list(given.updated.parameters()),
+            list(LSTMLayers(given.updated).moved),
             lambda: problem.objective(given.updated),
             root,
             given.progress,

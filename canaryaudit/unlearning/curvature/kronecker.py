@@ -15,37 +15,27 @@ factors, as it must be where A and G are inverted by themselves.
 
 Labels are drawn from the model's own predictions: F is the Fisher matrix, which for cross-entropy is the Gauss-Newton
 matrix. Curvature between layers is left out.
+
+What a layer is, the model says (``trainable_model``). Where the rows of W are a large vocabulary, U_G is the identity:
+symbols are taken one by one. A matrix with several uses, such as an embedding that is the output layer too, has one
+block: S sees the sum of its gradients.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.progress import ProgressReporter
+from canaryaudit.unlearning.curvature.trainable_model import GradientSides, LayerMatrix, TrainableModel
 
 BATCH = 32
 """Windows read at a time: some 300 MB for the 3.3 M-parameter model."""
 WINDOWS = 128
 """Windows of text that are read. With 64 in the place of 256, an update of the embedded audit's model costs the text
 0.03 points of accuracy more."""
-_PARTS = ("left", "right", "values")
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What every layer's matrix is multiplied with, and what comes out, by the layer's name.
-
-    Attributes:
-        inputs: Shape (B, T, D).
-        outputs: Shape (B, T, O), in the graph: an LSTM layer's are what its gates get before their nonlinearities.
-    """
-
-    inputs: Mapping[str, Tensor]
-    outputs: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,14 +43,19 @@ class KroneckerBlock:
     """The curvature of one layer's matrix W, shape (R, C), for each position of text.
 
     Attributes:
-        left: Eigenvectors of the factor of W's rows, shape (R, R).
+        left: Eigenvectors of the factor of W's rows, shape (R, R); None for the rows as they are.
         right: Eigenvectors of the factor of its columns, shape (C, C).
         values: S, shape (R, C).
     """
 
-    left: Tensor
+    left: Tensor | None
     right: Tensor
     values: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return its parts by name."""
+        rows = {} if self.left is None else {"left": self.left}
+        return {**rows, "right": self.right, "values": self.values}
 
 
 @dataclass(frozen=True)
@@ -68,26 +63,28 @@ class KroneckerCurvature:
     """The curvature of a model's training loss, layer by layer, for each position of text.
 
     Attributes:
-        blocks: By layer: ``embedding``, ``lstm.0`` and so on, ``output``.
+        blocks: By layer.
     """
 
     blocks: Mapping[str, KroneckerBlock]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that is to be stored, by name."""
-        return {f"{name}.{part}": getattr(own, part) for name, own in self.blocks.items() for part in _PARTS}
+        return {f"{name}.{part}": own for name, block in self.blocks.items() for part, own in block.tensors().items()}
 
     @classmethod
-    def of(cls, model: CharLSTM, tensors: Mapping[str, Tensor]) -> "KroneckerCurvature":
+    def of(cls, model: TrainableModel, tensors: Mapping[str, Tensor]) -> "KroneckerCurvature":
         """Make a curvature from what was stored, as ``tensors`` returned it.
 
         Raises:
             UnlearningError: It is not of this model's sizes, not finite, or negative somewhere.
         """
         expected: dict[str, tuple[int, ...]] = {}
-        for name, (rows, widths) in widths_of(model).items():
-            shapes = ((rows, rows), (sum(widths), sum(widths)), (rows, sum(widths)))
-            expected |= {f"{name}.{part}": shape for part, shape in zip(_PARTS, shapes, strict=True)}
+        for name, layer in model.layers.items():
+            columns = sum(layer.widths)
+            if layer.has_row_basis:
+                expected[f"{name}.left"] = (layer.rows, layer.rows)
+            expected |= {f"{name}.right": (columns, columns), f"{name}.values": (layer.rows, columns)}
         found = {name: tuple(own.shape) for name, own in tensors.items()}
         for name in {**expected, **found}:
             if found.get(name) != expected.get(name):
@@ -96,9 +93,14 @@ class KroneckerCurvature:
                 )
             if not tensors[name].isfinite().all() or (name.endswith(".values") and (tensors[name] < 0).any()):
                 raise UnlearningError(f"the curvature's {name} holds numbers that are not finite, or negative")
-        like = model.output.weight
+        like = model.moved[0]
         parts = {name: tensors[name].to(like.device, like.dtype) for name in expected}
-        return cls({name: KroneckerBlock(*(parts[f"{name}.{part}"] for part in _PARTS)) for name in widths_of(model)})
+        return cls(
+            {
+                name: KroneckerBlock(parts.get(f"{name}.left"), parts[f"{name}.right"], parts[f"{name}.values"])
+                for name in model.layers
+            }
+        )
 
 
 class InverseRoot:
@@ -115,72 +117,131 @@ class InverseRoot:
     """
 
     def __init__(
-        self, curvature: KroneckerCurvature, model: CharLSTM, scale: float, damping: float, kind: torch.dtype
+        self, curvature: KroneckerCurvature, model: TrainableModel, scale: float, damping: float, kind: torch.dtype
     ) -> None:
         if not damping > 0:
             raise UnlearningError(f"a stored curvature may be singular: expected a damping over 0, got {damping}")
-        self.damping, self._widths = damping, widths_of(model)
+        self.damping, self._layers = damping, dict(model.layers)
         self._roots = {name: (scale * own.values + damping).rsqrt() for name, own in curvature.blocks.items()}
-        self._sides = {name: (own.left.to(kind), own.right.to(kind)) for name, own in curvature.blocks.items()}
+        self._bases = {
+            name: (None if own.left is None else own.left.to(kind), own.right.to(kind))
+            for name, own in curvature.blocks.items()
+        }
 
     @torch.no_grad()
     def transposed(self, gradient: Tensor) -> Tensor:
-        """Return R' g of a gradient in the order of the model's parameters, shape (N,) -> (N,)."""
-        matrices, parts = as_matrices(gradient, self._widths), []
-        for name, (left, right) in self._sides.items():
-            turned = left.T @ (matrices[name].to(left.dtype) @ right)
+        """Return R' g of a gradient in the order of the model's moved parameters, shape (N,) -> (N,)."""
+        matrices, parts = as_matrices(gradient, self._layers), []
+        for name, (left, right) in self._bases.items():
+            turned = matrices[name].to(right.dtype) @ right
+            turned = turned if left is None else left.T @ turned
             parts.append((turned.to(gradient.dtype) * self._roots[name]).reshape(-1))
         return torch.cat(parts)
 
     @torch.no_grad()
     def apply(self, coordinates: Tensor) -> Tensor:
-        """Return R u in the order of the model's parameters, shape (N,) -> (N,)."""
+        """Return R u in the order of the model's moved parameters, shape (N,) -> (N,)."""
         matrices, first = {}, 0
-        for name, (left, right) in self._sides.items():
+        for name, (left, right) in self._bases.items():
             root = self._roots[name]
             own = coordinates[first : first + root.numel()].view_as(root) * root
             first += root.numel()
-            matrices[name] = (left @ own.to(left.dtype) @ right.T).to(coordinates.dtype)
-        return as_vector(matrices, self._widths)
+            turned = own.to(right.dtype) if left is None else left @ own.to(right.dtype)
+            matrices[name] = (turned @ right.T).to(coordinates.dtype)
+        return as_vector(matrices, self._layers)
 
 
-def kronecker_curvature(model: CharLSTM, windows: Tensor, seed: int, progress: ProgressReporter) -> KroneckerCurvature:
-    """Compute the curvature of the training loss in two passes over windows of text: factors, then S.
+def kronecker_curvature(
+    model: TrainableModel, examples: Tensor, seed: int, progress: ProgressReporter, batch: int = BATCH
+) -> KroneckerCurvature:
+    """Compute the curvature of the training loss in two passes over examples: factors, then S.
 
     Args:
         model: The model.
-        windows: Symbol ids to read, shape (W, T).
+        examples: What it reads, the first dimension being their number: windows of ids, shape (W, T), of text.
         seed: Of the labels' draws.
         progress: Told of progress.
+        batch: Examples read at a time.
 
     Raises:
-        UnlearningError: There is no window.
+        UnlearningError: There is no example.
     """
-    if not windows.numel():
+    if not examples.numel():
         raise UnlearningError("no window of text to take the curvature from: expected at least one")
-    generator = torch.Generator(windows.device).manual_seed(seed)
-    batches = torch.split(windows, BATCH)
-    bases: dict[str, tuple[Tensor, Tensor]] = {}
-    factors: dict[str, list[Tensor]] = {}
+    generator = torch.Generator(examples.device).manual_seed(seed)
+
+    def labels(logits: Tensor) -> Tensor:
+        return torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
+
+    layers, share = model.layers, 1 / model.predictions(examples)
+    batches = torch.split(examples, batch)
+    bases: dict[str, tuple[Tensor | None, Tensor]] = {}
+    factors: dict[str, _Factors] = {}
     values: dict[str, Tensor] = {}
-    for index, batch in enumerate((*batches, *batches)):
+    for index, part in enumerate((*batches, *batches)):
         if index == len(batches):
-            bases = {name: (_eigenvectors(left), _eigenvectors(right)) for name, (left, right) in factors.items()}
+            bases = {name: own.bases() for name, own in factors.items()}
             factors.clear()
-        for name, sides in sides_of(model, batch, generator).items():
+        for name, uses in model.sides(part, labels).items():
             if not bases:
-                own = factors.setdefault(name, [side.new_zeros(2 * side.shape[2:]) for side in sides])
-                for total, side in zip(own, sides, strict=True):
-                    rows = side.flatten(0, 1)
-                    total.addmm_(rows.T, rows, alpha=1 / windows.numel())
+                factors.setdefault(name, _Factors(layers[name], uses[0].right)).add(uses, share)
             else:
-                left, right = (side @ basis for side, basis in zip(sides, bases[name], strict=True))
-                total = values.setdefault(name, left.new_zeros(left.shape[2], right.shape[2]))
-                for one, other in zip(left, right, strict=True):  # each as large as the matrix itself
-                    whole = one.T @ other
-                    total.addcmul_(whole, whole, value=1 / windows.numel())
+                values[name] = _add_squares(values.get(name), layers[name].rows, uses, bases[name], share)
         progress.update("curvature", index + 1, 2 * len(batches))
     return KroneckerCurvature({name: KroneckerBlock(*bases[name], values[name]) for name in values})
+
+
+class _Factors:
+    """The factors of one layer's matrix: E[l l'] of its rows, and E[r r'] of its columns."""
+
+    def __init__(self, layer: LayerMatrix, like: Tensor) -> None:
+        columns = sum(layer.widths)
+        self._rows = like.new_zeros(layer.rows, layer.rows) if layer.has_row_basis else None
+        self._columns = like.new_zeros(columns, columns)
+
+    def add(self, uses: Sequence[GradientSides], share: float) -> None:
+        """Add a batch's; where a matrix has several uses, each counts as much as its other side is long."""
+        for use in uses:
+            weight = share * (_mean_square(use.left) if len(uses) > 1 else 1.0)
+            right = use.right.flatten(0, 1)
+            if self._rows is not None:
+                left = use.left.flatten(0, 1)
+                self._rows.addmm_(left.T, left, alpha=share)
+            self._columns.addmm_(right.T, right, alpha=weight)
+
+    def bases(self) -> tuple[Tensor | None, Tensor]:
+        """Return the eigenvectors of both."""
+        return None if self._rows is None else _eigenvectors(self._rows), _eigenvectors(self._columns)
+
+
+def _mean_square(left: Tensor) -> float:
+    """Return the mean of |l|^2 over positions."""
+    return float(left.square().sum(-1).mean()) if left.is_floating_point() else 1.0
+
+
+def _add_squares(
+    total: Tensor | None,
+    rows: int,
+    uses: Sequence[GradientSides],
+    bases: tuple[Tensor | None, Tensor],
+    share: float,
+) -> Tensor:
+    """Add the squares of each example's gradient, turned into the bases, to S."""
+    row_basis, column_basis = bases
+    turned = [(use.left if row_basis is None else use.left @ row_basis, use.right @ column_basis) for use in uses]
+    if total is None:
+        total = turned[0][1].new_zeros(rows, turned[0][1].shape[2])
+    for parts in zip(*(zip(left, right, strict=True) for left, right in turned), strict=True):
+        whole = None  # as large as the matrix itself
+        for one, other in parts:
+            if one.is_floating_point():
+                product = one.T @ other
+                whole = product if whole is None else whole + product
+            else:
+                whole = (torch.zeros_like(total) if whole is None else whole).index_add_(0, one, other)
+        if whole is not None:
+            total.addcmul_(whole, whole, value=share)
+    return total
 
 
 def _eigenvectors(factor: Tensor) -> Tensor:
@@ -193,79 +254,24 @@ def _eigenvectors(factor: Tensor) -> Tensor:
     return vectors
 
 
-def sides_of(model: CharLSTM, windows: Tensor, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return what each layer's gradient is made of: sum_t l_t r_t' of a window, in the shape of the layer's matrix.
-
-    Args:
-        model: The model.
-        windows: Symbol ids, shape (B, T).
-        generator: Of the labels, drawn from the model's own predictions.
-
-    Returns:
-        By layer l and r, shapes (B, T, R) and (B, T, C).
-    """
-    activity = unrolled(model, windows)
-    logits = activity.outputs["output"]
-    with torch.no_grad():
-        labels = torch.multinomial(logits.softmax(2).flatten(0, 1), 1, generator=generator)[:, 0]
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels, reduction="sum")
-    names = list(activity.outputs)
-    gradients = dict(zip(names, torch.autograd.grad(loss, [activity.outputs[name] for name in names]), strict=True))
-    # An embedding's table has a row for each symbol: its matrix stands turned round.
-    return {
-        name: (activity.inputs[name], gradients[name])
-        if name == "embedding"
-        else (gradients[name], activity.inputs[name])
-        for name in names
-    }
-
-
-def unrolled(model: CharLSTM, symbols: Tensor) -> Activity:
-    """Read symbols, shape (B, T), from the zero state, one time step after the other, with all layers at hand."""
-    one_hot = nn.functional.one_hot(symbols, len(model.architecture.vocabulary))
-    below: Tensor = model.embedding(symbols)
-    inputs, outputs = {"embedding": one_hot.to(below.dtype)}, {"embedding": below}
-    for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(model.lstm.all_weights):
-        given = nn.functional.linear(below, weight_ih, bias_ih + bias_hh)  # (B, T, 4H)
-        cell = hidden = below.new_zeros(len(symbols), model.architecture.hidden)
-        hiddens = [hidden]
-        for own in given.unbind(1):  # a gate's gradient is that of what it is given from below
-            to_keep, forget, candidate, to_show = (own + hidden @ weight_hh.T).chunk(4, 1)  # (B, H) each
-            cell = torch.sigmoid(forget) * cell + torch.sigmoid(to_keep) * torch.tanh(candidate)
-            hidden = torch.sigmoid(to_show) * torch.tanh(cell)
-            hiddens.append(hidden)
-        ones = below.new_ones(*symbols.shape, 2)
-        inputs[f"lstm.{layer}"] = torch.cat((below, torch.stack(hiddens[:-1], 1), ones), 2).detach()
-        outputs[f"lstm.{layer}"] = given
-        below = torch.stack(hiddens[1:], 1)
-    inputs["output"] = torch.cat((below, torch.ones_like(below[..., :1])), 2).detach()
-    outputs["output"] = model.output(below)
-    return Activity(inputs, outputs)
-
-
-def as_matrices(vector: Tensor, widths: Mapping[str, tuple[int, Sequence[int]]]) -> dict[str, Tensor]:
+def as_matrices(vector: Tensor, layers: Mapping[str, LayerMatrix]) -> dict[str, Tensor]:
     """Cut a flat vector, in the parameters' order, into one matrix for each layer: its tensors side by side."""
-    sizes = [rows * width for rows, own in widths.values() for width in own]
+    sizes = [layer.rows * width for layer in layers.values() for width in layer.widths]
     if vector.shape != (sum(sizes),):
         raise UnlearningError(f"expected a vector of shape ({sum(sizes)},), got {tuple(vector.shape)}")
     parts = iter(torch.split(vector, sizes))
     return {
-        name: torch.cat([next(parts).view(rows, width) for width in own], 1) for name, (rows, own) in widths.items()
+        name: torch.cat([next(parts).view(layer.rows, width) for width in layer.widths], 1)
+        for name, layer in layers.items()
     }
 
 
-def as_vector(matrices: Mapping[str, Tensor], widths: Mapping[str, tuple[int, Sequence[int]]]) -> Tensor:
+def as_vector(matrices: Mapping[str, Tensor], layers: Mapping[str, LayerMatrix]) -> Tensor:
     """Undo ``as_matrices``."""
     return torch.cat(
-        [part.reshape(-1) for name, (_, own) in widths.items() for part in torch.split(matrices[name], list(own), 1)]
+        [
+            part.reshape(-1)
+            for name, layer in layers.items()
+            for part in torch.split(matrices[name], list(layer.widths), 1)
+        ]
     )
-
-
-def widths_of(model: CharLSTM) -> dict[str, tuple[int, Sequence[int]]]:
-    """Return each layer's number of rows, and the columns of its tensors, in the parameters' order."""
-    size, hidden = len(model.architecture.vocabulary), model.architecture.hidden
-    lstm = {
-        f"lstm.{layer}": (4 * hidden, (hidden if layer else model.architecture.embedding, hidden, 1, 1))
-        for layer in range(model.architecture.layers)
-    }
-    return {"embedding": (size, (model.architecture.embedding,)), **lstm, "output": (size, (hidden, 1))}

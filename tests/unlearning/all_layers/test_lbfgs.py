@@ -9,6 +9,7 @@ from canaryaudit.progress import NullReporter
 from canaryaudit.records import Architecture
 from canaryaudit.unlearning.all_layers.lbfgs import Minimization, minimize
 from canaryaudit.unlearning.curvature.kronecker import InverseRoot, KroneckerCurvature, kronecker_curvature
+from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
 
 
 def lstm() -> CharLSTM:
@@ -19,7 +20,7 @@ def lstm() -> CharLSTM:
 
 def stored(model: CharLSTM) -> KroneckerCurvature:
     windows = torch.randint(4, (40, 9), generator=torch.Generator().manual_seed(1))
-    return kronecker_curvature(model, windows, 0, NullReporter())
+    return kronecker_curvature(LSTMLayers(model), windows, 0, NullReporter())
 
 
 def minimized(model: CharLSTM, root: InverseRoot, matrix: Tensor, aim: Tensor, iterations: int) -> Minimization:
@@ -41,7 +42,7 @@ def test_where_the_hessian_is_the_stored_curvature_a_few_steps_solve() -> None:
     """The first step is cut to what halves the objective; the second has the length, and is exact."""
     model = lstm()
     curvature = stored(model)
-    root = InverseRoot(curvature, model, 3.0, 0.01, torch.float64)
+    root = InverseRoot(curvature, LSTMLayers(model), 3.0, 0.01, torch.float64)
     size = len(weights_of(model))
     inverse = torch.stack([root.apply(root.transposed(own)) for own in torch.eye(size, dtype=torch.float64)], 1)
     aim = weights_of(model) + torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -54,7 +55,7 @@ def test_where_the_hessian_is_the_stored_curvature_a_few_steps_solve() -> None:
 
 def test_any_convex_quadratic_is_solved_and_every_step_lowers_it() -> None:
     model = lstm()
-    root = InverseRoot(stored(model), model, 1.0, 0.1, torch.float64)
+    root = InverseRoot(stored(model), LSTMLayers(model), 1.0, 0.1, torch.float64)
     size = len(weights_of(model))
     factor = torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     matrix = factor @ factor.T / size + 0.5 * torch.eye(size, dtype=torch.float64)
@@ -72,18 +73,18 @@ def test_a_better_curvature_needs_fewer_steps() -> None:
     for damping in (1e-3, 1e6):  # the second drowns the curvature: plain L-BFGS
         model = lstm()
         curvature = stored(model)
-        own = InverseRoot(curvature, model, 1.0, 1e-3, torch.float64)
+        own = InverseRoot(curvature, LSTMLayers(model), 1.0, 1e-3, torch.float64)
         size = len(weights_of(model))
         inverse = torch.stack([own.apply(own.transposed(unit)) for unit in torch.eye(size, dtype=torch.float64)], 1)
         aim = weights_of(model) + torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-        root = InverseRoot(curvature, model, 1.0, damping, torch.float64)
+        root = InverseRoot(curvature, LSTMLayers(model), 1.0, damping, torch.float64)
         counts.append(len(minimized(model, root, torch.linalg.inv(inverse), aim, 300).steps))
     assert counts[0] < counts[1] / 3
 
 
 def test_at_a_minimum_there_is_no_step() -> None:
     model = lstm()
-    root = InverseRoot(stored(model), model, 1.0, 0.1, torch.float64)
+    root = InverseRoot(stored(model), LSTMLayers(model), 1.0, 0.1, torch.float64)
     size = len(weights_of(model))
     done = minimized(model, root, torch.eye(size, dtype=torch.float64), weights_of(model), 5)
     assert done.steps == ()
@@ -93,7 +94,7 @@ def test_at_a_minimum_there_is_no_step() -> None:
 def test_where_no_length_helps_the_weights_stay() -> None:
     """An objective whose gradient lies: it points where the value rises."""
     model = lstm()
-    root = InverseRoot(stored(model), model, 1.0, 0.1, torch.float64)
+    root = InverseRoot(stored(model), LSTMLayers(model), 1.0, 0.1, torch.float64)
     before = weights_of(model)
     parameters = list(model.parameters())
 

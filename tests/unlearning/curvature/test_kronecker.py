@@ -17,11 +17,11 @@ from canaryaudit.training.data import gather
 from canaryaudit.unlearning.curvature import kronecker
 from canaryaudit.unlearning.curvature.kronecker import (
     InverseRoot,
+    KroneckerBlock,
     KroneckerCurvature,
     kronecker_curvature,
-    sides_of,
-    unrolled,
 )
+from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers, unrolled
 from canaryaudit.unlearning.curvature.products import DifferentiableLoss, as_function
 from tests.unlearning.builders import story, text_with_canaries, trained_model
 
@@ -37,6 +37,15 @@ def lstm(*, layers: int = 2, hidden: int = 3, embedding: int = 2, seed: int = 0)
 
 def windows_of(count: int, length: int, seed: int = 1) -> Tensor:
     return torch.randint(len(SYMBOLS), (count, length), generator=torch.Generator().manual_seed(seed))
+
+
+def sides_of(model: CharLSTM, windows: Tensor, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return both sides of each layer's gradient, of labels that a generator draws."""
+
+    def labels(logits: Tensor) -> Tensor:
+        return torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
+
+    return {name: (use.left, use.right) for name, [use] in LSTMLayers(model).sides(windows, labels).items()}
 
 
 def flat(parts: list[Tensor]) -> Tensor:
@@ -55,8 +64,13 @@ def places_of(model: CharLSTM) -> dict[str, Tensor]:
 
 def solved(curvature: KroneckerCurvature, model: CharLSTM, gradient: Tensor, damping: float) -> Tensor:
     """Return (F + damping I)^-1 g, as the minimization multiplies with it."""
-    root = InverseRoot(curvature, model, 1.0, damping, torch.float64)
+    root = InverseRoot(curvature, LSTMLayers(model), 1.0, damping, torch.float64)
     return root.apply(root.transposed(gradient))
+
+
+def bases_of(block: KroneckerBlock) -> tuple[Tensor, Tensor]:
+    assert block.left is not None
+    return block.left, block.right
 
 
 def dense(curvature: KroneckerCurvature, model: CharLSTM) -> Tensor:
@@ -65,7 +79,7 @@ def dense(curvature: KroneckerCurvature, model: CharLSTM) -> Tensor:
     whole = torch.zeros(size, size, dtype=torch.float64)
     for name, where in places_of(model).items():
         own = curvature.blocks[name]
-        basis = torch.kron(own.left, own.right)
+        basis = torch.kron(*bases_of(own))
         whole[where[:, None], where] = basis @ torch.diag(own.values.flatten()) @ basis.T
     return whole
 
@@ -100,8 +114,8 @@ def test_inputs_and_gradients_of_all_time_steps_make_the_gradient_of_every_weigh
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 0], reduction="sum")
     expected = flat(list(torch.autograd.grad(loss, list(model.parameters()))))
     made = {name: torch.einsum("btr,btc->rc", left, right) for name, (left, right) in sides.items()}
-    torch.testing.assert_close(kronecker.as_vector(made, kronecker.widths_of(model)), expected)
-    again = kronecker.as_matrices(expected, kronecker.widths_of(model))
+    torch.testing.assert_close(kronecker.as_vector(made, LSTMLayers(model).layers), expected)
+    again = kronecker.as_matrices(expected, LSTMLayers(model).layers)
     assert all(torch.allclose(again[name], own) for name, own in made.items())
 
 
@@ -110,11 +124,11 @@ def test_inputs_and_gradients_of_all_time_steps_make_the_gradient_of_every_weigh
 
 def test_eigenbases_are_those_of_the_factors() -> None:
     model, windows = lstm(), windows_of(40, 9)
-    curvature = kronecker_curvature(model, windows, 3, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows, 3, NullReporter())
     generator = torch.Generator().manual_seed(3)
     parts = [sides_of(model, batch, generator) for batch in torch.split(windows, kronecker.BATCH)]
     for name, own in curvature.blocks.items():
-        for side, basis in enumerate((own.left, own.right)):
+        for side, basis in enumerate(bases_of(own)):
             rows = torch.cat([part[name][side].flatten(0, 1) for part in parts])
             turned = basis.T @ (rows.T @ rows / windows.numel()) @ basis
             torch.testing.assert_close(turned, torch.diag(turned.diagonal()), rtol=0, atol=1e-12)
@@ -135,18 +149,17 @@ def test_values_are_the_fisher_matrixs_own_with_time_steps_working_together() ->
         model.output.weight.mul_(6)
         model.lstm.bias_ih_l0[3:6] = 2  # it remembers for long
     many = windows.repeat(2000, 1)
-    curvature, fisher = kronecker_curvature(model, many, 0, NullReporter()), dense_fisher(model, windows)
+    curvature, fisher = kronecker_curvature(LSTMLayers(model), many, 0, NullReporter()), dense_fisher(model, windows)
     sides = sides_of(model, many, torch.Generator().manual_seed(9))
     for name, where in places_of(model).items():
         own = curvature.blocks[name]
-        basis = torch.kron(own.left, own.right)
+        basis = torch.kron(*bases_of(own))
         truth = (basis.T @ fisher[where[:, None], where] @ basis).diagonal().view_as(own.values)
         assert float((own.values - truth).norm()) < 0.05 * float(truth.norm()), name
         assert float(own.values.sum()) == pytest.approx(float(truth.sum()), rel=0.05)
     own, where = curvature.blocks["lstm.0"], places_of(model)["lstm.0"]
     independent = [
-        (side @ basis).square().mean((0, 1)).sum()
-        for side, basis in zip(sides["lstm.0"], (own.left, own.right), strict=True)
+        (side @ basis).square().mean((0, 1)).sum() for side, basis in zip(sides["lstm.0"], bases_of(own), strict=True)
     ]
     assert float(independent[0] * independent[1]) < 0.7 * float(fisher.diagonal()[where].sum())
 
@@ -157,7 +170,7 @@ def test_it_is_exact_where_inputs_and_gradients_are_independent() -> None:
     with torch.no_grad():
         model.output.weight.zero_()
         model.output.bias.zero_()
-    curvature = kronecker_curvature(model, windows.repeat(1500, 1), 0, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows.repeat(1500, 1), 0, NullReporter())
     inputs = unrolled(model, windows).inputs["output"].flatten(0, 1)
     distribution = torch.full((4,), 0.25, dtype=torch.float64)
     exact = torch.kron(
@@ -172,7 +185,7 @@ def test_it_is_exact_where_inputs_and_gradients_are_independent() -> None:
 def test_of_one_window_it_has_the_gradients_own_length() -> None:
     """A change of basis turns a gradient and does not stretch it."""
     model, window = lstm(), windows_of(1, 9)
-    curvature = kronecker_curvature(model, window, 3, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), window, 3, NullReporter())
     generator = torch.Generator().manual_seed(3)
     sides_of(model, window, generator)  # the first pass's labels; those of the second come after
     for name, (left, right) in sides_of(model, window, generator).items():
@@ -183,7 +196,9 @@ def test_of_one_window_it_has_the_gradients_own_length() -> None:
 
 def test_the_same_seed_gives_the_same_curvature_and_another_one_another() -> None:
     model, windows = lstm(), windows_of(40, 9)
-    one, same, other = (kronecker_curvature(model, windows, seed, NullReporter()).tensors() for seed in (0, 0, 1))
+    one, same, other = (
+        kronecker_curvature(LSTMLayers(model), windows, seed, NullReporter()).tensors() for seed in (0, 0, 1)
+    )
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.allclose(one["output.values"], other["output.values"])
 
@@ -195,7 +210,7 @@ def test_progress_is_told_of_both_passes() -> None:
         def update(self, stage: str, done: float, total: float, facts: str = "") -> None:
             told.append((stage, done, total))
 
-    kronecker_curvature(lstm(), windows_of(40, 9), 0, Listener())
+    kronecker_curvature(LSTMLayers(lstm()), windows_of(40, 9), 0, Listener())
     assert told == [("curvature", 1, 4), ("curvature", 2, 4), ("curvature", 3, 4), ("curvature", 4, 4)]
 
 
@@ -205,7 +220,7 @@ def test_progress_is_told_of_both_passes() -> None:
 @pytest.mark.parametrize("damping", [1e-6, 1e-3, 10.0])
 def test_the_inverse_product_is_the_dense_inverses(damping: float) -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(40, 9), 0, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows_of(40, 9), 0, NullReporter())
     whole = dense(curvature, model)
     gradient = torch.randn(len(whole), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.linalg.solve(whole + damping * torch.eye(len(whole), dtype=torch.float64), gradient)
@@ -220,7 +235,7 @@ def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is()
     )
     model = trained_model(data, vocabulary, window=20, steps=120, hidden=3).double()
     windows = gather(data.train, np.arange(0, 200, 20), 20)
-    curvature = kronecker_curvature(model, windows.repeat(16, 1), 0, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows.repeat(16, 1), 0, NullReporter())
     fisher = dense_fisher(model, windows)
     place = int(data.secret.nonzero()[0])
     for start in (1500, 2000, place - 10):
@@ -239,12 +254,12 @@ def test_its_direction_is_closer_to_the_gauss_newton_step_than_the_gradient_is()
 
 def test_what_is_stored_gives_the_same_products(tmp_path: Path) -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows_of(6, 9), 0, NullReporter())
     gradient = torch.ones(sum(own.numel() for own in model.parameters()), dtype=torch.float64)
     file = CheckpointFile(tmp_path / "curvature.safetensors", "key")
     file.save(curvature.tensors(), {})
     tensors, _ = file.load() or ({}, b"")
-    again = KroneckerCurvature.of(model, tensors)
+    again = KroneckerCurvature.of(LSTMLayers(model), tensors)
     assert torch.equal(solved(again, model, gradient, 0.1), solved(curvature, model, gradient, 0.1))
     # The products above agree on some processors whatever the order in memory; on all where it is the file's.
     for name, tensor in curvature.tensors().items():
@@ -268,20 +283,20 @@ def test_what_is_no_curvature_of_this_model_is_refused(
     change: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     model = lstm()
-    tensors = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter()).tensors()
+    tensors = kronecker_curvature(LSTMLayers(model), windows_of(6, 9), 0, NullReporter()).tensors()
     change(tensors)
     with pytest.raises(UnlearningError, match=message):
-        KroneckerCurvature.of(model, tensors)
+        KroneckerCurvature.of(LSTMLayers(model), tensors)
 
 
 def test_bad_requests_are_refused() -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows_of(6, 9), 0, NullReporter())
     size = sum(own.numel() for own in model.parameters())
     with pytest.raises(UnlearningError, match=rf"expected a vector of shape \({size},\), got \(3,\)"):
         solved(curvature, model, torch.ones(3, dtype=torch.float64), 1.0)
     with pytest.raises(UnlearningError, match="no window of text"):
-        kronecker_curvature(model, windows_of(0, 9), 0, NullReporter())
+        kronecker_curvature(LSTMLayers(model), windows_of(0, 9), 0, NullReporter())
 
 
 # --- the coordinates that it gives
@@ -290,8 +305,8 @@ def test_bad_requests_are_refused() -> None:
 @pytest.mark.parametrize("damping", [1e-4, 10.0])
 def test_the_root_squared_is_the_dense_inverse(damping: float) -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(40, 9), 0, NullReporter())
-    root = InverseRoot(curvature, model, 7.0, damping, torch.float64)
+    curvature = kronecker_curvature(LSTMLayers(model), windows_of(40, 9), 0, NullReporter())
+    root = InverseRoot(curvature, LSTMLayers(model), 7.0, damping, torch.float64)
     whole = dense(curvature, model)
     size = len(whole)
     dense_root = torch.stack([root.apply(own) for own in torch.eye(size, dtype=torch.float64)], 1)
@@ -303,7 +318,7 @@ def test_the_root_squared_is_the_dense_inverse(damping: float) -> None:
 
 def test_a_root_without_damping_is_refused() -> None:
     model = lstm()
-    curvature = kronecker_curvature(model, windows_of(6, 9), 0, NullReporter())
+    curvature = kronecker_curvature(LSTMLayers(model), windows_of(6, 9), 0, NullReporter())
     for damping in (0.0, -1.0, float("nan")):
         with pytest.raises(UnlearningError, match="expected a damping over 0"):
-            InverseRoot(curvature, model, 1.0, damping, torch.float64)
+            InverseRoot(curvature, LSTMLayers(model), 1.0, damping, torch.float64)
