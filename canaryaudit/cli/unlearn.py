@@ -8,8 +8,11 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.table_commands import refuse_others, unlearn_table
+from canaryaudit.cli.image_commands import unlearn_images
+from canaryaudit.cli.run_kinds import refuse_others
+from canaryaudit.cli.table_commands import unlearn_table
 from canaryaudit.cli.tables import measurement_view
+from canaryaudit.image_plan import DEFAULT_METHOD, ImageUnlearnOptions
 from canaryaudit.plan import MeasureOptions, UnlearnOptions
 from canaryaudit.records import ModelId
 from canaryaudit.runs.sealed_run import kind_of_run
@@ -77,8 +80,24 @@ def unlearn(
     with --from. Without flags, what `insert` named and planted is removed. Where a fit from nothing is less work than
     an update, it is done instead.
     """
-    if kind_of_run(run) == "table":
-        refuse_others(context, "unlearn", table=True)
+    kind = kind_of_run(run)
+    refuse_others(context, "unlearn", kind)
+    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    if kind == "images":
+        given = context.get_parameter_source("method")
+        image_options = flags.checked(
+            ImageUnlearnOptions,
+            name=name,
+            method=method if given and given.name == "COMMANDLINE" else DEFAULT_METHOD,
+            relabel=relabel,
+            canary=tuple(canary or ()),
+            **{"from": start},
+            device=device,
+            seed=seed,
+        )
+        unlearn_images(context, run, image_options, shown, force=force)
+        return
+    if kind == "table":
         table_options = flags.checked(
             TableUnlearnOptions,
             name=name,
@@ -93,10 +112,8 @@ def unlearn(
             **{"from": start},
             seed=seed,
         )
-        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
         unlearn_table(context, run, table_options, shown, force=force)
         return
-    refuse_others(context, "unlearn", table=False)
     options = flags.checked(
         UnlearnOptions,
         name=name,

@@ -71,20 +71,13 @@ def solve_output_layer(
         residual = float(np.linalg.norm(gradient)) / total
         if residual <= tolerance:
             return OutputLayer(weights, residual, step)
-
-        def product(vector: Array, chances: Any = chances.astype(np.float32)) -> Array:
-            moved = single @ vector.T.astype(np.float32)
-            moved = chances * (moved - (chances * moved).sum(axis=1, keepdims=True))
-            image: Array = (moved.T @ single).astype(np.float64) + penalty * vector
-            return image
-
         solver = ConjugateGradients[Array](
             tolerance=min(0.1, residual**0.5),
             max_iterations=_INNER,
             precondition=_class_blocks(single, chances, penalty),
             certify=False,
         )
-        direction = solver.solve(product, -gradient).x
+        direction = solver.solve(_hessian_product(single, chances, penalty), -gradient).x
         slope, length = float((gradient * direction).sum()), 1.0
         while True:
             new = _evaluate(rows, targets, weights + length * direction, penalty)
@@ -96,7 +89,22 @@ def solve_output_layer(
                 raise Inconclusive(f"the output layer's residual stays at {residual:.1e}: use another method")
         weights = weights + length * direction
         value, gradient, chances = new
-    raise Inconclusive(f"the output layer's residual is above {tolerance:.0e} after {MOST_STEPS} steps: use another method")
+    raise Inconclusive(
+        f"the output layer's residual is above {tolerance:.0e} after {MOST_STEPS} steps: use another method"
+    )
+
+
+def _hessian_product(rows: Any, chances: Array, penalty: float) -> Callable[[Array], Array]:
+    """Return the product with the Hessian."""
+    single = chances.astype(np.float32)
+
+    def product(vector: Array) -> Array:
+        moved = rows @ vector.T.astype(np.float32)
+        moved = single * (moved - (single * moved).sum(axis=1, keepdims=True))
+        image: Array = (moved.T @ rows).astype(np.float64) + penalty * vector
+        return image
+
+    return product
 
 
 def _class_blocks(rows: Any, chances: Array, penalty: float) -> Callable[[Array], Array]:

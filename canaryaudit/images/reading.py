@@ -92,7 +92,9 @@ def _cells(table: Table, path: Path, options: ImageInsertOptions) -> SourceImage
     check_labels(labels, options.target)
     if options.id:
         check_ids(ids, options.id)
-    return SourceImages(table.name, _note(table.name, pixels), pixels, tuple(labels), tuple(ids) if options.id else None)
+    return SourceImages(
+        table.name, _note(table.name, pixels), pixels, tuple(labels), tuple(ids) if options.id else None
+    )
 
 
 def _encoded(cell: Any, number: int, path: Path, column: str) -> bytes:
@@ -115,7 +117,11 @@ def _folders(path: Path, options: ImageInsertOptions) -> SourceImages:
     if options.id:
         raise CorpusError("--id is for columns: a folder's images are known by their paths, such as cat/001.png")
     files = sorted(
-        file for folder in path.iterdir() if folder.is_dir() for file in folder.iterdir() if file.suffix.lower() in _PICTURES
+        file
+        for folder in path.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.suffix.lower() in _PICTURES
     )
     if not files:
         raise CorpusError(f"{path} has no folders of images, and is no saved data set: give {_ENDINGS}")
@@ -161,7 +167,9 @@ def _decode(data: bytes, name: str) -> Pixels:
     except CorpusError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files make the decoder raise any exception
-        raise CorpusError(f"{name} is not an image that can be read ({one_line(error)}): correct or remove it") from None
+        raise CorpusError(
+            f"{name} is not an image that can be read ({one_line(error)}): correct or remove it"
+        ) from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

@@ -154,8 +154,6 @@ def _draw_canaries(rows: ImageRows, classes: Sequence[str], options: ImageInsert
         counts[coin] += 1
         name = f"{'canary' if coin else 'control'}-{counts[coin]:0{digits}}"
         found.append(
-            TableCanary(
-                id=name, kind="label", row=row, planted=coin, original=classes[was], value=classes[other]
-            )
+            TableCanary(id=name, kind="label", row=row, planted=coin, original=classes[was], value=classes[other])
         )
     return tuple(found)

@@ -86,9 +86,7 @@ def quality(predicted: Array, labels: Array) -> Quality:
     )
 
 
-def label_privacy(
-    canaries: tuple[TableCanary, ...], logits: Tensor, classes: tuple[str, ...]
-) -> Privacy | None:
+def label_privacy(canaries: tuple[TableCanary, ...], logits: Tensor, classes: tuple[str, ...]) -> Privacy | None:
     """Return what logits tell of the coins of flipped labels; None without any, or if all coins were alike.
 
     A candidate's score is its loss with its own label less its loss with the label that was planted, or might have
