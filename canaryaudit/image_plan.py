@@ -12,7 +12,7 @@ from canaryaudit.records.images import ImageMethod
 from canaryaudit.table_plan import FEWEST_FLIPPED, TABLE_HOLDOUT
 
 EPOCHS = 16
-DEFAULT_METHOD: ImageMethod = "last-block"
+DEFAULT_METHOD: ImageMethod = "dense-layers"
 
 
 class ImageInsertOptions(Options):

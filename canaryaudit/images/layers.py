@@ -7,7 +7,7 @@ from torch import nn
 
 from canaryaudit.errors import UnlearningError
 
-Part = Literal["output-layer", "dense-layers", "last-block", "all-layers"]
+Part = Literal["output-layer", "dense-layers", "blocks", "all-layers"]
 """How much of a network is updated, from its end."""
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _CONTAINERS = (nn.Sequential,)
@@ -54,8 +54,8 @@ def _flat(module: nn.Module) -> list[nn.Module]:
 def cut(model: nn.Module, part: Part) -> Cut:
     """Cut a sequential network below the part that is to be updated.
 
-    The output layer is the last one. The dense layers are all behind the last convolution and its pooling. The last
-    block begins behind the last pooling that convolutions follow.
+    The output layer is the last one. The dense layers are all behind the last convolution and its pooling. The
+    blocks begin behind the first pooling that convolutions follow.
 
     Raises:
         UnlearningError: It is not sequential, or has no convolution.
@@ -81,4 +81,4 @@ def _place(layers: list[nn.Module], part: Part) -> int:
             place -= 1  # It is to be drawn anew for every pass over the cached activations.
         return place
     pooled = [place for place in range(last) if isinstance(layers[place], _POOLING)]
-    return pooled[-1] + 1 if pooled else last
+    return pooled[0] + 1 if pooled else last

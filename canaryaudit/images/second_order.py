@@ -8,7 +8,7 @@ Networks are not convex and their steps not small, so each is taken in the lengt
 best: the loss on the corrected rows and as many others, which is the judge that a request brings along.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -156,8 +156,12 @@ def gauss_newton_step(module: nn.Module, correction: Correction) -> float:
     return take_step(module, correction, list(named.values()), found.x)
 
 
-def kronecker_step(module: nn.Module, correction: Correction, progress: ProgressReporter) -> float:
-    """Take a second-order step over all layers, with the curvature in Kronecker factors; return its length."""
+def kronecker_step(module: nn.Module, correction: Correction, progress: ProgressReporter) -> tuple[float, ModuleLayers]:
+    """Take a second-order step over all layers, with the curvature in Kronecker factors.
+
+    Returns:
+        Its length, and the layers.
+    """
     module.eval()
     generator = torch.Generator().manual_seed(correction.seed)
     chosen = torch.randperm(len(correction.new), generator=generator)[:SAMPLE].to(correction.new.device)
@@ -166,7 +170,4 @@ def kronecker_step(module: nn.Module, correction: Correction, progress: Progress
     curvature = kronecker_curvature(layers, examples, correction.seed, progress)
     root = InverseRoot(curvature, layers, len(correction.new), DAMPING * len(correction.new), torch.float32)
     gradient = label_gradient(module, correction, list(layers.moved))
-    return take_step(module, correction, list(layers.moved), -root.apply(root.transposed(gradient)))
-
-
-Step = Callable[[nn.Module, Correction], float]
+    return take_step(module, correction, list(layers.moved), -root.apply(root.transposed(gradient))), layers

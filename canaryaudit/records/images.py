@@ -9,7 +9,7 @@ from canaryaudit.records.base import SCHEMA_VERSION, TRAINED_MODEL, FiniteRecord
 from canaryaudit.records.privacy import Privacy
 from canaryaudit.records.tables import Quality, RowNumber, TableCanary
 
-Relabeling = Literal["first-order", "second-order", "output-layer", "dense-layers", "last-block"]
+Relabeling = Literal["first-order", "second-order", "second-order-dense", "output-layer", "dense-layers", "blocks"]
 """Updates that start from the trained network."""
 ImageBaseline = Literal["fine-tune", "retrain"]
 ImageMethod = Literal[Relabeling, ImageBaseline]

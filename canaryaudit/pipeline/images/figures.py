@@ -19,7 +19,6 @@ from canaryaudit.records import ModelId, Privacy
 from canaryaudit.records.images import ImageMeasurement
 from canaryaudit.records.tables import Quality, TableCanary
 from canaryaudit.runs.image_directory import ImageDirectory
-from canaryaudit.stats import macro_f1
 
 _CPU = torch.device("cpu")
 _SAME = 2e-3
@@ -84,6 +83,14 @@ def quality(predicted: Array, labels: Array) -> Quality:
         f1=macro_f1(predicted, labels),
         majority_accuracy=float(np.bincount(labels).max() / len(labels)),
     )
+
+
+def macro_f1(predicted: Array, labels: Array) -> float:
+    """Return the mean over classes, predicted or true ones, of F1 = 2 right / (predicted + true)."""
+    size = int(max(predicted.max(), labels.max())) + 1
+    right = np.bincount(labels[predicted == labels], minlength=size)
+    total = np.bincount(predicted, minlength=size) + np.bincount(labels, minlength=size)
+    return float((2 * right[total > 0] / total[total > 0]).mean())
 
 
 def label_privacy(canaries: tuple[TableCanary, ...], logits: Tensor, classes: tuple[str, ...]) -> Privacy | None:

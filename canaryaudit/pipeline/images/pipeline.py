@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-
 from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
 from canaryaudit.image_plan import ImageReportOptions, ImageTrainOptions, ImageUnlearnOptions
 from canaryaudit.images.network import as_input

@@ -22,7 +22,7 @@ def methods_chart(summary: ImagesSummary) -> Chart:
             "accuracy": 100 * line.accuracy,
             "cost": 100 * max(line.cost, _CHEAPEST),
             "kind": "baseline" if line.method in ("retrain", "fine-tune") else "update",
-            "label": f"{line.name}: {100 * line.accuracy:.1f} % right for {100 * line.cost:.1f} % of the training's time",
+            "label": f"{line.name}: {100 * line.accuracy:.1f} % right, {100 * line.cost:.1f} % of the training's time",
         }
         for line in summary.results
         if line.comparable

@@ -113,8 +113,8 @@ class ImagesSummary(Part):
         main = self.main
         if main.restored is not None:
             return (
-                f"{100 * main.restored:.0f} % of the accuracy lost to wrong labels is back, for {100 * main.cost:.1f} % "
-                "of the training's time."
+                f"{100 * main.restored:.0f} % of the accuracy lost to wrong labels is back, for "
+                f"{100 * main.cost:.1f} % of the training's time."
             )
         change = 100 * (main.accuracy - self.accuracy_before)
         return f"Accuracy changed by {change:+.2f} points, for {100 * main.cost:.1f} % of the training's time."
