@@ -150,9 +150,7 @@ def _blocks(module: nn.Module, request: _Request) -> Relabeled:
     epochs = request.epochs or BLOCK_EPOCHS
     parameters = _train_part(module, "blocks", request, epochs, None)
     _train_part(module, "dense-layers", request, DENSE_EPOCHS, DENSE_DROPOUT)
-    words = (
-        f"blocks behind the first pooling trained on cached activations for {epochs:g} epochs, then dense layers"
-    )
+    words = f"blocks behind the first pooling trained on cached activations for {epochs:g} epochs, then dense layers"
     return Relabeled(module, words, parameters, None, 0.0)
 
 
