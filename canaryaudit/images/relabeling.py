@@ -27,10 +27,10 @@ PENALTY = 0.01
 """Of the exact output layer, for each row: with less it trusts features that the network memorized rows by."""
 DENSE_DROPOUT = 0.5
 """On the cached activations: the network memorized the training images' own, and new images have others."""
-DENSE_EPOCHS, BLOCK_EPOCHS = 8.0, 4.0
+DENSE_EPOCHS, BLOCK_EPOCHS = 8.0, 2.5
 RATE = 2e-3
-BATCH = 256
-"""Images of a step on cached activations: their steps cost more overhead than products."""
+STEPS_PER_EPOCH, SMALLEST_BATCH, LARGEST_BATCH = 40, 16, 256
+"""Steps on cached activations: of a small set of images more and smaller ones, or an epoch would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,8 @@ def _train_part(module: nn.Module, part: Part, request: _Request, epochs: float,
     """Train a part of a network on the activations below it; return its number of parameters."""
     parts = cut(module, part)
     correction = _on_activations(parts, request.correction)
-    config = LoopConfig(epochs, RATE, BATCH, correction.seed, correction.precision)
+    batch = min(max(len(correction.new) // STEPS_PER_EPOCH, SMALLEST_BATCH), LARGEST_BATCH)
+    config = LoopConfig(epochs, RATE, batch, correction.seed, correction.precision)
     dropped = parts.above
     if dropout is not None:
         own = [layer for layer in parts.above if not isinstance(layer, nn.Dropout)]

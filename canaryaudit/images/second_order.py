@@ -5,7 +5,7 @@
 F is the Gauss-Newton matrix of the training loss: over the dense layers exactly, by conjugate gradients on the cached
 activations of all rows; over all layers in Kronecker factors from a sample. The first-order update has F + lambda = 1.
 Networks are not convex and their steps not small, so each is taken in the length tau that serves the corrected labels
-best: the loss on the corrected rows and as many others, which is the judge that a request brings along.
+best: the loss on the corrected rows and as many others, a judge that every request brings along.
 """
 
 from collections.abc import Sequence
@@ -94,8 +94,7 @@ def take_step(module: nn.Module, correction: Correction, parameters: Sequence[Te
             for own, old, part in zip(parameters, start, torch.split(direction, shapes), strict=True):
                 own.copy_(old + length * part.view_as(own))
 
-    best, least = 0.0, mean_loss(module, correction, rows)
-    worse = 0
+    best, least, worse = 0.0, mean_loss(module, correction, rows), 0
     for length in LENGTHS:
         move(length)
         loss = mean_loss(module, correction, rows)

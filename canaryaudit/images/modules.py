@@ -25,6 +25,7 @@ class RelabelConfig:
             layers; all others an ``nn.Sequential`` that ends in ``nn.Linear``.
         epochs: Passes of the methods that train; by default the method's own, and 16 of retraining.
         fresh: Makes the untrained module, for retraining.
+        batch: Images of a step of fine-tuning and retraining.
         seed: Of all that is drawn.
         precision: Of matrix products: fp32 or bf16.
     """
@@ -32,12 +33,15 @@ class RelabelConfig:
     method: ImageMethod = "dense-layers"
     epochs: float | None = None
     fresh: Callable[[], nn.Module] | None = None
+    batch: int = 128
     seed: int = 0
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.method not in get_args(ImageMethod):
             raise UnlearningError(f"unknown method {self.method!r}: expected one of {', '.join(get_args(ImageMethod))}")
+        if self.batch < 2:
+            raise UnlearningError(f"batch: expected at least 2 images, got {self.batch}")
         if self.epochs is not None and not self.epochs > 0:
             raise UnlearningError(f"epochs: expected a number above 0, got {self.epochs}")
 
@@ -74,7 +78,7 @@ def relabel(
     used = config or RelabelConfig()
     new = corrected_labels(images, labels, corrections)
     correction = Correction(images, labels, new, _unchanged, used.precision, used.seed)
-    loop = LoopConfig(used.epochs or 16, seed=used.seed, precision=used.precision)
+    loop = LoopConfig(used.epochs or 16, batch=used.batch, seed=used.seed, precision=used.precision)
     return relabel_network(module, correction, used.method, Training(loop, used.fresh), NullReporter(), used.epochs)
 
 
