@@ -66,8 +66,9 @@ def fit(
     per_epoch = math.ceil(len(labels) / config.batch)
     steps = max(2, round(config.epochs * per_epoch))
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    warm_up = max(config.warm_up, 2 / steps)  # a rise of no step would divide by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps, pct_start=config.warm_up
+        optimizer, config.learning_rate, total_steps=steps, pct_start=warm_up
     )
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

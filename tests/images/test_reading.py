@@ -50,7 +50,8 @@ def as_structs(folder: Path) -> Path:
 
 def as_dataset(folder: Path) -> Path:
     datasets = pytest.importorskip("datasets")
-    made = datasets.Dataset.from_dict({"image": [{"bytes": encoded(own), "path": None} for own in PIXELS], "label": LABELS})
+    images = [{"bytes": encoded(own), "path": None} for own in PIXELS]
+    made = datasets.Dataset.from_dict({"image": images, "label": LABELS})
     made.save_to_disk(folder / "saved")
     return folder / "saved"
 
@@ -117,6 +118,7 @@ def parquet(change: Callable[[list[Any], list[Any]], None], *, column: str = "im
 
 NAN = PIXELS / 255
 NAN[3, 0, 0, 0] = np.nan
+LARGE = np.zeros((300, 300), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +134,11 @@ NAN[3, 0, 0, 0] = np.nan
         (npz(label=np.array([*map(float, LABELS[:5]), np.nan, *LABELS[6:]])), "row 6 has no 'label'"),
         (parquet(lambda images, _: images.__setitem__(4, b"text")), "row 5 is not an image that can be read"),
         (parquet(lambda images, _: images.__setitem__(4, None)), "row 5 has nothing in 'image'"),
-        (parquet(lambda images, _: images.__setitem__(4, encoded(PIXELS[4, :8]))), "row 5 is 8 x 8 pixels and row 1 is 8 x 9"),
-        (parquet(lambda images, _: images.__setitem__(4, encoded(np.zeros((300, 300), np.uint8)))), "at most 65,536 in all"),
+        (parquet(lambda images, _: images.__setitem__(4, encoded(PIXELS[4, :8]))), "row 5 is 8 x 8 pixels and row 1"),
+        (parquet(lambda images, _: images.__setitem__(4, encoded(LARGE))), "at most 65,536 in all"),
         (parquet(lambda _, labels: labels.__setitem__(4, None)), "row 5 has no 'label'"),
         (parquet(lambda *_: None, column="picture"), "--image image: a.parquet has no column of this name"),
-        (lambda folder: write(folder / "a.parquet", [*map(float, LABELS)]), "row 1 has a value of type float in 'image'"),
+        (lambda folder: write(folder / "a.parquet", [*map(float, LABELS)]), "a value of type float in 'image'"),
         (lambda folder: folder, "has no folders of images"),
         (lambda folder: folder / "none.parquet", "no such images"),
         (lambda folder: write(folder / "a.parquet", []), "has no rows"),

@@ -69,13 +69,13 @@ class ImagePipeline:
             raise UnlearningError(
                 f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
             )
+        lineage = checked_lineage(self.run, options.start, name, self.session.models(), self.progress)
+        earlier = [record.request for record in lineage]
+        request = resolve_corrections(self.session, options, earlier)
         self._need_model()
         if not self.run.has_measurement(TRAINED_MODEL):
             self.progress.info("Not measured yet: measuring before unlearning.")
             self.measure(TRAINED_MODEL)
-        lineage = checked_lineage(self.run, options.start, name, self.session.models(), self.progress)
-        earlier = [record.request for record in lineage]
-        request = resolve_corrections(self.session, options, earlier)
         record = self._carry_out(options, name, request, earlier)
         self.measure(ModelId(name), options.device)
         return record

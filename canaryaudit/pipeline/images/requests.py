@@ -74,7 +74,7 @@ def _fixes(session: ImageSession, path: Path, current: "np.ndarray[tuple[int], n
         if name in seen:  # An id may tell who an image shows: the message names lines.
             raise UnlearningError(f"{path}: entries {seen[name]:,} and {number:,} have the same id: give each once")
         if name not in index:
-            raise UnlearningError(f"{path}: entry {number:,} is none of the images: expected an {what}")
+            raise UnlearningError(f"{path}: entry {number:,} is none of the images: expected its {what}")
         seen[name] = number
         row = index[name]
         heldout += row < 0
