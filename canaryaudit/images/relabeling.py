@@ -123,9 +123,11 @@ def _second_order_dense(module: nn.Module, request: _Request) -> Relabeled:
 
 def _output_layer(module: nn.Module, request: _Request) -> Relabeled:
     parts, correction = cut(module, "output-layer"), request.correction
-    features = activations(parts.below, correction)
     layer = parts.above[0]
-    start = torch.cat([layer.weight, _bias(layer)[:, None]], 1).detach()
+    if not isinstance(layer, nn.Linear) or layer.bias is None:
+        raise UnlearningError("the output layer has no bias: expected nn.Linear with one")
+    features = activations(parts.below, correction)
+    start = torch.cat([layer.weight, layer.bias[:, None]], 1).detach()
     solved = solve_output_layer(
         features.double().cpu().numpy(),
         correction.new.cpu().numpy(),
@@ -135,7 +137,7 @@ def _output_layer(module: nn.Module, request: _Request) -> Relabeled:
     weights = torch.from_numpy(np.ascontiguousarray(solved.weights)).to(layer.weight)
     with torch.no_grad():
         layer.weight.copy_(weights[:, :-1])
-        _bias(layer).copy_(weights[:, -1])
+        layer.bias.copy_(weights[:, -1])
     words = f"output layer solved exactly on cached features in {solved.steps} Newton steps"
     return Relabeled(module, words, _count(layer), solved.residual, 0.0)
 
@@ -217,13 +219,6 @@ def fused(below: nn.Sequential) -> nn.Sequential:
         else:
             layers.append(own)
     return nn.Sequential(*layers).eval()
-
-
-def _bias(layer: nn.Module) -> Tensor:
-    bias = getattr(layer, "bias", None)
-    if not isinstance(bias, Tensor):
-        raise UnlearningError("the output layer has no bias: expected nn.Linear with one")
-    return bias
 
 
 def _count(module: nn.Module) -> int:
