@@ -60,7 +60,7 @@ def train(
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Train the character LSTM, a linear model on a table, or a network on images.
+    """Train the LSTM, or a model on a table or on images.
 
     Rerun the command to resume an interrupted training.
     """

@@ -18,7 +18,11 @@ from canaryaudit.records import ModelId
 from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableUnlearnOptions
 
-MethodName = Annotated[str, flags.option(UnlearnOptions, "method", "NAME")]
+IMAGE_METHODS = (
+    f" Of a network on images: {DEFAULT_METHOD} (default), blocks, output-layer, second-order-dense, and all of these but "
+    "sisa."
+)
+MethodName = Annotated[str, flags.option(UnlearnOptions, "method", "NAME", more=IMAGE_METHODS)]
 ScopeName = Annotated[str | None, flags.option(UnlearnOptions, "scope", "NAME")]
 SolverChoice = Annotated[str, flags.option(UnlearnOptions, "solver", "NAME")]
 Replacing = Annotated[str, flags.option(UnlearnOptions, "replacement", "WHAT")]
@@ -79,6 +83,8 @@ def unlearn(
     From the linear model of a table, columns, values, labels and rows are removed in one request, and requests chain
     with --from. Without flags, what `insert` named and planted is removed. Where a fit from nothing is less work than
     an update, it is done instead.
+
+    In a network on images, labels are corrected: all that were flipped, or those of --relabel FILE.
     """
     kind = kind_of_run(run)
     refuse_others(context, "unlearn", kind)

@@ -13,6 +13,8 @@ from tests.commands import canaryaudit, reseal, succeed, tree
 from tests.images.pictures import write_npz
 
 INSERT = ("digits.npz", "--image", "image", "--target", "label", "--flip-labels", "120")
+FAST = ("--format", "json")
+"""A report without pictures."""
 TRAIN = ("--epochs", "12", "--filters", "6", "--dense", "16", "--batch-size", "32", "--precision", "fp32")
 
 
@@ -108,17 +110,17 @@ def test_the_report_says_what_is_back_and_what_it_cost(run: Path) -> None:
 
 def test_the_gate_judges_the_flipped_labels_and_the_records(run: Path) -> None:
     auc = record(run, "measurements/after-first.json")["labels"]["membership"]["auc"]
-    assert canaryaudit("report", "RUN", "--fail-auc", f"{auc + 0.01:.3f}", "-q").status == 0
-    failed = canaryaudit("report", "RUN", "--fail-auc", f"{auc - 0.01:.3f}", "-q")
+    assert canaryaudit("report", "RUN", "--fail-auc", f"{auc + 0.01:.3f}", "-q", *FAST).status == 0
+    failed = canaryaudit("report", "RUN", "--fail-auc", f"{auc - 0.01:.3f}", "-q", *FAST)
     assert failed.status == 3
     assert f"first: AUC {auc:.3f} of flipped labels" in failed.err
     path = run / "measurements" / "after-first.json"
     changed = record(run, "measurements/after-first.json")
     changed["labels"]["membership"]["auc"] = 0.5
     path.write_text(json.dumps(changed))
-    assert canaryaudit("report", "RUN", "--fail-auc", "0.99", "-q").status == 4
+    assert canaryaudit("report", "RUN", "--fail-auc", "0.99", "-q", *FAST).status == 4
     reseal(run)  # as whoever rewrites everything can: the figures still do not follow from the network
-    assert canaryaudit("report", "RUN", "--fail-auc", "0.99", "-q").status == 4
+    assert canaryaudit("report", "RUN", "--fail-auc", "0.99", "-q", *FAST).status == 4
     verified = canaryaudit("verify", "RUN")
     assert verified.status == 1
     assert "labels.membership.auc is 0.5, and computed again" in " ".join(verified.out.split())
@@ -146,7 +148,7 @@ def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) ->
     assert rest["origin"] == "after-fixed"
     assert first["row"] not in rest["request"]["rows"]
     assert len(rest["request"]["rows"]) == len(planted(run)) - 1
-    summary = succeed("report", "RUN", "--json").document
+    summary = succeed("report", "RUN", "--json", *FAST).document
     assert {line["name"]: line["comparable"] for line in summary["results"]} == {
         "first": False,
         "retrain": False,  # one label more was changed since
