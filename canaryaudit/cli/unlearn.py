@@ -19,8 +19,8 @@ from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableUnlearnOptions
 
 IMAGE_METHODS = (
-    f" Of a network on images: {DEFAULT_METHOD} (default), blocks, output-layer, second-order-dense, and all of these but "
-    "sisa."
+    f" Of a network on images: {DEFAULT_METHOD} (default), blocks, output-layer, second-order-dense, and all of these "
+    "but sisa."
 )
 MethodName = Annotated[str, flags.option(UnlearnOptions, "method", "NAME", more=IMAGE_METHODS)]
 ScopeName = Annotated[str | None, flags.option(UnlearnOptions, "scope", "NAME")]

@@ -217,7 +217,7 @@ class Judge:
 def measure_cell(folder: Path, cell: Cell, key: tuple[int, int], names: tuple[str, str]) -> list[Line]:
     """Return the lines of one seed and number of flips; kept in the folder."""
     path = folder / f"results-{names[1]}.json"
-    done = [Line(**{**own, "auc": tuple(own["auc"])}) for own in json.loads(path.read_text())] if path.exists() else []
+    done = stored_lines(path)
     (clean, whole), (before, seconds) = (
         trained(folder, name, cell, labels, key[1])
         for name, labels in zip(names, (cell.labels, cell.flipped), strict=True)
@@ -273,7 +273,7 @@ def page(lines: list[Line], number: int) -> str:
         "images, one seed).",
         "Redo it with `make reproduce-images`; networks and results are kept, and it goes on after an interruption.",
     ]
-    for flips in FLIPS:
+    for flips in sorted({line.flips for line in lines}):
         found = {own: means(line for line in lines if (line.method, line.flips) == (own, flips)) for own in methods}
         seeds = sorted({line.seed for line in lines if line.flips == flips})
         blocks.append(
@@ -334,7 +334,7 @@ def picture(lines: list[Line]) -> Chart:
     """Draw what every method restores against its cost, for each number of flips."""
     rows = []
     for method in dict.fromkeys(line.method for line in lines if line.method not in ("before", "retrain")):
-        for flips in FLIPS:
+        for flips in sorted({line.flips for line in lines}):
             own = means(line for line in lines if (line.method, line.flips) == (method, flips))
             rows.append(
                 {
@@ -356,20 +356,37 @@ def picture(lines: list[Line]) -> Chart:
     return Chart("images", "Accuracy restored against cost", "As in the tables.", specification(panels))
 
 
+def finished(folder: Path, name: str) -> list[Line]:
+    """Return the lines of one seed and number of flips; none if they are not complete."""
+    path = folder / f"results-{name}.json"
+    lines = stored_lines(path)
+    return lines if lines and lines[-1].method == "retrain" else []
+
+
+def stored_lines(path: Path) -> list[Line]:
+    """Return the lines that were written so far."""
+    read = json.loads(path.read_text()) if path.exists() else []
+    return [Line(**{**own, "auc": tuple(own["auc"])}) for own in read]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train, update, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=IMAGES, help="images to train on")
     parser.add_argument("--work", type=Path, default=Path("build/images"), help="folder of networks and results")
+    parser.add_argument("--flips", type=int, nargs="*", default=FLIPS[::-1], help="which numbers of flips to run")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     source, lines = Source(), list[Line]()
     for flips in FLIPS[::-1]:
         for seed in SEEDS:
             number = round(flips * options.images / PUBLISHED_IMAGES)
-            cell = source.cell(options.images, seed, number)
             names = (f"trained-{options.images}-{seed}-0", f"trained-{options.images}-{seed}-{number}")
-            lines += measure_cell(options.work, cell, (flips, seed), names)
+            done = finished(options.work, names[1])
+            if not done and flips in options.flips:
+                cell = source.cell(options.images, seed, number)
+                done = measure_cell(options.work, cell, (flips, seed), names)
+            lines += done
     chart = picture(lines)
     write_files(PAGE, {"images.md": page(lines, options.images), chart.file_name: chart.svg()})
 

@@ -144,19 +144,18 @@ def _lines(
     lost = retrained.accuracy - _quality(before).accuracy if retrained else 0.0
     if lost <= 0:
         return found
-    start, number = _quality(before), _quality(before).rows
-    return [
-        line
-        if not line.comparable
-        else line.model_copy(
-            update={
-                "restored": (line.accuracy - start.accuracy) / lost,
-                # Of two independent shares, which overstates that of two models on the same images.
-                "restored_error": math.sqrt(line.accuracy * (1 - line.accuracy) / number) / lost,
-            }
-        )
-        for line in found
-    ]
+    start = _quality(before)
+    return [_with_restored(line, start, lost) if line.comparable else line for line in found]
+
+
+def _with_restored(line: ImageResultLine, start: Quality, lost: float) -> ImageResultLine:
+    """Return a line with the share of the lost accuracy that is back.
+
+    Its standard error is that of two accuracies on independent images. On the same images they differ by less.
+    """
+    variance = sum(share * (1 - share) for share in (line.accuracy, start.accuracy)) / start.rows
+    error = math.sqrt(variance) / lost
+    return line.model_copy(update={"restored": (line.accuracy - start.accuracy) / lost, "restored_error": error})
 
 
 def _quality(measured: ImageMeasurement) -> Quality:

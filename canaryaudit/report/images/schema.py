@@ -26,7 +26,7 @@ class ImageResultLine(Part):
     """Share of the accuracy lost to wrong labels that came back: 0 before, 1 in the retrained network. None without a
     retrained network with the same labels, or if it is no better than before."""
     restored_error: Figure
-    """Standard error of ``restored`` from the number of images."""
+    """Its standard error, at most, from the number of images."""
     flipped_right: Figure
     """Share of rows with a flipped label that get their own label."""
     flipped_wrong: Figure

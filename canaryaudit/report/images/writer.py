@@ -81,7 +81,11 @@ def image_findings(summary: ImagesSummary) -> tuple[str, ...]:
             "that could come back."
         )
     else:
-        error = f", standard error {figures.percent(main.restored_error, 0)}" if main.restored_error else ""
+        error = (
+            f", with a standard error of at most {figures.percent(main.restored_error, 0)}"
+            if main.restored_error
+            else ""
+        )
         sentences.append(
             f"The retrained network has {figures.percent(retrained.accuracy)}: {figures.percent(main.restored, 0)} of "
             f"the lost accuracy is back{error}."
