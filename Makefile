@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test test-slow test-cluster lint format golden docs sample dist bench reproduce reproduce-tables clean
+.PHONY: help audit test test-slow test-cluster lint format golden docs sample dist bench reproduce reproduce-images reproduce-tables clean
 
 help: ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ dist: .venv/.installed-dev ## build the wheel and the source archive into dist/,
 
 reproduce: .venv/.installed ## redo the published experiment; CORPUS=alice.txt for its own text (hours)
 	$(BIN)/python -m tests.reproduction --corpus $(CORPUS)
+
+reproduce-images: .venv/.installed-dev ## redo the published experiment on wrong labels of images (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reproduction.images
 
 reproduce-tables: .venv/.installed-dev ## redo the published experiments on linear models (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reproduction.tables

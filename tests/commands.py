@@ -15,6 +15,7 @@ from typing import Any
 import safetensors.numpy
 
 from canaryaudit.cli.main import run_command
+from canaryaudit.runs.image_directory import ImageDirectory
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.runs.seals import checksum_of
@@ -107,7 +108,8 @@ def finish(process: subprocess.Popen[str]) -> Result:
 
 def reseal(run: Path) -> None:
     """Make every checksum of a run's manifest match again, as whoever rewrites everything can."""
-    directory = TableDirectory(run) if kind_of_run(run) == "table" else RunDirectory(run)
+    kinds: dict[str, Any] = {"table": TableDirectory, "images": ImageDirectory, "text": RunDirectory}
+    directory = kinds[kind_of_run(run)](run)
     records = {
         path.relative_to(run).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(),)
         for path in sorted(run.rglob("*.json"))

@@ -18,6 +18,7 @@ ORDER = (
     "storage",
     "plan",
     "table_plan",
+    "image_plan",
     "corpus",
     "distributed",
     "canaries",
@@ -29,12 +30,13 @@ ORDER = (
     "report",
     "unlearning",
     "attacks",
+    "images",
     "tabular",
     "pipeline",
     "cli",
 )
 """A module, or a package's modules, may import only those before it; ``cli`` is last."""
-OFFERING = ("", "records", "exposure", "exposure/estimators", "unlearning", "attacks", "tabular", "report")
+OFFERING = ("", "records", "exposure", "exposure/estimators", "unlearning", "attacks", "images", "tabular", "report")
 """The packages whose ``__init__`` offers names; every other one is empty."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 500

@@ -22,6 +22,7 @@ from canaryaudit.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from canaryaudit.pipeline.pipeline import Pipeline
     from canaryaudit.report import Comparison, Summary
+    from canaryaudit.report.images.schema import ImagesSummary
     from canaryaudit.report.judgment import GateStatus
     from canaryaudit.report.tables.comparison import TablesComparison
     from canaryaudit.report.tables.schema import TablesSummary
@@ -103,6 +104,19 @@ def show_table_report(summary: "TablesSummary", written: list[Path], *, as_json:
     gate = summary.run.gate if summary.run else None
     if gate:
         _end_at_the_gate(gate.status, gate.remarks)
+
+
+def show_image_report(summary: "ImagesSummary", written: list[Path], *, as_json: bool, quiet: bool) -> None:
+    """Print the report of a run on images, or only its result; exit with the gate's status if it did not pass.
+
+    Raises:
+        typer.Exit: The gate did not pass.
+    """
+    from canaryaudit.report.images.terminal import render_images_result, render_images_terminal
+
+    _show_written(summary, render_images_result if quiet else render_images_terminal, written, as_json)
+    if summary.gate:
+        _end_at_the_gate(summary.gate.status, summary.gate.remarks)
 
 
 def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool, quiet: bool) -> None:

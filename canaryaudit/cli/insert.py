@@ -11,8 +11,12 @@ from rich.text import Text
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.table_commands import insert_table, refuse_others
+from canaryaudit.cli.image_commands import insert_images
+from canaryaudit.cli.run_kinds import refuse_others
+from canaryaudit.cli.table_commands import insert_table
 from canaryaudit.cli.tables import plan_view
+from canaryaudit.errors import UsageError
+from canaryaudit.image_plan import ImageInsertOptions
 from canaryaudit.pipeline.insert import export_data, find_run, make_run, plan_run, read_secrets
 from canaryaudit.plan import DEFAULT_TEMPLATE, InsertOptions, TrainOptions, default_run
 from canaryaudit.table_plan import TABLE_HOLDOUT, TableInsertOptions
@@ -49,6 +53,7 @@ Escape = Annotated[str | None, flags.option(InsertOptions, "escape", "NAME")]
 Header = Annotated[bool | None, flags.option(InsertOptions, "header", None, "--header/--no-header")]
 Encoding = Annotated[str | None, flags.option(InsertOptions, "encoding", "NAME")]
 Format = Annotated[str | None, flags.option(InsertOptions, "format", "NAME", "--format")]
+Images = Annotated[str | None, flags.option(ImageInsertOptions, "image", "COLUMN")]
 Target = Annotated[str | None, flags.option(TableInsertOptions, "target", "COLUMN")]
 SensitiveColumns = Annotated[list[str] | None, flags.option(TableInsertOptions, "columns", "NAMES")]
 FlipLabels = Annotated[int, flags.option(TableInsertOptions, "flip_labels", "N")]
@@ -100,6 +105,7 @@ def insert(
     header: Header = None,
     encoding: Encoding = None,
     format_: Format = None,
+    image: Images = None,
     target: Target = None,
     columns: SensitiveColumns = None,
     flip_labels: FlipLabels = 0,
@@ -121,10 +127,26 @@ def insert(
 ) -> None:
     """Insert canaries into a corpus, or locate secrets in it.
 
-    With --target the corpus is a table: flip labels or plant values in it, or name its sensitive columns. An existing
-    run made from the same text or table with the same options is kept unchanged.
+    With --target the corpus is a table: flip labels or plant values in it, or name its sensitive columns. With --image
+    too, it is a set of images. An existing run made from the same corpus with the same options is kept unchanged.
     """
-    refuse_others(context, "insert", table=target is not None)
+    refuse_others(context, "insert", "images" if image is not None else "text" if target is None else "table")
+    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    if image is not None:
+        if target is None:
+            raise UsageError("--image needs the column of labels too: add --target COLUMN")
+        image_options = flags.checked(
+            ImageInsertOptions,
+            corpus=corpus,
+            image=image,
+            target=target,
+            flip_labels=flip_labels,
+            id=identified_by,
+            holdout=TABLE_HOLDOUT if holdout is None else holdout,
+            seed=seed,
+        )
+        insert_images(context, image_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
+        return
     if target is not None:
         table_options = flags.checked(
             TableInsertOptions,
@@ -144,7 +166,6 @@ def insert(
             holdout=TABLE_HOLDOUT if holdout is None else holdout,
             seed=seed,
         )
-        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
         insert_table(context, table_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
         return
     options = flags.checked(

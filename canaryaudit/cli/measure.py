@@ -8,7 +8,9 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, show
-from canaryaudit.cli.table_commands import measure_table, refuse_others
+from canaryaudit.cli.image_commands import measure_images
+from canaryaudit.cli.run_kinds import refuse_others
+from canaryaudit.cli.table_commands import measure_table
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive, UsageError
 from canaryaudit.plan import MeasureOptions
@@ -95,13 +97,19 @@ def measure(
     under the same probes. Its p-value accounts for the number of probes.
 
     Of a linear model on a table, the residual, the loss beside a model fitted from nothing, accuracy and F1, and what
-    it tells of flipped labels and planted values are measured.
+    it tells of flipped labels and planted values are measured. Of a network on images, accuracy and F1, and what it
+    tells of flipped labels.
 
     Long measurements save their progress: rerun the command to resume.
     """
-    if kind_of_run(run) == "table":
-        refuse_others(context, "measure", table=True)
-        measure_table(context, run, model, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
+    kind = kind_of_run(run)
+    if kind != "text":
+        refuse_others(context, "measure", kind)
+        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+        if kind == "images":
+            measure_images(context, run, model, device, shown)
+        else:
+            measure_table(context, run, model, shown)
         return
     options = flags.checked(
         MeasureOptions,

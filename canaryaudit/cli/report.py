@@ -9,9 +9,14 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
-from canaryaudit.cli.table_commands import compare_tables, is_of_a_table, refuse_others, report_table
+from canaryaudit.cli.image_commands import report_images
+from canaryaudit.cli.run_kinds import refuse_others
+from canaryaudit.cli.table_commands import compare_tables, is_of_a_table, report_table
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
+from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.plan import MeasureOptions, ReportOptions
+from canaryaudit.records import RunKind
+from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableReportOptions
 
 Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
@@ -21,6 +26,7 @@ FailWorse = Annotated[Path | None, flags.option(ReportOptions, "fail_worse", "FI
 Against = Annotated[list[str] | None, flags.option(TableReportOptions, "against", "NAME")]
 Certify = Annotated[str | None, flags.option(TableReportOptions, "certify", "EPSILON,DELTA")]
 FailResidual = Annotated[float | None, flags.option(TableReportOptions, "fail_residual", "X")]
+FailAuc = Annotated[float | None, flags.option(ImageReportOptions, "fail_auc", "AUC")]
 RevealSecrets = Annotated[bool, flags.option(ReportOptions, "reveal_secrets", None, "--reveal-secrets")]
 
 Key = Annotated[str | None, flags.option(ReportOptions, "key", "KEY")]
@@ -41,6 +47,7 @@ def report(
     against: Against = None,
     certify: Certify = None,
     fail_residual: FailResidual = None,
+    fail_auc: FailAuc = None,
     key: Key = None,
     trend: Trend = False,
     step_summary: StepSummary = False,
@@ -52,10 +59,20 @@ def report(
 
     The run is verified, and missing training and measurements run first. Besides HTML, Markdown and JSON, it can write
     JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card). The report of a run
-    on a table compares its last update with retraining and other methods.
+    on a table compares its last update with retraining and other methods; that of a run on images, all its updates.
     """
+    kind: RunKind = kind_of_run(run[0]) if len(run) == 1 else "text"
     if any(is_of_a_table(path) for path in run):
-        refuse_others(context, "report", table=True)
+        kind = "table"
+    refuse_others(context, "report", kind)
+    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    if kind == "images":
+        image_options = flags.checked(
+            ImageReportOptions, format=flags.words(formats), output=output, fail_auc=fail_auc, key=key
+        )
+        report_images(context, run[0], image_options, shown)
+        return
+    if kind == "table":
         table_options = flags.checked(
             TableReportOptions,
             format=flags.words(formats),
@@ -67,13 +84,11 @@ def report(
             key=key,
             step_summary=step_summary,
         )
-        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
         if len(run) > 1:
             compare_tables(context, run, table_options, shown)
         else:
             report_table(context, run[0], table_options, shown)
         return
-    refuse_others(context, "report", table=False)
     options = flags.checked(
         ReportOptions,
         format=flags.words(formats),

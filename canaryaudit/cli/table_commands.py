@@ -19,7 +19,7 @@ from canaryaudit.cli.console import (
     show_table_report,
 )
 from canaryaudit.cli.table_views import insertion_document, table_measurement_view
-from canaryaudit.errors import Damaged, Inconclusive, UsageError
+from canaryaudit.errors import Damaged, Inconclusive
 from canaryaudit.formatting import significant, visible
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.runs.sealed_run import kind_of_run
@@ -36,43 +36,6 @@ from canaryaudit.table_plan import (
 if TYPE_CHECKING:
     from canaryaudit.pipeline.tables.pipeline import TablePipeline
     from canaryaudit.records.tables import TableMeasurement
-
-_OUTPUT = {"as_json", "quiet", "verbose"}
-_SHARED = {
-    "insert": {"corpus", "output", "delimiter", "escape", "header", "encoding", "holdout", "seed", "dry_run", "force"},
-    "train": {"run", "force"},
-    "measure": {"run", "model"},
-    "unlearn": {"run", "name", "method", "canary", "start", "seed", "force"},
-    "report": {"run", "formats", "output", "reveal_secrets", "key", "step_summary"},
-}
-"""Parameters of each command that runs of both kinds have."""
-_TABLE = {
-    "insert": {"target", "columns", "flip_labels", "plant", "drop", "identified_by", "names", "scale"},
-    "train": {"loss", "c", "intercept", "model", "tolerance"},
-    "measure": set[str](),
-    "unlearn": {"columns", "replace", "where", "relabel", "rows", "save"},
-    "report": {"against", "certify", "fail_residual"},
-}
-"""Parameters that only runs on tables have."""
-
-
-def refuse_others(context: typer.Context, command: str, *, table: bool) -> None:
-    """Refuse flags that are for runs of the other kind.
-
-    Raises:
-        UsageError: One was given.
-    """
-    shared, own = _SHARED[command] | _OUTPUT, _TABLE[command]
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in shared or (name in own) == table:
-            continue
-        flag = max(parameter.opts, key=len)
-        if table:
-            raise UsageError(f"{flag} is for runs on text, not on a table: see canaryaudit {command} --help")
-        more = ": name the table's column of labels with --target" if command == "insert" else ", not on text"
-        raise UsageError(f"{flag} is for runs on tables{more}")
 
 
 @contextmanager

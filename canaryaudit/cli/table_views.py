@@ -57,12 +57,13 @@ def table_measurement_view(measured: Sequence[TableMeasurement]) -> RenderableTy
         )
         for what, privacy in (("flipped labels", own.labels), ("planted values", own.values)):
             if privacy:
-                lines.append(f"{what.capitalize()}, {shorten(str(own.model), 40)}: {_coin(privacy)}.")
+                lines.append(f"{what.capitalize()}, {shorten(str(own.model), 40)}: {coin_words(privacy)}.")
     rows = "held-out" if measured and measured[0].heldout else "training"
     note = f"Accuracy and F1 on the {rows} rows; loss difference: the largest of a row to a model fitted from nothing."
     return Group(table, Text(note), *map(Text, lines))
 
 
-def _coin(privacy: Privacy) -> str:
+def coin_words(privacy: Privacy) -> str:
+    """Return what a model tells of the coins."""
     own = privacy.membership
     return f"AUC {own.auc:.3f} ({own.auc_low:.3f} to {own.auc_high:.3f}), epsilon at least {privacy.epsilon_low:.2f}"

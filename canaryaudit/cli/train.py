@@ -8,7 +8,10 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.table_commands import refuse_others, train_table
+from canaryaudit.cli.image_commands import train_images
+from canaryaudit.cli.run_kinds import refuse_others
+from canaryaudit.cli.table_commands import train_table
+from canaryaudit.image_plan import ImageTrainOptions
 from canaryaudit.plan import TrainOptions
 from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableTrainOptions
@@ -22,11 +25,16 @@ C = Annotated[float, flags.option(TableTrainOptions, "c", "C", "--c")]
 Intercept = Annotated[bool, flags.option(TableTrainOptions, "intercept", None, "--intercept/--no-intercept")]
 Given = Annotated[Path | None, flags.option(TableTrainOptions, "model", "FILE", "--model")]
 Tolerance = Annotated[float, flags.option(TableTrainOptions, "tolerance", "X")]
+Filters = Annotated[str | None, flags.option(ImageTrainOptions, "filters", "N,N…")]
+Dense = Annotated[int, flags.option(ImageTrainOptions, "dense", "N")]
+LearningRate = Annotated[float, flags.option(ImageTrainOptions, "learning_rate", "X")]
+BatchSize = Annotated[int, flags.option(ImageTrainOptions, "batch_size", "N")]
 Retrain = Annotated[bool, typer.Option("--force", help="Retrain even if a model exists.")]
 
 
 DEFAULTS = TrainOptions()
 TABLE_DEFAULTS = TableTrainOptions()
+IMAGE_DEFAULTS = ImageTrainOptions()
 
 
 def train(
@@ -43,24 +51,42 @@ def train(
     intercept: Intercept = TABLE_DEFAULTS.intercept,
     model: Given = None,
     tolerance: Tolerance = TABLE_DEFAULTS.tolerance,
+    filters: Filters = None,
+    dense: Dense = IMAGE_DEFAULTS.dense,
+    learning_rate: LearningRate = IMAGE_DEFAULTS.learning_rate,
+    batch_size: BatchSize = IMAGE_DEFAULTS.batch_size,
     force: Retrain = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
-    """Train the character LSTM, or a linear model on a table.
+    """Train the LSTM, or a model on a table or on images.
 
     Rerun the command to resume an interrupted training.
     """
-    if kind_of_run(run) == "table":
-        refuse_others(context, "train", table=True)
+    kind = kind_of_run(run)
+    refuse_others(context, "train", kind)
+    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    if kind == "images":
+        image_options = flags.checked(
+            ImageTrainOptions,
+            **({} if epochs is None else {"epochs": epochs}),
+            filters=flags.numbers("--filters", filters) if filters else (),
+            dense=dense,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            seed=seed,
+        )
+        train_images(context, run, image_options, shown, force=force)
+        return
+    if kind == "table":
         table_options = flags.checked(
             TableTrainOptions, loss=loss, c=c, intercept=intercept, model=model, tolerance=tolerance
         )
-        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
         train_table(context, run, table_options, shown, force=force)
         return
-    refuse_others(context, "train", table=False)
     options = flags.checked(
         TrainOptions,
         size=size,

@@ -8,9 +8,12 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.table_commands import refuse_others, unlearn_table
+from canaryaudit.cli.image_commands import unlearn_images
+from canaryaudit.cli.run_kinds import refuse_others
+from canaryaudit.cli.table_commands import unlearn_table
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import UsageError
+from canaryaudit.image_plan import DEFAULT_METHOD, ImageUnlearnOptions
 from canaryaudit.plan import MeasureOptions, UnlearnOptions
 from canaryaudit.records import ModelId
 from canaryaudit.runs.sealed_run import kind_of_run
@@ -19,7 +22,11 @@ from canaryaudit.table_plan import TableUnlearnOptions
 if TYPE_CHECKING:
     from canaryaudit.pipeline.unlearn_external import CheckpointRequest
 
-MethodName = Annotated[str, flags.option(UnlearnOptions, "method", "NAME")]
+IMAGE_METHODS = (
+    f" Of a network on images: {DEFAULT_METHOD} (default), blocks, output-layer, second-order-dense, and all of these "
+    "but sisa."
+)
+MethodName = Annotated[str, flags.option(UnlearnOptions, "method", "NAME", more=IMAGE_METHODS)]
 ScopeName = Annotated[str | None, flags.option(UnlearnOptions, "scope", "NAME")]
 SolverChoice = Annotated[str, flags.option(UnlearnOptions, "solver", "NAME")]
 Replacing = Annotated[str, flags.option(UnlearnOptions, "replacement", "WHAT")]
@@ -97,9 +104,27 @@ def unlearn(
     From the linear model of a table, columns, values, labels and rows are removed in one request, and requests chain
     with --from. Without flags, what `insert` named and planted is removed. Where a fit from nothing is less work than
     an update, it is done instead.
+
+    In a network on images, labels are corrected: all that were flipped, or those of --relabel FILE.
     """
-    if kind_of_run(run) == "table":
-        refuse_others(context, "unlearn", table=True)
+    kind = kind_of_run(run)
+    refuse_others(context, "unlearn", kind)
+    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    if kind == "images":
+        given = context.get_parameter_source("method")
+        image_options = flags.checked(
+            ImageUnlearnOptions,
+            name=name,
+            method=method if given and given.name == "COMMANDLINE" else DEFAULT_METHOD,
+            relabel=relabel,
+            canary=tuple(canary or ()),
+            **{"from": start},
+            device=device,
+            seed=seed,
+        )
+        unlearn_images(context, run, image_options, shown, force=force)
+        return
+    if kind == "table":
         table_options = flags.checked(
             TableUnlearnOptions,
             name=name,
@@ -114,10 +139,8 @@ def unlearn(
             **{"from": start},
             seed=seed,
         )
-        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
         unlearn_table(context, run, table_options, shown, force=force)
         return
-    refuse_others(context, "unlearn", table=False)
     if adapter and model is None:
         raise UsageError("--adapter belongs to a model of transformers: add --model hf:PATH")
     options = flags.checked(

@@ -47,7 +47,13 @@ def verify(
         raise UsageError("--key checks a signature and --sign replaces it: give one of them")
     source = key or sign
     secret = read_key(source) if source else None
-    if kind_of_run(run) == "table":
+    kind = kind_of_run(run)
+    if kind == "images":
+        from canaryaudit.pipeline.images.report import CHECKS
+        from canaryaudit.runs.image_verification import verify_image_run
+
+        verification = verify_image_run(run, checks=CHECKS, key=secret, sign=sign is not None, reseal=reseal)
+    elif kind == "table":
         need_tables()
         from canaryaudit.pipeline.tables.figures import table_measurement_fault
         from canaryaudit.runs.table_verification import verify_table_run

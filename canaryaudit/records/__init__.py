@@ -48,7 +48,16 @@ from canaryaudit.records.measurement import (
 )
 from canaryaudit.records.privacy import Membership, Privacy
 from canaryaudit.records.relearning import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
-from canaryaudit.records.run import CorpusFacts, Manifest, RunManifest, StageRun, TableFacts, TableManifest
+from canaryaudit.records.run import (
+    CorpusFacts,
+    ImagesFacts,
+    ImagesManifest,
+    Manifest,
+    RunManifest,
+    StageRun,
+    TableFacts,
+    TableManifest,
+)
 from canaryaudit.records.training import (
     Architecture,
     EpochRecord,
@@ -78,6 +87,8 @@ __all__ = [
     "Extraction",
     "Fidelity",
     "Headline",
+    "ImagesFacts",
+    "ImagesManifest",
     "Manifest",
     "Measurement",
     "MeasurementCost",

@@ -24,8 +24,8 @@ Many = Annotated[tuple[T, ...], _AtFirst()]
 """A sequence whose validation stops at the first invalid item. An untrusted file may have millions of them, and each
 reported error takes hundreds of bytes."""
 
-RunKind = Literal["text", "table"]
-"""What a run directory audits: a language model on text, or a linear model on a table."""
+RunKind = Literal["text", "table", "images"]
+"""What a run directory audits: a language model on text, a linear model on a table, or a network on images."""
 Stage = Literal["insert", "train", "measure", "unlearn", "attack", "publish", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
 ClosedForm = Literal["first-order", "second-order"]

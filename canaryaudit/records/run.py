@@ -53,6 +53,28 @@ class TableFacts(Record):
     seed: int
 
 
+class ImagesFacts(Record):
+    """The audited images."""
+
+    name: str
+    """Name of the file or folder."""
+    reading: Many[str] = ()
+    """What the source was taken for, in sentences."""
+    image: str
+    """Name of the column of images."""
+    target: str
+    """Name of the column of labels."""
+    sha256: str
+    """SHA-256 of the decoded rows, before labels are flipped."""
+    rows_sha256: str
+    """SHA-256 of the run's images.safetensors."""
+    rows: int
+    """Training rows."""
+    heldout_rows: int
+    holdout: float
+    seed: int
+
+
 class StageRun(Record):
     """One run of one stage, for provenance and cost."""
 
@@ -109,3 +131,10 @@ class TableManifest(RunManifest):
 
     kind: Literal["table"] = "table"
     table: TableFacts
+
+
+class ImagesManifest(RunManifest):
+    """manifest.json of a run on images."""
+
+    kind: Literal["images"] = "images"
+    images: ImagesFacts

@@ -15,10 +15,15 @@ LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
 """Directory of the texts' ids, one file per text."""
 TABLE, ROWS, RELEASES = "table.json", "table.safetensors", "releases.json"
-INSERTED: dict[RunKind, tuple[str, ...]] = {"text": (CORPUS, HELDOUT, CANARIES), "table": (TABLE, ROWS)}
+IMAGES, PIXELS = "images.json", "images.safetensors"
+INSERTED: dict[RunKind, tuple[str, ...]] = {
+    "text": (CORPUS, HELDOUT, CANARIES),
+    "table": (TABLE, ROWS),
+    "images": (IMAGES, PIXELS),
+}
 """The files of an insertion, besides the manifest."""
-ALL_INSERTED = (*INSERTED["text"], *INSERTED["table"])
-MOVED: dict[RunKind, tuple[str, ...]] = {"text": (ENCODED, *INSERTED["text"]), "table": INSERTED["table"]}
+ALL_INSERTED = (*INSERTED["text"], *INSERTED["table"], *INSERTED["images"])
+MOVED: dict[RunKind, tuple[str, ...]] = {**INSERTED, "text": (ENCODED, *INSERTED["text"])}
 """What an insertion stages besides the manifest."""
 DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE, RELEASES)
 """What is made from an insertion."""

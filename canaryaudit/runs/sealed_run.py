@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar
 
 from canaryaudit.errors import Damaged, ModelError, RunDirectoryError, command
-from canaryaudit.records import TRAINED_MODEL, Manifest, ModelId, RunKind, RunManifest, StageRun, TableManifest
+from canaryaudit.records import (
+    TRAINED_MODEL,
+    ImagesManifest,
+    Manifest,
+    ModelId,
+    RunKind,
+    RunManifest,
+    StageRun,
+    TableManifest,
+)
 from canaryaudit.runs import contents, layout, seals
 from canaryaudit.runs.layout import check_name, is_name
 from canaryaudit.runs.repair_commands import Repairs, free_name
@@ -30,7 +39,7 @@ from canaryaudit.storage.json_records import read_record, record_json
 
 _MANIFEST, _WEIGHTS, _MODEL = layout.MANIFEST, layout.WEIGHTS, layout.MODEL
 _UNLEARNED, _UNLEARNING = layout.UNLEARNED, layout.UNLEARNING
-_SUBJECT: dict[RunKind, str] = {"text": "text", "table": "a table"}
+_SUBJECT: dict[RunKind, str] = {"text": "text", "table": "a table", "images": "images"}
 
 
 class _Model(Protocol):
@@ -192,7 +201,7 @@ class SealedRun(Generic[M, D, E, U]):
         if not path.exists():
             raise RunDirectoryError(f"no such run directory: {path}; create it: {_insertion(path)}")
         if not path.is_dir() or not (path / _MANIFEST).exists():
-            if any((path / name).is_file() for name in (layout.CANARIES, layout.TABLE)):
+            if any((path / name).is_file() for name in (layout.CANARIES, layout.TABLE, layout.IMAGES)):
                 raise RunDirectoryError(f"{path} has lost its {_MANIFEST}: {cls.repairs(path).insert(_MANIFEST)}")
             raise RunDirectoryError(
                 f"{path} is not a run directory (it has no {_MANIFEST}): create one: canaryaudit insert CORPUS -o RUN"
@@ -437,7 +446,11 @@ class SealedRun(Generic[M, D, E, U]):
 
 def kind_of_manifest(path: Path) -> RunKind | None:
     """Return which kind of run a manifest is of; None if it is none of this version."""
-    kinds: tuple[tuple[RunKind, type[RunManifest]], ...] = (("text", Manifest), ("table", TableManifest))
+    kinds: tuple[tuple[RunKind, type[RunManifest]], ...] = (
+        ("text", Manifest),
+        ("table", TableManifest),
+        ("images", ImagesManifest),
+    )
     for kind, manifest_type in kinds:
         try:
             read_record(path, manifest_type, "")
@@ -450,7 +463,8 @@ def kind_of_manifest(path: Path) -> RunKind | None:
 def kind_of_run(path: Path) -> RunKind:
     """Return which kind of run a directory holds; ``text`` where it holds none, as the caller will find out."""
     # A manifest may be lost or damaged; the other files then tell.
-    return kind_of_manifest(path / _MANIFEST) or ("table" if (path / layout.TABLE).exists() else "text")
+    lost: RunKind = "images" if (path / layout.IMAGES).exists() else "text"
+    return kind_of_manifest(path / _MANIFEST) or ("table" if (path / layout.TABLE).exists() else lost)
 
 
 def _sha256(text: str) -> str:

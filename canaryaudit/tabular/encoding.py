@@ -1,7 +1,6 @@
 """A table as a run keeps it: one matrix in the source's units, one-hot columns, classes, ids, and what is held out."""
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from canaryaudit.corpus.cells import Arrays, check_ids, held_out, id_arrays, ids_of, sorted_classes
 from canaryaudit.errors import CorpusError
 from canaryaudit.records.tables import MOST_CLASSES, ColumnGroup, TableRecord
 from canaryaudit.table_plan import TableInsertOptions
@@ -17,7 +17,6 @@ from canaryaudit.tabular.columns import Columns
 from canaryaudit.tabular.linear.arrays import Indices, Mask, Matrix, Vector
 from canaryaudit.tabular.reading import SourceTable, read_lines
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 _SPARSE = 0.25
 """Share of values that are not zero below which a matrix is kept sparse."""
 FEWEST_ROWS = 10
@@ -47,11 +46,7 @@ class TableRows:
             parts["shape"] = np.array(self.matrix.shape, dtype=np.int64)
         else:
             parts["dense"] = self.matrix
-        if self.ids is not None:
-            coded = [own.encode("utf-8") for own in self.ids]
-            parts["id_bytes"] = np.frombuffer(b"".join(coded), dtype=np.uint8)
-            parts["id_ends"] = np.cumsum([len(own) for own in coded], dtype=np.int64)
-        return parts
+        return parts | id_arrays(self.ids)
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]], columns: int, classes: int) -> "TableRows":
@@ -73,10 +68,7 @@ class TableRows:
                 parts = (arrays["data"].astype(np.float64), arrays["indices"], arrays["indptr"])
                 matrix = sparse.csr_matrix(parts, shape=shape)
                 matrix.check_format(full_check=True)
-            ids = None
-            if "id_ends" in arrays:
-                whole, ends = arrays["id_bytes"].tobytes(), [0, *arrays["id_ends"].tolist()]
-                ids = tuple(whole[start:end].decode("utf-8") for start, end in itertools.pairwise(ends))
+            ids = ids_of(arrays)
             codes, heldout = arrays["codes"].astype(np.intp), arrays["heldout"].astype(bool)
             counts = {matrix.shape[0], len(codes), len(heldout), *([len(ids)] if ids is not None else [])}
             is_known = ((codes >= 0) & (codes < classes)).all()
@@ -116,10 +108,10 @@ def encode(source: SourceTable, options: TableInsertOptions) -> tuple[TableRecor
     if len(source.labels) < FEWEST_ROWS:
         raise CorpusError(f"{source.name} has {len(source.labels)} rows: expected at least {FEWEST_ROWS}")
     if source.ids is not None:
-        _check_ids(source.ids, options.id or "")
+        check_ids(source.ids, options.id or "")
     number = {label: place for place, label in enumerate(classes)}
     codes = np.array([number[label] for label in source.labels], dtype=np.intp)
-    heldout = _held_out(len(codes), options)
+    heldout = held_out(len(codes), options.holdout, options.seed)
     left = np.bincount(codes[~heldout], minlength=len(classes))
     if (left > 0).sum() < 2:
         raise CorpusError(
@@ -235,7 +227,7 @@ def scaled(groups: Sequence[ColumnGroup], training: Matrix) -> tuple[ColumnGroup
 
 
 def _classes(labels: Sequence[str], target: str) -> tuple[tuple[str, ...], bool]:
-    found = sorted(set(labels))
+    found, numeric = sorted_classes(labels)
     shown = ", ".join(repr(label) for label in found[:3]) + (", …" if len(found) > 3 else "")
     if len(found) < 2:
         raise CorpusError(f"{target!r} has 1 class ({shown}): expected two or more")
@@ -243,8 +235,7 @@ def _classes(labels: Sequence[str], target: str) -> tuple[tuple[str, ...], bool]
         raise CorpusError(f"{target!r} holds {broken}, which is no whole number: expected classes, not amounts")
     if len(found) > MOST_CLASSES:
         raise CorpusError(f"{target!r} has {len(found):,} classes ({shown}): expected at most {MOST_CLASSES}")
-    numeric = all(label.lstrip("-").isdecimal() for label in found)
-    return tuple(sorted(found, key=int) if numeric else found), numeric
+    return tuple(found), numeric
 
 
 def _is_broken(label: str) -> bool:
@@ -253,23 +244,6 @@ def _is_broken(label: str) -> bool:
         return not float(label).is_integer()
     except (ValueError, OverflowError):
         return False
-
-
-def _check_ids(ids: Sequence[str], column: str) -> None:
-    seen: dict[str, int] = {}
-    for number, own in enumerate(ids, 1):
-        if not own:
-            raise CorpusError(f"row {number:,} has no {column!r}: every row needs an id of its own")
-        if own in seen:  # Ids may tell who a row is about: the message names rows.
-            raise CorpusError(f"rows {seen[own]:,} and {number:,} have the same {column!r}: every row needs its own")
-        seen[own] = number
-
-
-def _held_out(total: int, options: TableInsertOptions) -> Mask:
-    heldout = np.zeros(total, dtype=bool)
-    number = round(options.holdout * total)
-    heldout[np.random.default_rng([options.seed, 1]).permutation(total)[:number]] = True
-    return heldout
 
 
 def _matrix(source: SourceTable) -> tuple[Matrix, tuple[ColumnGroup, ...]]:

@@ -1,6 +1,5 @@
 """A table as its owner keeps it: delimited files, Parquet, saved data sets, and matrices in .npz files."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from canaryaudit.corpus.arrow_rows import dataset_table, is_saved_dataset, parquet_table, saved_dataset
+from canaryaudit.corpus.cells import cell_text, check_labels, column_place
 from canaryaudit.corpus.fields import listed
 from canaryaudit.corpus.listing import format_of
 from canaryaudit.corpus.raw_text import RawText
@@ -100,11 +100,11 @@ def read_source(options: TableInsertOptions) -> SourceTable:
 def _cells(table: Table, options: TableInsertOptions) -> SourceTable:
     if options.names:
         raise CorpusError(f"--names is for a matrix in an .npz file: {table.name} has names of its own")
-    places = [_place(table, options.target, "--target")]
-    places += [_place(table, options.id, "--id")] if options.id else []
+    places = [column_place(table, options.target, "--target")]
+    places += [column_place(table, options.id, "--id")] if options.id else []
     if len(set(places)) < len(places):
         raise CorpusError(f"column {options.target!r} cannot be both the target and the row's id: choose another --id")
-    left_out = {_place(table, name, "--drop") for name in options.drop}
+    left_out = {column_place(table, name, "--drop") for name in options.drop}
     used = [place for place in range(len(table.columns)) if place not in left_out and place not in places]
     names = [table.columns[place] for place in used]
     if twice := next((name for name in names if names.count(name) > 1), ""):
@@ -117,35 +117,15 @@ def _cells(table: Table, options: TableInsertOptions) -> SourceTable:
             kept.append(row[place])
     if not cells[0]:
         raise CorpusError(f"{table.name} has no rows")
-    labels = tuple(_text(cell) for cell in cells[0])
-    if missing := [number for number, label in enumerate(labels, 1) if not label]:
-        raise CorpusError(
-            f"row {missing[0]:,} has no {options.target!r}: fill it in, or leave out rows without a label"
-        )
-    ids = tuple(_text(cell) for cell in cells[1]) if options.id else None
+    labels = tuple(cell_text(cell) for cell in cells[0])
+    check_labels(labels, options.target)
+    ids = tuple(cell_text(cell) for cell in cells[1]) if options.id else None
     columns = tuple(_column(name, kept, table.name) for name, kept in zip(names, cells[len(places) :], strict=True))
     return SourceTable(table.name, (f"{table.name}: {table.taken or 'a table'}",), columns, None, (), labels, ids)
 
 
-def _place(table: Table, name: str, flag: str) -> int:
-    found = [place for place, own in enumerate(table.columns) if own == name]
-    if len(found) != 1:
-        several = "several columns" if found else "no column"
-        raise CorpusError(f"{flag} {name}: {table.name} has {several} of this name among {listed(table.columns)}")
-    return found[0]
-
-
-def _text(cell: Any) -> str:
-    """Return a cell as text; empty if it is missing."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(int(cell)) if isinstance(cell, bool) else str(cell).strip()
-
-
 def _column(name: str, cells: Sequence[Any], table: str) -> SourceColumn:
-    texts = [_text(cell) for cell in cells]
+    texts = [cell_text(cell) for cell in cells]
     filled = [text for text in texts if text]
     if not filled:
         raise CorpusError(f"column {name!r} of {table} is empty: leave it out with --drop {name!r}")
@@ -223,7 +203,7 @@ def _matrix(path: Path, options: TableInsertOptions) -> SourceTable:
         raise CorpusError(f"{path.name} has values that are missing or not finite: correct them")
     if np.abs(values).max(initial=0.0) > LARGEST_NUMBER:
         raise CorpusError(f"{path.name} has values above {LARGEST_NUMBER:g}: correct them")
-    texts = tuple(_text(label.item()) for label in labels)
+    texts = tuple(cell_text(label.item()) for label in labels)
     if "" in texts:
         raise CorpusError(f"row {texts.index('') + 1:,} of {path.name} has no label: leave out rows without one")
     names = _column_names(options, matrix.shape[1], named)

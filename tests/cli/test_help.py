@@ -13,6 +13,7 @@ import typer
 
 import canaryaudit as package
 from canaryaudit.cli.app import app
+from canaryaudit.image_plan import ImageInsertOptions, ImageReportOptions, ImageTrainOptions, ImageUnlearnOptions
 from canaryaudit.plan import (
     AttackOptions,
     InsertOptions,
@@ -26,7 +27,7 @@ from canaryaudit.table_plan import TableInsertOptions, TableReportOptions, Table
 from tests.commands import PROCESS, canaryaudit, succeed
 
 GROUP: Any = typer.main.get_command(app)
-COMMANDS = ("insert", "train", "measure", "requests", "unlearn", "attack", "report", "run", "verify")
+COMMANDS = ("insert", "train", "measure", "requests", "unlearn", "attack", "publish", "report", "run", "verify")
 
 
 def test_these_are_the_commands() -> None:
@@ -96,12 +97,12 @@ def test_wrong_usage_points_to_help(arguments: tuple[str, ...], expected: str) -
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("insert", (InsertOptions, TableInsertOptions)),
-        ("train", (TrainOptions, TableTrainOptions)),
+        ("insert", (InsertOptions, TableInsertOptions, ImageInsertOptions)),
+        ("train", (TrainOptions, TableTrainOptions, ImageTrainOptions)),
         ("measure", (MeasureOptions,)),
-        ("unlearn", (UnlearnOptions, TableUnlearnOptions)),
+        ("unlearn", (UnlearnOptions, TableUnlearnOptions, ImageUnlearnOptions)),
         ("attack", (AttackOptions,)),
-        ("report", (ReportOptions, TableReportOptions)),
+        ("report", (ReportOptions, TableReportOptions, ImageReportOptions)),
     ],
 )
 def test_options_have_the_flags_as_keys(name: str, options: tuple[type[Options], ...]) -> None:

@@ -196,7 +196,7 @@ def test_a_message_names_no_id() -> None:
     [
         (
             ("insert", "people.csv", "--flip-labels", "20"),
-            "--flip-labels is for runs on tables: name",
+            "--flip-labels is for runs on tables and images: name",
         ),
         (("insert", "people.csv", "--target", "income", "-t", "x {digits:3}"), "--template is for runs on text"),
         (("train", "RUN", "--size", "paper"), "--size is for runs on text, not on a table"),

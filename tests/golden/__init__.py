@@ -24,6 +24,8 @@ from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
 from canaryaudit.report.formats.sarif import render_sarif
 from canaryaudit.report.formats.step_summary import render_step_summary
+from canaryaudit.report.images.terminal import render_images_terminal
+from canaryaudit.report.images.writer import render_images_markdown, render_images_page
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
 from canaryaudit.report.tables.comparison import (
@@ -39,6 +41,7 @@ from canaryaudit.report.tables.pipelines import (
 from canaryaudit.report.tables.terminal import render_tables_terminal
 from canaryaudit.report.tables.writer import render_tables_markdown, render_tables_page
 from tests.report import builders as make
+from tests.report.image_builders import images
 
 FILES = Path(__file__).parent / "files"
 DOWNLOAD = re.compile(r"data:application/gzip;base64,([A-Za-z0-9+/=]+)")
@@ -125,6 +128,10 @@ def produce() -> dict[str, str]:
         "tables-comparison.md": render_tables_comparison_markdown(make.compared_tables()),
         "tables-comparison.json": render_json(make.compared_tables()),
         "tables-comparison.txt": _printed(render_tables_comparison_terminal(make.compared_tables())),
+        "images.html": _without_own(render_images_page(images(), ())),
+        "images.md": render_images_markdown(images(), ()),
+        "images.json": render_json(images()),
+        "images.txt": _printed(render_images_terminal(images())),
     }
 
 

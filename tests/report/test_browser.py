@@ -10,12 +10,14 @@ from canaryaudit.report import write_report
 from canaryaudit.report.charts import charts
 from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.json_text import render_json
+from canaryaudit.report.images.writer import write_image_report
 from canaryaudit.report.tables.writer import write_tables
 from tests.browser import Browser
 from tests.report import audits as make_audits
 from tests.report import builders as make
 from tests.report.audits import SECRETS
 from tests.report.formats.test_formats import HOSTILE, hostile_summary
+from tests.report.image_builders import images
 from tests.report.summary.test_build import several_methods
 
 SAMPLE = Path(__file__).resolve().parents[2] / "reports" / "sample" / "report.html"
@@ -223,30 +225,42 @@ def audits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Address of a page on requests to a linear model."""
-    path = tmp_path_factory.mktemp("tables") / "tables.html"
-    write_tables(make.tables(), path)
-    return path.as_uri()
+def other_kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Addresses of the pages on requests to a linear model, and on corrected labels of images."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_tables(make.tables(), folder / "tables.html")
+    write_image_report(images(), folder / "images", ["html"])
+    return {
+        "tables": (folder / "tables.html").as_uri(),
+        "images": (folder / "images" / "report.html").as_uri(),
+    }
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1000, "light")])
-def test_the_page_on_tables_is_drawn_whole_and_axe_finds_nothing(
-    browser: Browser, tables: str, width: int, scheme: str
+@pytest.mark.parametrize(
+    ("kind", "charts", "width", "scheme"),
+    [
+        ("tables", 2, 400, "dark"),
+        ("tables", 2, 1000, "light"),
+        ("images", 1, 400, "light"),
+        ("images", 1, 1000, "dark"),
+    ],
+)
+def test_the_pages_on_other_kinds_are_drawn_whole_and_axe_finds_nothing(
+    browser: Browser, other_kinds: dict[str, str], kind: str, charts: int, width: int, scheme: str
 ) -> None:
     source = axe_source()
     browser.show(width, scheme=scheme)
-    browser.open(tables)
+    browser.open(other_kinds[kind])
     assert browser.said() == []
     visible = browser.evaluate(VISIBLE_CHARTS)
-    assert len(visible) == 2
+    assert len(visible) == charts
     assert all(shown == 1 and marks > 1 and placed for shown, marks, placed in visible), visible
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate(CONTRAST) >= 4.5
     browser.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     browser.evaluate(source + "; 0")
     assert browser.evaluate(AXE_RUN) == []
-    assert browser.requests() == [tables]
+    assert browser.requests() == [other_kinds[kind]]
 
 
 @pytest.mark.parametrize(("name", "width", "scheme"), [("clean", 400, "dark"), ("exposed", 1000, "light")])

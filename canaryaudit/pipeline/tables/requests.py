@@ -1,6 +1,5 @@
 """What a command asks for, resolved to training rows and columns; and what a record asks for, as a request."""
 
-import csv
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from canaryaudit.corpus.raw_text import RawText
-from canaryaudit.errors import CorpusError, UnfitOptions, UnlearningError, one_line
+from canaryaudit.errors import UnfitOptions, UnlearningError
 from canaryaudit.formatting import counted
+from canaryaudit.pipeline.corrections import read_corrections
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records.tables import ReplacedValues, RequestRecord, TableCanary, TableRecord
 from canaryaudit.table_plan import Condition, TableUnlearnOptions, parse_assignment
@@ -142,23 +141,7 @@ class Resolver:
 
     def _fixes(self, path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Return the rows of a file of corrections whose label changes, and their labels."""
-        if not path.is_file():
-            raise CorpusError(f"--relabel {path}: no such file")
-        try:
-            lines = [[cell.strip() for cell in row] for row in csv.reader(RawText(path).lines(), strict=True) if row]
-        except csv.Error as error:
-            raise CorpusError(f"--relabel {path}: {one_line(error)}: expected an id and a label in each row") from None
-        if lines and len(lines[0]) == 2 and lines[0][1] not in self.table.classes:
-            lines = lines[1:]  # a header
-        if not lines:
-            raise UnlearningError(f"--relabel {path}: expected an id and a label in each row, got none")
-        for number, line in enumerate(lines, 1):
-            if len(line) != 2:
-                raise UnlearningError(f"{path}: entry {number:,} has {len(line)} cells: expected an id and a label")
-            if line[1] not in self.table.classes:
-                raise UnlearningError(
-                    f"{path}: entry {number:,} has an unknown label: expected {' or '.join(self.table.classes[:5])}"
-                )
+        lines = read_corrections(path, self.table.classes)
         found = self._find([line[0] for line in lines], path)
         current = self._labels()
         changes = [

@@ -11,7 +11,7 @@ from canaryaudit.report.formats.files import write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
 from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import plain
-from canaryaudit.report.tables.schema import TablesSummary
+from canaryaudit.report.tables.schema import CoinFigures, TablesSummary
 
 _ENDINGS = (".html", ".md", ".json")
 MOST_NAMES = 200
@@ -77,15 +77,15 @@ def render_tables_markdown(summary: TablesSummary, drawn: Sequence[Chart]) -> st
     blocks = [f"# Requests to a {plain(summary.estimator)}", f"## {plain(summary.headline)}"]
     blocks += [f"> **Warning:** {plain(warning)}" for warning in summary.warnings]
     blocks += [f"> **Warning:** {plain(fault)}" for fault in (run.faults if run else ())]
-    blocks += [plain(result_words(summary)), _bullets(run.gate.remarks) if run and run.gate else ""]
-    blocks += [_bullets(summary.requests), "## Efficacy", _bullets((*efficacy(summary), *run_sentences(summary)))]
+    blocks += [plain(result_words(summary)), bullets(run.gate.remarks) if run and run.gate else ""]
+    blocks += [bullets(summary.requests), "## Efficacy", bullets((*efficacy(summary), *run_sentences(summary)))]
     blocks += [pictures.get("loss-difference", ""), "## Methods", pictures.get("methods", ""), _methods(summary)]
     blocks += ["## Results", markdown_results(summary)] if run else []
-    blocks += ["## Certificate", _bullets(certified(summary))]
+    blocks += ["## Certificate", bullets(certified(summary))]
     if summary.disclosures:
         rows = [[plain(own.column, 60), own.measure, figures.decimal(own.value, 3)] for own in summary.disclosures]
-        blocks += ["## What the other columns still tell", _table(["Removed column", "Measure", "Value"], rows)]
-    blocks += ["## Limitations", _bullets(summary.limits)]
+        blocks += ["## What the other columns still tell", markdown_table(["Removed column", "Measure", "Value"], rows)]
+    blocks += ["## Limitations", bullets(summary.limits)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -128,14 +128,7 @@ def run_sentences(summary: TablesSummary) -> tuple[str, ...]:
     """Return what the run directory adds, in sentences."""
     if summary.run is None:
         return ()
-    sentences = []
-    for coins in summary.run.coins:
-        (auc, low, high, epsilon, planted, candidates), after = coins.before, coins.after
-        sentences.append(
-            f"Of {candidates:,} candidates for {coins.what}, {planted:,} were planted. Before the requests the model "
-            f"tells which: AUC {auc:.3f} ({low:.3f} to {high:.3f}), epsilon at least {epsilon:.2f}. After them: AUC "
-            f"{after[0]:.3f} ({after[1]:.3f} to {after[2]:.3f}), epsilon at least {after[3]:.2f}."
-        )
+    sentences = [coin_sentence(coins) for coins in summary.run.coins]
     last = next(line for line in summary.run.results if line.name == summary.run.result)
     chosen = "a fit from nothing" if last.path == "fit from nothing" else "an update"
     sentences.append(
@@ -148,7 +141,22 @@ def run_sentences(summary: TablesSummary) -> tuple[str, ...]:
 def result_words(summary: TablesSummary) -> str:
     """Return the gate's result in a sentence; empty without a gate."""
     gate = summary.run.gate if summary.run else None
-    return "" if gate is None else f"Gate, residual at most {gate.fail_residual:g}: {gate.status}."
+    return "" if gate is None else gate_words(gate.status, f"residual at most {gate.fail_residual:g}")
+
+
+def gate_words(status: str, condition: str) -> str:
+    """Return a gate's result in a sentence."""
+    return f"Gate, {condition}: {status}."
+
+
+def coin_sentence(coins: CoinFigures) -> str:
+    """Return what a model tells of one kind of canaries before and after the requests."""
+    (auc, low, high, epsilon, planted, candidates), after = coins.before, coins.after
+    return (
+        f"Of {candidates:,} candidates for {coins.what}, {planted:,} were planted. Before the requests the model "
+        f"tells which: AUC {auc:.3f} ({low:.3f} to {high:.3f}), epsilon at least {epsilon:.2f}. After them: AUC "
+        f"{after[0]:.3f} ({after[1]:.3f} to {after[2]:.3f}), epsilon at least {after[3]:.2f}."
+    )
 
 
 def certified(summary: TablesSummary) -> tuple[str, ...]:
@@ -207,7 +215,7 @@ def _methods(summary: TablesSummary) -> str:
         for line in summary.methods
     ]
     headings = ["Method", "Residual", "Loss difference", "Accuracy", "F1", "Time, ms", "Against retraining", ""]
-    return _table(headings, rows)
+    return markdown_table(headings, rows)
 
 
 def markdown_results(summary: TablesSummary) -> str:
@@ -237,13 +245,15 @@ def markdown_results(summary: TablesSummary) -> str:
         "ms",
         "Retraining, ms",
     ]
-    return _table(headings, rows)
+    return markdown_table(headings, rows)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
     return "\n".join(lines)
 
 
-def _bullets(sentences: Iterable[str]) -> str:
+def bullets(sentences: Iterable[str]) -> str:
+    """Return a list in Markdown."""
     return "\n".join(f"- {plain(sentence)}" for sentence in sentences)

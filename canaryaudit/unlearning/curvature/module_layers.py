@@ -1,8 +1,10 @@
-"""The layers of any ``torch.nn.Module`` as a ``TrainableModel``, found by hooks: linear layers and embeddings.
+"""The layers of any ``torch.nn.Module`` as a ``TrainableModel``, found by hooks: linear, convolutions, embeddings.
 
 A linear layer's matrix is [W | b]. The ``Conv1D`` of ``transformers`` keeps W turned round, with the bias as one more
-row. A table that is an embedding and the output layer at once (tied) is one matrix with two uses. All other parameters
-stay as they are: normalizations, positions, and what no layer of these kinds holds.
+row. A convolution multiplies its kernel, (O, C x height x width), with the patch at every position of an image: the
+positions share it as time steps share a matrix (Grosse & Martens 2016). A table that is an embedding and the output
+layer at once (tied) is one matrix with two uses. All other parameters stay as they are: normalizations, positions, and
+what no layer of these kinds holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -60,10 +62,12 @@ class ModuleLayers:
             if isinstance(own, nn.Embedding) and id(own) in chosen:
                 self._add(name, own)
         for name, own in module.named_modules():
-            if isinstance(own, nn.Linear) or _is_turned(own):
+            if isinstance(own, nn.Linear) or _is_turned(own) or _is_convolution(own):
                 self._add(name, own)
         if not self._layers:
-            raise UnlearningError("the model has no linear layer that could be changed: expected nn.Linear or Conv1D")
+            raise UnlearningError(
+                "the model has no linear layer that could be changed: expected nn.Linear, nn.Conv2d or Conv1D"
+            )
 
     def _add(self, name: str, module: Any) -> None:
         weight = module.weight
@@ -74,7 +78,7 @@ class ModuleLayers:
         elif _is_turned(module):
             shape, has_bias = (len(weight) + 1, weight.shape[1]), True
         else:
-            shape, has_bias = weight.shape, module.bias is not None
+            shape, has_bias = (len(weight), weight[0].numel()), module.bias is not None
         rows = int(shape[0])
         widths = (int(shape[1]), 1) if has_bias and not _is_turned(module) else (int(shape[1]),)
         has_row_basis = rows <= MOST_ROWS and not isinstance(module, nn.Embedding)
@@ -126,8 +130,26 @@ def _is_turned(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers")
 
 
+def _is_convolution(module: nn.Module) -> bool:
+    """Return whether a module is a convolution whose patches can be cut out; others stay as they are."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def _patches(module: Any, images: Tensor) -> Tensor:
+    """Return what a convolution's kernel is multiplied with at every position, shape (B, T, C x height x width)."""
+    cut = nn.functional.unfold(images, module.kernel_size, module.dilation, module.padding, module.stride)
+    return cut.transpose(1, 2)
+
+
 def _sides_of(module: nn.Module, given: Tensor, gradient: Tensor, *, has_bias: bool) -> GradientSides:
     """Return the sides of one call's gradient, with positions side by side: (B, T, ...)."""
+    if isinstance(module, nn.Conv2d):
+        given, gradient = _patches(module, given), gradient.flatten(2).transpose(1, 2)
     outer = gradient.reshape(len(gradient), -1, gradient.shape[-1])
     if isinstance(module, nn.Embedding):
         return GradientSides(given.reshape(len(given), -1), outer)

@@ -143,3 +143,50 @@ def test_a_module_of_floats_makes_one_prediction_of_each_example() -> None:
 def test_a_module_without_a_linear_layer_is_refused() -> None:
     with pytest.raises(UnlearningError, match="no linear layer that could be changed"):
         ModuleLayers(nn.Embedding(3, 2), nn.Embedding(3, 2))
+
+
+def small_convolutions() -> nn.Sequential:
+    torch.manual_seed(4)
+    layers = (nn.Conv2d(2, 2, 3, padding=1, stride=2, bias=False), nn.Tanh(), nn.Conv2d(2, 3, 2), nn.Tanh())
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(3, 3)).double().eval()
+
+
+def test_sides_of_convolutions_make_every_image_s_gradient() -> None:
+    model = small_convolutions()
+    layers = ModuleLayers(model, model)
+    images = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    assert {name: own.widths for name, own in layers.layers.items()} == {"0": (18,), "2": (8, 1), "5": (3, 1)}
+    sides = layers.sides(images, drawn(2))
+    labels = drawn(2)(model(images))
+    for place in range(3):
+        loss = nn.functional.cross_entropy(model(images[place : place + 1]), labels[place : place + 1])
+        made = {name: own[0].left[place].T @ own[0].right[place] for name, own in sides.items()}
+        torch.testing.assert_close(as_vector(made, layers.layers), flat_gradient(loss, layers))
+
+
+def test_the_curvature_of_convolutions_is_the_fisher_matrix_s_diagonal_in_its_basis() -> None:
+    """Against dense per-image gradients, for the very labels that were drawn."""
+    model = small_convolutions()
+    layers = ModuleLayers(model, model)
+    images = torch.randn(5, 2, 4, 4, dtype=torch.float64)
+    curvature = kronecker_curvature(layers, images, 7, NullReporter(), batch=5)
+    draw = drawn(7)
+    _ = draw(model(images))  # of the first pass, over the factors
+    labels = draw(model(images))
+    squares = {name: torch.zeros_like(own.values) for name, own in curvature.blocks.items()}
+    for place in range(5):
+        loss = nn.functional.cross_entropy(model(images[place : place + 1]), labels[place : place + 1])
+        gradients = iter(torch.autograd.grad(loss, list(layers.moved)))
+        for name, layer in layers.layers.items():
+            matrix = torch.cat([next(gradients).reshape(layer.rows, width) for width in layer.widths], 1)
+            left = curvature.blocks[name].left
+            assert left is not None
+            squares[name] += (left.T @ matrix @ curvature.blocks[name].right) ** 2 / 5
+    for name, expected in squares.items():
+        torch.testing.assert_close(curvature.blocks[name].values, expected)
+
+
+def test_convolutions_whose_patches_cannot_be_cut_stay_as_they_are() -> None:
+    own = (nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(2, 2, 3, padding="same"))
+    model = nn.Sequential(*own, nn.Flatten(), nn.Linear(8, 2))
+    assert [*ModuleLayers(model, model).layers] == ["3"]

@@ -1,0 +1,186 @@
+"""Report stage of a run on images: what its records say, every method beside the others, and the gate."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.formatting import counted
+from canaryaudit.image_plan import ImageReportOptions
+from canaryaudit.pipeline.images.figures import image_measurement_fault
+from canaryaudit.pipeline.images.session import ImageSession, weight_shapes
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
+from canaryaudit.records.images import ImageMeasurement, RelabelingRecord, last_relabeling
+from canaryaudit.records.tables import Quality
+from canaryaudit.report.formats.files import check_files
+from canaryaudit.report.images.schema import ImageGate, ImageResultLine, ImagesSummary
+from canaryaudit.report.images.writer import write_image_report
+from canaryaudit.report.tables.files import table_files
+from canaryaudit.report.tables.schema import CoinFigures
+from canaryaudit.runs.findings import PROBLEMS, Finding
+from canaryaudit.runs.image_verification import ImageChecks, verify_image_run
+from canaryaudit.runs.seals import read_key
+
+CHECKS = ImageChecks(weight_shapes, image_measurement_fault)
+_LIMITS = (
+    "A network is not convex: there is no certificate. What was achieved is measured, on images held out and on the "
+    "rows whose labels were flipped.",
+    "Membership and epsilon concern labels, the difference between a flipped label and the row's own: not whether the "
+    "image was trained on.",
+    "A model published before the request is not changed by it.",
+)
+
+
+def check_image_report(session: ImageSession, options: ImageReportOptions) -> Path:
+    """Return where the report goes, after checking what it needs besides the run.
+
+    Raises:
+        UsageError: The key cannot be read, or the report would be in the run directory.
+        RunDirectoryError: A file there is not a report's.
+    """
+    if options.key:
+        read_key(options.key)
+    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
+    refuse_inside([session.run.path], directory)
+    check_files(directory, table_files(options.format))
+    return directory
+
+
+def verify_image_report(session: ImageSession, options: ImageReportOptions) -> tuple[Finding, ...]:
+    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
+    key = read_key(options.key) if options.key else None
+    verification = verify_image_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
+    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
+
+
+def run_image_report(
+    session: ImageSession, options: ImageReportOptions, directory: Path, faults: Sequence[str]
+) -> tuple[ImagesSummary, list[Path]]:
+    """Write the report of a run in which everything is measured; return its summary and its files.
+
+    Raises:
+        Inconclusive: Nothing was unlearned yet.
+    """
+    with session.stage("report"):
+        summary = summarize_image_run(session, options, faults)
+        return summary, write_image_report(summary, directory, options.format)
+
+
+def summarize_image_run(session: ImageSession, options: ImageReportOptions, faults: Sequence[str]) -> ImagesSummary:
+    """Return what a report says of a run."""
+    run, facts = session.run, session.run.manifest
+    unlearnings = run.unlearnings_in_order()
+    result = last_relabeling(unlearnings)
+    if result is None:
+        message = f"nothing was unlearned yet: run canaryaudit unlearn {run.path}"
+        raise Inconclusive(f"the gate cannot pass: {message}") if options.fail_auc else UnlearningError(message)
+    before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
+    lines = _lines(session, unlearnings, result, before)
+    coins = None
+    if before.labels and after.labels:
+        coins = CoinFigures(what="flipped labels", before=_coin(before.labels), after=_coin(after.labels))
+    return ImagesSummary(
+        images=facts.images.name,
+        run=run.path.resolve().name,
+        target=facts.images.target,
+        classes=len(session.record.classes),
+        rows=facts.images.rows,
+        evaluated_on="images held out" if before.heldout else "training images",
+        parameters=run.trained_model().parameters,
+        training_seconds=run.trained_model().seconds,
+        accuracy_before=_quality(before).accuracy,
+        f1_before=_quality(before).f1,
+        majority_accuracy=_quality(before).majority_accuracy,
+        flipped_right_before=before.flipped_right,
+        flipped_wrong_before=before.flipped_wrong,
+        kept_right_before=before.kept_right,
+        result=result.name,
+        results=tuple(lines),
+        coins=coins,
+        gate=image_gate(options, result.name, after.labels, faults),
+        faults=tuple(faults),
+        signed=options.key is not None,
+        versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
+        limits=_LIMITS,
+    )
+
+
+def _lines(
+    session: ImageSession,
+    unlearnings: Sequence[RelabelingRecord],
+    result: RelabelingRecord,
+    before: ImageMeasurement,
+) -> list[ImageResultLine]:
+    own = session.labels(session.requests(ModelId(result.name)))
+    original = session.labels()
+    found = []
+    for record in unlearnings:
+        lineage = session.lineage(ModelId(record.name))
+        labels = session.labels([link.request for link in lineage])
+        measured = session.run.measurement(ModelId(record.name))
+        seconds = sum(link.seconds for link in lineage)
+        found.append(
+            ImageResultLine(
+                name=record.name,
+                origin=str(record.origin),
+                method=record.method,
+                words=record.words,
+                corrected=int((labels != original).sum()),
+                comparable=bool((labels == own).all()),
+                accuracy=_quality(measured).accuracy,
+                f1=_quality(measured).f1,
+                restored=None,
+                restored_error=None,
+                flipped_right=measured.flipped_right,
+                flipped_wrong=measured.flipped_wrong,
+                kept_right=measured.kept_right,
+                residual=record.residual,
+                seconds=seconds,
+                cost=seconds / record.training_seconds if record.training_seconds > 0 else 0.0,
+            )
+        )
+    retrained = next((line for line in found if line.method == "retrain" and line.comparable), None)
+    lost = retrained.accuracy - _quality(before).accuracy if retrained else 0.0
+    if lost <= 0:
+        return found
+    start = _quality(before)
+    return [_with_restored(line, start, lost) if line.comparable else line for line in found]
+
+
+def _with_restored(line: ImageResultLine, start: Quality, lost: float) -> ImageResultLine:
+    """Return a line with the share of the lost accuracy that is back.
+
+    Its standard error is that of two accuracies on independent images. On the same images they differ by less.
+    """
+    variance = sum(share * (1 - share) for share in (line.accuracy, start.accuracy)) / start.rows
+    error = math.sqrt(variance) / lost
+    return line.model_copy(update={"restored": (line.accuracy - start.accuracy) / lost, "restored_error": error})
+
+
+def _quality(measured: ImageMeasurement) -> Quality:
+    return measured.heldout or measured.train
+
+
+def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:
+    own = privacy.membership
+    return own.auc, own.auc_low, own.auc_high, privacy.epsilon_low, privacy.inserted, privacy.candidates
+
+
+def image_gate(
+    options: ImageReportOptions, name: str, privacy: Privacy | None, faults: Sequence[str]
+) -> ImageGate | None:
+    """Return the gate's result: passed only if the AUC is small enough and all records are verified."""
+    limit = options.fail_auc
+    if limit is None:
+        return None
+    doubts = [f"{counted(len(faults), 'file')} of the run cannot be relied on, such as {faults[0]}"] if faults else []
+    reasons = []
+    if privacy is None:
+        doubts.append("no labels were flipped by coins: there is no AUC; insert with --flip-labels")
+    else:
+        auc = privacy.membership.auc
+        if max(auc, 1 - auc) > limit:
+            reasons.append(f"{name}: AUC {auc:.3f} of flipped labels, expected {1 - limit:.3g} to {limit:g}")
+    status = "inconclusive" if doubts else "failed" if reasons else "passed"
+    return ImageGate(fail_auc=limit, status=status, reasons=tuple(reasons), doubts=tuple(doubts))
