@@ -35,7 +35,7 @@ class Asked:
     """What a secret is asked for with.
 
     Attributes:
-        prompt: Text that is read first, not empty.
+        prompt: Text that is read first, not empty; after a line feed if no token ends within it.
         suffix: Fixed text that follows the completion.
     """
 
@@ -76,6 +76,8 @@ def tokenize(
     before = len(asked.prompt.encode("utf-8", "surrogatepass"))
     if prompt_tokens is None:
         prompt_tokens = _shared(encoded, before)
+    if prompt_tokens == 0 and not asked.prompt.startswith("\n"):  # A blank alone belongs to the secret's first token.
+        return tokenize(tokenizer, Asked("\n" + asked.prompt, asked.suffix), completions)
     if prompt_tokens == 0:
         raise MeasurementError(
             f"the tokenizer has no token that ends before the secret in {asked.prompt!r}: expected some text before "
