@@ -72,6 +72,8 @@ def test_a_prompt_within_the_first_token_follows_a_line_feed() -> None:
     assert blank.prompt == both.prompt == tuple(tokenizer.encode(["\n"])[0].ids)
     assert np.array_equal(blank.ids, both.ids)
     assert np.array_equal(blank.ends, both.ends)
+    tokens = TokenSpace(Template.parse("x {digits:5}.").space(""), Asked(" ", "."), tokenizer, ["01234"])
+    assert (tokens.prompt, tokens.lead, tokens.drawn) == (both.prompt, " ", None)
 
 
 def test_what_begins_every_text_is_part_of_the_prompt() -> None:
