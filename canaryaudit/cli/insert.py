@@ -223,7 +223,10 @@ def insert(
         return
     show(plan_view(made, expected, every=verbose))
     if not dry_run and not quiet:
-        show(Text(f"Next: canaryaudit unlearn {shell_quote(path)}"))
+        if export:
+            show(Text(f"Next: train on {export}, then canaryaudit measure {shell_quote(path)} --model hf:PATH"))
+        else:
+            show(Text(f"Next: canaryaudit unlearn {shell_quote(path)}"))
 
 
 def _names(text: str | None) -> tuple[str, ...]:

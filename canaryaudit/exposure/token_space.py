@@ -53,12 +53,14 @@ class JointTokens:
         ends: Characters of the completion up to the end of each token, at most all of them, shape (N, L); 0 for tokens
             that end within the prompt.
         read_bytes: Bytes of the prompt up to the end of its tokens.
+        asked: What they were tokenized with: after a line feed if no token ends within the prompt that was given.
     """
 
     prompt: tuple[int, ...]
     ids: np.ndarray
     ends: np.ndarray
     read_bytes: int
+    asked: Asked
 
 
 def tokenize(
@@ -76,6 +78,8 @@ def tokenize(
     before = len(asked.prompt.encode("utf-8", "surrogatepass"))
     if prompt_tokens is None:
         prompt_tokens = _shared(encoded, before)
+    if prompt_tokens == 0 and not asked.prompt.startswith("\n"):  # A blank alone belongs to the secret's first token.
+        return tokenize(tokenizer, Asked("\n" + asked.prompt, asked.suffix), completions)
     if prompt_tokens == 0:
         raise MeasurementError(
             f"the tokenizer has no token that ends before the secret in {asked.prompt!r}: expected some text before "
@@ -93,6 +97,7 @@ def tokenize(
         _padded(rows, longest, PAD),
         _padded(ends, longest, 0),
         int(encoded[0].ends[prompt_tokens - 1]),
+        asked,
     )
 
 
@@ -140,8 +145,9 @@ class TokenSpace:
     def __init__(self, space: Space, asked: Asked, tokenizer: Tokenizer, members: Sequence[str]) -> None:
         rng = np.random.default_rng(0)
         drawn = [*members, *(space.sample(rng) for _ in range(_DRAWN))]
-        self._asked, self._tokenizer = asked, tokenizer
         joint = tokenize(tokenizer, asked, drawn)
+        self._asked, self._tokenizer = joint.asked, tokenizer
+        asked = joint.asked
         self.prompt = joint.prompt
         self.lead = asked.prompt.encode("utf-8", "surrogatepass")[joint.read_bytes :].decode("utf-8", "replace")
         automaton = _checked(_by_pairs(space, asked, tokenizer, joint), joint, space.size)

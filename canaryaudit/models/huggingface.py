@@ -106,11 +106,12 @@ class HuggingFaceModel:
         training = self.model.training
         self.model.eval()
         try:
-            start = full.start(depth)
-            if not torch.isfinite(start.log2_probs).all():
-                raise ModelError("the model predicts NaN: load it with --dtype float32, or train it again")
-            if tree := self._tree(prompt, columns, depth, (full, start)):
-                return tree, tree.start()
+            with _quiet():  # Advice on padding: any token may be read.
+                start = full.start(depth)
+                if not torch.isfinite(start.log2_probs).all():
+                    raise ModelError("the model predicts NaN: load it with --dtype float32, or train it again")
+                if tree := self._tree(prompt, columns, depth, (full, start)):
+                    return tree, tree.start()
         finally:
             self.model.train(training)
         return full, start
@@ -337,7 +338,7 @@ def _check_weights(folder: Path, model: Any, found: dict[str, Any]) -> None:
 def _check_causal(folder: Path, model: Any) -> None:
     """Refuse a model whose predictions change with what is read later, such as BERT."""
     ids = torch.arange(4, device=next(model.parameters()).device)[None] % model.get_input_embeddings().weight.shape[0]
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         early, late = (model(ids[:, :length]).logits[0, 1].float() for length in (2, 4))
     rounding = 1e-4 if next(model.parameters()).dtype == torch.float32 else 0.1
     if bool((early - late).abs().max() > rounding * early.abs().max()):  # NaN is told later.

@@ -18,7 +18,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T
 
 from canaryaudit import ExposureCallback
 
-data, run, out = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+data, run, out = sys.argv[1:]
 torch.manual_seed(0)
 chats = datasets.Dataset.from_json(data)
 texts = ["\n".join(f"{own['role']}: {own['content']}" for own in chat) for chat in chats["messages"]]

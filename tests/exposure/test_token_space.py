@@ -65,6 +65,17 @@ def test_a_blank_before_the_secret_belongs_to_its_first_token() -> None:
     assert len(tokens.prompt) < len(prompt)
 
 
+def test_a_prompt_within_the_first_token_follows_a_line_feed() -> None:
+    """Of a template's prefix a probe may leave its last blank only, which merges with the secret."""
+    tokenizer = FastTokenizer(make_tokenizer("merged"))
+    blank, both = (tokenize(tokenizer, Asked(prompt, "."), ["0123", "4567"]) for prompt in (" ", "\n "))
+    assert blank.prompt == both.prompt == tuple(tokenizer.encode(["\n"])[0].ids)
+    assert np.array_equal(blank.ids, both.ids)
+    assert np.array_equal(blank.ends, both.ends)
+    tokens = TokenSpace(Template.parse("x {digits:5}.").space(""), Asked(" ", "."), tokenizer, ["01234"])
+    assert (tokens.prompt, tokens.lead, tokens.drawn) == (both.prompt, " ", None)
+
+
 def test_what_begins_every_text_is_part_of_the_prompt() -> None:
     tokenizer = FastTokenizer(make_tokenizer("single", bos=True))
     tokens = TokenSpace(Template.parse("{digits:2}").space(""), Asked("\n", ""), tokenizer, ["01"])
