@@ -21,7 +21,7 @@ from canaryaudit.tabular.linear.arrays import Mask, Matrix, Vector
 from canaryaudit.tabular.linear.inverse import StoredCurvature
 from canaryaudit.tabular.linear.objective import Point
 from canaryaudit.tabular.linear.solver import Solved, minimize
-from canaryaudit.tabular.linear.work import ColdFit, Estimate, estimate, fit_from_nothing
+from canaryaudit.tabular.linear.work import ColdFit, Estimate, better_start, estimate, fit_from_nothing
 
 if TYPE_CHECKING:
     from canaryaudit.report.tables.schema import TablesSummary
@@ -187,7 +187,7 @@ class PreparedModel:
         objective, change = carry_out(
             request, self.solved.point.objective, fixed.columns, fixed.labels, fixed.row_weights
         )
-        start = objective.at(np.where(objective.kept, self.solved.point.theta, 0.0))
+        start = better_start(objective.at(np.where(objective.kept, self.solved.point.theta, 0.0)))
         work = estimate(start, fixed.curvature, fixed.cold, fixed.tolerance)
         if retrain or work.retrain:
             solved = replace(fit_from_nothing(objective, fixed.tolerance), path="fit from nothing")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from canaryaudit.tabular import Request, prepare
 from canaryaudit.tabular.linear.inverse import DenseInverse, invert
-from canaryaudit.tabular.linear.work import ColdFit, estimate
+from canaryaudit.tabular.linear.work import ColdFit, better_start, estimate
 from tests.tabular.datasets import BUNDLED
 
 
@@ -28,6 +29,21 @@ def test_a_small_request_is_an_update_and_most_labels_flipped_a_fit_from_nothing
     assert flipped.solved.path == "fit from nothing"
     assert flipped.residual <= 1e-6
     np.testing.assert_allclose(flipped.solved.point.theta, -prepared.solved.point.theta, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(fit_intercept=False), LinearSVC(fit_intercept=False)])
+def test_coefficients_of_the_wrong_size_are_scaled_to_the_right_one(estimator: object) -> None:
+    table = BUNDLED["breast cancer"]()
+    prepared = prepare(estimator, table.train, table.train_labels)
+    point = prepared.solved.point
+    assert better_start(point) is point  # a minimizer has the right size
+    grown = better_start(point.objective.at(1.6 * point.theta))
+    np.testing.assert_allclose(grown.theta, point.theta, rtol=0.02)
+    np.testing.assert_allclose(grown.scores, point.objective.at(grown.theta).scores, atol=1e-12)
+    wrong = np.random.default_rng(0).choice(len(table.train_labels), 120, replace=False)
+    request = Request(labels={int(row): int(1 - table.train_labels[row]) for row in wrong})
+    update, retrained = prepared.apply(request), prepared.apply(request, retrain=True)
+    np.testing.assert_allclose(update.solved.point.theta, retrained.solved.point.theta, atol=1e-5)
 
 
 def test_both_ways_end_at_the_same_model() -> None:
