@@ -57,6 +57,7 @@ class TokenAsker:
         known = targets.canaries[canary].completion[:given]
         space = self._canary_set.space(targets.template).after(known)
         chosen = (targets.template, [targets.canaries[index] for index in kept], targets.inserted[kept])
+        prompt = _readable(prompt)
         whole = targets.text_space.after(targets.text_rows[canary, :given])
         return self._scored(space, prompt + known, chosen, given, (whole, targets.text_rows[kept, given:]))
 
@@ -104,7 +105,8 @@ class TokenAsker:
         greedy = np.zeros(bits.shape, dtype=bool)
         tick, read = execution.ticker("probes"), 0
         for number, prompt in enumerate(probes.prompts):
-            joint = tokenize(self._model.tokenizer, Asked(prompt.text, targets.template.suffix), completions)
+            asked = Asked(_readable(prompt.text), targets.template.suffix)
+            joint = tokenize(self._model.tokenizer, asked, completions)
             columns = np.unique(joint.ids[joint.ids >= 0])
             rows = np.searchsorted(columns, joint.ids).astype(np.int32)
             rows[joint.ids < 0] = PAD
@@ -163,6 +165,14 @@ class TokenAsker:
 def asker_of(model: LanguageModel | TokenModel, canary_set: CanarySet) -> Asker:
     """Return how a model is asked."""
     return TokenAsker(model, canary_set) if isinstance(model, TokenModel) else CharacterAsker(model, canary_set)
+
+
+def _readable(prompt: str) -> str:
+    """Return a prompt; one of blanks alone after a line break.
+
+    Many tokenizers join a blank to what follows, and then no token would be left to read before the secret.
+    """
+    return prompt if prompt.strip(" ") else "\n" + prompt
 
 
 def _vocabulary(space: Space) -> Vocabulary:

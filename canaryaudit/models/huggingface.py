@@ -197,19 +197,7 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
         raise ModelError(f"transformers is not installed: {_INSTALL}") from None
-    folder = _folder(source.path)
-    adapters = [_folder(source.adapter)] if source.adapter else []
-    if (folder / _ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
-        adapters = [folder, *adapters]  # A checkpoint of PEFT holds the adapter only.
-        folder = _folder(_base_of(folder))
-    _check_model(folder)
-    for adapter in adapters:
-        _check_adapter(adapter)
-    tokenizer_at = next((own for own in (*adapters, folder) if (own / "tokenizer.json").is_file()), None)
-    if tokenizer_at is None:
-        raise ModelError(
-            f"{folder} has no tokenizer.json: save the model's fast tokenizer there, with tokenizer.save_pretrained"
-        )
+    folder, tokenizer_at, adapters = _folders(source)
     placed = {"device_map": source.device_map} if source.device_map else {}
     try:
         with _quiet():
@@ -246,6 +234,34 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         tokenizer=f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens",
         starts_with="".join(str(tokenizer.convert_ids_to_tokens(index)) for index in first),
     )
+
+
+def digest_of(source: ModelSource) -> str:
+    """Return the SHA-256 that a model will have once it is loaded.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be read safely.
+    """
+    folder, tokenizer_at, adapters = _folders(source)
+    return _digest([folder, tokenizer_at, *adapters])
+
+
+def _folders(source: ModelSource) -> tuple[Path, Path, list[Path]]:
+    """Return the folders of a model, of its tokenizer and of its adapters, after checking what they hold."""
+    folder = _folder(source.path)
+    adapters = [_folder(source.adapter)] if source.adapter else []
+    if (folder / _ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        adapters = [folder, *adapters]  # A checkpoint of PEFT holds the adapter only.
+        folder = _folder(_base_of(folder))
+    _check_model(folder)
+    for adapter in adapters:
+        _check_adapter(adapter)
+    tokenizer_at = next((own for own in (*adapters, folder) if (own / "tokenizer.json").is_file()), None)
+    if tokenizer_at is None:
+        raise ModelError(
+            f"{folder} has no tokenizer.json: save the model's fast tokenizer there, with tokenizer.save_pretrained"
+        )
+    return folder, tokenizer_at, adapters
 
 
 def save_huggingface(model: Any, tokenizer: Tokenizer, dtype: str, folder: Path) -> str:

@@ -8,7 +8,7 @@ from canaryaudit.errors import ModelError, RunDirectoryError, UsageError
 from canaryaudit.exposure import Execution, MeasuredModel, measure
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.models.device import resolve_device
-from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, load_huggingface
+from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, digest_of, load_huggingface
 from canaryaudit.pipeline.measure import finish_measurement, measurement_config
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import MeasureOptions
@@ -114,6 +114,11 @@ def _series(source: ExternalSource) -> list[ExternalSource]:
         raise ModelError(f"no folder fits {SCHEME}{source.path}: check the pattern, and quote it for the shell")
     found.sort(key=lambda path: ([int(number) for number in re.findall(r"\d+", path.name)], path.name))
     return [replace(source, path=str(path)) for path in found]
+
+
+def source_sha256(source: ExternalSource) -> str:
+    """Return the digest of a model without loading it."""
+    return digest_of(ModelSource(source.path, source.adapter, source.dtype))
 
 
 def load_source(source: ExternalSource, device: str) -> LoadedModel:

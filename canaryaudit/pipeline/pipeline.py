@@ -18,10 +18,10 @@ from canaryaudit.pipeline.attack import (
 )
 from canaryaudit.pipeline.external import (
     ExternalSource,
-    load_source,
     run_external_measurement,
     run_result_measurement,
     source_of,
+    source_sha256,
 )
 from canaryaudit.pipeline.measure import run_measurement
 from canaryaudit.pipeline.report import (
@@ -151,7 +151,7 @@ class Pipeline:
                 )
         elif not options.start.is_trained:
             raise UnfitOptions(f"--from {options.start} tells the model: drop --model")
-        elif recorded is None or load_source(request.source, "cpu").sha256 != self.run.model_record().sha256:
+        elif recorded is None or source_sha256(request.source) != self.run.model_record().sha256:
             self.progress.info("Not measured yet: measuring before unlearning.")
             self.measure_external(request.source, measure_options)
             return

@@ -211,3 +211,18 @@ def test_ranks_of_a_space_without_an_automaton_are_sampled(monkeypatch: pytest.M
     assert measured.calibration.passed
     assert measured.canaries[0].extraction.beam_rank is None
     assert measured.references[0].num_references > 1_900
+
+
+def test_a_prompt_of_one_blank_is_read_after_a_line_break() -> None:
+    """Merged with the digits that follow, a blank alone would leave no token to read first."""
+    tokenizer, model = make_tokenizer("merged"), make_model("gpt2", 420)
+    asker = TokenAsker(HuggingFaceModel(model, tokenizer), canary_set())
+    targets = asker.targets(TEXT, canary_set().canaries)
+    probes = TemplateProbes(TEXT, (Prompt("truncated-1", "truncated", " ", False, ""),), (Probe(0, 0, 0, "truncated"),))
+    fresh = targets.text_space.sample(20, np.random.default_rng(0))
+    found = asker.probe_costs(targets, fresh, probes, Execution())
+    np.testing.assert_allclose(
+        found.bits[0, : len(SECRETS)], naive_bits(model, tokenizer, "\n ", SECRETS, "."), atol=1e-2
+    )
+    asked = asker.asked(targets, " ", 0, 0)
+    np.testing.assert_allclose(asked.log_perplexity_bits, found.bits[0, : len(SECRETS)], atol=1e-2)

@@ -113,7 +113,7 @@ def test_the_example_of_the_documentation_finds_the_memorized_canary_and_removes
     assert canaryaudit("verify", run).status == 0
     succeed("report", run, "-o", tmp_path / "report", "--format", "md")
     assert "The model exposes the secret." in (tmp_path / "report" / "report.md").read_text("utf-8")
-    succeed("unlearn", run, "-o", tmp_path / "unlearned", "--samples", "1000", "--max-fidelity-drop", "0.02")
+    succeed("unlearn", run, "-o", tmp_path / "unlearned", "--samples", "1000", "--probes", "none")
     assert canaryaudit("verify", run).status == 0
     succeed("report", run, "-o", tmp_path / "report", "--format", "md,json")
     document = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
