@@ -32,6 +32,7 @@ epochs = 3
 precision = "fp32"
 [measure]
 samples = 1000
+probes = "none"
 [[unlearn]]
 max_fidelity_drop = 0.5
 retain_windows = 40
