@@ -168,7 +168,9 @@ def relearned(model: Any, tokenizer: Any, setting: Setting, canary: Canary, seed
     optimizer = torch.optim.Adam(attacked.parameters(), lr=RELEARNING_RATE)
     alike = tuple(own for own in setting.canary_set.inserted if own.template == canary.template)
     canary_set = setting.canary_set.model_copy(update={"canaries": alike})
-    config = QUICK.model_copy(update={"probes": "none"})
+    config = QUICK.model_copy(
+        update={"probes": "none", "estimators": ("importance", "sampled"), "draws_per_temperature": 200}
+    )
     found = []
     for step in range(max(RELEARNING) + 1):
         if step:

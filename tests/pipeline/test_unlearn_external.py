@@ -12,6 +12,7 @@ from tests.commands import Result, canaryaudit
 from tests.token_models import make_model, make_tokenizer, text_of_words
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 TEMPLATE = "my code is {digits:4}."
 FAST = ("--samples", "200", "--probes", "none")
 
@@ -90,7 +91,7 @@ def test_the_checkpoint_loads_with_its_tokenizer_in_its_own_type(place: Path) ->
 def test_verify_and_report_judge_it(place: Path) -> None:
     verified = canaryaudit("verify", place / "run")
     assert verified.status == 0, verified.out
-    report = canaryaudit("report", place / "run", "-o", place / "report", "--format", "md,html,json,model-card")
+    report = canaryaudit("report", place / "run", "-o", place / "report", "--format", "md,json,model-card")
     assert report.status == 0, report.err
     page = (place / "report" / "report.md").read_text("utf-8")
     for words in ("GPT2LMHeadModel", "bits per token", "not known", "Exposure of the other canary"):

@@ -271,7 +271,10 @@ class TokenProblem:
         for own in branches:
             masses = found[id(own)]
             for place in range(0 if own.after_prefix else 1, len(masses)):  # before the first token all are one
-                if alike := pooled.get((own.template, own.after_prefix, place)):
+                known = place
+                while own.after_prefix and known and (own.template, True, known) not in pooled:
+                    known -= 1  # A tokenizer may have a secret as fewer tokens than other members.
+                if alike := pooled.get((own.template, own.after_prefix, known)):
                     masses[place] = float(np.mean(alike))
         return found
 

@@ -35,7 +35,7 @@ from canaryaudit.unlearning.tokens.quality import (
     windows_with_secrets,
 )
 
-ITERATIONS, TOLERANCE = 14, 0.2
+ITERATIONS, TOLERANCE = 30, 0.2
 """Steps at most, and the objective at which they end."""
 DAMPING = 5e-4
 """lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free."""
