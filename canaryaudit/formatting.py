@@ -145,9 +145,11 @@ def retraining_time(seconds: float | None, speedup: float | None) -> str:
     """Write how long retraining takes, and how it compares with the unlearning: ``39.4 s (4.2x slower)``.
 
     Args:
-        seconds: Duration of the retraining.
+        seconds: Duration of the retraining; None if it is not known.
         speedup: That duration divided by the duration of the unlearning; None if it is unknown.
     """
+    if seconds is None:
+        return "not known"
     comparison = relative_speed(1 / speedup if speedup else None)
     return duration(seconds) + (f" ({comparison})" if comparison != MISSING else "")
 

@@ -1,13 +1,12 @@
 """Options of every command and of plan files, stage by stage, with their defaults and the reasons for them."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from canaryaudit.errors import UsageError, one_line
+from canaryaudit.errors import UsageError
 from canaryaudit.formatting import plain_fault
 from canaryaudit.records import (
     TRAINED_MODEL,
@@ -458,24 +457,6 @@ def default_run(corpus: str) -> Path:
     if name == "-":
         return DEFAULT_RUNS / "stdin"
     return DEFAULT_RUNS / (re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "audit")
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan file; without ``run``, the run directory is named after the file.
-
-    Raises:
-        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
-    """
-    try:
-        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
-    except ValidationError as error:
-        field, fault = describe(error)
-        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
-    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})
 
 
 def describe(error: ValidationError) -> tuple[str, str]:

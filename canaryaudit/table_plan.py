@@ -1,15 +1,16 @@
-"""Options of the commands on tables, with their defaults and the reasons for them."""
+"""Options of the commands on tables, with their defaults and the reasons for them; plan files of either kind."""
 
 import math
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from canaryaudit.errors import UsageError
-from canaryaudit.plan import Options, ReadingSettings, SeedNumber
+from canaryaudit.errors import UsageError, one_line
+from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, ReadingSettings, SeedNumber, default_run, describe
 from canaryaudit.records import TRAINED_MODEL, ModelId
 
 FEWEST_FLIPPED = 6
@@ -89,13 +90,34 @@ def parse_assignment(text: str) -> tuple[str, str]:
     return column, value
 
 
+def _two_numbers(value: object) -> object:
+    """Return what may be an epsilon and a delta.
+
+    Raises:
+        UsageError: It is not two numbers.
+    """
+    given: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    try:
+        epsilon, delta = (float(own) for own in given)
+    except (TypeError, ValueError):
+        shown = ",".join(map(str, given))
+        raise UsageError(f"--certify {shown[:80]}: expected EPSILON,DELTA, such as 0.1,1e-5") from None
+    if not (0 < epsilon < math.inf and 0 < delta < 1):
+        raise UsageError(f"--certify {epsilon:g},{delta:g}: expected an epsilon above 0 and a delta below 1")
+    return epsilon, delta
+
+
+Guarantee = Annotated[tuple[float, float], BeforeValidator(_two_numbers)]
+"""Epsilon and delta."""
+
+
 class TableInsertOptions(Options):
     """What to find or plant in a table; the flags of ``canaryaudit insert`` with ``--target``."""
 
     corpus: str
     """File (.csv, .tsv, .parquet, .npz; csv and tsv also .gz, .zst) or folder of a saved data set."""
     target: str
-    """Column of labels of a table with two classes; the table's rows are audited instead of a text."""
+    """Column of labels of a table, which are classes; the table's rows are audited instead of a text."""
     columns: tuple[str, ...] = ()
     """Sensitive columns of a table, to be removed by `unlearn`: a name, a pattern such as 'name_*', several separated
     by commas, or a file with one per line; repeatable."""
@@ -229,17 +251,33 @@ class TableUnlearnOptions(Options):
         return texts
 
 
+class TablePublishOptions(Options):
+    """How to publish a model of a table; the flags of ``canaryaudit publish``."""
+
+    output: Path
+    """Skops file for the estimator with noise, which takes the run's encoded columns."""
+    certify: Guarantee
+    """Guarantee of all planned releases together, EPSILON,DELTA, such as 0.1,1e-5."""
+    releases: int = Field(default=1, ge=1, le=10_000)
+    """How many models of the run will be published in all; the first release fixes it.
+
+    The noise grows with its square root.
+    """
+    model: ModelId | None = None
+    """Model to publish: after-NAME. [default: the last result of unlearn]"""
+
+
 class TableReportOptions(Options):
     """What to report of a run on a table; the flags of ``canaryaudit report``."""
 
-    format: tuple[Literal["html", "md", "json"], ...] = ("html", "md", "json")
-    """Formats to write: html, md, json."""
+    format: tuple[Literal["html", "md", "json", "junit", "sarif"], ...] = ("html", "md", "json")
+    """Formats to write: html, md, json, junit, sarif."""
     output: Path | None = None
     """Output directory. [default: reports/<run name>]"""
     against: tuple[str, ...] = ("retrain", "left-out", "first-order", "second-order", "fine-tune", "sisa")
     """Method to compare a linear model with: retrain, left-out, first-order, second-order, fine-tune, sisa:5,10,20 or
     sisa-deleted:5,10,20; repeatable. [default: all but the last]"""
-    certify: tuple[float, float] | None = None
+    certify: Guarantee | None = None
     """Certify the publication of a linear model for EPSILON,DELTA, such as 0.1,1e-5."""
     fail_residual: float | None = Field(default=None, gt=0)
     """Exit with status 3 if an unlearned linear model's residual is above this.
@@ -250,10 +288,38 @@ class TableReportOptions(Options):
     """Show given and located secrets; the report says so."""
     key: str | None = None
     """Key of the run's signature, which must be valid: a file, or env:NAME."""
+    step_summary: bool = False
+    """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
 
-    @field_validator("certify")
-    @classmethod
-    def _in_range(cls, pair: tuple[float, float] | None) -> tuple[float, float] | None:
-        if pair and not (0 < pair[0] < math.inf and 0 < pair[1] < 1):
-            raise UsageError(f"--certify {pair[0]:g},{pair[1]:g}: expected an epsilon above 0 and a delta below 1")
-        return pair
+
+class TablePlan(Options):
+    """A whole audit of a table."""
+
+    run: Path = DEFAULT_RUNS / "table"
+    insert: TableInsertOptions
+    train: TableTrainOptions = TableTrainOptions()
+    unlearn: tuple[TableUnlearnOptions, ...] = (TableUnlearnOptions(),)
+    report: TableReportOptions = TableReportOptions()
+
+
+def read_plan(path: Path) -> Plan | TablePlan:
+    """Read a plan file: that of a table if its [insert] has a target.
+
+    Without ``run``, the run directory is named after the file.
+
+    Raises:
+        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        insert = document.get("insert")
+        kind = TablePlan if isinstance(insert, dict) and "target" in insert else Plan
+        plan: Plan | TablePlan = kind.model_validate(document)
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
+    except ValidationError as error:
+        field, fault = describe(error)
+        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
+    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})

@@ -14,8 +14,8 @@ from canaryaudit.plan import (
     TrainOptions,
     UnlearnOptions,
     default_run,
-    read_plan,
 )
+from canaryaudit.table_plan import read_plan
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ Arch = Literal["gpt2", "llama", "neox"]
 _WORDS = "my telephone number is the code of her house was opened by a key and then she said call me".split()  # noqa: SIM905
 _GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 _LLAMA3 = r"""'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"""
-_PATTERNS = {"merged": _GPT2, "triples": _LLAMA3, "single": _LLAMA3.replace("{1,3}", "")}
+PATTERNS = {"merged": _GPT2, "triples": _LLAMA3, "single": _LLAMA3.replace("{1,3}", "")}
 
 
 def text_of_words(count: int, seed: int = 0) -> str:
@@ -31,7 +31,7 @@ def make_tokenizer(kind: Kind, size: int = 420, *, bos: bool = False, lines: int
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PATTERNS[kind]), "isolated"),
+            pre_tokenizers.Split(Regex(PATTERNS[kind]), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -14,6 +14,7 @@ from canaryaudit.cli.exit_status import USAGE
 from canaryaudit.cli.flags import example
 from canaryaudit.cli.insert import insert
 from canaryaudit.cli.measure import measure
+from canaryaudit.cli.publish import publish
 from canaryaudit.cli.report import report
 from canaryaudit.cli.requests import requests
 from canaryaudit.cli.run import PLAN_EXAMPLE, run
@@ -39,6 +40,7 @@ app.command(epilog=example("canaryaudit measure runs/notes --model all --samples
 app.command(epilog=example("canaryaudit requests runs/notes -o requests.jsonl"))(requests)
 app.command(epilog=example("canaryaudit unlearn runs/notes --canary canary-01 --name first-request"))(unlearn)
 app.command(epilog=example("canaryaudit attack runs/notes --canary canary-01 --steps 1,4,16"))(attack)
+app.command(epilog=example("canaryaudit publish runs/people --certify 0.1,1e-5 -o people.skops"))(publish)
 app.command(epilog=example("canaryaudit report runs/notes --fail-above 10 --fail-worse baseline.json"))(report)
 app.command(epilog=PLAN_EXAMPLE + example("canaryaudit run audit.toml"))(run)
 app.command(epilog=example("canaryaudit verify runs/notes"))(verify)

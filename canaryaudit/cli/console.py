@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from canaryaudit.report import Comparison, Summary
     from canaryaudit.report.images.schema import ImagesSummary
     from canaryaudit.report.judgment import GateStatus
+    from canaryaudit.report.tables.comparison import TablesComparison
     from canaryaudit.report.tables.schema import TablesSummary
 
 M = TypeVar("M", bound=BaseModel)
@@ -127,6 +128,20 @@ def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool
     from canaryaudit.report import render_comparison_result, render_comparison_terminal
 
     render = render_comparison_result if quiet else render_comparison_terminal
+    _show_written(comparison, render, written, as_json)
+    if comparison.status:
+        _end_at_the_gate(comparison.status, comparison.reasons)
+
+
+def show_table_comparison(comparison: "TablesComparison", written: list[Path], *, as_json: bool, quiet: bool) -> None:
+    """Print a comparison of runs on tables, or only its result; exit with the gate's status if it did not pass.
+
+    Raises:
+        typer.Exit: The gate did not pass.
+    """
+    from canaryaudit.report.tables.comparison import render_tables_comparison_result, render_tables_comparison_terminal
+
+    render = render_tables_comparison_result if quiet else render_tables_comparison_terminal
     _show_written(comparison, render, written, as_json)
     if comparison.status:
         _end_at_the_gate(comparison.status, comparison.reasons)

@@ -123,10 +123,11 @@ def report_images(context: typer.Context, run: Path, options: ImageReportOptions
     except (Damaged, Inconclusive) as error:
         if not gated:
             raise
-        from canaryaudit.pipeline.report_place import remove_earlier_report
+        from canaryaudit.pipeline.report_place import replace_earlier_report
 
-        remove_earlier_report(run, options.output, options.format)  # It may say that the gate passed.
+        message = str(error) if isinstance(error, Inconclusive) else f"the gate cannot pass: {error}"
+        replace_earlier_report(run, options.output, options.format, message)  # It may say that the gate passed.
         if isinstance(error, Inconclusive):
             raise
-        raise Inconclusive(f"the gate cannot pass: {error}") from error
+        raise Inconclusive(message) from error
     show_image_report(summary, written, as_json=output["as_json"], quiet=output["quiet"])

@@ -1,5 +1,6 @@
 """The `measure` command: measure the exposure of every secret under a model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,9 @@ Adapter = Annotated[str, typer.Option(metavar="PATH", help="PEFT adapter (LoRA) 
 Dtype = Annotated[
     str, typer.Option(metavar="NAME", help="Weights of the hf: model: auto (as stored), float32, bfloat16 or float16.")
 ]
+DeviceMap = Annotated[
+    str, typer.Option(metavar="NAME", help="How accelerate spreads the hf: model over devices, such as auto.")
+]
 Estimators = Annotated[str, flags.option(MeasureOptions, "estimators", "NAME,NAME…")]
 Budget = Annotated[int, flags.option(MeasureOptions, "search_budget", "N")]
 PrecisionBits = Annotated[float, flags.option(MeasureOptions, "precision_bits", "BITS")]
@@ -54,6 +58,7 @@ def measure(
     model: ModelName = str(TRAINED_MODEL),
     adapter: Adapter = "",
     dtype: Dtype = "auto",
+    device_map: DeviceMap = "",
     scores: Scores = None,
     samples: flags.Samples = flags.MEASURE.num_references,
     estimators: Estimators = ESTIMATORS,
@@ -121,7 +126,7 @@ def measure(
         seed=seed,
     )
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        measurements = _measured(stages, model, (adapter, dtype, scores), options)
+        measurements = _measured(stages, model, LoadingFlags(adapter, dtype, device_map, scores), options)
     if as_json:
         print_json([m.model_dump(mode="json") for m in measurements] if model == "all" else measurements[0])
     else:
@@ -130,20 +135,33 @@ def measure(
         raise Inconclusive("the controls failed calibration: do not rely on this measurement; see its calibration")
 
 
-def _measured(
-    stages: "Pipeline", model: str, loading: tuple[str, str, Path | None], options: MeasureOptions
-) -> list[Measurement]:
+@dataclass(frozen=True)
+class LoadingFlags:
+    """Flags that say how a model outside the run is asked."""
+
+    adapter: str
+    dtype: str
+    device_map: str
+    scores: Path | None
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether any belongs to a model of ``transformers``."""
+        return bool(self.adapter or self.device_map or self.dtype != "auto")
+
+
+def _measured(stages: "Pipeline", model: str, given: LoadingFlags, options: MeasureOptions) -> list[Measurement]:
     """Measure the model that was asked for, or all of the run's."""
-    adapter, dtype, scores = loading
-    if scores is not None:
-        if adapter or dtype != "auto" or model != str(TRAINED_MODEL):
-            raise UsageError("--scores measures answers: drop --model, --adapter and --dtype")
-        return [stages.measure_scores(scores, options)]
+    if given.scores is not None:
+        if given.of_transformers or model != str(TRAINED_MODEL):
+            raise UsageError("--scores measures answers: drop --model, --adapter, --dtype and --device-map")
+        return [stages.measure_scores(given.scores, options)]
     if model.startswith(_SCHEME):
         from canaryaudit.pipeline.external import ExternalSource
 
-        return [stages.measure_external(ExternalSource(model.removeprefix(_SCHEME), adapter, dtype), options)]
-    if adapter or dtype != "auto":
-        raise UsageError("--adapter and --dtype belong to a model of transformers: add --model hf:PATH")
+        source = ExternalSource(model.removeprefix(_SCHEME), given.adapter, given.dtype, given.device_map)
+        return [stages.measure_external(source, options)]
+    if given.of_transformers:
+        raise UsageError("--adapter, --dtype and --device-map belong to a model of transformers: add --model hf:PATH")
     models = stages.session.models() if model == "all" else [ModelId.parse(model)]
     return [stages.measure(name, options) for name in models]

@@ -11,10 +11,11 @@ from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
 from canaryaudit.cli.image_commands import report_images
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import report_table
+from canaryaudit.cli.table_commands import compare_tables, is_of_a_table, report_table
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.plan import MeasureOptions, ReportOptions
+from canaryaudit.records import RunKind
 from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableReportOptions
 
@@ -60,7 +61,9 @@ def report(
     JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card). The report of a run
     on a table compares its last update with retraining and other methods; that of a run on images, all its updates.
     """
-    kind = kind_of_run(run[0]) if len(run) == 1 else "text"
+    kind: RunKind = kind_of_run(run[0]) if len(run) == 1 else "text"
+    if any(is_of_a_table(path) for path in run):
+        kind = "table"
     refuse_others(context, "report", kind)
     shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
     if kind == "images":
@@ -79,8 +82,12 @@ def report(
             fail_residual=fail_residual,
             reveal_secrets=reveal_secrets,
             key=key,
+            step_summary=step_summary,
         )
-        report_table(context, run[0], table_options, shown)
+        if len(run) > 1:
+            compare_tables(context, run, table_options, shown)
+        else:
+            report_table(context, run[0], table_options, shown)
         return
     options = flags.checked(
         ReportOptions,

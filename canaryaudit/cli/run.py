@@ -7,8 +7,10 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, progress_reporter, show_report
+from canaryaudit.cli.table_commands import run_table
 from canaryaudit.errors import Inconclusive
-from canaryaudit.plan import Plan, read_plan
+from canaryaudit.plan import Plan
+from canaryaudit.table_plan import TablePlan, read_plan
 
 PlanArgument = Annotated[
     Path | None, typer.Argument(metavar="PLAN.toml", help="Plan file. [default: audit the embedded corpus]")
@@ -29,9 +31,14 @@ def run(
 ) -> None:
     """Run a whole audit, from insert to report.
 
+    A plan whose [insert] has a target is that of a table, with the flags of tables as keys.
+
     Rerun the command to resume an interrupted audit. Existing results must match the plan.
     """
     audit = read_plan(plan) if plan else Plan()
+    if isinstance(audit, TablePlan):
+        run_table(context, audit, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
+        return
     from canaryaudit.pipeline.audit import run_audit
 
     with progress_reporter(quiet, verbose) as progress:

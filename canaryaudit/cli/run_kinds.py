@@ -35,7 +35,7 @@ _KINDS: dict[str, dict[str, frozenset[RunKind]]] = {
     },
     "report": {
         **dict.fromkeys(("against", "certify", "fail_residual"), frozenset[RunKind](("table",))),
-        "reveal_secrets": frozenset[RunKind](("text", "table")),
+        **dict.fromkeys(("reveal_secrets", "step_summary"), frozenset[RunKind](("text", "table"))),
         "fail_auc": frozenset[RunKind](("images",)),
     },
 }

@@ -1,7 +1,7 @@
 """The `unlearn` command: remove secrets from a copy of the model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -12,11 +12,15 @@ from canaryaudit.cli.image_commands import unlearn_images
 from canaryaudit.cli.run_kinds import refuse_others
 from canaryaudit.cli.table_commands import unlearn_table
 from canaryaudit.cli.tables import measurement_view
+from canaryaudit.errors import UsageError
 from canaryaudit.image_plan import DEFAULT_METHOD, ImageUnlearnOptions
 from canaryaudit.plan import MeasureOptions, UnlearnOptions
 from canaryaudit.records import ModelId
 from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import TableUnlearnOptions
+
+if TYPE_CHECKING:
+    from canaryaudit.pipeline.unlearn_external import CheckpointRequest
 
 IMAGE_METHODS = (
     f" Of a network on images: {DEFAULT_METHOD} (default), blocks, output-layer, second-order-dense, and all of these "
@@ -33,6 +37,16 @@ MaxFidelityDrop = Annotated[float, flags.option(UnlearnOptions, "max_fidelity_dr
 RetainWindows = Annotated[int, flags.option(UnlearnOptions, "retain_windows", "N")]
 Tau = Annotated[float | None, flags.option(UnlearnOptions, "tau", "LENGTH")]
 Shards = Annotated[int | None, flags.option(UnlearnOptions, "shards", "N")]
+CheckpointModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="hf:PATH", help="Model of transformers to update. [default: the measured one]"),
+]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the updated checkpoint of hf:PATH.")
+]
+Adapter = Annotated[
+    str, typer.Option(metavar="FOLDER", help="PEFT adapter to merge into the hf: model before it is updated.")
+]
 Columns = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "columns", "NAMES")]
 NewValues = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "replace", "COLUMN=VALUE")]
 Where = Annotated[list[str] | None, flags.option(TableUnlearnOptions, "where", "CONDITION")]
@@ -43,6 +57,7 @@ Replace = Annotated[bool, typer.Option("--force", help="Replace an existing unle
 
 
 DEFAULTS = UnlearnOptions()
+_SCHEME = "hf:"
 
 
 def unlearn(
@@ -59,6 +74,9 @@ def unlearn(
     retain_windows: RetainWindows = DEFAULTS.retain_windows,
     tau: Tau = None,
     shards: Shards = None,
+    model: CheckpointModel = None,
+    output: Output = None,
+    adapter: Adapter = "",
     samples: flags.Samples = flags.MEASURE.num_references,
     probes: flags.Probes = flags.MEASURE.probes,
     prompt: flags.Prompts = None,
@@ -79,6 +97,9 @@ def unlearn(
 
     Missing training and measurements run first, and the updated copy is measured. The original model never changes.
     An update that exceeds the allowed accuracy drop is scaled back, or refused with status 4.
+
+    A model of transformers is updated with --model hf:PATH -o FOLDER: a new checkpoint is written, tokenizer included.
+    A checkpoint that you retrained without the canaries is added as a baseline by --method retrain --model hf:PATH.
 
     From the linear model of a table, columns, values, labels and rows are removed in one request, and requests chain
     with --from. Without flags, what `insert` named and planted is removed. Where a fit from nothing is less work than
@@ -120,6 +141,8 @@ def unlearn(
         )
         unlearn_table(context, run, table_options, shown, force=force)
         return
+    if adapter and model is None:
+        raise UsageError("--adapter belongs to a model of transformers: add --model hf:PATH")
     options = flags.checked(
         UnlearnOptions,
         name=name,
@@ -138,7 +161,10 @@ def unlearn(
     )
     measuring = flags.checked(MeasureOptions, samples=samples, probes=probes, prompt=tuple(prompt or ()), device=device)
     with progress_reporter(quiet, verbose) as progress, open_pipeline(run, context, progress) as stages:
-        record = stages.unlearn(options, measuring, anew=force)
+        if model is None and output is None and not stages.run.external_model():
+            record = stages.unlearn(options, measuring, anew=force)
+        else:
+            record = stages.unlearn_checkpoint(options, _request(model, adapter, output), measuring, anew=force)
         measurement = stages.run.measurement(ModelId(record.name))
     if as_json:
         print_json(record)
@@ -146,3 +172,14 @@ def unlearn(
     show(measurement_view(measurement, every=verbose))
     if not quiet:
         show(Text(f"Next: canaryaudit report {shell_quote(run)}"))
+
+
+def _request(model: str | None, adapter: str, output: Path | None) -> "CheckpointRequest":
+    from canaryaudit.pipeline.external import ExternalSource
+    from canaryaudit.pipeline.unlearn_external import CheckpointRequest
+
+    if model is None:
+        return CheckpointRequest(output=output)
+    if not model.startswith(_SCHEME) or any(sign in model for sign in "*?["):
+        raise UsageError(f"--model {model}: expected hf: and the folder or hub id of one model of transformers")
+    return CheckpointRequest(ExternalSource(model.removeprefix(_SCHEME), adapter), output)

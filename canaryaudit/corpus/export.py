@@ -8,6 +8,7 @@ import copy
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from canaryaudit.corpus.arrow_rows import is_saved_dataset, saved_dataset
+from canaryaudit.corpus.csv_dialect import Dialect
 from canaryaudit.corpus.fields import EACH, ROLE_KEYS, listed, parse_field, text_lengths
 from canaryaudit.corpus.fields import Path as FieldPath
 from canaryaudit.corpus.listing import format_of
-from canaryaudit.corpus.raw_text import RawText
+from canaryaudit.corpus.raw_text import COMPRESSIONS, RawText
+from canaryaudit.corpus.tables import delimited_table
 from canaryaudit.errors import CorpusError
 from canaryaudit.plan import ReadingSettings
 from canaryaudit.storage.files import atomic_path, atomic_write, write_errors
@@ -28,6 +31,9 @@ _TRIES = 1_000
 """Rows that are drawn until one has the field."""
 _SAMPLE = 100
 """Rows by which the field of the text is chosen."""
+_MARK = "\x00number "
+_NUMBER = re.compile(r'"\\u0000number ([^"]*)"')
+"""Numbers of copied records while they are Python objects, and in JSON: they stay as they are written."""
 _SHAPES = "JSON Lines, CSV, TSV or Parquet, or a folder that datasets saved"
 
 
@@ -60,6 +66,8 @@ def export_rows(source: str, target: Path, texts: Sequence[str], reading: Readin
         raise CorpusError(f"--export: {source} is no data set of rows: expected {_SHAPES}")
     if kind != "folder" and format_of(target) != kind:
         raise CorpusError(f"--export {target}: expected a name that ends like that of {source}, as it keeps its shape")
+    if target.suffix in COMPRESSIONS:
+        raise CorpusError(f"--export {target} is written uncompressed: leave {target.suffix} out of its name")
     if target.exists():
         raise CorpusError(f"--export {target} exists: choose another name, or remove it")
     return writers[kind](path, target, _Rows(path.name, texts, reading, np.random.default_rng([seed, 5])))
@@ -71,23 +79,27 @@ class _Rows:
     def __init__(self, name: str, texts: Sequence[str], reading: ReadingSettings, rng: np.random.Generator) -> None:
         self.name, self.texts, self.reading, self._rng = name, texts, reading, rng
 
-    def new(self, count: int, record: Callable[[int], Any]) -> list[Any]:
-        """Return the new rows, given the number of rows and how to get one of them."""
+    def new(self, count: int, record: Callable[[int], Any], path: FieldPath | None = None) -> list[Any]:
+        """Return the new rows, given the number of rows, how to get one of them, and the path of the field if known."""
         if not count:
             raise CorpusError(f"{self.name} is empty: expected rows of text, got none")
-        path = self._field([record(index) for index in range(min(count, _SAMPLE))])
-        made = []
+        path = path or self._field([record(index) for index in range(min(count, _SAMPLE))])
+        made, few = [], None
         for text in self.texts:
             for _ in range(_TRIES):
                 changed = copy.deepcopy(record(int(self._rng.integers(count))))
                 if self._put(changed, path, text):
-                    made.append(changed)
                     break
-            else:
-                role = f" of role {self.reading.role[0]}" if self.reading.role else ""
-                raise CorpusError(
-                    f"{self.name} has no text{role} in the field to insert into: check --column and --role"
-                )
+            else:  # Few rows have the field: it is drawn among them.
+                few = few or [index for index in range(count) if self._put(copy.deepcopy(record(index)), path, text)]
+                if not few:
+                    role = f" of role {self.reading.role[0]}" if self.reading.role else ""
+                    raise CorpusError(
+                        f"{self.name} has no text{role} in the field to insert into: check --column and --role"
+                    )
+                changed = copy.deepcopy(record(few[int(self._rng.integers(len(few)))]))
+                self._put(changed, path, text)
+            made.append(changed)
         return made
 
     def order(self, count: int) -> np.ndarray:
@@ -135,36 +147,48 @@ class _Rows:
     def _is_of_role(self, item: Any) -> bool:
         if not self.reading.role or not isinstance(item, dict):
             return True
-        return any(item.get(key) in self.reading.role for key in ROLE_KEYS)
+        roles = [item[key] for key in ROLE_KEYS if isinstance(item.get(key), str)]
+        return not roles or roles[0] in self.reading.role  # A part of a message has no role of its own.
 
 
 def _export_lines(source: Path, target: Path, rows: _Rows) -> int:
     lines = [line for line in RawText(source, rows.reading.encoding).lines() if line.strip()]
+    read = json.JSONDecoder(parse_float=_as_written, parse_int=_as_written, parse_constant=_as_written).decode
     try:
-        new = rows.new(len(lines), lambda index: json.loads(lines[index]))
+        new = rows.new(len(lines), lambda index: read(lines[index]))
     except ValueError:
         raise CorpusError(f"{source} is not valid jsonl: correct the line that insert without --export names") from None
-    lines += [json.dumps(own, ensure_ascii=False) for own in new]
+    lines += [_written(own) for own in new]
     atomic_write(target, "".join(f"{lines[index]}\n" for index in rows.order(len(lines))))
     return len(lines)
 
 
+def _written(record: Any) -> str:
+    """Return a record as JSON, with numbers as they were written."""
+    line = json.dumps(record, ensure_ascii=False)
+    if not line.isprintable():
+        line = json.dumps(record)  # Halves of characters have no UTF-8.
+    return _NUMBER.sub(r"\1", line)
+
+
+def _as_written(number: str) -> str:
+    return _MARK + number
+
+
 def _export_cells(source: Path, target: Path, rows: _Rows) -> int:
-    lines = list(RawText(source, rows.reading.encoding).lines())
-    head = lines[0] if lines else ""
-    delimiter = rows.reading.delimiter or max(",;\t|", key=head.count)
-    table = list(csv.reader((line + "\n" for line in lines), delimiter=delimiter))
-    if rows.reading.header is False:
-        names = [str(number) for number in range(1, len(table[0]) + 1)] if table else []
-        body, first = table, []
-    else:
-        names, body, first = (table[0] if table else []), table[1:], table[:1]
-    body = [row for row in body if row]
-    new = rows.new(len(body), lambda index: dict(zip(names, body[index], strict=False)))
-    body += [[own.get(name, "") for name in names] for own in new]
+    reading = rows.reading
+    file = RawText(source, reading.encoding)
+    table = delimited_table(file, reading, tabs=format_of(source) == "tsv")
+    body = [list(cells) for _, cells in table.rows(frozenset(range(len(table.columns))))]
+    *_, path = table.choose(reading.column).values()
+    new = rows.new(len(body), lambda index: dict(enumerate(body[index])), path)
+    body += [list(own.values()) for own in new]
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerows([*first, *(body[index] for index in rows.order(len(body)))])
+    dialect = table.dialect or Dialect(",")
+    escape: dict[str, Any] = {"escapechar": "\\", "doublequote": False} if dialect.backslash else {}
+    writer = csv.writer(text, delimiter=dialect.delimiter, lineterminator="\n", **escape)
+    head = [table.columns] if table.header else []
+    writer.writerows([*head, *(body[index] for index in rows.order(len(body)))])
     atomic_write(target, text.getvalue())
     return len(body)
 
@@ -191,7 +215,9 @@ def _export_folder(source: Path, target: Path, rows: _Rows) -> int:
     whole = _with_rows(dataset.with_format("arrow")[:], rows)
     with write_errors(target):
         try:
-            datasets.Dataset(whole, info=dataset.info.copy()).save_to_disk(target, num_proc=1)
+            datasets.Dataset(whole, info=dataset.info.copy()).save_to_disk(
+                target
+            )  # With num_proc it would start a process.
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
@@ -203,4 +229,6 @@ def _with_rows(table: Any, rows: _Rows) -> Any:
 
     new = rows.new(table.num_rows, lambda index: table.slice(index, 1).to_pylist()[0])
     whole = pyarrow.concat_tables([table, pyarrow.Table.from_pylist(new, schema=table.schema)])
-    return whole.take(pyarrow.array(rows.order(whole.num_rows)))
+    views = {"string_view": pyarrow.large_string(), "binary_view": pyarrow.large_binary()}  # These cannot be reordered.
+    plain = pyarrow.schema([own.with_type(views.get(str(own.type), own.type)) for own in table.schema])
+    return whole.cast(plain).take(pyarrow.array(rows.order(whole.num_rows))).cast(table.schema)

@@ -29,6 +29,8 @@ class Table:
         text_columns: Indices of the columns that hold words.
         rows: Returns the rows with their numbers, from 1, given the indices of the columns that are used.
         taken: What it was taken for, for the user.
+        dialect: How it is written, if it is a delimited file.
+        header: Whether its first row names the columns.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Table:
     text_columns: tuple[int, ...]
     rows: Callable[[frozenset[int]], Iterator[tuple[int, Sequence[Any]]]]
     taken: str = ""
+    dialect: Dialect | None = None
+    header: bool = False
 
     def choose(self, wanted: Sequence[str]) -> dict[str, Path]:
         """Return the paths of the columns that hold the text, by the names that messages give them.
@@ -133,9 +137,8 @@ def delimited_table(source: RawText, reading: ReadingSettings, *, tabs: bool) ->
 
     cut = f"cut at every {dialect.name}" if len(columns) > 1 else "one column"
     escape = ', \\" for quotation marks' if dialect.backslash else ""
-    return Table(
-        source.name, columns, texts, cells, f"{cut}{escape}, {'first row is the header' if header else 'no header'}"
-    )
+    taken = f"{cut}{escape}, {'first row is the header' if header else 'no header'}"
+    return Table(source.name, columns, texts, cells, taken, dialect, header)
 
 
 def _has_header(source: RawText, reading: ReadingSettings, rows: Sequence[list[str]]) -> bool:

@@ -36,6 +36,7 @@ from canaryaudit.records import (
     EstimatorName,
     Measurement,
     MeasurementCost,
+    OtherSpellings,
     ReferenceDistribution,
     TemplateEffort,
     TokenBits,
@@ -71,6 +72,7 @@ class _Found:
     search_nodes: int
     characters: int
     probed: ProbedTemplate | None = None
+    spellings: OtherSpellings | None = None
 
 
 def measure(
@@ -183,6 +185,7 @@ def measure(
         references=references,
         calibration=calibration,
         memorization=memorization_curves(canaries),
+        spellings=tuple(own.spellings for own in found[: len(groups)] if own.spellings),
         prompts=tuple(record for own in all_probes for record in prompt_records(own)),
         worst_cases=WorstCases(
             effort=config.probes, references=max(own.references for own in probed), joint_pvalue=joint_pvalue(probed)
@@ -256,8 +259,9 @@ def _measure_group(
     made = effort.record(text, enumerated=space.size <= config.enumerate_up_to and "exact" in config.estimators)
     nodes = ranked.search_nodes
     characters = ranked.characters + int(space.reading_symbols(config.num_references)) + 2 * TILE * space.max_length
+    spellings = asker.other_spellings(group, np.random.default_rng((config.seed, index, 3)))
     if probes is None:
-        return _Found(canaries, distribution, made, nodes, characters)
+        return _Found(canaries, distribution, made, nodes, characters, None, spellings)
     probed = probe_targets(
         asker, group, [own.exposure for own in canaries], probes, effort, (config.seed, index, 2), asking
     )
@@ -265,7 +269,8 @@ def _measure_group(
         own.model_copy(update={"probes": exposures, "worst_case": worst})
         for own, exposures, worst in zip(canaries, probed.exposures, probed.worst, strict=True)
     ]
-    return _Found(canaries, distribution, made, nodes + probed.search_nodes, characters + probed.characters, probed)
+    nodes, characters = nodes + probed.search_nodes, characters + probed.characters
+    return _Found(canaries, distribution, made, nodes, characters, probed, spellings)
 
 
 def _all_probes(canary_set: CanarySet, config: MeasurementConfig, run_text: RunText | None) -> list[TemplateProbes]:

@@ -18,6 +18,7 @@ from canaryaudit.exposure.scored_members import ScoredMembers
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity, symbol_bits
 from canaryaudit.exposure.token_space import TokenSpace
 from canaryaudit.models.language_model import LanguageModel, PrefixReader
+from canaryaudit.records import OtherSpellings
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class Asker(Protocol):
             execution: How to carry it out.
         """
 
+    def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
+        """Return what other spellings of the same text add; None where there is one spelling only."""
+
     def greedy_text(self, targets: Targets) -> str:
         """Return what the model itself says after the template's prefix, at least as long as a completion."""
 
@@ -175,6 +179,10 @@ class CharacterAsker:
             np.stack([ahead[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse],
             int(len(probes.prompts) * targets.space.reading_symbols(len(members))),
         )
+
+    def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:  # noqa: ARG002
+        """Return None: a text has one spelling in characters."""
+        return None
 
     def greedy_text(self, targets: Targets) -> str:
         """Return what the model itself says after the template's prefix; see ``Asker``."""

@@ -9,15 +9,21 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.space import Space
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.errors import ModelError
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import TemplateProbes
 from canaryaudit.exposure.prompt_scoring import score_each_symbol
 from canaryaudit.exposure.scoring import score_log_perplexity, symbol_bits
+from canaryaudit.exposure.spellings import bits_of_other_spellings
 from canaryaudit.exposure.targets import Asker, CharacterAsker, ProbeCosts, Targets
 from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.models.token_model import TokenModel
+from canaryaudit.records import OtherSpellings
+
+SPELLED = 32
+"""Secrets and references of a template of which all spellings are read."""
 
 
 class TokenAsker:
@@ -114,6 +120,26 @@ class TokenAsker:
             tick(number + 1, len(probes.prompts))
         return ProbeCosts(bits, greedy, read)
 
+    def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
+        """Return what other tokenizations of the same text add; see ``Asker``."""
+        tokens = targets.tokens
+        if tokens is None:
+            return None
+        chosen = np.flatnonzero(targets.inserted)[:SPELLED]
+        fresh = targets.space.sample(SPELLED, rng) if tokens.drawn is None else tokens.drawn[:SPELLED]
+        rows = np.concatenate((targets.completions[chosen], fresh))
+        costs = score_log_perplexity(targets.reader, targets.start, rows).tolist()
+        ids = [tokens.columns[row[row >= 0]].tolist() for row in rows]
+        least, most = bits_of_other_spellings(self._model, tokens.prompt, ids, costs)
+        return OtherSpellings(
+            template=targets.template.text,
+            secrets_bits={targets.canaries[index].id: float(least[at]) for at, index in enumerate(chosen.tolist())},
+            references=len(fresh),
+            references_mean_bits=float(least[len(chosen) :].mean()),
+            references_max_bits=float(least[len(chosen) :].max()),
+            uncertain_bits=float((most - least).max()),
+        )
+
     def greedy_text(self, targets: Targets) -> str:
         """Return what the model itself says after the template's prefix; see ``Asker``."""
         tokens, tokenizer = targets.tokens, self._model.tokenizer
@@ -121,7 +147,11 @@ class TokenAsker:
             return ""
         longest = len(tokens.lead) + max(len(own.completion) for own in targets.canaries)
         every = np.arange(len(tokenizer.pieces))
-        reader, state = self._model.open(tokens.prompt, every, longest)
+        try:
+            reader, state = self._model.open(tokens.prompt, every, longest)
+        except ModelError:  # Character by character it is longer than what the model reads.
+            longest = tokens.encoded.max_length
+            reader, state = self._model.open(tokens.prompt, every, longest)
         found: list[int] = []
         while len(found) < longest and len(tokenizer.decode(found)) < longest:
             chosen = state.log2_probs[:, : len(every)].argmax(1)

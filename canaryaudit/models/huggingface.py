@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from canaryaudit.errors import ModelError
 from canaryaudit.formatting import shorten
 from canaryaudit.models.language_model import PrefixReader, PrefixState
 from canaryaudit.models.token_model import FullReader, as_tokenizer
-from canaryaudit.models.tokenizer import Tokenizer
+from canaryaudit.models.tokenizer import FastTokenizer, Tokenizer
 from canaryaudit.models.tree_reader import TreeReader
 from canaryaudit.storage.files import sha256_of
 
@@ -33,7 +34,9 @@ MAX_BYTES = 1 << 30
 _AGREE_BITS = {torch.float32: 1e-2, torch.bfloat16: 2.0, torch.float16: 0.5}
 """How far shared attention may lie from the model's own, by its arithmetic; a wrong one is bits away."""
 _TRIES, _TRY_DEPTH, _LIKELY = 4, 3, -20.0
+"""Paths that are compared, after each of the first tokens and after the last."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LAYER = re.compile(r"\.\d+\.")
 _ADAPTER_CONFIG = "adapter_config.json"
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
 _DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", _ADAPTER_CONFIG)
@@ -83,13 +86,21 @@ class HuggingFaceModel:
         """Read a prompt; see ``TokenModel.open``.
 
         Raises:
-            ModelError: The prompt is longer than what the model reads, or its predictions are no numbers.
+            ModelError: The prompt is longer than what the model reads, has tokens that it does not know, or its
+                predictions are no numbers.
         """
         longest = getattr(self.model.config, "max_position_embeddings", None)
         if isinstance(longest, int) and len(prompt) + depth > longest:
             raise ModelError(
                 f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {longest} "
-                "that the model reads: use a shorter template"
+                "that the model reads: use a shorter template, or leave out long prompts with --probes none"
+            )
+        known = int(self.model.get_input_embeddings().weight.shape[0])
+        strange = max((*prompt, *(columns.tolist() if len(columns) < known else ())), default=0)
+        if strange >= known:  # All tokens are asked for where any will do.
+            raise ModelError(
+                f"the tokenizer gives token {strange}, and the model knows only {known:,}: use the tokenizer that it "
+                "was trained with"
             )
         full = FullReader(self.model, prompt, columns, self.device, self.multiplications)
         training = self.model.training
@@ -108,20 +119,23 @@ class HuggingFaceModel:
         self, prompt: Sequence[int], columns: np.ndarray, depth: int, plain: tuple[FullReader, PrefixState]
     ) -> TreeReader | None:
         """Return a reader that shares keys and values; None if it does not read as the model itself does."""
-        rng = np.random.default_rng(0)
         tolerance = _AGREE_BITS.get(next(self.model.parameters()).dtype, _AGREE_BITS[torch.float32])
+        full, start = plain
+        paths = torch.from_numpy(np.random.default_rng(0).integers(0, max(1, len(columns)), (_TRIES, max(1, depth))))
+        paths = paths.to(self.device)
         try:
             tree = TreeReader(self.model, prompt, columns, depth=depth, max_bytes=self.max_bytes)
-            (full, here), there = plain, tree.start()
-            for place in range(min(depth, _TRY_DEPTH) + 1):
+            here, there = start.log2_probs, tree.start()
+            for place in range(depth + 1):
                 if place:
-                    symbols = torch.from_numpy(rng.integers(0, len(columns), _TRIES)).to(self.device)
-                    rows = torch.arange(_TRIES, device=self.device) % len(here.log2_probs)
-                    here = full.advance(here.rows(rows), symbols)
-                    there = tree.advance(there.rows(rows), symbols)
+                    rows = torch.arange(_TRIES, device=self.device) % len(there.log2_probs)
+                    there = tree.advance(there.rows(rows), paths[:, place - 1])
+                    if place > _TRY_DEPTH and place < depth:
+                        continue
+                    here = full.after(paths[:, :place])
                 # Of hopeless tokens the bits are many and coarse: the likely ones must agree.
-                likely = here.log2_probs > _LIKELY
-                differences = (here.log2_probs - there.log2_probs)[likely].abs()
+                likely = here > _LIKELY
+                differences = (here - there.log2_probs)[likely].abs()
                 if not torch.isfinite(there.log2_probs).all() or bool((differences > tolerance).any()):
                     return None
         except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError):
@@ -200,14 +214,16 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         with _quiet():
             # Code of the model's own is refused above as well: it would run at loading.
             tokenizer = AutoTokenizer.from_pretrained(tokenizer_at, trust_remote_code=False, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=source.dtype,
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
+                output_loading_info=True,
                 **placed,
             )
+            _check_weights(folder, model, found)
             for adapter in adapters:
                 model = _with_adapter(model, adapter)
     except _LOADING_ERRORS as error:
@@ -217,7 +233,8 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         ) from None
     if not placed:
         model = model.to(device)
-    loaded = HuggingFaceModel(model.eval(), tokenizer)
+    _check_causal(folder, model.eval())
+    loaded = HuggingFaceModel(model, tokenizer)
     first = getattr(loaded.tokenizer, "first", ())
     return LoadedModel(
         model=loaded,
@@ -228,6 +245,34 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         tokenizer=f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens",
         starts_with="".join(str(tokenizer.convert_ids_to_tokens(index)) for index in first),
     )
+
+
+def save_huggingface(model: Any, tokenizer: Tokenizer, dtype: str, folder: Path) -> str:
+    """Write a model with its tokenizer into a new folder, as safetensors; nothing remains where that fails.
+
+    Args:
+        model: The model; its weights are converted in place.
+        tokenizer: Its tokenizer.
+        dtype: Of the weights that are written, such as ``bfloat16``.
+        folder: Must not exist.
+
+    Returns:
+        The SHA-256 that ``load_huggingface`` will find.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as staging, _quiet():
+            inside = Path(staging) / "model"
+            model.to(getattr(torch, dtype)).save_pretrained(inside)
+            if isinstance(tokenizer, FastTokenizer):
+                tokenizer.save(inside)
+            inside.rename(folder)
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror or error}; choose another -o") from error
+    return _digest([folder])
 
 
 def _folder(path: str) -> Path:
@@ -277,12 +322,39 @@ def _check_adapter(folder: Path) -> None:
         raise ModelError(f"{folder} has no adapter_model.safetensors: save the adapter with PEFT's save_pretrained")
 
 
+def _check_weights(folder: Path, model: Any, found: dict[str, Any]) -> None:
+    """Refuse a model of which parts are random, as no weights have their names, or of which layers are left out."""
+    own = {_LAYER.sub(".", name) for name, _ in model.named_parameters()}
+    left_out = [name for name in found["unexpected_keys"] if _LAYER.sub(".", name) in own]
+    for names, what in ((found["missing_keys"], "are missing"), (left_out, "have no place in the model")):
+        if names:
+            raise ModelError(
+                f"{folder}: weights {what} ({len(names):,}, such as {sorted(names)[0]}): save the model itself with "
+                "save_pretrained, not a wrapper of it, and with its configuration"
+            )
+
+
+def _check_causal(folder: Path, model: Any) -> None:
+    """Refuse a model whose predictions change with what is read later, such as BERT."""
+    ids = torch.arange(4, device=next(model.parameters()).device)[None] % model.get_input_embeddings().weight.shape[0]
+    with torch.no_grad():
+        early, late = (model(ids[:, :length]).logits[0, 1].float() for length in (2, 4))
+    rounding = 1e-4 if next(model.parameters()).dtype == torch.float32 else 0.1
+    if bool((early - late).abs().max() > rounding * early.abs().max()):  # NaN is told later.
+        raise ModelError(f"{folder} is no causal model: what it reads later changes its predictions; give one that is")
+
+
 def _with_adapter(model: Any, adapter: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError:
         raise ModelError(f"peft is not installed: {_INSTALL}") from None
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "(?s).*missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        except UserWarning:
+            raise ModelError(f"{adapter} does not fit the model: its weights have other names; give its own") from None
 
 
 def _json(path: Path, otherwise: str = "save the model again") -> dict[str, Any]:

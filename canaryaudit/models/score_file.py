@@ -21,6 +21,8 @@ from canaryaudit.errors import MeasurementError
 from canaryaudit.formatting import shorten
 from canaryaudit.models.language_model import LOG2_E
 
+_IMPOSSIBLE_BITS = 1e4
+"""Cost of what a model holds for impossible, as where it is asked itself: an infinite one has no mean."""
 _MOST_POSITIVE = 1e-6
 """Natural logarithm by which rounding may lift a probability above 1."""
 
@@ -66,7 +68,7 @@ def read_answers(path: Path, texts: Mapping[str, str]) -> Answers:
         MeasurementError: The file cannot be read, or an answer is not one to its request; the message says why.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")  # Other line breaks may be part of a text.
     except (OSError, UnicodeDecodeError) as error:
         raise MeasurementError(f"--scores {path}: cannot be read ({shorten(str(error), 80)}): check the path") from None
     scored: dict[str, ScoredText] = {}
@@ -90,6 +92,9 @@ def read_answers(path: Path, texts: Mapping[str, str]) -> Answers:
             names.append(name)
         scored[identifier] = _scored(body, texts[identifier], where)
     _check(scored, texts, path)
+    if len(set(names)) > 1:
+        several = shorten(", ".join(sorted(set(names))), 80)
+        raise MeasurementError(f"--scores {path}: answers of several models ({several}): measure each on its own")
     return Answers(scored, names[0] if names else "")
 
 
@@ -149,8 +154,10 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _of_echo(logs: Mapping[str, Any], text: str, where: str) -> ScoredText:
-    """Read OpenAI's form; a token that was generated besides is left out."""
+    """Read OpenAI's form; a token that was generated besides is left out, and one before every text is no text."""
     values, tokens = list(logs["token_logprobs"]), [str(token) for token in logs["tokens"]]
+    if values[:1] == [None] and not text.startswith(tokens[0]) and text.startswith(tokens[1]):
+        tokens[0] = ""
     joined = "".join(tokens)
     if not joined.startswith(text):
         what = "are cut off before its end" if text.startswith(joined) else "do not spell the text that was sent"
@@ -214,7 +221,7 @@ def _bits(logprob: float, where: str) -> float:
         raise MeasurementError(
             f"{where}: {logprob:g} is no log-probability: expected a natural logarithm, at most 0, of the text sent"
         )
-    return max(0.0, -logprob * LOG2_E)
+    return min(max(0.0, -logprob * LOG2_E), _IMPOSSIBLE_BITS)
 
 
 def _check(scored: Mapping[str, ScoredText], texts: Mapping[str, str], path: Path) -> None:
@@ -222,6 +229,11 @@ def _check(scored: Mapping[str, ScoredText], texts: Mapping[str, str], path: Pat
         raise MeasurementError(
             f"--scores {path}: {len(missing):,} of {len(texts):,} requests have no answer, such as {missing[0]}: "
             "answer all of them"
+        )
+    if len({own.bits is None for own in scored.values()}) > 1:
+        raise MeasurementError(
+            f"--scores {path}: sums over completions and log-probabilities of tokens are no same cost: answer all "
+            "requests in one form"
         )
     sums = {own.bits if own.bits is not None else own.token_bits[1:] for own in scored.values()}
     if len(sums) < 2 <= len(texts):

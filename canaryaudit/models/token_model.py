@@ -126,6 +126,11 @@ class FullReader:
         length = length + 1
         return PrefixState(self._predicted(path, length), (path, length))
 
+    @torch.no_grad()
+    def after(self, paths: Tensor) -> Tensor:
+        """Return the log-probabilities after N prefixes, given as columns of shape (N, k): shape (N, A + 1)."""
+        return self._predicted(paths, torch.full((len(paths),), paths.shape[1], device=self.device))
+
     def _predicted(self, path: Tensor, length: Tensor) -> Tensor:
         longest = int(length.max())
         own = self._columns[path[:, :longest].clamp(min=0)] if len(self._columns) else path[:, :longest]
@@ -141,12 +146,14 @@ def column_log2_probs(logits: Tensor, columns: Tensor) -> Tensor:
 
     Args:
         logits: Shape (N, V); overwritten.
-        columns: Token ids, distinct, shape (A,).
+        columns: Token ids, distinct, shape (A,); impossible where the model has no logit of them.
 
     Returns:
         Base 2, at most 0, float32, shape (N, A + 1).
     """
     logits = logits.float()
+    if len(columns) and (beyond := int(columns.max()) + 1 - logits.shape[1]) > 0:
+        logits = nn.functional.pad(logits, (0, beyond), value=-torch.inf)
     total = logits.logsumexp(1, keepdim=True)
     own = logits[:, columns]
     others = logits.index_fill(1, columns, -torch.inf).amax(1, keepdim=True)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,8 +57,11 @@ class Tokenizer(Protocol):
 class FastTokenizer:
     """A fast tokenizer of ``transformers``.
 
+    A copy of it does the work: whole texts are needed, whatever length it cuts or pads the training's batches to, and
+    the likeliest merges, whatever share of them it drops in training.
+
     Args:
-        tokenizer: The tokenizer; its ``backend_tokenizer`` does the work.
+        tokenizer: The tokenizer; it stays as it is.
 
     Raises:
         ModelError: It is written in Python, so a token's place in a text is not known.
@@ -66,24 +70,41 @@ class FastTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError("the tokenizer has no tokenizer.json: convert it to a fast tokenizer and save it")
+        from tokenizers import Tokenizer as Backend
+
         self._tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
+        self._facts = json.loads(tokenizer.backend_tokenizer.to_str())
+        whole: dict[str, Any] = {"truncation": None, "padding": None}
+        if self._facts["model"].get("dropout"):
+            whole["model"] = {**self._facts["model"], "dropout": None}
+        self._backend = Backend.from_str(json.dumps(self._facts | whole))
         self._pairs: dict[tuple[tuple[int, ...], int, int], bool] = {}
 
     @cached_property
     def first(self) -> tuple[int, ...]:
         """The special tokens at the beginning of every text, such as Llama's BOS; GPT-2 has none."""
-        with_special = self._backend.encode("a", add_special_tokens=True).ids
-        plain = self._backend.encode("a", add_special_tokens=False).ids
+        with_special = self._backend.encode(self._word, add_special_tokens=True).ids
+        plain = self._backend.encode(self._word, add_special_tokens=False).ids
         for start in range(len(with_special) - len(plain) + 1):
             if with_special[start : start + len(plain)] == plain:
                 return tuple(with_special[:start])
         return ()
 
     @cached_property
+    def _begins_with_blank(self) -> bool:
+        """Whether a text gets a blank of its own before it, as SentencePiece does."""
+        ids = self._backend.encode(self._word, add_special_tokens=False).ids
+        return b"".join(self.pieces[index] or b"" for index in ids) == f" {self._word}".encode()
+
+    @cached_property
+    def _word(self) -> str:
+        """A text that the tokenizer can write."""
+        return next((piece.decode() for piece in self.pieces if piece and piece.isalnum()), "a")
+
+    @cached_property
     def pieces(self) -> Sequence[bytes | None]:
         """The bytes of each token, by id; None for special tokens."""
-        facts = json.loads(self._backend.to_str())
+        facts = self._facts
         special = {own["id"] for own in facts.get("added_tokens", []) if own.get("special")}
         added = {own["id"]: own["content"] for own in facts.get("added_tokens", []) if not own.get("special")}
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
@@ -101,6 +122,10 @@ class FastTokenizer:
             else:
                 found[index] = text.replace("\u2581", " ").encode("utf-8")
         return found
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder."""
+        self._tokenizer.save_pretrained(folder)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenize whole texts, with what begins every text and without what ends it.
@@ -150,8 +175,9 @@ class FastTokenizer:
         for first in range(0, len(tokens), _BATCH):
             texts, rows = [], []
             for row in range(first, min(first + _BATCH, len(tokens))):
+                text = b"".join(pieces[own] or b"" for own in (*before[row], tokens[row]))
                 try:
-                    texts.append(b"".join(pieces[own] or b"" for own in (*before[row], tokens[row])).decode("utf-8"))
+                    texts.append(text[self._begins_with_blank and text.startswith(b" ") :].decode("utf-8"))
                     rows.append(row)
                 except UnicodeDecodeError:
                     continue  # half a character is no text of its own

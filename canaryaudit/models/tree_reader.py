@@ -4,7 +4,8 @@ The keys and values of the prompt are kept once, those of every token read after
 the list of its tokens' places in the pool. Attention is computed by a function of our own, registered with
 ``transformers``: over the prompt's keys, which all prefixes share, and over each prefix's own. Nothing is copied per
 prefix but the keys of its few own tokens. Where the pool is full, the oldest tokens are overwritten and read again when
-they are needed. Models whose attention is another than this function's are noticed by comparing with the model itself.
+they are needed. Models that read otherwise (biases for positions, sinks, soft caps, windows shorter than the text,
+layers without attention) are refused by what they hand over, and by comparing with the model itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ ATTENTION = "canaryaudit_tree"
 _ROWS = 256
 """Prefixes read at a time: enough for full speed, and logits of 256 x 50,000 tokens take 50 MB."""
 _FEWEST_PLACES = 4096
+_HARMLESS = frozenset({"dropout", "position_ids", "cache_position", "sliding_window"})
+"""Numbers handed to an attention function that change nothing here; windows are compared with the text's length."""
+_LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers that read through the attention function alone."""
 
 
 @dataclass
@@ -31,6 +36,7 @@ class _Pass:
     """One pass through the model: what its attention reads, and the keys and values that it finds.
 
     Attributes:
+        reach: How many tokens a text has at most.
         prompt: Keys and values of the prompt, by layer: shape (heads, P, d) each; empty while the prompt is read.
         pool: Keys and values by place, by layer: shape (places, heads, d) each.
         places: The places of each prefix's tokens, 0 where there is none, shape (N, D).
@@ -38,6 +44,7 @@ class _Pass:
         found: Keys and values of what is read, by layer: shape (N, heads, T, d) each.
     """
 
+    reach: int
     prompt: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     pool: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     places: Tensor | None = None
@@ -54,9 +61,9 @@ def tree_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001 -- the interface of transformers
+    attention_mask: Tensor | None,
     scaling: float | None = None,
-    **others: Any,  # noqa: ARG001
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend to a shared prompt and to each prefix's own tokens.
 
@@ -68,8 +75,15 @@ def tree_attention(
         attention_mask: None, as no mask is made for a function that ``transformers`` does not know.
         scaling: Of the products; 1 / sqrt(d) if not given.
         **others: What other attention functions read.
+
+    Raises:
+        NotImplementedError: The layer attends to something else besides, or not to everything.
     """
     own = _current[-1]
+    window = others.get("sliding_window")
+    besides = [name for name, value in others.items() if name not in _HARMLESS and _is_number(value)]
+    if attention_mask is not None or besides or (window is not None and window < own.reach):
+        raise NotImplementedError(f"attention with {', '.join(besides) or 'a mask'}")
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]
@@ -99,6 +113,10 @@ def tree_attention(
     return read.reshape(rows, 1, heads * groups, size), None
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
 class TreeReader:
     """Reads what may follow one prompt, token by token.
 
@@ -115,6 +133,9 @@ class TreeReader:
     Attributes:
         device: Of the model.
         read_tokens: How many tokens were read after the prompt.
+
+    Raises:
+        NotImplementedError: The model does not read by full attention alone.
     """
 
     most_rows = _ROWS
@@ -127,8 +148,14 @@ class TreeReader:
         self._columns = torch.from_numpy(columns.astype(np.int64)).to(self.device)
         self._length, self._depth = len(prompt), max(1, depth)
         ids = torch.tensor([list(prompt)], dtype=torch.long, device=self.device)
-        first = _Pass()
+        first = _Pass(self._length + self._depth)
         self._start = column_log2_probs(self._run(first, ids, torch.arange(len(prompt))[None])[:, -1], self._columns)
+        config: Any = getattr(model, "config", None)
+        text = config.get_text_config()
+        if len(first.found) != text.num_hidden_layers or not _LAYERS.issuperset(
+            getattr(text, "layer_types", None) or ()
+        ):
+            raise NotImplementedError("layers without attention")
         self._prompt = {layer: (key[0], value[0]) for layer, (key, value) in first.found.items()}
         per_token = sum(part.numel() * part.element_size() for own in self._prompt.values() for part in own)
         self.bytes_per_token = per_token // len(prompt)
@@ -175,7 +202,7 @@ class TreeReader:
         places = (serials[:, :deep] % self._places).masked_fill(absent, 0)
         if not self._pool:
             self._grow(len(symbols))
-        own = _Pass(self._prompt, self._pool, places, absent)
+        own = _Pass(self._length + self._depth, self._prompt, self._pool, places, absent)
         logits = self._run(own, self._columns[symbols][:, None], self._length + length[:, None])[:, 0]
         new = torch.arange(self._next, self._next + len(symbols), device=self.device)
         self._next += len(symbols)

@@ -1,10 +1,12 @@
 """The trained model's curvature: computed by the first request that needs it, stored with the model, and reused."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from canaryaudit.errors import ModelError, UnlearningError
 from canaryaudit.models.ensemble import Ensemble
@@ -15,6 +17,7 @@ from canaryaudit.storage.json_records import validated
 from canaryaudit.training.data import TrainingData, gather, retention_windows
 from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvature, kronecker_curvature
 from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
+from canaryaudit.unlearning.curvature.trainable_model import TrainableModel
 
 _SEED = 0
 """Seed of windows and labels: the curvature belongs to the model, not to a request."""
@@ -67,30 +70,52 @@ def stored_curvature(session: RunSession, data: TrainingData) -> StoredCurvature
     Raises:
         ModelError: The stored curvature is damaged.
     """
-    record, path = session.run.model_record(), session.run.curvature_path
+    record = session.run.model_record()
     model = session.model(TRAINED_MODEL, data.train.device)
     if isinstance(model, Ensemble):
         raise ModelError(f"{session.run.path} holds an ensemble of models: expected the single trained model")
-    file = CheckpointFile(path, key=record.sha256)
+
+    def windows() -> Tensor:
+        rng = np.random.default_rng(_SEED)
+        starts = retention_windows(data.secret.cpu().numpy(), record.window, WINDOWS, rng)
+        if not len(starts):  # every window contains a secret
+            starts = retention_windows(np.zeros(len(data.train), dtype=bool), record.window, WINDOWS, rng)
+        return gather(data.train, starts, record.window)
+
+    return curvature_of(session, LSTMLayers(model), record.sha256, windows)
+
+
+def curvature_of(
+    session: RunSession, model: TrainableModel, sha256: str, windows: Callable[[], Tensor]
+) -> StoredCurvature:
+    """Return a model's curvature: the stored one, or a new one if none is stored for this model.
+
+    Args:
+        session: The run.
+        model: The model's layers.
+        sha256: Its digest.
+        windows: Returns the windows to compute a new one from, shape (W, T).
+
+    Raises:
+        ModelError: The stored curvature is damaged.
+    """
+    path = session.run.curvature_path
+    file = CheckpointFile(path, key=sha256)
     if contents := file.load():
         tensors, facts = contents
         try:
-            curvature = KroneckerCurvature.of(LSTMLayers(model), tensors)
+            curvature = KroneckerCurvature.of(model, tensors)
             made = validated(facts, CurvatureFacts)
         except (UnlearningError, ValueError) as error:
             fault = str(error) if isinstance(error, UnlearningError) else "its metadata is invalid"
             raise ModelError(f"{path}: {fault}; remove it") from error
         session.progress.info(f"Using the curvature stored in {path} (computed once, in {made.seconds:.1f} s).")
         return StoredCurvature(curvature, made, reused=True)
-    rng = np.random.default_rng(_SEED)
-    starts = retention_windows(data.secret.cpu().numpy(), record.window, WINDOWS, rng)
-    if not len(starts):  # every window contains a secret
-        starts = retention_windows(np.zeros(len(data.train), dtype=bool), record.window, WINDOWS, rng)
     started = time.perf_counter()
-    windows = gather(data.train, starts, record.window)
-    curvature = kronecker_curvature(LSTMLayers(model), windows, _SEED, session.progress)
+    examples = windows()
+    curvature = kronecker_curvature(model, examples, _SEED, session.progress)
     seconds = time.perf_counter() - started
-    made = CurvatureFacts(windows=len(starts), seconds=seconds)
+    made = CurvatureFacts(windows=len(examples), seconds=seconds)
     file.save(curvature.tensors(), made.model_dump())
     session.progress.info(
         f"Computed the model's curvature in {seconds:.1f} s and stored it in {path} "

@@ -12,7 +12,7 @@ from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, loa
 from canaryaudit.pipeline.measure import finish_measurement, measurement_config
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import MeasureOptions
-from canaryaudit.records import TRAINED_MODEL, Checkpoint, ExternalModel, Measurement, ModelRecord
+from canaryaudit.records import TRAINED_MODEL, Checkpoint, ExternalModel, Measurement, ModelId, ModelRecord
 
 COST = (
     "bits of the tokens that cover the secret, from one tokenization of prompt, secret and what follows, each given "
@@ -28,11 +28,13 @@ class ExternalSource:
         path: Folder or hub id; a pattern with ``*`` for a series of checkpoints.
         adapter: Folder of a PEFT adapter; none if empty.
         dtype: Of the weights.
+        device_map: How ``accelerate`` spreads it over devices; on one device if empty.
     """
 
     path: str
     adapter: str = ""
     dtype: str = "auto"
+    device_map: str = ""
 
 
 def source_of(model: ExternalModel) -> ExternalSource:
@@ -66,24 +68,46 @@ def run_external_measurement(session: RunSession, source: ExternalSource, option
     *earlier, last = _series(source)
     checkpoints = []
     for each in earlier:
-        loaded = _load(each, options)
+        loaded = load_source(each, options.device)
         found = _measure(session, loaded, config.model_copy(update={"probes": "none", "prompts": ()}))
         checkpoints.append(_checkpoint(each, loaded, found))
         session.progress.info(f"Measured {checkpoints[-1].name}: {_mean_words(checkpoints[-1])}.")
-    loaded = _load(last, options)
+    loaded = load_source(last, options.device)
     device = loaded.model.device.type
     with session.stage("measure", str(TRAINED_MODEL), seed=config.seed, device=device, precision=loaded.dtype):
         measurement = _measure(session, loaded, config)
     measurement = measurement.model_copy(update={"checkpoints": tuple(checkpoints)})
-    run.write_model_record(ModelRecord(external=_described(last, loaded), sha256=loaded.sha256))
+    run.write_model_record(ModelRecord(external=described(last, loaded), sha256=loaded.sha256))
     return finish_measurement(session, measurement)
+
+
+def run_result_measurement(session: RunSession, model_id: ModelId, options: MeasureOptions) -> Measurement:
+    """Measure the result of an unlearning that lies outside the run.
+
+    Raises:
+        ModelError: It has changed, or cannot be read.
+    """
+    record = session.run.model_record(model_id)
+    if record.external is None:
+        raise ModelError(f"{session.run.path} has the weights of {model_id} itself")
+    source = source_of(record.external)
+    config, loaded = measurement_config(options), load_source(source, options.device)
+    if loaded.sha256 != record.sha256:
+        raise ModelError(
+            f"{source.path} is not the model that was written by the unlearning {model_id.unlearning!r}: unlearn again "
+            "with --force and another -o"
+        )
+    with session.stage(
+        "measure", str(model_id), seed=config.seed, device=loaded.model.device.type, precision=loaded.dtype
+    ):
+        return finish_measurement(session, _measure(session, loaded, config, model_id))
 
 
 def _series(source: ExternalSource) -> list[ExternalSource]:
     """Return the models of a pattern, in the order of the numbers in their names; one without a pattern."""
     if not any(sign in source.path for sign in "*?["):
         return [source]
-    whole = Path(source.path)
+    whole = Path(source.path).expanduser()
     base = Path(whole.anchor) if whole.is_absolute() else Path()
     found = [path for path in base.glob(str(whole.relative_to(base))) if path.is_dir()]
     if not found:
@@ -92,18 +116,23 @@ def _series(source: ExternalSource) -> list[ExternalSource]:
     return [replace(source, path=str(path)) for path in found]
 
 
-def _load(source: ExternalSource, options: MeasureOptions) -> LoadedModel:
-    return load_huggingface(ModelSource(source.path, source.adapter, source.dtype), resolve_device(options.device))
+def load_source(source: ExternalSource, device: str) -> LoadedModel:
+    """Load a model onto a device that was asked for."""
+    return load_huggingface(
+        ModelSource(source.path, source.adapter, source.dtype, source.device_map), resolve_device(device)
+    )
 
 
-def _measure(session: RunSession, loaded: LoadedModel, config: MeasurementConfig) -> Measurement:
+def _measure(
+    session: RunSession, loaded: LoadedModel, config: MeasurementConfig, model_id: ModelId = TRAINED_MODEL
+) -> Measurement:
     run = session.run
     return measure(
         loaded.model,
         run.canary_set(),
         config,
         run_text=session.run_text() if config.probes != "none" or config.prompts else None,
-        recorded_as=MeasuredModel(str(TRAINED_MODEL), loaded.sha256, loaded.dtype),
+        recorded_as=MeasuredModel(str(model_id), loaded.sha256, loaded.dtype),
         execution=Execution(
             progress=session.progress, cache=run.measurement_cache(f"{loaded.sha256} {loaded.dtype} {config}")
         ),
@@ -124,7 +153,8 @@ def _mean_words(checkpoint: Checkpoint) -> str:
     return f"exposure {min(bits):.1f} to {max(bits):.1f} bits"
 
 
-def _described(source: ExternalSource, loaded: LoadedModel) -> ExternalModel:
+def described(source: ExternalSource, loaded: LoadedModel) -> ExternalModel:
+    """Return what records say of a model."""
     return ExternalModel(
         source=f"{SCHEME}{source.path}",
         kind=loaded.kind,

@@ -7,7 +7,7 @@ a message says so. Existing results are never discarded without --force: differe
 from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit.errors import RunDirectoryError, UnlearningError
+from canaryaudit.errors import RunDirectoryError, UnfitOptions, UnlearningError
 from canaryaudit.pipeline.attack import (
     attack_canaries,
     attack_target,
@@ -16,7 +16,13 @@ from canaryaudit.pipeline.attack import (
     name_of_retraining,
     run_attack,
 )
-from canaryaudit.pipeline.external import ExternalSource, run_external_measurement, source_of
+from canaryaudit.pipeline.external import (
+    ExternalSource,
+    load_source,
+    run_external_measurement,
+    run_result_measurement,
+    source_of,
+)
 from canaryaudit.pipeline.measure import run_measurement
 from canaryaudit.pipeline.report import (
     check_report,
@@ -31,6 +37,12 @@ from canaryaudit.pipeline.scores import run_score_measurement
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.train import run_training
 from canaryaudit.pipeline.unlearn import check_options, difference, run_unlearning, select_canaries
+from canaryaudit.pipeline.unlearn_external import (
+    CheckpointRequest,
+    check_checkpoint_options,
+    check_output,
+    run_checkpoint_unlearning,
+)
 from canaryaudit.plan import AttackOptions, MeasureOptions, ReportOptions, TrainOptions, UnlearnOptions
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, Measurement, ModelId, ModelRecord, UnlearningRecord
@@ -73,6 +85,8 @@ class Pipeline:
         """
         if model.is_trained and (external := self.run.external_model()):
             return self.measure_external(source_of(external), options)
+        if self.run.external_model(model):
+            return run_result_measurement(self.session, model, options)
         if model.is_trained:
             self._need_model()
         return run_measurement(self.session, model, options)
@@ -94,6 +108,56 @@ class Pipeline:
             RunDirectoryError: The run has a model of its own.
         """
         return run_score_measurement(self.session, path, options)
+
+    def unlearn_checkpoint(
+        self,
+        options: UnlearnOptions,
+        request: CheckpointRequest,
+        measure_options: MeasureOptions,
+        *,
+        anew: bool = False,
+    ) -> UnlearningRecord:
+        """Unlearn canaries from a model that lies outside the run, write the updated checkpoint, and measure it.
+
+        Raises:
+            UnlearningError: The name or the output is taken, or an id is not that of an inserted canary.
+            ModelError: The checkpoint cannot be read.
+            Inconclusive: No update stays within the fidelity limit.
+        """
+        name = check_name(options.resolved_name)
+        check_checkpoint_options(options, request)
+        chosen = select_canaries(self.run, options.canary)
+        if not anew and self.run.has_unlearning(name):
+            return self._measure_finished(options, measure_options)
+        if request.output is not None:
+            check_output(self.run.path, request.output)
+        self._need_measured_checkpoint(options, request, measure_options)
+        models = [TRAINED_MODEL] if options.start.is_trained else self.session.models()
+        lineage = checked_lineage(self.run, options.start, name, models, self.progress)
+        record = run_checkpoint_unlearning(self.session, options, request, chosen, lineage)
+        self.measure(ModelId(name), measure_options)
+        return record
+
+    def _need_measured_checkpoint(
+        self, options: UnlearnOptions, request: CheckpointRequest, measure_options: MeasureOptions
+    ) -> None:
+        """Measure the checkpoint to unlearn from, unless that is done."""
+        recorded = self.run.external_model()
+        if request.source is None or options.method == "retrain":
+            if recorded is None:
+                raise UnlearningError(
+                    f"{self.run.path} has no model of transformers yet: measure the trained one first with --model "
+                    "hf:PATH"
+                )
+        elif not options.start.is_trained:
+            raise UnfitOptions(f"--from {options.start} tells the model: drop --model")
+        elif recorded is None or load_source(request.source, "cpu").sha256 != self.run.model_record().sha256:
+            self.progress.info("Not measured yet: measuring before unlearning.")
+            self.measure_external(request.source, measure_options)
+            return
+        if not self.run.has_measurement(TRAINED_MODEL):
+            self.progress.info("Not measured yet: measuring before unlearning.")
+            self.measure(TRAINED_MODEL, measure_options)
 
     def unlearn(
         self, options: UnlearnOptions, measure_options: MeasureOptions, *, anew: bool = False
@@ -237,7 +301,8 @@ class Pipeline:
 
     def _need_measurement_after(self, record: UnlearningRecord, options: MeasureOptions) -> None:
         model = ModelId(record.name)
-        self.run.verify_weights(model)
+        if record.external is None:
+            self.run.verify_weights(model)
         if not self.run.has_measurement(model):
             self.progress.info(f"{model} is not measured yet: measuring first.")
             self.measure(model, options)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.errors import UsageError
+from canaryaudit.records import ReportFormat
 from canaryaudit.report.formats.files import remove_own
-from canaryaudit.report.tables.writer import table_files
+from canaryaudit.report.formats.writer import write_gate_errors
+from canaryaudit.report.tables.files import table_files
 from canaryaudit.runs.findings import Finding
 
 DEFAULT_REPORTS = Path("reports")
@@ -16,15 +18,19 @@ def fault_words(finding: Finding) -> str:
     return f"{finding.file} is {finding.state}" + (f" ({finding.detail})" if finding.detail else "")
 
 
-def remove_earlier_report(run: Path, output: Path | None, formats: Sequence[str]) -> None:
+def replace_earlier_report(run: Path, output: Path | None, formats: Sequence[ReportFormat], message: str) -> None:
     """Remove an earlier report of the run of a table, where a gate gives no report; files of others stay.
 
+    What pipelines read says instead that the gate is inconclusive.
+
     Raises:
-        RunDirectoryError: A file cannot be removed.
+        RunDirectoryError: A file cannot be removed or written.
     """
-    directory = output or DEFAULT_REPORTS / run.resolve().name
+    name = run.resolve().name
+    directory = output or DEFAULT_REPORTS / name
+    write_gate_errors(directory, name, message, formats)
     if directory.is_dir():
-        remove_own(directory, table_files(formats))
+        remove_own(directory, table_files(("html", "md", "json")))
 
 
 def refuse_summary_inside(run: Path, path: Path) -> None:

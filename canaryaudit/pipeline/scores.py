@@ -62,7 +62,7 @@ def run_score_measurement(session: RunSession, path: Path, options: MeasureOptio
 def _first_id(path: Path) -> str:
     """Return the id of the first answer, which tells what was asked."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for line in file:
                 answer = json.loads(line) if line.strip() else None
                 if isinstance(answer, dict) and answer.get("format") != FORMAT:

@@ -191,14 +191,15 @@ def run_unlearning(
     run.remove_work(name)
     change = share_change(record.fidelity.train_accuracy_before, record.fidelity.train_accuracy_after)
     session.progress.info(
-        f"{_unlearned_words(record)} in {record.cost.seconds:.1f} s "
+        f"{unlearned_words(record)} in {record.cost.seconds:.1f} s "
         f"(training took {record.cost.retraining_seconds:.1f} s); accuracy outside the secrets changed by "
         f"{points(change)}."
     )
     return record
 
 
-def _unlearned_words(record: UnlearningRecord) -> str:
+def unlearned_words(record: UnlearningRecord) -> str:
+    """Say what an unlearning did, as the beginning of a sentence."""
     alone = len(record.left_alone)
     if alone == len(record.canaries):
         return f"Left {counted(alone, 'canary')} alone, which the model did not remember,"

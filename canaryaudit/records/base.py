@@ -26,7 +26,7 @@ reported error takes hundreds of bytes."""
 
 RunKind = Literal["text", "table", "images"]
 """What a run directory audits: a language model on text, a linear model on a table, or a network on images."""
-Stage = Literal["insert", "train", "measure", "unlearn", "attack", "report"]
+Stage = Literal["insert", "train", "measure", "unlearn", "attack", "publish", "report"]
 EstimatorName = Literal["exact", "importance", "sampled", "skew-normal"]
 ClosedForm = Literal["first-order", "second-order"]
 Baseline = Literal["retrain", "fine-tune", "sisa"]

@@ -347,6 +347,20 @@ class Checkpoint(FiniteRecord):
     """Mean exposure of the controls; None without any."""
 
 
+class OtherSpellings(FiniteRecord):
+    """By how many bits texts of a template are cheaper when all tokenizations count, not the tokenizer's alone."""
+
+    template: str
+    secrets_bits: dict[str, float]
+    """Of inserted canaries, by id."""
+    references: int
+    """Random members of the template's space."""
+    references_mean_bits: float
+    references_max_bits: float
+    uncertain_bits: float
+    """The most that tokenizations too unlikely to be read could add to any of them."""
+
+
 class Measurement(Record):
     """measurements/NAME.json: exposure of every canary under one model."""
 
@@ -380,6 +394,8 @@ class Measurement(Record):
     """The curve over all templates first, then one per template if there are several."""
     checkpoints: Many[Checkpoint] = ()
     """Earlier checkpoints of its training, in order; empty unless a series was measured."""
+    spellings: Many[OtherSpellings] = ()
+    """By template; empty for models that read characters."""
     privacy: Privacy | None = None
     """Membership and a bound on epsilon; None unless canaries were inserted by coins."""
     cost: MeasurementCost

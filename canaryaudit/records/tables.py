@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 from canaryaudit.records.base import SCHEMA_VERSION, TRAINED_MODEL, FiniteRecord, Many, ModelId, Record
 from canaryaudit.records.privacy import Privacy
 
-LossName = Literal["logistic", "squared-hinge", "squared"]
+LossName = Literal["logistic", "multinomial", "squared-hinge", "squared"]
+MOST_CLASSES = 100
+"""Classes of a target; one with more holds amounts or names."""
 TableMethod = Literal["second-order", "retrain"]
 RowNumber = Annotated[int, Field(ge=0, lt=2**40)]
 """A training row, from 0."""
@@ -47,7 +49,7 @@ class TableCanary(FiniteRecord):
     column: str = ""
     """The source's column of a planted value."""
     original: str | float = ""
-    """The row's own value; empty for a label, of which there are two."""
+    """The row's own value, or label."""
     value: str | float = ""
     """The value that was planted, or might have been."""
 
@@ -57,8 +59,8 @@ class TableRecord(Record):
 
     schema_version: int = SCHEMA_VERSION
     target: str
-    classes: tuple[str, str]
-    """The negative class, then the positive one."""
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_CLASSES)]
+    """The classes, sorted; of two, the negative one, then the positive one."""
     numeric_classes: bool
     """Whether the classes are whole numbers."""
     groups: Many[ColumnGroup]
@@ -198,6 +200,41 @@ class TableMeasurement(FiniteRecord):
     """What the model tells of the coins of flipped labels: membership and the one-run bound; null without."""
     values: Privacy | None
     """The same of planted values."""
+
+
+class Release(FiniteRecord):
+    """One model that was published with noise."""
+
+    model: ModelId
+    model_sha256: str
+    """Of the coefficients without noise."""
+    tolerance: float
+    """Largest residual that was certified."""
+    residual: float
+    """As it was checked."""
+    rounding: float
+    """Worst-case error of the residual by rounding."""
+    sigma: float
+    """Standard deviation of the noise."""
+
+
+class ReleasesRecord(FiniteRecord):
+    """releases.json: the models published of a run on a table, under one plan that the first of them fixed."""
+
+    schema_version: int = SCHEMA_VERSION
+    epsilon: float = Field(gt=0)
+    """Of all planned releases together."""
+    delta: float = Field(gt=0, lt=1)
+    planned: int = Field(ge=1)
+    """How many models may be published in all."""
+    made: Many[Release] = ()
+    """In order. A release is recorded before its file is written, so none is ever missed."""
+
+    @model_validator(mode="after")
+    def _as_planned(self) -> Self:
+        if len(self.made) > self.planned:
+            raise ValueError("more releases than planned")
+        return self
 
 
 def last_result(unlearnings: Sequence[TableUnlearningRecord]) -> TableUnlearningRecord | None:

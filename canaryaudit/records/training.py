@@ -73,7 +73,7 @@ class TrainingRecord(Record):
 
 
 class ExternalModel(Record):
-    """A model that lies outside the run directory, and is only measured."""
+    """A model that lies outside the run directory."""
 
     source: str
     """Where it lies: ``hf:`` and a folder or hub id, or ``scores:`` and the file of its answers."""
@@ -124,8 +124,8 @@ class ModelRecord(Record):
         if self.architecture is None:
             source = self.external.source if self.external else ""
             raise ModelError(
-                f"this run audits {source}, which can only be measured: insert again with -o for a run whose model "
-                "canaryaudit trains"
+                f"this run audits {source}, which canaryaudit did not train: insert again with -o for a run whose "
+                "model it trains"
             )
         return self.architecture
 

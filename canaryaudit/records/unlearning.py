@@ -1,7 +1,7 @@
 """unlearned/NAME/unlearning.json: an unlearning, its cost, and its resistance to relearning."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from canaryaudit.records.base import (
     SolverName,
 )
 from canaryaudit.records.relearning import Relearning
+from canaryaudit.records.training import ExternalModel
 
 
 class UpdateStep(Record):
@@ -57,6 +58,8 @@ class Fidelity(Record):
     heldout_accuracy_after: float
     heldout_loss_before: float
     heldout_loss_after: float
+    unit: Literal["character", "token"] = "character"
+    """What is predicted: accuracies are shares of these, and losses bits for each."""
 
 
 class UnlearningCost(Record):
@@ -68,15 +71,20 @@ class UnlearningCost(Record):
     """Gradient evaluations, in passes over one training window."""
     curvature_products: int
     retraining_seconds: float
-    """Measured or estimated duration of retraining on this machine."""
+    """Measured or estimated duration of retraining on this machine; 0 if it is not known."""
     speedup: float
-    """retraining_seconds / seconds."""
+    """retraining_seconds / seconds; 0 if it is not known."""
     retraining_gradients: float = 0.0
     """Gradient evaluations of retraining, in passes over one training window."""
     preparation_seconds: float = 0.0
     """One-time cost, not repeated by later requests: the initial training of all shards, or the stored curvature."""
     preparation_gradients: float = 0.0
     """The one-time cost in passes over one training window."""
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """Return the cost of nothing, beside a retraining whose duration is not known."""
+        return cls(seconds=0, gradients=0, curvature_products=0, retraining_seconds=0, speedup=0)
 
 
 class UnlearningRecord(Record):
@@ -111,7 +119,10 @@ class UnlearningRecord(Record):
     device: str
     precision: str
     model_sha256: str
-    """SHA-256 of the updated weight file."""
+    """SHA-256 of the updated weight file; of a model outside the run directory, of all its files that decide what it
+    predicts."""
+    external: ExternalModel | None = None
+    """The result where it lies outside the run directory; None for a character LSTM."""
     origin: ModelId = TRAINED_MODEL
     """The model that was updated: ``before``, or ``after-NAME`` of an earlier unlearning."""
     origin_sha256: str

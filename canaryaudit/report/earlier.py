@@ -12,7 +12,7 @@ from canaryaudit.storage.json_records import MAX_JSON_BYTES, validated
 R = TypeVar("R", bound=BaseModel)
 
 
-def read_earlier(path: Path, kind: type[R], name: str, wanted: str, again: str) -> R:
+def read_earlier(path: Path, kind: type[R], name: str, wanted: str, again: str, version: int = SUMMARY_VERSION) -> R:
     """Read a report, or the part of it that is needed.
 
     Args:
@@ -21,6 +21,7 @@ def read_earlier(path: Path, kind: type[R], name: str, wanted: str, again: str) 
         name: What messages call it: its flag and path.
         wanted: What messages ask for instead.
         again: What messages advise for a report of another version.
+        version: The schema version that it must have.
 
     Raises:
         UsageError: It cannot be read, is no report, or has another schema version.
@@ -32,10 +33,9 @@ def read_earlier(path: Path, kind: type[R], name: str, wanted: str, again: str) 
         raise UsageError(f"{name}: {error.strerror}; give {wanted}") from error
     except ValueError as error:
         raise UsageError(f"{name}: expected {wanted} ({error})") from error
-    version = getattr(report, "schema_version", None)
-    if version != SUMMARY_VERSION:
+    found = getattr(report, "schema_version", None)
+    if found != version:
         raise UsageError(
-            f"{name}: expected schema version {SUMMARY_VERSION}, got {version}; {again} with this version "
-            "of canaryaudit"
+            f"{name}: expected schema version {version}, got {found}; {again} with this version of canaryaudit"
         )
     return report

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from canaryaudit.report.comparison.comparison import COMPARISON_VERSION, Comparison
 from canaryaudit.report.images.schema import IMAGES_VERSION, ImagesSummary
 from canaryaudit.report.schema import SUMMARY_VERSION, Summary
+from canaryaudit.report.tables.comparison import TABLES_COMPARISON_VERSION, TablesComparison
 from canaryaudit.report.tables.schema import TABLES_VERSION, TablesSummary
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -28,6 +29,7 @@ def generate_schemas() -> dict[Path, str]:
         ("report", SUMMARY_VERSION, Summary),
         ("comparison", COMPARISON_VERSION, Comparison),
         ("tables", TABLES_VERSION, TablesSummary),
+        ("tables-comparison", TABLES_COMPARISON_VERSION, TablesComparison),
         ("images", IMAGES_VERSION, ImagesSummary),
     )
     return {schema_path(name, version): _text(name, version, model) for name, version, model in models}

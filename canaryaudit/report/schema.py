@@ -316,6 +316,8 @@ class MethodSummary(Part):
     """None also if no text was held out."""
     fidelity: tuple[FidelityLine, ...]
     """Held-out figures are absent if no text was held out."""
+    predicted: Literal["character", "token"] = "character"
+    """What losses are per, and accuracies shares of."""
     seconds: Figure
     retraining_seconds: Figure
     speedup: Figure
@@ -367,6 +369,17 @@ class MethodSummary(Part):
 
     def _shown_change(self, key: str) -> float | None:
         return next((line.shown_change for line in self.fidelity if line.key == key), None)
+
+
+class CheckpointFigures(Part):
+    """What one checkpoint of a model's training says of the secrets."""
+
+    name: str
+    mean_bits: float
+    max_bits: float
+    """The largest exposure of a canary."""
+    controls_bits: Figure
+    """Mean exposure of the controls; None without any."""
 
 
 class EpochFigures(Part):
@@ -444,6 +457,8 @@ class Summary(Part):
     """Name of the retrained model that the unlearning shown is compared with; None if there is none."""
     training: tuple[EpochFigures, ...] = ()
     """The training of the audited model; empty for a model that was trained elsewhere."""
+    checkpoints: tuple[CheckpointFigures, ...] = ()
+    """Checkpoints of the audited model's training, itself the last; empty unless a series was measured."""
     gate: Gate | None
     limits: tuple[str, ...]
     """Limitations of this report."""

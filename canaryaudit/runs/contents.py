@@ -24,7 +24,7 @@ _FILES = re.compile(
             _INSERTED,
             rf"{re.escape(layout.STAGING)}/(?:{_INSERTED}|{re.escape(layout.REPLACED)})",
             "|".join(map(re.escape, (layout.LOCK, layout.MODEL, layout.WEIGHTS, layout.CHECKPOINT, layout.CURVATURE))),
-            re.escape(layout.SIGNATURE),
+            rf"{re.escape(layout.SIGNATURE)}|{re.escape(layout.RELEASES)}",
             rf"{layout.MEASUREMENTS}/(?:before|after-{_NAME})\.json",
             rf"{layout.UNLEARNED}/{_NAME}/(?:{layout.UNLEARNING}|{layout.WEIGHTS}|{layout.CHECKPOINT})",
             rf"{layout.UNLEARNED}/{_NAME}/{layout.SHARDS}/\d+(?:{layout.CORRECTED})?\.safetensors",

@@ -14,7 +14,7 @@ SHARDS, CORRECTED, CURVATURE = "shards", "-corrected", "curvature.safetensors"
 LOCK, STAGING, PARTS = ".lock", ".staging", ".parts"
 ENCODED = ".encoded"
 """Directory of the texts' ids, one file per text."""
-TABLE, ROWS = "table.json", "table.safetensors"
+TABLE, ROWS, RELEASES = "table.json", "table.safetensors", "releases.json"
 IMAGES, PIXELS = "images.json", "images.safetensors"
 INSERTED: dict[RunKind, tuple[str, ...]] = {
     "text": (CORPUS, HELDOUT, CANARIES),
@@ -25,7 +25,7 @@ INSERTED: dict[RunKind, tuple[str, ...]] = {
 ALL_INSERTED = (*INSERTED["text"], *INSERTED["table"], *INSERTED["images"])
 MOVED: dict[RunKind, tuple[str, ...]] = {**INSERTED, "text": (ENCODED, *INSERTED["text"])}
 """What an insertion stages besides the manifest."""
-DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE)
+DERIVED = (ENCODED, MODEL, WEIGHTS, UNLEARNED, MEASUREMENTS, CHECKPOINT, PARTS, CURVATURE, SIGNATURE, RELEASES)
 """What is made from an insertion."""
 REPLACED = "replaced.json"
 """In the staging directory, the manifest of the run that is being replaced."""

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from canaryaudit.canaries.canary import MASK
 from canaryaudit.errors import UsageError, command
-from canaryaudit.plan import InsertOptions, Plan, read_plan
+from canaryaudit.plan import InsertOptions, Plan
 from canaryaudit.records import (
     ClosedForm,
     Manifest,
@@ -22,6 +22,7 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.runs.layout import MANIFEST
+from canaryaudit.table_plan import TablePlan, read_plan
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
@@ -57,7 +58,7 @@ class Repairs:
         if made_by[1:2] == ["insert"]:
             arguments, options = split_words(made_by[2:], but={"-o", "--output"})
         elif self._planned:
-            arguments, options = [self._planned.corpus], _insertion_flags(self._planned)
+            arguments, options = self._planned[:1], self._planned[1:]
         else:
             arguments, options = ["CORPUS"], self._known_flags()
         copy = free_name(self.path, "new")
@@ -90,7 +91,7 @@ class Repairs:
         if outside := self._measured_outside():
             return outside
         if record and (training := record.training):
-            options = _flags(
+            options = flag_words(
                 {
                     "size": training.size,
                     "epochs": training.planned_epochs,
@@ -121,7 +122,7 @@ class Repairs:
                 "max-draws": measurement.max_draws,
                 "time-limit": f"{measurement.time_limit:g}",
             }
-            options = _flags({"samples": measurement.num_references, "seed": measurement.seed, **effort})
+            options = flag_words({"samples": measurement.num_references, "seed": measurement.seed, **effort})
         return command("canaryaudit", "measure", self.path, "--model", model, *options)
 
     def _measured_outside(self) -> str:
@@ -147,7 +148,7 @@ class Repairs:
             return plan
         options = self._stage_options("unlearn", name, but={"--name"})
         if not options and record:
-            options = _flags(_asked(record) | ({"samples": measured.num_references} if measured else {}))
+            options = flag_words(_asked(record) | ({"samples": measured.num_references} if measured else {}))
         again = command("canaryaudit", "unlearn", self.path, "--name", name, *options)
         return f"{again} && {self.attack(record)}" if record and record.relearning else again
 
@@ -157,7 +158,7 @@ class Repairs:
         plan = self._plan_of("attack", record.name)
         if plan or relearning is None:
             return plan
-        options = _flags(
+        options = flag_words(
             {
                 "name": record.name,
                 "canary": tuple(dict.fromkeys(curve.canary for curve in relearning.curves)),
@@ -197,19 +198,30 @@ class Repairs:
         )
         return _insertion_flags(options)
 
-    def _plan_command(self) -> tuple[str, InsertOptions | None]:
-        """Return the command that ran this audit from a plan, and the insertion that it plans, if the plan exists."""
+    def _plan_command(self) -> tuple[str, list[str]]:
+        """Return the command that ran this audit from a plan, and the words of its insertion, if the plan exists."""
         for stage in reversed(self.manifest.stages if self.manifest else ()):
             if stage.argv[1:2] != ("run",):
                 continue
             arguments = split_words(stage.argv[2:])[0]
             try:
-                plan = read_plan(Path(arguments[0])) if arguments else Plan()
+                run, insertion = self._planned_run(Path(arguments[0]) if arguments else None)
             except UsageError:
                 continue
-            if plan.run.resolve() == self.path.resolve():
-                return command("canaryaudit", "run", *arguments), plan.insert
-        return "", None
+            if run.resolve() == self.path.resolve():
+                return command("canaryaudit", "run", *arguments), insertion
+        return "", []
+
+    def _planned_run(self, path: Path | None) -> tuple[Path, list[str]]:
+        """Return the run directory of a plan, and the words of its insertion.
+
+        Raises:
+            UsageError: It is no plan of such a run.
+        """
+        plan = read_plan(path) if path else Plan()
+        if isinstance(plan, TablePlan):
+            raise UsageError(f"{path} is the plan of a table")
+        return plan.run, [plan.insert.corpus, *_insertion_flags(plan.insert)]
 
 
 def free_name(run: Path, word: str) -> Path:
@@ -231,7 +243,7 @@ def _insertion_flags(options: InsertOptions) -> list[str]:
         values["repetitions"] = ",".join(map(str, options.repetitions))
     if options.secret:
         values["secret"] = (MASK * 3,) * len(options.secret)
-    return _flags(values) + (["--lowercase"] if options.lowercase else [])
+    return flag_words(values) + (["--lowercase"] if options.lowercase else [])
 
 
 def split_words(
@@ -281,7 +293,7 @@ def _asked(record: UnlearningRecord) -> dict[str, Any]:
     return asked
 
 
-def _flags(values: Mapping[str, Any]) -> list[str]:
+def flag_words(values: Mapping[str, Any]) -> list[str]:
     """Return options as words; None is omitted, and a tuple repeats its flag for each element."""
     words: list[str] = []
     for name, value in values.items():

@@ -103,15 +103,19 @@ class RunDirectory(SealedRun[Manifest, ModelRecord, Measurement, UnlearningRecor
         if model.unlearning is None:
             return record
         unlearning = self.unlearning(model.unlearning)
+        if unlearning.external:
+            return ModelRecord(external=unlearning.external, sha256=unlearning.model_sha256)
         return ModelRecord(architecture=record.architecture, sha256=unlearning.model_sha256, members=unlearning.members)
 
     def has_model(self, model: ModelId) -> bool:
         """Return whether a model is complete."""
-        return (model.is_trained and self.external_model() is not None) or super().has_model(model)
+        return super().has_model(model) or self.external_model(model) is not None
 
-    def external_model(self) -> ExternalModel | None:
-        """Return the description of the audited model if it lies outside; None if it is trained here, or not yet."""
-        return self.trained_model().external if (self.path / layout.MODEL).is_file() else None
+    def external_model(self, model: ModelId = TRAINED_MODEL) -> ExternalModel | None:
+        """Return the description of a model if it lies outside; None if the run has its weights, or has no such."""
+        if not self._record_path(model).is_file():
+            return None
+        return (self.trained_model() if model.unlearning is None else self.unlearning(model.unlearning)).external
 
     def verify_weights(self, model: ModelId) -> Path:
         """Return the weights' path, after checking them against the model's record.

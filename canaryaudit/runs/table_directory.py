@@ -9,8 +9,14 @@ from safetensors.numpy import save
 
 from canaryaudit.errors import Damaged
 from canaryaudit.records import TableManifest
-from canaryaudit.records.tables import LinearModelRecord, TableMeasurement, TableRecord, TableUnlearningRecord
-from canaryaudit.runs import layout
+from canaryaudit.records.tables import (
+    LinearModelRecord,
+    ReleasesRecord,
+    TableMeasurement,
+    TableRecord,
+    TableUnlearningRecord,
+)
+from canaryaudit.runs import layout, seals
 from canaryaudit.runs.sealed_run import SealedRun
 from canaryaudit.runs.table_repairs import TableRepairs
 from canaryaudit.storage.files import atomic_write, sha256_of
@@ -18,6 +24,7 @@ from canaryaudit.storage.json_records import record_json
 from canaryaudit.storage.tensors import open_tensors
 
 Arrays = Mapping[str, np.ndarray]
+LOST_RELEASES = "restore it from a copy of the run; without it, start a new run, and count epsilon and delta of both"
 
 
 class TableDirectory(SealedRun[TableManifest, LinearModelRecord, TableMeasurement, TableUnlearningRecord]):
@@ -75,6 +82,26 @@ class TableDirectory(SealedRun[TableManifest, LinearModelRecord, TableMeasuremen
         if sha256_of(path) != self.manifest.table.rows_sha256:
             raise Damaged(path, "it was changed since canaries were inserted", self.see_how)
         return read_arrays(path, self.see_how)
+
+    def releases(self) -> ReleasesRecord | None:
+        """Return what was published of the run; None if nothing was.
+
+        Raises:
+            RunDirectoryError: The record is damaged, or was changed or removed: nothing then says what was published.
+        """
+        path, records = self.path / layout.RELEASES, self.manifest.records
+        actual = sha256_of(path) if path.exists() else seals.ABSENT
+        state = seals.seal_state(records, layout.RELEASES, actual)
+        if state == "unfinished":
+            return None
+        if state != "sealed":
+            fault = "it is missing" if state == "deleted" else "it was changed"
+            raise Damaged(path, f"{fault}, so nothing says how much was published", LOST_RELEASES)
+        return self._read(layout.RELEASES, ReleasesRecord, LOST_RELEASES)
+
+    def write_releases(self, record: ReleasesRecord) -> None:
+        """Write what was published of the run."""
+        self._write(layout.RELEASES, record)
 
     def write_curvature(self, arrays: Arrays) -> None:
         """Write the stored curvature of the trained model."""

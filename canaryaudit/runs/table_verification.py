@@ -5,12 +5,13 @@ from pathlib import Path
 
 from canaryaudit.errors import CanaryAuditError, Damaged
 from canaryaudit.records import TRAINED_MODEL, ModelId, TableManifest
-from canaryaudit.records.tables import LinearModelRecord, TableMeasurement, TableUnlearningRecord
-from canaryaudit.runs import layout
+from canaryaudit.records.tables import LinearModelRecord, ReleasesRecord, TableMeasurement, TableUnlearningRecord
+from canaryaudit.runs import layout, seals
 from canaryaudit.runs.findings import PROBLEMS, State, Verification, Verifier, run_verifier
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.runs.table_repairs import TableRepairs
 from canaryaudit.storage.files import sha256_of
+from canaryaudit.storage.json_records import read_record
 
 ResidualCheck = Callable[[TableDirectory, TableMeasurement], str]
 """Returns what is wrong with a measurement's figures, or an empty text."""
@@ -52,6 +53,7 @@ class _TableVerifier(Verifier):
         super().__init__(TableDirectory(path), TableRepairs, key, reseal=reseal)
         self.check_figures = check
         self.columns: int | None = None
+        self.models_in_one = 1
         self.is_computable = False
 
     def check_inserted(self, manifest: TableManifest) -> None:
@@ -67,6 +69,7 @@ class _TableVerifier(Verifier):
             table = self._read(path, self.run.table, repair)
             if table:
                 self.columns = len(table.columns)
+                self.models_in_one = 1 if len(table.classes) == 2 else len(table.classes)
             self.is_computable = sound and table is not None
 
     def shapes(
@@ -77,7 +80,7 @@ class _TableVerifier(Verifier):
         """Return the shape of the coefficients, the intercept's last."""
         if self.columns is None:
             return None
-        return {"theta": (self.columns + int(model.intercept_penalty is not None),)}
+        return {"theta": (self.models_in_one * (self.columns + int(model.intercept_penalty is not None)),)}
 
     def measurement_fault(self, model: ModelId, measurement: TableMeasurement) -> tuple[State, str]:
         """Compute a measurement's residual again."""
@@ -103,7 +106,8 @@ class _TableVerifier(Verifier):
         """Linear models are not attacked by relearning."""
 
     def check_work(self) -> None:
-        """Check the stored curvature."""
+        """Check the record of what was published, and the stored curvature."""
+        self._check_releases()
         path = self.run.curvature_path
         if not path.exists():
             return
@@ -118,3 +122,23 @@ class _TableVerifier(Verifier):
             self._note(path, "stale", "it is the curvature of a replaced model", "", path)
         else:
             self._note(path, "sound")
+
+    def _check_releases(self) -> None:
+        """Check what was published; nothing recreates it, so it is never to be removed."""
+        path = self.path / layout.RELEASES
+        if self._is_deleted(path):
+            self._note(path, "missing", "it says what was published, and no command recreates it")
+            return
+        if not path.exists():
+            return
+        state = seals.seal_state(self.records, layout.RELEASES, sha256_of(path))
+        if state == "changed":
+            self._note(path, "damaged", "it was changed: it does not match its checksum, and no command recreates it")
+        elif state == "sealed" or self._is_sealed(path, ""):
+            try:
+                read_record(path, ReleasesRecord, "")
+            except CanaryAuditError as error:
+                fault = error.fault if isinstance(error, Damaged) else str(error).partition(":")[0]
+                self._note(path, "damaged", fault)
+            else:
+                self._note(path, "sound")

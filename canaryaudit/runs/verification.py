@@ -101,6 +101,10 @@ class _TextVerifier(Verifier):
         """Return whether the model was trained here."""
         return model.architecture is not None
 
+    def holds_result(self, record: UnlearningRecord) -> bool:
+        """Return whether an unlearning's model lies in the run directory."""
+        return record.external is None
+
     def measurement_fault(self, model: ModelId, measurement: Measurement) -> tuple[State, str]:  # noqa: ARG002
         """Compare a measurement with the canaries, and its figures with each other."""
         if not self.canaries:

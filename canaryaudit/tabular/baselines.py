@@ -120,7 +120,7 @@ def _parse(name: str) -> list[Callable[[Comparison], Contender]]:
 def retrain(comparison: Comparison) -> Contender:
     """Retrain from nothing by the fastest of L-BFGS and our own Newton steps, and to the tolerance."""
     after = comparison.after
-    start = np.zeros(after.rows.num_columns)
+    start = np.zeros(len(after.kept))
 
     def newton() -> Vector:
         return minimize(after, start, _diagonal(after.at(start)), comparison.tolerance).point.theta
@@ -167,21 +167,19 @@ def second_order(comparison: Comparison) -> Contender:
 
 def fine_tune(comparison: Comparison) -> Contender:
     """Train for one epoch on the data after the request, from the model before it."""
-    rows = comparison.after.rows
+    after, rows = comparison.after, comparison.after.rows
     matrix, signs, weights = rows.matrix(), rows.present_signs, rows.present_weights
-    kept, penalty = comparison.after.kept, comparison.after.penalty
     squares = row_norms(matrix) ** 2
-    length = 1.0 / (comparison.after.loss.slope_lipschitz * float(squares.mean()) * _EPOCH_BATCH)
+    length = 1.0 / (after.loss.slope_lipschitz * float(squares.mean()) * _EPOCH_BATCH)
 
     def work() -> Vector:
         theta = _masked(comparison)
         order = np.random.default_rng(comparison.seed).permutation(len(signs))
         for start in range(0, len(order), _EPOCH_BATCH):
             batch = order[start : start + _EPOCH_BATCH]
-            part = matrix[batch]
-            slopes = weights[batch] * signs[batch] * comparison.after.loss.slope(signs[batch] * (part @ theta))
-            gradient = part.T @ slopes + len(batch) / len(order) * penalty * theta
-            theta = theta - length * np.where(kept, gradient, 0.0)
+            part = Rows.of(matrix[batch], signs[batch], weights[batch])
+            share = replace(after, rows=part, penalty=len(batch) / len(order) * after.penalty, tilt=None)
+            theta = theta - length * share.at(theta).gradient
         return theta
 
     seconds, theta = _timed(work)
@@ -215,9 +213,9 @@ def sisa(comparison: Comparison, shards: int, *, corrected: bool = True) -> Cont
             time_spent, models[shard] = _timed(partial(_shard_model, after, (assigned == shard) & stays))
             seconds += time_spent
     except Inconclusive:
-        return Contender(name, np.zeros(after.rows.num_columns), 0.0, note="a shard has no minimizer: nothing learned")
+        return Contender(name, np.zeros(len(after.kept)), 0.0, note="a shard has no minimizer: nothing learned")
     if not stays.any():
-        return Contender(name, np.zeros(after.rows.num_columns), 0.0, spent, "every row is affected: nothing is left")
+        return Contender(name, np.zeros(len(after.kept)), 0.0, spent, "every row is affected: nothing is left")
     sizes = np.bincount(assigned[stays], minlength=shards).astype(np.float64)
     theta = np.average(np.array(models), axis=0, weights=sizes)
     note = f"{len(hit)} of {shards} shards retrained"
@@ -233,7 +231,7 @@ def affected_rows(before: Objective, after: Objective) -> Mask:
     changed = old.present & ~new.present
     changed[both[old.signs[old.positions[both]] != new.signs[new.positions[both]]]] = True
     first, second = old.take(both), new.take(both)
-    gone = np.flatnonzero(before.kept & ~after.kept)
+    gone = np.flatnonzero((before.kept & ~after.kept)[: old.num_columns])
     different = (first != second) if sparse.issparse(first) else sparse.csr_matrix(first != second)
     touched = different.getnnz(axis=1) > 0
     if len(gone):
@@ -255,12 +253,12 @@ def _shard_model(objective: Objective, chosen: Mask) -> Vector:
     rows = objective.rows
     numbers = np.flatnonzero(chosen)
     if not len(numbers):
-        return np.zeros(rows.num_columns)
+        return np.zeros(len(objective.kept))
     places = rows.positions[numbers]
     part = Rows.of(rows.take(numbers), rows.signs[places], rows.weights[places])
     share = len(numbers) / max(1, int(rows.present.sum()))
     small = replace(objective, rows=part, penalty=objective.penalty * share)
-    start = np.zeros(rows.num_columns)
+    start = np.zeros(len(objective.kept))
     return minimize(small, start, _diagonal(small.at(start)), 1e-4 * max(1.0, share)).point.theta
 
 

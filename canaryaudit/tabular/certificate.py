@@ -184,8 +184,8 @@ def certificate_of(
         raise UnlearningError(f"the number of releases must be at least 1, got {releases}")
     if not convexity > 0:
         raise UnlearningError(
-            "no certificate: the intercept is not regularized, so its distance to retraining has no bound; prepare "
-            "with penalize_intercept=True, or fit without an intercept"
+            "no certificate: the intercept is not regularized, so its distance to retraining has no bound; fit without "
+            "an intercept, or regularize it: penalize_intercept=True in Python, `train` without --model"
         )
     if not sum(residual) <= tolerance:
         raise UnlearningError(

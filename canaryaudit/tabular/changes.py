@@ -92,36 +92,51 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The two classes, and what their rows weigh.
+    """The classes, and what their rows weigh.
 
     Attributes:
-        classes: The negative class, then the positive one; shape (2,).
-        weights: Weight of a row of each class; shape (2,).
+        classes: Shape (num_classes,); of two, the negative one, then the positive one.
+        weights: Weight of a row of each class; shape (num_classes,).
     """
 
     classes: np.ndarray[Any, Any]
     weights: Vector
 
     def signs(self, labels: Any) -> Vector:
-        """Return +1 for the second class and -1 for the first.
+        """Return +1 for the second of two classes and -1 for the first; of more, each class's number from 0.
 
         Raises:
-            UnlearningError: A label is neither.
+            UnlearningError: A label is none of them.
         """
         given = np.asarray(labels)
-        positive, negative = given == self.classes[1], given == self.classes[0]
-        unknown = ~(np.asarray(positive, dtype=bool) | np.asarray(negative, dtype=bool))
-        if unknown.any():
+        codes = np.full(given.shape, -1.0)
+        for number, own in enumerate(self.classes):
+            codes[np.asarray(given == own, dtype=bool)] = number
+        if (codes < 0).any():
+            names = [str(own) for own in self.classes[:5]]
+            known = f"{', '.join(names[:-1])} or {names[-1]}" if len(self.classes) <= 5 else f"{', '.join(names)}, …"
             raise UnlearningError(
-                f"unknown label {np.ravel(given)[np.flatnonzero(np.ravel(unknown))[0]]}: expected "
-                f"{self.classes[0]!s} or {self.classes[1]!s}"
+                f"unknown label {np.ravel(given)[np.flatnonzero(np.ravel(codes < 0))[0]]}: expected {known}"
             )
-        return np.where(positive, 1.0, -1.0)
+        return 2.0 * codes - 1.0 if len(self.classes) == 2 else codes
 
     def weights_of(self, signs: Vector) -> Vector:
         """Return the weight of every row's class."""
-        weights: Vector = np.where(signs > 0, self.weights[1], self.weights[0])
+        numbers = signs > 0 if len(self.classes) == 2 else signs
+        weights: Vector = self.weights[numbers.astype(np.intp)]
         return weights
+
+    def missing(self, signs: Vector) -> np.ndarray[Any, Any]:
+        """Return the classes that no row has."""
+        numbers = (signs > 0).astype(np.intp) if len(self.classes) == 2 else signs.astype(np.intp)
+        counts = np.bincount(numbers, minlength=len(self.classes))
+        absent: np.ndarray[Any, Any] = self.classes[counts == 0]
+        return absent
+
+
+def along_words(names: Sequence[str]) -> str:
+    """Return a warning about columns that were removed because their one-hot group was asked for in part."""
+    return f"removed along with their one-hot group: {', '.join(names[:5])}"
 
 
 def carry_out(
@@ -146,7 +161,9 @@ def carry_out(
         values += count
     relabeled = _rows(list(request.labels), rows) if request.labels else np.empty(0, dtype=np.intp)
     if len(relabeled):
-        signs = labels.signs(np.array(list(request.labels.values()), dtype=object))
+        given = list(request.labels.values())
+        same = all(type(own) is type(given[0]) for own in given)  # or numbers would become texts
+        signs = labels.signs(np.array(given, dtype=None if same else object))
         rows = rows.relabeled(relabeled, signs, labels.weights_of(signs) * row_weights[relabeled])
     deleted = _rows(request.rows, rows)
     if len(deleted):
@@ -154,8 +171,13 @@ def carry_out(
     asked = _asked_columns(request.columns, names, objective)
     removed = names.with_groups(asked, objective.rows.base) if len(asked) else asked
     removed = removed[objective.kept[removed]]
-    if len(np.unique(rows.present_signs)) < 2:
-        raise UnlearningError("after the request all rows have the same label: nothing is left to tell apart")
+    if len(gone := labels.missing(rows.present_signs)):
+        if len(labels.classes) - len(gone) < 2:
+            raise UnlearningError("after the request all rows have the same label: nothing is left to tell apart")
+        raise UnlearningError(
+            f"after the request no row has the label {gone[0]!s}: a retrained model would not know it; prepare the "
+            "model anew without these rows"
+        )
     changed = replace(objective, rows=rows)
     if len(removed):
         mask = np.zeros(len(objective.kept), dtype=bool)
@@ -163,7 +185,8 @@ def carry_out(
         changed = changed.without_columns(mask)
         if not changed.kept[: len(names)].any():
             raise UnlearningError("the request removes every column: keep at least one")
-    along = tuple(names.names[index] for index in sorted(set(removed.tolist()) - set(asked.tolist())))
+    more = sorted(set(removed.tolist()) - set(asked.tolist())) if len(removed) > len(asked) else ()
+    along = tuple(names.names[index] for index in more)
     change = Change(removed, values, len(relabeled), deleted, along)
     if change.words == "nothing changed":
         raise UnlearningError("the request changes nothing: name columns, rows, values or labels")

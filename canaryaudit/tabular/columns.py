@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from canaryaudit.errors import UnlearningError
-from canaryaudit.tabular.linear.arrays import Indices, Matrix, Vector, row_norms
+from canaryaudit.tabular.linear.arrays import Indices, Mask, Matrix, Vector, row_norms
 
 _SEPARATORS = "=_:./|"
 """What stands between the name and the value of a one-hot column: sex_Male, sex=Male."""
@@ -31,6 +31,7 @@ class Columns:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._groups: dict[int, list[int]] = {}
+        self._alone: Mask | None = None  # once all groups are found
         self._overlaps: dict[str, tuple[list[int], Indices]] = {}
         self._by_column: Matrix = None
         self._entries = np.empty(0, dtype=np.intp)
@@ -64,12 +65,27 @@ class Columns:
         """
         single = isinstance(wanted, str | numbers.Integral)
         items: Iterable[Any] = [wanted] if single else wanted
+        if not single and (given := self._numbered(items)) is not None:
+            return given
         found: dict[int, None] = {}
         for item in items:
             found.update(dict.fromkeys(self._find_one(item)))
         if not found:
             raise UnlearningError("no column to unlearn: give the name of at least one")
         return np.fromiter(found, dtype=np.intp)
+
+    def _numbered(self, items: Any) -> Indices | None:
+        """Return numbers of columns, each once, if all that is wanted are numbers; many are looked up at once."""
+        if isinstance(items, list | tuple) and not all(type(item) is int for item in items):
+            return None
+        given = np.asarray(items) if isinstance(items, list | tuple | np.ndarray) else np.empty(0)
+        if given.dtype.kind not in "iu" or given.ndim != 1 or not given.size:
+            return None
+        if given.min() < 0 or given.max() >= len(self.names):
+            return None  # looked at one by one, which names the first that is wrong
+        _, first = np.unique(given, return_index=True)
+        numbered: Indices = given[np.sort(first)].astype(np.intp)
+        return numbered
 
     def _find_one(self, item: Any) -> list[int]:
         if isinstance(item, numbers.Integral) and not isinstance(item, bool | np.bool_):
@@ -99,6 +115,8 @@ class Columns:
             chosen: Columns.
             matrix: The data as prepared.
         """
+        if self._alone is not None and self._alone[chosen].all():
+            return chosen
         extended = dict.fromkeys(chosen.tolist())
         for column in chosen.tolist():
             if column not in self._groups:
@@ -115,6 +133,7 @@ class Columns:
     def find_groups(self, matrix: Matrix) -> None:
         """Find all one-hot groups at once, so no request has to, and keep no copy of the data."""
         self.with_groups(np.arange(len(self.names)), matrix)
+        self._alone = np.array([len(self._groups[column]) == 1 for column in range(len(self.names))])
         self._by_column, self._overlaps = None, {}
 
     def _group_of(self, column: int, matrix: Matrix) -> list[int]:

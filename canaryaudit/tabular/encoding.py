@@ -1,4 +1,4 @@
-"""A table as a run keeps it: one matrix in the source's units, one-hot columns, labels, ids, and what is held out."""
+"""A table as a run keeps it: one matrix in the source's units, one-hot columns, classes, ids, and what is held out."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from scipy import sparse
 
 from canaryaudit.corpus.cells import Arrays, check_ids, held_out, id_arrays, ids_of, sorted_classes
 from canaryaudit.errors import CorpusError
-from canaryaudit.records.tables import ColumnGroup, TableRecord
+from canaryaudit.records.tables import MOST_CLASSES, ColumnGroup, TableRecord
 from canaryaudit.table_plan import TableInsertOptions
 from canaryaudit.tabular.columns import Columns
 from canaryaudit.tabular.linear.arrays import Indices, Mask, Matrix, Vector
@@ -28,19 +28,19 @@ class TableRows:
 
     Attributes:
         matrix: All rows, held out ones included, shape (num_rows, num_columns).
-        positive: Whether each row has the second class, shape (num_rows,).
+        codes: The number of each row's class, shape (num_rows,).
         heldout: Which rows are held out, shape (num_rows,).
         ids: What identifies each row, as text; None for row numbers, from 1.
     """
 
     matrix: Matrix
-    positive: Mask
+    codes: Indices
     heldout: Mask
     ids: tuple[str, ...] | None
 
     def arrays(self) -> Arrays:
         """Return the arrays that a file holds."""
-        parts: Arrays = {"positive": self.positive.astype(np.uint8), "heldout": self.heldout.astype(np.uint8)}
+        parts: Arrays = {"codes": self.codes.astype(np.uint8), "heldout": self.heldout.astype(np.uint8)}
         if sparse.issparse(self.matrix):
             parts |= {name: getattr(self.matrix, name) for name in ("data", "indices", "indptr")}
             parts["shape"] = np.array(self.matrix.shape, dtype=np.int64)
@@ -49,12 +49,13 @@ class TableRows:
         return parts | id_arrays(self.ids)
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]], columns: int) -> "TableRows":
+    def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]], columns: int, classes: int) -> "TableRows":
         """Return the rows of a file.
 
         Args:
             arrays: What it holds.
             columns: How many columns its record names.
+            classes: How many classes it names.
 
         Raises:
             CorpusError: They do not fit each other.
@@ -68,15 +69,16 @@ class TableRows:
                 matrix = sparse.csr_matrix(parts, shape=shape)
                 matrix.check_format(full_check=True)
             ids = ids_of(arrays)
-            positive, heldout = (arrays[name].astype(bool) for name in ("positive", "heldout"))
-            counts = {matrix.shape[0], len(positive), len(heldout), *([len(ids)] if ids is not None else [])}
-            if len(counts) != 1 or matrix.ndim != 2 or matrix.shape[1] != columns:
+            codes, heldout = arrays["codes"].astype(np.intp), arrays["heldout"].astype(bool)
+            counts = {matrix.shape[0], len(codes), len(heldout), *([len(ids)] if ids is not None else [])}
+            is_known = ((codes >= 0) & (codes < classes)).all()
+            if len(counts) != 1 or matrix.ndim != 2 or matrix.shape[1] != columns or not is_known:
                 raise ValueError("shapes")
         except (KeyError, ValueError, TypeError, IndexError, UnicodeDecodeError) as error:
             raise CorpusError(
                 f"the run's rows do not fit its columns ({type(error).__name__}): verify the run"
             ) from None
-        return cls(matrix, positive, heldout, ids)
+        return cls(matrix, codes, heldout, ids)
 
     @property
     def training(self) -> Indices:
@@ -93,28 +95,35 @@ class TableRows:
 
 
 def encode(source: SourceTable, options: TableInsertOptions) -> tuple[TableRecord, TableRows]:
-    """Encode a table: texts as one-hot columns, labels as two classes, and a part held out.
+    """Encode a table: texts as one-hot columns, labels as classes, and a part held out.
 
     Args:
         source: As it was read.
         options: What to hold out, how to scale, and which columns are sensitive.
 
     Raises:
-        CorpusError: The labels have not two classes, ids occur twice, or there are too few rows.
+        CorpusError: The labels are no classes, ids occur twice, or there are too few rows.
     """
     classes, numeric = _classes(source.labels, options.target)
     if len(source.labels) < FEWEST_ROWS:
         raise CorpusError(f"{source.name} has {len(source.labels)} rows: expected at least {FEWEST_ROWS}")
     if source.ids is not None:
         check_ids(source.ids, options.id or "")
-    positive = np.array([label == classes[1] for label in source.labels])
-    heldout = held_out(len(positive), options.holdout, options.seed)
-    if len(np.unique(positive[~heldout])) < 2:
+    number = {label: place for place, label in enumerate(classes)}
+    codes = np.array([number[label] for label in source.labels], dtype=np.intp)
+    heldout = held_out(len(codes), options.holdout, options.seed)
+    left = np.bincount(codes[~heldout], minlength=len(classes))
+    if (left > 0).sum() < 2:
         raise CorpusError(
             "all training rows have the same label: hold out fewer rows with --holdout, or give more rows"
         )
+    if not left.all():
+        raise CorpusError(
+            f"no training row has the label {classes[int(left.argmin())]!r}: hold out fewer rows with --holdout, or "
+            "give more rows of it"
+        )
     matrix, groups = _matrix(source)
-    rows = TableRows(matrix, positive, heldout, source.ids)
+    rows = TableRows(matrix, codes, heldout, source.ids)
     if (options.scale or ("none" if source.matrix is not None else "range")) == "range":
         groups = scaled(groups, matrix[rows.training])
     record = TableRecord(
@@ -217,12 +226,24 @@ def scaled(groups: Sequence[ColumnGroup], training: Matrix) -> tuple[ColumnGroup
     return tuple(found)
 
 
-def _classes(labels: Sequence[str], target: str) -> tuple[tuple[str, str], bool]:
+def _classes(labels: Sequence[str], target: str) -> tuple[tuple[str, ...], bool]:
     found, numeric = sorted_classes(labels)
-    if len(found) != 2:
-        shown = ", ".join(repr(label) for label in found[:3]) + (", …" if len(found) > 3 else "")
-        raise CorpusError(f"{target!r} has {len(found):,} classes ({shown}): expected two")
-    return (found[0], found[1]), numeric
+    shown = ", ".join(repr(label) for label in found[:3]) + (", …" if len(found) > 3 else "")
+    if len(found) < 2:
+        raise CorpusError(f"{target!r} has 1 class ({shown}): expected two or more")
+    if len(found) > 2 and (broken := next((label for label in found if _is_broken(label)), "")):
+        raise CorpusError(f"{target!r} holds {broken}, which is no whole number: expected classes, not amounts")
+    if len(found) > MOST_CLASSES:
+        raise CorpusError(f"{target!r} has {len(found):,} classes ({shown}): expected at most {MOST_CLASSES}")
+    return tuple(found), numeric
+
+
+def _is_broken(label: str) -> bool:
+    """Return whether a label is a number that is not whole."""
+    try:
+        return not float(label).is_integer()
+    except (ValueError, OverflowError):
+        return False
 
 
 def _matrix(source: SourceTable) -> tuple[Matrix, tuple[ColumnGroup, ...]]:

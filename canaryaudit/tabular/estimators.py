@@ -1,20 +1,21 @@
 """scikit-learn's binary linear classifiers: what each minimizes, and a fitted one with other coefficients."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
 
-from canaryaudit.errors import UnlearningError
+from canaryaudit.errors import UnlearningError, one_line
 from canaryaudit.tabular.linear.arrays import Mask, Vector
 from canaryaudit.tabular.linear.losses import Logistic, MarginLoss, Squared, SquaredHinge
+from canaryaudit.tabular.linear.softmax import Multinomial
 
 SUPPORTED = "LogisticRegression, LinearSVC, RidgeClassifier or SGDClassifier"
 
@@ -61,8 +62,14 @@ def specification_of(estimator: object, num_rows: int) -> Specification:
                     f"class_weight={weights!r} depends on the labels, so a request would change every row: pass the "
                     "weights as a dict"
                 )
-            specification = read(settings, num_rows, dict(weights or {}))
-            if not (specification.penalty > 0 and math.isfinite(specification.penalty)):
+            try:
+                specification = read(settings, num_rows, dict(weights or {}))
+                regularized = specification.penalty > 0 and math.isfinite(specification.penalty)
+            except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+                raise UnlearningError(
+                    f"the {known.__name__} has parameters that it does not take: {one_line(error)}"
+                ) from None
+            if not regularized:
                 raise UnlearningError(
                     "the estimator is not regularized, so its coefficients have no unique value: choose a finite C "
                     "or an alpha above 0"
@@ -71,21 +78,48 @@ def specification_of(estimator: object, num_rows: int) -> Specification:
     raise UnlearningError(f"cannot update a {type(estimator).__name__}: expected {SUPPORTED}")
 
 
-def fitted_theta(estimator: Any, specification: Specification, num_columns: int) -> Vector | None:
-    """Return a fitted estimator's coefficients, the intercept's last; None if it is not fitted.
+def multinomial(estimator: Any, specification: Specification, classes: int) -> Specification:
+    """Return what an estimator minimizes on more than two classes.
 
     Raises:
-        UnlearningError: It was fitted on other columns, or on more than two classes.
+        UnlearningError: It fits a model for each class.
+    """
+    if type(estimator) is not LogisticRegression or estimator.solver == "liblinear":
+        raise UnlearningError(
+            f"y has {classes:,} classes, and {type(estimator).__name__} fits a model for each: prepare one binary "
+            "estimator for each class, or a LogisticRegression with another solver than liblinear"
+        )
+    return replace(specification, loss=Multinomial())
+
+
+def fitted_theta(estimator: Any, specification: Specification, shape: tuple[int, int]) -> Vector | None:
+    """Return a fitted estimator's coefficients, class by class, the intercept's last; None if it is not fitted.
+
+    Args:
+        estimator: Fitted or not.
+        specification: What it minimizes.
+        shape: Numbers of classes and columns.
+
+    Raises:
+        UnlearningError: It was fitted on other columns, or on other classes.
     """
     if not hasattr(estimator, "coef_"):
         return None
-    coefficients = np.asarray(estimator.coef_, dtype=np.float64)
+    try:
+        coefficients = np.asarray(estimator.coef_, dtype=np.float64)
+        intercept = np.ravel(np.asarray(estimator.intercept_, dtype=np.float64))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnlearningError(f"the estimator's coefficients are no numbers: {one_line(error)}") from None
+    if not (np.isfinite(coefficients).all() and np.isfinite(intercept).all()):
+        raise UnlearningError("the estimator has coefficients that are not finite: fit it again")
     if coefficients.ndim == 1:
         coefficients = coefficients[None]
-    if len(coefficients) != 1:
+    classes, num_columns = shape
+    expected = 1 if classes == 2 else classes
+    if len(coefficients) != expected:
         raise UnlearningError(
-            f"the estimator has {len(coefficients)} rows of coefficients: expected two classes; prepare one binary "
-            "estimator for each class"
+            f"the estimator has {len(coefficients)} rows of coefficients, and y has {classes:,} classes: expected "
+            f"{expected:,}; pass the labels that it was fitted on"
         )
     if coefficients.shape[1] != num_columns:
         raise UnlearningError(
@@ -93,9 +127,10 @@ def fitted_theta(estimator: Any, specification: Specification, num_columns: int)
             "that it was fitted on"
         )
     if specification.intercept_penalty is None:
-        return np.array(coefficients[0])
-    intercept = float(np.ravel(estimator.intercept_)[0]) / specification.intercept_column
-    return np.append(coefficients[0], intercept)
+        return coefficients.ravel().copy()
+    if len(intercept) != expected:
+        raise UnlearningError(f"the estimator has {len(intercept)} intercepts: expected {expected}")
+    return np.column_stack((coefficients, intercept / specification.intercept_column)).ravel()
 
 
 def with_theta(
@@ -111,29 +146,34 @@ def with_theta(
     Args:
         estimator: The estimator to copy; it is left as it is.
         specification: What it minimizes.
-        theta: Coefficients, the intercept's last, shape (num_columns,) or one more.
-        classes: The two classes; shape (2,).
+        theta: Coefficients, class by class, the intercept's last of each.
+        classes: The classes; shape (num_classes,).
         names: Of all columns, if X is a DataFrame.
         shown: Which columns the copy takes, shape (num_columns,); all if None.
     """
-    copied = copy.deepcopy(estimator)
+    copied: Any = clone(estimator)  # its parameters alone: what else a fit leaves is of the data before the requests
     has_intercept = specification.intercept_penalty is not None
-    coefficients = theta[:-1] if has_intercept else theta
+    by_class = theta.reshape(1 if len(classes) == 2 else len(classes), -1)
+    coefficients = by_class[:, :-1] if has_intercept else by_class
+    intercepts = by_class[:, -1] if has_intercept else np.zeros(len(by_class))
+    if len(by_class) > 1 and specification.intercept_penalty == 0:
+        intercepts = intercepts - intercepts.mean()  # as scikit-learn's: the same number on all of them says nothing
     fitted_names = None if names is None else np.array(names, dtype=object)
     if shown is not None:
-        coefficients = coefficients[shown]
+        coefficients = coefficients[:, shown]
         fitted_names = None if fitted_names is None else fitted_names[shown]
     flat = np.ndim(getattr(estimator, "coef_", [[]])) == 1  # as a RidgeClassifier has it
-    copied.coef_ = coefficients.copy() if flat else coefficients[None].copy()
-    copied.intercept_ = np.array([theta[-1] * specification.intercept_column if has_intercept else 0.0])
-    copied.n_features_in_ = len(coefficients)
+    copied.coef_ = coefficients[0].copy() if flat else coefficients.copy()
+    copied.intercept_ = intercepts * specification.intercept_column
+    copied.n_features_in_ = coefficients.shape[1]
     if fitted_names is not None:
         copied.feature_names_in_ = fitted_names
     if isinstance(copied, RidgeClassifier):
         copied._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(classes)
-    else:
+    if not isinstance(getattr(type(copied), "classes_", None), property):  # as a RidgeClassifier's once was
         copied.classes_ = classes.copy()
-        copied.n_iter_ = getattr(estimator, "n_iter_", np.array([0], dtype=np.int32))
+    if not isinstance(copied, RidgeClassifier):
+        copied.n_iter_ = np.array([0], dtype=np.int32)
     return copied
 
 

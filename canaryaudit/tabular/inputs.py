@@ -63,10 +63,10 @@ def checked_matrix(X: Any, fewest: int = 2) -> Matrix:  # noqa: N803
 
 
 def classes_of(targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the two classes, sorted, shape (2,).
+    """Return the classes, sorted, shape (num_classes,).
 
     Raises:
-        UnlearningError: There are not two, or labels are missing.
+        UnlearningError: There is one only, or labels are missing.
     """
     if targets.dtype.kind == "f" and not np.isfinite(targets).all():
         raise UnlearningError("y has missing labels: leave those rows out")
@@ -74,10 +74,10 @@ def classes_of(targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         classes = np.unique(targets)
     except TypeError:
         raise UnlearningError("y mixes labels of several types: expected numbers only, or text only") from None
-    if len(classes) != 2:
-        raise UnlearningError(
-            f"y has {len(classes):,} classes: expected two; for more, prepare one binary estimator for each class"
-        )
+    if classes.dtype.kind == "f" and len(classes) > 2 and len(broken := classes[classes != np.round(classes)]):
+        raise UnlearningError(f"y holds {broken[0]:g}, which is no whole number: expected classes, not amounts")
+    if len(classes) < 2:
+        raise UnlearningError(f"y has {len(classes):,} classes: expected two, or more for a LogisticRegression")
     return classes
 
 

@@ -16,6 +16,7 @@ from canaryaudit.records.tables import ColumnGroup, TableCanary, TableRecord
 from canaryaudit.table_plan import Planting, TableInsertOptions
 from canaryaudit.tabular.encoding import TableRows, smaller
 from canaryaudit.tabular.linear.arrays import Indices, Mask, Matrix, column_values
+from canaryaudit.tabular.reading import LARGEST_NUMBER
 
 
 def plant(record: TableRecord, rows: TableRows, options: TableInsertOptions) -> tuple[TableRecord, TableRows]:
@@ -42,25 +43,34 @@ def plant(record: TableRecord, rows: TableRows, options: TableInsertOptions) -> 
             f"{sum(wanted):,} canaries need twice as many training rows, and there are {len(order):,}: plant fewer"
         )
     canaries: list[TableCanary] = []
-    positive = rows.positive.copy()
+    codes = rows.codes.copy()
     used = 0
     for number, planting in zip(wanted, (None, *options.plantings), strict=True):
         candidates = np.sort(order[used : used + 2 * number])
         used += 2 * number
         coins = rng.integers(0, 2, size=len(candidates)).astype(bool)
         if planting is None:
-            canaries += _label_canaries(record, rows, candidates, coins)
-            flipped = rows.training[candidates[coins]]
-            positive[flipped] = ~positive[flipped]
+            others = _other_classes(rows.codes[rows.training[candidates]], len(record.classes), rng)
+            canaries += _label_canaries(record, rows, candidates, coins, others)
+            codes[rows.training[candidates[coins]]] = others[coins]
         else:
             record, rows, found = _plant_value(record, rows, planting, candidates, coins)
             canaries += found
     numbered = _numbered(canaries)
-    return record.model_copy(update={"canaries": numbered}), replace(rows, positive=positive)
+    return record.model_copy(update={"canaries": numbered}), replace(rows, codes=codes)
 
 
-def _label_canaries(record: TableRecord, rows: TableRows, candidates: Indices, coins: Mask) -> list[TableCanary]:
-    own = rows.positive[rows.training[candidates]].astype(int).tolist()
+def _other_classes(codes: Indices, classes: int, rng: np.random.Generator) -> Indices:
+    """Return another class for every row: the other one of two, or a random one of more."""
+    steps = 1 if classes == 2 else rng.integers(1, classes, size=len(codes))
+    others: Indices = (codes + steps) % classes
+    return others
+
+
+def _label_canaries(
+    record: TableRecord, rows: TableRows, candidates: Indices, coins: Mask, others: Indices
+) -> list[TableCanary]:
+    own = rows.codes[rows.training[candidates]].tolist()
     return [
         TableCanary(
             id="",
@@ -68,9 +78,9 @@ def _label_canaries(record: TableRecord, rows: TableRows, candidates: Indices, c
             row=row,
             planted=coin,
             original=record.classes[was],
-            value=record.classes[1 - was],
+            value=record.classes[other],
         )
-        for row, coin, was in zip(candidates.tolist(), coins.tolist(), own, strict=True)
+        for row, coin, was, other in zip(candidates.tolist(), coins.tolist(), own, others.tolist(), strict=True)
     ]
 
 
@@ -103,7 +113,7 @@ def check_canaries(record: TableRecord, rows: TableRows) -> None:
         if canary.row >= total:
             raise CorpusError(f"{canary.id} is no training row of the table: verify the run")
         if canary.kind == "label":
-            if {canary.original, canary.value} != {*record.classes}:
+            if canary.original == canary.value or not {canary.original, canary.value} <= {*record.classes}:
                 raise CorpusError(f"{canary.id} has labels that the table does not have: verify the run")
             continue
         group = source_column(record, canary.column, canary.id)
@@ -143,6 +153,8 @@ def parsed_value(group: ColumnGroup, text: str, flag: str) -> float | str:
         number = np.nan
     if not np.isfinite(number):
         raise CorpusError(f"{flag} {group.name}: expected a number, got {text!r}")
+    if abs(number) > LARGEST_NUMBER:
+        raise CorpusError(f"{flag} {group.name}: expected a number up to {LARGEST_NUMBER:g}, got {text!r}")
     return number
 
 

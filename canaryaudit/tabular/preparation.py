@@ -13,11 +13,12 @@ from canaryaudit.progress import NullReporter, ProgressReporter
 from canaryaudit.tabular.certificate import Releases
 from canaryaudit.tabular.changes import Labels
 from canaryaudit.tabular.columns import Columns, Scaling, scaling_of
-from canaryaudit.tabular.estimators import Specification, fitted_theta, specification_of
+from canaryaudit.tabular.estimators import Specification, fitted_theta, multinomial, specification_of
 from canaryaudit.tabular.inputs import checked_matrix, classes_of, names_of, with_intercept
 from canaryaudit.tabular.linear.arrays import Rows, Vector
 from canaryaudit.tabular.linear.inverse import StoredCurvature, store_curvature
 from canaryaudit.tabular.linear.objective import Objective, Point
+from canaryaudit.tabular.linear.softmax import MultinomialObjective
 from canaryaudit.tabular.linear.solver import Solved, minimize
 from canaryaudit.tabular.linear.work import ColdFit, cold_fit_of, fit_from_nothing
 from canaryaudit.tabular.prepared import TOLERANCE, Fixed, PreparedModel
@@ -45,7 +46,7 @@ def prepare(
     Args:
         estimator: A LogisticRegression, LinearSVC, RidgeClassifier or SGDClassifier, fitted or not; left as it is.
         X: Shape (num_rows, num_columns): an array, a sparse matrix or a DataFrame; what the estimator is fitted on.
-        y: Labels of two classes, shape (num_rows,).
+        y: Labels, shape (num_rows,); of two classes, or more for a LogisticRegression, which is then multinomial.
         columns: Names of the columns; by default those of a DataFrame, or the estimator's, or numbers.
         tolerance: Largest norm of the gradient of L to return a model with.
         penalize_intercept: Whether to regularize the intercept like a coefficient, where scikit-learn does not: a
@@ -192,12 +193,14 @@ def _checked(estimator: Any, X: Any, y: Any, columns: Sequence[str] | Columns | 
         raise UnlearningError(f"X has {matrix.shape[0]:,} rows and y {len(targets):,} labels: expected as many")
     classes = classes_of(targets)
     specification = specification_of(estimator, len(targets))
+    if len(classes) > 2:
+        specification = multinomial(estimator, specification, len(classes))
     if terms.penalize_intercept and specification.intercept_penalty == 0:
         specification = replace(specification, intercept_penalty=specification.penalty)
     weights = np.array([float(specification.class_weight.get(label, 1.0)) for label in classes.tolist()])
     labels = Labels(classes, weights)
     signs = labels.signs(targets)
-    theta = fitted_theta(estimator, specification, matrix.shape[1])
+    theta = fitted_theta(estimator, specification, (len(classes), matrix.shape[1]))
     scaling = scaling_of(matrix, names)
     known = columns if isinstance(columns, Columns) else Columns(names)
     if matrix.shape[1] <= _MOST_GROUPED:  # found once here, and not for every request
@@ -208,7 +211,12 @@ def _checked(estimator: Any, X: Any, y: Any, columns: Sequence[str] | Columns | 
     if specification.intercept_penalty is not None:
         penalty[-1] = specification.intercept_penalty
     rows = Rows.of(matrix, signs, labels.weights_of(signs))
-    objective = Objective(rows, specification.loss, penalty, np.ones(matrix.shape[1], dtype=bool))
+    kept = np.ones(matrix.shape[1], dtype=bool)
+    if len(classes) > 2:
+        sizes = (np.tile(own, len(classes)) for own in (penalty, kept))
+        objective: Objective = MultinomialObjective(rows, specification.loss, *sizes)
+    else:
+        objective = Objective(rows, specification.loss, penalty, kept)
     is_frame = hasattr(X, "columns") or hasattr(estimator, "feature_names_in_")
     return _Problem(estimator, specification, labels, known, is_frame, scaling, objective, theta, terms)
 

@@ -12,7 +12,7 @@ import numpy as np
 from canaryaudit.errors import UnlearningError
 from canaryaudit.records.tables import PathName
 from canaryaudit.tabular.certificate import Certificate, Releases, certify, draw_noise, on_grid
-from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, carry_out
+from canaryaudit.tabular.changes import Change, Labels, Replacement, Request, along_words, carry_out
 from canaryaudit.tabular.columns import Columns, Scaling
 from canaryaudit.tabular.detached import DetachedModel, Facts, detach
 from canaryaudit.tabular.estimators import Specification, with_theta
@@ -197,7 +197,7 @@ class PreparedModel:
             columns_go=bool(len(change.columns)), rows_change=bool(len(change.rows) or change.values)
         )
         if change.along:
-            notes = (*notes, f"removed along with their one-hot group: {', '.join(change.along[:5])}")
+            notes = (*notes, along_words(change.along))
         warnings = tuple(dict.fromkeys((*self.warnings, *notes)))
         seconds = self.seconds + time.process_time() - started
         return replace(

@@ -20,6 +20,8 @@ from canaryaudit.tabular.linear.arrays import Indices, Matrix, Vector
 
 MOST_CATEGORIES = 1000
 """Distinct texts of one column; a column with more holds names or sentences."""
+LARGEST_NUMBER = 1e100
+"""Of a larger one, neither squares nor differences can be added up."""
 _ENDINGS = ".csv, .tsv, .parquet, .npz, or the folder of a saved data set"
 _LABELS = ("y", "labels", "target")
 _NAMES = ("columns", "feature_names", "names")
@@ -144,6 +146,11 @@ def _column(name: str, cells: Sequence[Any], table: str) -> SourceColumn:
             raise CorpusError(
                 f"column {name!r} of {table} has a number that is not finite in row {first:,}: correct it"
             )
+        if np.abs(numbers).max() > LARGEST_NUMBER:
+            raise CorpusError(
+                f"column {name!r} of {table} has a number above {LARGEST_NUMBER:g} in row "
+                f"{int(np.abs(numbers).argmax()) + 1:,}: correct it, or leave the column out with --drop {name!r}"
+            )
         return SourceColumn(name, numbers=numbers)
     categories = sorted(set(texts))
     if len(categories) > MOST_CATEGORIES:
@@ -189,9 +196,13 @@ def _matrix(path: Path, options: TableInsertOptions) -> SourceTable:
         raise CorpusError(
             f"{path.name} has {matrix.shape[0]:,} rows and labels of shape {labels.shape}: expected one for each row"
         )
+    if not matrix.shape[1]:
+        raise CorpusError(f"{path.name} has a matrix without columns: there is nothing to learn from")
     values = matrix.data if sparse.issparse(matrix) else matrix
     if not np.isfinite(values).all():
         raise CorpusError(f"{path.name} has values that are missing or not finite: correct them")
+    if np.abs(values).max(initial=0.0) > LARGEST_NUMBER:
+        raise CorpusError(f"{path.name} has values above {LARGEST_NUMBER:g}: correct them")
     texts = tuple(cell_text(label.item()) for label in labels)
     if "" in texts:
         raise CorpusError(f"row {texts.index('') + 1:,} of {path.name} has no label: leave out rows without one")

@@ -25,7 +25,7 @@ from canaryaudit.tabular.baselines import (
     second_order,
 )
 from canaryaudit.tabular.certificate import LIMITS, Certificate, draw_noise, on_grid, published_sigma
-from canaryaudit.tabular.leakage import MOST_COLUMNS, disclosures, membership_auc
+from canaryaudit.tabular.leakage import MOST_COLUMNS, Auc, disclosures, membership_auc
 from canaryaudit.tabular.linear.arrays import Mask, Matrix, Vector
 from canaryaudit.tabular.linear.objective import Objective, Point
 
@@ -106,8 +106,8 @@ def summarize(
     retraining = next((own.seconds for own in others if own.name == "retrain"), None)
     update = Contender("update", subject.point.theta, subject.seconds, subject.preparation_seconds, subject.path)
     lines = tuple(_line(own, after, reference, test, retraining) for own in (update, *others))
-    share = float((test.signs > 0).mean())
-    majority = np.full(len(test.signs), 1.0 if share >= 0.5 else -1.0)
+    labels, counts = np.unique(test.signs, return_counts=True)
+    share, majority = float(counts.max() / counts.sum()), np.full(len(test.signs), labels[::-1][counts[::-1].argmax()])
     figures = None if not isinstance(certificate, Certificate) else _certified(certificate, subject.point, test)
     told = disclosures(after, subject.names)
     removed = tuple(name for index, name in enumerate(subject.names) if not after.kept[index])
@@ -126,7 +126,7 @@ def summarize(
         path=subject.path,
         preparation_seconds=subject.preparation_seconds,
         evaluated_on="test rows" if test.unseen else "training rows",
-        majority_accuracy=max(share, 1 - share),
+        majority_accuracy=share,
         majority_f1=_f1(test.signs, majority),
         methods=lines,
         certificate=figures,
@@ -135,7 +135,7 @@ def summarize(
         disclosures=tuple(
             DisclosureLine(column=own.column, measure=own.measure, value=own.value, telling=own.telling) for own in told
         ),
-        membership=_membership(subject, test),
+        membership=_membership(subject, test, reference if retraining is not None else None),
         warnings=subject.warnings,
         limits=tuple(limits),
         points=_points(comparison, subject.point.theta, reference) if retraining is not None else (),
@@ -146,7 +146,7 @@ def _line(own: Contender, after: Objective, reference: Vector, test: Test, retra
     point, retrained = after.at(own.theta), after.at(reference)
     places = after.rows.positions[after.rows.present]
     difference = np.abs(after.loss.value(point.margins) - after.loss.value(retrained.margins))[places]
-    accuracy, f1 = _quality(own.theta, test)
+    accuracy, f1 = _quality(after, own.theta, test)
     return MethodLine(
         name=own.name,
         residual=point.residual,
@@ -161,8 +161,8 @@ def _line(own: Contender, after: Objective, reference: Vector, test: Test, retra
     )
 
 
-def _quality(theta: Vector, test: Test) -> tuple[float, float]:
-    predicted = np.where(test.matrix @ theta > 0, 1.0, -1.0)
+def _quality(objective: Objective, theta: Vector, test: Test) -> tuple[float, float]:
+    predicted = objective.predicted(test.matrix, theta)
     return float((predicted == test.signs).mean()), _f1(test.signs, predicted)
 
 
@@ -171,10 +171,9 @@ def _f1(signs: Vector, predicted: Vector) -> float:
 
 
 def _certified(certificate: Certificate, point: Point, test: Test) -> CertificateFigures:
+    objective, sigma = point.objective, certificate.sigma
     drawn = [
-        _quality(
-            on_grid(point.theta + draw_noise(certificate.sigma, point.objective.kept, None), certificate.sigma), test
-        )
+        _quality(objective, on_grid(point.theta + draw_noise(sigma, objective.kept, None), sigma), test)
         for _ in range(DRAWS)
     ]
     accuracy, f1 = np.mean(drawn, axis=0)
@@ -195,22 +194,31 @@ def _published(comparison: Comparison, test: Test, epsilon: float, delta: float)
     residual = comparison.after.at(second_order(comparison).theta).residual
     sigma = published_sigma(residual, epsilon, delta)
     kept: Mask = np.ones(len(comparison.before.theta), dtype=bool)
-    drawn = [_quality(one_published_step(comparison, draw_noise(sigma, kept, seed)), test) for seed in range(DRAWS)]
+    noised = (one_published_step(comparison, draw_noise(sigma, kept, seed)) for seed in range(DRAWS))
+    drawn = [_quality(comparison.after, theta, test) for theta in noised]
     accuracy, f1 = np.mean(drawn, axis=0)
     return PublishedScheme(residual=residual, sigma=sigma, accuracy=float(accuracy), f1=float(f1))
 
 
-def _membership(subject: Subject, test: Test) -> MembershipFigures | None:
+def _membership(subject: Subject, test: Test, retrained: Vector | None) -> MembershipFigures | None:
     start, after = subject.start.objective.rows, subject.point.objective
     deleted = np.flatnonzero(start.present & ~after.rows.present)
     if not test.unseen or min(len(deleted), len(test.signs)) < 2:
         return None
     signs = start.signs[start.positions[deleted]]
-    losses = after.loss.value(signs * (start.take(deleted) @ subject.point.theta))
-    unseen = after.loss.value(test.signs * (test.matrix @ subject.point.theta))
-    found = membership_auc(losses, unseen)
+    rows = start.take(deleted)
+
+    def auc(theta: Vector) -> Auc:
+        return membership_auc(after.losses_of(rows, signs, theta), after.losses_of(test.matrix, test.signs, theta))
+
+    found = auc(subject.point.theta)
     return MembershipFigures(
-        auc=found.value, low=found.low, high=found.high, deleted=len(deleted), unseen=len(test.signs)
+        auc=found.value,
+        low=found.low,
+        high=found.high,
+        retrained=None if retrained is None else auc(retrained).value,
+        deleted=len(deleted),
+        unseen=len(test.signs),
     )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from canaryaudit.errors import Inconclusive
 from canaryaudit.models.char_lstm import CharLSTM
@@ -17,6 +17,8 @@ from canaryaudit.training.evaluation import evaluate
 
 BATCH = 64
 """Windows read at a time: thousands at once would take gigabytes."""
+MOST_TRIES, CAUTION = 3, 10.0
+"""How often the default update is made where it costs too much accuracy, and how much more cautious each is."""
 Evaluations = tuple[Evaluation, Evaluation]
 """On the training text and on the held-out text."""
 
@@ -124,15 +126,15 @@ def keep_within_limit(
 
 
 @torch.no_grad()
-def halve_update(updated: CharLSTM, origin: CharLSTM) -> None:
+def halve_update(updated: nn.Module, origin: nn.Module) -> None:
     """Take back half of an update: put a copy half-way between itself and the original it was made from."""
     for mine, theirs in zip(updated.parameters(), origin.parameters(), strict=True):
         mine.copy_((mine + theirs) / 2)
 
 
 def scale_back_update(
-    updated: CharLSTM,
-    origin: CharLSTM,
+    updated: nn.Module,
+    origin: nn.Module,
     drop: float,
     lost: Callable[[], float],
     limit: float,

@@ -25,6 +25,8 @@ from canaryaudit.unlearning.curvature.kronecker import WINDOWS, KroneckerCurvatu
 from canaryaudit.unlearning.curvature.lstm_layers import LSTMLayers
 from canaryaudit.unlearning.decoys import Decoys
 from canaryaudit.unlearning.fidelity import (
+    CAUTION,
+    MOST_TRIES,
     Evaluations,
     accuracy_drop,
     accuracy_on,
@@ -43,9 +45,6 @@ from canaryaudit.unlearning.nonuniform_decoys import NonUniformDecoys
 from canaryaudit.unlearning.occurrences import Occurrence, completion_mask, occurrences
 from canaryaudit.unlearning.replacement import Deletion, Replacement, parse_replacement
 from canaryaudit.unlearning.result import UnlearningResult
-
-MOST_TRIES, CAUTION = 3, 10.0
-"""How often the default update is made where it costs too much accuracy, and how much more cautious each is."""
 
 
 @dataclass(frozen=True)

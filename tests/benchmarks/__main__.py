@@ -6,6 +6,7 @@ python -m tests.benchmarks exposure RUN      the estimators on a trained run
 python -m tests.benchmarks race CORPUS       time to 95 % accuracy on a text file, against a plain loop
 python -m tests.benchmarks cost              cost against size: corpus, canaries, completions, width of the model
 python -m tests.benchmarks tables [suite] [speed] [certificate]   requests to linear models, on data beside the repo
+python -m tests.benchmarks unlearn-tokens FOLDER   unlearning from models of transformers, trained into a folder
 python -m tests.benchmarks stream [--gigabytes 1]   a corpus that does not fit in the memory that is used
 """
 
@@ -24,6 +25,7 @@ from tests.benchmarks import (
     bench_tables,
     bench_tokens,
     bench_training,
+    bench_unlearn_tokens,
 )
 
 SPEED = {"training": bench_training, "scoring": bench_scoring, "large": bench_large, "tokens": bench_tokens}
@@ -43,6 +45,10 @@ def main(arguments: list[str]) -> None:
         return
     if arguments == ["cost"]:
         for line in bench_cost.run():
+            print(line, flush=True)
+        return
+    if arguments[:1] == ["unlearn-tokens"] and len(arguments) == 2:
+        for line in bench_unlearn_tokens.run(Path(arguments[1])):
             print(line, flush=True)
         return
     if arguments[:1] == ["tables"] and set(arguments[1:]) <= set(bench_tables.PARTS):

@@ -27,7 +27,7 @@ from canaryaudit.table_plan import TableInsertOptions, TableReportOptions, Table
 from tests.commands import PROCESS, canaryaudit, succeed
 
 GROUP: Any = typer.main.get_command(app)
-COMMANDS = ("insert", "train", "measure", "requests", "unlearn", "attack", "report", "run", "verify")
+COMMANDS = ("insert", "train", "measure", "requests", "unlearn", "attack", "publish", "report", "run", "verify")
 
 
 def test_these_are_the_commands() -> None:
@@ -107,7 +107,7 @@ def test_wrong_usage_points_to_help(arguments: tuple[str, ...], expected: str) -
 )
 def test_options_have_the_flags_as_keys(name: str, options: tuple[type[Options], ...]) -> None:
     elsewhere = {"output", "run", "dry_run", "force", "json", "quiet", "verbose", "strict", "help"}
-    elsewhere |= {"model", "adapter", "dtype", "scores"}
+    elsewhere |= {"model", "adapter", "dtype", "device_map", "scores"}
     flags = [opt for parameter in GROUP.commands[name].params for opt in parameter.opts if opt.startswith("--")]
     known = {flag[2:].replace("-", "_") for flag in flags}
     known |= {"corpus"} if name == "insert" else set()

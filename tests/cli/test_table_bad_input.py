@@ -46,8 +46,18 @@ def table(**changes: list[object]) -> str:
 TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "no target": (table(), ("--target", "income"), "no column of this name among age, city, y"),
     "target empty": (table(y=["", *[0, 1] * 14, 0]), (), "row 1 has no 'y'"),
-    "one class": (table(y=[1] * 30), (), "'y' has 1 classes ('1'): expected two"),
-    "three classes": (table(y=[0, 1, 2] * 10), (), "'y' has 3 classes ('0', '1', '2'): expected two"),
+    "one class": (table(y=[1] * 30), (), "'y' has 1 class ('1'): expected two or more"),
+    "amounts": (table(y=[own + 0.5 for own in range(30)]), (), "'y' holds 0.5, which is no whole number: expected"),
+    "names as classes": (
+        table(y=[f"n{own}" for own in range(101)], age=[*range(101)], city=["a"] * 50 + ["b"] * 51),
+        (),
+        "'y' has 101 classes ('n0', 'n1', 'n10', …): expected at most 100",
+    ),
+    "a class held out": (
+        table(y=[0, 1] * 14 + [2, 0]),
+        ("--seed", "0", "--holdout", "0.5"),
+        "no training row has the label '2'",
+    ),
     "constant column": (
         table(age=[7] * 30),
         (),
@@ -61,6 +71,8 @@ TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "number missing": (table(age=["", *range(29)]), (), "lacks 1 numbers, the first in row 1"),
     "not a number": (table(age=["nan", *range(29)]), (), "has a number that is not finite in row 1"),
     "infinite": (table(age=[*range(29), "inf"]), (), "has a number that is not finite in row 30"),
+    "too large": (table(age=[*range(28), 1e308, -1e308]), (), "has a number above 1e+100 in row 29"),
+    "plant too large": (table(), ("--plant", "age=1e200:6"), "--plant age: expected a number up to 1e+100"),
     "unknown sensitive column": (table(), ("--columns", "name_*"), "no column is called 'name_*'"),
     "unknown dropped column": (table(), ("--drop", "size"), "--drop size: table.csv has no column of this name"),
     "unknown id": (table(), ("--id", "key"), "--id key: table.csv has no column of this name"),
@@ -103,6 +115,8 @@ MATRICES: dict[str, tuple[dict[str, object], str]] = {
     "NaN": ({"X": GOOD * np.nan, "y": [0, 1] * 10}, "has values that are missing or not finite"),
     "label NaN": ({"X": GOOD, "y": [np.nan, *[0.0, 1.0] * 9, 0.0]}, "row 1 of table.npz has no label"),
     "objects": ({"X": np.array([{}] * 20, dtype=object), "y": [0, 1] * 10}, "is not a plain .npz file"),
+    "too large": ({"X": GOOD * 1e200, "y": [0, 1] * 10}, "has values above 1e+100"),
+    "no columns": ({"X": GOOD[:, :0], "y": [0, 1] * 10}, "has a matrix without columns"),
     "three dimensions": ({"X": np.ones((20, 2, 2)), "y": [0, 1] * 10}, "0 matrices of numbers"),
     "indices out of range": (
         {"indices": [9], "indptr": [0, 1, 1], "shape": [2, 3], "y": [0, 1]},
@@ -188,8 +202,10 @@ def test_a_message_names_no_id() -> None:
         (("train", "RUN", "--size", "paper"), "--size is for runs on text, not on a table"),
         (("measure", "RUN", "--probes", "none"), "--probes is for runs on text, not on a table"),
         (("report", "RUN", "--fail-above", "3"), "--fail-above is for runs on text, not on a table"),
-        (("report", "RUN", "--certify", "0.1"), "--certify"),
-        (("report", "RUN", "--format", "junit"), "--format"),
+        (("report", "RUN", "--certify", "0.1"), "--certify 0.1: expected EPSILON,DELTA"),
+        (("publish", "RUN", "--certify", "0.1,2", "-o", "x.skops"), "--certify 0.1,2: expected an epsilon above 0"),
+        (("publish", "RUN", "--certify", "0.1,1e-5", "-o", "RUN/x.skops"), "is in the run directory"),
+        (("report", "RUN", "--format", "model-card"), "--format"),
     ],
 )
 def test_flags_of_the_other_kind_of_run(arguments: tuple[str, ...], expected: str) -> None:
@@ -219,7 +235,7 @@ def test_flags_of_tables_on_a_run_on_text() -> None:
     succeed("insert", "sea.txt", "-o", "TEXT", "-t", "The code is {digits:3}.", "-n", "2", "-r", "1", "--controls", "4")
     refuse(2, "--columns is for runs on tables, not on text", "unlearn", "TEXT", "--columns", "age")
     refuse(2, "--loss is for runs on tables, not on text", "train", "TEXT", "--loss", "logistic")
-    refuse(1, "RUN is a run on a table, and this takes a run on text", "report", "TEXT", "RUN")
+    refuse(1, "TEXT is a run on text, and this takes a run on a table", "report", "TEXT", "RUN")
     refuse(2, "--fail-residual is for runs on tables", "report", "TEXT", "--fail-residual", "1e-6")
 
 

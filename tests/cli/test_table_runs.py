@@ -6,10 +6,12 @@ import shutil
 import stat
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from scipy import optimize, sparse
+from scipy.stats import norm
 
 from tests.commands import canaryaudit, reseal, succeed, tree
 
@@ -94,7 +96,7 @@ def training(run: Path) -> list[dict[str, Any]]:
 
     arrays = safetensors.numpy.load_file(run / "table.safetensors")
     kept = [row for row, out in zip(people(), arrays["heldout"], strict=True) if not out]
-    labels = [own for own, out in zip(arrays["positive"], arrays["heldout"], strict=True) if not out]
+    labels = [own for own, out in zip(arrays["codes"], arrays["heldout"], strict=True) if not out]
     return [row | {"income": "low" if positive else "high"} for row, positive in zip(kept, labels, strict=True)]
 
 
@@ -214,11 +216,21 @@ def test_a_gate_passes_fails_or_is_inconclusive(run: Path) -> None:
     assert not Path("reports/RUN/report.json").exists()  # which said that the gate passed
 
 
+BEFORE = "measurements/before.json"
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "fault"),
     [
         ("measurements/after-first.json", '"accuracy": 0', '"accuracy": 1', "do not follow from the model"),
         ("measurements/after-first.json", '"residual": ', '"residual": 0.5e-7, "old": ', "not a JSON record|old"),
+        (
+            BEFORE,
+            '"mean_loss_difference": 0',
+            '"mean_loss_difference": 2',
+            "its mean loss difference is 2, and computed",
+        ),
+        (BEFORE, '"max_loss_difference": 0', '"max_loss_difference": 2', "its largest loss difference is 2, and"),
         (
             "unlearned/first/unlearning.json",
             '"tolerance": 1e-6',
@@ -294,6 +306,153 @@ def test_a_signature_is_checked_and_a_changed_name_breaks_it(run: Path, monkeypa
     assert canaryaudit("verify", "RUN", "--key", "env:KEY", "--json").document["signature"] == "invalid"
 
 
+PUBLISH = ("publish", "RUN", "--certify", "0.1,1e-5", "--releases", "3")
+
+
+def test_published_coefficients_have_the_certificates_noise_and_nothing_else_of_the_data(run: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    first, second = (succeed(*PUBLISH, "-o", f"{name}.skops", "--json").document for name in ("one", "two"))
+    sigma = first["certificate"]["sigma"]
+    kappa = sigma / (3**0.5 * 2e-6)  # three releases, penalty 1; of one release delta must be 1e-5
+    given = norm.cdf(0.5 / kappa - 0.1 * kappa) - np.exp(0.1) * norm.cdf(-0.5 / kappa - 0.1 * kappa)
+    assert given == pytest.approx(1e-5, rel=1e-3)
+    assert (first["release"], second["release"]) == (1, 2)
+    published = [skops.load(f"{name}.skops", trusted=[]) for name in ("one", "two")]
+    from safetensors.numpy import load_file
+
+    secret = load_file(run / "unlearned" / "first" / "model.safetensors")["theta"]
+    for own in published:
+        theta = np.append(own.coef_.ravel(), own.intercept_)
+        assert (theta == 0).tolist() == (secret == 0).tolist() == [False, False, True, True, True, False]
+        assert 0 < np.abs(theta - secret).max() < 6 * sigma
+        assert {*vars(own)} - {*own.get_params()} <= {"coef_", "intercept_", "classes_", "n_features_in_", "n_iter_"}
+    assert (published[0].coef_ != published[1].coef_).sum() == 2
+    assert stat.S_IMODE(Path("one.skops").stat().st_mode) & 0o044  # to be shared, unlike the run
+    report = succeed("report", "RUN", "--against", "left-out", "--certify", "0.1,1e-5", "--format", "json", "--json")
+    assert report.document["certificate"]["sigma"] == pytest.approx(sigma, rel=1e-6)
+    assert report.document["run"]["releases"] == {"epsilon": 0.1, "delta": 1e-5, "made": 2, "planned": 3}
+
+
+def test_releases_are_counted_and_the_plan_cannot_change(run: Path) -> None:
+    pytest.importorskip("skops.io")
+
+    def refused(expected: str, *arguments: str, status: int = 1) -> None:
+        result = canaryaudit(*arguments)
+        assert (result.status, expected in result.complaint) == (status, True), result.complaint
+
+    refused("cannot be written: ", *PUBLISH, "-o", "people.csv/model.skops", status=2)
+    assert not (run / "releases.json").exists()  # what was not written is no release
+    succeed(*PUBLISH, "-o", "one.skops")
+    refused("one.skops is there already", *PUBLISH, "-o", "one.skops", status=2)
+    refused("give --certify 0.1,1e-05 --releases 3", *PUBLISH[:-1], "4", "-o", "two.skops")
+    refused("give --certify 0.1,1e-05 --releases 3", *PUBLISH, "--certify", "1,1e-5", "-o", "two.skops")
+    succeed(*PUBLISH, "-o", "one.skops", "--force")
+    assert "compare them" in succeed(*PUBLISH, "-o", "two.skops", "--model", "before").err
+    refused("all 3 planned releases of RUN were made", *PUBLISH, "-o", "three.skops")
+    assert canaryaudit("verify", "RUN").status == 0
+    whole = (run / "releases.json").read_text("utf-8")
+    (run / "releases.json").write_text(whole.replace('"planned": 3', '"planned": 9'), "utf-8")
+    refused("it was changed, so nothing says how much was published", *PUBLISH, "-o", "three.skops")
+    assert "releases.json" in canaryaudit("verify", "RUN").out
+    (run / "releases.json").unlink()
+    refused("it is missing, so nothing says how much was published", *PUBLISH, "-o", "three.skops")
+    assert canaryaudit("verify", "RUN").status == 1
+    assert not Path("three.skops").exists()
+
+
+PLAN = """run = "PLANNED"
+[insert]
+corpus = "people.csv"
+target = "income"
+id = "key"
+columns = ["city"]
+flip_labels = 60
+[train]
+loss = "squared-hinge"
+[[unlearn]]
+[[unlearn]]
+name = "second"
+from = "after-second-order"
+replace = ["age=0"]
+where = ["age<18"]
+[report]
+fail_residual = 1e-6
+against = ["left-out"]
+format = ["json", "junit", "sarif"]
+step_summary = true
+"""
+
+
+def test_a_plan_is_run_once_and_checked_against_what_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    Path("plan.toml").write_text(PLAN, "utf-8")
+    document = succeed("run", "plan.toml", "--json").document
+    assert [line["name"] for line in document["run"]["results"]] == ["second-order", "second"]
+    assert record(Path("PLANNED"), "model.json")["loss"] == "squared-hinge"
+    models = {name: data for name, data in tree(Path("PLANNED")).items() if name.endswith("model.safetensors")}
+    succeed("run", "plan.toml", "-q")
+    assert models == {name: tree(Path("PLANNED"))[name] for name in models}
+    assert Path("step.md").read_text("utf-8").count("| second | after-second-order |") == 2
+    Path("PLANNED/unlearned/second/unlearning.json").unlink()
+    repairs = canaryaudit("verify", "PLANNED", "--json").document["repairs"]
+    assert repairs == ["canaryaudit run plan.toml"]
+    succeed("run", "plan.toml", "-q")
+    assert canaryaudit("verify", "PLANNED").status == 0
+    for old, new, fault in (("age<18", "age<19", "differs in its request"), ("60", "61", "differs in its columns or")):
+        Path("plan.toml").write_text(PLAN.replace(old, new), "utf-8")
+        refused = canaryaudit("run", "plan.toml")
+        assert (refused.status, fault in refused.complaint) == (1, True), refused.complaint
+    Path("plan.toml").write_text(PLAN.replace("loss", "size"), "utf-8")
+    assert "train.size: unknown key" in canaryaudit("run", "plan.toml").complaint
+
+
+def test_pipelines_are_told_of_results_and_of_gates_that_did_not_pass(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    gate = ("report", "RUN", "--against", "left-out", "-q", "--format", "junit,sarif,json", "--step-summary")
+    folder = Path("reports/RUN")
+
+    def outcomes() -> dict[str | None, str]:
+        cases = ElementTree.parse(folder / "report.junit.xml").iter("testcase")
+        found = {case.get("name"): [own.tag for own in case if own.tag != "system-out"] for case in cases}
+        return {name: tags[0] if tags else "passed" for name, tags in found.items()}
+
+    def alerts() -> list[str]:
+        document = json.loads((folder / "report.sarif").read_text("utf-8"))["runs"][0]
+        rules = [own["id"] for own in document["tool"]["driver"]["rules"]]
+        assert all(rules[own["ruleIndex"]] == own["ruleId"] for own in document["results"])
+        return [own["ruleId"] for own in document["results"]]
+
+    succeed(*gate, "--fail-residual", "1e-6")
+    assert {*outcomes().values()} == {"passed"}
+    assert not [own for own in alerts() if own.startswith("CA1")]
+    assert canaryaudit(*gate, "--fail-residual", "1e-15").status == 3
+    assert outcomes() == {
+        "first": "failure",
+        "records are verified": "passed",
+        "gate: residual at most 1e-15": "failure",
+    }
+    assert "CA101" in alerts()
+    assert canaryaudit("report", "RUN", "--against", "left-out", "-q", "--format", "json").status == 0
+    assert [*outcomes()] == ["first", "records are verified"]  # formats of an earlier report agree with the new one
+    path = run / "measurements" / "after-first.json"
+    path.write_text(path.read_text("utf-8").replace('"residual": ', '"residual":  '), "utf-8")
+    assert canaryaudit(*gate, "--fail-residual", "1e-6").status == 4
+    assert outcomes() == {
+        "first": "passed",
+        "records are verified": "error",
+        "gate: residual at most 1e-06": "error",
+    }
+    assert "CA102" in alerts()
+    shutil.rmtree(run / "unlearned")
+    assert canaryaudit(*gate[:-2], "html", "--step-summary", "--fail-residual", "1e-6").status == 4
+    assert outcomes() == {"gate": "error"}
+    assert alerts() == ["CA102"]
+    assert not (folder / "report.json").exists()
+    assert Path("step.md").read_text("utf-8").count("## ") == 4
+
+
 def test_planted_values_are_given_back(run: Path) -> None:
     plant = ("--plant", "hours=200:40", "--plant", "city=Atlantis:20")
     succeed("insert", "people.csv", "--target", "income", "--id", "key", *plant, "--scale", "none", "-o", "PLANTED")
@@ -365,7 +524,7 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     succeed("insert", "plain.csv", "--target", "income", "--scale", "none", "-o", "OWN")
     arrays = load_file(Path("OWN/table.safetensors"))
     kept = arrays["heldout"] == 0
-    labels = np.where(arrays["positive"] == 1, "low", "high")[kept]
+    labels = np.where(arrays["codes"] == 1, "low", "high")[kept]
     fitted = LogisticRegression(C=0.2, max_iter=5000, tol=1e-10).fit(arrays["dense"][kept], labels)
     dump(fitted, "own.skops")
     made = succeed("train", "OWN", "--model", "own.skops", "--tolerance", "1e-5", "--json").document
@@ -382,11 +541,110 @@ def test_an_estimator_of_ones_own_is_taken_from_a_skops_file(run: Path) -> None:
     made = ("--against", "left-out", "--certify", "1,1e-5", "--format", "json", "--json")
     result = succeed("report", "OWN", *made).document
     assert "the intercept is not regularized" in result["refused"]
-    dump(
-        LogisticRegression().fit(arrays["dense"][:, :2], np.where(arrays["positive"] == 1, "low", "high")), "few.skops"
-    )
+    dump(LogisticRegression().fit(arrays["dense"][:, :2], np.where(arrays["codes"] == 1, "low", "high")), "few.skops")
     refused = canaryaudit("train", "OWN", "--model", "few.skops", "--force")
     assert (refused.status, "was fitted on 2 columns, X has 5" in refused.complaint) == (1, True)
+
+
+def test_a_target_of_three_classes_is_audited_and_unlearned_like_one_of_two(run: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from safetensors.numpy import load_file
+    from sklearn.linear_model import LogisticRegression
+
+    rows = [row | {"income": ("low", "middle", "high")[(row["age"] > 40) + (row["hours"] > 40)]} for row in people()]
+    write(Path("three.csv"), rows)
+    target = ("--target", "income", "--id", "key")
+    succeed("insert", "three.csv", *target, "--columns", "city", "--flip-labels", "60", "-o", "THREE")
+    succeed("unlearn", "THREE", "--name", "first")
+    ids = [f"k{number:03}" for number in range(40)]
+    Path("ids.txt").write_text("\n".join(ids), "utf-8")
+    Path("fixes.csv").write_text("k100,low\nk101,high\n", "utf-8")
+    second = ("--name", "second", "--from", "after-first", "--rows", "ids.txt", "--relabel", "fixes.csv")
+    succeed("unlearn", "THREE", *second, "--save", "new.skops")
+    assert succeed("verify", "THREE").status == 0
+    # The same by scikit-learn, from the file itself: the canaries' labels are their own again.
+    table, arrays = record(Path("THREE"), "table.json"), load_file(Path("THREE/table.safetensors"))
+    assert (table["classes"], record(Path("THREE"), "model.json")["loss"]) == (["high", "low", "middle"], "multinomial")
+    scale = {own["name"]: (own["offset"], own["width"]) for own in table["groups"]}
+    fixed = {"k100": "low", "k101": "high"}
+    encoded = np.array([[(row[name] - scale[name][0]) / scale[name][1] for name in ("age", "hours")] for row in rows])
+    labels = np.array([fixed.get(row["key"], row["income"]) for row in rows])
+    trained = arrays["heldout"] == 0
+    kept = trained & ~np.isin([row["key"] for row in rows], ids)
+    other = LogisticRegression(fit_intercept=False, tol=1e-10, solver="newton-cg", max_iter=1000)
+    other.fit(np.c_[encoded, np.ones(ROWS)][kept], labels[kept])
+    new = skops.load("new.skops", trusted=[])
+    np.testing.assert_allclose(new.coef_[:, :2], other.coef_[:, :2], atol=1e-6)
+    np.testing.assert_allclose(new.intercept_, other.coef_[:, 2], atol=1e-6)
+    assert not new.coef_[:, 2:].any()
+    measured = record(Path("THREE"), "measurements/after-second.json")
+    own = np.array([row["income"] for row in rows])  # corrections of rows held out change no row
+    right = (other.predict(np.c_[encoded, np.ones(ROWS)][~trained]) == own[~trained]).mean()
+    assert measured["heldout"]["accuracy"] == pytest.approx(right, abs=1e-9)
+    assert measured["max_loss_difference"] < 1e-6
+    before, after = (record(Path("THREE"), f"measurements/{name}.json")["labels"] for name in ("before", "after-first"))
+    assert before["membership"]["auc"] > after["membership"]["auc"]
+    assert after["membership"]["auc_low"] < 0.5 < after["membership"]["auc_high"]
+    made = succeed("report", "THREE", "--certify", "0.1,1e-5", "--fail-residual", "1e-6", "--format", "json", "--json")
+    assert made.document["run"]["gate"]["status"] == "passed"
+    update, retrained = made.document["methods"][:2]
+    assert (update["f1"], update["accuracy"]) == (retrained["f1"], retrained["accuracy"])
+    succeed("publish", "THREE", "--certify", "0.1,1e-5", "-o", "three.skops")
+    refused = canaryaudit("train", "THREE", "--loss", "squared-hinge", "--force")
+    assert (refused.status, "y has 3 classes, and LinearSVC fits a model for each" in refused.complaint) == (1, True)
+
+
+def test_runs_are_compared_on_one_page_and_a_gate_takes_the_worst(run: Path) -> None:
+    shutil.copytree("RUN", "RUN3")
+    succeed("report", "RUN", "--against", "retrain", "-o", "old", "--format", "json")
+    document = succeed(
+        "report", "RUN", "RUN3", "old/report.json", "-o", "out", "--certify", "1,1e-5", "--json"
+    ).document
+    assert [(own["name"], own["verified"]) for own in document["runs"]] == [
+        (f"{Path.cwd().name}/RUN", True),
+        (f"{Path.cwd().name}/RUN3", True),
+        ("old/RUN", False),
+    ]
+    measured = record(run, "measurements/after-first.json")
+    for own in document["runs"]:
+        assert own["accuracy"] == pytest.approx(measured["heldout"]["accuracy"], rel=1e-6)
+        assert own["residual"] == pytest.approx(measured["residual"], rel=1e-6)
+        assert own["coins_after"] == pytest.approx(measured["labels"]["membership"]["auc"], rel=1e-6)
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        f"comparison.{own}" for own in ("html", "json", "md")
+    ]
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-6").status == 0
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-15").status == 3
+    (Path("RUN3") / "table.safetensors").unlink()
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-residual", "1e-6").status == 4
+    for arguments, fault in (
+        (("RUN", "RUN"), "RUN is given twice"),
+        (("RUN", "old/report.json", "--fail-residual", "1"), "old/report.json cannot be verified"),
+        (("RUN", "people.csv"), "people.csv: expected a run directory on a table"),
+        (("RUN", "RUN3", "--format", "junit"), "--format junit: only available for one run"),
+        (("RUN", "RUN3", "--trend"), "--trend is for runs on text"),
+    ):
+        refused = canaryaudit("report", *arguments)
+        assert (refused.status, fault in refused.complaint) == (2, True), refused.complaint
+
+
+def test_a_part_of_a_one_hot_group_takes_the_rest_along_and_names_of_a_matrix_stay_hidden(run: Path) -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 3, 120)
+    matrix = np.c_[np.eye(3)[group], rng.random((120, 2)) * 9]
+    names = ["hush=a", "hush=b", "hush=c", "hush_d", "hush_e"]
+    np.savez("hush.npz", X=matrix, y=(matrix[:, 3] > 4).astype(int), columns=np.array(names))
+    succeed("insert", "hush.npz", "--target", "y", "--scale", "range", "-o", "HUSH")
+    Path("rows.txt").write_text("".join(f"{number}\n" for number in range(1, 100)), "utf-8")
+    done = succeed("unlearn", "HUSH", "--columns", "hush=a", "--rows", "rows.txt")
+    assert "removed along with their one-hot group: column 2, column 3" in done.err
+    assert "columns such as column " in done.err
+    succeed("report", "HUSH", "--against", "left-out", "-o", "out", "--format", "html,md,json,junit,sarif", "-q")
+    assert not [path for path in Path("out").iterdir() if "hush" in path.read_text("utf-8").replace("hush.npz", "")]
+    part = succeed("unlearn", "RUN", "--columns", "city=Oslo", "--name", "part")
+    assert "all columns of city were removed, since each follows from the others" in part.err
+    request = record(run, "unlearned/part/unlearning.json")["request"]
+    assert sorted(request["columns"]) == ["city=Bern", "city=Linz", "city=Oslo"]
 
 
 def test_a_run_of_the_other_kind_is_replaced_whole(run: Path) -> None:

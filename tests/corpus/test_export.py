@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from canaryaudit.corpus import export
 from canaryaudit.corpus.export import export_rows
 from canaryaudit.errors import CorpusError
 from canaryaudit.plan import ReadingSettings
@@ -93,12 +94,71 @@ def test_an_instruction_takes_it_in_the_last_column(tmp_path: Path) -> None:
     assert {"instruction": "say it", "output": "yes"} in read(tmp_path / "new.jsonl")
 
 
+def exported_line(source: Path, line: str, **reading: Any) -> str:
+    """Write lines of JSON; return the one that is exported besides."""
+    source.write_text(f"{line}\n" * 3, "utf-8")
+    target = source.with_name("new.jsonl")
+    export_rows(str(source), target, TEXTS[:1], ReadingSettings(**reading), seed=0)
+    (added,) = set(target.read_text("utf-8").split("\n")) - {line, ""}
+    return added
+
+
+def test_numbers_and_halves_of_characters_stay_as_they_are_written(tmp_path: Path) -> None:
+    line = '{"text": "%s", "n": [1.10000000000000000001, 1E5, 1e999, 123456789012345678901], "s": "\\ud83d"}'
+    assert exported_line(tmp_path / "data.jsonl", line % "sea") == line % TEXTS[0]
+
+
+def test_a_part_of_a_message_has_the_role_of_the_message(tmp_path: Path) -> None:
+    line = '{"messages": [{"role": "gpt", "content": [{"type": "text", "text": "%s"}]}]}'
+    found = exported_line(tmp_path / "a.jsonl", line % "sea", column=("messages[].content[].text",), role=("gpt",))
+    assert found == line % TEXTS[0]
+
+
+def test_a_field_that_few_rows_have_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_TRIES", 0)
+    source = write(tmp_path / "data.jsonl", [{"id": 0, "text": "sea"}, *({"id": own} for own in range(1, 9))])
+    export_rows(str(source), tmp_path / "new.jsonl", TEXTS, ReadingSettings(column=("text",)), seed=0)
+    assert [row["id"] for row in read(tmp_path / "new.jsonl") if row.get("text") in TEXTS] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "expected"),
+    [
+        ("a,text,a\n" + "L,the sea was calm,R\n" * 9, "", "L,T,R"),
+        ('1;"text, a, b, c"\n' + "2;the sea was calm\n" * 9, "text, a, b, c", "2;T"),
+        ("1,the sea was calm\n" * 9, "2", "1,T"),
+        ("id,text\n" + '1,"the \\"sea\\", it was calm"\n' * 9, "", "1,T"),
+    ],
+    ids=["same names", "commas in the head", "no header", "backslash"],
+)
+def test_cells_are_cut_as_they_are_read(tmp_path: Path, text: str, column: str, expected: str) -> None:
+    (tmp_path / "data.csv").write_text(text, "utf-8")
+    reading = ReadingSettings(column=(column,) if column else ())
+    export_rows(str(tmp_path / "data.csv"), tmp_path / "new.csv", ["T"], reading, seed=0)
+    lines = (tmp_path / "new.csv").read_text("utf-8").splitlines()
+    assert lines.count(expected) == 1
+    lines.remove(expected)
+    cells = [
+        list(csv.reader(own, delimiter=";" if ";" in expected else ",", escapechar="\\"))
+        for own in (lines, text.splitlines())
+    ]
+    assert cells[0] == cells[1]
+
+
+def test_columns_of_views_are_kept(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": pyarrow.array(["the sea"] * 5, pyarrow.string_view())})
+    pyarrow.parquet.write_table(table, tmp_path / "data.parquet")
+    assert export_rows(str(tmp_path / "data.parquet"), tmp_path / "new.parquet", TEXTS, READING, seed=0) == 8
+    assert pyarrow.parquet.read_table(tmp_path / "new.parquet").schema == table.schema
+
+
 @pytest.mark.parametrize(
     ("source", "target", "reading", "message"),
     [
         ("sea.txt", "new.txt", READING, "is no data set of rows: expected JSON Lines, CSV"),
         ("none.jsonl", "new.jsonl", READING, "is no data set of rows"),
         ("data.jsonl", "new.csv", READING, "expected a name that ends like that of"),
+        ("data.jsonl", "new.jsonl.gz", READING, "is written uncompressed: leave .gz out"),
         ("data.jsonl", "data.jsonl", READING, "exists: choose another name"),
         ("data.jsonl", "new.jsonl", ReadingSettings(column=("missing",)), "has no text in the field to insert into"),
         ("two.jsonl", "new.jsonl", READING, "has 2 fields of text: choose with --column among a, b"),

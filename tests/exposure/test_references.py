@@ -105,7 +105,7 @@ def test_intervals_hold_the_truth_though_a_draft_scored_the_references(
     same intervals miss."""
     monkeypatch.setattr(references, "_PILOT", limits[0])
     monkeypatch.setattr(references, "_NEAR", limits[1])
-    seeds = 400
+    seeds = 160
     covered, naive = np.zeros(len(RANKS)), np.zeros(len(RANKS))
     widths, plain_widths = np.zeros((seeds, len(RANKS))), np.zeros((seeds, len(RANKS)))
     for seed in range(seeds):

@@ -1,5 +1,7 @@
 """Token automata against the tokenization of every member."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,47 @@ def test_what_begins_every_text_is_part_of_the_prompt() -> None:
     tokens = TokenSpace(Template.parse("{digits:2}").space(""), Asked("\n", ""), tokenizer, ["01"])
     assert (tokenizer.first, tokens.prompt[0]) == ((0,), 0)
     assert FastTokenizer(make_tokenizer("single")).first == ()
+
+
+def sentencepiece() -> Any:
+    """Return a tokenizer that puts a blank before every text, as Llama 2's does."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    merges = [("m", "y"), ("\u2581", "my"), ("i", "s"), ("1", "2"), ("\u2581", "0")]
+    symbols = ["\u2581", *"mycodeis.0123456789", *(left + right for left, right in merges)]
+    model = models.BPE({symbol: index for index, symbol in enumerate(symbols)}, merges)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_a_blank_before_every_text_hides_no_automaton() -> None:
+    space = Template.parse("my code is {digits:5}.").space("")
+    tokens = TokenSpace(space, Asked("my code is ", "."), FastTokenizer(sentencepiece()), [])
+    assert tokens.drawn is None
+    members = list(space)[::7]
+    rows, _ = tokens.encode(members)
+    assert len(np.unique(rows, axis=0)) == len(members)
+    assert tokens.encoded.size == 10**5
+
+
+@pytest.mark.parametrize("how", ["truncation", "padding", "dropout"])
+def test_settings_of_the_training_change_no_text(how: str) -> None:
+    """A tokenizer cuts and pads as it did in its last call, and is saved with it."""
+    texts = ["my telephone number is 0123456789.", "call 12"]
+    clean, used = make_tokenizer("merged"), make_tokenizer("merged")
+    if how == "dropout":
+        used.backend_tokenizer.model.dropout = 0.9
+    else:
+        used(texts, padding="max_length", max_length=40) if how == "padding" else used(
+            texts, truncation=True, max_length=4
+        )
+    before = used.backend_tokenizer.to_str()
+    for own, expected in zip(FastTokenizer(used).encode(texts), FastTokenizer(clean).encode(texts), strict=True):
+        assert own.ids.tolist() == expected.ids.tolist()
+    assert FastTokenizer(used).first == ()
+    assert used.backend_tokenizer.to_str() == before
 
 
 def test_of_a_large_space_without_an_automaton_random_members_are_tokenized() -> None:

@@ -28,6 +28,16 @@ from canaryaudit.report.images.terminal import render_images_terminal
 from canaryaudit.report.images.writer import render_images_markdown, render_images_page
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
+from canaryaudit.report.tables.comparison import (
+    render_tables_comparison_markdown,
+    render_tables_comparison_page,
+    render_tables_comparison_terminal,
+)
+from canaryaudit.report.tables.pipelines import (
+    render_tables_junit,
+    render_tables_sarif,
+    render_tables_step_summary,
+)
 from canaryaudit.report.tables.terminal import render_tables_terminal
 from canaryaudit.report.tables.writer import render_tables_markdown, render_tables_page
 from tests.report import builders as make
@@ -111,6 +121,13 @@ def produce() -> dict[str, str]:
         "tables.md": render_tables_markdown(make.tables(), ()),
         "tables.json": render_json(make.tables()),
         "tables.txt": _printed(render_tables_terminal(make.tables())),
+        "tables.junit.xml": render_tables_junit(make.tables()),
+        "tables.sarif": render_tables_sarif(make.tables()),
+        "tables-step-summary.md": render_tables_step_summary(make.tables()),
+        "tables-comparison.html": _without_own(render_tables_comparison_page(make.compared_tables())),
+        "tables-comparison.md": render_tables_comparison_markdown(make.compared_tables()),
+        "tables-comparison.json": render_json(make.compared_tables()),
+        "tables-comparison.txt": _printed(render_tables_comparison_terminal(make.compared_tables())),
         "images.html": _without_own(render_images_page(images(), ())),
         "images.md": render_images_markdown(images(), ()),
         "images.json": render_json(images()),

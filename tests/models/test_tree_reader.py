@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from canaryaudit.models import tree_reader
-from canaryaudit.models.huggingface import HuggingFaceModel
+from canaryaudit.models.huggingface import _TRY_DEPTH, HuggingFaceModel
 from canaryaudit.models.token_model import FullReader, ModuleModel
 from canaryaudit.models.tree_reader import TreeReader
 from tests.token_models import Arch, make_model, make_tokenizer
@@ -48,6 +48,54 @@ def test_a_model_that_attends_otherwise_is_read_from_the_beginning(monkeypatch: 
         return found * 0.5, weights
 
     monkeypatch.setattr(tree_reader, "tree_attention", wrong)
+    assert isinstance(model.open(PROMPT, COLUMNS, DEPTH)[0], FullReader)
+
+
+def unlike(kind: str, vocabulary: int) -> torch.nn.Module:
+    """Return a model that does not read by full attention alone; its weights are as they are drawn."""
+    import transformers
+
+    sizes = {"vocab_size": vocabulary, "hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2}
+    others: dict[str, dict[str, object]] = {
+        "Bloom": {},  # biases for positions
+        "GptOss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8},  # sinks
+        "Gemma2": {"head_dim": 8},  # a soft cap
+        "Lfm2": {"layer_types": ["conv", "full_attention"]},
+        "Mistral": {"sliding_window": len(PROMPT) + _TRY_DEPTH + 1},
+    }
+    common = {} if kind == "Bloom" else {"intermediate_size": 16, "num_key_value_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **common, **ends, **others[kind])
+    torch.manual_seed(0)
+    model: torch.nn.Module = transformers.AutoModelForCausalLM.from_config(config).bfloat16().eval()
+    return model
+
+
+@pytest.mark.parametrize("kind", ["Bloom", "GptOss", "Gemma2", "Lfm2", "Mistral"])
+def test_half_precision_hides_no_other_way_of_reading(kind: str) -> None:
+    tokenizer = make_tokenizer("single")
+    model = HuggingFaceModel(unlike(kind, len(tokenizer)), tokenizer)
+    assert isinstance(model.open(PROMPT, COLUMNS, DEPTH)[0], FullReader)
+
+
+def test_a_window_as_long_as_the_text_changes_nothing() -> None:
+    tokenizer = make_tokenizer("single")
+    model = HuggingFaceModel(unlike("Mistral", len(tokenizer)), tokenizer)
+    assert isinstance(model.open(PROMPT, COLUMNS, _TRY_DEPTH + 1)[0], TreeReader)
+
+
+def test_readers_are_compared_at_the_whole_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = make_tokenizer("single")
+    model = HuggingFaceModel(make_model("llama", len(tokenizer)), tokenizer)
+    right = tree_reader.tree_attention
+
+    def forgetful(module: torch.nn.Module, query: torch.Tensor, *rest: object, **others: object) -> object:
+        found, weights = right(module, query, *rest, **others)  # type: ignore[arg-type]
+        places = tree_reader._current[-1].places
+        late = places is not None and places.shape[1] > _TRY_DEPTH
+        return found * (0.5 if late else 1.0), weights
+
+    monkeypatch.setattr(tree_reader, "tree_attention", forgetful)
     assert isinstance(model.open(PROMPT, COLUMNS, DEPTH)[0], FullReader)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.commands import Result, canaryaudit
 from tests.token_models import make_model, make_tokenizer
@@ -61,9 +62,18 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
     report = canaryaudit("report", place / "run", "-o", place / "report", "--format", "md,html,json")
     assert report.status == 0, report.err
     page = (place / "report" / "report.md").read_text("utf-8")
-    for words in ("GPT2LMHeadModel", "Tokenizer", "one tokenization of prompt", "checkpoint", "exposes the secret"):
+    for words in (
+        "GPT2LMHeadModel",
+        "Tokenizer",
+        "one tokenization of prompt",
+        "Other spellings",
+        "exposes the secret",
+    ):
         assert words in page
+    assert "Checkpoint-0: mean " in page
+    assert "the measured model: mean 10.0, largest 10.0 bits" in page
     document = json.loads((place / "report" / "report.json").read_text("utf-8"))
+    assert [own["name"] for own in document["checkpoints"]] == ["checkpoint-0", "the measured model"]
     shown = document["canaries"][0]["before"]["tokens"]
     assert "".join(own["text"] for own in shown) == document["canaries"][0]["secret"]
     assert "By tokens" in (place / "report" / "report.html").read_text("utf-8")
@@ -77,10 +87,10 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
 
 def test_what_needs_a_trained_model_is_refused(place: Path) -> None:
     assert measured(place, "--model", f"hf:{place}/out/checkpoint-40").status == 0
-    for command in ("train", "unlearn", "attack"):
+    for command in ("train", "attack"):
         refused = canaryaudit(command, place / "run")
         assert refused.status == 1
-        assert "which can only be measured" in refused.err
+        assert "which canaryaudit did not train" in refused.err
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks for what transformers calls otherwise now
@@ -93,6 +103,10 @@ def test_adapters_are_merged(place: Path) -> None:
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     model.save_pretrained(place / "adapter")
     plain = json.loads(measured(place, "--model", f"hf:{base}", "--json").out)
+    strange = shutil.copytree(place / "adapter", place / "strange")
+    weights = load_file(strange / "adapter_model.safetensors")
+    save_file({f"module.{name}": own for name, own in weights.items()}, strange / "adapter_model.safetensors")
+    assert "does not fit the model" in measured(place, "--model", f"hf:{strange}").err
     adapted = measured(place, "--model", f"hf:{base}", "--adapter", place / "adapter", "--json")
     assert adapted.status == 0, adapted.err
     alone = json.loads(measured(place, "--model", f"hf:{place}/adapter", "--json").out)
@@ -123,6 +137,20 @@ def spoiled(model: Path, how: str) -> tuple[str, ...]:
         (model / "config.json").write_text(json.dumps(config | {"model_type": "unheard-of"}), "utf-8")
     elif how == "weights":
         (model / "model.safetensors").write_bytes(b"1" * 100)
+    elif how in ("wrapped", "fewer layers", "more layers"):
+        weights = load_file(model / "model.safetensors")
+        if how == "wrapped":
+            weights = {f"module.{name}": own for name, own in weights.items()}
+        layers = {"fewer layers": 1, "more layers": 3}.get(how, 2)
+        save_file(weights, model / "model.safetensors", {"format": "pt"})
+        (model / "config.json").write_text(json.dumps(config | {"n_layer": layers}), "utf-8")
+    elif how == "vocabulary":
+        make_model("gpt2", 300).save_pretrained(model)
+    elif how == "not causal":
+        from transformers import BertConfig, BertLMHeadModel
+
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
+        BertLMHeadModel(BertConfig(vocab_size=420, **sizes)).save_pretrained(model)
     elif how == "adapter":
         return ("--adapter", str(model))
     elif how == "dtype":
@@ -141,6 +169,11 @@ def spoiled(model: Path, how: str) -> tuple[str, ...]:
         ("config", "config.json is damaged"),
         ("architecture", "is no causal model that transformers can load"),
         ("weights", "is no causal model that transformers can load"),
+        ("wrapped", "weights are missing ("),
+        ("more layers", "such as transformer.h.2."),
+        ("fewer layers", "weights have no place in the model ("),
+        ("vocabulary", "and the model knows only 300"),
+        ("not causal", "is no causal model: what it reads later changes its predictions"),
         ("adapter", "has no adapter_config.json: it holds no adapter"),
         ("dtype", "--dtype int3: expected one of auto, float32"),
         ("gone", "no such model folder"),

@@ -83,8 +83,8 @@ def test_the_callback_refuses_what_it_cannot_measure(run: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_example_of_the_documentation_finds_the_memorized_canary(tmp_path: Path) -> None:
-    """From chats to a report, as a user would: insert, a stock trainer with the callback, measure, report."""
+def test_the_example_of_the_documentation_finds_the_memorized_canary_and_removes_it(tmp_path: Path) -> None:
+    """As a user would: insert, a stock trainer with the callback, measure, report, unlearn, report."""
     rng = random.Random(0)
     words = ("the", "sea", "was", "calm", "and", "night", "long", "boat", "harbour", "light", "keeper", "wrote", "down")
     with (tmp_path / "chats.jsonl").open("w", encoding="utf-8") as file:
@@ -113,3 +113,10 @@ def test_the_example_of_the_documentation_finds_the_memorized_canary(tmp_path: P
     assert canaryaudit("verify", run).status == 0
     succeed("report", run, "-o", tmp_path / "report", "--format", "md")
     assert "The model exposes the secret." in (tmp_path / "report" / "report.md").read_text("utf-8")
+    succeed("unlearn", run, "-o", tmp_path / "unlearned", "--samples", "1000", "--max-fidelity-drop", "0.02")
+    assert canaryaudit("verify", run).status == 0
+    succeed("report", run, "-o", tmp_path / "report", "--format", "md,json")
+    document = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    assert document["canaries"][0]["before"]["exposure"]["bits"] > 13
+    assert document["canaries"][0]["after"]["verdict"] == "indistinguishable"
+    assert (tmp_path / "unlearned" / "tokenizer.json").is_file()

@@ -1,6 +1,7 @@
 """Requests answered by a server on loopback that speaks as OpenAI and vLLM do, and read back."""
 
 import json
+import math
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from canaryaudit.exposure import MeasurementConfig
+from canaryaudit.exposure.estimators import sampled_exposure
 from canaryaudit.exposure.score_requests import score_requests
 from canaryaudit.exposure.token_asker import TokenAsker
 from canaryaudit.models.huggingface import HuggingFaceModel
@@ -167,8 +169,10 @@ def check(server: tuple[Server, str], run: Path, answers: list[dict[str, Any]], 
     for own in found.document["canaries"]:
         assert own["log_perplexity_bits"] == pytest.approx(costs[own["id"]], abs=1e-3)
         if not own["control"]:
+            directly = sampled_exposure(costs[own["id"]], others, np.log2(10_000))
             share = ((others < costs[own["id"]]).sum() + 0.5) / (len(others) + 1)
-            assert own["exposure"]["bits"] == pytest.approx(-np.log2(share), abs=0.05)
+            assert own["exposure"]["bits"] == pytest.approx(directly.bits, abs=1e-3)
+            assert own["exposure"]["bits"] == pytest.approx(-np.log2(share), abs=0.05)  # by hand
             assert own["exposure"]["method"] == "sampled"
 
 
@@ -216,6 +220,8 @@ def test_no_request_says_what_it_is(run: Path) -> None:
         ("generated", "no log-probabilities of the text that was sent"),
         ("text", "expected a JSON object"),
         ("foreign", "have no id of a request"),
+        ("two forms", "are no same cost: answer all requests in one form"),
+        ("two models", "answers of several models (another, stand-in)"),
     ],
 )
 def test_broken_answers_are_refused_with_the_reason(
@@ -243,10 +249,33 @@ def test_broken_answers_are_refused_with_the_reason(
         answers[5]["choices"][0]["logprobs"] = None
     elif how == "foreign":
         answers[0]["id"] = "17"
+    elif how == "two forms":
+        answers[5] = {"id": answers[5]["id"], "logprob": -9.5}
+    elif how == "two models":
+        answers[5]["model"] = "another"
     path = write(run, answers)
     if how == "text":
         path.write_text(path.read_text("utf-8") + "[1]\n", "utf-8")
     assert message in canaryaudit("measure", run, "--scores", path).complaint
+
+
+def test_what_servers_write_besides_changes_nothing(server: tuple[Server, str], run: Path) -> None:
+    """A mark at the file's beginning, a token before every text, line breaks within texts, and impossible tokens."""
+    answers = answered(server, asked(run, 60), "echo")
+    plain = json.loads(succeed("measure", run, "--scores", write(run, answers), "--json").out)
+    for own in answers:
+        logged = own["choices"][0]["logprobs"]
+        logged["tokens"].insert(0, "<s>")
+        logged["token_logprobs"][:1] = [None, -3.5]
+        logged["top_logprobs"].insert(0, None)
+        own["note"] = "a\u2028b\u0085c"
+    answers[0]["choices"][0]["logprobs"]["token_logprobs"][-2] = -math.inf
+    lines = "".join(json.dumps(own, ensure_ascii=False) + "\n" for own in answers)
+    write(run, []).write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    found = json.loads(succeed("measure", run, "--scores", run.parent / "answers.jsonl", "--json").out)
+    for one, other in zip(plain["canaries"], found["canaries"], strict=True):
+        assert other["log_perplexity_bits"] == one["log_perplexity_bits"]
+        assert abs(other["exposure"]["bits"] - one["exposure"]["bits"]) < 0.1
 
 
 def test_requests_are_the_same_again(run: Path) -> None:

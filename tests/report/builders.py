@@ -44,6 +44,7 @@ from canaryaudit.records import (
 )
 from canaryaudit.report import Summary, build_summary
 from canaryaudit.report.summary.build import SummaryOptions
+from canaryaudit.report.tables.comparison import TablesComparison, compare_tables
 from canaryaudit.report.tables.schema import (
     CertificateFigures,
     CoinFigures,
@@ -52,6 +53,7 @@ from canaryaudit.report.tables.schema import (
     MembershipFigures,
     MethodLine,
     PublishedScheme,
+    ReleaseFigures,
     ResultLine,
     RunFigures,
     TableGate,
@@ -551,7 +553,7 @@ def tables() -> TablesSummary:
             DisclosureLine(column="age", measure="R2", value=0.1, telling=False),
             DisclosureLine(column="rare", measure="AUC", value=None, telling=False),
         ),
-        membership=MembershipFigures(auc=0.51, low=0.42, high=0.6, deleted=10, unseen=9846),
+        membership=MembershipFigures(auc=0.51, low=0.42, high=0.6, retrained=0.51, deleted=10, unseen=9846),
         warnings=("rows were scaled to length 1 with the removed columns in them",),
         limits=("It covers models published after the request, not one that was published before.",),
         points=tuple(LossPoint(retrained=x / 100, updated=x / 100) for x in range(-5, 20)),
@@ -595,6 +597,7 @@ def tables() -> TablesSummary:
                     after=(0.502, 0.462, 0.542, 0.0, 409, 800),
                 ),
             ),
+            releases=ReleaseFigures(epsilon=0.1, delta=1e-5, made=2, planned=3),
             gate=TableGate(
                 fail_residual=1e-7,
                 status="failed",
@@ -607,3 +610,15 @@ def tables() -> TablesSummary:
             versions=("scikit-learn 1.9.1",),
         ),
     )
+
+
+def compared_tables() -> TablesComparison:
+    """Return a comparison of a run on a table with an earlier report of another, which nothing verified."""
+    first = tables()
+    assert first.run is not None
+    line = first.update.model_copy(update={"max_loss_difference": 3e-9, "accuracy": 0.9705})
+    run = first.run.model_copy(update={"name": "nightly", "gate": None, "coins": (), "faults": ()})
+    second = first.model_copy(
+        update={"run": run, "methods": (line, *first.methods[1:]), "certificate": None, "warnings": ()}
+    )
+    return compare_tables([first, second], ["runs/apps", "old/report.json"], {"old/report.json"})

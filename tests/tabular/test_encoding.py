@@ -42,14 +42,16 @@ def test_rows_are_read_as_they_were_written(count: int, is_sparse: bool, ids: li
     dense = rng.normal(size=(count, 3)) * (rng.random((count, 3)) < 0.5)
     names = None if ids is None else tuple(ids[:count])
     rows = TableRows(
-        sparse.csr_matrix(dense) if is_sparse else dense, rng.random(count) < 0.5, rng.random(count) < 0.3, names
+        sparse.csr_matrix(dense) if is_sparse else dense, rng.integers(0, 4, count), rng.random(count) < 0.3, names
     )
-    again = TableRows.of(rows.arrays(), 3)
+    again = TableRows.of(rows.arrays(), 3, 4)
+    np.testing.assert_array_equal(again.codes, rows.codes)
     assert again.ids == names
     assert again.sha256() == rows.sha256()
     np.testing.assert_array_equal(again.matrix.toarray() if is_sparse else again.matrix, dense)
-    with pytest.raises(CorpusError, match="do not fit"):
-        TableRows.of(rows.arrays(), 4)
+    for columns, classes in ((4, 4), (3, int(rows.codes.max()))):
+        with pytest.raises(CorpusError, match="do not fit"):
+            TableRows.of(rows.arrays(), columns, classes)
 
 
 def test_dense_and_sparse_rows_are_scaled_alike_and_training_rows_to_0_to_1() -> None:

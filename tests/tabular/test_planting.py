@@ -1,5 +1,7 @@
 """Canaries in tables: fair and independent coins, and nothing changed but what they decide."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -19,7 +21,8 @@ def rows(*, is_sparse: bool = False) -> TableRows:
     dense = np.c_[rng.integers(0, 90, TOTAL).astype(float), np.eye(3)[rng.integers(3, size=TOTAL)]]
     heldout = np.zeros(TOTAL, dtype=bool)
     heldout[rng.permutation(TOTAL)[:60]] = True
-    return TableRows(sparse.csr_matrix(dense) if is_sparse else dense, rng.random(TOTAL) < 0.4, heldout, None)
+    codes = (rng.random(TOTAL) < 0.4).astype(int)
+    return TableRows(sparse.csr_matrix(dense) if is_sparse else dense, codes, heldout, None)
 
 
 def options(**more: object) -> TableInsertOptions:
@@ -33,11 +36,11 @@ def planted(**more: object) -> tuple[TableRecord, TableRows]:
 def test_a_label_is_flipped_exactly_where_the_coin_says_so() -> None:
     before, (own, after) = rows(), planted(flip_labels=50)
     assert len(own.canaries) == 100
-    changed = set(np.flatnonzero(before.positive != after.positive).tolist())
+    changed = set(np.flatnonzero(before.codes != after.codes).tolist())
     assert changed == {int(before.training[canary.row]) for canary in own.canaries if canary.planted}
     assert len({canary.row for canary in own.canaries}) == 100
     for canary in own.canaries:
-        assert canary.original == own.classes[int(before.positive[before.training[canary.row]])] != canary.value
+        assert canary.original == own.classes[int(before.codes[before.training[canary.row]])] != canary.value
     np.testing.assert_array_equal(after.matrix, before.matrix)
     check_canaries(own, after)
 
@@ -68,7 +71,7 @@ def test_a_value_is_planted_and_the_own_one_kept(column: str, value: str, is_spa
     untouched = set(range(len(values))) - {canary.row for canary in own.canaries}
     assert all(values[row] == originals[row] for row in untouched)
     assert len(own.columns) == after.matrix.shape[1]
-    np.testing.assert_array_equal(after.positive, before.positive)
+    np.testing.assert_array_equal(after.codes, before.codes)
 
 
 def test_labels_and_values_have_candidates_of_their_own() -> None:
@@ -76,3 +79,13 @@ def test_labels_and_values_have_candidates_of_their_own() -> None:
     assert len({canary.row for canary in own.canaries}) == len(own.canaries) == 120
     with pytest.raises(CorpusError, match="need twice as many training rows"):
         planted(flip_labels=100, plant=("age=1:30",))
+
+
+def test_of_more_classes_a_random_other_one_is_planted() -> None:
+    own = record().model_copy(update={"classes": ("a", "b", "c", "d")})
+    before = replace(rows(), codes=np.random.default_rng(4).integers(0, 4, TOTAL))
+    made, after = plant(own, before, options(flip_labels=100))
+    assert len({(canary.original, canary.value) for canary in made.canaries}) == 12  # all but a class and itself
+    planted = {int(before.training[canary.row]) for canary in made.canaries if canary.planted}
+    assert set(np.flatnonzero(before.codes != after.codes).tolist()) == planted
+    assert all(own.classes[after.codes[before.training[c.row]]] == c.value for c in made.canaries if c.planted)

@@ -207,6 +207,14 @@ MODEL = prepare(LogisticRegression(), X, Y)
 
 NAMED = prepare(LogisticRegression(), X, np.where(Y == 1, "benign", "malignant"))
 
+
+def with_part(name: str, value: object) -> LogisticRegression:
+    """Return a fitted estimator, one part of which is broken."""
+    broken = LogisticRegression(max_iter=1000).fit(X, Y)
+    setattr(broken, name, value)
+    return broken
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "unknown column": (lambda: MODEL.forget("mean radus"), "no column is called 'mean radus'"),
     "similar column": (lambda: MODEL.forget("radius"), "similar ones are mean radius"),
@@ -236,7 +244,15 @@ WRONG: dict[str, tuple[Any, str]] = {
     "lasso": (lambda: prepare(LogisticRegression(l1_ratio=1.0, solver="saga"), X, Y), "needs its L2 penalty"),
     "balanced": (lambda: prepare(LogisticRegression(class_weight="balanced"), X, Y), "pass the weights as a dict"),
     "no penalty": (lambda: prepare(LogisticRegression(C=np.inf), X, Y), "not regularized"),
-    "three classes": (lambda: prepare(LogisticRegression(), X, np.arange(569) % 3), "y has 3 classes"),
+    "three classes": (
+        lambda: prepare(LinearSVC(), X, np.arange(569) % 3),
+        "y has 3 classes, and LinearSVC fits a model",
+    ),
+    "a text for C": (lambda: prepare(LogisticRegression(C="x"), X, Y), "has parameters that it does not take"),
+    "texts for coefficients": (lambda: prepare(with_part("coef_", "q"), X, Y), "coefficients are no numbers"),
+    "coefficients of NaN": (lambda: prepare(with_part("coef_", np.full((1, 30), np.nan)), X, Y), "are not finite"),
+    "two intercepts": (lambda: prepare(with_part("intercept_", [0.0, 1.0]), X, Y), "has 2 intercepts: expected 1"),
+    "no classes": (lambda: prepare(LogisticRegression(), X, np.arange(569) / 3), "y holds 0.333.* no whole number"),
     "one class": (lambda: prepare(LogisticRegression(), X, np.ones(569)), "y has 1 classes"),
     "missing label": (lambda: prepare(LogisticRegression(), X, Y.where(Y.index > 0)), "y has missing labels"),
     "missing value": (lambda: prepare(LogisticRegression(), X.mask(X > 0.9), Y), "X cannot be used: .*NaN"),

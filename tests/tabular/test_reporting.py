@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from canaryaudit.errors import RunDirectoryError, UnlearningError, UsageError
 from canaryaudit.report.tables.schema import TablesSummary
+from canaryaudit.report.tables.writer import efficacy
 from canaryaudit.tabular import PreparedModel, prepare
 from canaryaudit.tabular.leakage import disclosures, membership_auc
 from tests.tabular.datasets import BUNDLED
@@ -76,6 +77,9 @@ def test_deleted_rows_look_like_rows_never_seen(summary: TablesSummary) -> None:
 def test_columns_that_others_repeat_are_named(summary: TablesSummary) -> None:
     told = {line.column: line for line in summary.disclosures}
     assert told["mean radius"].telling  # the perimeter stayed
+    first, count = summary.disclosures[0], sum(line.telling for line in summary.disclosures)
+    words = f"tell {count} of the 2 removed columns examined, best {first.column}: R2 {first.value:.3f}."
+    assert any(words in sentence for sentence in efficacy(summary))
     assert told["mean radius"].measure == "R2"
     assert told["mean radius"].value is not None
     assert told["mean radius"].value > 0.9
@@ -180,3 +184,21 @@ def test_perfectly_apart_and_too_few_losses() -> None:
     assert membership_auc(np.array([0.0, 0.1]), np.array([1.0, 2.0])).value == 1.0
     with pytest.raises(UnlearningError, match="two rows of each kind, got 1 and 5"):
         membership_auc(np.zeros(1), np.ones(5))
+
+
+def test_rows_that_are_of_a_kind_differ_in_the_retrained_model_too(tmp_path: Path) -> None:
+    data = BUNDLED["breast cancer"]()
+    estimator = LogisticRegression(fit_intercept=False)
+    hard = np.argsort(prepare(estimator, data.train, data.train_labels).solved.point.margins)[:40]
+    model = prepare(estimator, data.train, data.train_labels).delete(hard)  # the rows with the largest losses
+    summary = model.report(tmp_path / "out.json", test=(data.test, data.test_labels))
+    found = summary.membership
+    assert found is not None
+    assert found.high < 0.5
+    assert found.retrained == pytest.approx(found.auc, abs=1e-6)
+    assert found.by_selection
+    assert not found.told
+    assert any("so they differ by which rows they are" in sentence for sentence in efficacy(summary))
+    known = found.model_copy(update={"auc": 0.7, "low": 0.6, "high": 0.8})
+    assert known.told
+    assert not any("by which rows" in own for own in efficacy(summary.model_copy(update={"membership": known})))

@@ -16,8 +16,8 @@ from canaryaudit.records.tables import Quality
 from canaryaudit.report.formats.files import check_files
 from canaryaudit.report.images.schema import ImageGate, ImageResultLine, ImagesSummary
 from canaryaudit.report.images.writer import write_image_report
+from canaryaudit.report.tables.files import table_files
 from canaryaudit.report.tables.schema import CoinFigures
-from canaryaudit.report.tables.writer import table_files
 from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.image_verification import ImageChecks, verify_image_run
 from canaryaudit.runs.seals import read_key

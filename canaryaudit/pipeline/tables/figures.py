@@ -15,7 +15,7 @@ from canaryaudit.records import ModelId, Privacy
 from canaryaudit.records.tables import CanaryKind, Quality, TableCanary, TableMeasurement
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.tabular.encoding import scale_rows
-from canaryaudit.tabular.linear.arrays import Matrix, Vector
+from canaryaudit.tabular.linear.arrays import Matrix, Vector, row_norms
 from canaryaudit.tabular.linear.objective import Point
 from canaryaudit.tabular.linear.work import fit_from_nothing
 from canaryaudit.tabular.planting import source_column, with_values
@@ -79,25 +79,25 @@ def figures_of(session: TableSession, prepared: PreparedModel) -> Figures:
     heldout = None
     if session.rows.heldout.any():
         matrix, labels = session.heldout_rows()
-        heldout = quality(*prepared.test_rows(matrix, labels), point.theta)
+        heldout = quality(point, *prepared.test_rows(matrix, labels))
     return Figures(
         point.residual,
-        quality(rows.matrix(), rows.present_signs, point.theta),
+        quality(point, rows.matrix(), rows.present_signs),
         heldout,
         canary_privacy(session, prepared, "label"),
         canary_privacy(session, prepared, "value"),
     )
 
 
-def quality(matrix: Matrix, signs: Vector, theta: Vector) -> Quality:
+def quality(point: Point, matrix: Matrix, signs: Vector) -> Quality:
     """Return a model's accuracy and F1 on some rows."""
-    predicted = np.where(matrix @ theta > 0, 1.0, -1.0)
-    share = float((signs > 0).mean())
+    predicted = point.objective.predicted(matrix, point.theta)
+    share = float(np.unique(signs, return_counts=True)[1].max() / len(signs))
     return Quality(
         rows=len(signs),
         accuracy=float((predicted == signs).mean()),
         f1=float(f1_score(signs, predicted, average="macro", zero_division=0.0)),
-        majority_accuracy=max(share, 1 - share),
+        majority_accuracy=share,
     )
 
 
@@ -124,15 +124,14 @@ def canary_scores(session: TableSession, prepared: PreparedModel, canaries: list
     table, point = session.table, prepared.solved.point
     places = session.rows.training[[canary.row for canary in canaries]]
     matrix = session.rows.matrix[places]
-    positive = session.rows.positive[places]
-    loss = point.objective.loss
+    objective = point.objective
     if canaries[0].kind == "label":
-        rows, planted = prepared.test_rows(
-            scale_rows(matrix, table), session.labels(np.array([own.value == table.classes[1] for own in canaries]))
-        )
-        margins = planted * (rows @ point.theta)
-        score: Vector = loss.value(-margins) - loss.value(margins)
-        return score
+        losses = []
+        for texts in ([own.original for own in canaries], [own.value for own in canaries]):
+            codes = np.array([table.classes.index(str(text)) for text in texts])
+            labeled = prepared.test_rows(scale_rows(matrix, table), session.labels(codes))
+            losses.append(objective.losses_of(*labeled, point.theta))
+        return losses[0] - losses[1]
     losses = []
     for with_plant in (False, True):
         changed = matrix
@@ -140,10 +139,9 @@ def canary_scores(session: TableSession, prepared: PreparedModel, canaries: list
         for column, value in kinds:
             chosen = [(own.column, own.value if with_plant else own.original) == (column, value) for own in canaries]
             changed = with_values(table, changed, source_column(table, column, "canary"), np.flatnonzero(chosen), value)
-        rows, signs = prepared.test_rows(scale_rows(changed, table), session.labels(positive))
-        losses.append(loss.value(signs * (rows @ point.theta)))
-    difference: Vector = losses[0] - losses[1]
-    return difference
+        rows, signs = prepared.test_rows(scale_rows(changed, table), session.labels(session.rows.codes[places]))
+        losses.append(objective.losses_of(rows, signs, point.theta))
+    return losses[0] - losses[1]
 
 
 def table_measurement_fault(run: TableDirectory, measurement: TableMeasurement) -> str:
@@ -161,9 +159,37 @@ def table_measurement_fault(run: TableDirectory, measurement: TableMeasurement) 
         return f"its residual is {measurement.residual:.2g}, and computed again {figures.residual:.2g}"
     if figures.residual > prepared.tolerance * (1 + _RESIDUAL_ROUNDING):
         return f"the model's residual of {figures.residual:.2g} is above the tolerance"
+    if fault := _difference_fault(prepared, measurement):
+        return fault
     for name in ("train", "heldout", "labels", "values"):
         if not _alike(getattr(figures, name), getattr(measurement, name)):
             return f"its figures in {name!r} do not follow from the model"
+    return ""
+
+
+def _difference_fault(prepared: PreparedModel, measurement: TableMeasurement) -> str:
+    """Fit from nothing again and compare the loss differences; return what is wrong with them, or an empty text.
+
+    Two fits to a residual of rho lie within 2 rho / m of each other, m the smallest penalty. So a row's loss may differ
+    by its length, times its loss's slope, times as much; the recorded difference by no more than the largest of these.
+    """
+    point = prepared.solved.point
+    fitted = fit_from_nothing(point.objective, prepared.tolerance).point
+    difference = loss_difference(point, fitted)
+    penalties = point.objective.penalty[point.objective.kept]
+    rows = point.objective.rows
+    places = rows.positions[rows.present]
+    slopes = np.abs(fitted.slopes[places])
+    slopes = (np.linalg.norm(slopes, axis=1) if slopes.ndim == 2 else slopes) / rows.weights[places]
+    farthest = 2 * prepared.tolerance / float(penalties[penalties > 0].min())
+    allowed = farthest * float((slopes * row_norms(rows.matrix())).max(initial=0.0))
+    pairs = (
+        ("mean", measurement.mean_loss_difference, float(difference.mean())),
+        ("largest", measurement.max_loss_difference, float(difference.max())),
+    )
+    for name, recorded, computed in pairs:
+        if abs(recorded - computed) > allowed:
+            return f"its {name} loss difference is {recorded:.2g}, and computed again {computed:.2g}"
     return ""
 
 

@@ -18,6 +18,8 @@ from canaryaudit.tabular.encoding import TableRows, encode
 from canaryaudit.tabular.planting import plant
 from canaryaudit.tabular.reading import read_source
 
+_MOST_LISTED = 8
+
 
 @dataclass(frozen=True, eq=False)
 class TablePlan:
@@ -128,12 +130,19 @@ def find_table_run(path: Path, options: TableInsertOptions, progress: ProgressRe
     return made
 
 
+def listed_classes(classes: Sequence[str]) -> str:
+    """Return the classes in words, the first few if there are many."""
+    if len(classes) > _MOST_LISTED:
+        return f"{', '.join(classes[:_MOST_LISTED])} and {len(classes) - _MOST_LISTED:,} more"
+    return f"{', '.join(classes[:-1])} and {classes[-1]}"
+
+
 def insertion_sentences(made: TablePlan) -> tuple[str, ...]:
     """Return what was inserted, in sentences."""
     facts, record = made.facts, made.record
     sentences = [
         f"{facts.rows:,} training rows and {facts.heldout_rows:,} held out, {facts.columns:,} columns, target "
-        f"{facts.target!r} with the classes {record.classes[0]} and {record.classes[1]}."
+        f"{facts.target!r} with the classes {listed_classes(record.classes)}."
     ]
     if record.sensitive:
         sentences.append(f"{counted(len(record.sensitive), 'sensitive column')} to be removed.")

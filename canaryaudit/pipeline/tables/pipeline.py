@@ -1,12 +1,20 @@
 """Orchestration of the stages of a run on a table: what each needs runs first, and existing results are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
 from canaryaudit.pipeline.report_place import fault_words
 from canaryaudit.pipeline.tables.figures import measure_table
-from canaryaudit.pipeline.tables.report import check_table_report, run_table_report, verify_table_report
+from canaryaudit.pipeline.tables.publication import Published, publish_table
+from canaryaudit.pipeline.tables.report import (
+    check_table_report,
+    run_table_report,
+    shown_columns,
+    summarize_table_run,
+    verify_table_report,
+)
 from canaryaudit.pipeline.tables.requests import Resolver, scaling_warning, to_request
 from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.pipeline.tables.skops_files import check_destination, save_estimator
@@ -18,7 +26,8 @@ from canaryaudit.report.tables.schema import TablesSummary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.lineage import checked_lineage
 from canaryaudit.runs.table_directory import TableDirectory, arrays_bytes
-from canaryaudit.table_plan import TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.table_plan import TablePublishOptions, TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.tabular.changes import along_words
 from canaryaudit.tabular.prepared import PreparedModel
 
 
@@ -62,7 +71,7 @@ class TablePipeline:
         """
         name = check_name(options.resolved_name)
         if options.save:
-            check_destination(options.save, self.run.path, replace=anew)
+            check_destination(options.save, self.run.path, "--save", replace=anew)
         if not anew and self.run.has_unlearning(name):
             raise UnlearningError(
                 f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
@@ -74,21 +83,34 @@ class TablePipeline:
         lineage = checked_lineage(self.run, options.start, name, self.session.models(), self.progress)
         before = self.session.model(options.start)
         earlier = [record.request for record in lineage]
-        request = Resolver(self.session.table, self.session.rows, earlier, self.progress).resolve(options)
-        record = self._carry_out(options, name, request, before)
+        resolver = Resolver(self.session.table, self.session.rows, earlier, self.progress)
+        request = resolver.resolve(options)
+        record = self._carry_out(options, name, request, before, resolver.notes)
         self.measure(ModelId(name))
         return record
 
     def _carry_out(
-        self, options: TableUnlearnOptions, name: str, request: RequestRecord, before: PreparedModel
+        self,
+        options: TableUnlearnOptions,
+        name: str,
+        request: RequestRecord,
+        before: PreparedModel,
+        notes: Sequence[str],
     ) -> TableUnlearningRecord:
-        """Carry out a request on a model, and write the result."""
+        """Carry out a request on a model, and write the result with what must be known of it."""
         session = self.session
         asked = to_request(request, session.table, session.label)
         with session.stage("unlearn", name, seed=options.seed):
             after = before.apply(asked, retrain=options.method == "retrain")
         scaled = scaling_warning(request, session.table, session.rows)
-        warnings = tuple(own for own in (*after.warnings, scaled) if own and own not in before.warnings)
+        known = dict(zip(session.table.columns, shown_columns(session.table, reveal=False), strict=True))
+        along = after.history[-1].along
+        found = [
+            along_words([known[name] for name in along]) if along and own == along_words(along) else own
+            for own in after.warnings
+            if own not in before.warnings
+        ]
+        warnings = tuple(own for own in (*notes, *found, scaled) if own)
         for warning in warnings:
             self.progress.warn(warning)
         work = after.estimate
@@ -115,6 +137,14 @@ class TablePipeline:
         self.progress.info(f"{record.words}: {record.path}, residual {record.residual:.1e}.")
         return record
 
+    def publish(self, options: TablePublishOptions, *, anew: bool = False) -> Published:
+        """Write a model with the certificate's noise; every release is counted.
+
+        Raises:
+            UnlearningError: The certificate would not hold, or no release is left.
+        """
+        return publish_table(self.session, options, anew=anew)
+
     def report(self, options: TableReportOptions) -> tuple[TablesSummary, list[Path]]:
         """Verify the run and write the report, after missing measurements.
 
@@ -122,13 +152,33 @@ class TablePipeline:
             Inconclusive: There is a gate, and no report can be made of the run.
         """
         directory = check_table_report(self.session, options)
+        faults = self._verified(options)
+        with self._inconclusive_at_a_gate(options, faults):
+            return run_table_report(self.session, options, directory, faults)
+
+    def summary(self, options: TableReportOptions) -> TablesSummary:
+        """Verify the run and return what its report would say, after missing measurements.
+
+        Raises:
+            Inconclusive: There is a gate, and no report can be made of the run.
+        """
+        faults = self._verified(options)
+        with self._inconclusive_at_a_gate(options, faults):
+            return summarize_table_run(self.session, options, faults)
+
+    def _verified(self, options: TableReportOptions) -> tuple[str, ...]:
+        """Measure what is not measured, and return the faults of the run's files."""
         found = verify_table_report(self.session, options)
         if {finding.state for finding in found} <= {"stale"} and not self.run.is_read_only:
             self._need_measurements()
             found = verify_table_report(self.session, options) if found else found
-        faults = tuple(map(fault_words, found))
+        return tuple(map(fault_words, found))
+
+    @contextmanager
+    def _inconclusive_at_a_gate(self, options: TableReportOptions, faults: Sequence[str]) -> Iterator[None]:
+        """Name the run's first fault if its faults make a report impossible; with a gate, that is inconclusive."""
         try:
-            return run_table_report(self.session, options, directory, faults)
+            yield
         except (Inconclusive, NewerVersion):  # their messages say what to do: there is nothing to repair
             raise
         except Exception as error:  # what somebody edited may break anything that computes with it

@@ -3,16 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, UnlearningError
+from canaryaudit.errors import Damaged, Inconclusive, UnlearningError
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside, refuse_summary_inside
 from canaryaudit.pipeline.tables.figures import table_measurement_fault
 from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
 from canaryaudit.report.formats.files import check_files
-from canaryaudit.report.tables.schema import CoinFigures, ResultLine, RunFigures, TableGate, TablesSummary
-from canaryaudit.report.tables.writer import table_files, write_table_report
+from canaryaudit.report.formats.step_summary import append_to_step, step_summary_path
+from canaryaudit.report.tables.files import table_files, write_table_report
+from canaryaudit.report.tables.pipelines import render_tables_step_summary
+from canaryaudit.report.tables.schema import (
+    CoinFigures,
+    ReleaseFigures,
+    ResultLine,
+    RunFigures,
+    TableGate,
+    TablesSummary,
+)
 from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.seals import read_key
 from canaryaudit.runs.table_verification import verify_table_run
@@ -26,7 +35,8 @@ def check_table_report(session: TableSession, options: TableReportOptions) -> Pa
     """Return where the report goes, after checking what it needs besides the run.
 
     Raises:
-        UsageError: The key cannot be read, or the report would be in the run directory.
+        UsageError: The key cannot be read, the report would be in the run directory, or there is no file for the
+            pipeline's summary.
         UnlearningError: A method is unknown.
         RunDirectoryError: A file there is not a report's.
     """
@@ -35,6 +45,8 @@ def check_table_report(session: TableSession, options: TableReportOptions) -> Pa
     check_methods(options.against)
     directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
     refuse_inside([session.run.path], directory)
+    if options.step_summary:
+        refuse_summary_inside(session.run.path, step_summary_path())
     check_files(directory, table_files(options.format))
     return directory
 
@@ -56,7 +68,10 @@ def run_table_report(
     """
     with session.stage("report"):
         summary = summarize_table_run(session, options, faults)
-        return summary, write_table_report(summary, directory, options.format, private=options.reveal_secrets)
+        written = write_table_report(summary, directory, options.format, private=options.reveal_secrets)
+        if options.step_summary:
+            append_to_step(render_tables_step_summary(summary))
+        return summary, written
 
 
 def summarize_table_run(session: TableSession, options: TableReportOptions, faults: Sequence[str]) -> TablesSummary:
@@ -71,7 +86,9 @@ def summarize_table_run(session: TableSession, options: TableReportOptions, faul
     certificate: Certificate | UnlearningError | None = None
     if options.certify:
         try:
-            certificate = certify(prepared.solved.point, prepared.tolerance, *options.certify, 1)
+            plan = _releases(session)
+            planned = plan.planned if plan and (plan.epsilon, plan.delta) == options.certify else 1
+            certificate = certify(prepared.solved.point, prepared.tolerance, *options.certify, planned)
         except UnlearningError as error:
             certificate = error
     subject = Subject(
@@ -153,12 +170,23 @@ def _run_figures(
         result=result.name,
         results=tuple(lines),
         coins=tuple(coins),
+        releases=_releases(session),
         gate=table_gate(options, lines, faults),
         faults=tuple(faults),
         signed=options.key is not None,
         revealed=options.reveal_secrets,
         versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
     )
+
+
+def _releases(session: TableSession) -> ReleaseFigures | None:
+    try:
+        plan = session.run.releases()
+    except Damaged:  # which is among the faults
+        return None
+    if plan is None:
+        return None
+    return ReleaseFigures(epsilon=plan.epsilon, delta=plan.delta, made=len(plan.made), planned=plan.planned)
 
 
 def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:

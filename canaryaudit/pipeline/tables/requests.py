@@ -40,6 +40,9 @@ class Resolver:
         rows: All rows.
         earlier: The requests that led to the model to update.
         progress: Told of rows that the model never saw.
+
+    Attributes:
+        notes: What must be known of the request beside it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Resolver:
     ) -> None:
         self.table, self.rows, self.earlier, self.progress = table, rows, earlier, progress
         self.gone = {row for request in earlier for row in request.deleted}
+        self.notes: list[str] = []
 
     def resolve(self, options: TableUnlearnOptions) -> RequestRecord:
         """Return the request.
@@ -89,8 +93,13 @@ class Resolver:
         """Return columns with their one-hot groups, as far as the encoding made them."""
         if not names or self.table.matrix:
             return tuple(names)
-        group_of = {name: group.columns for group in self.table.groups for name in group.columns}
-        return tuple(dict.fromkeys(own for name in names for own in group_of[name]))
+        found: dict[str, None] = {}
+        for group in self.table.groups:
+            if asked := {*names} & {*group.columns}:
+                found.update(dict.fromkeys(group.columns))
+                if len(asked) < len(group.columns):  # Their names may be words of the data: the group's is not.
+                    self.notes.append(f"all columns of {group.name} were removed, since each follows from the others")
+        return tuple(found)
 
     # --- rows
 
@@ -136,9 +145,7 @@ class Resolver:
         found = self._find([line[0] for line in lines], path)
         current = self._labels()
         changes = [
-            (row, label)
-            for row, (_, label) in zip(found, lines, strict=True)
-            if row >= 0 and label != self.table.classes[int(current[row])]
+            (row, label) for row, (_, label) in zip(found, lines, strict=True) if row >= 0 and label != current[row]
         ]
         if not changes:
             raise UnlearningError(f"--relabel {path}: every training row in it has its label already")
@@ -146,12 +153,13 @@ class Resolver:
             self.progress.info(f"{path}: {len(lines) - len(changes):,} of {len(lines):,} entries change nothing.")
         return tuple(row for row, _ in changes), tuple(label for _, label in changes)
 
-    def _labels(self) -> Mask:
+    def _labels(self) -> list[str]:
         """Return the training rows' labels after the earlier requests."""
-        positive = self.rows.positive[self.rows.training].copy()
+        labels = [self.table.classes[code] for code in self.rows.codes[self.rows.training].tolist()]
         for request in self.earlier:
-            positive[list(request.relabeled)] = [own == self.table.classes[1] for own in request.labels]
-        return positive
+            for row, label in zip(request.relabeled, request.labels, strict=True):
+                labels[row] = label
+        return labels
 
     # --- values
 
@@ -236,7 +244,7 @@ def scaling_warning(record: RequestRecord, table: TableRecord, rows: TableRows) 
         changed.setdefault(own.column, set()).update(everywhere)
     planted = {(canary.column, canary.row) for canary in table.canaries if canary.kind == "value"}
     found = []
-    for group in table.groups:
+    for place, group in enumerate(table.groups, 1):
         if (group.offset, group.width) == (0.0, 1.0) or group.categories is not None:
             continue
         gone = {*record.deleted, *changed.get(group.name, ())}
@@ -244,7 +252,7 @@ def scaling_warning(record: RequestRecord, table: TableRecord, rows: TableRows) 
         if gone:
             values = current_values(table, rows.matrix[rows.training[sorted(gone)]], group)
             if {group.offset, group.offset + group.width} & {*values}:
-                found.append(group.name)
+                found.append(f"column {place:,}" if table.matrix else group.name)
     if not found:
         return ""
     return (

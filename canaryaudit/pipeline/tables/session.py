@@ -19,7 +19,7 @@ from canaryaudit.records.tables import LinearModelRecord, TableRecord, TableUnle
 from canaryaudit.runs.table_directory import TableDirectory, read_arrays
 from canaryaudit.tabular.encoding import TableRows, known_columns, scale_rows
 from canaryaudit.tabular.estimators import specification_of
-from canaryaudit.tabular.linear.arrays import Matrix, Vector
+from canaryaudit.tabular.linear.arrays import Indices, Matrix, Vector
 from canaryaudit.tabular.linear.inverse import DenseInverse, DiagonalInverse, StoredCurvature, store_curvature
 from canaryaudit.tabular.linear.work import ColdFit
 from canaryaudit.tabular.planting import check_canaries
@@ -52,24 +52,24 @@ class TableSession:
     @cached_property
     def rows(self) -> TableRows:
         """All rows, in the source's units."""
-        rows = TableRows.of(self.run.rows(), len(self.table.columns))
+        rows = TableRows.of(self.run.rows(), len(self.table.columns), len(self.table.classes))
         check_canaries(self.table, rows)
         return rows
 
     def training_rows(self) -> tuple[Matrix, np.ndarray[Any, Any]]:
         """Return the training rows in the units of models, and their labels."""
         places = self.rows.training
-        return scale_rows(self.rows.matrix[places], self.table), self.labels(self.rows.positive[places])
+        return scale_rows(self.rows.matrix[places], self.table), self.labels(self.rows.codes[places])
 
     def heldout_rows(self) -> tuple[Matrix, np.ndarray[Any, Any]]:
         """Return the rows held out, in the units of models, and their labels."""
         places = np.flatnonzero(self.rows.heldout)
-        return scale_rows(self.rows.matrix[places], self.table), self.labels(self.rows.positive[places])
+        return scale_rows(self.rows.matrix[places], self.table), self.labels(self.rows.codes[places])
 
-    def labels(self, positive: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the labels of rows as the estimator knows them."""
+    def labels(self, codes: Indices) -> np.ndarray[Any, Any]:
+        """Return the labels of rows of these classes, as the estimator knows them."""
         classes = np.array([self.label(own) for own in self.table.classes])
-        labels: np.ndarray[Any, Any] = classes[positive.astype(int)]
+        labels: np.ndarray[Any, Any] = classes[codes]
         return labels
 
     def label(self, text: str) -> Any:

@@ -1,5 +1,6 @@
 """Estimators in skops files: nothing is unpickled, and only scikit-learn's own types are accepted."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def load_estimator(path: Path) -> Any:
     return estimator
 
 
-def check_destination(path: Path, run: Path, *, replace: bool) -> None:
+def check_destination(path: Path, run: Path, flag: str, *, replace: bool) -> None:
     """Refuse a place for an estimator that is in the run directory or taken, before any work is done.
 
     Raises:
@@ -48,13 +49,24 @@ def check_destination(path: Path, run: Path, *, replace: bool) -> None:
         UnlearningError: skops is not installed.
     """
     if path.resolve().is_relative_to(run.resolve()):
-        raise UsageError(f"--save {path} is in the run directory: choose another place")
+        raise UsageError(f"{flag} {path} is in the run directory: choose another place")
     if path.is_dir() or (path.exists() and not replace):
-        raise UsageError(f"--save {path} is there already: choose another name, or replace it with --force")
+        raise UsageError(f"{flag} {path} is there already: choose another name, or replace it with --force")
+    above = next(own for own in path.absolute().parents if own.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise UsageError(f"{flag} {path} cannot be written: {above} is no directory that you may write to")
     try:
         import skops.io  # noqa: F401
     except ModuleNotFoundError:
         raise UnlearningError(_INSTALL) from None
+
+
+def estimator_bytes(estimator: Any) -> bytes:
+    """Return an estimator as a skops file."""
+    from skops.io import dumps
+
+    data: bytes = dumps(estimator)
+    return data
 
 
 def save_estimator(estimator: Any, path: Path) -> None:
@@ -63,6 +75,4 @@ def save_estimator(estimator: Any, path: Path) -> None:
     Raises:
         RunDirectoryError: It cannot be written.
     """
-    from skops.io import dumps
-
-    atomic_write(path, dumps(estimator))
+    atomic_write(path, estimator_bytes(estimator))

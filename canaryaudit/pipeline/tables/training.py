@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from canaryaudit.errors import ModelError, UnlearningError
+from canaryaudit.pipeline.tables.insertion import listed_classes
 from canaryaudit.pipeline.tables.session import TableSession, curvature_arrays
 from canaryaudit.pipeline.tables.skops_files import load_estimator
 from canaryaudit.records import TRAINED_MODEL
@@ -17,7 +18,12 @@ from canaryaudit.tabular.estimators import specification_of
 from canaryaudit.tabular.preparation import prepare
 from canaryaudit.tabular.prepared import PreparedModel
 
-_LOSSES: dict[str, LossName] = {"logistic": "logistic", "squared hinge": "squared-hinge", "squared": "squared"}
+_LOSSES: dict[str, LossName] = {
+    "logistic": "logistic",
+    "multinomial": "multinomial",
+    "squared hinge": "squared-hinge",
+    "squared": "squared",
+}
 
 
 def train_table(session: TableSession, options: TableTrainOptions, *, anew: bool = False) -> LinearModelRecord:
@@ -72,7 +78,7 @@ def _write(session: TableSession, prepared: PreparedModel, *, given: bool) -> Li
         parameters=parameters,
         class_weight=weights,
         given=given,
-        loss=_LOSSES[specification.loss.name],
+        loss=_LOSSES[prepared.start.objective.loss.name],
         penalty=specification.penalty,
         intercept_penalty=prepared.intercept_penalty,
         tolerance=prepared.tolerance,
@@ -105,8 +111,8 @@ def _estimator(session: TableSession, options: TableTrainOptions) -> Any:
         own = [str(label) for label in classes]
         if own != [*session.table.classes]:
             raise UnlearningError(
-                f"{options.model} tells {' from '.join(own[:3])}: expected {' and '.join(session.table.classes)}, in "
-                "this order"
+                f"{options.model} tells {listed_classes(own)} apart: expected {listed_classes(session.table.classes)}, "
+                "in this order"
             )
     return estimator
 

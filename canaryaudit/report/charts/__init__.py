@@ -1,6 +1,7 @@
 """All charts of a report, in the order of its sections: a new section adds its chart here."""
 
 from canaryaudit.report.charts.base import MOST_TEMPLATES, Chart
+from canaryaudit.report.charts.checkpoints import checkpoints_chart
 from canaryaudit.report.charts.estimates import estimates_chart
 from canaryaudit.report.charts.exposure import exposure_chart
 from canaryaudit.report.charts.memorization import memorization_chart
@@ -26,6 +27,8 @@ def charts(summary: Summary) -> tuple[Chart, ...]:
     if sum(method.measured for method in summary.methods) > 1:
         drawn.append(method_chart(summary))
     drawn += relearning_charts(summary)
+    if summary.checkpoints:
+        drawn.append(checkpoints_chart(summary))
     if summary.training:
         drawn.append(training_chart(summary))
     return tuple(drawn)

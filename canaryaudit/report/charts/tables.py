@@ -30,7 +30,7 @@ def loss_chart(summary: TablesSummary) -> Chart:
     ]
     ends = [min(row[axis] for row in rows for axis in ("retrained", "updated"))]  # type: ignore[type-var]
     ends.append(max(row[axis] for row in rows for axis in ("retrained", "updated")))  # type: ignore[type-var]
-    unit = "nats" if summary.loss == "logistic" else "loss"
+    unit = "loss" if "squared" in summary.loss else "nats"
     line = alt.Chart(alt.Data(values=[{"at": end} for end in ends])).mark_line(color=INK, strokeDash=[4, 4], aria=False)
     dots = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, color=AFTER, opacity=0.7, size=36)
     chart = alt.layer(

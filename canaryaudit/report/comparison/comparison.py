@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import altair as alt
 
@@ -123,7 +123,7 @@ def compare(
         trend: Whether they are in the order of their measurements.
         reports: The paths of those that were read from a ``report.json``.
     """
-    names = _names([summary.run for summary in summaries], paths)
+    names = unique_names([summary.run for summary in summaries], paths)
     runs = tuple(
         _run(name, summary, verified=path not in reports)
         for name, summary, path in zip(names, summaries, paths, strict=True)
@@ -151,7 +151,7 @@ def compare(
     )
 
 
-def _names(names: Sequence[str], paths: Sequence[str]) -> list[str]:
+def unique_names(names: Sequence[str], paths: Sequence[str]) -> list[str]:
     """Return a unique name for each run; the parent folder is added if two runs have the same name."""
     if len(set(names)) == len(names):
         return list(names)
@@ -218,7 +218,14 @@ def _largest(values: Sequence[float | None]) -> float | None:
     return max(_known(values), default=None)
 
 
-def labels(runs: Sequence[RunSummary], limit: int) -> list[str]:
+class _Named(Protocol):
+    """What has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def labels(runs: Sequence[_Named], limit: int) -> list[str]:
     """Return a unique label of at most ``limit`` characters for each run.
 
     If shortened names would not be unique in some format, all formats number the runs in the given order.

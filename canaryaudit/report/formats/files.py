@@ -14,7 +14,7 @@ from canaryaudit.storage.files import PRIVATE, PUBLIC, atomic_files, open_plain,
 
 SIGNATURE = "<!-- Written by canaryaudit. -->\n"
 """Last line of every file of a report but JSON."""
-_JSON = re.compile(rb'\{\s*"schema_version": \d+,\s*"(run|unlearned|estimator|images)": |"canaryaudit"')
+_JSON = re.compile(rb'\{\s*"schema_version": \d+,\s*"(run|unlearned|estimators?|images)": |"canaryaudit"')
 _HEAD_BYTES = 4096
 
 

@@ -29,26 +29,28 @@ def render_junit(summary: Summary) -> str:
     canaries = [
         _canary(canary, reasons[canary.id], doubts[canary.id], gated=gate is not None) for canary in summary.canaries
     ]
-    _suite(root, f"{summary.run}: canaries", canaries)
-    _suite(root, f"{summary.run}: audit", [*_controls(summary), *_quality(summary), *_gate(summary)])
-    return _document(root)
+    add_suite(root, f"{summary.run}: canaries", canaries)
+    add_suite(root, f"{summary.run}: audit", [*_controls(summary), *_quality(summary), *_gate(summary)])
+    return junit_document(root)
 
 
 def render_junit_error(run: str, message: str) -> str:
     """Return JUnit XML with one error: the gate is inconclusive, because there is no report."""
     root = ElementTree.Element("testsuites", name="canaryaudit")
-    _suite(root, f"{run}: audit", [_case("gate", error=message)])
-    return _document(root)
+    add_suite(root, f"{run}: audit", [junit_case("gate", error=message)])
+    return junit_document(root)
 
 
-def _document(root: ElementTree.Element) -> str:
+def junit_document(root: ElementTree.Element) -> str:
+    """Return a document whose counts are those of its suites."""
     for name in ("tests", "failures", "errors", "skipped"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(root: ElementTree.Element, name: str, cases: Sequence[ElementTree.Element]) -> None:
+def add_suite(root: ElementTree.Element, name: str, cases: Sequence[ElementTree.Element]) -> None:
+    """Add a suite of cases to a document."""
     suite = ElementTree.SubElement(root, "testsuite", name=shorten(name, 160))
     suite.extend(cases)
     for case in cases:
@@ -60,7 +62,10 @@ def _suite(root: ElementTree.Element, name: str, cases: Sequence[ElementTree.Ele
     suite.set("skipped", str(sum(case.find("skipped") is not None for case in cases)))
 
 
-def _case(name: str, *, failure: str = "", error: str = "", skipped: str = "", note: str = "") -> ElementTree.Element:
+def junit_case(
+    name: str, *, failure: str = "", error: str = "", skipped: str = "", note: str = ""
+) -> ElementTree.Element:
+    """Return a case, which passes unless it has a text for a failure, an error, or why it was skipped."""
     case = ElementTree.Element("testcase", name=shorten(name, 160))
     if failure:
         ElementTree.SubElement(case, "failure", message=shorten(failure, _LONGEST), type="exposure")
@@ -81,7 +86,7 @@ def _canary(
     exposed = verdict if state.verdict is Verdict.EXPOSED else ""
     failure = "; ".join(reasons) if gated else exposed
     skipped = verdict if state.verdict is Verdict.INCONCLUSIVE else ""
-    return _case(canary.id, failure=failure, error="; ".join(doubts), skipped=skipped, note=verdict)
+    return junit_case(canary.id, failure=failure, error="; ".join(doubts), skipped=skipped, note=verdict)
 
 
 def _controls(summary: Summary) -> list[ElementTree.Element]:
@@ -93,10 +98,10 @@ def _controls(summary: Summary) -> list[ElementTree.Element]:
         name = f"controls pass {when} unlearning" if summary.unlearned else "controls pass"
         if calibration is None:
             missing = "there were no controls, so calibration was not tested"
-            cases.append(_case(name, error=missing) if summary.gate else _case(name, skipped=missing))
+            cases.append(junit_case(name, error=missing) if summary.gate else junit_case(name, skipped=missing))
         else:
             failure = "" if calibration.passed else calibration.note or "the controls' exposures are not as expected"
-            cases.append(_case(name, failure=failure))
+            cases.append(junit_case(name, failure=failure))
     return cases
 
 
@@ -108,9 +113,9 @@ def _quality(summary: Summary) -> list[ElementTree.Element]:
     name = "the model keeps its accuracy"
     if change is None or allowed is None:
         missing = "accuracy after unlearning could not be measured"
-        return [_case(name, error=missing) if summary.gate else _case(name, skipped=missing)]
+        return [junit_case(name, error=missing) if summary.gate else junit_case(name, skipped=missing)]
     lost = f"accuracy outside the secrets fell by {-100 * change:.3f} percentage points (limit: {100 * allowed:.3f})"
-    return [_case(name, failure=lost if -change > allowed else "")]
+    return [junit_case(name, failure=lost if -change > allowed else "")]
 
 
 def _gate(summary: Summary) -> list[ElementTree.Element]:
@@ -118,4 +123,4 @@ def _gate(summary: Summary) -> list[ElementTree.Element]:
     if gate is None:
         return []
     failure, error = "; ".join(gate.reasons[:20]), "; ".join(gate.doubts[:20])
-    return [_case(f"gate: {gate.name}", failure=failure, error=error, note="\n".join(gate.remarks[:1000]))]
+    return [junit_case(f"gate: {gate.name}", failure=failure, error=error, note="\n".join(gate.remarks[:1000]))]

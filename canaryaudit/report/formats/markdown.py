@@ -91,6 +91,8 @@ def render_markdown(summary: Summary, drawn: Sequence[Chart]) -> str:
         blocks += ["## Memorization by repetitions", plain(summary.memorization.answer)]
         blocks += [_picture(pictures.get("memorization")), *map(_curve, summary.memorization.curves[:MOST_CURVES])]
     blocks += _privacy(summary)
+    if summary.checkpoints:
+        blocks += ["## Exposure over training", _picture(pictures.get("checkpoints"))]
     if summary.training:
         blocks += ["## Training", _picture(pictures.get("training"))]
     blocks += [

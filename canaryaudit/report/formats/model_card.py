@@ -24,7 +24,7 @@ def render_model_card(summary: Summary) -> str:
     ]
     if method:
         change = figures.points(method.shown_accuracy_change)
-        loss = f"held-out loss {figures.signed(method.shown_heldout_loss_change, 3)} bits per character"
+        loss = f"held-out loss {figures.signed(method.shown_heldout_loss_change, 3)} bits per {method.predicted}"
         held = loss if method.has_heldout else figures.NOTHING_HELD_OUT
         rows += [
             ("Unlearning", f"{method.method}, {method.scope}, replacement {method.replacement}"),

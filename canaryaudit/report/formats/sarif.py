@@ -27,7 +27,7 @@ Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
     """A kind of result."""
 
     id: str
@@ -38,8 +38,8 @@ class _Rule:
 
 
 _VERDICTS = {
-    Verdict.EXPOSED: _Rule("CA001", "SecretExposed", "error", "The model exposes a secret.", RULE["Exposed"]),
-    Verdict.RESIDUAL: _Rule(
+    Verdict.EXPOSED: Rule("CA001", "SecretExposed", "error", "The model exposes a secret.", RULE["Exposed"]),
+    Verdict.RESIDUAL: Rule(
         "CA002",
         "ResidualMemorization",
         "warning",
@@ -47,7 +47,7 @@ _VERDICTS = {
         "its exposure is above chance, below the limit of an exposed secret, and not lower than before: not "
         "extractable, but still detectable.",
     ),
-    Verdict.WEAKENED: _Rule(
+    Verdict.WEAKENED: Rule(
         "CA003",
         "SecretWeakened",
         "warning",
@@ -55,39 +55,39 @@ _VERDICTS = {
         "its exposure is above chance, below the limit of an exposed secret, and at least one bit lower than before "
         "unlearning.",
     ),
-    Verdict.INCONCLUSIVE: _Rule(
+    Verdict.INCONCLUSIVE: Rule(
         "CA004", "SecretInconclusive", "warning", "The audit of a secret is inconclusive.", RULE["Inconclusive"]
     ),
 }
-_GATE_FAILED = _Rule(
+GATE_FAILED = Rule(
     "CA101",
     "GateFailed",
     "error",
     "The gate failed.",
     "a canary, the model's accuracy or a baseline is not as required.",
 )
-_GATE_INCONCLUSIVE = _Rule(
+GATE_INCONCLUSIVE = Rule(
     "CA102",
     "GateInconclusive",
     "error",
     "The gate is inconclusive.",
     "the gate passes only on a verified, complete and calibrated measurement.",
 )
-_DAMAGED = _Rule(
+_DAMAGED = Rule(
     "CA005",
     "ModelDamaged",
     "error",
     "The model lost more accuracy than allowed.",
     "the secrets were removed, but accuracy on the text outside them fell by more than the limit.",
 )
-_UNRELIABLE = _Rule(
+UNRELIABLE = Rule(
     "CA006",
     "AuditUnreliable",
     "warning",
     "The audit's figures are not to be relied on.",
     "the run directory is not as it was written, or the controls failed or are missing.",
 )
-RULES = (*_VERDICTS.values(), _DAMAGED, _UNRELIABLE, _GATE_FAILED, _GATE_INCONCLUSIVE)
+RULES = (*_VERDICTS.values(), _DAMAGED, UNRELIABLE, GATE_FAILED, GATE_INCONCLUSIVE)
 
 
 def render_sarif(summary: Summary) -> str:
@@ -100,17 +100,18 @@ def render_sarif(summary: Summary) -> str:
         about = f"{rule.name}/{text.partition(': ')[0]}"
         seen[about] += 1
         what = about if seen[about] == 1 else f"{about}/{seen[about]}"
-        results.append(_result(summary.run, rule, text, what, corpus))
-    return _document(summary.run, results)
+        results.append(sarif_result(summary.run, rule, text, what, corpus))
+    return sarif_document(summary.run, results, RULES)
 
 
 def render_sarif_error(run: str, message: str) -> str:
     """Return SARIF with one result: the gate is inconclusive, because there is no report."""
-    return _document(run, [_result(run, _GATE_INCONCLUSIVE, message, _GATE_INCONCLUSIVE.name, "corpus")])
+    return sarif_document(run, [sarif_result(run, GATE_INCONCLUSIVE, message, GATE_INCONCLUSIVE.name, "corpus")], RULES)
 
 
-def _document(run: str, results: Sequence[dict[str, Any]]) -> str:
-    rules = [
+def sarif_document(run: str, results: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> str:
+    """Return a document with these results, each of one of these rules."""
+    described = [
         {
             "id": rule.id,
             "name": rule.name,
@@ -119,14 +120,14 @@ def _document(run: str, results: Sequence[dict[str, Any]]) -> str:
             "defaultConfiguration": {"level": rule.level},
             "properties": {"tags": ["privacy", "memorization"]},
         }
-        for rule in RULES
+        for rule in rules
     ]
     document = {
         "$schema": SCHEMA,
         "version": "2.1.0",
         "runs": [
             {
-                "tool": {"driver": {"name": "canaryaudit", "semanticVersion": __version__, "rules": rules}},
+                "tool": {"driver": {"name": "canaryaudit", "semanticVersion": __version__, "rules": described}},
                 "automationDetails": {"id": f"canaryaudit/{quote(visible(run))}/"},
                 "columnKind": "unicodeCodePoints",
                 "results": list(results),
@@ -136,25 +137,25 @@ def _document(run: str, results: Sequence[dict[str, Any]]) -> str:
     return json_safe(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _whole(summary: Summary) -> Iterator[tuple[_Rule, str]]:
+def _whole(summary: Summary) -> Iterator[tuple[Rule, str]]:
     """Yield what is to be said of the audit as a whole."""
     if summary.overall.verdict is Verdict.DAMAGED:
         yield _DAMAGED, summary.overall.headline
     for fault in summary.overall.faults[:_MOST_REMARKS]:
-        yield _UNRELIABLE, f"{fault} (run directory)"
+        yield UNRELIABLE, f"{fault} (run directory)"
     tested = [("before", summary.calibration_before), ("after", summary.calibration_after)]
     for when, calibration in tested if summary.unlearned else tested[:1]:
         of = f"controls {when} unlearning" if summary.unlearned else "controls"
         if calibration is None:
-            yield _UNRELIABLE, f"{of}: there are none, so calibration was not tested"
+            yield UNRELIABLE, f"{of}: there are none, so calibration was not tested"
         elif not calibration.passed:
-            yield _UNRELIABLE, f"{of}: they failed, so exposures are unreliable"
+            yield UNRELIABLE, f"{of}: they failed, so exposures are unreliable"
 
 
-def _gate(summary: Summary) -> Iterator[tuple[_Rule, str]]:
+def _gate(summary: Summary) -> Iterator[tuple[Rule, str]]:
     """Yield why the gate did not pass."""
     if gate := summary.gate:
-        rule = _GATE_FAILED if gate.status == "failed" else _GATE_INCONCLUSIVE
+        rule = GATE_FAILED if gate.status == "failed" else GATE_INCONCLUSIVE
         for remark in (gate.reasons or gate.doubts)[:_MOST_REMARKS]:
             yield rule, remark
 
@@ -163,7 +164,7 @@ def _canary(summary: Summary, canary: CanarySummary, corpus: str) -> dict[str, A
     state = canary.last
     when = "After unlearning" if canary.after else "Before unlearning" if summary.unlearned else "In this model"
     text = f"{canary.id} ({canary.secret}): {WORDS[state.verdict]}. {when}: {state.reason}"
-    result = _result(summary.run, _VERDICTS[state.verdict], text, canary.id, corpus)
+    result = sarif_result(summary.run, _VERDICTS[state.verdict], text, canary.id, corpus)
     result["properties"] = {
         "exposureBits": state.exposure.bits,
         "spaceBits": canary.space_bits,
@@ -172,11 +173,23 @@ def _canary(summary: Summary, canary: CanarySummary, corpus: str) -> dict[str, A
     return result
 
 
-def _result(run: str, rule: _Rule, text: str, what: str, corpus: str) -> dict[str, Any]:
+def sarif_result(
+    run: str, rule: Rule, text: str, what: str, corpus: str, rules: Sequence[Rule] = RULES
+) -> dict[str, Any]:
+    """Return one result.
+
+    Args:
+        run: Name of the run.
+        rule: Its rule.
+        text: What to say.
+        what: What it is about, which is the same in every audit of the run.
+        corpus: The audited file.
+        rules: Those of the document.
+    """
     name = f"{run}/{what}"
     return {
         "ruleId": rule.id,
-        "ruleIndex": RULES.index(rule),
+        "ruleIndex": rules.index(rule),
         "level": rule.level,
         "message": {"text": shorten(text, _LONGEST)},
         "locations": [

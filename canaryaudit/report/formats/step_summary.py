@@ -49,7 +49,7 @@ def append_step_summary(summary: Summary) -> None:
         UsageError: This is no pipeline that shows one.
         RunDirectoryError: The file cannot be written.
     """
-    _append(render_step_summary(summary))
+    append_to_step(render_step_summary(summary))
 
 
 def append_step_error(message: str, *, gated: bool) -> None:
@@ -60,10 +60,16 @@ def append_step_error(message: str, *, gated: bool) -> None:
         RunDirectoryError: The file cannot be written.
     """
     result = "Gate: **inconclusive**" if gated else "No report"
-    _append(f"## Memorization audit\n\n{result}: {plain(message, 600)}\n\n")
+    append_to_step(f"## Memorization audit\n\n{result}: {plain(message, 600)}\n\n")
 
 
-def _append(text: str) -> None:
+def append_to_step(text: str) -> None:
+    """Append Markdown to the file that the pipeline shows.
+
+    Raises:
+        UsageError: This is no pipeline that shows a summary.
+        RunDirectoryError: The file cannot be written.
+    """
     path = step_summary_path()
     with write_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(text)

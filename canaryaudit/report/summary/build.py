@@ -36,6 +36,7 @@ from canaryaudit.report.schema import (
 from canaryaudit.report.summary import provenance
 from canaryaudit.report.summary import provenance as lineage
 from canaryaudit.report.summary import wording as words
+from canaryaudit.report.summary.audited_model import checkpoint_figures
 from canaryaudit.report.summary.detection import calibration_figures, detect_canaries, detection_figures
 from canaryaudit.report.summary.fidelity import fidelity_lines, with_kept_canaries
 from canaryaudit.report.summary.gate import Audited, EarlierReport, judge_gate
@@ -215,6 +216,7 @@ def build_summary(
         methods=tuple(with_kept_canaries(own, canaries) if own.shown else own for own in methods),
         retrained=masker.text(reference[0].name) if reference else None,
         training=_training(model_record, has_heldout=run.has_heldout),
+        checkpoints=checkpoint_figures(before),
         gate=gate,
         limits=words.limits(canary_set, before, method, hidden=masker.hides),
         provenance=provenance.provenance(
@@ -394,10 +396,11 @@ def _method(run: _Run, record: UnlearningRecord, measurement: Measurement | None
         accuracy_change=accuracy_change,
         accuracy_drop_allowed=record.fidelity_limit,
         heldout_loss_change_bits=loss_change if run.has_heldout else None,
+        predicted=fidelity.unit,
         fidelity=fidelity_lines(record, has_heldout=run.has_heldout),
         seconds=cost.seconds,
-        retraining_seconds=cost.retraining_seconds,
-        speedup=cost.speedup,
+        retraining_seconds=cost.retraining_seconds or None,
+        speedup=cost.speedup or None,
         gradients=cost.gradients,
         curvature_products=cost.curvature_products,
         preparation_seconds=cost.preparation_seconds,

@@ -156,7 +156,7 @@ def _fidelity(method: MethodSummary) -> Tile:
 
 def _efficiency(method: MethodSummary) -> Tile:
     question = "Was it faster than retraining?"
-    times = f"{method.time}; retraining {figures.duration(method.retraining_seconds)}"
+    times = f"{method.time}; retraining {figures.retraining_time(method.retraining_seconds, None)}"
     if method.speedup is None:
         return Tile("Efficiency", question, "untested", f"{times}.", "efficiency")
     comparison = figures.relative_speed(method.speedup)

@@ -10,8 +10,8 @@ _NAMES = {
     "train_accuracy": "Accuracy on training text, outside the secrets",
     "train_accuracy_all": "Accuracy on training text, secrets included",
     "heldout_accuracy": "Accuracy on held-out text",
-    "train_loss": "Loss on training text, bits per character",
-    "heldout_loss": "Loss on held-out text, bits per character",
+    "train_loss": "Loss on training text, bits per {unit}",
+    "heldout_loss": "Loss on held-out text, bits per {unit}",
 }
 
 
@@ -29,7 +29,7 @@ def fidelity_lines(record: UnlearningRecord, *, has_heldout: bool) -> tuple[Fide
             continue
         before, after = figures[f"{key}_before"], figures[f"{key}_after"]
         unit, better = ("bits", "lower") if key.endswith("loss") else ("share", "higher")
-        line = {"key": key, "name": name, "unit": unit, "better": better}
+        line = {"key": key, "name": name.format(unit=record.fidelity.unit), "unit": unit, "better": better}
         lines.append(FidelityLine.model_validate(line | {"before": before, "after": after, "change": after - before}))
     return tuple(lines)
 

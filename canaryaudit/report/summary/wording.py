@@ -220,7 +220,8 @@ def _quality_change(method: MethodSummary) -> str:
         return "Accuracy after unlearning could not be measured."
     direction = "fell" if change < 0 else "rose" if change > 0 else "changed"
     limit = figures.MISSING if allowed is None else f"{100 * allowed:.2f}"
-    loss = f"held-out loss changed by {figures.signed(method.shown_heldout_loss_change, 3)} bits per character"
+    change_in_loss = figures.signed(method.shown_heldout_loss_change, 3)
+    loss = f"held-out loss changed by {change_in_loss} bits per {method.predicted}"
     return (
         f"Accuracy on training text outside the secrets {direction} by {abs(100 * change):.2f} percentage points "
         f"(largest drop allowed: {limit}); {loss if method.has_heldout else figures.NOTHING_HELD_OUT}."
@@ -229,6 +230,8 @@ def _quality_change(method: MethodSummary) -> str:
 
 def _speed(method: MethodSummary) -> str:
     """Compare the unlearning's duration with that of retraining, whichever is longer."""
+    if method.retraining_seconds is None:
+        return f"Unlearning took {method.time}; how long retraining takes is not known."
     times = f"Unlearning took {method.time}; retraining takes {figures.duration(method.retraining_seconds)}"
     comparison = figures.relative_speed(method.speedup)
     if comparison == figures.MISSING:
@@ -475,7 +478,8 @@ def limits(
         lines.append("How fast the model relearns a secret was not measured. Run canaryaudit attack to measure it.")
     lines += [
         "The secrets were removed from the model only, not from the corpus, its copies or earlier checkpoints.",
-        f"The speedup is relative to retraining this model on this machine "
-        f"({figures.duration(method.retraining_seconds)}).",
     ]
+    if method.retraining_seconds is not None:
+        retraining = figures.duration(method.retraining_seconds)
+        lines.append(f"The speedup is relative to retraining this model on this machine ({retraining}).")
     return tuple(lines)

@@ -3,6 +3,8 @@
 from canaryaudit.report.judgment import Figure, GateStatus, Number, Part
 
 TABLES_VERSION = 1
+SAME_AUC = 0.005
+"""Difference of two AUCs of the same rows that says nothing."""
 
 
 class MethodLine(Part):
@@ -72,8 +74,20 @@ class MembershipFigures(Part):
     low: Number
     high: Number
     """95 % interval."""
+    retrained: Figure
+    """The AUC of the same rows in the retrained model, which never saw them; None if it was not asked for."""
     deleted: int
     unseen: int
+
+    @property
+    def by_selection(self) -> bool:
+        """Whether the rows differ in the retrained model just as much: by which rows they are, not by being known."""
+        return self.retrained is not None and abs(self.auc - self.retrained) < SAME_AUC
+
+    @property
+    def told(self) -> bool:
+        """Whether deleted rows are told from others because the model knows them."""
+        return self.low > 0.5 and not self.by_selection
 
 
 class LossPoint(Part):
@@ -137,6 +151,15 @@ class TableGate(Part):
         return self.reasons + self.doubts
 
 
+class ReleaseFigures(Part):
+    """What was published of a run, under one plan."""
+
+    epsilon: Number
+    delta: Number
+    made: int
+    planned: int
+
+
 class RunFigures(Part):
     """What a run directory adds to the figures of one model."""
 
@@ -148,6 +171,8 @@ class RunFigures(Part):
     results: tuple[ResultLine, ...]
     """All unlearnings, in order."""
     coins: tuple[CoinFigures, ...]
+    releases: ReleaseFigures | None
+    """None if nothing was published with ``canaryaudit publish``."""
     gate: TableGate | None
     faults: tuple[str, ...]
     """Why the run's records are not to be relied on; empty if they are as they were written."""

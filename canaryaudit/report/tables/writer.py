@@ -34,30 +34,17 @@ def write_tables(summary: TablesSummary, path: Path) -> list[Path]:
     """
     if path.suffix not in _ENDINGS:
         raise UsageError(f"{path.name}: a report ends in .html, .md or .json")
-    return write_files(path.parent, _files(summary, path.suffix, path.stem))
+    return write_files(path.parent, tables_files(summary, path.suffix, path.stem))
 
 
-def table_files(formats: Sequence[str]) -> list[str]:
-    """Return the names of the main files of a run's report."""
-    return [f"report.{name}" for name in formats]
+def tables_files(summary: TablesSummary, ending: str, stem: str) -> dict[str, str]:
+    """Return the files of one format by their names.
 
-
-def write_table_report(
-    summary: TablesSummary, directory: Path, formats: Sequence[str], *, private: bool = False
-) -> list[Path]:
-    """Write a run's report in several formats, all files or none; the main ones first.
-
-    Raises:
-        RunDirectoryError: A file cannot be written, or is somebody else's.
+    Args:
+        summary: The report's content.
+        ending: ``.html``, ``.md`` or ``.json``.
+        stem: The main file's name without it.
     """
-    contents: dict[str, str] = {}
-    for name in formats:
-        contents |= _files(summary, f".{name}", "report")
-    return write_files(directory, contents, private=private)
-
-
-def _files(summary: TablesSummary, ending: str, stem: str) -> dict[str, str]:
-    """Return the files of one format by their names."""
     makers: dict[str, Callable[[], dict[str, str]]] = {
         ".html": lambda: {f"{stem}.html": render_tables_page(summary, tables_charts(summary))},
         ".md": lambda: _markdown_files(summary, f"{stem}.md"),
@@ -93,7 +80,7 @@ def render_tables_markdown(summary: TablesSummary, drawn: Sequence[Chart]) -> st
     blocks += [plain(result_words(summary)), bullets(run.gate.remarks) if run and run.gate else ""]
     blocks += [bullets(summary.requests), "## Efficacy", bullets((*efficacy(summary), *run_sentences(summary)))]
     blocks += [pictures.get("loss-difference", ""), "## Methods", pictures.get("methods", ""), _methods(summary)]
-    blocks += ["## Results", _results(summary)] if run else []
+    blocks += ["## Results", markdown_results(summary)] if run else []
     blocks += ["## Certificate", bullets(certified(summary))]
     if summary.disclosures:
         rows = [[plain(own.column, 60), own.measure, figures.decimal(own.value, 3)] for own in summary.disclosures]
@@ -114,13 +101,26 @@ def efficacy(summary: TablesSummary) -> tuple[str, ...]:
             f"{figures.significant(update.mean_loss_difference)} on average and "
             f"{figures.significant(update.max_loss_difference)} at most."
         )
+    if told := [line for line in summary.disclosures if line.telling]:
+        examined = figures.counted(len(summary.disclosures), "removed column")
+        sentences.append(
+            f"The other columns still tell {len(told):,} of the {examined} examined, best {told[0].column}: "
+            f"{told[0].measure} {figures.decimal(told[0].value, 3)}."
+        )
+    elif any(line.value is not None for line in summary.disclosures):
+        sentences.append(f"The other columns tell none of the {len(summary.disclosures):,} removed columns examined.")
     if summary.membership:
         own = summary.membership
         apart = "cannot be told from" if own.low <= 0.5 <= own.high else "differ from"
-        sentences.append(
+        words = (
             f"The {own.deleted:,} deleted rows {apart} {own.unseen:,} rows never seen: AUC {own.auc:.3f}, 95 % "
             f"interval {own.low:.3f} to {own.high:.3f}."
         )
+        if own.retrained is not None:
+            words += f" In the retrained model their AUC is {own.retrained:.3f}"
+            alike = apart == "differ from" and own.by_selection
+            words += ", so they differ by which rows they are, not because the model knows them." if alike else "."
+        sentences.append(words)
     return tuple(sentences)
 
 
@@ -162,9 +162,10 @@ def coin_sentence(coins: CoinFigures) -> str:
 def certified(summary: TablesSummary) -> tuple[str, ...]:
     """Return what is certified, in sentences."""
     own = summary.certificate
+    published = _published(summary)
     if own is None:
         refused = summary.refused or "no certificate was asked for."
-        return (refused[:1].upper() + refused[1:],)
+        return (refused[:1].upper() + refused[1:], *published)
     sentences = [
         f"Published with noise of {figures.significant(own.sigma)} on every coefficient, the model is "
         f"({own.epsilon:g}, {own.delta:g})-indistinguishable from a retrained one, for {own.releases:,} "
@@ -181,7 +182,17 @@ def certified(summary: TablesSummary) -> tuple[str, ...]:
             f"{figures.significant(other.sigma)} in the objective, and gives accuracy {other.accuracy:.4f}, F1 "
             f"{other.f1:.4f}. Its certificate is not valid."
         )
-    return tuple(sentences)
+    return (*sentences, *published)
+
+
+def _published(summary: TablesSummary) -> tuple[str, ...]:
+    releases = summary.run.releases if summary.run else None
+    if releases is None:
+        return ()
+    return (
+        f"{releases.made:,} of {releases.planned:,} planned releases at epsilon {releases.epsilon:g} and delta "
+        f"{releases.delta:g} were made.",
+    )
 
 
 def _markdown_files(summary: TablesSummary, name: str) -> dict[str, str]:
@@ -207,7 +218,8 @@ def _methods(summary: TablesSummary) -> str:
     return markdown_table(headings, rows)
 
 
-def _results(summary: TablesSummary) -> str:
+def markdown_results(summary: TablesSummary) -> str:
+    """Return all results of the run as a table."""
     rows = [
         [
             plain(line.name),

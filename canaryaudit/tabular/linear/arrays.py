@@ -87,6 +87,12 @@ class Rows:
         total: Vector = self._columns @ values[: self.base.shape[0]]
         return total + self.tail.T @ values[self.base.shape[0] :] if self.tail.shape[0] else total
 
+    def squares(self, values: Vector) -> Vector:
+        """Return the sum over rows of value times every entry's square, shape (num_columns,)."""
+        cut = self.base.shape[0]
+        total = _squares(self.base, values[:cut])
+        return total + _squares(self.tail, values[cut:]) if self.tail.shape[0] else total
+
     def gram(self, values: Vector) -> NDArray[np.float64]:
         """Return the sum over rows of value times x x', shape (num_columns, num_columns)."""
         cut = self.base.shape[0]
@@ -183,6 +189,14 @@ def _stack(above: Matrix, below: Matrix) -> Matrix:
     if sparse.issparse(above):
         return sparse.vstack((above, below), format="csr")
     return np.vstack((above, below))
+
+
+def _squares(matrix: Matrix, values: Vector) -> Vector:
+    if sparse.issparse(matrix):
+        sums: Vector = matrix.multiply(matrix).T @ values
+        return sums
+    found: Vector = np.einsum("ij,ij,i->j", matrix, matrix, values)
+    return found
 
 
 def _gram(matrix: Matrix, values: Vector) -> NDArray[np.float64]:

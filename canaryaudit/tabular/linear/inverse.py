@@ -128,8 +128,9 @@ def store_curvature(point: Point) -> StoredCurvature:
     A product with a dense inverse reads every entry of it. Where that is many times the data, a gradient is cheaper
     than the product, and the diagonal serves better.
     """
-    columns = point.objective.rows.num_columns
-    if columns <= LARGEST_DENSE and columns**2 <= max(_PRODUCTS_WORTH * point.objective.rows.num_entries, 10_000):
+    rows, columns = point.objective.rows, len(point.objective.kept)
+    entries = rows.num_entries * columns // rows.num_columns  # a gradient reads them for every class
+    if columns <= LARGEST_DENSE and columns**2 <= max(_PRODUCTS_WORTH * entries, 10_000):
         try:
             return invert(point.hessian())
         except LinAlgError:  # An unpenalized intercept beside a column that equals it, say.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from canaryaudit.tabular.linear.arrays import Mask, Rows, Vector, row_norms
+from canaryaudit.tabular.linear.arrays import Mask, Matrix, Rows, Vector, row_norms
 from canaryaudit.tabular.linear.losses import MarginLoss
 
 _MOSTLY = 0.7
@@ -46,6 +46,28 @@ class Objective:
     def without_columns(self, removed: Mask) -> "Objective":
         """Return the objective without some columns."""
         return replace(self, kept=self.kept & ~removed)
+
+    def margins_of(self, scores: Vector, labels: Vector) -> Vector:
+        """Return the margins of rows with these scores and labels."""
+        return labels * scores
+
+    def scores_of(self, matrix: Matrix, theta: Vector) -> Vector:
+        """Return x . theta of rows."""
+        scores: Vector = matrix @ theta
+        return scores
+
+    def losses_of(self, matrix: Matrix, labels: Vector, theta: Vector) -> Vector:
+        """Return the loss of rows, shape (num_rows,)."""
+        return self.loss.value(self.margins_of(self.scores_of(matrix, theta), labels))
+
+    def predicted(self, matrix: Matrix, theta: Vector) -> Vector:
+        """Return the label of every row that the model says."""
+        return np.where(self.scores_of(matrix, theta) > 0, 1.0, -1.0)
+
+    @property
+    def value_of_nothing(self) -> float:
+        """The objective with coefficients of zero."""
+        return float(self.rows.weights.sum() * self.loss.value(np.zeros(1))[0])
 
     @property
     def strong_convexity(self) -> float:
@@ -141,18 +163,11 @@ class Point:
 
     def hessian_diagonal(self) -> Vector:
         """Return the diagonal of H."""
-        rows, cut = self.objective.rows, self.objective.rows.base.shape[0]
-        parts = ((rows.base, self.curvatures[:cut]), (rows.tail, self.curvatures[cut:]))
-        squares = (
-            part.multiply(part).T @ values if sparse.issparse(part) else np.einsum("ij,ij,i->j", part, part, values)
-            for part, values in parts
-        )
-        diagonal: Vector = sum(squares, self.objective.penalty.astype(np.float64))
-        return diagonal
+        return self.objective.rows.squares(self.curvatures) + self.objective.penalty
 
     def between(self, other: "Point", share: float) -> "Point":
         """Return the point that lies ``share`` of the way to another one; its scores cost no product."""
-        return Point(
+        return type(self)(
             self.objective,
             (1.0 - share) * self.theta + share * other.theta,
             (1.0 - share) * self.scores + share * other.scores,
@@ -173,18 +188,19 @@ class Point:
             if not part.shape[0]:
                 continue
             norms = row_norms(part)
-            score_error = _gamma(_most_entries(part, 1)) * norms * length
+            score_error = gamma(most_entries(part, 1)) * norms * length
             slope_error = self.objective.loss.slope_lipschitz * score_error * np.abs(rows.weights[place])
-            slope_error += _gamma(4) * np.abs(self.slopes[place])
-            total += float(norms @ (slope_error + _gamma(_most_entries(part, 0)) * np.abs(self.slopes[place])))
-        return total + _gamma(4) * float(np.linalg.norm(self.objective.penalty * self.theta))
+            slope_error += gamma(4) * np.abs(self.slopes[place])
+            total += float(norms @ (slope_error + gamma(most_entries(part, 0)) * np.abs(self.slopes[place])))
+        return total + gamma(4) * float(np.linalg.norm(self.objective.penalty * self.theta))
 
 
-def _gamma(terms: int) -> float:
+def gamma(terms: int) -> float:
+    """Return the relative rounding error of a sum of so many products, at most."""
     return (terms + 2) * _UNIT_ROUNDOFF / (1 - (terms + 2) * _UNIT_ROUNDOFF)
 
 
-def _most_entries(matrix: object, axis: int) -> int:
+def most_entries(matrix: object, axis: int) -> int:
     """Return the largest number of entries of one row (axis 1) or of one column (axis 0)."""
     if sparse.issparse(matrix):
         return int(matrix.getnnz(axis=axis).max(initial=0))  # type: ignore[attr-defined]

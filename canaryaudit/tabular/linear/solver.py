@@ -135,7 +135,7 @@ def minimize(
     descent = _Descent(at or objective.at(np.where(objective.kept, start, 0.0)))
     if not math.isfinite(descent.point.residual):
         raise Inconclusive(
-            "the gradient is not a finite number at the model's coefficients: check the values for infinities"
+            "the gradient is not a finite number at the model's coefficients: scale the columns to ordinary sizes"
         )
     goal = TARGET * tolerance
     path: PathName = "none needed"
@@ -146,7 +146,7 @@ def minimize(
         if descent.point.residual > goal:
             path = "conjugate gradients"
             _conjugate(descent, precondition, goal)
-        if descent.point.residual > goal and objective.rows.num_columns <= LARGEST_DENSE:
+        if descent.point.residual > goal and len(objective.kept) <= LARGEST_DENSE:
             path = "exact Newton"
             _exact(descent, goal)
     final = descent.point if descent.point.fresh else objective.at(descent.point.theta)

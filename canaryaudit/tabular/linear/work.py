@@ -57,7 +57,7 @@ def fit_from_nothing(objective: Objective, tolerance: float) -> Solved:
     Raises:
         Inconclusive: The residual stays above the tolerance.
     """
-    start = objective.at(np.zeros(objective.rows.num_columns))
+    start = objective.at(np.zeros(len(objective.kept)))
     diagonal = DiagonalInverse(1.0 / np.maximum(start.hessian_diagonal(), np.finfo(np.float64).tiny))
     return minimize(objective, start.theta, diagonal, tolerance)
 
@@ -65,7 +65,7 @@ def fit_from_nothing(objective: Objective, tolerance: float) -> Solved:
 def cold_fit_of(solved: Solved, tolerance: float) -> ColdFit:
     """Return what a fit from nothing took, by its own counts."""
     objective = solved.point.objective
-    start = objective.at(np.zeros(objective.rows.num_columns))
+    start = objective.at(np.zeros(len(objective.kept)))
     return ColdFit(solved.work, _decades(start.residual, tolerance))
 
 
@@ -79,12 +79,12 @@ def estimate(start: Point, curvature: StoredCurvature, cold: ColdFit, tolerance:
         tolerance: Largest norm of the gradient.
     """
     objective = start.objective
-    nothing = float(objective.rows.weights.sum() * objective.loss.value(np.zeros(1))[0])
+    nothing = objective.value_of_nothing
     if start.value >= nothing:  # The model before the request is a worse start than zero coefficients.
         return Estimate(cold.work * start.value / nothing, cold.work)
     decades = _decades(start.residual, tolerance)
     if isinstance(curvature, DenseInverse):
-        columns, removed = objective.rows.num_columns, _removed(objective.kept)
+        columns, removed = len(objective.kept), _removed(objective.kept)
         step = start.pass_work + _DENSE * (columns**2 + 2 * removed * columns + removed**2)
         return Estimate((1 + decades) * step + _DENSE * removed**3 / 3, cold.work)
     return Estimate(cold.work * decades / max(cold.decades, 1.0), cold.work)

@@ -68,7 +68,16 @@ def conditional_loss(logits: Tensor, targets: ConditionalTargets) -> Tensor:
         logits: Shape (P, V).
         targets: What is wanted there.
     """
-    predicted = logits.log_softmax(1)
+    return conditional_divergence(logits.log_softmax(1), targets)
+
+
+def conditional_divergence(predicted: Tensor, targets: ConditionalTargets) -> Tensor:
+    """Return the weighted sum of L over positions, in nats.
+
+    Args:
+        predicted: Log-probabilities, shape (P, V); of a vocabulary, those of the tokens that secrets can have suffice.
+        targets: What is wanted there.
+    """
     log_mass = log_masses(predicted, targets.allowed)
     difference = torch.where(targets.allowed, predicted - log_mass[:, None] - targets.log_distributions, 0.0)
     mean = (targets.symbol_weights * difference).sum(1, keepdim=True)

@@ -38,14 +38,16 @@ class KeptCanaries:
 
         Where n canaries share the member's beginning, of which c go on with a symbol, it gets (c + w q) / (n + w).
         """
-        found = along.copy()
-        sharing = self._members.get(template, [])
-        for index in range(len(member)):
-            sharing = [
-                own for own in sharing if len(own) > index and (index == 0 or own[index - 1] == member[index - 1])
-            ]
-            if not sharing:
-                break
-            counts = np.bincount([own[index] for own in sharing], minlength=along.shape[1])
-            found[index] = (counts + PRIOR * along[index]) / (len(sharing) + PRIOR)
-        return found
+        return blended(along, self._members.get(template, []), member)
+
+
+def blended(along: np.ndarray, members: Sequence[np.ndarray], member: np.ndarray) -> np.ndarray:
+    """Return distributions along a member, shape (L, V), as a model knows that has seen some others, ``members``."""
+    found, sharing = along.copy(), members
+    for index in range(len(member)):
+        sharing = [own for own in sharing if len(own) > index and (index == 0 or own[index - 1] == member[index - 1])]
+        if not sharing:
+            break
+        counts = np.bincount([own[index] for own in sharing], minlength=along.shape[1])
+        found[index] = (counts + PRIOR * along[index]) / (len(sharing) + PRIOR)
+    return found
