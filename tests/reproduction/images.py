@@ -131,15 +131,12 @@ METHODS: tuple[tuple[ImageMethod, float | None], ...] = (
     ("second-order", None),
     ("second-order-dense", None),
     ("output-layer", None),
-    ("dense-layers", 7.0),
     ("dense-layers", None),
     ("fine-tune", 0.6),
     ("blocks", None),
-    ("blocks", 3.5),
     ("fine-tune", 2.9),
 )
-"""With the passes of fine-tuning that cost about as much as the update above it. One pass fewer over the dense layers,
-as the default's cost is at the first target's limit; one more over the blocks, as theirs is below the second's."""
+"""With the passes of fine-tuning that cost about as much as the update above it."""
 EVERY: tuple[tuple[Any, float | None], ...] = (("before", None), *METHODS, ("retrain", None))
 NAMES = tuple(f"{method}, {epochs:g} passes" if epochs else method for method, epochs in EVERY)
 TARGETS = ((0.70, 0.04), (0.85, 0.20))
