@@ -276,9 +276,9 @@ def page(lines: list[Line], number: int) -> str:
         f"CIFAR-10 (JPEG copies), {number:,} training images, a network of 6 convolutions and 2 dense layers "
         f"({sum(own.numel() for own in fresh_network(SHAPE, 0).parameters()):,} parameters), {EPOCHS} epochs. "
         "Labels are flipped from class s to 9 - s, as published, by a coin for each of twice as many candidates. "
-        f"Accuracy on {JUDGES + 2_500:,} images that no training used and no method was chosen by. Restored: 0 % is the "
-        "network with wrong labels, 100 % the retrained one of the same seed; the gain of all seeds over the loss of "
-        "all. Cost: processor time as a share of the training's, one thread of a shared machine, "
+        f"Accuracy on {JUDGES + 2_500:,} images that no training used and no method was chosen by. Restored: 0 % is "
+        "the network with wrong labels, 100 % the retrained one of the same seed; the gain of all seeds over the loss "
+        "of all. Cost: processor time as a share of the training's, one thread of a shared machine, "
         f"{PRECISION}. All else: means over seeds. Published: {PUBLISHED} (10,000 flips of 50,000 images, one seed).",
         "Redo it with `make reproduce-images`; networks and results are kept, and it goes on after an interruption.",
     ]
@@ -294,8 +294,8 @@ def page(lines: list[Line], number: int) -> str:
         for name, own in found.items():
             low, high = own["range"]
             rows.append(
-                f"| {name} | {own['accuracy']:.4f} | {100 * own['restored']:.0f} ± {100 * own['error']:.0f} % | "
-                f"{100 * low:.0f} to {100 * high:.0f} % | {100 * own['cost']:.1f} % "
+                f"| {name} | {own['accuracy']:.4f} | {round(100 * own['restored'])} ± {round(100 * own['error'])} % | "
+                f"{round(100 * low)} to {round(100 * high)} % | {100 * own['cost']:.1f} % "
                 f"({100 * own['costs'][0]:.1f} to {100 * own['costs'][1]:.1f}) | "
                 f"{100 * own['flipped_right']:.1f} % | {100 * own['kept_right']:.1f} % | {own['auc']:.3f} "
                 f"({own['auc_range'][0]:.3f} to {own['auc_range'][1]:.3f}) | {own['epsilon']:.2f} |"
@@ -319,16 +319,18 @@ def verdicts(found: dict[str, dict[str, Any]]) -> list[str]:
         within = {
             name: own for name, own in updates.items() if own["cost"] <= cost and not name.startswith("fine-tune")
         }
-        words = f"{100 * share:.0f} % at {100 * cost:.0f} % of the cost: "
+        words = f"{round(100 * share)} % at {round(100 * cost)} % of the cost: "
         name, own = max(
             within.items(), key=lambda pair: pair[1]["restored"], default=("", {"restored": 0.0, "cost": 0.0})
         )
         gap = 100 * (own["restored"] - share)
         words += f"{'met' if gap >= 0 else 'missed'} by {abs(gap):.0f} points"
-        at = f"{100 * own['restored']:.0f} % at {100 * own['cost']:.1f} %"
+        at = f"{round(100 * own['restored'])} % at {100 * own['cost']:.1f} %"
         words += f" ({name}: {at})" if name else " (no update is so cheap)"
         if cost < default["cost"] < cost + 0.01:
-            words += f"; dense-layers, just above: {100 * default['restored']:.0f} % at {100 * default['cost']:.1f} %"
+            words += (
+                f"; dense-layers, just above: {round(100 * default['restored'])} % at {100 * default['cost']:.1f} %"
+            )
         sentences.append(f"{words}.")
     for update, baseline in (("dense-layers", "fine-tune, 0.6 passes"), ("blocks", "fine-tune, 2.9 passes")):
         one, other = found[update], found[baseline]
