@@ -327,7 +327,7 @@ def verdicts(found: dict[str, dict[str, Any]]) -> list[str]:
         words += f"{'met' if gap >= 0 else 'missed'} by {abs(gap):.0f} points"
         at = f"{round(100 * own['restored'])} % at {100 * own['cost']:.1f} %"
         words += f" ({name}: {at})" if name else " (no update is so cheap)"
-        if cost < default["cost"] < cost + 0.01:
+        if cost < default["cost"] < 2 * cost:
             words += (
                 f"; dense-layers, just above: {round(100 * default['restored'])} % at {100 * default['cost']:.1f} %"
             )
