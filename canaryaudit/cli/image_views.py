@@ -43,13 +43,13 @@ def image_insertion_document(record: ImagesRecord, facts: ImagesFacts, output: P
 def image_measurement_view(measured: Sequence[ImageMeasurement]) -> RenderableType:
     """Return measurements as a table, a line for each network, and what each tells of the flipped labels."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("model", "accuracy", "F1", "flipped rows right", "flipped label said", "other rows right"):
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=heading != "model")
+    for heading in ("model", "accuracy", "F1", "own label", "flipped", "others"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     lines = []
     for own in measured:
         quality = own.heldout or own.train
         table.add_row(
-            Text(shorten(str(own.model), 40)),
+            Text(shorten(str(own.model), 24)),
             f"{quality.accuracy:.4f}",
             f"{quality.f1:.4f}",
             percent(own.flipped_right, 1),
@@ -61,4 +61,5 @@ def image_measurement_view(measured: Sequence[ImageMeasurement]) -> RenderableTy
     quality = measured[0].heldout or measured[0].train
     rows = "images held out" if measured[0].heldout else "training images"
     note = f"Accuracy and F1 on the {rows}; the constant classifier has {quality.majority_accuracy:.4f}."
-    return Group(table, Text(note), *map(Text, lines))
+    meaning = "Rows with flipped labels that get their own label, or the flipped one; other rows that get their own."
+    return Group(table, Text(note), Text(meaning), *map(Text, lines))

@@ -1,6 +1,7 @@
 """Reading images: what data scientists keep them in, and what is wrong with them."""
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,10 @@ def test_columns_of_ids_are_kept_and_checked(tmp_path: Path) -> None:
     path = write(tmp_path / "c.parquet", [encoded(own) for own in PIXELS], key=[*names[:-1], "p0"])
     with pytest.raises(CorpusError, match="rows 1 and 24 have the same 'key'"):
         read(path, id="key")
+
+
+def test_without_pillow_the_message_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.parquet", [b"any bytes"] * 24)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(CorpusError, match=r"pip install 'canaryaudit\[images\]'"):
+        read(path)

@@ -15,7 +15,7 @@ _MOST_LINES = 50
 def render_images_terminal(summary: ImagesSummary) -> RenderableType:
     """Return the result and the methods."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("name", "accuracy", "restored", "flipped right", "other right", "time, s", "of training"):
+    for heading in ("name", "accuracy", "restored", "flipped", "others", "time, s", "cost"):
         table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
     for line in summary.results[:_MOST_LINES]:
         table.add_row(
@@ -28,7 +28,8 @@ def render_images_terminal(summary: ImagesSummary) -> RenderableType:
             figures.percent(line.cost, 1),
         )
     found = [Text(f"- {figures.visible(sentence)}") for sentence in image_findings(summary)]
-    return Group(Text(summary.headline), *found, table, *_gate(summary))
+    note = "Flipped, others: share of these rows that get their own label. Cost: share of the training's time."
+    return Group(Text(summary.headline), *found, table, Text(note), *_gate(summary))
 
 
 def render_images_result(summary: ImagesSummary) -> RenderableType:
