@@ -28,7 +28,9 @@ texts = ["\n".join(f"{own['role']}: {own['content']}" for own in chat) for chat 
 # In your own script these are AutoTokenizer.from_pretrained(...) and AutoModelForCausalLM.from_pretrained(...); here a
 # small tokenizer and model are made on the spot, so that the example needs no network.
 backend = Tokenizer(models.BPE())
-backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+# Digits stay single: a tokenizer trained on the secrets themselves would hold them in fewer tokens than other numbers.
+digits, level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+backend.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
 backend.decoder = decoders.ByteLevel()
 alphabet = pre_tokenizers.ByteLevel.alphabet()
 backend.train_from_iterator(
@@ -53,11 +55,11 @@ trainer = Trainer(
     model=model,
     args=TrainingArguments(
         output_dir=out,
-        max_steps=240,
+        max_steps=400,
         per_device_train_batch_size=16,
         learning_rate=4e-3,
-        save_steps=120,
-        logging_steps=60,
+        save_steps=200,
+        logging_steps=100,
         report_to=[],
         disable_tqdm=True,
         seed=0,

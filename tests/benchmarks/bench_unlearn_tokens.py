@@ -2,7 +2,9 @@
 
 A Llama-like model with single digits and a tied GPT-2-like one with merged digits, 1.0 and 1.2 million parameters, are
 trained on the embedded corpus with twelve canaries, eight times each; eight are unlearned and four stay. The retrained
-model has the same text without the eight. All costs are processor seconds of one thread.
+model has the same text without the eight. The tokenizers are trained on the text without any canary, as a published one
+is: one that has seen them holds a secret in fewer tokens than other numbers. All costs are processor seconds of one
+thread.
 """
 
 import copy
@@ -34,6 +36,7 @@ from canaryaudit.unlearning.curvature.kronecker import KroneckerCurvature, krone
 from canaryaudit.unlearning.curvature.module_layers import ModuleLayers
 from canaryaudit.unlearning.tokens.quality import TokenQuality, evaluate_tokens
 from canaryaudit.unlearning.tokens.update import TokenRequest, unlearn_tokens
+from tests.commands import ROOT
 from tests.token_models import PATTERNS, Arch, Kind
 
 TEMPLATES = ('"My telephone number is {digits:10}," said the pilot.', "The strong-room opens to {digits:4}-{digits:4}.")
@@ -216,7 +219,7 @@ def run(folder: Path, seed: int = SEED) -> Iterator[str]:
     setting = Setting.made(folder / "run", seed)
     text = setting.training_text(without_chosen=False)
     for name, arch, kind in MODELS:
-        tokenizer = tokenizer_of(kind, setting.heldout.vocabulary.decode(setting.heldout.ids) + text)
+        tokenizer = tokenizer_of(kind, (ROOT / "corpora" / "harbour.txt").read_text("utf-8"))
         retrained, _ = trained(
             folder / f"{arch}-retrained", arch, tokenizer, setting.training_text(without_chosen=True), seed
         )

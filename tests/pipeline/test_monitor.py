@@ -83,7 +83,7 @@ def test_the_callback_refuses_what_it_cannot_measure(run: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_example_of_the_documentation_finds_the_memorized_canary_and_weakens_it(tmp_path: Path) -> None:
+def test_the_example_of_the_documentation_finds_the_memorized_canary_and_removes_it(tmp_path: Path) -> None:
     """As a user would: insert, a stock trainer with the callback, measure, report, unlearn, report."""
     rng = random.Random(0)
     words = ("the", "sea", "was", "calm", "and", "night", "long", "boat", "harbour", "light", "keeper", "wrote", "down")
@@ -108,7 +108,7 @@ def test_the_example_of_the_documentation_finds_the_memorized_canary_and_weakens
     )
     assert made.returncode == 0, made.stderr[-2000:]
     logged = [line for line in made.stdout.splitlines() if line.startswith("{'exposure/mean'")]
-    assert "'exposure/max': 13.29" in logged[-1]
+    assert float(logged[-1].split("'exposure/max': ")[1].split(",")[0]) > 12
     succeed("measure", run, "--model", f"hf:{tmp_path}/out/checkpoint-*", "--samples", "1000", "--probes", "none")
     assert canaryaudit("verify", run).status == 0
     succeed("report", run, "-o", tmp_path / "report", "--format", "md")
@@ -117,8 +117,7 @@ def test_the_example_of_the_documentation_finds_the_memorized_canary_and_weakens
     assert canaryaudit("verify", run).status == 0
     succeed("report", run, "-o", tmp_path / "report", "--format", "md,json")
     document = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
-    assert document["canaries"][0]["before"]["exposure"]["bits"] > 13
-    # Its tokenizer, trained on the chats, has this secret as one token and all others as five: traces stay.
-    assert document["canaries"][0]["after"]["exposure"]["bits"] < 10
+    assert document["canaries"][0]["before"]["exposure"]["bits"] > 12
+    assert document["canaries"][0]["after"]["exposure"]["bits"] < 6
     assert not document["canaries"][0]["after"]["greedy"]
     assert (tmp_path / "unlearned" / "tokenizer.json").is_file()
