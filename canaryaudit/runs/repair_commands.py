@@ -129,8 +129,9 @@ class Repairs:
         """Return the command that measured a model outside the run; empty if the run's model is its own."""
         stages = self.manifest.stages if self.manifest else ()
         for stage in reversed([own for own in stages if own.stage in ("measure", "train")]):
-            kept = {("measure",): None, ("unlearn",): ("--model", "--adapter", *_PASSED_ON)}.get(stage.argv[1:2], ())
-            words = split_words(stage.argv[2:], only=kept)[1]
+            words = split_words(stage.argv[2:])[1] if stage.argv[1:2] == ("measure",) else []
+            if stage.argv[1:2] == ("unlearn",):
+                words = split_words(stage.argv[2:], only=("--model", "--adapter", *_PASSED_ON))[1]
             if "--scores" in words or any(word.removeprefix("--model=").startswith("hf:") for word in words):
                 return command("canaryaudit", "measure", self.path, *words)
             if stage.stage == "train":

@@ -130,6 +130,7 @@ def parquet(change: Callable[[list[Any], list[Any]], None], *, column: str = "im
 
 NAN = PIXELS / 255
 NAN[3, 0, 0, 0] = np.nan
+FRACTIONS = (PIXELS[0, ..., 0] / 255).astype(np.float32)
 LARGE = np.zeros((300, 300), np.uint8)
 
 
@@ -148,7 +149,7 @@ LARGE = np.zeros((300, 300), np.uint8)
         (parquet(lambda images, _: images.__setitem__(4, None)), "row 5 has nothing in 'image'"),
         (parquet(lambda images, _: images.__setitem__(4, encoded(PIXELS[4, :8]))), "row 5 is 8 x 8 pixels and row 1"),
         (parquet(lambda images, _: images.__setitem__(4, encoded(LARGE))), "at most 65,536 in all"),
-        (parquet(lambda images, _: images.__setitem__(4, as_tiff(NAN[4, ..., 0].astype(np.float32)))), "row 5 holds fractions"),
+        (parquet(lambda images, _: images.__setitem__(4, as_tiff(FRACTIONS))), "row 5 holds fractions"),
         (parquet(lambda _, labels: labels.__setitem__(4, None)), "row 5 has no 'label'"),
         (parquet(lambda *_: None, column="picture"), "--image image: a.parquet has no column of this name"),
         (lambda folder: write(folder / "a.parquet", [*map(float, LABELS)]), "a value of type float in 'image'"),
