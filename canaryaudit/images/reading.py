@@ -24,7 +24,10 @@ SMALLEST = 8
 """Height and width, in pixels, below which two convolutions and a pooling leave nothing."""
 _ENDINGS = "a .parquet or .npz file, the folder of a saved data set, or a folder of images for each class"
 _PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_GRAY = {"1", "L", "I", "I;16", "F"}
+_GRAY = {"1", "L"}
+_DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
+"""Gray of 16 bits, which Pillow would cut off at 255."""
+_UNKNOWN_RANGE = {"I": "whole numbers of 32 bits", "F": "fractions"}
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -163,7 +166,12 @@ def _decode(data: bytes, name: str) -> Pixels:
                     f"{name} is {image.width} x {image.height} pixels: expected at most {MOST_PIXELS:,} in all; make "
                     "the images smaller"
                 )
-            pixels: Pixels = np.asarray(image.convert("L" if image.mode in _GRAY else "RGB"))
+            if image.mode in _UNKNOWN_RANGE:
+                raise CorpusError(f"{name} holds {_UNKNOWN_RANGE[image.mode]}: save images of 8 or 16 bits, or arrays")
+            if image.mode in _DEEP:
+                pixels: Pixels = np.rint(np.asarray(image) / 257).astype(np.uint8)
+            else:
+                pixels = np.asarray(image.convert("L" if image.mode in _GRAY else "RGB"))
     except CorpusError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files make the decoder raise any exception

@@ -64,7 +64,7 @@ def fit(
     device = labels.device
     parameters = [own for own in model.parameters() if own.requires_grad]
     per_epoch = math.ceil(len(labels) / config.batch)
-    steps = max(2, round(config.epochs * per_epoch))
+    steps = max(3, round(config.epochs * per_epoch))  # to rise, to be there, and to fall
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     warm_up = max(config.warm_up, 2 / steps)  # a rise of no step would divide by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(

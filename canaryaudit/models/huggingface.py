@@ -3,7 +3,6 @@
 Only safetensors are read, and no code that comes with a model is run.
 """
 
-import hashlib
 import json
 import re
 import warnings
@@ -24,7 +23,7 @@ from canaryaudit.models.language_model import PrefixReader, PrefixState
 from canaryaudit.models.token_model import FullReader, as_tokenizer
 from canaryaudit.models.tokenizer import FastTokenizer, Tokenizer
 from canaryaudit.models.tree_reader import TreeReader
-from canaryaudit.storage.files import sha256_of
+from canaryaudit.storage.model_folder import ADAPTER_CONFIG, folders_sha256
 
 SCHEME = "hf:"
 """Before the path or hub id of a model, on the command line."""
@@ -37,9 +36,7 @@ _TRIES, _TRY_DEPTH, _LIKELY = 4, 3, -20.0
 """Paths that are compared, after each of the first tokens and after the last."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LAYER = re.compile(r"\.\d+\.")
-_ADAPTER_CONFIG = "adapter_config.json"
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
-_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", _ADAPTER_CONFIG)
 _INSTALL = "install what it needs: pip install 'canaryaudit[hf]'"
 
 
@@ -230,7 +227,7 @@ def load_huggingface(source: ModelSource, device: torch.device) -> LoadedModel:
         kind=type(model).__name__,
         parameters=sum(own.numel() for own in model.parameters()),
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-        sha256=_digest([folder, tokenizer_at, *adapters]),
+        sha256=folders_sha256([folder, tokenizer_at, *adapters]),
         tokenizer=f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens",
         starts_with="".join(str(tokenizer.convert_ids_to_tokens(index)) for index in first),
     )
@@ -243,14 +240,14 @@ def digest_of(source: ModelSource) -> str:
         ModelError: There is no such model, or it cannot be read safely.
     """
     folder, tokenizer_at, adapters = _folders(source)
-    return _digest([folder, tokenizer_at, *adapters])
+    return folders_sha256([folder, tokenizer_at, *adapters])
 
 
 def _folders(source: ModelSource) -> tuple[Path, Path, list[Path]]:
     """Return the folders of a model, of its tokenizer and of its adapters, after checking what they hold."""
     folder = _folder(source.path)
     adapters = [_folder(source.adapter)] if source.adapter else []
-    if (folder / _ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         adapters = [folder, *adapters]  # A checkpoint of PEFT holds the adapter only.
         folder = _folder(_base_of(folder))
     _check_model(folder)
@@ -289,7 +286,7 @@ def save_huggingface(model: Any, tokenizer: Tokenizer, dtype: str, folder: Path)
             inside.rename(folder)
     except OSError as error:
         raise ModelError(f"cannot write {folder}: {error.strerror or error}; choose another -o") from error
-    return _digest([folder])
+    return folders_sha256([folder])
 
 
 def _folder(path: str) -> Path:
@@ -313,7 +310,7 @@ def _folder(path: str) -> Path:
 
 
 def _base_of(adapter: Path) -> str:
-    base = _json(adapter / _ADAPTER_CONFIG).get("base_model_name_or_path")
+    base = _json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(f"{adapter} is an adapter without its model: give the model as hf:PATH, and it as --adapter")
     return base
@@ -334,7 +331,7 @@ def _check_model(folder: Path) -> None:
 
 
 def _check_adapter(folder: Path) -> None:
-    _json(folder / _ADAPTER_CONFIG, "it holds no adapter: give the folder that PEFT's save_pretrained wrote")
+    _json(folder / ADAPTER_CONFIG, "it holds no adapter: give the folder that PEFT's save_pretrained wrote")
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{folder} has no adapter_model.safetensors: save the adapter with PEFT's save_pretrained")
 
@@ -384,16 +381,6 @@ def _json(path: Path, otherwise: str = "save the model again") -> dict[str, Any]
     if not isinstance(found, dict):
         raise ModelError(f"{path} is damaged: {otherwise}")
     return found
-
-
-def _digest(folders: Sequence[Path]) -> str:
-    """Return the SHA-256 of all that decides what a model says: names and contents of its files."""
-    whole = hashlib.sha256()
-    for folder in dict.fromkeys(folders):
-        for path in sorted([*folder.glob("*.safetensors"), *(folder / name for name in _DECIDING)]):
-            if path.is_file():
-                whole.update(f"{path.name} {sha256_of(path)}\n".encode())
-    return whole.hexdigest()
 
 
 @contextmanager

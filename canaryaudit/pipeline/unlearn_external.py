@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from canaryaudit.canaries.canary import Canary
@@ -24,6 +25,7 @@ from canaryaudit.records import (
     TRAINED_MODEL,
     CanaryMeasurement,
     ExternalModel,
+    ModelId,
     UnlearningCost,
     UnlearningRecord,
 )
@@ -116,6 +118,8 @@ def run_checkpoint_unlearning(
         raise UnlearningError("a model of transformers is updated by one process: leave out torchrun")
     source = request.source or source_of(_start(session, options))
     loaded = load_source(source, options.device)
+    if request.output is not None:
+        _check_unchanged(session, options.start, source, loaded)
     earlier = {own for link in lineage for own in link.canaries}
     again = [own for own in run.canary_set().inserted if own.id in earlier - {canary.id for canary in chosen}]
     known = _remembered(session, chosen)
@@ -125,7 +129,7 @@ def run_checkpoint_unlearning(
         _memory_errors(source.path),
     ):
         model: Any = loaded.model.model.float()
-        asked = _token_request(session, options, [*known, *again], lineage)
+        asked = _token_request(session, options, [*known, *again], lineage, loaded.dtype)
         if request.output is None:
             result, sha256, place = _as_it_is(session, model, loaded, asked), loaded.sha256, source
         else:
@@ -171,6 +175,17 @@ def _start(session: RunSession, options: UnlearnOptions) -> ExternalModel:
     return record.external
 
 
+def _check_unchanged(session: RunSession, start: ModelId, source: ExternalSource, loaded: LoadedModel) -> None:
+    """Check that a checkpoint is the one whose figures and curvature the run has.
+
+    Raises:
+        ModelError: It was written anew since.
+    """
+    if loaded.sha256 != session.run.model_record(start).sha256:
+        then = "measure it again" if start.is_trained else f"unlearn {start.unlearning!r} again with --force"
+        raise ModelError(f"{SCHEME}{source.path} has changed since it was measured: {then}")
+
+
 def _remembered(session: RunSession, chosen: Sequence[Canary]) -> list[Canary]:
     """Return the canaries whose worst case the original model ranks high; all where no worst case was measured."""
     measured = {own.id: own for own in session.run.measurement(TRAINED_MODEL).canaries}
@@ -187,7 +202,11 @@ def _is_remembered(measured: CanaryMeasurement) -> bool:
 
 
 def _token_request(
-    session: RunSession, options: UnlearnOptions, chosen: Sequence[Canary], lineage: Sequence[UnlearningRecord]
+    session: RunSession,
+    options: UnlearnOptions,
+    chosen: Sequence[Canary],
+    lineage: Sequence[UnlearningRecord],
+    dtype: str,
 ) -> TokenRequest:
     canary_set = session.run.canary_set()
     vocabulary = run_vocabulary(canary_set)
@@ -200,6 +219,7 @@ def _token_request(
         seed=options.seed,
         max_fidelity_drop=options.max_fidelity_drop,
         trained=lineage[0].fidelity if lineage else None,
+        dtype=getattr(torch, dtype),
     )
 
 
@@ -231,6 +251,7 @@ def _as_it_is(session: RunSession, model: Any, loaded: LoadedModel, asked: Token
     quality = TokenQuality(loaded.model.tokenizer, asked.text, asked.heldout, model)
     after = quality.of(model)
     original = load_source(source, model.device.type)
+    _check_unchanged(session, TRAINED_MODEL, source, original)
     other: Any = original.model.model.float()
     before = TokenQuality(original.model.tokenizer, asked.text, asked.heldout, other).of(other)
     notes = ("a checkpoint that the user retrained; what that took is not known", quality.note)

@@ -36,7 +36,7 @@ _SWITCHES = {
     "--intercept",
     "--no-intercept",
 }
-_PASSED_ON = ("--samples", "--device")
+_PASSED_ON = ("--samples", "--probes", "--prompt", "--device")
 """Options that ``unlearn`` and ``attack`` pass to their measurements."""
 
 
@@ -130,6 +130,8 @@ class Repairs:
         stages = self.manifest.stages if self.manifest else ()
         for stage in reversed([own for own in stages if own.stage in ("measure", "train")]):
             words = split_words(stage.argv[2:])[1] if stage.argv[1:2] == ("measure",) else []
+            if stage.argv[1:2] == ("unlearn",):
+                words = split_words(stage.argv[2:], only=("--model", "--adapter", *_PASSED_ON))[1]
             if "--scores" in words or any(word.removeprefix("--model=").startswith("hf:") for word in words):
                 return command("canaryaudit", "measure", self.path, *words)
             if stage.stage == "train":
@@ -150,6 +152,8 @@ class Repairs:
         if not options and record:
             options = flag_words(_asked(record) | ({"samples": measured.num_references} if measured else {}))
         again = command("canaryaudit", "unlearn", self.path, "--name", name, *options)
+        if (output := _output_of(options)) and output.exists():  # The command takes no folder that is there.
+            again = f"{command('mv', output, free_name(output, 'old'))} && {again}"
         return f"{again} && {self.attack(record)}" if record and record.relearning else again
 
     def attack(self, record: UnlearningRecord) -> str:
@@ -225,7 +229,7 @@ class Repairs:
 
 
 def free_name(run: Path, word: str) -> Path:
-    """Return a path beside a run directory at which there is nothing: ``RUN.new``, or ``RUN.new-2``."""
+    """Return a path beside a directory at which there is nothing: ``RUN.new``, or ``RUN.new-2``."""
     path, number = run.with_name(f"{run.resolve().name}.{word}"), 1
     while path.exists() or path.is_symlink():
         number += 1
@@ -268,6 +272,15 @@ def split_words(
         if flag not in _OF_OUTPUT | (but or set()) and (only is None or flag in only):
             options += [word, *values]
     return arguments, options
+
+
+def _output_of(options: Sequence[str]) -> Path | None:
+    """Return the folder that options of ``unlearn`` name for a checkpoint."""
+    for place, word in enumerate(options):
+        flag, _, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
+        if flag in ("-o", "--output"):
+            return Path(value or "".join(options[place + 1 : place + 2]))
+    return None
 
 
 def _asked(record: UnlearningRecord) -> dict[str, Any]:

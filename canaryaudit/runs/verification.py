@@ -17,6 +17,7 @@ from canaryaudit.runs.repair_commands import Repairs
 from canaryaudit.runs.run_directory import RunDirectory
 from canaryaudit.storage.files import is_temporary, sha256_of
 from canaryaudit.storage.json_records import read_record
+from canaryaudit.storage.model_folder import folders_sha256
 from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import weight_shapes
 
@@ -119,6 +120,10 @@ class _TextVerifier(Verifier):
         known = {canary.id for canary in self.canaries.canaries} if self.canaries else set(record.canaries)
         if not known >= set(record.canaries):
             return "stale", "it refers to canaries that the run does not have"
+        if record.external and record.method != "retrain":
+            place = Path(record.external.source.removeprefix("hf:"))
+            if place.is_dir() and folders_sha256([place]) != record.model_sha256:  # elsewhere, it cannot be judged
+                return "stale", f"{place} is not the checkpoint that it wrote"
         return "sound", ""
 
     def check_attack(self, name: str, record: UnlearningRecord) -> None:

@@ -97,6 +97,18 @@ def test_gray_images_stay_gray_unless_others_are_colored(tmp_path: Path) -> None
     np.testing.assert_array_equal(source.pixels[0], np.repeat(gray[0][..., None], 3, axis=2))
 
 
+def test_gray_of_16_bits_is_scaled_and_not_cut_off(tmp_path: Path) -> None:
+    deep = (PIXELS[..., 0].astype(np.uint16) * 257).astype(np.uint16)
+    source = read(write(tmp_path / "a.parquet", [encoded(own) for own in deep]))
+    np.testing.assert_array_equal(source.pixels, PIXELS[..., :1])
+
+
+def as_tiff(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    pytest.importorskip("PIL.Image").fromarray(pixels).save(stream, "TIFF")
+    return stream.getvalue()
+
+
 def npz(**changes: Any) -> Callable[[Path], Path]:
     def keep(folder: Path) -> Path:
         arrays = {"image": PIXELS, "label": np.array(LABELS)} | changes
@@ -119,6 +131,7 @@ def parquet(change: Callable[[list[Any], list[Any]], None], *, column: str = "im
 
 NAN = PIXELS / 255
 NAN[3, 0, 0, 0] = np.nan
+FRACTIONS = (PIXELS[0, ..., 0] / 255).astype(np.float32)
 LARGE = np.zeros((300, 300), np.uint8)
 
 
@@ -137,6 +150,7 @@ LARGE = np.zeros((300, 300), np.uint8)
         (parquet(lambda images, _: images.__setitem__(4, None)), "row 5 has nothing in 'image'"),
         (parquet(lambda images, _: images.__setitem__(4, encoded(PIXELS[4, :8]))), "row 5 is 8 x 8 pixels and row 1"),
         (parquet(lambda images, _: images.__setitem__(4, encoded(LARGE))), "at most 65,536 in all"),
+        (parquet(lambda images, _: images.__setitem__(4, as_tiff(FRACTIONS))), "row 5 holds fractions"),
         (parquet(lambda _, labels: labels.__setitem__(4, None)), "row 5 has no 'label'"),
         (parquet(lambda *_: None, column="picture"), "--image image: a.parquet has no column of this name"),
         (lambda folder: write(folder / "a.parquet", [*map(float, LABELS)]), "a value of type float in 'image'"),

@@ -81,6 +81,16 @@ def test_every_method_corrects_labels_and_leaves_the_network_as_it_was(
     assert not [name for name in moved if name.startswith(tuple(frozen.get(method, ())) or ("none",))]
 
 
+@pytest.mark.parametrize("epochs", [0.5, 1, 2, 3])
+def test_few_images_and_epochs_are_trained_on(epochs: float) -> None:
+    images, labels = labeled(30)
+    network = tiny_network()
+    before = network[-1].weight.clone()
+    fit(network, images, labels, LoopConfig(epochs, batch=128))
+    assert not torch.equal(network[-1].weight, before)
+    assert network[-1].weight.isfinite().all()
+
+
 def test_the_gradient_is_the_difference_of_both_losses(
     wrong: tuple[nn.Sequential, Tensor, Tensor, Tensor],
 ) -> None:

@@ -148,14 +148,41 @@ def test_bad_requests_are_refused_in_one_line(place: Path, options: tuple[str, .
     assert not (place / "new").exists()
 
 
+def test_a_model_that_was_written_anew_since_is_not_updated(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    shutil.copytree(place / "trained", tmp_path / "moving")
+    assert canaryaudit("measure", tmp_path / "run", *FAST, "--model", f"hf:{tmp_path}/moving").status == 0
+    config = json.loads((place / "trained" / "config.json").read_text("utf-8"))
+    (tmp_path / "moving" / "config.json").write_text(json.dumps(config | {"use_cache": False}), "utf-8")
+    refused = canaryaudit("unlearn", tmp_path / "run", *FAST, "-o", tmp_path / "out", "--name", "x")
+    assert refused.status == 1
+    assert "has changed since it was measured: measure it again" in " ".join(refused.err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_fidelity_is_that_of_the_written_weights(place: Path, tmp_path: Path, result: dict[str, Any]) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    made = canaryaudit(
+        "unlearn", tmp_path / "run", *FAST, "--method", "retrain", "--model", f"hf:{place}/out", "--json", "--force"
+    )
+    assert made.status == 0, made.err
+    again = json.loads(made.out)["fidelity"]
+    for name in ("train_loss_after", "heldout_loss_after", "train_accuracy_after"):
+        assert again[name] == pytest.approx(result["fidelity"][name], abs=1e-6)
+
+
 @pytest.mark.usefixtures("result")
 def test_a_result_that_was_changed_is_not_measured(place: Path) -> None:
     shutil.copytree(place / "out", place / "kept")
     config = json.loads((place / "out" / "config.json").read_text("utf-8"))
     (place / "out" / "config.json").write_text(json.dumps(config | {"use_cache": False}), "utf-8")
+    verified = canaryaudit("verify", place / "run")
     refused = canaryaudit("measure", place / "run", *FAST, "--model", "after-second-order")
     shutil.rmtree(place / "out")
     (place / "kept").rename(place / "out")
+    assert verified.status == 1
+    assert "out is not the checkpoint that it wrote" in " ".join(verified.out.split())
+    assert f"mv {place}/out {place}/out.old && " in verified.out.replace("\n", "")
     assert refused.status == 1
     assert "is not the model that was written by the unlearning" in " ".join(refused.err.split())
 

@@ -1,9 +1,12 @@
 """images.json: what corrected labels did to a network, beside other ways to the same labels."""
 
+from canaryaudit.formatting import percent
 from canaryaudit.report.judgment import Figure, GateStatus, Number, Part
 from canaryaudit.report.tables.schema import CoinFigures
 
 IMAGES_VERSION = 1
+LARGEST_ERROR = 0.25
+"""Standard error of a restored share up to which the headline tells it: above, so little was lost that it is noise."""
 
 
 class ImageResultLine(Part):
@@ -111,9 +114,9 @@ class ImagesSummary(Part):
     def headline(self) -> str:
         """The result in one sentence."""
         main = self.main
-        if main.restored is not None:
+        if main.restored is not None and (main.restored_error or 0.0) <= LARGEST_ERROR:
             return (
-                f"{100 * main.restored:.0f} % of the accuracy lost to wrong labels is back, for "
+                f"{percent(main.restored, 0)} of the accuracy lost to wrong labels is back, for "
                 f"{100 * main.cost:.1f} % of the training's time."
             )
         change = 100 * (main.accuracy - self.accuracy_before)

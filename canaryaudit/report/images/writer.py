@@ -98,6 +98,11 @@ def image_findings(summary: ImagesSummary) -> tuple[str, ...]:
         )
     if summary.coins:
         sentences.append(coin_sentence(summary.coins))
+        if not summary.coins.after[1] <= 0.5 <= summary.coins.after[2]:
+            sentences.append(
+                "The flipped labels can still be told: next, try canaryaudit unlearn RUN --method blocks, or --method "
+                "retrain."
+            )
     if main.residual is not None:
         sentences.append(f"The output layer is solved to a residual of {figures.significant(main.residual)} an image.")
     return tuple(sentences)

@@ -22,6 +22,7 @@ from canaryaudit.unlearning.curvature.module_layers import ModuleLayers
 from canaryaudit.unlearning.fidelity import (
     CAUTION,
     MOST_TRIES,
+    Evaluations,
     accuracy_drop,
     as_trained,
     scale_back_update,
@@ -61,6 +62,7 @@ class TokenRequest:
         seed: Of every draw.
         max_fidelity_drop: Largest drop of accuracy allowed, as a share.
         trained: An earlier request's figures, whose "before" is the model as trained; None without any.
+        dtype: In which the result will be written: its quality is that of the rounded weights.
     """
 
     canary_set: CanarySet
@@ -70,6 +72,7 @@ class TokenRequest:
     seed: int
     max_fidelity_drop: float
     trained: Fidelity | None = None
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def unlearn_tokens(
     done = tries.minimize()
     seconds = time.perf_counter() - started - preparation
     notes: tuple[str, ...] = ()
-    after = quality.of(updated)
+    after = _rounded_quality(quality, updated, request.dtype)
     limit = request.max_fidelity_drop
     while accuracy_drop(before, after) > limit and tries.count < MOST_TRIES:
         progress.info("The update costs more accuracy than is allowed; making it again, more cautiously.")
@@ -136,13 +139,13 @@ def unlearn_tokens(
         done = tries.minimize()
         seconds += time.perf_counter() - clock
         notes = (f"made again with 1/{tries.caution:g} of the damping, to stay within the fidelity limit",)
-        after = quality.of(updated)
+        after = _rounded_quality(quality, updated, request.dtype)
     if not done.steps:
         raise Inconclusive("no step over all layers makes the secrets more like decoys: nothing was saved")
 
     def lost() -> float:
         nonlocal after
-        after = quality.of(updated)
+        after = _rounded_quality(quality, updated, request.dtype)
         return accuracy_drop(before, after)
 
     notes += scale_back_update(updated, model, accuracy_drop(before, after), lost, limit, "the training text", progress)
@@ -162,6 +165,18 @@ def unlearn_tokens(
         retention_windows=len(retained),
         notes=(*notes, quality.note),
     )
+
+
+def _rounded_quality(quality: TokenQuality, model: Any, dtype: torch.dtype) -> Evaluations:
+    """Return the quality of a model whose weights are rounded; they come back as they were."""
+    exact = [own.detach().clone() for own in model.parameters()] if dtype != torch.float32 else []
+    with torch.no_grad():
+        for own in model.parameters() if exact else ():
+            own.copy_(own.to(dtype))
+        found = quality.of(model)
+        for own, kept in zip(model.parameters(), exact, strict=False):
+            own.copy_(kept)
+    return found
 
 
 class _Tries:
