@@ -69,7 +69,7 @@ def measure(run: RunDirectory, model: ModelId) -> Measurement:
 
 
 def unlearn(run: RunDirectory, name: str, weights: bytes = b"other weights") -> UnlearningRecord:
-    figures: dict[str, Any] = dict.fromkeys(Fidelity.model_fields, 0.5)
+    figures: dict[str, Any] = {**dict.fromkeys(Fidelity.model_fields, 0.5), "unit": "character"}
     costs: dict[str, Any] = dict.fromkeys(UnlearningCost.model_fields, 1)
     record = UnlearningRecord(
         name=name,
