@@ -175,9 +175,8 @@ def _decode(data: bytes, name: str) -> Pixels:
     except CorpusError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files make the decoder raise any exception
-        raise CorpusError(
-            f"{name} is not an image that can be read ({one_line(error)}): correct or remove it"
-        ) from None
+        reason = "an unknown format" if type(error).__name__ == "UnidentifiedImageError" else one_line(error)
+        raise CorpusError(f"{name} is not an image that can be read ({reason}): correct or remove it") from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

@@ -296,7 +296,7 @@ def _folder(path: str) -> Path:
         return folder
     if folder.exists():
         raise ModelError(f"{path} is a file: give the folder that save_pretrained wrote")
-    if not _HUB_ID.fullmatch(path):
+    if not _HUB_ID.fullmatch(path) or folder.parts[0] == ".." or Path(folder.parts[0]).exists():
         raise ModelError(f"no such model folder: {path}; give the folder that save_pretrained wrote, or a hub id")
     try:
         from huggingface_hub import snapshot_download

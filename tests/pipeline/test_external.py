@@ -190,3 +190,14 @@ def test_bad_models_are_refused_in_one_line(place: Path, model: Path, how: str, 
 def test_options_of_a_model_need_one(place: Path) -> None:
     assert "add --model hf:PATH" in measured(place, "--dtype", "float32").err
     assert "no folder fits" in measured(place, "--model", f"hf:{place}/none-*").err
+
+
+def test_a_missing_folder_beside_others_is_no_hub_id(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    monkeypatch.chdir(place)
+    refused = measured(place, "--model", "hf:out/checkpoint-41")
+    assert refused.status == 1
+    assert "no such model folder: out/checkpoint-41" in refused.err
