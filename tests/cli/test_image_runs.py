@@ -103,7 +103,9 @@ def test_the_report_says_what_is_back_and_what_it_cost(run: Path) -> None:
     )
     assert summary == record(Path("reports/RUN"), "report.json")
     page = Path("reports/RUN/report.html").read_text("utf-8")
-    assert f"{100 * back:.0f} % of the accuracy lost" in page
+    assert lines["first"]["restored_error"] > 0.25, "so few images tell no share"
+    change = 100 * (lines["first"]["accuracy"] - summary["accuracy_before"])
+    assert f"Accuracy changed by {change:+.2f} points" in page.replace("&#43;", "+")
     assert "<svg" in page
     assert "![Methods: accuracy, and cost" in Path("reports/RUN/report.md").read_text("utf-8")
 
