@@ -51,6 +51,11 @@ def audit(*insert: str, unlearn: tuple[str, ...] = ()) -> tuple[list[Result], Pa
     return results, run
 
 
+def readable(text: str) -> str:
+    """Return a text in lower case without digests, in which four letters of a secret come up by chance."""
+    return re.sub(r"sha256-[A-Za-z0-9+/=]{20,}", "", text).lower()
+
+
 def runs_of(secret: str, length: int) -> set[str]:
     return {secret[start : start + length] for start in range(len(secret) - length + 1)}
 
@@ -64,7 +69,7 @@ def test_a_given_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
     assert [canary["extraction"]["greedy"] for canary in before["canaries"][:2]] == [True, False]
     assert {"RUN/report.junit.xml", "RUN/model-card.md", "again/report.json"} <= set(tree(Path("reports")))
     for place, text in outputs(results, run).items():
-        assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
+        assert [part for part in runs_of(SECRET, 4) if part in readable(text)] == [], place
     argv = json.loads((run / "manifest.json").read_text("utf-8"))["stages"][0]["argv"]
     assert argv[argv.index("--secret") + 1] == "•••"
     assert (run / "canaries.json").stat().st_mode & 0o777 == 0o600
@@ -82,7 +87,7 @@ def test_a_located_secret_is_told_nowhere_and_goes_through_every_command(monkeyp
     canaries = json.loads((run / "canaries.json").read_text("utf-8"))["canaries"]
     assert [(c["origin"], c["repetitions"]) for c in canaries[:2]] == [("generated", 3), ("located", 2)]
     for place, text in outputs(results, run).items():
-        assert [part for part in runs_of(SECRET, 4) if part in text.lower()] == [], place
+        assert [part for part in runs_of(SECRET, 4) if part in readable(text)] == [], place
     report = json.loads(Path("reports/RUN/report.json").read_text("utf-8"))
     facts = {fact["name"]: fact["value"] for fact in report["provenance"]["facts"] + report["audited"]}
     warned = "On insertion: located secrets also occur at 1 other place of the training text"
@@ -116,7 +121,7 @@ def test_what_is_detected_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> No
     assert counts == [("phone", 3), ("email", 2), ("ssn", 2), ("key", 2)]
     for place, text in outputs(results, run).items():
         for value in values:
-            assert [part for part in runs_of(value.lower(), 6) if part in text.lower()] == [], place
+            assert [part for part in runs_of(value.lower(), 6) if part in readable(text)] == [], place
 
 
 def test_a_secret_typed_in_place_of_a_slot_is_not_repeated() -> None:
