@@ -157,9 +157,9 @@ def _measured(stages: "Pipeline", model: str, given: LoadingFlags, options: Meas
             raise UsageError("--scores measures answers: drop --model, --adapter, --dtype and --device-map")
         return [stages.measure_scores(given.scores, options)]
     if model.startswith(_SCHEME):
-        from canaryaudit.pipeline.external import ExternalSource
+        from canaryaudit.models.huggingface import ModelSource
 
-        source = ExternalSource(model.removeprefix(_SCHEME), given.adapter, given.dtype, given.device_map)
+        source = ModelSource(model.removeprefix(_SCHEME), given.adapter, given.dtype, given.device_map)
         return [stages.measure_external(source, options)]
     if given.of_transformers:
         raise UsageError("--adapter, --dtype and --device-map belong to a model of transformers: add --model hf:PATH")

@@ -175,11 +175,11 @@ def unlearn(
 
 
 def _request(model: str | None, adapter: str, output: Path | None) -> "CheckpointRequest":
-    from canaryaudit.pipeline.external import ExternalSource
+    from canaryaudit.models.huggingface import ModelSource
     from canaryaudit.pipeline.unlearn_external import CheckpointRequest
 
     if model is None:
         return CheckpointRequest(output=output)
     if not model.startswith(_SCHEME) or any(sign in model for sign in "*?["):
         raise UsageError(f"--model {model}: expected hf: and the folder or hub id of one model of transformers")
-    return CheckpointRequest(ExternalSource(model.removeprefix(_SCHEME), adapter), output)
+    return CheckpointRequest(ModelSource(model.removeprefix(_SCHEME), adapter), output)

@@ -146,7 +146,7 @@ class ModelSource:
     """Where a model lies and how it is loaded.
 
     Attributes:
-        path: Its folder, or its id on the hub.
+        path: Its folder, or its id on the hub; of a series of checkpoints a pattern with ``*``, for who loads each.
         adapter: Folder of a PEFT adapter, which is merged into it; none if empty.
         dtype: Of the weights; ``auto`` as they are stored.
         device_map: How ``accelerate`` spreads it over devices; on one device if empty.

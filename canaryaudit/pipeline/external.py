@@ -1,7 +1,7 @@
 """Measures models that lie outside the run directory: those of ``transformers``, one or a series of checkpoints."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from canaryaudit.errors import ModelError, RunDirectoryError, UsageError
@@ -20,24 +20,7 @@ COST = (
 )
 
 
-@dataclass(frozen=True)
-class ExternalSource:
-    """Where a model lies.
-
-    Attributes:
-        path: Folder or hub id; a pattern with ``*`` for a series of checkpoints.
-        adapter: Folder of a PEFT adapter; none if empty.
-        dtype: Of the weights.
-        device_map: How ``accelerate`` spreads it over devices; on one device if empty.
-    """
-
-    path: str
-    adapter: str = ""
-    dtype: str = "auto"
-    device_map: str = ""
-
-
-def source_of(model: ExternalModel) -> ExternalSource:
+def source_of(model: ExternalModel) -> ModelSource:
     """Return where the model of a record lies.
 
     Raises:
@@ -47,10 +30,10 @@ def source_of(model: ExternalModel) -> ExternalSource:
         raise UsageError(
             f"the run's model is known by its answers only: measure them with --scores FILE ({model.source})"
         )
-    return ExternalSource(model.source.removeprefix(SCHEME), model.adapter, model.dtype or "auto")
+    return ModelSource(model.source.removeprefix(SCHEME), model.adapter, model.dtype or "auto")
 
 
-def run_external_measurement(session: RunSession, source: ExternalSource, options: MeasureOptions) -> Measurement:
+def run_external_measurement(session: RunSession, source: ModelSource, options: MeasureOptions) -> Measurement:
     """Measure a model, or the last of a series of checkpoints with the others' exposures beside it.
 
     Raises:
@@ -103,7 +86,7 @@ def run_result_measurement(session: RunSession, model_id: ModelId, options: Meas
         return finish_measurement(session, _measure(session, loaded, config, model_id))
 
 
-def _series(source: ExternalSource) -> list[ExternalSource]:
+def _series(source: ModelSource) -> list[ModelSource]:
     """Return the models of a pattern, in the order of the numbers in their names; one without a pattern."""
     if not any(sign in source.path for sign in "*?["):
         return [source]
@@ -116,16 +99,14 @@ def _series(source: ExternalSource) -> list[ExternalSource]:
     return [replace(source, path=str(path)) for path in found]
 
 
-def source_sha256(source: ExternalSource) -> str:
+def source_sha256(source: ModelSource) -> str:
     """Return the digest of a model without loading it."""
-    return digest_of(ModelSource(source.path, source.adapter, source.dtype))
+    return digest_of(source)
 
 
-def load_source(source: ExternalSource, device: str) -> LoadedModel:
+def load_source(source: ModelSource, device: str) -> LoadedModel:
     """Load a model onto a device that was asked for."""
-    return load_huggingface(
-        ModelSource(source.path, source.adapter, source.dtype, source.device_map), resolve_device(device)
-    )
+    return load_huggingface(source, resolve_device(device))
 
 
 def _measure(
@@ -144,7 +125,7 @@ def _measure(
     )
 
 
-def _checkpoint(source: ExternalSource, loaded: LoadedModel, found: Measurement) -> Checkpoint:
+def _checkpoint(source: ModelSource, loaded: LoadedModel, found: Measurement) -> Checkpoint:
     return Checkpoint(
         name=Path(source.path).name,
         sha256=loaded.sha256,
@@ -158,7 +139,7 @@ def _mean_words(checkpoint: Checkpoint) -> str:
     return f"exposure {min(bits):.1f} to {max(bits):.1f} bits"
 
 
-def described(source: ExternalSource, loaded: LoadedModel) -> ExternalModel:
+def described(source: ModelSource, loaded: LoadedModel) -> ExternalModel:
     """Return what records say of a model."""
     return ExternalModel(
         source=f"{SCHEME}{source.path}",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.errors import RunDirectoryError, UnfitOptions, UnlearningError
+from canaryaudit.models.huggingface import ModelSource
 from canaryaudit.pipeline.attack import (
     attack_canaries,
     attack_target,
@@ -17,7 +18,6 @@ from canaryaudit.pipeline.attack import (
     run_attack,
 )
 from canaryaudit.pipeline.external import (
-    ExternalSource,
     run_external_measurement,
     run_result_measurement,
     source_of,
@@ -91,7 +91,7 @@ class Pipeline:
             self._need_model()
         return run_measurement(self.session, model, options)
 
-    def measure_external(self, source: ExternalSource, options: MeasureOptions) -> Measurement:
+    def measure_external(self, source: ModelSource, options: MeasureOptions) -> Measurement:
         """Measure a model that lies outside the run, and make it the run's model.
 
         Raises:

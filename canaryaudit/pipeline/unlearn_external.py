@@ -15,9 +15,9 @@ from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import ModelError, UnfitOptions, UnlearningError
 from canaryaudit.exposure.probes import RunText
 from canaryaudit.formatting import points, share_change
-from canaryaudit.models.huggingface import SCHEME, LoadedModel, save_huggingface
+from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, save_huggingface
 from canaryaudit.pipeline.curvature import StoredCurvature, curvature_of
-from canaryaudit.pipeline.external import ExternalSource, described, load_source, source_of
+from canaryaudit.pipeline.external import described, load_source, source_of
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.unlearn import unlearned_words
 from canaryaudit.plan import UnlearnOptions
@@ -48,7 +48,7 @@ class CheckpointRequest:
         output: A folder that does not exist yet; None for a baseline, which is ready.
     """
 
-    source: ExternalSource | None = None
+    source: ModelSource | None = None
     output: Path | None = None
 
 
@@ -135,7 +135,7 @@ def run_checkpoint_unlearning(
         else:
             result = _updated(session, loaded, asked, options)
             sha256 = save_huggingface(result.model, loaded.model.tokenizer, loaded.dtype, request.output)
-            place = ExternalSource(str(request.output))
+            place = ModelSource(str(request.output))
     record = UnlearningRecord(
         name=name,
         method=options.method,
@@ -175,7 +175,7 @@ def _start(session: RunSession, options: UnlearnOptions) -> ExternalModel:
     return record.external
 
 
-def _check_unchanged(session: RunSession, start: ModelId, source: ExternalSource, loaded: LoadedModel) -> None:
+def _check_unchanged(session: RunSession, start: ModelId, source: ModelSource, loaded: LoadedModel) -> None:
     """Check that a checkpoint is the one whose figures and curvature the run has.
 
     Raises:

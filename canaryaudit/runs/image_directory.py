@@ -10,8 +10,8 @@ from canaryaudit.records import ImagesManifest
 from canaryaudit.records.images import ImageMeasurement, ImageModelRecord, ImagesRecord, RelabelingRecord
 from canaryaudit.runs import layout
 from canaryaudit.runs.sealed_run import SealedRun
-from canaryaudit.runs.table_directory import Arrays, arrays_bytes, read_arrays
 from canaryaudit.runs.table_repairs import TableRepairs
+from canaryaudit.storage.arrays import Arrays, arrays_bytes, read_arrays
 from canaryaudit.storage.files import atomic_write, sha256_of
 from canaryaudit.storage.json_records import record_json
 

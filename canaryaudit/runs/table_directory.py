@@ -1,11 +1,9 @@
 """The run directory of an audit of a table: its rows, columns, canaries and linear models."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from canaryaudit.errors import Damaged
 from canaryaudit.records import TableManifest
@@ -19,11 +17,11 @@ from canaryaudit.records.tables import (
 from canaryaudit.runs import layout, seals
 from canaryaudit.runs.sealed_run import SealedRun
 from canaryaudit.runs.table_repairs import TableRepairs
+from canaryaudit.storage.arrays import Arrays, arrays_bytes, read_arrays
 from canaryaudit.storage.files import atomic_write, sha256_of
 from canaryaudit.storage.json_records import record_json
 from canaryaudit.storage.tensors import open_tensors
 
-Arrays = Mapping[str, np.ndarray]
 LOST_RELEASES = "restore it from a copy of the run; without it, start a new run, and count epsilon and delta of both"
 
 
@@ -115,19 +113,3 @@ class TableDirectory(SealedRun[TableManifest, LinearModelRecord, TableMeasuremen
             if (file.metadata() or {}).get("model") != self.trained_model().sha256:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}
-
-
-def arrays_bytes(arrays: Arrays, facts: Mapping[str, str] | None = None) -> bytes:
-    """Return a safetensors file of arrays, with facts in its header."""
-    # In C order: the format has no other.
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(facts or {}))
-
-
-def read_arrays(path: Path, repair: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a safetensors file.
-
-    Raises:
-        Damaged: It is not one.
-    """
-    with open_tensors(path, repair) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}

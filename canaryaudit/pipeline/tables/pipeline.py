@@ -25,7 +25,8 @@ from canaryaudit.records.tables import LinearModelRecord, RequestRecord, TableMe
 from canaryaudit.report.tables.schema import TablesSummary
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.lineage import checked_lineage
-from canaryaudit.runs.table_directory import TableDirectory, arrays_bytes
+from canaryaudit.runs.table_directory import TableDirectory
+from canaryaudit.storage.arrays import arrays_bytes
 from canaryaudit.table_plan import TablePublishOptions, TableReportOptions, TableTrainOptions, TableUnlearnOptions
 from canaryaudit.tabular.changes import along_words
 from canaryaudit.tabular.prepared import PreparedModel

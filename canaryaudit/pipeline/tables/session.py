@@ -16,7 +16,8 @@ from canaryaudit.pipeline.tables.requests import to_request
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, ModelId, Stage, StageRun
 from canaryaudit.records.tables import LinearModelRecord, TableRecord, TableUnlearningRecord
-from canaryaudit.runs.table_directory import TableDirectory, read_arrays
+from canaryaudit.runs.table_directory import TableDirectory
+from canaryaudit.storage.arrays import read_arrays
 from canaryaudit.tabular.encoding import TableRows, known_columns, scale_rows
 from canaryaudit.tabular.estimators import specification_of
 from canaryaudit.tabular.linear.arrays import Indices, Matrix, Vector

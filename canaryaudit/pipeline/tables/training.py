@@ -11,7 +11,7 @@ from canaryaudit.pipeline.tables.session import TableSession, curvature_arrays
 from canaryaudit.pipeline.tables.skops_files import load_estimator
 from canaryaudit.records import TRAINED_MODEL
 from canaryaudit.records.tables import LinearModelRecord, LossName
-from canaryaudit.runs.table_directory import arrays_bytes
+from canaryaudit.storage.arrays import arrays_bytes
 from canaryaudit.table_plan import TableTrainOptions
 from canaryaudit.tabular.encoding import known_columns
 from canaryaudit.tabular.estimators import specification_of
