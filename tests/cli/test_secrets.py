@@ -1,5 +1,7 @@
 """A user's own secret stands in canaries.json and the corpus, and nowhere else; hostile text harms nothing."""
 
+import base64
+import gzip
 import io
 import json
 import re
@@ -11,6 +13,7 @@ import pytest
 from canaryaudit.pipeline.insert import read_secrets
 from canaryaudit.plan import InsertOptions, Plan
 from tests.commands import FAST, UNLEARN, Result, canaryaudit, succeed, tree
+from tests.golden import DOWNLOAD
 
 MakeRun = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("short_search")
@@ -52,7 +55,8 @@ def audit(*insert: str, unlearn: tuple[str, ...] = ()) -> tuple[list[Result], Pa
 
 
 def readable(text: str) -> str:
-    """Return a text in lower case without digests, in which four letters of a secret come up by chance."""
+    """Return what a text tells, in lower case: packed files unpacked; digests, which are chance, left out."""
+    text = DOWNLOAD.sub(lambda match: gzip.decompress(base64.b64decode(match[1])).decode(), text)
     return re.sub(r"sha256-[A-Za-z0-9+/=]{20,}", "", text).lower()
 
 
