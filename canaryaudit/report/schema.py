@@ -256,7 +256,13 @@ class FidelityLine(Part):
     """One quality figure of the model."""
 
     key: Literal[
-        "train_accuracy", "train_accuracy_all", "heldout_accuracy", "train_loss", "heldout_loss", "kept_exposure"
+        "train_accuracy",
+        "train_accuracy_all",
+        "heldout_accuracy",
+        "train_loss",
+        "heldout_loss",
+        "kept_exposure",
+        "kept_elsewhere",
     ]
     name: str
     unit: Literal["share", "bits"]

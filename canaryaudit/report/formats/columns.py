@@ -7,7 +7,7 @@ from canaryaudit import formatting as figures
 from canaryaudit.report.schema import CanaryState, CanarySummary, FidelityLine, ProbeFigure, Summary
 from canaryaudit.report.verdicts import Verdict
 
-_EXPOSURES = {"kept_exposure"}
+_EXPOSURES = {"kept_exposure", "kept_elsewhere"}
 """Quality figures that are exposures."""
 
 States = tuple[tuple[str, CanaryState | None], ...]

@@ -23,6 +23,7 @@ _FIDELITY = {
     "train_loss": "Training loss, bits",
     "heldout_loss": "Held-out loss, bits",
     "kept_exposure": "Other canaries, bits",
+    "kept_elsewhere": "– under other prompts",
 }
 WIDTH = 80
 _PLAIN_COLUMNS = 5
