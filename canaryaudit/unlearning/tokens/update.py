@@ -36,12 +36,14 @@ from canaryaudit.unlearning.tokens.quality import (
     windows_with_secrets,
 )
 
-ITERATIONS, TOLERANCE = 30, 0.2
-"""Steps at most, and the objective at which they end."""
-DAMPING = 5e-4
-"""lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free."""
+ITERATIONS, TOLERANCE = 16, 0.2
+"""Steps at most, and the objective at which they end: after ten of them one secret in eight is still ranked too high,
+and those after the sixteenth change nothing that is measured."""
+DAMPING = 2e-3
+"""lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free. A tenth of it takes
+half as many steps more for the same objective; ten times as much costs the text 0.5 % of loss."""
 WINDOW, WINDOWS = 64, 8
-SECRET_WINDOW, SECRET_WINDOWS = 48, 32
+SECRET_WINDOW, SECRET_WINDOWS = 48, 24
 """Tokens of a window of text, and the windows that are held to what the model predicts there: of other text, and of
 text with secrets in it."""
 CURVATURE_WINDOWS = 256
