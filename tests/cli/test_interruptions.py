@@ -274,14 +274,13 @@ def test_a_measurement_of_many_samples_survives_a_kill(workplace: Path) -> None:
     assert canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", "Call {digits:9}.", "--controls", "8").status == 0
     assert canaryaudit("train", "RUN", "--epochs", "1", "--precision", "fp32").status == 0
     shutil.copytree("RUN", "OTHER")
-    options = ("--samples", "40000", "--precision", "bf16", "--budget", "50", "--probes", "none", "-v")
+    options = ("--samples", "6000", "--precision", "bf16", "--budget", "50", "--probes", "none", "-v")
     process = start_tiny("measure", "RUN", *options)
     while process.poll() is None and not list(Path("RUN").rglob("references-*.safetensors")):
         time.sleep(0.01)
     process.kill()
-    finish(process)
-    kept = len(list(Path("RUN").rglob("references-*.safetensors")))
-    assert kept >= 1
+    killed = finish(process)
+    assert list(Path("RUN").rglob("references-*.safetensors")), killed
     assert not Path("RUN/measurements").exists()
     again = finish(start_tiny("measure", "RUN", *options))
     assert again.status == 0, again.err
