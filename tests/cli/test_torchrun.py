@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.commands import FAST, ROOT, Result, canaryaudit, steady
 from tests.robustness.kills import PLAN
-from tests.torchrun import MAIN, canaryaudit_on, complaints, finish, launch, start_tiny, worker
+from tests.torchrun import MAIN, canaryaudit_on, complaints, finish, launch, side_by_side, start_tiny, worker
 
 MakeRun = Callable[..., Path]
 TRAIN = ("--epochs", "3", "--precision", "fp32")
@@ -51,7 +51,7 @@ def measured(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.cluster)])
 def test_a_shared_step_is_that_of_one_process_and_a_resumed_one_the_very_same(processes: int) -> None:
-    result = finish(launch(processes, ROOT / "tests" / "torchrun_steps.py"))
+    result = side_by_side(processes, ROOT / "tests" / "torchrun_steps.py")
     assert result.status == 0, result.err
     found = json.loads(result.out)
     for batch in found["batches"]:
@@ -63,7 +63,8 @@ def test_a_shared_step_is_that_of_one_process_and_a_resumed_one_the_very_same(pr
 def test_two_processes_train_as_one_does(make_run: MakeRun) -> None:
     one, two = make_run("inserted", "ONE"), make_run("inserted", "TWO")
     assert canaryaudit("train", one, *TRAIN).status == 0
-    result = succeed_on(2, "train", two, *TRAIN)
+    result = side_by_side(2, MAIN, "train", two, *TRAIN)
+    assert result.status == 0, result.err
     assert result.out == "Next: canaryaudit unlearn TWO\n", "one process speaks"
     assert result.err.count("Trained in") == 1
     assert weights_differ(one, two) < 1e-4
