@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORPUS ?= harbour
 # Two cores bear two workers; each computes on one thread, for on small models more of them wait for each other.
+# Bytecode is kept, whatever the surroundings say: tests start the command line a hundred times.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help audit test test-slow test-cluster lint format golden docs sample dist bench reproduce reproduce-images reproduce-tables clean

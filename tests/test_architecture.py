@@ -2,9 +2,8 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "canaryaudit"
 ORDER = (
@@ -51,9 +50,14 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def imports(source: str, package: str = "canaryaudit") -> Iterator[str]:
     """Yield the dotted names of all modules that ``source`` imports, wherever in the file."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -70,7 +74,7 @@ def package_of(path: Path) -> str:
 
 def prints(source: str) -> list[int]:
     """Return the lines that call ``print``."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
     return [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
 
 
@@ -82,49 +86,50 @@ def violations(path: Path, source: str) -> list[str]:
     return sorted((used & set(ORDER)) - set(allowed))
 
 
-sources = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
-@sources
-def test_every_module_has_a_place_in_the_order(path: Path) -> None:
-    assert part_of(path) in (*ORDER, "__init__", "__main__")
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
-@sources
-def test_imports_go_one_way(path: Path) -> None:
-    if part_of(path) in ORDER:
-        assert violations(path, path.read_text("utf-8")) == []
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert [name_of(path) for path in SOURCES if part_of(path) not in (*ORDER, "__init__", "__main__")] == []
 
 
-@sources
-def test_only_the_command_line_and_the_report_print(path: Path) -> None:
-    if part_of(path) not in ("cli", "report"):
-        assert prints(path.read_text("utf-8")) == []
+def test_imports_go_one_way() -> None:
+    found = {name_of(path): violations(path, text_of(path)) for path in SOURCES if part_of(path) in ORDER}
+    assert {name: below for name, below in found.items() if below} == {}
 
 
-@sources
-def test_nothing_is_pickled(path: Path) -> None:
-    source = path.read_text("utf-8")
-    roots = {name.split(".")[0] for name in imports(source)}
-    assert roots.isdisjoint({"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"})
-    assert "torch.load(" not in source, "torch.load unpickles"
-    assert "torch.save(" not in source, "torch.save pickles"
+def test_only_the_command_line_and_the_report_print() -> None:
+    found = {name_of(path): prints(text_of(path)) for path in SOURCES if part_of(path) not in ("cli", "report")}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-@sources
-def test_no_library_writes_a_file_under_a_temporary_name_of_its_own(path: Path) -> None:
+def test_nothing_is_pickled() -> None:
+    pickling = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
+    found = {name_of(path): pickling & {name.split(".")[0] for name in imports(text_of(path))} for path in SOURCES}
+    assert {name: modules for name, modules in found.items() if modules} == {}
+    for call in ("torch.load(", "torch.save("):
+        assert [name_of(path) for path in SOURCES if call in text_of(path)] == [], f"{call}...) pickles"
+
+
+def test_no_library_writes_a_file_under_a_temporary_name_of_its_own() -> None:
     """After a kill nobody would know that file: safetensors' ``save_file`` has one."""
-    assert "save_file(" not in path.read_text("utf-8")
+    assert [name_of(path) for path in SOURCES if "save_file(" in text_of(path)] == []
 
 
-@sources
-def test_modules_are_short_enough_to_be_read(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+def test_modules_are_short_enough_to_be_read() -> None:
+    lengths = {name_of(path): len(text_of(path).splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
 def long_functions(source: str) -> list[str]:
     """Return the functions that take more arguments than one can keep apart."""
-    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    functions = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.FunctionDef))
     counts = {
         node.name: len({own.arg for own in (*node.args.args, *node.args.kwonlyargs)} - {"self", "cls"})
         for node in functions
@@ -132,10 +137,10 @@ def long_functions(source: str) -> list[str]:
     return [name for name, count in counts.items() if count > MAX_PARAMETERS]
 
 
-@sources
-def test_no_function_has_many_parameters(path: Path) -> None:
-    if part_of(path) != "cli":  # There each is a flag.
-        assert long_functions(path.read_text("utf-8")) == []
+def test_no_function_has_many_parameters() -> None:
+    # In ``cli`` each parameter is a flag.
+    found = {name_of(path): long_functions(text_of(path)) for path in SOURCES if part_of(path) != "cli"}
+    assert {name: functions for name, functions in found.items() if functions} == {}
 
 
 def test_tests_lie_in_the_folders_of_what_they_test() -> None:
@@ -148,7 +153,7 @@ def test_tests_lie_in_the_folders_of_what_they_test() -> None:
 def test_the_report_needs_neither_model_nor_torch() -> None:
     """A report is made from records alone, so that it can be made again without the model; estimators take arrays."""
     for path in PACKAGE.glob("report/**/*.py"):
-        used = set(imports(path.read_text("utf-8"), package_of(path)))
+        used = set(imports(text_of(path), package_of(path)))
         assert "torch" not in {name.split(".")[0] for name in used}, path
         allowed = {*ORDER[: ORDER.index("canaries") + 1], "report", "__version__"}
         names = {name for name in used if name.startswith("canaryaudit.")}
@@ -165,7 +170,7 @@ def test_the_chain_of_imports_between_packages_is_short() -> None:
     graph: dict[str, set[str]] = {part: set() for part in ORDER}
     for path in SOURCES:
         if part_of(path) in ORDER:
-            used = imports(path.read_text("utf-8"), package_of(path))
+            used = imports(text_of(path), package_of(path))
             graph[part_of(path)] |= {name.split(".")[1] for name in used if name.startswith("canaryaudit.")} & set(
                 ORDER
             )
@@ -175,19 +180,18 @@ def test_the_chain_of_imports_between_packages_is_short() -> None:
     assert max(lengths.values()) <= 10, lengths
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.parent.name))
-def test_only_packages_that_offer_something_have_code_at_their_door(path: Path) -> None:
-    folder = str(path.parent.relative_to(PACKAGE)).removeprefix(".")
-    if folder not in OFFERING and not folder.startswith("report/charts"):
-        assert path.read_text("utf-8") == ""
+def test_only_packages_that_offer_something_have_code_at_their_door() -> None:
+    doors = {str(path.parent.relative_to(PACKAGE)).removeprefix("."): path for path in PACKAGE.rglob("__init__.py")}
+    closed = [folder for folder in doors if folder not in OFFERING and not folder.startswith("report/charts")]
+    assert [folder for folder in closed if text_of(doors[folder])] == []
 
 
-@sources
-def test_no_module_only_passes_on_what_others_define(path: Path) -> None:
-    if path.name not in ("__init__.py", "__main__.py"):
-        body = ast.parse(path.read_text("utf-8")).body
-        defined = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
-        assert defined, f"{path} defines nothing of its own"
+def test_no_module_only_passes_on_what_others_define() -> None:
+    for path in SOURCES:
+        if path.name not in ("__init__.py", "__main__.py"):
+            body = parsed(text_of(path)).body
+            defined = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
+            assert defined, f"{name_of(path)} defines nothing of its own"
 
 
 def test_the_rules_notice_what_they_forbid() -> None:

@@ -3,12 +3,14 @@
 import doctest
 import inspect
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import canaryaudit
 from canaryaudit import tabular
 from canaryaudit.exposure import estimators
+from canaryaudit.training.config import SIZES
 
 PUBLIC = {name: getattr(door, name) for door in (canaryaudit, estimators, tabular) for name in door.__all__}
 CALLABLE = [name for name, thing in PUBLIC.items() if callable(thing)]
@@ -19,6 +21,14 @@ def example_of(thing: object) -> doctest.DocTest:
     """Return the example in a docstring; it knows the names of its module."""
     names = dict(vars(sys.modules[thing.__module__]))
     return doctest.DocTestParser().get_doctest(inspect.getdoc(thing) or "", names, str(thing), None, 0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def smaller_models() -> Iterator[None]:
+    """Train models of 96 hidden units where the examples train small ones: what they print is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "small", (16, 96, 1))
+        yield
 
 
 @pytest.mark.parametrize("name", CALLABLE)

@@ -1,6 +1,7 @@
 """``torchrun`` called from within the tests, and the processes that it starts."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,13 @@ def launch(
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def start_tiny(*arguments: str | Path) -> subprocess.Popen[str]:
+def start_tiny(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start one process that does the same as those of a launcher."""
     command = [sys.executable, str(MAIN), *map(str, arguments)]
     environment = {**os.environ, **PROCESS}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
@@ -37,6 +40,31 @@ def finish(process: subprocess.Popen[str]) -> Result:
 def canaryaudit_on(processes: int, *arguments: str | Path, **options: Any) -> Result:
     """Run a command on several processes."""
     return finish(launch(processes, MAIN, *arguments, **options))
+
+
+def side_by_side(processes: int, script: Path, *arguments: str | Path) -> Result:
+    """Run ``script`` in several processes as ``torchrun`` would, without its own, which loads torch once more.
+
+    The result has the worst status, and what each process wrote, one after another.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(script), *map(str, arguments)]
+    common = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
+    started = []
+    for rank in range(processes):
+        own = {name: str(value) for name, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        environment = {**os.environ, **PROCESS, **own}
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    results = [finish(process) for process in started]
+    return Result(
+        max((result.status for result in results), key=abs),
+        "".join(result.out for result in results),
+        "".join(result.err for result in results),
+    )
 
 
 def worker(launcher: subprocess.Popen[str], rank: int) -> int:

@@ -19,7 +19,7 @@ def test_two_hundred_controls_look_as_if_never_seen(seed: int, monkeypatch: pyte
     template = "My telephone number is {digits:10}."
     succeed("insert", corpus, "-o", "RUN", "-t", template, "-r", "8", "--controls", "200", "--seed", str(seed))
     succeed("train", "RUN", "--epochs", "6", "--precision", "fp32", "--seed", str(seed))
-    result = succeed("measure", "RUN", "--seed", str(seed), "--json")
+    result = succeed("measure", "RUN", "--seed", str(seed), "--probes", "none", "--json")
     controls = [own["exposure"]["bits"] for own in json.loads(result.out)["canaries"] if own["control"]]
     assert len(controls) == 200
     mean, pvalue = sum(controls) / 200, stats.kstest(controls, "expon", args=(0, EXPECTED)).pvalue

@@ -17,10 +17,12 @@ import pytest
 from canaryaudit import __main__ as entry
 from canaryaudit.cli.exit_status import raise_on_signals
 from canaryaudit.cli.progress_bar import TerminalReporter
+from canaryaudit.exposure import references, uniform_sample
 from canaryaudit.progress import forget_signals
 from canaryaudit.storage import files
 from canaryaudit.training import loop as training
 from tests.commands import FAST, INSERT, PROCESS, UNLEARN, Result, canaryaudit, essence, finish, start, tree
+from tests.torchrun import start_tiny
 
 MakeRun = Callable[..., Path]
 Event = Callable[[], None]
@@ -261,25 +263,30 @@ def test_a_real_interrupt_of_a_real_training(workplace: Path) -> None:
     assert leftovers() == []
 
 
+def test_a_measurement_of_a_million_samples_is_kept_in_several_blocks() -> None:
+    assert references.KEEP_FROM <= 1_000_000
+    assert references._BLOCK * uniform_sample.PART <= 1_000_000 / 1.9
+
+
 @pytest.mark.slow
-def test_a_measurement_of_a_million_samples_survives_a_kill(workplace: Path) -> None:
+def test_a_measurement_of_many_samples_survives_a_kill(workplace: Path) -> None:
+    """With the small parts and blocks of ``start_tiny``."""
     assert canaryaudit("insert", "sea.txt", "-o", "RUN", "-t", "Call {digits:9}.", "--controls", "8").status == 0
     assert canaryaudit("train", "RUN", "--epochs", "1", "--precision", "fp32").status == 0
     shutil.copytree("RUN", "OTHER")
-    command = ("measure", "RUN", "--samples", "1000000", "--precision", "bf16", "--budget", "50", "-v")
-    process = start(*command)
+    options = ("--samples", "6000", "--precision", "bf16", "--budget", "50", "--probes", "none", "-v")
+    process = start_tiny("measure", "RUN", *options)
     while process.poll() is None and not list(Path("RUN").rglob("references-*.safetensors")):
         time.sleep(0.01)
     process.kill()
-    finish(process)
-    kept = len(list(Path("RUN").rglob("references-*.safetensors")))
-    assert kept >= 1
+    killed = finish(process)
+    assert list(Path("RUN").rglob("references-*.safetensors")), killed
     assert not Path("RUN/measurements").exists()
-    again = finish(start(*command))
+    again = finish(start_tiny("measure", "RUN", *options))
     assert again.status == 0, again.err
     assert ", references" in again.err, "it tells how far it is"
     assert not list(Path("RUN").rglob("references-*.safetensors"))
-    assert finish(start("measure", "OTHER", *command[2:])).status == 0
+    assert finish(start_tiny("measure", "OTHER", *options)).status == 0
     assert essence(Path("RUN"))["measurements/before.json"] == essence(Path("OTHER"))["measurements/before.json"]
 
 
@@ -302,7 +309,7 @@ def test_an_interrupt_while_modules_are_loaded(
 def test_nobody_reads_the_output(make_run: MakeRun) -> None:
     read, write = os.pipe()
     os.close(read)
-    result = finish(start("report", make_run("unlearned"), "--json", stdout=write))
+    result = finish(start("report", make_run("unlearned"), "--json", "--format", "json", stdout=write))
     os.close(write)
     assert result.status == 1
     assert "Traceback" not in result.err
@@ -329,10 +336,11 @@ def test_closed_streams(make_run: MakeRun, closed: str) -> None:
 
 
 def test_an_output_encoding_without_the_characters(make_run: MakeRun) -> None:
-    process = start("report", make_run("unlearned"), env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    process = start("report", make_run("unlearned"), "--format", "json", env=ascii_only)
     result = finish(process)
     assert result.status == 0, result.err
-    assert "Report: reports/RUN/report.html" in result.out
+    assert "Report: reports/RUN/report.json" in result.out
 
 
 # --- file systems of a few kilobytes, and such as cannot be written ----------------------------------------------
@@ -375,15 +383,27 @@ def test_a_disk_that_fills_up_in_training(make_run: MakeRun) -> None:
     assert result.out.split() == [".encoded", ".lock", "canaries.json", "corpus.txt", "heldout.txt", "manifest.json"]
 
 
+WRITING = """\
+import contextlib, io, subprocess
+from canaryaudit.cli.main import run_command
+
+def call(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = run_command([*arguments])
+    print(status, flush=True)
+
+call("measure", "RUN")
+call("insert", "sea.txt", "-o", "RUN/new")
+call("report", "RUN", "-q", "--format", "json", "-o", "page")
+subprocess.run("rm -r page; mkdir page; mount -t tmpfs -o size=16k none page", shell=True, check=True)
+call("report", "RUN", "-q", "-o", "page")
+"""
+
+
 def test_a_directory_that_cannot_be_written(make_run: MakeRun) -> None:
     make_run("unlearned")
-    result = in_namespace(
-        "mount --bind RUN RUN; mount -o remount,ro,bind RUN; "
-        f"{CANARYAUDIT} measure RUN; echo $?; {CANARYAUDIT} insert sea.txt -o RUN/new; echo $?; "
-        f"{CANARYAUDIT} report RUN -q --format json -o page > /dev/null; echo $?; rm -r page; mkdir page; "
-        "mount -t tmpfs -o size=16k none page; "
-        f"{CANARYAUDIT} report RUN -q -o page; echo $?; ls -A page"
-    )
+    Path("writing.py").write_text(WRITING, "utf-8")
+    result = in_namespace('mount --bind RUN RUN; mount -o remount,ro,bind RUN; "$PYTHON" writing.py; ls -A page')
     assert result.err.splitlines() == [
         "canaryaudit: RUN is read-only: make it writable, or work on a copy: cp -r RUN RUN.copy",
         "canaryaudit: cannot write RUN/new: the file system is read-only; choose another directory",
@@ -398,7 +418,7 @@ def test_an_output_on_a_full_disk(make_run: MakeRun) -> None:
     make_run("unlearned")
     Path("disk").mkdir()
     result = in_namespace(
-        f"mount -t tmpfs -o size=8k none disk; {CANARYAUDIT} report RUN --json > disk/out.json; echo $?"
+        f"mount -t tmpfs -o size=8k none disk; {CANARYAUDIT} report RUN --json --format json > disk/out.json; echo $?"
     )
     assert result.out == "1\n"
     assert "no space left on the disk" in result.complaint

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.commands import FAST, ROOT, Result, canaryaudit, steady
 from tests.robustness.kills import PLAN
-from tests.torchrun import MAIN, canaryaudit_on, complaints, finish, launch, start_tiny, worker
+from tests.torchrun import MAIN, canaryaudit_on, complaints, finish, launch, side_by_side, start_tiny, worker
 
 MakeRun = Callable[..., Path]
 TRAIN = ("--epochs", "3", "--precision", "fp32")
@@ -51,7 +51,7 @@ def measured(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.cluster)])
 def test_a_shared_step_is_that_of_one_process_and_a_resumed_one_the_very_same(processes: int) -> None:
-    result = finish(launch(processes, ROOT / "tests" / "torchrun_steps.py"))
+    result = side_by_side(processes, ROOT / "tests" / "torchrun_steps.py")
     assert result.status == 0, result.err
     found = json.loads(result.out)
     for batch in found["batches"]:
@@ -63,7 +63,8 @@ def test_a_shared_step_is_that_of_one_process_and_a_resumed_one_the_very_same(pr
 def test_two_processes_train_as_one_does(make_run: MakeRun) -> None:
     one, two = make_run("inserted", "ONE"), make_run("inserted", "TWO")
     assert canaryaudit("train", one, *TRAIN).status == 0
-    result = succeed_on(2, "train", two, *TRAIN)
+    result = side_by_side(2, MAIN, "train", two, *TRAIN)
+    assert result.status == 0, result.err
     assert result.out == "Next: canaryaudit unlearn TWO\n", "one process speaks"
     assert result.err.count("Trained in") == 1
     assert weights_differ(one, two) < 1e-4
@@ -140,6 +141,8 @@ def test_a_wrong_command_is_refused_once(make_run: MakeRun, arguments: tuple[str
 
 INSERT = ("sea.txt", "-o", "RUN", "-t", "Call {digits:7} now.", "-t", "The code is {digits:3}.", "-n", "4", "-r", "1,5")
 MEASURE = ("--samples", "5000", "--precision", "bf16", "--budget", "200")
+MANY = ("--samples", "20000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled", "--probes", "none")
+"""Some eighty blocks of references, of which each is kept."""
 
 
 @pytest.fixture
@@ -166,9 +169,8 @@ def test_several_processes_measure_what_one_does(trained: Path, processes: int) 
 )
 def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: int) -> None:
     undisturbed = Path(shutil.copytree(trained, "UNDISTURBED"))
-    many = ("--samples", "100000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
-    succeed_on(2, "measure", undisturbed, *many)
-    launcher = launch(2, MAIN, "measure", trained, *many, restarts=1)
+    succeed_on(2, "measure", undisturbed, *MANY)
+    launcher = launch(2, MAIN, "measure", trained, *MANY, restarts=1)
     while not list(trained.rglob("references-0-00003.safetensors")):
         assert launcher.poll() is None, finish(launcher).err
         time.sleep(0.02)
@@ -183,15 +185,14 @@ def test_a_measurement_goes_on_when_a_process_is_killed(trained: Path, victim: i
 @pytest.mark.cluster
 def test_parts_of_one_process_serve_several(trained: Path) -> None:
     whole = Path(shutil.copytree(trained, "WHOLE"))
-    many = ("--samples", "100000", "--precision", "bf16", "--budget", "200", "--estimators", "sampled")
-    assert finish(start_tiny("measure", whole, *many)).status == 0
-    process = start_tiny("measure", trained, *many)
+    assert finish(start_tiny("measure", whole, *MANY)).status == 0
+    process = start_tiny("measure", trained, *MANY)
     while not list(trained.rglob("references-0-00003.safetensors")):
         assert process.poll() is None, finish(process).err
         time.sleep(0.02)
     process.kill()
     finish(process)
-    succeed_on(3, "measure", trained, *many)
+    succeed_on(3, "measure", trained, *MANY)
     assert measured(trained) == measured(whole)
 
 

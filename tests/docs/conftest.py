@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from canaryaudit.exposure import effort
 from canaryaudit.training import loop as training
 from tests.commands import ROOT
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_model() -> Iterator[None]:
-    """Give ``--size small`` 24 hidden units: what the model learns is not the question here."""
+    """Give ``--size small`` 24 hidden units, and probes 63 references: what is found is not the question here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(training.SIZES, "small", (8, 24, 1))
+        patch.setattr(effort, "REFERENCES", 63)
         patch.setenv("COLUMNS", "80")
         yield
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
+from canaryaudit.exposure import effort
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.plan import MeasureOptions
 from canaryaudit.progress import NullReporter
@@ -32,6 +33,7 @@ TINY = MeasureOptions(samples=100, budget=50, max_draws=200, precision_bits=2.0,
 def tiny_model() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(training.SIZES, "small", (8, 24, 1))
+        patch.setattr(effort, "REFERENCES", 63)  # of each of 3,000 probes: what they cost is not the question here
         yield
 
 

@@ -2,8 +2,9 @@
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,7 @@ from canaryaudit.unlearning.final_layer.newton import MAX_STEPS, NewtonResult
 from canaryaudit.unlearning.final_layer.objective import FinalLayerProblem
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
+Unlearn = Callable[..., UnlearningResult]
 TEMPLATE, SECRET, SPACE_BITS = "the code is {digits:3}.", "471", np.log2(1000)
 WINDOW = 60
 
@@ -70,6 +72,12 @@ def case() -> Case:
 def forgotten(case: Case) -> UnlearningResult:
     """Unlearned by the final layer's update alone."""
     return case.unlearn(scope="final-layer")
+
+
+@pytest.fixture(scope="module")
+def unlearned(case: Case) -> Unlearn:
+    """Unlearn with some options, or return what they led to before; nobody may change it."""
+    return cache(case.unlearn)
 
 
 def same_weights(one: CharLSTM, other: CharLSTM) -> bool:
@@ -115,10 +123,10 @@ def test_the_original_model_is_left_as_it_is(case: Case) -> None:
         assert all(parameter.grad is None for parameter in case.model.parameters())
 
 
-def test_the_same_seed_gives_the_same_weights(case: Case, forgotten: UnlearningResult) -> None:
+def test_the_same_seed_gives_the_same_weights(case: Case, unlearned: Unlearn, forgotten: UnlearningResult) -> None:
     assert same_weights(case.unlearn(scope="final-layer").model, forgotten.model)
     assert not same_weights(case.unlearn(scope="final-layer", seed=3).model, forgotten.model)
-    assert same_weights(case.unlearn().model, case.unlearn().model)
+    assert same_weights(case.unlearn(seed=1).model, unlearned(seed=1).model)
 
 
 def test_fidelity_is_what_evaluation_says(case: Case, forgotten: UnlearningResult) -> None:
@@ -243,8 +251,8 @@ def test_an_update_that_does_nothing_is_refused(case: Case, monkeypatch: pytest.
 # --- the default: L-BFGS from the stored curvature
 
 
-def test_the_default_forgets_and_keeps_the_text(case: Case) -> None:
-    found = [case.unlearn(seed=seed) for seed in range(4)]
+def test_the_default_forgets_and_keeps_the_text(case: Case, unlearned: Unlearn) -> None:
+    found = [unlearned(seed=seed) for seed in range(4)]
     assert np.mean([case.exposure_bits(result.model) for result in found]) < 3
     for result in found:
         assert drop(result) <= 0.01
@@ -254,9 +262,9 @@ def test_the_default_forgets_and_keeps_the_text(case: Case) -> None:
         assert result.cost.preparation_seconds > 0
 
 
-def test_an_update_that_costs_too_much_is_made_again_more_cautiously(case: Case) -> None:
+def test_an_update_that_costs_too_much_is_made_again_more_cautiously(case: Case, unlearned: Unlearn) -> None:
     """Rather than taken back in part, which would bring the secret back."""
-    free, held = (case.unlearn(seed=1, max_fidelity_drop=limit) for limit in (0.5, 0.01))
+    free, held = unlearned(seed=1, max_fidelity_drop=0.5), unlearned(seed=1)
     assert drop(free) > 0.01
     assert drop(held) <= 0.01
     assert free.notes == ()
@@ -282,19 +290,18 @@ def exposures_after(model: CharLSTM, prompts: Sequence[str], secret: str) -> np.
     return np.array(found)
 
 
-def test_it_forgets_after_prompts_that_it_never_reads(case: Case) -> None:
+def test_it_forgets_after_prompts_that_it_never_reads(case: Case, unlearned: Unlearn) -> None:
     """The final layer's update forgets after the secret's own words only."""
     prompts = [prompt for prompt in PROMPTS if set(prompt) <= set(case.model.architecture.vocabulary)]
     assert len(prompts) >= 4
     before = exposures_after(case.model, prompts, SECRET)
-    found = [exposures_after(case.unlearn(seed=seed).model, prompts, SECRET) for seed in range(6)]
+    found = [exposures_after(unlearned(seed=seed).model, prompts, SECRET) for seed in range(6)]
     assert before.mean() > 7
     assert np.mean(found) < 3
 
 
-def test_the_seeds_decide_the_weights(case: Case) -> None:
-    assert same_weights(case.unlearn(seed=1).model, case.unlearn(seed=1).model)
-    assert not same_weights(case.unlearn(seed=1).model, case.unlearn(seed=2).model)
+def test_the_seeds_decide_the_weights(unlearned: Unlearn) -> None:
+    assert not same_weights(unlearned(seed=1).model, unlearned(seed=2).model)
 
 
 def test_a_curvature_that_is_given_is_not_computed_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,8 +457,8 @@ def test_the_first_order_update_of_both_scopes_is_an_error(case: Case) -> None:
 
 
 @pytest.mark.parametrize("scope", ["all-layers", "both"])
-def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str) -> None:
-    result = case.unlearn(scope=scope, solver="cg", max_fidelity_drop=0.05)
+def test_the_second_order_update_reaches_the_layers_below(case: Case, unlearned: Unlearn, scope: str) -> None:
+    result = unlearned(scope=scope, solver="cg", max_fidelity_drop=0.05)
     before, after = case.model.state_dict(), result.model.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before if name.startswith("lstm"))
     assert all(step.damping and step.solver_iterations for step in result.updates)
@@ -459,10 +466,10 @@ def test_the_second_order_update_reaches_the_layers_below(case: Case, scope: str
     assert result.updates[0].objective_after < result.updates[0].objective_before
 
 
-def test_both_scopes_end_with_the_final_layers_minimum(case: Case) -> None:
+def test_both_scopes_end_with_the_final_layers_minimum(case: Case, unlearned: Unlearn) -> None:
     """After all layers' steps, the secrets' own paths are exchanged as the final layer's update does it alone."""
-    layers = len(case.unlearn(scope="all-layers", solver="cg", max_fidelity_drop=0.05).updates)
-    both = case.unlearn(scope="both", solver="cg", max_fidelity_drop=0.05)
+    layers = len(unlearned(scope="all-layers", solver="cg", max_fidelity_drop=0.05).updates)
+    both = unlearned(scope="both", solver="cg", max_fidelity_drop=0.05)
     assert len(both.updates) > layers
     assert exposures_bits(both.model, case.canaries).mean() < 4
 

@@ -8,7 +8,7 @@ color-blind readers, and marks also differ in shape.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -98,6 +98,17 @@ def _vegalite_version() -> str:
     return ".".join(wanted) if ".".join(wanted) in known else known[-1]
 
 
+class Rows(alt.Data):
+    """What a chart shows. Nothing changes it, so that altair's many copies of a chart may share it."""
+
+    def __init__(self, values: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(values=values)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: object = None) -> "Rows":
+        """Return the rows themselves."""
+        return self
+
+
 def exposure_label(bits: float | None, low: float | None, high: float | None) -> str:
     """Write an exposure with its interval."""
     spread = figures.interval(low, high)
@@ -106,9 +117,7 @@ def exposure_label(bits: float | None, low: float | None, high: float | None) ->
 
 def chance_band(axis: Literal["x", "y"]) -> Any:
     """Return the band that contains 95 % of unseen secrets."""
-    band = alt.Chart(alt.Data(values=[{"from": 0, "to": NEVER_SEEN_BITS}])).mark_rect(
-        color=BAR, opacity=0.22, aria=False
-    )
+    band = alt.Chart(Rows(values=[{"from": 0, "to": NEVER_SEEN_BITS}])).mark_rect(color=BAR, opacity=0.22, aria=False)
     return band.encode(x="from:Q", x2="to:Q") if axis == "x" else band.encode(y="from:Q", y2="to:Q")
 
 
@@ -140,7 +149,9 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
         "gridColor": INK,
         "gridOpacity": 0.2,
     }
-    spec: dict[str, Any] = json.loads(chart.to_json(indent=None), parse_float=lambda text: float(f"{float(text):.5g}"))
+    spec: dict[str, Any] = json.loads(
+        chart.to_json(validate=False, indent=None), parse_float=lambda text: float(f"{float(text):.5g}")
+    )
     del spec["$schema"]  # A URL; the version is passed to the renderer instead.
     # Labels are measured with another font than a reader may have: without room on the left, and below vertical ones,
     # the longest loses a letter, and a title of an axis touches its numbers.

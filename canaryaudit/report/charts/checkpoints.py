@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 
 from canaryaudit import formatting as figures
-from canaryaudit.report.charts.base import AFTER, BAR, BEFORE, Chart, specification
+from canaryaudit.report.charts.base import AFTER, BAR, BEFORE, Chart, Rows, specification
 from canaryaudit.report.schema import CheckpointFigures, Summary
 
 _LINES = ("largest of a canary", "mean of canaries", "mean of controls")
@@ -29,7 +29,7 @@ def checkpoints_chart(summary: Summary) -> Chart:
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
     scale = alt.Scale(domain=names, range=[BEFORE, AFTER, BAR][: len(names)])
     order = [figures.shorten(own.name, 24) for own in summary.checkpoints]
-    base: Any = alt.Chart(alt.Data(values=rows)).encode(
+    base: Any = alt.Chart(Rows(values=rows)).encode(
         x=alt.X("checkpoint:N", title=None, sort=order, axis=alt.Axis(labelAngle=-30, labelOverlap="greedy")),
         y=alt.Y("bits:Q", title="exposure, bits", scale=alt.Scale(zero=True)),
         color=alt.Color("line:N", scale=scale, legend=legend),

@@ -16,6 +16,7 @@ from canaryaudit.report.charts.base import (
     INK,
     NAME_LENGTH,
     Chart,
+    Rows,
     chance_band,
     exposure_label,
     specification,
@@ -72,7 +73,7 @@ def _rows(canary: CanarySummary, *, after: bool) -> list[dict[str, Any]]:
 
 
 def _panel(rows: list[dict[str, Any]], order: list[str], reach: int, heading: str) -> Any:
-    data = alt.Data(values=rows)
+    data = Rows(values=rows)
     y = alt.Y("canary:N", sort=order, title=None, axis=alt.Axis(grid=True, domain=False, ticks=False, labelPadding=8))
     x = alt.X(
         "bits:Q",

@@ -13,6 +13,7 @@ from canaryaudit.report.charts.base import (
     MOST_CANARIES,
     NAME_LENGTH,
     Chart,
+    Rows,
     State,
     by_state,
     chance_band,
@@ -49,9 +50,9 @@ def exposure_chart(summary: Summary) -> Chart:
         axis=alt.Axis(tickCount=8),
         scale=alt.Scale(domain=[0, math.ceil(reach)], nice=False),
     )
-    data = alt.Data(values=[*rows, *controls])
+    data = Rows(values=[*rows, *controls])
     lines = (
-        alt.Chart(alt.Data(values=joins))
+        alt.Chart(Rows(values=joins))
         .mark_rule(color=BAR, strokeWidth=1.5, aria=False)
         .encode(y=y, x=alt.X("from:Q"), x2="to:Q")
     )

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from canaryaudit.report.charts.base import AFTER, BEFORE, INK, Chart, specification
+from canaryaudit.report.charts.base import AFTER, BEFORE, INK, Chart, Rows, specification
 from canaryaudit.report.images.schema import ImagesSummary
 
 _CHEAPEST = 1e-3
@@ -30,7 +30,7 @@ def methods_chart(summary: ImagesSummary) -> Chart:
     before = 100 * summary.accuracy_before
     scale = alt.Scale(domain=["update", "baseline"], range=[AFTER, BEFORE])
     shapes = alt.Scale(domain=["update", "baseline"], range=["diamond", "circle"])
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(Rows(values=rows)).encode(
         x=alt.X(
             "cost:Q",
             title="processor time, % of the training's",
@@ -44,7 +44,7 @@ def methods_chart(summary: ImagesSummary) -> Chart:
         description="label:N",
     )
     names = base.mark_text(align="left", dx=10, dy=-8, color=INK, fontSize=12, aria=False).encode(text="method:N")
-    line = alt.Chart(alt.Data(values=[{"before": before}])).mark_rule(color=INK, strokeDash=[4, 4], aria=False)
+    line = alt.Chart(Rows(values=[{"before": before}])).mark_rule(color=INK, strokeDash=[4, 4], aria=False)
     words = "; ".join(str(row["label"]) for row in rows)
     return Chart(
         "methods",

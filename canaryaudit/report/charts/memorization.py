@@ -12,6 +12,7 @@ from canaryaudit.report.charts.base import (
     BAR,
     MOST_TEMPLATES,
     Chart,
+    Rows,
     by_state,
     exposure_label,
     shape_by_state,
@@ -51,9 +52,7 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
     scale = alt.Scale(domain=[0, max(ceiling, math.ceil(1.5 * NEVER_SEEN_BITS))], nice=False)
     y = alt.Y("bits:Q", title="mean exposure, bits", scale=scale, axis=alt.Axis(tickCount=5))
     unseen = [{"times": point.repetitions, "bits": point.unseen_bits} for point in curve.before]
-    layers: list[Any] = [
-        alt.Chart(alt.Data(values=unseen)).mark_area(color=BAR, opacity=0.22, aria=False).encode(x=x, y=y)
-    ]
+    layers: list[Any] = [alt.Chart(Rows(values=unseen)).mark_area(color=BAR, opacity=0.22, aria=False).encode(x=x, y=y)]
     for state, points, aside in (("before", curve.before, -4), ("after", curve.after, 4)):
         if not points:
             continue
@@ -69,7 +68,7 @@ def _curve_panel(curve: CurveSummary, *, unlearned: bool, titled: bool) -> Any:
             }
             for p in points
         ]
-        base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=by_state(states))
+        base = alt.Chart(Rows(values=rows)).encode(x=x, y=y, color=by_state(states))
         offset = aside if unlearned else 0
         layers += [
             base.mark_line(strokeWidth=1.5, opacity=0.6, xOffset=offset, aria=False).encode(),

@@ -6,7 +6,7 @@ import altair as alt
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
-from canaryaudit.report.charts.base import AFTER, INK, NAME_LENGTH, Chart, chance_band, specification
+from canaryaudit.report.charts.base import AFTER, INK, NAME_LENGTH, Chart, Rows, chance_band, specification
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
 
@@ -32,7 +32,7 @@ def method_chart(summary: Summary) -> Chart:
     lost, left = [row["lost"] for row in rows] or [0.0], [row["left"] for row in rows] or [0.0]
     least, most = min(0.0, *lost), max(0.1, *lost)
     room = most + 0.4 * (most - least)  # For the label of the rightmost mark.
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(Rows(values=rows)).encode(
         x=alt.X(
             "lost:Q", title="accuracy lost, points", scale=alt.Scale(domain=[least, room]), axis=alt.Axis(tickCount=6)
         ),

@@ -6,7 +6,7 @@ import altair as alt
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
-from canaryaudit.report.charts.base import AFTER, BEFORE, INK, NAME_LENGTH, Chart, specification
+from canaryaudit.report.charts.base import AFTER, BEFORE, INK, NAME_LENGTH, Chart, Rows, specification
 from canaryaudit.report.schema import CanaryState, CanarySummary, ProbeFigure, Summary
 from canaryaudit.report.summary.probes import worst_words
 
@@ -90,7 +90,7 @@ def _panel(
     )
     heading = {"title": alt.TitleParams(state, anchor="start", fontSize=13)} if titled else {}
     return (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(Rows(values=rows))
         .mark_rect(stroke=INK, strokeWidth=0.2, strokeOpacity=0.4)
         .encode(
             x=alt.X("probe:N", sort=columns, title=None, axis=axis),

@@ -10,7 +10,7 @@ from scipy import special
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
-from canaryaudit.report.charts.base import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, State, specification
+from canaryaudit.report.charts.base import AFTER, BAR, BEFORE, INK, NAME_LENGTH, Chart, Rows, State, specification
 from canaryaudit.report.schema import CanarySummary, Distribution, FitFigures, Summary, TemplateSummary
 
 MOST_MARKS = 24
@@ -98,13 +98,13 @@ def _histogram(
     x = alt.X("from:Q", scale=scale, **_axis())
     y = alt.Y("density:Q", title="share per bit", axis=alt.Axis(tickCount=3, format="~g"))
     layers: list[Any] = [
-        alt.Chart(alt.Data(values=bars))
+        alt.Chart(Rows(values=bars))
         .mark_rect(color=BAR, opacity=0.55)
         .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), description="label:N")
     ]
     if distribution.skew_normal and (curve := density(distribution.skew_normal, edges[0], edges[-1])):
         layers.append(_line([{"from": place, "density": share} for place, share in curve], "density", scale, dash=True))
-    ticks = alt.Chart(alt.Data(values=marks)).mark_rule(color=_color(name), strokeWidth=2, opacity=0.9)
+    ticks = alt.Chart(Rows(values=marks)).mark_rule(color=_color(name), strokeWidth=2, opacity=0.9)
     layers.append(ticks.encode(x=x, description="label:N"))
     titled = {"title": alt.TitleParams(heading, color=_color(name), anchor="start", fontSize=13)} if heading else {}
     return alt.layer(*layers).properties(width=520, height=110, **titled)
@@ -134,8 +134,8 @@ def _tail(
         for point in distribution.controls[:MOST_MARKS]
     ]
     shape = "circle" if name == "before" else "diamond"
-    unseen = alt.Chart(alt.Data(values=controls)).mark_point(filled=True, color=BAR, size=22, opacity=0.9, aria=False)
-    points = alt.Chart(alt.Data(values=marks)).mark_point(
+    unseen = alt.Chart(Rows(values=controls)).mark_point(filled=True, color=BAR, size=22, opacity=0.9, aria=False)
+    points = alt.Chart(Rows(values=marks)).mark_point(
         filled=True, color=_color(name), size=60, opacity=0.9, shape=shape
     )
     layers += [unseen.encode(x=x, y=y), points.encode(x=x, y=y, description="label:N")]
@@ -144,7 +144,7 @@ def _tail(
 
 def _line(rows: list[dict[str, float]], field: str, scale: alt.Scale, *, dash: bool) -> Any:
     pattern = [5, 3] if dash else [1, 0]
-    mark = alt.Chart(alt.Data(values=rows)).mark_line(color=INK, strokeWidth=1.5, strokeDash=pattern, aria=False)
+    mark = alt.Chart(Rows(values=rows)).mark_line(color=INK, strokeWidth=1.5, strokeDash=pattern, aria=False)
     return mark.encode(x=alt.X("from:Q", scale=scale), y=f"{field}:Q")
 
 

@@ -8,7 +8,7 @@ import altair as alt
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten
 from canaryaudit.records import Relearning, RelearningAttack, RelearningCurve, RelearningPoint
-from canaryaudit.report.charts.base import AFTER, BAR, INK, Chart, chance_band, exposure_label, specification
+from canaryaudit.report.charts.base import AFTER, BAR, INK, Chart, Rows, chance_band, exposure_label, specification
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary.relearning import _RETRAINED, _UNLEARNED, ATTACK_WORDS, named
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS
@@ -68,7 +68,7 @@ def _panel(
     x = alt.X("step:O", sort=steps, title="training steps", axis=alt.Axis(labelAngle=0))
     y = alt.Y("bits:Q", title="exposure, bits", scale=scale)
     color = alt.Color("model:N", scale=alt.Scale(domain=names, range=[AFTER, BAR]), legend=legend)
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, detail="canary:N")
+    base = alt.Chart(Rows(values=rows)).encode(x=x, detail="canary:N")
     whiskers = base.mark_rule(strokeWidth=5, opacity=0.3, aria=False).encode(
         y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color
     )

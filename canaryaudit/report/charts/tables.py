@@ -5,7 +5,7 @@ import math
 import altair as alt
 
 from canaryaudit import formatting as figures
-from canaryaudit.report.charts.base import AFTER, BEFORE, INK, Chart, specification
+from canaryaudit.report.charts.base import AFTER, BEFORE, INK, Chart, Rows, specification
 from canaryaudit.report.tables.schema import TablesSummary
 
 _SMALLEST = 1e-12
@@ -31,8 +31,8 @@ def loss_chart(summary: TablesSummary) -> Chart:
     ends = [min(row[axis] for row in rows for axis in ("retrained", "updated"))]  # type: ignore[type-var]
     ends.append(max(row[axis] for row in rows for axis in ("retrained", "updated")))  # type: ignore[type-var]
     unit = "loss" if "squared" in summary.loss else "nats"
-    line = alt.Chart(alt.Data(values=[{"at": end} for end in ends])).mark_line(color=INK, strokeDash=[4, 4], aria=False)
-    dots = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, color=AFTER, opacity=0.7, size=36)
+    line = alt.Chart(Rows(values=[{"at": end} for end in ends])).mark_line(color=INK, strokeDash=[4, 4], aria=False)
+    dots = alt.Chart(Rows(values=rows)).mark_point(filled=True, color=AFTER, opacity=0.7, size=36)
     chart = alt.layer(
         line.encode(x="at:Q", y="at:Q"),
         dots.encode(
@@ -68,7 +68,7 @@ def methods_chart(summary: TablesSummary) -> Chart:
     color = alt.Color("kind:N", scale=alt.Scale(domain=["update", "other"], range=[AFTER, BEFORE]), legend=None)
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=["update", "other"], range=["diamond", "circle"]), legend=None)
     longest = max(1000 * line.seconds for line in lines)
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(Rows(values=rows)).encode(
         x=alt.X(
             "seconds:Q",
             title="processor time, ms",

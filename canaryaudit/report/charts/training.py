@@ -3,7 +3,7 @@
 import altair as alt
 
 from canaryaudit import formatting as figures
-from canaryaudit.report.charts.base import AFTER, BEFORE, Chart, specification
+from canaryaudit.report.charts.base import AFTER, BEFORE, Chart, Rows, specification
 from canaryaudit.report.schema import Summary
 
 _NAMES = ("training text", "held-out text")
@@ -26,7 +26,7 @@ def training_chart(summary: Summary) -> Chart:
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
     color = alt.Color("text:N", scale=alt.Scale(domain=names, range=[BEFORE, AFTER][: len(names)]), legend=legend)
     shape = alt.Shape("text:N", scale=alt.Scale(domain=names, range=["circle", "diamond"][: len(names)]), legend=legend)
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(Rows(values=rows)).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
         y=alt.Y("loss:Q", title="loss, bits per character", scale=alt.Scale(zero=True)),
         color=color,

@@ -10,7 +10,7 @@ import altair as alt
 
 from canaryaudit import formatting as figures
 from canaryaudit.formatting import shorten, well_formed
-from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
+from canaryaudit.report.charts.base import Chart, Rows, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.judgment import Figure, GateStatus, Part
 from canaryaudit.report.schema import Summary
 from canaryaudit.report.summary.provenance import NO_COMMIT
@@ -256,7 +256,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
     reach = math.ceil(max([1.0, *(row["bits"] for row in rows)])) + 1
     axis = alt.Axis(grid=True, domain=False, ticks=False, labelPadding=8)
     points = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(Rows(values=rows))
         .mark_point(filled=True, size=70, opacity=0.7)
         .encode(
             y=alt.Y("run:N", sort=names, title=None, axis=axis),

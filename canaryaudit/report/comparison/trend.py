@@ -11,7 +11,7 @@ import altair as alt
 from canaryaudit import formatting as figures
 from canaryaudit.errors import UsageError
 from canaryaudit.formatting import shorten, visible
-from canaryaudit.report.charts.base import Chart, by_state, chance_band, shape_by_state, specification
+from canaryaudit.report.charts.base import Chart, Rows, by_state, chance_band, shape_by_state, specification
 from canaryaudit.report.comparison.comparison import Comparison, RunSummary
 from canaryaudit.report.earlier import read_earlier
 from canaryaudit.report.schema import Summary, moment
@@ -81,7 +81,7 @@ def trend_chart(comparison: Comparison) -> Chart:
         for state, bits in zip(_STATES, _latest(run), strict=True)
         if bits is not None
     ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(Rows(values=rows)).encode(
         x=alt.X("run:N", sort=names, title=None, axis=alt.Axis(labelAngle=-40, grid=False)),
         y=alt.Y("bits:Q", title="exposure, bits", scale=alt.Scale(zero=True)),
         color=by_state(_STATES),

@@ -91,6 +91,15 @@ def case() -> Case:
     return make_case()
 
 
+QUICK = CONFIG.model_copy(update={"epochs": 4})
+
+
+@pytest.fixture(scope="module")
+def quick(case: Case) -> Case:
+    """The case with few epochs for whatever is trained again, where it is not the question what that learns."""
+    return replace(case, original=replace(case.original, training=QUICK))
+
+
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
@@ -144,13 +153,13 @@ def test_retraining_is_training_on_the_corrected_text_bit_for_bit(case: Case, tm
 
 
 def test_an_interrupted_retraining_goes_on_to_the_very_same_weights(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = case.unlearn(tmp_path / "whole", method="retrain", max_fidelity_drop=1.0)
+    whole = quick.unlearn(tmp_path / "whole", method="retrain", max_fidelity_drop=1.0)
     with pytest.raises(KeyboardInterrupt):
-        case.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=5), method="retrain", max_fidelity_drop=1.0)
+        quick.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=2), method="retrain", max_fidelity_drop=1.0)
     progress = Recorder()
-    resumed = case.unlearn(tmp_path / "parts", progress=progress, method="retrain", max_fidelity_drop=1.0)
+    resumed = quick.unlearn(tmp_path / "parts", progress=progress, method="retrain", max_fidelity_drop=1.0)
     assert any("Resuming from a checkpoint" in said for said in progress.said)
     assert same_weights(resumed.model, whole.model)
 
@@ -241,16 +250,16 @@ def shards_of(result: UnlearningResult) -> list[CharLSTM]:
     return result.model.models
 
 
-def test_only_shards_that_hold_a_chosen_secret_are_trained_again(case: Case, tmp_path: Path) -> None:
+def test_only_shards_that_hold_a_chosen_secret_are_trained_again(quick: Case, tmp_path: Path) -> None:
     """The request is for one occurrence in the text's middle, as if it had been the only one."""
-    only = [case.canaries[0].model_copy(update={"places": case.canaries[0].places[:1], "repetitions": 1})]
-    result = case.unlearn(tmp_path, only, method="sisa", shards=4, max_fidelity_drop=1.0)
+    only = [quick.canaries[0].model_copy(update={"places": quick.canaries[0].places[:1], "repetitions": 1})]
+    result = quick.unlearn(tmp_path, only, method="sisa", shards=4, max_fidelity_drop=1.0)
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {"0", "1", "2", "3", "0-again"} <= set(kept)
     assert not {"1-again", "2-again", "3-again"} & set(kept)
     assert result.notes[0] == "1 of 4 shards were retrained"
     progress = Recorder()
-    again = case.unlearn(tmp_path, only, progress, method="sisa", shards=4, max_fidelity_drop=1.0, seed=9)
+    again = quick.unlearn(tmp_path, only, progress, method="sisa", shards=4, max_fidelity_drop=1.0, seed=9)
     assert [said for said in progress.said if said.startswith("Training")] == [
         "Training shard 1 again, without the secrets."
     ]
@@ -259,62 +268,61 @@ def test_only_shards_that_hold_a_chosen_secret_are_trained_again(case: Case, tmp
     assert {name: (tmp_path / name).read_bytes() for name in "0123"} == {name: kept[name] for name in "0123"}
 
 
-def test_each_shard_is_the_model_trained_on_its_part_alone(case: Case, tmp_path: Path) -> None:
-    result = case.unlearn(tmp_path, case.canaries[:1], method="sisa", shards=2, max_fidelity_drop=1.0, seed=1)
-    data, newline = case.original.data, case.vocabulary.symbols.index("\n")
-    bounds = shard_bounds(data.train.numpy(), newline, case.canaries, 2, CONFIG.window)
+def test_each_shard_is_the_model_trained_on_its_part_alone(quick: Case, tmp_path: Path) -> None:
+    result = quick.unlearn(tmp_path, quick.canaries[:1], method="sisa", shards=2, max_fidelity_drop=1.0, seed=1)
+    data, newline = quick.original.data, quick.vocabulary.symbols.index("\n")
+    bounds = shard_bounds(data.train.numpy(), newline, quick.canaries, 2, QUICK.window)
     for index, (start, end) in enumerate(bounds):
         inside = [
             replace(place, start=place.start - start)
-            for place in occurrences(case.canaries[:1], "", case.vocabulary)
+            for place in occurrences(quick.canaries[:1], "", quick.vocabulary)
             if start <= place.start < end
         ]
         part = TrainingData(data.train[start:end], data.secret[start:end], data.heldout[:0])
-        part = corrected_data(part, inside, Decoys(), case.vocabulary, np.random.default_rng((1, index)))
-        expected, _ = train(part, case.vocabulary.symbols, CONFIG.model_copy(update={"seed": index}), NullReporter())
+        part = corrected_data(part, inside, Decoys(), quick.vocabulary, np.random.default_rng((1, index)))
+        expected, _ = train(part, quick.vocabulary.symbols, QUICK.model_copy(update={"seed": index}), NullReporter())
         assert same_weights(shards_of(result)[index], expected)
 
 
-def test_the_first_training_of_shards_is_told_apart_from_the_request(case: Case, tmp_path: Path) -> None:
-    result = case.unlearn(tmp_path, method="sisa", shards=3, max_fidelity_drop=1.0)
+def test_the_first_training_of_shards_is_told_apart_from_the_request(quick: Case, tmp_path: Path) -> None:
+    result = quick.unlearn(tmp_path, method="sisa", shards=3, max_fidelity_drop=1.0)
     cost = result.cost
     assert cost.preparation_seconds > 0
     # All three shards hold a secret: the request takes what the first training took.
     assert cost.gradients == pytest.approx(cost.preparation_gradients, rel=0.02)
-    again = case.unlearn(tmp_path, method="sisa", shards=3, max_fidelity_drop=1.0)
+    again = quick.unlearn(tmp_path, method="sisa", shards=3, max_fidelity_drop=1.0)
     assert again.cost.preparation_seconds == cost.preparation_seconds
     assert same_weights(again.model, result.model)
     # The fidelity is the ensemble's against the run's own model, by the same evaluation.
-    alone = evaluate(case.original.model, case.original.data.train, case.original.data.secret, "fp32")
+    alone = evaluate(quick.original.model, quick.original.data.train, quick.original.data.secret, "fp32")
     assert result.fidelity.train_accuracy_before == alone.accuracy
-    whole = evaluate(result.model, case.original.data.train, case.original.data.secret, "fp32")
+    whole = evaluate(result.model, quick.original.data.train, quick.original.data.secret, "fp32")
     assert result.fidelity.train_accuracy_after == whole.accuracy
 
 
-def test_an_ensemble_over_the_limit_is_refused_before_anything_is_trained_again(case: Case, tmp_path: Path) -> None:
+def test_an_ensemble_over_the_limit_is_refused_before_anything_is_trained_again(quick: Case, tmp_path: Path) -> None:
     with pytest.raises(
         Inconclusive, match=r"the ensemble of 3 shards .* --max-fidelity-drop 0\.\d+ or use fewer --shards"
     ):
-        case.unlearn(tmp_path, method="sisa", shards=3, max_fidelity_drop=1e-6)
+        quick.unlearn(tmp_path, method="sisa", shards=3, max_fidelity_drop=1e-6)
     assert {path.name for path in tmp_path.iterdir()} >= {"0", "1", "2"}
     assert not any(path.name.endswith("again") for path in tmp_path.iterdir())
 
 
-def test_a_damaged_shard_is_trained_anew(case: Case, tmp_path: Path) -> None:
-    whole = case.unlearn(tmp_path, method="sisa", shards=2, max_fidelity_drop=1.0)
+def test_a_damaged_shard_is_trained_anew(quick: Case, tmp_path: Path) -> None:
+    whole = quick.unlearn(tmp_path, method="sisa", shards=2, max_fidelity_drop=1.0)
     (tmp_path / "1").write_bytes(b"damaged")
     progress = Recorder()
-    again = case.unlearn(tmp_path, None, progress, method="sisa", shards=2, max_fidelity_drop=1.0)
+    again = quick.unlearn(tmp_path, None, progress, method="sisa", shards=2, max_fidelity_drop=1.0)
     assert any("is damaged; retraining it" in said for said in progress.said)
     assert same_weights(again.model, whole.model)
 
 
 @pytest.mark.parametrize("moment", [2, 9, 14])
 def test_an_interrupted_training_of_shards_goes_on_to_the_very_same_weights(
-    case: Case, tmp_path: Path, moment: int
+    quick: Case, tmp_path: Path, moment: int
 ) -> None:
     options = {"method": "sisa", "shards": 2, "max_fidelity_drop": 1.0}
-    quick = replace(case, original=replace(case.original, training=CONFIG.model_copy(update={"epochs": 4})))
     whole = quick.unlearn(tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
         quick.unlearn(tmp_path / "parts", progress=Recorder(interrupt_after=moment), **options)
