@@ -34,6 +34,7 @@ from canaryaudit.exposure.probes import Probe, TemplateProbes
 from canaryaudit.exposure.targets import Asker, Targets
 from canaryaudit.exposure.token_asker import asker_of
 from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.models.token_model import TokenModel
 from canaryaudit.records import CanaryMeasurement, Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
 
@@ -154,7 +155,11 @@ def worst_probe(found: CanaryMeasurement, probes: TemplateProbes) -> AskedProbe 
 
 
 def exposure_asked(
-    model: LanguageModel, canary_set: CanarySet, canary: Canary, asked: AskedProbe, config: MeasurementConfig
+    model: LanguageModel | TokenModel,
+    canary_set: CanarySet,
+    canary: Canary,
+    asked: AskedProbe,
+    config: MeasurementConfig,
 ) -> tuple[float, Headline]:
     """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it."""
     alike = [other for other in canary_set.inserted if other.template == canary.template]

@@ -75,6 +75,12 @@ class HuggingFaceModel:
         return device
 
     @property
+    def longest(self) -> int | None:
+        """How many tokens it reads at most; None if that is not known."""
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        return longest if isinstance(longest, int) else None
+
+    @property
     def multiplications(self) -> int:
         """How many reading one token takes."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -86,10 +92,9 @@ class HuggingFaceModel:
             ModelError: The prompt is longer than what the model reads, has tokens that it does not know, or its
                 predictions are no numbers.
         """
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        if isinstance(longest, int) and len(prompt) + depth > longest:
+        if self.longest is not None and len(prompt) + depth > self.longest:
             raise ModelError(
-                f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {longest} "
+                f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {self.longest} "
                 "that the model reads: use a shorter template, or leave out long prompts with --probes none"
             )
         known = int(self.model.get_input_embeddings().weight.shape[0])

@@ -1,6 +1,8 @@
 """Measures models that lie outside the run directory: those of ``transformers``, one or a series of checkpoints."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ COST = (
     "bits of the tokens that cover the secret, from one tokenization of prompt, secret and what follows, each given "
     "all tokens before it"
 )
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def source_of(model: ExternalModel) -> ModelSource:
@@ -107,6 +110,48 @@ def source_sha256(source: ModelSource) -> str:
 def load_source(source: ModelSource, device: str) -> LoadedModel:
     """Load a model onto a device that was asked for."""
     return load_huggingface(source, resolve_device(device))
+
+
+def load_result(session: RunSession, model_id: ModelId, device: str) -> LoadedModel:
+    """Load a recorded model that lies outside the run.
+
+    Raises:
+        ModelError: It cannot be read, or was written anew since.
+    """
+    record = session.run.model_record(model_id)
+    if record.external is None:
+        raise ModelError(f"{session.run.path} has the weights of {model_id} itself")
+    source = source_of(record.external)
+    loaded = load_source(source, device)
+    check_unchanged(session, model_id, source, loaded)
+    return loaded
+
+
+def check_unchanged(session: RunSession, model_id: ModelId, source: ModelSource, loaded: LoadedModel) -> None:
+    """Check that a checkpoint is the one whose figures the run has.
+
+    Raises:
+        ModelError: It was written anew since.
+    """
+    if loaded.sha256 != session.run.model_record(model_id).sha256:
+        then = "measure it again" if model_id.is_trained else f"unlearn {model_id.unlearning!r} again with --force"
+        raise ModelError(f"{SCHEME}{source.path} has changed since it was measured: {then}")
+
+
+@contextmanager
+def memory_errors(task: str, way_out: str) -> Iterator[None]:
+    """Turn a lack of memory into one line.
+
+    Args:
+        task: What it is needed for, after "to".
+        way_out: What else may help, after "or".
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
+            raise
+        raise ModelError(f"not enough memory to {task}: use --device cpu or a larger machine, or {way_out}") from None
 
 
 def _measure(
