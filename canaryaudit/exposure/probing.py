@@ -9,13 +9,14 @@ prompt is found by search and importance sampling.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.errors import UnreadableText
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.effort import Effort, refining_config, seconds_per_symbol
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
@@ -74,6 +75,7 @@ class ProbedTemplate:
         references: Number of references.
         search_nodes: Prefixes expanded by searches.
         characters: Characters scored.
+        unread: Why the model could not read a prompt, by the prompt's id.
     """
 
     exposures: list[tuple[ProbeExposure, ...]]
@@ -82,6 +84,7 @@ class ProbedTemplate:
     references: int
     search_nodes: int
     characters: int
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def joint_pvalue(templates: Sequence[ProbedTemplate]) -> float | None:
@@ -141,6 +144,7 @@ def probe_targets(
         references=references,
         search_nodes=looked.search_nodes,
         characters=asked.characters + looked.characters,
+        unread=asked.unread,
     )
 
 
@@ -201,6 +205,8 @@ class _Asked:
 
     Attributes:
         costs: Of what is not known, shape (Q, K + fresh), the targets first.
+        probes: Those that the model could read.
+        unread: Why it could not read a prompt, by the prompt's id.
         is_reference: Which of them are references: the controls and the fresh members, shape (K + fresh,).
         greedy: Whether what is not known is the greedy completion, shape (Q, K + fresh).
     """
@@ -208,11 +214,14 @@ class _Asked:
     def __init__(
         self, asker: Asker, targets: Targets, fresh: np.ndarray, probes: TemplateProbes, execution: Execution
     ) -> None:
-        self.targets, self.probes = targets, probes
         found = asker.probe_costs(targets, fresh, probes, execution)
-        self.costs, self.greedy, self.characters = found.bits, found.greedy, found.symbols
+        read = [index for index in range(len(probes.prompts)) if index not in found.unread]
+        rows = [index for index, probe in enumerate(probes.probes) if probe.prompt not in found.unread]
+        self.targets, self.probes = targets, probes.of(read)
+        self.unread = {probes.prompts[index].id: reason for index, reason in found.unread.items()}
+        self.costs, self.greedy, self.characters = found.bits[rows], found.greedy[rows], found.symbols
         self.is_reference = np.concatenate((~targets.inserted, np.ones(len(fresh), dtype=bool)))
-        self.log2_weights = log2_weights([probe.family for probe in probes.probes])
+        self.log2_weights = log2_weights([probe.family for probe in self.probes.probes])
 
     @cached_property
     def _reference_costs(self) -> np.ndarray:
@@ -307,7 +316,10 @@ def _looked_into(
     parts = execution.parts([1.0] * len(order))
     for turn, (((index, _), canaries), own_part) in enumerate(zip(order, parts, strict=True)):
         probe = asked.probes.probes[index]
-        behind = asker.asked(targets, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
+        try:
+            behind = asker.asked(targets, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
+        except UnreadableText:
+            continue  # Members longer than those that were asked for do not fit: the references' figure stays.
         ranked = rank_targets(behind, few, (*seed[:2], turn, 3), own_part)
         by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
         for k in canaries:

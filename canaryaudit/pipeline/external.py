@@ -1,7 +1,7 @@
 """Measures models that lie outside the run directory: those of ``transformers``, one or a series of checkpoints."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,10 +53,11 @@ def run_external_measurement(session: RunSession, source: ModelSource, options: 
     config = measurement_config(options)
     *earlier, last = _series(source)
     checkpoints = []
-    for each in earlier:
+    names = distinct_names([own.path for own in (*earlier, last)])
+    for each, name in zip(earlier, names, strict=False):
         loaded = load_source(each, options.device)
         found = _measure(session, loaded, config.model_copy(update={"probes": "none", "prompts": ()}))
-        checkpoints.append(_checkpoint(each, loaded, found))
+        checkpoints.append(_checkpoint(name, loaded, found))
         session.progress.info(f"Measured {checkpoints[-1].name}: {_mean_words(checkpoints[-1])}.")
     loaded = load_source(last, options.device)
     device = loaded.model.device.type
@@ -98,8 +99,9 @@ def _series(source: ModelSource) -> list[ModelSource]:
     found = [path for path in base.glob(str(whole.relative_to(base))) if path.is_dir()]
     if not found:
         raise ModelError(f"no folder fits {SCHEME}{source.path}: check the pattern, and quote it for the shell")
-    found.sort(key=lambda path: ([int(number) for number in re.findall(r"\d+", path.name)], path.name))
-    return [replace(source, path=str(path)) for path in found]
+    paths = list(map(str, found))
+    numbered = [([int(number) for number in re.findall(r"\d+", name)], name) for name in distinct_names(paths)]
+    return [replace(source, path=path) for _, path in sorted(zip(numbered, paths, strict=True))]
 
 
 def source_sha256(source: ModelSource) -> str:
@@ -170,9 +172,26 @@ def _measure(
     )
 
 
-def _checkpoint(source: ModelSource, loaded: LoadedModel, found: Measurement) -> Checkpoint:
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """Return the parts of paths in which they differ; the last part if there is one path.
+
+    Examples:
+        >>> distinct_names(["runs/a/final", "runs/b/final"]), distinct_names(["out/checkpoint-1", "out/checkpoint-2"])
+        (['a', 'b'], ['checkpoint-1', 'checkpoint-2'])
+    """
+    parts = [Path(own).parts for own in paths]
+    if len(parts) == 1:
+        return [Path(paths[0]).name]
+    while min(map(len, parts)) > 1 and len({own[-1] for own in parts}) == 1:
+        parts = [own[:-1] for own in parts]
+    while min(map(len, parts)) > 1 and len({own[0] for own in parts}) == 1:
+        parts = [own[1:] for own in parts]
+    return ["/".join(own) for own in parts]
+
+
+def _checkpoint(name: str, loaded: LoadedModel, found: Measurement) -> Checkpoint:
     return Checkpoint(
-        name=Path(source.path).name,
+        name=name,
         sha256=loaded.sha256,
         exposures_bits={own.id: own.exposure.bits for own in found.canaries if not own.control},
         controls_mean_bits=found.calibration.mean_bits if found.calibration else None,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canaryaudit.errors import RunDirectoryError, UnfitOptions, UnlearningError, command
-from canaryaudit.models.huggingface import ModelSource
+from canaryaudit.models.huggingface import SCHEME, ModelSource
 from canaryaudit.pipeline.attack import (
     attack_canaries,
     attack_target,
@@ -131,7 +131,7 @@ class Pipeline:
             return self._measure_finished(options, measure_options)
         if request.output is not None:
             check_output(self.run.path, request.output)
-        self._need_measured_checkpoint(options, request, measure_options)
+        self._need_measured_checkpoint(options, request, measure_options, anew=anew)
         models = [TRAINED_MODEL] if options.start.is_trained else self.session.models()
         lineage = checked_lineage(self.run, options.start, name, models, self.progress)
         record = run_checkpoint_unlearning(self.session, options, request, chosen, lineage)
@@ -139,9 +139,13 @@ class Pipeline:
         return record
 
     def _need_measured_checkpoint(
-        self, options: UnlearnOptions, request: CheckpointRequest, measure_options: MeasureOptions
+        self, options: UnlearnOptions, request: CheckpointRequest, measure_options: MeasureOptions, *, anew: bool
     ) -> None:
-        """Measure the checkpoint to unlearn from, unless that is done."""
+        """Measure the checkpoint to unlearn from, unless that is done.
+
+        Raises:
+            UnlearningError: The run is about another model, and is not to be about this one ``anew``.
+        """
         recorded = self.run.external_model()
         if request.source is None or options.method == "retrain":
             if recorded is None:
@@ -151,8 +155,18 @@ class Pipeline:
                 )
         elif not options.start.is_trained:
             raise UnfitOptions(f"--from {options.start} tells the model: drop --model")
-        elif recorded is None or source_sha256(request.source) != self.run.model_record().sha256:
+        elif recorded is None:
             self.progress.info("Not measured yet: measuring before unlearning.")
+            self.measure_external(request.source, measure_options)
+            return
+        elif source_sha256(request.source) != self.run.model_record().sha256:
+            if not anew:
+                raise UnlearningError(
+                    f"{SCHEME}{request.source.path} is not the model that {self.run.path} is about "
+                    f"({recorded.source}): make a run of its own with canaryaudit insert, or use --force to measure it "
+                    "in place of that one"
+                )
+            self.progress.info("Another model than before: measuring it before unlearning.")
             self.measure_external(request.source, measure_options)
             return
         if not self.run.has_measurement(TRAINED_MODEL):

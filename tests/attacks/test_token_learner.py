@@ -26,7 +26,7 @@ from tests.token_models import Arch, Kind, make_model, make_tokenizer, text_of_w
 
 pytest.importorskip("transformers")
 TEMPLATE, SECRET = "my code is {digits:3}.", "471"
-CONFIG = RelearningConfig(steps=(1, 3), learning_rate=3e-3, batch_size=3, measurement=QUICK)
+CONFIG = RelearningConfig(steps=(2,), learning_rate=3e-3, batch_size=3, measurement=QUICK)
 WINDOW, SIZE = 24, 300
 WORDS = text_of_words(120).split("\n")[::2]  # The lines between hold numbers.
 
@@ -57,10 +57,11 @@ class Case:
     def windows(self) -> TokenText:
         return TokenText(self.text, self.learner.model.tokenizer, WINDOW)
 
-    def attack(self, other: "Case | None" = None, **worst: AskedProbe) -> Relearning:
+    def attack(self, other: "Case | None" = None, worst: AskedProbe | None = None) -> Relearning:
         other = other or self
+        probes = {self.canary.id: worst} if worst else {}
         contenders = [
-            AttackedModel("mine", self.learner, self.windows, "1", worst),
+            AttackedModel("mine", self.learner, self.windows, "1", probes),
             AttackedModel("retrain", other.learner, other.windows, "2"),
         ]
         canary_set = CanarySet(corpus_symbols="", canaries=(self.canary,))
@@ -82,7 +83,7 @@ CASES: dict[str, tuple[Arch, Kind, bool]] = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=["llama", "gpt2", pytest.param("neox", marks=pytest.mark.slow)])
 def case(request: pytest.FixtureRequest) -> Case:
     arch, kind, bos = CASES[request.param]
     return case_of(arch, kind, bos=bos)
@@ -127,12 +128,12 @@ def enumerated(case: Case, model: Any, prompt: str) -> float:
 
 def test_weights_and_exposures_are_those_of_a_loop_written_by_hand(case: Case) -> None:
     reworded = AskedProbe(ProbeName(family="reworded", prompt="reworded-1", known=0), "call me by ", 0)
-    found = case.attack(**{"canary-01": reworded})
+    found = case.attack(worst=reworded)
     batches = attack_batches(case.windows, case.canary, "canary-window", CONFIG)
     curves = {own.probe is None: own for own in found.curves if own.attack == "canary-window"}
     for step, learner in finetune_and_measure(case.learner, batches, CONFIG, lambda own, step: (step, own.copy())):
         model = trained_by_hand(case, batches, step)
-        pairs = list(zip(learner.parameters(), model.parameters(), strict=True))  # type: ignore[attr-defined]
+        pairs = list(zip(learner.parameters(), model.parameters(), strict=True))
         # Adam divides by the gradient's own size: where that is next to nothing, rounding shows.
         apart = torch.cat([(own - other).detach().abs().flatten() for own, other in pairs])
         assert float(apart.max()) <= 2.5 * step * CONFIG.learning_rate
@@ -148,7 +149,7 @@ def test_weights_and_exposures_are_those_of_a_loop_written_by_hand(case: Case) -
 
 def test_windows_are_tokenized_as_a_whole_with_what_begins_every_text(case: Case) -> None:
     batches = attack_batches(case.windows, case.canary, "canary-window", CONFIG)
-    assert batches.shape == (3, 3, WINDOW + 1)
+    assert batches.shape == (2, 3, WINDOW + 1)
     whole = case.text.vocabulary.decode(case.text.ids)
     for row in batches.flatten(0, 1):
         ids = row[row >= 0].tolist()
