@@ -22,6 +22,7 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.probing import TEMPLATE_PROBE, AskedProbe, exposure_asked
+from canaryaudit.models.token_model import TokenModel
 from canaryaudit.plan import RelearningSettings
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
@@ -221,9 +222,13 @@ def exposure_point(
     canary: Canary, canary_set: CanarySet, config: MeasurementConfig, attacked: Learner, step: int
 ) -> RelearningPoint:
     """Measure one canary's exposure against references redrawn for the current model."""
+    reader = attacked.reader()
+    if isinstance(reader, TokenModel):  # Each rank takes longer there: that of the attacked canary alone.
+        bits, exposure = exposure_asked(reader, canary_set, canary, None, config)
+        return RelearningPoint(step=step, log_perplexity_bits=bits, exposure=exposure)
     alike = tuple(other for other in canary_set.inserted if other.template == canary.template)
     measurement = measure(
-        attacked.reader(),
+        reader,
         canary_set.model_copy(update={"canaries": alike}),
         config,
         recorded_as=MeasuredModel(str(ModelId("attacked"))),

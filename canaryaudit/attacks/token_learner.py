@@ -26,10 +26,9 @@ QUICK = MeasurementConfig(
     search_budget=500,
     draws_per_temperature=200,
     precision_bits=0.25,
-    time_limit=20,
+    max_draws=20_000,
 )
-"""One measurement of a model of a million weights takes two processor seconds, and is accurate to a quarter of a bit:
-the margins by which attacks are judged are one bit and two."""
+"""One measurement, accurate to a quarter of a bit: the margins by which attacks are judged are one bit and two."""
 _SAMPLE, _SAMPLES = 600, 32
 """Characters that are tokenized to see how many a token has, and how many such pieces of the text."""
 

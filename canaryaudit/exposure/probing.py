@@ -32,6 +32,7 @@ from canaryaudit.exposure.estimators.worst_case import (
 )
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import Probe, TemplateProbes
+from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.targets import Asker, Targets
 from canaryaudit.exposure.token_asker import asker_of
 from canaryaudit.models.language_model import LanguageModel
@@ -162,17 +163,31 @@ def exposure_asked(
     model: LanguageModel | TokenModel,
     canary_set: CanarySet,
     canary: Canary,
-    asked: AskedProbe,
+    asked: AskedProbe | None,
     config: MeasurementConfig,
 ) -> tuple[float, Headline]:
-    """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it."""
+    """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it.
+
+    Args:
+        model: The model.
+        canary_set: Its inserted canaries do not count as each other's references.
+        canary: The one.
+        asked: The probe; the template's own prefix if not given.
+        config: How to rank it.
+    """
     alike = [other for other in canary_set.inserted if other.template == canary.template]
     asker = asker_of(model, canary_set)
-    targets = asker.targets(canary.template, alike)
-    behind = asker.asked(targets, asked.text, [own.id for own in alike].index(canary.id), asked.given)
-    ranked = rank_targets(behind, config, (config.seed, 0, 3), Execution())
+    behind = asker.targets(canary.template, alike)
+    if asked is not None:
+        behind = asker.asked(behind, asked.text, [own.id for own in alike].index(canary.id), asked.given)
     index = [own.id for own in behind.canaries].index(canary.id)
-    return float(behind.log_perplexity_bits[index]), choose_headline(ranked.estimates[index])
+    cost = float(behind.log_perplexity_bits[index])
+    if behind.tokens is not None and behind.tokens.drawn is not None:  # No path leads to most members.
+        drawn = behind.tokens.drawn[: config.num_references]
+        costs = score_log_perplexity(behind.reader, behind.start, drawn)
+        return cost, choose_headline({"sampled": sampled_exposure(cost, costs, behind.space.bits)})
+    ranked = rank_targets(behind, config, (config.seed, 0, 3), Execution(), wanted=index)
+    return cost, choose_headline(ranked.estimates[index])
 
 
 def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

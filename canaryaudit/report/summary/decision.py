@@ -255,7 +255,7 @@ def next_step(summary: Summary) -> NextStep:
     if method and method.relearning is None and method.method != "retrain":
         return NextStep(
             f"{found}. One test is open: whether the secrets come back under further training. The command "
-            "compares with a model that never saw them, and trains one if there is none.",
+            "compares with a model that never saw them, and trains one, or asks for one, if there is none.",
             f"canaryaudit attack {run}",
         )
     return NextStep(
