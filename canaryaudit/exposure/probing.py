@@ -335,6 +335,8 @@ def _looked_into(
             behind = asker.asked(targets, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
         except UnreadableText:
             continue  # Members longer than those that were asked for do not fit: the references' figure stays.
+        if behind.tokens is not None and behind.tokens.drawn is not None:
+            continue  # No path leads to most members, so there is nothing to search.
         ranked = rank_targets(behind, few, (*seed[:2], turn, 3), own_part)
         by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
         for k in canaries:

@@ -17,8 +17,9 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.insertion import secret_mask
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import UnlearningError
+from canaryaudit.exposure import measure
 from canaryaudit.exposure.probes import RunText
-from canaryaudit.exposure.probing import AskedProbe
+from canaryaudit.exposure.probing import AskedProbe, exposure_asked
 from canaryaudit.models.huggingface import HuggingFaceModel
 from canaryaudit.progress import NullReporter
 from canaryaudit.records import ProbeName, Relearning
@@ -228,3 +229,27 @@ def test_windows_are_halved_where_secrets_stand_close_together(dropped: Case) ->
     short = RunText(text.ids[:30], text.secret[:30], text.vocabulary)
     with pytest.raises(UnlearningError, match="the text has 30 characters: expected more than a window of"):
         attack_batches(TokenText(short, tokenizer), canary, "other-text", CONFIG)
+
+
+def test_what_is_drawn_agrees_with_what_is_enumerated(dropped: Case) -> None:
+    canary_set = CanarySet(corpus_symbols="", canaries=(dropped.canary,))
+    drawing = QUICK.model_copy(update={"enumerate_up_to": 0, "search_budget": 1})
+    cost, whole = exposure_asked(dropped.learner.reader(), canary_set, dropped.canary, None, QUICK)
+    again, drawn = exposure_asked(dropped.learner.reader(), canary_set, dropped.canary, None, drawing)
+    assert (whole.method, drawn.method) == ("exact", "importance")
+    assert cost == again
+    assert drawn.low <= whole.bits <= drawn.high
+
+
+@pytest.mark.slow
+def test_where_members_have_no_path_ranks_are_sampled(dropped: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canaryaudit.exposure.token_space._MOST_DRAWN", 2_000)
+    case = replace(dropped, model=make_model("gpt2", 420), tokenizer=make_tokenizer("merged"))
+    canary = Canary(id="c", template="my code is {[a-pà-ï]:6}.", completion="abàcdé", repetitions=1, places=(0,))
+    canary_set = CanarySet(corpus_symbols="", canaries=(canary,))
+    config = QUICK.model_copy(update={"num_references": 2_000})
+    cost, found = exposure_asked(case.learner.reader(), canary_set, canary, None, config)
+    measured = measure(case.learner.reader(), canary_set, config).canaries[0]
+    assert (found.method, measured.exposure.method) == ("sampled", "sampled")
+    assert cost == pytest.approx(measured.log_perplexity_bits, abs=1e-3)
+    assert found.bits == pytest.approx(measured.exposure.bits, abs=0.01)
