@@ -24,7 +24,7 @@ from canaryaudit.exposure import MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.probing import TEMPLATE_PROBE, AskedProbe, exposure_asked
 from canaryaudit.models.token_model import TokenModel
 from canaryaudit.plan import RelearningSettings
-from canaryaudit.progress import ProgressReporter
+from canaryaudit.progress import ProgressReporter, check_signals
 from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
 
 OTHER_TEXT_MARGIN_BITS = 1.0
@@ -192,6 +192,7 @@ def finetune_and_measure(
     optimizer = torch.optim.Adam(attacked.parameters(), lr=config.learning_rate)
     yield measure_step(attacked, 0)
     for step, windows in enumerate(batches, 1):
+        check_signals()
         loss = attacked.loss(windows)
         if not torch.isfinite(loss):
             raise UnlearningError(f"the attacker's training diverges at step {step}: lower --learning-rate")

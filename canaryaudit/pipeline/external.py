@@ -74,16 +74,7 @@ def run_result_measurement(session: RunSession, model_id: ModelId, options: Meas
     Raises:
         ModelError: It has changed, or cannot be read.
     """
-    record = session.run.model_record(model_id)
-    if record.external is None:
-        raise ModelError(f"{session.run.path} has the weights of {model_id} itself")
-    source = source_of(record.external)
-    config, loaded = measurement_config(options), load_source(source, options.device)
-    if loaded.sha256 != record.sha256:
-        raise ModelError(
-            f"{source.path} is not the model that was written by the unlearning {model_id.unlearning!r}: unlearn again "
-            "with --force and another -o"
-        )
+    config, loaded = measurement_config(options), load_result(session, model_id, options.device)
     with session.stage(
         "measure", str(model_id), seed=config.seed, device=loaded.model.device.type, precision=loaded.dtype
     ):
@@ -137,7 +128,7 @@ def check_unchanged(session: RunSession, model_id: ModelId, source: ModelSource,
     """
     if loaded.sha256 != session.run.model_record(model_id).sha256:
         then = "measure it again" if model_id.is_trained else f"unlearn {model_id.unlearning!r} again with --force"
-        raise ModelError(f"{SCHEME}{source.path} has changed since it was measured: {then}")
+        raise ModelError(f"{SCHEME}{source.path} has changed since it was recorded: {then}")
 
 
 @contextmanager
