@@ -50,6 +50,10 @@ class ModelError(CanaryAuditError):
     """A model file is damaged, or does not match its description."""
 
 
+class UnreadableText(ModelError):
+    """A model cannot read a text: it is too long for it, or has parts that its tokenizer cannot write."""
+
+
 class MeasurementError(CanaryAuditError):
     """An estimator cannot compute what was requested."""
 

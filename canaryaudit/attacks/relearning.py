@@ -5,7 +5,6 @@ canary's text and puts it into every batch. Both attacks also run, with identica
 corrected text, which never saw the secret. Any faster recovery means that the unlearned model still encoded it.
 """
 
-import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,19 +15,17 @@ from typing import TypeVar, get_args
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from canaryaudit.attacks.learner import AttackText, Learner
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure import MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.probing import TEMPLATE_PROBE, AskedProbe, exposure_asked
-from canaryaudit.models.char_lstm import CharLSTM
-from canaryaudit.models.ensemble import Ensemble, as_language_model
+from canaryaudit.models.token_model import TokenModel
 from canaryaudit.plan import RelearningSettings
-from canaryaudit.progress import ProgressReporter
+from canaryaudit.progress import ProgressReporter, check_signals
 from canaryaudit.records import ModelId, Relearning, RelearningAttack, RelearningCurve, RelearningPoint
-from canaryaudit.records.training import DEFAULT_WINDOW
-from canaryaudit.training.data import TrainingData, gather, retention_windows
 
 OTHER_TEXT_MARGIN_BITS = 1.0
 """Exposure that training on other text may restore beyond its effect on the retrained model."""
@@ -44,7 +41,6 @@ class RelearningConfig(RelearningSettings):
 
     batch_size: int = Field(default=8, ge=2)
     """Windows per step, including the canary's window."""
-    window: int = Field(default=DEFAULT_WINDOW, gt=1)
     measurement: MeasurementConfig = MeasurementConfig(
         num_references=1_000,
         estimators=("exact", "importance", "sampled"),
@@ -60,13 +56,15 @@ class AttackedModel:
 
     Attributes:
         name: Name of the unlearning that created it.
-        model: The model, which is not changed.
+        learner: The model, which is not changed.
+        text: The audited text as this model reads it, from which the attackers' windows are taken.
         sha256: SHA-256 of its weights.
         worst: The worst probe of each canary in this model, by id. Without one only the template's prefix is used.
     """
 
     name: str
-    model: CharLSTM | Ensemble
+    learner: Learner
+    text: AttackText
     sha256: str
     worst: Mapping[str, AskedProbe] = field(default_factory=dict)
 
@@ -74,7 +72,6 @@ class AttackedModel:
 def attack_by_relearning(
     unlearned: AttackedModel,
     retrained: AttackedModel,
-    data: TrainingData,
     canaries: Sequence[Canary],
     canary_set: CanarySet,
     config: RelearningConfig,
@@ -85,14 +82,14 @@ def attack_by_relearning(
     Args:
         unlearned: The model to attack.
         retrained: The model retrained on corrected text, for comparison.
-        data: The audited text, from which the attackers' windows are taken.
         canaries: Canaries to attack, one at a time; all occur in the text.
         canary_set: All canaries; inserted ones do not count as each other's references.
         config: Settings of the attack.
         progress: Receives progress updates.
 
     Raises:
-        UnlearningError: No window of the text is free of secrets.
+        UnlearningError: No window of the text is free of secrets, or the two models read it in different symbols; or
+            the training diverges.
     """
     started = time.perf_counter()
     digest = hashlib.sha256()
@@ -101,13 +98,18 @@ def attack_by_relearning(
     total = len(runs) * 2 * (len(config.steps) + 1)
     done = 0
     for canary, attack in runs:
-        batches = attack_batches(data, canary, attack, config)
+        batches = attack_batches(unlearned.text, canary, attack, config)
+        if not torch.equal(batches, attack_batches(retrained.text, canary, attack, config)):
+            raise UnlearningError(
+                f"{retrained.name!r} reads the text in other tokens than {unlearned.name!r}, so the attacks on both "
+                "cannot have the same batches: retrain with the tokenizer of the audited model"
+            )
         digest.update(batches.cpu().numpy().tobytes())
         courses: list[list[tuple[RelearningPoint, RelearningPoint]]] = []
         for contender in (unlearned, retrained):
             course = []
             measure_step = partial(_points, canary, canary_set, config.measurement, contender.worst.get(canary.id))
-            for points in finetune_and_measure(contender.model, batches, config, measure_step):
+            for points in finetune_and_measure(contender.learner, batches, config, measure_step):
                 done += 1
                 point = points[0]
                 facts = f"{canary.id}, {attack}, {contender.name}, step {point.step}: {point.exposure.bits:.1f} bits"
@@ -127,7 +129,8 @@ def attack_by_relearning(
         optimizer="Adam",
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
-        window=config.window,
+        window=unlearned.text.window,
+        unit=unlearned.text.unit,
         steps=config.steps,
         seed=config.seed,
         batches_sha256=digest.hexdigest(),
@@ -138,8 +141,8 @@ def attack_by_relearning(
     )
 
 
-def attack_batches(data: TrainingData, canary: Canary, attack: RelearningAttack, config: RelearningConfig) -> Tensor:
-    """Sample the windows of every step from the audited text, independently of the model.
+def attack_batches(text: AttackText, canary: Canary, attack: RelearningAttack, config: RelearningConfig) -> Tensor:
+    """Sample the windows of every step from the audited text, independently of the model's weights.
 
     Returns:
         Symbol ids, shape (steps, batch, window + 1). In the canary-window attack, the canary's window is the first of
@@ -148,63 +151,56 @@ def attack_batches(data: TrainingData, canary: Canary, attack: RelearningAttack,
     Raises:
         UnlearningError: No window is free of secrets, or the text is shorter than a window.
     """
-    count, window = max(config.steps), config.window
-    rng = np.random.default_rng(config.seed)
-    if len(data.train) <= window:
-        raise UnlearningError(f"the text has {len(data.train)} characters: expected more than a window of {window}")
-    free = retention_windows(data.secret.cpu().numpy(), window, len(data.train), rng)
+    count = max(config.steps)
+    if text.length <= text.characters:
+        raise UnlearningError(
+            f"the text has {text.length} characters: expected more than a window of {text.characters}"
+        )
+    free = text.free(np.random.default_rng(config.seed))
     if len(free) == 0:
         raise UnlearningError(
-            f"every window of {window} characters contains a secret: expected text without secrets to train on"
+            f"every window of {text.characters} characters contains a secret: expected text without secrets to train on"
         )
     starts = np.resize(free, (count, config.batch_size))  # repeated if the text is short
+    windows = text.windows(starts.reshape(-1)).view(count, config.batch_size, text.window + 1)
     if attack == "canary-window":
-        starts[:, 0] = canary_window_start(canary, window, len(data.train))
-    return gather(data.train, starts.reshape(-1), window + 1).view(count, config.batch_size, window + 1)
-
-
-def canary_window_start(canary: Canary, window: int, text_length: int) -> int:
-    """Return the start of the window that is centered on a canary's first occurrence.
-
-    If the canary's text is longer than the window, the window is centered on the secret.
-    """
-    template = canary.parsed_template
-    filled, place = template.fill(canary.completion), canary.places[0]
-    first, length = place, len(filled)
-    if length > window:
-        first, length = place + len(template.prefix), len(canary.completion)
-    return int(np.clip(first - max(0, window + 1 - length) // 2, 0, text_length - window - 1))
+        windows[:, 0] = text.canary_window(canary)
+    return windows
 
 
 def finetune_and_measure(
-    model: CharLSTM | Ensemble,
+    learner: Learner,
     batches: Tensor,
     config: RelearningConfig,
-    measure_step: Callable[[CharLSTM | Ensemble, int], T],
+    measure_step: Callable[[Learner, int], T],
 ) -> Iterator[T]:
     """Fine-tune a copy of a model, and measure it before the first step and after the configured steps.
 
     Args:
-        model: The model, which is not changed.
+        learner: The model, which is not changed.
         batches: Windows by step, shape (S, B, T + 1).
         config: Learning rate and steps.
         measure_step: Called with the current model and the number of steps.
 
     Yields:
         The results of ``measure_step``, in order of the steps.
+
+    Raises:
+        UnlearningError: The training diverges.
     """
-    attacked = copy.deepcopy(model)
+    attacked = learner.copy()
     optimizer = torch.optim.Adam(attacked.parameters(), lr=config.learning_rate)
-    yield measure_step(attacked.eval(), 0)
+    yield measure_step(attacked, 0)
     for step, windows in enumerate(batches, 1):
-        attacked.train()  # cuDNN only differentiates an LSTM in training mode
-        logits = attacked(windows[:, :-1])
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+        check_signals()
+        loss = attacked.loss(windows)
+        if not torch.isfinite(loss):
+            raise UnlearningError(f"the attacker's training diverges at step {step}: lower --learning-rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step in config.steps:
-            yield measure_step(attacked.eval(), step)
+            yield measure_step(attacked, step)
 
 
 def _points(
@@ -212,24 +208,28 @@ def _points(
     canary_set: CanarySet,
     config: MeasurementConfig,
     worst: AskedProbe | None,
-    model: CharLSTM | Ensemble,
+    attacked: Learner,
     step: int,
 ) -> tuple[RelearningPoint, RelearningPoint]:
     """Measure one canary's exposure by its template's own prefix, and by the probe that showed most of it."""
-    own = exposure_point(canary, canary_set, config, model, step)
+    own = exposure_point(canary, canary_set, config, attacked, step)
     if worst is None:
         return own, own
-    bits, exposure = exposure_asked(as_language_model(model), canary_set, canary, worst, config)
+    bits, exposure = exposure_asked(attacked.reader(), canary_set, canary, worst, config)
     return own, RelearningPoint(step=step, log_perplexity_bits=bits, exposure=exposure)
 
 
 def exposure_point(
-    canary: Canary, canary_set: CanarySet, config: MeasurementConfig, model: CharLSTM | Ensemble, step: int
+    canary: Canary, canary_set: CanarySet, config: MeasurementConfig, attacked: Learner, step: int
 ) -> RelearningPoint:
     """Measure one canary's exposure against references redrawn for the current model."""
+    reader = attacked.reader()
+    if isinstance(reader, TokenModel):  # Each rank takes longer there: that of the attacked canary alone.
+        bits, exposure = exposure_asked(reader, canary_set, canary, None, config)
+        return RelearningPoint(step=step, log_perplexity_bits=bits, exposure=exposure)
     alike = tuple(other for other in canary_set.inserted if other.template == canary.template)
     measurement = measure(
-        as_language_model(model),
+        reader,
         canary_set.model_copy(update={"canaries": alike}),
         config,
         recorded_as=MeasuredModel(str(ModelId("attacked"))),

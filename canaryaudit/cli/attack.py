@@ -41,6 +41,9 @@ def attack(
     Two attacks run: one trains on other text only, the other adds one window of the secret's text to every batch.
     Each is compared with the same attack on a model retrained without the secret. If there is no such model, it is
     trained first.
+
+    The result of unlearning from a model of transformers is attacked in the same way, in memory. The checkpoint that
+    it is compared with is yours: add it with unlearn --method retrain --model hf:PATH.
     """
     options = flags.checked(
         AttackOptions,

@@ -1,6 +1,6 @@
 """Ranks of secrets of one space, exactly or by importance sampling: what tells most of them for its time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,8 @@ def rank_targets(
     seed: Sequence[int],
     execution: Execution,
     references: References | None = None,
+    *,
+    wanted: int | None = None,
 ) -> Ranked:
     """Estimate ranks by the search, and by importance sampling where the search does not decide.
 
@@ -46,6 +48,7 @@ def rank_targets(
         seed: Of the importance draws; their parts are kept under it.
         execution: How to carry it out.
         references: Uniform members: the search does not look for targets that too many of them precede.
+        wanted: The one target to be ranked; all if not given.
     """
     model = targets.reader
     estimates: list[dict[EstimatorName, Estimate]] = [{} for _ in targets.canaries]
@@ -56,10 +59,13 @@ def rank_targets(
         if targets.space.size <= config.enumerate_up_to:
             characters += targets.space.reading_symbols(targets.space.size)
         within = None if references is None else _within_reach(targets, config, references)
+        if wanted is not None:
+            within = np.arange(len(targets.canaries)) == wanted
         exact, nodes = _exact_estimates(targets, config, searching, within)
         for own, estimate in zip(estimates, exact, strict=True):
             own["exact"] = estimate
-    undecided = [k for k, own in enumerate(estimates) if "exact" not in own or not own["exact"].trusted]
+    asked_for = range(len(targets.canaries)) if wanted is None else (wanted,)
+    undecided = [k for k, own in enumerate(estimates) if k in asked_for and not _is_decided(own)]
     if "importance" in config.estimators and undecided:
         budget = SamplingBudget(config.draws_per_temperature, config.precision_bits, config.max_draws, tuple(seed))
         weighted, drawn = importance_exposures(
@@ -69,6 +75,10 @@ def rank_targets(
             estimates[k]["importance"] = estimate
         characters += drawn * (targets.space.max_length - 1)
     return Ranked(estimates, nodes, int(characters))
+
+
+def _is_decided(estimates: Mapping[EstimatorName, Estimate]) -> bool:
+    return "exact" in estimates and estimates["exact"].trusted
 
 
 def _within_reach(targets: Targets, config: MeasurementConfig, references: References) -> np.ndarray:

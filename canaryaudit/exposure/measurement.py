@@ -169,6 +169,7 @@ def measure(
     nodes = sum(own.search_nodes for own in found)
     references = tuple(own.references for own in found[: len(groups)])
     probed = [own.probed for own in found if own.probed]
+    unread = [own.probed.unread if own.probed else {} for own in found]
     return Measurement(
         model=recorded_as.name,
         model_sha256=recorded_as.sha256,
@@ -186,7 +187,9 @@ def measure(
         calibration=calibration,
         memorization=memorization_curves(canaries),
         spellings=tuple(own.spellings for own in found[: len(groups)] if own.spellings),
-        prompts=tuple(record for own in all_probes for record in prompt_records(own)),
+        prompts=tuple(
+            record for own, reasons in zip(all_probes, unread, strict=False) for record in prompt_records(own, reasons)
+        ),
         worst_cases=WorstCases(
             effort=config.probes, references=max(own.references for own in probed), joint_pvalue=joint_pvalue(probed)
         )

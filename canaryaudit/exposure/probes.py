@@ -20,7 +20,7 @@ No prompt overlaps a secret's own characters.
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -136,6 +136,10 @@ class TemplateProbes:
             turns[prompt.family] += 1
             order.append((prompt.about != GIVEN and index > 0, turns[prompt.family], index))
         kept = sorted(index for _, _, index in sorted(order)[:number])
+        return self.of(kept)
+
+    def of(self, kept: Sequence[int]) -> "TemplateProbes":
+        """Return those of some prompts, by their indices in order."""
         place = {index: number for number, index in enumerate(kept)}
         return TemplateProbes(
             self.template,
@@ -231,8 +235,13 @@ def template_probes(
     return TemplateProbes(text, prompts.found, _probes(template, prompts.found, partial))
 
 
-def prompt_records(probes: TemplateProbes) -> tuple[PromptRecord, ...]:
-    """Return a template's prompts as records name them: without running text of the corpus."""
+def prompt_records(probes: TemplateProbes, unread: Mapping[str, str]) -> tuple[PromptRecord, ...]:
+    """Return a template's prompts as records name them: without running text of the corpus.
+
+    Args:
+        probes: The template's.
+        unread: Why the model could not read a prompt, by the prompt's id.
+    """
     return tuple(
         PromptRecord(
             template=probes.template,
@@ -240,6 +249,7 @@ def prompt_records(probes: TemplateProbes) -> tuple[PromptRecord, ...]:
             family=prompt.family,
             about=prompt.about,
             text=None if prompt.from_text else prompt.text,
+            unread=unread.get(prompt.id, ""),
         )
         for prompt in probes.prompts
     )

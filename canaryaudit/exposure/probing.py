@@ -9,13 +9,14 @@ prompt is found by search and importance sampling.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.errors import UnreadableText
 from canaryaudit.exposure.config import MeasurementConfig
 from canaryaudit.exposure.effort import Effort, refining_config, seconds_per_symbol
 from canaryaudit.exposure.encoded_space import EncodedSpace, match_targets
@@ -31,9 +32,11 @@ from canaryaudit.exposure.estimators.worst_case import (
 )
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import Probe, TemplateProbes
+from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.targets import Asker, Targets
 from canaryaudit.exposure.token_asker import asker_of
 from canaryaudit.models.language_model import LanguageModel
+from canaryaudit.models.token_model import TokenModel
 from canaryaudit.records import CanaryMeasurement, Headline, ProbeExposure, ProbeName
 from canaryaudit.records import WorstCase as WorstCaseRecord
 
@@ -73,6 +76,7 @@ class ProbedTemplate:
         references: Number of references.
         search_nodes: Prefixes expanded by searches.
         characters: Characters scored.
+        unread: Why the model could not read a prompt, by the prompt's id.
     """
 
     exposures: list[tuple[ProbeExposure, ...]]
@@ -81,6 +85,7 @@ class ProbedTemplate:
     references: int
     search_nodes: int
     characters: int
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def joint_pvalue(templates: Sequence[ProbedTemplate]) -> float | None:
@@ -140,6 +145,7 @@ def probe_targets(
         references=references,
         search_nodes=looked.search_nodes,
         characters=asked.characters + looked.characters,
+        unread=asked.unread,
     )
 
 
@@ -154,16 +160,34 @@ def worst_probe(found: CanaryMeasurement, probes: TemplateProbes) -> AskedProbe 
 
 
 def exposure_asked(
-    model: LanguageModel, canary_set: CanarySet, canary: Canary, asked: AskedProbe, config: MeasurementConfig
+    model: LanguageModel | TokenModel,
+    canary_set: CanarySet,
+    canary: Canary,
+    asked: AskedProbe | None,
+    config: MeasurementConfig,
 ) -> tuple[float, Headline]:
-    """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it."""
+    """Return an inserted canary's log-perplexity and exposure under one probe, of what is not known of it.
+
+    Args:
+        model: The model.
+        canary_set: Its inserted canaries do not count as each other's references.
+        canary: The one.
+        asked: The probe; the template's own prefix if not given.
+        config: How to rank it.
+    """
     alike = [other for other in canary_set.inserted if other.template == canary.template]
     asker = asker_of(model, canary_set)
-    targets = asker.targets(canary.template, alike)
-    behind = asker.asked(targets, asked.text, [own.id for own in alike].index(canary.id), asked.given)
-    ranked = rank_targets(behind, config, (config.seed, 0, 3), Execution())
+    behind = asker.targets(canary.template, alike)
+    if asked is not None:
+        behind = asker.asked(behind, asked.text, [own.id for own in alike].index(canary.id), asked.given)
     index = [own.id for own in behind.canaries].index(canary.id)
-    return float(behind.log_perplexity_bits[index]), choose_headline(ranked.estimates[index])
+    cost = float(behind.log_perplexity_bits[index])
+    if behind.tokens is not None and behind.tokens.drawn is not None:  # No path leads to most members.
+        drawn = behind.tokens.drawn[: config.num_references]
+        costs = score_log_perplexity(behind.reader, behind.start, drawn)
+        return cost, choose_headline({"sampled": sampled_exposure(cost, costs, behind.space.bits)})
+    ranked = rank_targets(behind, config, (config.seed, 0, 3), Execution(), wanted=index)
+    return cost, choose_headline(ranked.estimates[index])
 
 
 def fresh_members(space: EncodedSpace, taken: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -196,6 +220,8 @@ class _Asked:
 
     Attributes:
         costs: Of what is not known, shape (Q, K + fresh), the targets first.
+        probes: Those that the model could read.
+        unread: Why it could not read a prompt, by the prompt's id.
         is_reference: Which of them are references: the controls and the fresh members, shape (K + fresh,).
         greedy: Whether what is not known is the greedy completion, shape (Q, K + fresh).
     """
@@ -203,11 +229,14 @@ class _Asked:
     def __init__(
         self, asker: Asker, targets: Targets, fresh: np.ndarray, probes: TemplateProbes, execution: Execution
     ) -> None:
-        self.targets, self.probes = targets, probes
         found = asker.probe_costs(targets, fresh, probes, execution)
-        self.costs, self.greedy, self.characters = found.bits, found.greedy, found.symbols
+        read = [index for index in range(len(probes.prompts)) if index not in found.unread]
+        rows = [index for index, probe in enumerate(probes.probes) if probe.prompt not in found.unread]
+        self.targets, self.probes = targets, probes.of(read)
+        self.unread = {probes.prompts[index].id: reason for index, reason in found.unread.items()}
+        self.costs, self.greedy, self.characters = found.bits[rows], found.greedy[rows], found.symbols
         self.is_reference = np.concatenate((~targets.inserted, np.ones(len(fresh), dtype=bool)))
-        self.log2_weights = log2_weights([probe.family for probe in probes.probes])
+        self.log2_weights = log2_weights([probe.family for probe in self.probes.probes])
 
     @cached_property
     def _reference_costs(self) -> np.ndarray:
@@ -302,7 +331,12 @@ def _looked_into(
     parts = execution.parts([1.0] * len(order))
     for turn, (((index, _), canaries), own_part) in enumerate(zip(order, parts, strict=True)):
         probe = asked.probes.probes[index]
-        behind = asker.asked(targets, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
+        try:
+            behind = asker.asked(targets, asked.probes.prompts[probe.prompt].text, canaries[0], probe.given)
+        except UnreadableText:
+            continue  # Members longer than those that were asked for do not fit: the references' figure stays.
+        if behind.tokens is not None and behind.tokens.drawn is not None:
+            continue  # No path leads to most members, so there is nothing to search.
         ranked = rank_targets(behind, few, (*seed[:2], turn, 3), own_part)
         by_id = {canary.id: own for canary, own in zip(behind.canaries, ranked.estimates, strict=True)}
         for k in canaries:

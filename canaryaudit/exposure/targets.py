@@ -1,7 +1,7 @@
 """The canaries of one template after one prompt, and how a model that reads characters is asked for them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -59,11 +59,13 @@ class ProbeCosts:
         bits: Cost of what is not known, shape (Q, N).
         greedy: Whether what is not known is the greedy completion, shape (Q, N).
         symbols: How many symbols were read.
+        unread: Why the model could not read a prompt, by its index; figures under these prompts say nothing.
     """
 
     bits: np.ndarray
     greedy: np.ndarray
     symbols: int
+    unread: Mapping[int, str] = field(default_factory=dict)
 
 
 class Asker(Protocol):

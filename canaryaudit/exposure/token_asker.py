@@ -9,7 +9,7 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.space import Space
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import ModelError, UnreadableText
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import TemplateProbes
@@ -96,7 +96,8 @@ class TokenAsker:
         """Score the canaries, then fresh members, under every probe, prompt by prompt; see ``Asker``.
 
         Of a secret whose beginning is given, the tokens count that end behind it: what a token holds of both sides of
-        the border cannot be told apart. The same is done with every reference.
+        the border cannot be told apart. The same is done with every reference. A prompt that the model cannot read is
+        left out, unless it is the template's own.
         """
         vocabulary = _vocabulary(self._canary_set.space(targets.template))
         completions = [own.completion for own in targets.canaries]
@@ -104,14 +105,21 @@ class TokenAsker:
         bits = np.zeros((len(probes.probes), len(completions)))
         greedy = np.zeros(bits.shape, dtype=bool)
         tick, read = execution.ticker("probes"), 0
+        unread: dict[int, str] = {}
         for number, prompt in enumerate(probes.prompts):
             asked = Asked(_readable(prompt.text), targets.template.suffix)
-            joint = tokenize(self._model.tokenizer, asked, completions)
-            columns = np.unique(joint.ids[joint.ids >= 0])
-            rows = np.searchsorted(columns, joint.ids).astype(np.int32)
-            rows[joint.ids < 0] = PAD
-            unique, inverse = np.unique(rows, axis=0, return_inverse=True)
-            reader, start = self._model.open(joint.prompt, columns, rows.shape[1])
+            try:
+                joint = tokenize(self._model.tokenizer, asked, completions)
+                columns = np.unique(joint.ids[joint.ids >= 0])
+                rows = np.searchsorted(columns, joint.ids).astype(np.int32)
+                rows[joint.ids < 0] = PAD
+                unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+                reader, start = self._model.open(joint.prompt, columns, rows.shape[1])
+            except UnreadableText as error:
+                if prompt.family == "template":
+                    raise
+                unread[number] = str(error).partition(": ")[0]
+                continue
             each, likeliest = (own[0][inverse.reshape(-1)] for own in score_each_symbol(reader, start, unique))
             for index, probe in enumerate(probes.probes):
                 if probe.prompt == number:
@@ -120,7 +128,7 @@ class TokenAsker:
                     greedy[index] = (likeliest | ~counted).all(1)
             read += rows.size
             tick(number + 1, len(probes.prompts))
-        return ProbeCosts(bits, greedy, read)
+        return ProbeCosts(bits, greedy, read, unread)
 
     def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
         """Return what other tokenizations of the same text add; see ``Asker``."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from canaryaudit.canaries.space import Space
 from canaryaudit.corpus.vocabulary import Vocabulary
-from canaryaudit.errors import MeasurementError
+from canaryaudit.errors import MeasurementError, UnreadableText
 from canaryaudit.exposure.automaton import Automaton, automaton_of_pairs, automaton_of_rows
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace
 from canaryaudit.models.tokenizer import Tokenizer, Tokens
@@ -73,6 +73,9 @@ def tokenize(
         asked: Prompt and suffix.
         completions: At least one.
         prompt_tokens: How many tokens are the prompt's; as many as all completions share if not given.
+
+    Raises:
+        UnreadableText: No token ends before the completions, or the tokenizer cannot write them.
     """
     encoded = tokenizer.encode([asked.prompt + own + asked.suffix for own in completions])
     before = len(asked.prompt.encode("utf-8", "surrogatepass"))
@@ -81,9 +84,8 @@ def tokenize(
     if prompt_tokens == 0 and not asked.prompt.startswith("\n"):  # A blank alone belongs to the secret's first token.
         return tokenize(tokenizer, Asked("\n" + asked.prompt, asked.suffix), completions)
     if prompt_tokens == 0:
-        raise MeasurementError(
-            f"the tokenizer has no token that ends before the secret in {asked.prompt!r}: expected some text before "
-            "the first slot"
+        raise UnreadableText(
+            "the tokenizer has no token that ends before the secret: expected some text before the first slot"
         )
     rows, ends = [], []
     for own, text in zip(encoded, completions, strict=True):

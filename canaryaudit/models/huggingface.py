@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import ModelError, UnreadableText
 from canaryaudit.formatting import shorten
 from canaryaudit.models.language_model import PrefixReader, PrefixState
 from canaryaudit.models.token_model import FullReader, as_tokenizer
@@ -75,6 +75,12 @@ class HuggingFaceModel:
         return device
 
     @property
+    def longest(self) -> int | None:
+        """How many tokens it reads at most; None if that is not known."""
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        return longest if isinstance(longest, int) else None
+
+    @property
     def multiplications(self) -> int:
         """How many reading one token takes."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -83,19 +89,18 @@ class HuggingFaceModel:
         """Read a prompt; see ``TokenModel.open``.
 
         Raises:
-            ModelError: The prompt is longer than what the model reads, has tokens that it does not know, or its
-                predictions are no numbers.
+            UnreadableText: The prompt is longer than what the model reads, or has tokens that it does not know.
+            ModelError: The model's predictions are no numbers.
         """
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        if isinstance(longest, int) and len(prompt) + depth > longest:
-            raise ModelError(
-                f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {longest} "
+        if self.longest is not None and len(prompt) + depth > self.longest:
+            raise UnreadableText(
+                f"a prompt of {len(prompt)} tokens and a secret of up to {depth} do not fit into the {self.longest} "
                 "that the model reads: use a shorter template, or leave out long prompts with --probes none"
             )
         known = int(self.model.get_input_embeddings().weight.shape[0])
         strange = max((*prompt, *(columns.tolist() if len(columns) < known else ())), default=0)
         if strange >= known:  # All tokens are asked for where any will do.
-            raise ModelError(
+            raise UnreadableText(
                 f"the tokenizer gives token {strange}, and the model knows only {known:,}: use the tokenizer that it "
                 "was trained with"
             )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from canaryaudit.errors import ModelError
+from canaryaudit.errors import ModelError, UnreadableText
 
 _BATCH = 50_000
 """Texts tokenized at a time, to bound the memory that they take."""
@@ -131,7 +131,7 @@ class FastTokenizer:
         """Tokenize whole texts, with what begins every text and without what ends it.
 
         Raises:
-            ModelError: The tokens do not spell the text: the tokenizer changes it, or has no token for a part.
+            UnreadableText: The tokens do not spell the text: the tokenizer changes it, or has no token for a part.
         """
         found = []
         pieces = self.pieces
@@ -143,7 +143,7 @@ class FastTokenizer:
             if joined == b" " + expected:  # SentencePiece begins a text with a blank of its own.
                 lengths[0] -= 1
             elif joined != expected or None in spelled:
-                raise ModelError(
+                raise UnreadableText(
                     "the tokenizer does not keep a text as it is (lower case, unknown characters or another "
                     "normalization): exposure needs one that does"
                 )

@@ -4,15 +4,19 @@ from collections.abc import Collection, Sequence
 from itertools import chain, count
 
 from canaryaudit.attacks import RelearningConfig, attack_by_relearning
+from canaryaudit.attacks.character_learner import CharacterLearner, CharacterText
+from canaryaudit.attacks.learner import AttackText, Learner
 from canaryaudit.attacks.relearning import AttackedModel
+from canaryaudit.attacks.token_learner import QUICK, WINDOW, TokenLearner, TokenText
 from canaryaudit.canaries.canary import Canary
 from canaryaudit.errors import UnlearningError
 from canaryaudit.exposure.probes import probes_of
 from canaryaudit.exposure.probing import AskedProbe, worst_probe
 from canaryaudit.models.device import resolve_device
+from canaryaudit.pipeline.external import load_result, memory_errors
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.plan import AttackOptions
-from canaryaudit.records import Measurement, ModelId, UnlearningRecord, main_result
+from canaryaudit.records import Measurement, ModelId, Relearning, UnlearningRecord, main_result
 from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.runs.layout import MAX_NAME
 
@@ -90,28 +94,65 @@ def run_attack(
     canaries: Sequence[Canary],
     options: AttackOptions,
 ) -> UnlearningRecord:
-    """Attack an unlearned and the retrained model, and write the result to the unlearning's record."""
-    device = resolve_device(options.device)
-    data, _ = session.data(device)
-    config = options.configure(RelearningConfig, window=session.run.model_record().window)
-    models = [
-        AttackedModel(
-            unlearning.name,
-            session.model(ModelId(unlearning.name), device),
-            unlearning.model_sha256,
-            _worst_probes(session, ModelId(unlearning.name)),
-        )
-        for unlearning in (record, reference)
-    ]
-    with session.stage("attack", record.name, seed=options.seed, device=device.type, precision="fp32"):
-        relearning = attack_by_relearning(
-            models[0], models[1], data, canaries, session.run.canary_set(), config, session.progress
-        )
+    """Attack an unlearned and the retrained model, and write the result to the unlearning's record.
+
+    Raises:
+        ModelError: A checkpoint outside the run cannot be read, or has changed since it was recorded.
+        UnlearningError: The text has no window without a secret, or the two models read it in different tokens.
+    """
+    attack = _attack_tokens if session.run.external_model() else _attack_characters
+    relearning = attack(session, (record, reference), canaries, options)
     written = record.model_copy(update={"relearning": relearning})
     session.run.write_unlearning(written)
     for sentence in relearning_sentences(relearning, written.cost.speedup):
         session.progress.info(sentence)
     return written
+
+
+def _attack_characters(
+    session: RunSession, records: Sequence[UnlearningRecord], canaries: Sequence[Canary], options: AttackOptions
+) -> Relearning:
+    """Attack models that canaryaudit trained."""
+    device = resolve_device(options.device)
+    text = CharacterText(session.data(device)[0], session.run.model_record().window)
+    learners = [CharacterLearner(session.model(ModelId(own.name), device)) for own in records]
+    contenders = [_attacked(session, own, learner, text) for own, learner in zip(records, learners, strict=True)]
+    with session.stage("attack", records[0].name, seed=options.seed, device=device.type, precision="fp32"):
+        return _relearning(session, contenders, canaries, options.configure(RelearningConfig))
+
+
+def _attack_tokens(
+    session: RunSession, records: Sequence[UnlearningRecord], canaries: Sequence[Canary], options: AttackOptions
+) -> Relearning:
+    """Attack models of ``transformers``, in float32: the files are left as they are."""
+    if session.processes.size > 1:
+        raise UnlearningError("a model of transformers is attacked by one process: leave out torchrun")
+    models = [load_result(session, ModelId(own.name), options.device).model for own in records]
+    window = min(WINDOW, *(own.longest or WINDOW for own in models))
+    run_text, device = session.run_text(), models[0].device
+    with (
+        session.stage("attack", records[0].name, seed=options.seed, device=device.type, precision="fp32"),
+        memory_errors("train the models further", "a smaller model"),
+    ):
+        contenders = []
+        for own, model in zip(records, models, strict=True):
+            model.model.float()
+            text = TokenText(run_text, model.tokenizer, window, device)
+            contenders.append(_attacked(session, own, TokenLearner(model), text))
+        return _relearning(session, contenders, canaries, options.configure(RelearningConfig, measurement=QUICK))
+
+
+def _attacked(session: RunSession, record: UnlearningRecord, learner: Learner, text: AttackText) -> AttackedModel:
+    worst = _worst_probes(session, ModelId(record.name))
+    return AttackedModel(record.name, learner, text, record.model_sha256, worst)
+
+
+def _relearning(
+    session: RunSession, contenders: Sequence[AttackedModel], canaries: Sequence[Canary], config: RelearningConfig
+) -> Relearning:
+    return attack_by_relearning(
+        contenders[0], contenders[1], canaries, session.run.canary_set(), config, session.progress
+    )
 
 
 def _worst_probes(session: RunSession, model: ModelId) -> dict[str, AskedProbe]:

@@ -1,6 +1,8 @@
 """Measures models that lie outside the run directory: those of ``transformers``, one or a series of checkpoints."""
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ COST = (
     "bits of the tokens that cover the secret, from one tokenization of prompt, secret and what follows, each given "
     "all tokens before it"
 )
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def source_of(model: ExternalModel) -> ModelSource:
@@ -50,10 +53,11 @@ def run_external_measurement(session: RunSession, source: ModelSource, options: 
     config = measurement_config(options)
     *earlier, last = _series(source)
     checkpoints = []
-    for each in earlier:
+    names = distinct_names([own.path for own in (*earlier, last)])
+    for each, name in zip(earlier, names, strict=False):
         loaded = load_source(each, options.device)
         found = _measure(session, loaded, config.model_copy(update={"probes": "none", "prompts": ()}))
-        checkpoints.append(_checkpoint(each, loaded, found))
+        checkpoints.append(_checkpoint(name, loaded, found))
         session.progress.info(f"Measured {checkpoints[-1].name}: {_mean_words(checkpoints[-1])}.")
     loaded = load_source(last, options.device)
     device = loaded.model.device.type
@@ -70,16 +74,7 @@ def run_result_measurement(session: RunSession, model_id: ModelId, options: Meas
     Raises:
         ModelError: It has changed, or cannot be read.
     """
-    record = session.run.model_record(model_id)
-    if record.external is None:
-        raise ModelError(f"{session.run.path} has the weights of {model_id} itself")
-    source = source_of(record.external)
-    config, loaded = measurement_config(options), load_source(source, options.device)
-    if loaded.sha256 != record.sha256:
-        raise ModelError(
-            f"{source.path} is not the model that was written by the unlearning {model_id.unlearning!r}: unlearn again "
-            "with --force and another -o"
-        )
+    config, loaded = measurement_config(options), load_result(session, model_id, options.device)
     with session.stage(
         "measure", str(model_id), seed=config.seed, device=loaded.model.device.type, precision=loaded.dtype
     ):
@@ -95,8 +90,9 @@ def _series(source: ModelSource) -> list[ModelSource]:
     found = [path for path in base.glob(str(whole.relative_to(base))) if path.is_dir()]
     if not found:
         raise ModelError(f"no folder fits {SCHEME}{source.path}: check the pattern, and quote it for the shell")
-    found.sort(key=lambda path: ([int(number) for number in re.findall(r"\d+", path.name)], path.name))
-    return [replace(source, path=str(path)) for path in found]
+    paths = list(map(str, found))
+    numbered = [([int(number) for number in re.findall(r"\d+", name)], name) for name in distinct_names(paths)]
+    return [replace(source, path=path) for _, path in sorted(zip(numbered, paths, strict=True))]
 
 
 def source_sha256(source: ModelSource) -> str:
@@ -107,6 +103,48 @@ def source_sha256(source: ModelSource) -> str:
 def load_source(source: ModelSource, device: str) -> LoadedModel:
     """Load a model onto a device that was asked for."""
     return load_huggingface(source, resolve_device(device))
+
+
+def load_result(session: RunSession, model_id: ModelId, device: str) -> LoadedModel:
+    """Load a recorded model that lies outside the run.
+
+    Raises:
+        ModelError: It cannot be read, or was written anew since.
+    """
+    record = session.run.model_record(model_id)
+    if record.external is None:
+        raise ModelError(f"{session.run.path} has the weights of {model_id} itself")
+    source = source_of(record.external)
+    loaded = load_source(source, device)
+    check_unchanged(session, model_id, source, loaded)
+    return loaded
+
+
+def check_unchanged(session: RunSession, model_id: ModelId, source: ModelSource, loaded: LoadedModel) -> None:
+    """Check that a checkpoint is the one whose figures the run has.
+
+    Raises:
+        ModelError: It was written anew since.
+    """
+    if loaded.sha256 != session.run.model_record(model_id).sha256:
+        then = "measure it again" if model_id.is_trained else f"unlearn {model_id.unlearning!r} again with --force"
+        raise ModelError(f"{SCHEME}{source.path} has changed since it was recorded: {then}")
+
+
+@contextmanager
+def memory_errors(task: str, way_out: str) -> Iterator[None]:
+    """Turn a lack of memory into one line.
+
+    Args:
+        task: What it is needed for, after "to".
+        way_out: What else may help, after "or".
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
+            raise
+        raise ModelError(f"not enough memory to {task}: use --device cpu or a larger machine, or {way_out}") from None
 
 
 def _measure(
@@ -125,9 +163,26 @@ def _measure(
     )
 
 
-def _checkpoint(source: ModelSource, loaded: LoadedModel, found: Measurement) -> Checkpoint:
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """Return the parts of paths in which they differ; the last part if there is one path.
+
+    Examples:
+        >>> distinct_names(["runs/a/final", "runs/b/final"]), distinct_names(["out/checkpoint-1", "out/checkpoint-2"])
+        (['a', 'b'], ['checkpoint-1', 'checkpoint-2'])
+    """
+    parts = [Path(own).parts for own in paths]
+    if len(parts) == 1:
+        return [Path(paths[0]).name]
+    while min(map(len, parts)) > 1 and len({own[-1] for own in parts}) == 1:
+        parts = [own[:-1] for own in parts]
+    while min(map(len, parts)) > 1 and len({own[0] for own in parts}) == 1:
+        parts = [own[1:] for own in parts]
+    return ["/".join(own) for own in parts]
+
+
+def _checkpoint(name: str, loaded: LoadedModel, found: Measurement) -> Checkpoint:
     return Checkpoint(
-        name=Path(source.path).name,
+        name=name,
         sha256=loaded.sha256,
         exposures_bits={own.id: own.exposure.bits for own in found.canaries if not own.control},
         controls_mean_bits=found.calibration.mean_bits if found.calibration else None,

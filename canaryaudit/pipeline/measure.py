@@ -10,6 +10,7 @@ from canaryaudit.plan import MeasureOptions
 from canaryaudit.privacy.audit import privacy_loss
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import Measurement, ModelId
+from canaryaudit.report.summary.probes import unread_words
 
 
 def run_measurement(session: RunSession, model_id: ModelId, options: MeasureOptions) -> Measurement:
@@ -86,5 +87,7 @@ def _tell_exposure(measurement: Measurement, progress: ProgressReporter) -> None
         f"Measured {measurement.model}: exposure {min(exposures):.1f} to {max(exposures):.1f} bits, "
         f"{greedy} of {len(inserted)} secrets completed greedily{controls}."
     )
+    if unread := unread_words(measurement):
+        progress.warn(unread)
     if calibration and not calibration.passed:
         progress.warn(f"{calibration.note} (p = {calibration.ks_pvalue:.2g})")

@@ -7,8 +7,8 @@ a message says so. Existing results are never discarded without --force: differe
 from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit.errors import RunDirectoryError, UnfitOptions, UnlearningError
-from canaryaudit.models.huggingface import ModelSource
+from canaryaudit.errors import RunDirectoryError, UnfitOptions, UnlearningError, command
+from canaryaudit.models.huggingface import SCHEME, ModelSource
 from canaryaudit.pipeline.attack import (
     attack_canaries,
     attack_target,
@@ -131,7 +131,7 @@ class Pipeline:
             return self._measure_finished(options, measure_options)
         if request.output is not None:
             check_output(self.run.path, request.output)
-        self._need_measured_checkpoint(options, request, measure_options)
+        self._need_measured_checkpoint(options, request, measure_options, anew=anew)
         models = [TRAINED_MODEL] if options.start.is_trained else self.session.models()
         lineage = checked_lineage(self.run, options.start, name, models, self.progress)
         record = run_checkpoint_unlearning(self.session, options, request, chosen, lineage)
@@ -139,9 +139,13 @@ class Pipeline:
         return record
 
     def _need_measured_checkpoint(
-        self, options: UnlearnOptions, request: CheckpointRequest, measure_options: MeasureOptions
+        self, options: UnlearnOptions, request: CheckpointRequest, measure_options: MeasureOptions, *, anew: bool
     ) -> None:
-        """Measure the checkpoint to unlearn from, unless that is done."""
+        """Measure the checkpoint to unlearn from, unless that is done.
+
+        Raises:
+            UnlearningError: The run is about another model, and is not to be about this one ``anew``.
+        """
         recorded = self.run.external_model()
         if request.source is None or options.method == "retrain":
             if recorded is None:
@@ -151,8 +155,18 @@ class Pipeline:
                 )
         elif not options.start.is_trained:
             raise UnfitOptions(f"--from {options.start} tells the model: drop --model")
-        elif recorded is None or source_sha256(request.source) != self.run.model_record().sha256:
+        elif recorded is None:
             self.progress.info("Not measured yet: measuring before unlearning.")
+            self.measure_external(request.source, measure_options)
+            return
+        elif source_sha256(request.source) != self.run.model_record().sha256:
+            if not anew:
+                raise UnlearningError(
+                    f"{SCHEME}{request.source.path} is not the model that {self.run.path} is about "
+                    f"({recorded.source}): make a run of its own with canaryaudit insert, or use --force to measure it "
+                    "in place of that one"
+                )
+            self.progress.info("Another model than before: measuring it before unlearning.")
             self.measure_external(request.source, measure_options)
             return
         if not self.run.has_measurement(TRAINED_MODEL):
@@ -217,28 +231,17 @@ class Pipeline:
             UnlearningError: No such unlearning, or it does not include a requested canary.
             Inconclusive: The unlearning or the retraining that the attack needs gave no result.
         """
-        self._refuse_external()
-        record = attack_target(self.session.unlearnings(), options.name)
-        if record is None:
-            self.progress.info("No unlearned model yet: unlearning first.")
-            record = self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
+        if external := self.run.external_model():
+            _ = source_of(external)  # What is behind an API cannot be trained.
+        record = attack_target(self.session.unlearnings(), options.name) or self._unlearn_to_attack(
+            options, measure_options
+        )
         self._need_measurement(measure_options)
         before, inserted = self.run.measurement(TRAINED_MODEL), self.run.canary_set().inserted
         canaries = attack_canaries(record, options.canary, before, inserted)
-        reference = find_retrained(self.session.unlearnings(), canaries)
-        if reference is None:
-            name = name_of_retraining(record.name, {unlearning.name for unlearning in self.session.unlearnings()})
-            self.progress.info(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
-            retraining = UnlearnOptions(
-                name=name,
-                method="retrain",
-                replacement=record.replacement,
-                canary=record.canaries,
-                max_fidelity_drop=record.fidelity_limit,
-                seed=record.seed,
-                device=options.device,
-            )
-            reference = self.unlearn(retraining, measure_options)
+        reference = find_retrained(self.session.unlearnings(), canaries) or self._retrain_to_compare(
+            record, options, measure_options
+        )
         for unlearning in (record, reference):
             self.run.remove_work(unlearning.name)  # left over if a command was interrupted just before removing it
             self._need_measurement_after(unlearning, measure_options)
@@ -246,6 +249,48 @@ class Pipeline:
             self.progress.info(f"{record.name!r} was already attacked.")
             return record
         return run_attack(self.session, record, reference, canaries, options)
+
+    def _unlearn_to_attack(self, options: AttackOptions, measure_options: MeasureOptions) -> UnlearningRecord:
+        """Unlearn what is to be attacked.
+
+        Raises:
+            UnlearningError: The model lies outside the run, and nobody said where the result is to be written.
+        """
+        if self.run.external_model():
+            unlearn = command("canaryaudit", "unlearn", self.run.path, "-o", "FOLDER")
+            raise UnlearningError(f"{self.run.path} has no unlearned checkpoint to attack: run {unlearn} first")
+        self.progress.info("No unlearned model yet: unlearning first.")
+        return self.unlearn(UnlearnOptions(canary=options.canary), measure_options)
+
+    def _retrain_to_compare(
+        self, record: UnlearningRecord, options: AttackOptions, measure_options: MeasureOptions
+    ) -> UnlearningRecord:
+        """Retrain without the canaries of an unlearning.
+
+        Raises:
+            UnlearningError: The model lies outside the run, so its user must retrain it.
+        """
+        if self.run.external_model():
+            add = command("canaryaudit", "unlearn", self.run.path, "--method", "retrain", "--model", "hf:PATH")
+            each = (
+                " and --canary for each of them" if len(record.canaries) < len(self.run.canary_set().inserted) else ""
+            )
+            raise UnlearningError(
+                "an attack is compared with a model that never saw these canaries: retrain without them, and add that "
+                f"checkpoint with {add}{each}"
+            )
+        name = name_of_retraining(record.name, {unlearning.name for unlearning in self.session.unlearnings()})
+        self.progress.info(f"No model retrained without these canaries yet: retraining first, as {name!r}.")
+        retraining = UnlearnOptions(
+            name=name,
+            method="retrain",
+            replacement=record.replacement,
+            canary=record.canaries,
+            max_fidelity_drop=record.fidelity_limit,
+            seed=record.seed,
+            device=options.device,
+        )
+        return self.unlearn(retraining, measure_options)
 
     def report(self, options: ReportOptions, measure_options: MeasureOptions) -> tuple[Summary, list[Path]]:
         """Verify the run and write the report, after missing training and measurements.

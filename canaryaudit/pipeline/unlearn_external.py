@@ -1,7 +1,6 @@
 """Unlearn stage of models that lie outside the run directory: those of ``transformers``."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from canaryaudit.exposure.probes import RunText
 from canaryaudit.formatting import points, share_change
 from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, save_huggingface
 from canaryaudit.pipeline.curvature import StoredCurvature, curvature_of
-from canaryaudit.pipeline.external import described, load_source, source_of
+from canaryaudit.pipeline.external import check_unchanged, described, load_source, memory_errors, source_of
 from canaryaudit.pipeline.session import RunSession
 from canaryaudit.pipeline.unlearn import unlearned_words
 from canaryaudit.plan import UnlearnOptions
@@ -25,7 +24,6 @@ from canaryaudit.records import (
     TRAINED_MODEL,
     CanaryMeasurement,
     ExternalModel,
-    ModelId,
     UnlearningCost,
     UnlearningRecord,
 )
@@ -36,7 +34,6 @@ from canaryaudit.unlearning.tokens.update import TokenRequest, TokenResult, unle
 
 REMEMBERED_PVALUE = 0.1
 """p-value of a secret's worst case in the original model up to which it counts as remembered."""
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -119,14 +116,14 @@ def run_checkpoint_unlearning(
     source = request.source or source_of(_start(session, options))
     loaded = load_source(source, options.device)
     if request.output is not None:
-        _check_unchanged(session, options.start, source, loaded)
+        check_unchanged(session, options.start, source, loaded)
     earlier = {own for link in lineage for own in link.canaries}
     again = [own for own in run.canary_set().inserted if own.id in earlier - {canary.id for canary in chosen}]
     known = _remembered(session, chosen)
     device = loaded.model.device.type
     with (
         session.stage("unlearn", name, seed=options.seed, device=device, precision="fp32"),
-        _memory_errors(source.path),
+        memory_errors(f"update {SCHEME}{source.path}", "unlearn fewer canaries at a time with --canary and --from"),
     ):
         model: Any = loaded.model.model.float()
         asked = _token_request(session, options, [*known, *again], lineage, loaded.dtype)
@@ -173,17 +170,6 @@ def _start(session: RunSession, options: UnlearnOptions) -> ExternalModel:
     if record.external is None:
         raise ModelError(f"{session.run.path} has no model of transformers: measure one with --model hf:PATH")
     return record.external
-
-
-def _check_unchanged(session: RunSession, start: ModelId, source: ModelSource, loaded: LoadedModel) -> None:
-    """Check that a checkpoint is the one whose figures and curvature the run has.
-
-    Raises:
-        ModelError: It was written anew since.
-    """
-    if loaded.sha256 != session.run.model_record(start).sha256:
-        then = "measure it again" if start.is_trained else f"unlearn {start.unlearning!r} again with --force"
-        raise ModelError(f"{SCHEME}{source.path} has changed since it was measured: {then}")
 
 
 def _remembered(session: RunSession, chosen: Sequence[Canary]) -> list[Canary]:
@@ -251,22 +237,8 @@ def _as_it_is(session: RunSession, model: Any, loaded: LoadedModel, asked: Token
     quality = TokenQuality(loaded.model.tokenizer, asked.text, asked.heldout, model)
     after = quality.of(model)
     original = load_source(source, model.device.type)
-    _check_unchanged(session, TRAINED_MODEL, source, original)
+    check_unchanged(session, TRAINED_MODEL, source, original)
     other: Any = original.model.model.float()
     before = TokenQuality(original.model.tokenizer, asked.text, asked.heldout, other).of(other)
     notes = ("a checkpoint that the user retrained; what that took is not known", quality.note)
     return TokenResult(model, (), fidelity_by_tokens(before, after), UnlearningCost.unknown(), 0, 0, notes)
-
-
-@contextmanager
-def _memory_errors(path: str) -> Iterator[None]:
-    """Turn a lack of memory into one line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
-            raise
-        raise ModelError(
-            f"not enough memory to update {SCHEME}{path}: use --device cpu or a larger machine, or unlearn fewer "
-            "canaries at a time with --canary and --from"
-        ) from None

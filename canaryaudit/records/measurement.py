@@ -101,6 +101,8 @@ class PromptRecord(Record):
     """Description of the prompt."""
     text: str | None
     """None if it contains running text of the corpus, which only the audited data contain."""
+    unread: str = ""
+    """Why the model could not read it, so that nothing was asked by it; empty if it could."""
 
 
 class ProbeName(FiniteRecord):
@@ -339,7 +341,7 @@ class Checkpoint(FiniteRecord):
     """An earlier checkpoint of the measured model's training."""
 
     name: str
-    """Name of its folder."""
+    """What tells its path from those of the other checkpoints: mostly the name of its folder."""
     sha256: str
     exposures_bits: dict[str, float]
     """Exposure of each canary, by id."""

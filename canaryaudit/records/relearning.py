@@ -60,7 +60,9 @@ class Relearning(Record):
     batch_size: int
     """Windows per step."""
     window: int
-    """Number of characters predicted per window."""
+    """Number of characters or tokens predicted per window."""
+    unit: Literal["character", "token"] = "character"
+    """What is predicted."""
     steps: Many[int]
     seed: int
     batches_sha256: str

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,13 +13,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from canaryaudit.attacks import RelearningConfig, attack_by_relearning, relearning
-from canaryaudit.attacks.relearning import (
-    AttackedModel,
-    attack_batches,
-    canary_window_start,
-    compare,
-    finetune_and_measure,
-)
+from canaryaudit.attacks.character_learner import CharacterLearner, CharacterText, canary_window_start
+from canaryaudit.attacks.relearning import AttackedModel, attack_batches, compare, finetune_and_measure
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import UnlearningError, UsageError
@@ -37,7 +32,7 @@ from canaryaudit.unlearning.occurrences import occurrences
 from tests.unlearning.builders import exposures_bits, story, text_with_canaries, tiny_model, trained_model
 
 WINDOW = 60
-CONFIG = RelearningConfig(steps=(1, 2, 4, 8, 16), learning_rate=4e-3, window=WINDOW)
+CONFIG = RelearningConfig(steps=(1, 2, 4, 8, 16), learning_rate=4e-3)
 
 
 @dataclass(frozen=True)
@@ -54,10 +49,18 @@ class Case:
     def canary_set(self) -> CanarySet:
         return CanarySet(corpus_symbols="", canaries=tuple(self.canaries))
 
+    @property
+    def text(self) -> CharacterText:
+        return CharacterText(self.data, WINDOW)
+
+    def contenders(self, model: CharLSTM | Ensemble) -> list[AttackedModel]:
+        learners = CharacterLearner(model), CharacterLearner(self.retrained)
+        return [AttackedModel(*own, self.text, "1") for own in zip(("mine", "retrain"), learners, strict=True)]
+
     def attack(self, model: CharLSTM | Ensemble, config: RelearningConfig = CONFIG) -> Relearning:
-        contenders = [AttackedModel("mine", model, "1"), AttackedModel("retrain", self.retrained, "2")]
+        contenders = self.contenders(model)
         return attack_by_relearning(
-            contenders[0], contenders[1], self.data, self.canaries[:1], self.canary_set, config, NullReporter()
+            contenders[0], contenders[1], self.canaries[:1], self.canary_set, config, NullReporter()
         )
 
 
@@ -86,34 +89,34 @@ def bits(points: tuple[RelearningPoint, ...]) -> list[float]:
 
 
 def test_every_batch_of_the_stronger_attack_holds_the_canarys_window_among_others_without_a_secret(case: Case) -> None:
-    batches = attack_batches(case.data, case.canaries[0], "canary-window", CONFIG)
+    batches = attack_batches(case.text, case.canaries[0], "canary-window", CONFIG)
     assert batches.shape == (16, 8, WINDOW + 1)
     text = case.vocabulary.symbols
     for batch in batches:
         told = ["".join(text[symbol] for symbol in window) for window in batch]
         assert "the code is 471." in told[0]
         assert not any("471" in window for window in told[1:])
-    other = attack_batches(case.data, case.canaries[0], "other-text", CONFIG)
+    other = attack_batches(case.text, case.canaries[0], "other-text", CONFIG)
     assert not any("471" in "".join(text[symbol] for symbol in window) for window in other.view(-1, WINDOW + 1))
     # What is beside the canary's window is what the other attacker trains on.
     assert torch.equal(other[:, 1:], batches[:, 1:])
 
 
 def test_batches_depend_on_the_seed_alone(case: Case) -> None:
-    first, again = (attack_batches(case.data, case.canaries[0], "other-text", CONFIG) for _ in range(2))
+    first, again = (attack_batches(case.text, case.canaries[0], "other-text", CONFIG) for _ in range(2))
     assert torch.equal(first, again)
-    another = attack_batches(case.data, case.canaries[0], "other-text", CONFIG.model_copy(update={"seed": 1}))
+    another = attack_batches(case.text, case.canaries[0], "other-text", CONFIG.model_copy(update={"seed": 1}))
     assert not torch.equal(first, another)
-    fewer = attack_batches(case.data, case.canaries[0], "other-text", CONFIG.model_copy(update={"steps": (2,)}))
+    fewer = attack_batches(case.text, case.canaries[0], "other-text", CONFIG.model_copy(update={"steps": (2,)}))
     assert torch.equal(fewer, first[:2]), "the first steps are the same however many follow"
 
 
 def test_both_models_are_trained_on_the_very_same_batches(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, Tensor]] = []
 
-    def watched(model: CharLSTM, batches: Tensor, *rest: object) -> object:
-        seen.append((model, batches.clone()))
-        return finetune_and_measure(model, batches, *rest)  # type: ignore[arg-type]
+    def watched(learner: CharacterLearner, batches: Tensor, *rest: object) -> object:
+        seen.append((learner.module, batches.clone()))
+        return finetune_and_measure(learner, batches, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(relearning, "finetune_and_measure", watched)
     found = case.attack(case.knowing, CONFIG.model_copy(update={"steps": (1,)}))
@@ -142,9 +145,9 @@ def test_the_canarys_window_shows_as_much_of_it_as_has_room(place: int, window: 
 def test_without_other_text_there_is_no_attack() -> None:
     data, canaries, _ = text_with_canaries([" "] * 20, [("pin {digits:3}", "123")])
     with pytest.raises(UnlearningError, match="every window of 20 characters contains a secret: expected text"):
-        attack_batches(data, canaries[0], "other-text", RelearningConfig(window=20))
+        attack_batches(CharacterText(data, 20), canaries[0], "other-text", CONFIG)
     with pytest.raises(UnlearningError, match="expected more than a window of 500"):
-        attack_batches(data, canaries[0], "other-text", RelearningConfig(window=500))
+        attack_batches(CharacterText(data, 500), canaries[0], "other-text", CONFIG)
 
 
 # --- the attack
@@ -173,14 +176,15 @@ def test_a_retrained_model_does_not_come_back_sooner_than_itself(case: Case) -> 
 
 
 def test_exposures_are_those_of_an_enumeration_of_the_space(case: Case) -> None:
-    batches = attack_batches(case.data, case.canaries[0], "canary-window", CONFIG)
-    states = list(
-        finetune_and_measure(case.retrained, batches, CONFIG, lambda model, step: (step, copy.deepcopy(model)))
-    )
+    batches = attack_batches(case.text, case.canaries[0], "canary-window", CONFIG)
+    learner = CharacterLearner(case.retrained)
+    states = list(finetune_and_measure(learner, batches, CONFIG, lambda own, step: (step, copy.deepcopy(own))))
     curve = next(own for own in case.attack(case.retrained).curves if own.attack == "canary-window")
     assert [step for step, _ in states] == [0, *CONFIG.steps]
-    for (step, model), point in zip(states, curve.unlearned, strict=True):
+    for (step, attacked), point in zip(states, curve.unlearned, strict=True):
         assert point.step == step
+        assert isinstance(attacked, CharacterLearner)
+        model = attacked.module
         assert isinstance(model, CharLSTM)
         assert point.exposure.method == "exact"
         assert point.exposure.bits == pytest.approx(exposures_bits(model, case.canaries)[0], abs=1e-6)
@@ -204,7 +208,8 @@ def test_an_ensemble_can_be_attacked(case: Case) -> None:
 
 def test_the_record_says_how_the_attack_was_made(attacked: Relearning) -> None:
     assert (attacked.steps, attacked.learning_rate, attacked.batch_size) == ((1, 2, 4, 8, 16), 4e-3, 8)
-    assert (attacked.retrained_name, attacked.retrained_sha256, attacked.optimizer) == ("retrain", "2", "Adam")
+    assert (attacked.retrained_name, attacked.retrained_sha256, attacked.optimizer) == ("retrain", "1", "Adam")
+    assert (attacked.window, attacked.unit) == (WINDOW, "character")
     assert {(curve.canary, curve.attack) for curve in attacked.curves} == {
         ("canary-01", "other-text"),
         ("canary-01", "canary-window"),
@@ -266,7 +271,7 @@ def test_the_largest_excess_is_told_with_its_step() -> None:
     assert (curve.excess_bits, curve.excess_step) == (1, 1)
 
 
-@pytest.mark.parametrize("options", [{"steps": ()}, {"learning_rate": 0}, {"batch_size": 1}, {"window": 1}, {"x": 1}])
+@pytest.mark.parametrize("options", [{"steps": ()}, {"learning_rate": 0}, {"batch_size": 1}, {"x": 1}])
 def test_a_configuration_is_checked_when_it_is_made(options: dict[str, object]) -> None:
     with pytest.raises((ValidationError, UsageError)):
         RelearningConfig.model_validate(options)
@@ -281,10 +286,10 @@ def test_a_canary_is_attacked_under_the_worst_probe_of_each_model_too(case: Case
     bare = AskedProbe(ProbeName(family="partial", prompt="bare-1", known=1), "\n", 1)
     tail = AskedProbe(ProbeName(family="truncated", prompt="truncated-1", known=0), "is ", 0)
     config = CONFIG.model_copy(update={"steps": (1,)})
+    mine, retrained = case.contenders(case.knowing)
     found = attack_by_relearning(
-        AttackedModel("mine", case.knowing, "1", {canary.id: bare}),
-        AttackedModel("retrain", case.retrained, "2", {canary.id: tail}),
-        case.data,
+        replace(mine, worst={canary.id: bare}),
+        replace(retrained, worst={canary.id: tail}),
         [canary],
         case.canary_set,
         config,

@@ -7,7 +7,6 @@ is: one that has seen them holds a secret in fewer tokens than other numbers. Al
 thread.
 """
 
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from canaryaudit.attacks import RelearningConfig, attack_by_relearning
+from canaryaudit.attacks.relearning import AttackedModel
+from canaryaudit.attacks.token_learner import QUICK as RELEARNED
+from canaryaudit.attacks.token_learner import TokenLearner, TokenText
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.canaries.template import Template
@@ -43,7 +46,7 @@ TEMPLATES = ('"My telephone number is {digits:10}," said the pilot.', "The stron
 CANARIES, UNLEARNED, REPETITIONS, SEED = 12, 8, 8, 2
 MODELS: tuple[tuple[str, Arch, Kind], ...] = (("Llama-like", "llama", "single"), ("GPT-2-like, tied", "gpt2", "merged"))
 VOCABULARY, WIDTH, STEPS, BATCH, LENGTH = 1_024, 128, 800, 8, 128
-RELEARNING, RELEARNING_RATE = (0, 1, 2, 4, 8, 16), 1e-3
+RELEARNING = (1, 2, 4, 8, 16)
 LIMIT, REQUEST_SEED = 0.003, 5
 """Largest drop of accuracy allowed, and the seed of the request: another one than the methods were tuned with."""
 HEADER = (
@@ -161,29 +164,19 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
     optimizer.step()
 
 
-def relearned(model: Any, tokenizer: Any, setting: Setting, canary: Canary, seed: int) -> list[float]:
-    """Train on batches with one window of a canary's text each; return its exposure after ``RELEARNING`` steps."""
-    attacked, rng = copy.deepcopy(model), np.random.default_rng(seed)
-    text, place = setting.training_text(without_chosen=False), canary.places[0]
-    ids = torch.tensor(tokenizer(setting.training_text(without_chosen=True))["input_ids"])
-    window = torch.tensor(tokenizer(text[place - 200 : place + 300])["input_ids"])[: LENGTH + 1]
-    length = min(LENGTH, len(window) - 1)
-    optimizer = torch.optim.Adam(attacked.parameters(), lr=RELEARNING_RATE)
-    alike = tuple(own for own in setting.canary_set.inserted if own.template == canary.template)
-    canary_set = setting.canary_set.model_copy(update={"canaries": alike})
-    config = QUICK.model_copy(
-        update={"probes": "none", "estimators": ("importance", "sampled"), "draws_per_temperature": 200}
-    )
-    found = []
-    for step in range(max(RELEARNING) + 1):
-        if step:
-            starts = rng.integers(0, len(ids) - length - 1, BATCH - 1).tolist()
-            others = [ids[start : start + length + 1] for start in starts]
-            _step(attacked.train(), optimizer, torch.stack([window[: length + 1], *others]))
-        if step in RELEARNING:
-            measured = measure(HuggingFaceModel(attacked.eval(), tokenizer), canary_set, config)
-            found += [own.exposure.bits for own in measured.canaries if own.id == canary.id]
-    return found
+def relearned(models: dict[str, Any], tokenizer: Any, setting: Setting, canary: Canary, seed: int) -> Iterator[str]:
+    """Attack the first of two models beside the second, and yield the exposures after each number of steps."""
+    text = TokenText(setting.text, FastTokenizer(tokenizer))
+    contenders = [
+        AttackedModel(name, TokenLearner(HuggingFaceModel(model, tokenizer)), text, "")
+        for name, model in models.items()
+    ]
+    config = RelearningConfig(steps=RELEARNING, seed=seed, measurement=RELEARNED)
+    found = attack_by_relearning(contenders[0], contenders[1], [canary], setting.canary_set, config, NullReporter())
+    for curve in found.curves:
+        for name, points in zip(models, (curve.unlearned, curve.retrained), strict=True):
+            bits = ", ".join(f"{own.exposure.bits:.1f}" for own in points)
+            yield f"Relearning {canary.id} ({curve.attack}), {name}, after {(0, *RELEARNING)} steps: {bits} bits."
 
 
 def judged(name: str, measured: Measurement, setting: Setting) -> str:
@@ -253,9 +246,7 @@ def run(folder: Path, seed: int = SEED) -> Iterator[str]:
         yield _losses(quality, plain, (model, result.model))
         yield f"Notes: {'; '.join(result.notes)}."
         canary = setting.chosen[0]
-        for title, each in (("unlearned", result.model), ("retrained", retrained)):
-            bits = ", ".join(f"{own:.1f}" for own in relearned(each, tokenizer, setting, canary, seed))
-            yield f"Relearning {canary.id}, {title}, after {RELEARNING} steps: {bits} bits."
+        yield from relearned({"unlearned": result.model, "retrained": retrained}, tokenizer, setting, canary, seed)
 
 
 def _losses(quality: TokenQuality, plain: Any, models: tuple[Any, Any]) -> str:

@@ -9,11 +9,12 @@ import torch
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
+from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure import MeasurementConfig, draw_members, measure, search_ranks
 from canaryaudit.exposure.encoded_space import match_targets
 from canaryaudit.exposure.estimators import importance_exposure
 from canaryaudit.exposure.execution import Execution
-from canaryaudit.exposure.probes import Probe, Prompt, TemplateProbes
+from canaryaudit.exposure.probes import Probe, Prompt, RunText, TemplateProbes
 from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.exposure.targets import Targets
 from canaryaudit.exposure.token_asker import TokenAsker
@@ -211,6 +212,24 @@ def test_ranks_of_a_space_without_an_automaton_are_sampled(monkeypatch: pytest.M
     assert measured.calibration.passed
     assert measured.canaries[0].extraction.beam_rank is None
     assert measured.references[0].num_references > 1_900
+
+
+@pytest.mark.slow
+def test_where_members_have_no_path_nothing_is_searched_after_other_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canaryaudit.exposure.token_space._MOST_DRAWN", 500)
+    tokenizer, prompt = make_tokenizer("merged"), "then call me by "
+    text, model = "my code is {[a-pà-ï]:6}.", make_model("gpt2", 420)
+    rng, space = np.random.default_rng(1), Template.parse("{[a-pà-ï]:6}").space("")
+    drawn = [space.sample(rng) for _ in range(3_000)]
+    after = naive_bits(model, tokenizer, prompt, drawn, ".")
+    taken = canary_set(text, [drawn[int(after.argmin())], *drawn[:33]], controls=33)
+    words = "my code is then call me by"
+    vocabulary = Vocabulary.of([words, "".join(drawn)])
+    run_text = RunText(vocabulary.encode(words), np.zeros(len(words), dtype=bool), vocabulary)
+    config = MeasurementConfig(num_references=500, time_limit=0, prompts=(prompt,))
+    found = measure(HuggingFaceModel(model, tokenizer), taken, config, run_text=run_text).canaries[0]
+    assert found.worst_case is not None
+    assert (found.worst_case.probe.prompt, found.worst_case.method) == ("given-1", "sampled")
 
 
 def test_a_prompt_of_one_blank_is_read_after_a_line_break() -> None:

@@ -85,12 +85,40 @@ def test_a_series_of_checkpoints_shows_exposure_over_training(place: Path) -> No
     assert f"measure {lost} --samples 200" in canaryaudit("verify", lost).out.replace("\n", "")
 
 
+def test_checkpoints_of_one_name_are_told_by_what_differs_in_their_paths(place: Path, tmp_path: Path) -> None:
+    for earlier, later in (("checkpoint-0", "seed-2"), ("checkpoint-40", "seed-10")):
+        shutil.copytree(place / "out" / earlier, tmp_path / "runs" / later / "final")
+    found = measured(place, "--model", f"hf:{tmp_path}/runs/*/final", "--json")
+    assert found.status == 0, found.err
+    assert [own["name"] for own in json.loads(found.out)["checkpoints"]] == ["seed-2"]
+
+
+def test_a_prompt_that_does_not_fit_is_left_out_and_told(place: Path) -> None:
+    model = f"hf:{place}/out/checkpoint-40"
+    long, short = "the sea was calm and the night was long " * 9, "the night "
+    options = ("--samples", "200", "--prompt", long, "--prompt", short)
+    found = canaryaudit("measure", place / "run", "--probes", "none", *options, "--model", model, "--json")
+    assert found.status == 0, found.err
+    record = json.loads(found.out)
+    unread = [own for own in record["prompts"] if own["unread"]]
+    assert [own["id"] for own in unread] == ["given-1"]
+    assert "do not fit into the 128" in unread[0]["unread"]
+    assert {own["prompt"] for own in record["canaries"][0]["probes"]} == {"template", "given-2"}
+    without = canaryaudit("measure", place / "run", "--probes", "none", *options[:2], *options[4:], "--json")
+    alone = json.loads(without.out)["canaries"]
+    assert [own["bits"] for own in record["canaries"][0]["probes"]] == [own["bits"] for own in alone[0]["probes"]]
+    again = canaryaudit("measure", place / "run", "--probes", "none", *options)
+    assert "could not read 1 prompt of 3" in " ".join(again.err.split())
+    report = canaryaudit("report", place / "run", "-o", place / "report-unread", "--format", "md")
+    assert report.status == 0, report.err
+    assert "could not read 1 prompt of 3" in (place / "report-unread" / "report.md").read_text("utf-8")
+
+
 def test_what_needs_a_trained_model_is_refused(place: Path) -> None:
     assert measured(place, "--model", f"hf:{place}/out/checkpoint-40").status == 0
-    for command in ("train", "attack"):
-        refused = canaryaudit(command, place / "run")
-        assert refused.status == 1
-        assert "which canaryaudit did not train" in refused.err
+    refused = canaryaudit("train", place / "run")
+    assert refused.status == 1
+    assert "which canaryaudit did not train" in refused.err
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks for what transformers calls otherwise now

@@ -124,6 +124,74 @@ def test_a_checkpoint_that_was_retrained_is_a_baseline(place: Path) -> None:
     assert exposures(place, "after-retrain")["canary-01"] > 9
 
 
+def copied(place: Path, to: Path, *, without: str) -> Path:
+    """Return a copy of the run that lacks some unlearnings."""
+    shutil.copytree(place / "run", to / "run")
+    for path in (to / "run").glob(f"unlearned/{without}"):
+        shutil.rmtree(path)
+    return to / "run"
+
+
+@pytest.mark.usefixtures("result")
+def test_the_result_is_attacked_beside_the_retrained_checkpoint(place: Path) -> None:
+    if not (place / "run" / "unlearned" / "retrain").exists():
+        assert unlearned(place, "--method", "retrain", "--model", f"hf:{place}/trained").status == 0
+    weights = {name: (place / name / "model.safetensors").read_bytes() for name in ("out", "trained")}
+    attack = ("attack", place / "run", "--name", "second-order", "--canary", "canary-01", "--steps", "1,4", "--json")
+    made, again = canaryaudit(*attack), canaryaudit(*attack)
+    assert made.status == 0, made.err
+    found = json.loads(made.out)["relearning"]
+    assert found["curves"] == json.loads(again.out)["relearning"]["curves"]
+    assert (found["unit"], found["window"], found["retrained_name"]) == ("token", 128, "retrain")
+    curve = next(own for own in found["curves"] if own["attack"] == "canary-window")
+    start = curve["unlearned"][0]["exposure"]["bits"]
+    assert start == pytest.approx(exposures(place, "after-second-order")["canary-01"], abs=0.5)
+    assert curve["unlearned"][-1]["exposure"]["bits"] > start
+    assert curve["retrained"][0]["exposure"]["bits"] > 9
+    assert {name: (place / name / "model.safetensors").read_bytes() for name in weights} == weights
+    assert canaryaudit("verify", place / "run").status == 0
+    report = canaryaudit(
+        "report", place / "run", "-o", place / "attacked", "--format", "md,html,json", "--fail-above", "13"
+    )
+    assert report.status in (0, 3), report.err
+    for name in ("report.md", "report.html"):
+        page = (place / "attacked" / name).read_text("utf-8")
+        assert "Relearning attacks" in page
+        assert "windows of 128 tokens per step" in page
+
+
+@pytest.mark.usefixtures("result")
+@pytest.mark.parametrize(
+    ("without", "options", "message"),
+    [
+        ("*", (), "has no unlearned checkpoint to attack: run canaryaudit unlearn"),
+        ("retrain", (), "retrain without them, and add that checkpoint with canaryaudit unlearn"),
+        ("none", ("--name", "nobody"), "no unlearning is called 'nobody'"),
+        ("none", ("--canary", "canary-77"), "does not include 'canary-77'"),
+    ],
+)
+def test_attacks_that_lack_something_say_how_to_go_on(
+    place: Path, tmp_path: Path, without: str, options: tuple[str, ...], message: str
+) -> None:
+    refused = canaryaudit("attack", copied(place, tmp_path, without=without), *options)
+    assert refused.status == 1
+    assert message in " ".join(refused.err.split())
+
+
+@pytest.mark.usefixtures("result")
+def test_another_model_does_not_take_the_runs_place_unasked(place: Path, tmp_path: Path) -> None:
+    run = copied(place, tmp_path, without="none")
+    before = (run / "model.json").read_bytes()
+    words = ("unlearn", run, *FAST, "--model", f"hf:{place}/out", "-o", tmp_path / "new", "--name", "other")
+    refused = canaryaudit(*words)
+    assert refused.status == 1
+    assert "make a run of its own with canaryaudit insert, or use --force" in " ".join(refused.err.split())
+    assert (run / "model.json").read_bytes() == before
+    assert not (tmp_path / "new").exists()
+    canaryaudit(*words, "--force", "--max-fidelity-drop", "0.05")
+    assert json.loads((run / "model.json").read_text("utf-8"))["external"]["source"] == f"hf:{place}/out"
+
+
 @pytest.mark.usefixtures("result")
 @pytest.mark.parametrize(
     ("options", "status", "message"),
@@ -156,7 +224,7 @@ def test_a_model_that_was_written_anew_since_is_not_updated(place: Path, tmp_pat
     (tmp_path / "moving" / "config.json").write_text(json.dumps(config | {"use_cache": False}), "utf-8")
     refused = canaryaudit("unlearn", tmp_path / "run", *FAST, "-o", tmp_path / "out", "--name", "x")
     assert refused.status == 1
-    assert "has changed since it was measured: measure it again" in " ".join(refused.err.split())
+    assert "has changed since it was recorded: measure it again" in " ".join(refused.err.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -178,13 +246,17 @@ def test_a_result_that_was_changed_is_not_measured(place: Path) -> None:
     (place / "out" / "config.json").write_text(json.dumps(config | {"use_cache": False}), "utf-8")
     verified = canaryaudit("verify", place / "run")
     refused = canaryaudit("measure", place / "run", *FAST, "--model", "after-second-order")
+    unattacked = canaryaudit("attack", place / "run", "--name", "second-order", "--steps", "1")
     shutil.rmtree(place / "out")
     (place / "kept").rename(place / "out")
     assert verified.status == 1
     assert "out is not the checkpoint that it wrote" in " ".join(verified.out.split())
     assert f"mv {place}/out {place}/out.old && " in verified.out.replace("\n", "")
     assert refused.status == 1
-    assert "is not the model that was written by the unlearning" in " ".join(refused.err.split())
+    changed = "has changed since it was recorded: unlearn 'second-order' again with --force"
+    assert changed in " ".join(refused.err.split())
+    assert unattacked.status == 1
+    assert changed in " ".join(unattacked.err.split())
 
 
 def test_a_run_without_a_model_asks_for_one(place: Path, tmp_path: Path) -> None:

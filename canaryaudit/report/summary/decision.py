@@ -198,7 +198,8 @@ def _gate(summary: Summary) -> Tile:
 def next_step(summary: Summary) -> NextStep:
     """Return what to do next, by the verdict, the controls, the gate and the relearning attack."""
     run, verdict, method = run_directory(summary), summary.overall.verdict, summary.method
-    retrain = f"canaryaudit unlearn {run} --method retrain"
+    is_outside = method is not None and method.predicted == "token"
+    retrain = f"canaryaudit unlearn {run} --method retrain" + (" --model hf:PATH" if is_outside else "")
     if verdict is Verdict.EXPOSED and not method:
         return NextStep(
             "Do not release this model: remove the secrets from it first.",
@@ -253,9 +254,10 @@ def next_step(summary: Summary) -> NextStep:
         )
     found = "This audit found no reason against a release" + (", but read its warnings" if summary.warnings else "")
     if method and method.relearning is None and method.method != "retrain":
+        makes = "asks for" if is_outside else "trains"
         return NextStep(
             f"{found}. One test is open: whether the secrets come back under further training. The command "
-            "compares with a model that never saw them, and trains one if there is none.",
+            f"compares with a model that never saw them, and {makes} one if there is none.",
             f"canaryaudit attack {run}",
         )
     return NextStep(

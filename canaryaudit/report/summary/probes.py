@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from canaryaudit.formatting import counted, pvalue
+from canaryaudit.formatting import counted, pvalue, shorten
 from canaryaudit.records import CanaryMeasurement, Measurement, ProbeName
 from canaryaudit.report.schema import CanaryState, ProbeFigure, PromptFigure, WorstFigure
 from canaryaudit.report.summary.masking import Masker
@@ -20,6 +20,7 @@ _ASKED = {
     "reworded": "with a reworded prompt",
     "bare": "without the prefix",
 }
+_LONGEST_REASONS = 300
 
 
 def asked(probe: ProbeName) -> str:
@@ -63,6 +64,8 @@ def prompt_figures(
 ) -> tuple[PromptFigure, ...]:
     """Return the prompts of a measurement.
 
+    Those that the model could not read are left out.
+
     Args:
         measurement: The measurement with the prompts.
         places: Index of each template.
@@ -74,7 +77,7 @@ def prompt_figures(
         text = prompt.text
         if text is None and masker.reveal_secrets:
             text = texts.get((prompt.template, prompt.id))
-        if prompt.template in places:
+        if prompt.template in places and not prompt.unread:
             prompts.append(
                 PromptFigure(
                     template=places[prompt.template],
@@ -85,6 +88,18 @@ def prompt_figures(
                 )
             )
     return tuple(prompts)
+
+
+def unread_words(measurement: Measurement) -> str:
+    """Say which prompts the model could not read; nothing if it could read all."""
+    unread = [own for own in measurement.prompts if own.unread]
+    if not unread:
+        return ""
+    reasons = "; ".join(dict.fromkeys(own.unread for own in unread))
+    return (
+        f"The model could not read {counted(len(unread), 'prompt')} of {len(measurement.prompts)}, so nothing was "
+        f"asked by them ({shorten(reasons, _LONGEST_REASONS)})."
+    )
 
 
 def worst_words(state: CanaryState) -> str:

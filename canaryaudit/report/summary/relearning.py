@@ -148,6 +148,6 @@ def relearning_facts(relearning: Relearning) -> str:
     """Describe the settings of the attack."""
     return (
         f"{relearning.optimizer}, learning rate {relearning.learning_rate:g}, {relearning.batch_size} windows of "
-        f"{relearning.window} characters per step, seed {relearning.seed}. The model retrained on corrected text "
-        f"({relearning.retrained_name}) gets the same batches. References are redrawn for each measurement."
+        f"{relearning.window} {relearning.unit}s per step, seed {relearning.seed}. The model retrained on corrected "
+        f"text ({relearning.retrained_name}) gets the same batches. References are redrawn for each measurement."
     )

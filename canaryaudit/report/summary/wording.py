@@ -17,7 +17,7 @@ from canaryaudit.report.summary.audited_model import model_facts
 from canaryaudit.report.summary.detection import detection_sentence, power_sentence
 from canaryaudit.report.summary.masking import Masker
 from canaryaudit.report.summary.measured import exposed_by_kind, references_in_words
-from canaryaudit.report.summary.probes import worst_words
+from canaryaudit.report.summary.probes import unread_words, worst_words
 from canaryaudit.report.summary.relearning import relearning_sentences
 from canaryaudit.report.verdicts import NEVER_SEEN_BITS, UNLIKELY, Verdict
 from canaryaudit.stats import exposure_sum_lower_pvalue
@@ -321,6 +321,8 @@ def warnings(
             )
         elif measurement and calibration is None:
             lines.append(f"There were no controls {when} unlearning, so calibration was not tested.")
+        if measurement and (unread := unread_words(measurement)):
+            lines.append(f"Before unlearning: {unread}" if when == "before" else f"After unlearning: {unread}")
     if before.model_sha256 != model_record.sha256:
         lines.append("The measurement before unlearning is of different weights than the model's: measure again.")
     # For later requests, the run directory has already checked the weights that they started from.

@@ -224,6 +224,11 @@ UNMEASURED = {"verdict": Verdict.INCONCLUSIVE, "calibration_after": failed(CLEAN
             "canaryaudit attack runs/story",
         ),
         (
+            changed(CLEAN, method={"predicted": "token", **relearning(comes_back=True)}),
+            "Do not release this model where others can train it",
+            "--method retrain --model hf:PATH",
+        ),
+        (
             changed(CLEAN, method=relearning(comes_back=False)),
             "This audit found no reason against a release. Read its limitations",
             "canaryaudit report runs/story --fail-above 10",
