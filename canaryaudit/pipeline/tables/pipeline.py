@@ -135,7 +135,7 @@ class TablePipeline:
         self.run.write_unlearning(record)
         if options.save:
             save_estimator(after.estimator, options.save)
-        self.progress.info(f"{record.words}: {record.path}, residual {record.residual:.1e}.")
+        self.progress.info(f"{record.words}: {record.way}, residual {record.residual:.1e}.")
         return record
 
     def publish(self, options: TablePublishOptions, *, anew: bool = False) -> Published:
