@@ -73,7 +73,7 @@ def insert_images(
         return
     show(*(Text(sentence) for sentence in image_sentences(made)))
     if not dry_run and not output["quiet"]:
-        show(Text(f"Next: canaryaudit unlearn {shell_quote(path)}"))
+        show(Text(f"Next: canaryaudit train {shell_quote(path)}"))
 
 
 def train_images(

@@ -60,6 +60,7 @@ def test_flipped_labels_are_remembered_and_corrected(run: Path) -> None:
     made = record(run, "unlearned/first/unlearning.json")
     assert made["method"] == "dense-layers"
     assert made["request"]["restored"] == [own["id"] for own in planted(run)]
+    assert 0.4 < made["estimated_share"] < 0.8
     assert made["training_seconds"] == record(run, "model.json")["seconds"] > 0
 
 
@@ -106,6 +107,8 @@ def test_the_report_says_what_is_back_and_what_it_cost(run: Path) -> None:
     assert lines["first"]["restored_error"] > 0.25, "so few images tell no share"
     change = 100 * (lines["first"]["accuracy"] - summary["accuracy_before"])
     assert f"Accuracy changed by {change:+.2f} points" in page.replace("&#43;", "+")
+    cheaper = lines["retrain"]["seconds"] <= lines["first"]["seconds"]
+    assert ("Retraining was cheaper" in page) == cheaper
     assert "<svg" in page
     assert "![Methods: accuracy, and cost" in Path("reports/RUN/report.md").read_text("utf-8")
 
@@ -126,6 +129,14 @@ def test_the_gate_judges_the_flipped_labels_and_the_records(run: Path) -> None:
     verified = canaryaudit("verify", "RUN")
     assert verified.status == 1
     assert "labels.membership.auc is 0.5, and computed again" in " ".join(verified.out.split())
+
+
+def test_before_an_update_starts_its_cost_is_estimated(run: Path) -> None:
+    quick = canaryaudit("unlearn", "RUN", "--method", "fine-tune")
+    assert "fine-tune is estimated at 8 % of what retraining takes" in " ".join(quick.err.split())
+    succeed("train", "RUN", *TRAIN[2:], "--epochs", "4", "--force", "-q")
+    slow = canaryaudit("unlearn", "RUN", "--name", "again")
+    assert "retraining is the better answer" in " ".join(slow.err.split())
 
 
 def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) -> None:

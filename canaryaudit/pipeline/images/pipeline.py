@@ -9,6 +9,7 @@ from canaryaudit.images.network import as_input
 from canaryaudit.images.relabeling import Training, relabel_network
 from canaryaudit.images.second_order import Correction
 from canaryaudit.images.training import LoopConfig
+from canaryaudit.images.work import ABOUT_AS_LONG, share_of_retraining
 from canaryaudit.models.device import resolve_device
 from canaryaudit.models.weights import weights_bytes
 from canaryaudit.pipeline.images.figures import measure_images
@@ -19,7 +20,13 @@ from canaryaudit.pipeline.images.training import fresh_network, train_images
 from canaryaudit.pipeline.report_place import fault_words
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, ModelId
-from canaryaudit.records.images import CorrectionRecord, ImageMeasurement, ImageModelRecord, RelabelingRecord
+from canaryaudit.records.images import (
+    CorrectionRecord,
+    ImageMeasurement,
+    ImageMethod,
+    ImageModelRecord,
+    RelabelingRecord,
+)
 from canaryaudit.report.images.schema import ImagesSummary
 from canaryaudit.runs.image_directory import ImageDirectory
 from canaryaudit.runs.layout import check_name
@@ -98,6 +105,8 @@ class ImagePipeline:
             LoopConfig(trained.epochs, trained.learning_rate, trained.batch, trained.seed, trained.precision),
             lambda: fresh_network(trained.network, trained.seed).to(device),
         )
+        share = share_of_retraining(trained.network, options.method, len(correction.new), training.loop)
+        self._compare_with_retraining(options.method, share)
         with session.stage("unlearn", name, seed=options.seed, device=device.type, precision=trained.precision):
             network = session.model(options.start, device)
             after = relabel_network(network, correction, options.method, training, self.progress)
@@ -116,10 +125,24 @@ class ImagePipeline:
             model_sha256=self.run.write_weights(ModelId(name), weights_bytes(after.module)),
             origin=options.start,
             origin_sha256=self.run.model_sha256(options.start),
+            estimated_share=share,
         )
         self.run.write_unlearning(record)
         self.progress.info(f"{record.words}, {100 * record.cost:.1f} % of the training's time.")
         return record
+
+    def _compare_with_retraining(self, method: ImageMethod, share: float | None) -> None:
+        """Say before an update what it takes against retraining, and when retraining is the better answer."""
+        if share is None or method == "retrain":
+            return
+        words = f"{method} is estimated at {100 * share:.0f} % of what retraining takes"
+        if share < ABOUT_AS_LONG:
+            self.progress.info(f"{words}.")
+            return
+        self.progress.warn(
+            f"{words}: retraining is the better answer for so few small images: canaryaudit unlearn {self.run.path} "
+            "--method retrain"
+        )
 
     def report(self, options: ImageReportOptions) -> tuple[ImagesSummary, list[Path]]:
         """Verify the run and write the report, after missing measurements.

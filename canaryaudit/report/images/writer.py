@@ -90,6 +90,11 @@ def image_findings(summary: ImagesSummary) -> tuple[str, ...]:
             f"The retrained network has {figures.percent(retrained.accuracy)}: {figures.percent(main.restored, 0)} of "
             f"the lost accuracy is back{error}."
         )
+    if retrained is not None and main.method != "retrain" and retrained.seconds <= main.seconds:
+        sentences.append(
+            f"Retraining was cheaper: it took {retrained.seconds:.1f} s, and {main.name} {main.seconds:.1f} s. On so "
+            "few small images it is the better answer."
+        )
     if main.flipped_right is not None:
         sentences.append(
             f"Of the rows with flipped labels {figures.percent(summary.flipped_right_before, 1)} got their own label "
