@@ -106,13 +106,13 @@ def find_image_run(path: Path, options: ImageInsertOptions, progress: ProgressRe
         return None
     run = ImageDirectory.open(path)
     made = plan_images(options, progress)
-    there = run.manifest.images
+    there = run.manifest.facts
     differing = [
         name
         for name in ("image", "target", "holdout", "seed", "sha256")
         if getattr(there, name) != getattr(made.facts, name)
     ]
-    if differing or run.images() != made.record:
+    if differing or run.record() != made.record:
         part = differing[0] if differing else "flipped labels"
         part = {"sha256": f"images ({there.name})"}.get(part, part)
         raise RunDirectoryError(

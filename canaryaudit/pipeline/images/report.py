@@ -19,10 +19,11 @@ from canaryaudit.report.images.writer import write_image_report
 from canaryaudit.report.tables.files import table_files
 from canaryaudit.report.tables.schema import CoinFigures
 from canaryaudit.runs.findings import PROBLEMS, Finding
-from canaryaudit.runs.image_verification import ImageChecks, verify_image_run
+from canaryaudit.runs.image_verification import ImageVerifier
+from canaryaudit.runs.rows_verification import RowsChecks, verify_rows_run
 from canaryaudit.runs.seals import read_key
 
-CHECKS = ImageChecks(weight_shapes, image_measurement_fault)
+CHECKS = RowsChecks(ImageVerifier, image_measurement_fault, weight_shapes)
 _LIMITS = (
     "A network is not convex: there is no certificate. What was achieved is measured, on images held out and on the "
     "rows whose labels were flipped.",
@@ -50,7 +51,7 @@ def check_image_report(session: ImageSession, options: ImageReportOptions) -> Pa
 def verify_image_report(session: ImageSession, options: ImageReportOptions) -> tuple[Finding, ...]:
     """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
     key = read_key(options.key) if options.key else None
-    verification = verify_image_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
+    verification = verify_rows_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
     return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
 
 

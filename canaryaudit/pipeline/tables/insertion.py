@@ -101,7 +101,7 @@ def make_table_run(
         stages=(stage,),
         warnings=(),
     )
-    TableDirectory.create(path, manifest=manifest, table=made.record, arrays=made.rows.arrays(), replace=replace)
+    TableDirectory.create(path, manifest=manifest, record=made.record, arrays=made.rows.arrays(), replace=replace)
     return made
 
 
@@ -116,11 +116,11 @@ def find_table_run(path: Path, options: TableInsertOptions, progress: ProgressRe
         return None
     run = TableDirectory.open(path)
     made = plan_table(options, progress)
-    there, part = run.manifest.table, ""
+    there, part = run.manifest.facts, ""
     for name in ("target", "holdout", "seed", "sha256"):
         if not part and getattr(there, name) != getattr(made.facts, name):
             part = f"table ({there.name})" if name == "sha256" else f"{name} ({getattr(there, name)})"
-    if not part and run.table() != made.record:
+    if not part and run.record() != made.record:
         part = "columns or canaries"
     if part:
         raise RunDirectoryError(

@@ -23,12 +23,15 @@ from canaryaudit.report.tables.schema import (
     TablesSummary,
 )
 from canaryaudit.runs.findings import PROBLEMS, Finding
+from canaryaudit.runs.rows_verification import RowsChecks, verify_rows_run
 from canaryaudit.runs.seals import read_key
-from canaryaudit.runs.table_verification import verify_table_run
+from canaryaudit.runs.table_verification import TableVerifier
 from canaryaudit.table_plan import TableReportOptions
 from canaryaudit.tabular.baselines import check_methods
 from canaryaudit.tabular.certificate import Certificate, certify
 from canaryaudit.tabular.reporting import Subject, Test, summarize
+
+CHECKS = RowsChecks(TableVerifier, table_measurement_fault)
 
 
 def check_table_report(session: TableSession, options: TableReportOptions) -> Path:
@@ -54,7 +57,7 @@ def check_table_report(session: TableSession, options: TableReportOptions) -> Pa
 def verify_table_report(session: TableSession, options: TableReportOptions) -> tuple[Finding, ...]:
     """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
     key = read_key(options.key) if options.key else None
-    verification = verify_table_run(session.run.path, check=table_measurement_fault, key=key, is_locked=True)
+    verification = verify_rows_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
     return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
 
 
