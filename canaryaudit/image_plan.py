@@ -1,15 +1,16 @@
-"""Options of the commands on images, with their defaults and the reasons for them."""
+"""Options of the commands on images, with their defaults and the reasons for them; plan files of every kind."""
 
+import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from canaryaudit.errors import UsageError
-from canaryaudit.plan import Options, SeedNumber
+from canaryaudit.errors import UsageError, one_line
+from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, SeedNumber, default_run, describe
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.records.images import ImageMethod
-from canaryaudit.table_plan import FEWEST_FLIPPED, TABLE_HOLDOUT
+from canaryaudit.table_plan import FEWEST_FLIPPED, TABLE_HOLDOUT, RowsReportOptions, TablePlan
 
 EPOCHS = 16
 DEFAULT_METHOD: ImageMethod = "dense-layers"
@@ -93,17 +94,50 @@ class ImageUnlearnOptions(Options):
         return self.name or self.method
 
 
-class ImageReportOptions(Options):
-    """What to report of a run on images; the flags of ``canaryaudit report``."""
+class ImageReportOptions(RowsReportOptions):
+    """What to report of a run on images."""
 
-    format: tuple[Literal["html", "md", "json"], ...] = ("html", "md", "json")
-    """Formats to write: html, md, json."""
-    output: Path | None = None
-    """Output directory. [default: reports/<run name>]"""
     fail_auc: float | None = Field(default=None, ge=0.5, le=1)
     """Exit with status 3 if the AUC of flipped labels against controls is above this after unlearning, or below 1 - X.
 
     Status 4 if the records are changed or incomplete, or nothing was unlearned.
     """
-    key: str | None = None
-    """Key of the run's signature, which must be valid: a file, or env:NAME."""
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the AUC is judged."""
+        return self.fail_auc is not None
+
+
+class ImagePlan(Options):
+    """A whole audit of images."""
+
+    run: Path = DEFAULT_RUNS / "images"
+    insert: ImageInsertOptions
+    train: ImageTrainOptions = ImageTrainOptions()
+    unlearn: tuple[ImageUnlearnOptions, ...] = (ImageUnlearnOptions(),)
+    report: ImageReportOptions = ImageReportOptions()
+
+
+def read_plan(path: Path) -> Plan | TablePlan | ImagePlan:
+    """Read a plan file: that of images if its [insert] has an image, and of a table if it has a target only.
+
+    Without ``run``, the run directory is named after the file.
+
+    Raises:
+        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        insert = document.get("insert")
+        keys = {*insert} if isinstance(insert, dict) else set()
+        kind = ImagePlan if "image" in keys else TablePlan if "target" in keys else Plan
+        plan: Plan | TablePlan | ImagePlan = kind.model_validate(document)
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
+    except ValidationError as error:
+        field, fault = describe(error)
+        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
+    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})

@@ -92,29 +92,19 @@ def show_report(summary: "Summary", written: list[Path], as_json: bool, quiet: b
         _end_at_the_gate(summary.gate.status, summary.gate.remarks)
 
 
-def show_table_report(summary: "TablesSummary", written: list[Path], *, as_json: bool, quiet: bool) -> None:
-    """Print the report of a run on a table, or only its result; exit with the gate's status if it did not pass.
+def show_rows_report(
+    summary: "TablesSummary | ImagesSummary",
+    written: list[Path],
+    render: Callable[[Any], RenderableType],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the report of a run on rows as ``render`` has it; exit with the gate's status if it did not pass.
 
     Raises:
         typer.Exit: The gate did not pass.
     """
-    from canaryaudit.report.tables.terminal import render_tables_result, render_tables_terminal
-
-    _show_written(summary, render_tables_result if quiet else render_tables_terminal, written, as_json)
-    gate = summary.run.gate if summary.run else None
-    if gate:
-        _end_at_the_gate(gate.status, gate.remarks)
-
-
-def show_image_report(summary: "ImagesSummary", written: list[Path], *, as_json: bool, quiet: bool) -> None:
-    """Print the report of a run on images, or only its result; exit with the gate's status if it did not pass.
-
-    Raises:
-        typer.Exit: The gate did not pass.
-    """
-    from canaryaudit.report.images.terminal import render_images_result, render_images_terminal
-
-    _show_written(summary, render_images_result if quiet else render_images_terminal, written, as_json)
+    _show_written(summary, render, written, as_json)
     if summary.gate:
         _end_at_the_gate(summary.gate.status, summary.gate.remarks)
 

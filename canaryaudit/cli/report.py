@@ -9,9 +9,10 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
-from canaryaudit.cli.image_commands import report_images
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import Shown
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import compare_tables, is_of_a_table, report_table
+from canaryaudit.cli.table_commands import TABLES, compare_tables, is_of_a_table
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.plan import MeasureOptions, ReportOptions
@@ -65,12 +66,12 @@ def report(
     if any(is_of_a_table(path) for path in run):
         kind = "table"
     refuse_others(context, "report", kind)
-    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    shown = Shown(as_json, quiet, verbose)
     if kind == "images":
         image_options = flags.checked(
             ImageReportOptions, format=flags.words(formats), output=output, fail_auc=fail_auc, key=key
         )
-        report_images(context, run[0], image_options, shown)
+        IMAGES.report(context, run[0], image_options, shown)
         return
     if kind == "table":
         table_options = flags.checked(
@@ -87,7 +88,7 @@ def report(
         if len(run) > 1:
             compare_tables(context, run, table_options, shown)
         else:
-            report_table(context, run[0], table_options, shown)
+            TABLES.report(context, run[0], table_options, shown)
         return
     options = flags.checked(
         ReportOptions,

@@ -4,18 +4,7 @@ from canaryaudit.records import ImagesManifest
 from canaryaudit.records.images import ImageMeasurement, ImageModelRecord, ImagesRecord, RelabelingRecord
 from canaryaudit.runs import layout
 from canaryaudit.runs.rows_directory import RowsDirectory
-from canaryaudit.runs.table_repairs import TableRepairs
-
-
-class ImageRepairs(TableRepairs):
-    """The commands that recreate the files of a run on images; the options come from the manifest."""
-
-    def _known_flags(self) -> list[str]:
-        facts = getattr(self.manifest, "images", None)
-        if facts is None:
-            return ["--image", "COLUMN", "--target", "COLUMN"]
-        named = ["--image", facts.image, "--target", facts.target]
-        return [*named, "--holdout", f"{facts.holdout:g}", "--seed", str(facts.seed)]
+from canaryaudit.runs.rows_repairs import ImageRepairs
 
 
 class ImageDirectory(RowsDirectory[ImagesManifest, ImageModelRecord, ImageMeasurement, RelabelingRecord, ImagesRecord]):

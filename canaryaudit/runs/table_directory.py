@@ -13,7 +13,7 @@ from canaryaudit.records.tables import (
 )
 from canaryaudit.runs import layout, seals
 from canaryaudit.runs.rows_directory import RowsDirectory
-from canaryaudit.runs.table_repairs import TableRepairs
+from canaryaudit.runs.rows_repairs import TableRepairs
 from canaryaudit.storage.arrays import Arrays, arrays_bytes
 from canaryaudit.storage.files import atomic_write, sha256_of
 from canaryaudit.storage.tensors import open_tensors

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from canaryaudit.cli.app import app
-from canaryaudit.table_plan import read_plan
+from canaryaudit.image_plan import read_plan
 from tests.commands import ROOT
 from tests.docs import cli_reference
 from tests.docs.pages import NOTEBOOKS, PAGES, Example, examples, name_of

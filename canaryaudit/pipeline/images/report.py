@@ -2,26 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, UnlearningError
 from canaryaudit.formatting import counted
 from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.pipeline.images.figures import image_measurement_fault
 from canaryaudit.pipeline.images.session import ImageSession, weight_shapes
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.rows.pipeline import nothing_unlearned
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.images import ImageMeasurement, RelabelingRecord, last_relabeling
 from canaryaudit.records.tables import Quality
-from canaryaudit.report.formats.files import check_files
 from canaryaudit.report.images.schema import ImageGate, ImageResultLine, ImagesSummary
-from canaryaudit.report.images.writer import write_image_report
-from canaryaudit.report.tables.files import table_files
 from canaryaudit.report.tables.schema import CoinFigures
-from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.image_verification import ImageVerifier
-from canaryaudit.runs.rows_verification import RowsChecks, verify_rows_run
-from canaryaudit.runs.seals import read_key
+from canaryaudit.runs.rows_verification import RowsChecks
 
 CHECKS = RowsChecks(ImageVerifier, image_measurement_fault, weight_shapes)
 _LIMITS = (
@@ -33,60 +26,24 @@ _LIMITS = (
 )
 
 
-def check_image_report(session: ImageSession, options: ImageReportOptions) -> Path:
-    """Return where the report goes, after checking what it needs besides the run.
-
-    Raises:
-        UsageError: The key cannot be read, or the report would be in the run directory.
-        RunDirectoryError: A file there is not a report's.
-    """
-    if options.key:
-        read_key(options.key)
-    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
-    refuse_inside([session.run.path], directory)
-    check_files(directory, table_files(options.format))
-    return directory
-
-
-def verify_image_report(session: ImageSession, options: ImageReportOptions) -> tuple[Finding, ...]:
-    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
-    key = read_key(options.key) if options.key else None
-    verification = verify_rows_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
-    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
-
-
-def run_image_report(
-    session: ImageSession, options: ImageReportOptions, directory: Path, faults: Sequence[str]
-) -> tuple[ImagesSummary, list[Path]]:
-    """Write the report of a run in which everything is measured; return its summary and its files.
-
-    Raises:
-        Inconclusive: Nothing was unlearned yet.
-    """
-    with session.stage("report"):
-        summary = summarize_image_run(session, options, faults)
-        return summary, write_image_report(summary, directory, options.format)
-
-
 def summarize_image_run(session: ImageSession, options: ImageReportOptions, faults: Sequence[str]) -> ImagesSummary:
     """Return what a report says of a run."""
-    run, facts = session.run, session.run.manifest
+    run, manifest = session.run, session.run.manifest
     unlearnings = run.unlearnings_in_order()
     result = last_relabeling(unlearnings)
     if result is None:
-        message = f"nothing was unlearned yet: run canaryaudit unlearn {run.path}"
-        raise Inconclusive(f"the gate cannot pass: {message}") if options.fail_auc else UnlearningError(message)
+        raise nothing_unlearned(run, options)
     before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
     lines = _lines(session, unlearnings, result, before)
     coins = None
     if before.labels and after.labels:
         coins = CoinFigures(what="flipped labels", before=_coin(before.labels), after=_coin(after.labels))
     return ImagesSummary(
-        images=facts.images.name,
+        images=manifest.facts.name,
         run=run.path.resolve().name,
-        target=facts.images.target,
+        target=manifest.facts.target,
         classes=len(session.record.classes),
-        rows=facts.images.rows,
+        rows=manifest.facts.rows,
         evaluated_on="images held out" if before.heldout else "training images",
         parameters=run.trained_model().parameters,
         training_seconds=run.trained_model().seconds,
@@ -102,7 +59,7 @@ def summarize_image_run(session: ImageSession, options: ImageReportOptions, faul
         gate=image_gate(options, result.name, after.labels, faults),
         faults=tuple(faults),
         signed=options.key is not None,
-        versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
+        versions=tuple(f"{name} {version}" for name, version in manifest.versions.items()),
         limits=_LIMITS,
     )
 

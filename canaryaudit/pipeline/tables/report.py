@@ -1,19 +1,14 @@
 """Report stage of a run on a table: what its records say, other ways to the same data, and the gate."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from canaryaudit.errors import Damaged, Inconclusive, UnlearningError
+from canaryaudit.errors import Damaged, UnlearningError
 from canaryaudit.formatting import counted
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside, refuse_summary_inside
+from canaryaudit.pipeline.rows.pipeline import nothing_unlearned
 from canaryaudit.pipeline.tables.figures import table_measurement_fault
 from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
-from canaryaudit.report.formats.files import check_files
-from canaryaudit.report.formats.step_summary import append_to_step, step_summary_path
-from canaryaudit.report.tables.files import table_files, write_table_report
-from canaryaudit.report.tables.pipelines import render_tables_step_summary
 from canaryaudit.report.tables.schema import (
     CoinFigures,
     ReleaseFigures,
@@ -22,59 +17,13 @@ from canaryaudit.report.tables.schema import (
     TableGate,
     TablesSummary,
 )
-from canaryaudit.runs.findings import PROBLEMS, Finding
-from canaryaudit.runs.rows_verification import RowsChecks, verify_rows_run
-from canaryaudit.runs.seals import read_key
+from canaryaudit.runs.rows_verification import RowsChecks
 from canaryaudit.runs.table_verification import TableVerifier
 from canaryaudit.table_plan import TableReportOptions
-from canaryaudit.tabular.baselines import check_methods
 from canaryaudit.tabular.certificate import Certificate, certify
 from canaryaudit.tabular.reporting import Subject, Test, summarize
 
 CHECKS = RowsChecks(TableVerifier, table_measurement_fault)
-
-
-def check_table_report(session: TableSession, options: TableReportOptions) -> Path:
-    """Return where the report goes, after checking what it needs besides the run.
-
-    Raises:
-        UsageError: The key cannot be read, the report would be in the run directory, or there is no file for the
-            pipeline's summary.
-        UnlearningError: A method is unknown.
-        RunDirectoryError: A file there is not a report's.
-    """
-    if options.key:
-        read_key(options.key)
-    check_methods(options.against)
-    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
-    refuse_inside([session.run.path], directory)
-    if options.step_summary:
-        refuse_summary_inside(session.run.path, step_summary_path())
-    check_files(directory, table_files(options.format))
-    return directory
-
-
-def verify_table_report(session: TableSession, options: TableReportOptions) -> tuple[Finding, ...]:
-    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
-    key = read_key(options.key) if options.key else None
-    verification = verify_rows_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
-    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
-
-
-def run_table_report(
-    session: TableSession, options: TableReportOptions, directory: Path, faults: Sequence[str]
-) -> tuple[TablesSummary, list[Path]]:
-    """Write the report of a run in which everything is measured; return its summary and its files.
-
-    Raises:
-        Inconclusive: Nothing was unlearned yet.
-    """
-    with session.stage("report"):
-        summary = summarize_table_run(session, options, faults)
-        written = write_table_report(summary, directory, options.format, private=options.reveal_secrets)
-        if options.step_summary:
-            append_to_step(render_tables_step_summary(summary))
-        return summary, written
 
 
 def summarize_table_run(session: TableSession, options: TableReportOptions, faults: Sequence[str]) -> TablesSummary:
@@ -82,8 +31,7 @@ def summarize_table_run(session: TableSession, options: TableReportOptions, faul
     unlearnings = session.run.unlearnings_in_order()
     result = last_result(unlearnings)
     if result is None:
-        message = f"nothing was unlearned yet: run canaryaudit unlearn {session.run.path}"
-        raise Inconclusive(f"the gate cannot pass: {message}") if options.fail_residual else UnlearningError(message)
+        raise nothing_unlearned(session.run, options)
     model = ModelId(result.name)
     prepared, lineage = session.model(model), session.lineage(model)
     certificate: Certificate | UnlearningError | None = None
@@ -138,7 +86,7 @@ def _run_figures(
     result: TableUnlearningRecord,
     faults: Sequence[str],
 ) -> RunFigures:
-    run, facts = session.run, session.run.manifest
+    run, manifest = session.run, session.run.manifest
     before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
     coins = [
         CoinFigures(what=what, before=_coin(first), after=_coin(second))
@@ -168,8 +116,8 @@ def _run_figures(
         )
     return RunFigures(
         name=run.path.resolve().name,
-        table=facts.table.name,
-        target=facts.table.target,
+        table=manifest.facts.name,
+        target=manifest.facts.target,
         result=result.name,
         results=tuple(lines),
         coins=tuple(coins),
@@ -178,7 +126,7 @@ def _run_figures(
         faults=tuple(faults),
         signed=options.key is not None,
         revealed=options.reveal_secrets,
-        versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
+        versions=tuple(f"{name} {version}" for name, version in manifest.versions.items()),
     )
 
 
