@@ -108,6 +108,11 @@ class ImageReportOptions(RowsReportOptions):
         """Whether the AUC is judged."""
         return self.fail_auc is not None
 
+    @property
+    def gate_flag(self) -> str:
+        """The flag of the gate."""
+        return "--fail-auc"
+
 
 class ImagePlan(Options):
     """A whole audit of images."""

@@ -283,6 +283,16 @@ class RowsReportOptions(Options):
         """Whether a pipeline is to pass or not."""
         raise NotImplementedError
 
+    @property
+    def gate_flag(self) -> str:
+        """The flag of the gate."""
+        raise NotImplementedError
+
+    @property
+    def reveals(self) -> bool:
+        """Whether names that may be words of the data are shown."""
+        return False
+
 
 class TableReportOptions(RowsReportOptions):
     """What to report of a run on a table."""
@@ -304,6 +314,16 @@ class TableReportOptions(RowsReportOptions):
     def is_gated(self) -> bool:
         """Whether residuals are judged."""
         return self.fail_residual is not None
+
+    @property
+    def gate_flag(self) -> str:
+        """The flag of the gate."""
+        return "--fail-residual"
+
+    @property
+    def reveals(self) -> bool:
+        """Whether names that may be words of the data are shown."""
+        return self.reveal_secrets
 
 
 class TablePlan(Options):

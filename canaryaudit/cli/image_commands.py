@@ -11,6 +11,7 @@ from canaryaudit.runs.image_directory import ImageDirectory
 
 if TYPE_CHECKING:
     from canaryaudit.pipeline.images.pipeline import ImagePipeline
+    from canaryaudit.pipeline.rows.compare import RowsComparing
     from canaryaudit.pipeline.rows.insertion import RowsInsertion
 
 
@@ -26,6 +27,12 @@ def _insertion() -> "RowsInsertion":
     return IMAGE_INSERTION
 
 
+def _comparing() -> "RowsComparing":
+    from canaryaudit.pipeline.images.compare import IMAGE_COMPARING
+
+    return IMAGE_COMPARING
+
+
 def _views() -> tuple[Callable[[Any], RenderableType], Callable[[Any], RenderableType]]:
     from canaryaudit.report.images.terminal import render_images_result, render_images_terminal
 
@@ -39,5 +46,6 @@ IMAGES = RowsCommands(
     image_insertion_document,
     image_measurement_view,
     _views,
+    _comparing,
     after_insert="train",
 )

@@ -1,5 +1,6 @@
 """What the commands do on a run on rows, whether of a table or of images."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,23 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show, show_rows_report
+from canaryaudit.cli.console import (
+    command_line,
+    print_json,
+    progress_reporter,
+    shell_quote,
+    show,
+    show_rows_comparison,
+    show_rows_report,
+)
 from canaryaudit.errors import Damaged, Inconclusive
-from canaryaudit.records import TRAINED_MODEL, ModelId
+from canaryaudit.records import TRAINED_MODEL, ModelId, RunKind
 from canaryaudit.runs.rows_verification import AnyRows
+from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.table_plan import RowsReportOptions
 
 if TYPE_CHECKING:
+    from canaryaudit.pipeline.rows.compare import RowsComparing
     from canaryaudit.pipeline.rows.insertion import RowsInsertion
     from canaryaudit.pipeline.rows.pipeline import RowsPipeline
 
@@ -47,6 +58,7 @@ class RowsCommands:
         document: Returns an insertion as a JSON document.
         view: Returns measurements for the terminal.
         views: Imports and returns what a report says in the terminal: all, and the result only.
+        comparing: Imports and returns how runs are compared.
         after_insert: The next command.
     """
 
@@ -56,6 +68,7 @@ class RowsCommands:
     document: Callable[[Any, Any, Path | None], dict[str, Any]]
     view: Callable[[Sequence[Any]], RenderableType]
     views: Callable[[], tuple[Callable[[Any], RenderableType], Callable[[Any], RenderableType]]]
+    comparing: Callable[[], "RowsComparing"]
     after_insert: str
 
     @contextmanager
@@ -141,6 +154,20 @@ class RowsCommands:
             summary, written = stages.report(options)
         show_rows_report(summary, written, self.views()[output.quiet], as_json=output.as_json)
 
+    def compare(self, context: typer.Context, runs: list[Path], options: RowsReportOptions, output: Shown) -> None:
+        """Compare runs on one page."""
+        comparing = self.comparing()
+        try:
+            with progress_reporter(output.quiet, output.verbose) as progress:
+                comparison, written = comparing.compare_runs(runs, options, command_line(context), progress)
+        except Damaged as error:
+            if not options.is_gated:
+                raise
+            raise Inconclusive(f"the gate cannot pass: {error}") from error
+        view = comparing.view
+        render = view.result if output.quiet else view.terminal
+        show_rows_comparison(comparison, written, render, as_json=output.as_json)
+
     def audit(self, context: typer.Context, audit: Any, output: Shown) -> None:
         """Run a whole audit from a plan."""
         pipeline, insertion = self.pipeline(), self.insertion()
@@ -177,3 +204,15 @@ def said_where_there_is_no_report(run: Path, options: RowsReportOptions) -> Iter
         if inconclusive:
             raise
         raise Inconclusive(message) from error
+
+
+def kind_of_report(path: Path) -> RunKind:
+    """Return which kind of run a run directory, or an earlier report, is of."""
+    if not path.is_file():
+        return kind_of_run(path)
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return "text"
+    keys = {*document} if isinstance(document, dict) else set()
+    return "table" if "estimator" in keys else "images" if "images" in keys else "text"

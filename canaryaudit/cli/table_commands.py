@@ -1,6 +1,5 @@
 """What the commands do on a run on a table."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +8,15 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from canaryaudit.cli.console import command_line, print_json, progress_reporter, show, show_table_comparison
+from canaryaudit.cli.console import print_json, show
 from canaryaudit.cli.rows_commands import RowsCommands, Shown
 from canaryaudit.cli.table_views import insertion_document, table_measurement_view
-from canaryaudit.errors import Damaged, Inconclusive
 from canaryaudit.formatting import significant, visible
-from canaryaudit.runs.sealed_run import kind_of_run
 from canaryaudit.runs.table_directory import TableDirectory
-from canaryaudit.table_plan import TablePublishOptions, TableReportOptions
+from canaryaudit.table_plan import TablePublishOptions
 
 if TYPE_CHECKING:
+    from canaryaudit.pipeline.rows.compare import RowsComparing
     from canaryaudit.pipeline.rows.insertion import RowsInsertion
     from canaryaudit.pipeline.tables.pipeline import TablePipeline
 
@@ -48,6 +46,13 @@ def _insertion() -> "RowsInsertion":
     return TABLE_INSERTION
 
 
+def _comparing() -> "RowsComparing":
+    need_tables()
+    from canaryaudit.pipeline.tables.compare import TABLE_COMPARING
+
+    return TABLE_COMPARING
+
+
 def _views() -> tuple[Callable[[Any], RenderableType], Callable[[Any], RenderableType]]:
     from canaryaudit.report.tables.terminal import render_tables_result, render_tables_terminal
 
@@ -61,34 +66,9 @@ TABLES = RowsCommands(
     insertion_document,
     table_measurement_view,
     _views,
+    _comparing,
     after_insert="unlearn",
 )
-
-
-def is_of_a_table(path: Path) -> bool:
-    """Return whether a run directory, or an earlier report, is of a table."""
-    if not path.is_file():
-        return kind_of_run(path) == "table"
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and "estimator" in document
-
-
-def compare_tables(context: typer.Context, runs: list[Path], options: TableReportOptions, output: Shown) -> None:
-    """Compare runs on tables on one page."""
-    need_tables()
-    from canaryaudit.pipeline.tables.compare import compare_table_runs
-
-    try:
-        with progress_reporter(output.quiet, output.verbose) as progress:
-            comparison, written = compare_table_runs(runs, options, command_line(context), progress)
-    except Damaged as error:
-        if options.fail_residual is None:
-            raise
-        raise Inconclusive(f"the gate cannot pass: {error}") from error
-    show_table_comparison(comparison, written, as_json=output.as_json, quiet=output.quiet)
 
 
 def publish_table(

@@ -1,7 +1,6 @@
 """The stages of a run on images."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from canaryaudit.image_plan import ImageReportOptions, ImageTrainOptions, ImageUnlearnOptions
 from canaryaudit.images.network import as_input
@@ -25,8 +24,10 @@ from canaryaudit.records.images import (
     ImageModelRecord,
     RelabelingRecord,
 )
+from canaryaudit.report.images.files import image_report_files
+from canaryaudit.report.images.pipelines import render_images_step_summary
 from canaryaudit.report.images.schema import ImagesSummary
-from canaryaudit.report.images.writer import write_image_report
+from canaryaudit.report.rows.files import Makers
 from canaryaudit.runs.image_directory import ImageDirectory
 
 
@@ -117,9 +118,13 @@ class ImagePipeline(RowsPipeline[ImageReportOptions, ImagesSummary]):
         """Return what a report says."""
         return summarize_image_run(self.session, options, faults)
 
-    def write(self, summary: ImagesSummary, options: ImageReportOptions, directory: Path) -> list[Path]:
-        """Write the report."""
-        return write_image_report(summary, directory, options.format)
+    def report_files(self, summary: ImagesSummary) -> Makers:
+        """Return what makes each format's files."""
+        return image_report_files(summary)
+
+    def step_summary(self, summary: ImagesSummary) -> str:
+        """Return what the page of a pipeline's run says."""
+        return render_images_step_summary(summary)
 
     def is_same_request(self, options: ImageUnlearnOptions, record: RelabelingRecord) -> bool:
         """Return whether an unlearning carried out what is asked for."""

@@ -11,8 +11,8 @@ from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, fault_words, refu
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.report.formats.files import check_files
-from canaryaudit.report.formats.step_summary import step_summary_path
-from canaryaudit.report.tables.files import table_files
+from canaryaudit.report.formats.step_summary import append_to_step, step_summary_path
+from canaryaudit.report.rows.files import Makers, report_files, write_rows_report
 from canaryaudit.runs.findings import PROBLEMS, Finding
 from canaryaudit.runs.layout import check_name
 from canaryaudit.runs.lineage import checked_lineage
@@ -85,8 +85,12 @@ class RowsPipeline(ABC, Generic[O, S]):
         """
 
     @abstractmethod
-    def write(self, summary: S, options: O, directory: Path) -> list[Path]:
-        """Write the report, and what pipelines read; return its files, the main ones first."""
+    def report_files(self, summary: S) -> Makers:
+        """Return what makes each format's files of a report."""
+
+    @abstractmethod
+    def step_summary(self, summary: S) -> str:
+        """Return what the page of a pipeline's run says, as Markdown."""
 
     @abstractmethod
     def is_same_request(self, options: Any, record: Any) -> bool:
@@ -144,7 +148,7 @@ class RowsPipeline(ABC, Generic[O, S]):
         refuse_inside([self.run.path], directory)
         if options.step_summary:
             refuse_summary_inside(self.run.path, step_summary_path())
-        check_files(directory, table_files(options.format))
+        check_files(directory, report_files(options.format))
         return directory
 
     def report(self, options: O) -> tuple[S, list[Path]]:
@@ -157,7 +161,11 @@ class RowsPipeline(ABC, Generic[O, S]):
         faults = self._verified(options)
         with self._inconclusive_at_a_gate(options, faults), self.session.stage("report"):
             summary = self.summarize(options, faults)
-            return summary, self.write(summary, options, directory)
+            private = options.reveals
+            written = write_rows_report(self.report_files(summary), directory, options.format, private=private)
+            if options.step_summary:
+                append_to_step(self.step_summary(summary))
+            return summary, written
 
     def summary(self, options: O) -> S:
         """Verify the run and return what its report would say, after missing measurements.

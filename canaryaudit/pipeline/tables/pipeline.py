@@ -12,8 +12,8 @@ from canaryaudit.pipeline.tables.skops_files import check_destination, save_esti
 from canaryaudit.pipeline.tables.training import train_table
 from canaryaudit.records import ModelId
 from canaryaudit.records.tables import LinearModelRecord, RequestRecord, TableMeasurement, TableUnlearningRecord
-from canaryaudit.report.formats.step_summary import append_to_step
-from canaryaudit.report.tables.files import write_table_report
+from canaryaudit.report.rows.files import Makers
+from canaryaudit.report.tables.files import table_report_files
 from canaryaudit.report.tables.pipelines import render_tables_step_summary
 from canaryaudit.report.tables.schema import TablesSummary
 from canaryaudit.runs.table_directory import TableDirectory
@@ -118,12 +118,13 @@ class TablePipeline(RowsPipeline[TableReportOptions, TablesSummary]):
         """Return what a report says."""
         return summarize_table_run(self.session, options, faults)
 
-    def write(self, summary: TablesSummary, options: TableReportOptions, directory: Path) -> list[Path]:
-        """Write the report."""
-        written = write_table_report(summary, directory, options.format, private=options.reveal_secrets)
-        if options.step_summary:
-            append_to_step(render_tables_step_summary(summary))
-        return written
+    def report_files(self, summary: TablesSummary) -> Makers:
+        """Return what makes each format's files."""
+        return table_report_files(summary)
+
+    def step_summary(self, summary: TablesSummary) -> str:
+        """Return what the page of a pipeline's run says."""
+        return render_tables_step_summary(summary)
 
     def is_same_request(self, options: TableUnlearnOptions, record: TableUnlearningRecord) -> bool:
         """Return whether an unlearning carried out what is asked for."""
