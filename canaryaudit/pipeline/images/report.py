@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 
-from canaryaudit.formatting import counted
 from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.pipeline.images.figures import image_measurement_fault
 from canaryaudit.pipeline.images.session import ImageSession, weight_shapes
+from canaryaudit.pipeline.rows.figures import coin_figures, fault_doubts, gate_status
 from canaryaudit.pipeline.rows.pipeline import nothing_unlearned
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.images import ImageMeasurement, RelabelingRecord, last_relabeling
 from canaryaudit.records.tables import Quality
 from canaryaudit.report.images.schema import ImageGate, ImageResultLine, ImagesSummary
-from canaryaudit.report.tables.schema import CoinFigures
 from canaryaudit.runs.image_verification import ImageVerifier
 from canaryaudit.runs.rows_verification import RowsChecks
 
@@ -35,9 +34,6 @@ def summarize_image_run(session: ImageSession, options: ImageReportOptions, faul
         raise nothing_unlearned(run, options)
     before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
     lines = _lines(session, unlearnings, result, before)
-    coins = None
-    if before.labels and after.labels:
-        coins = CoinFigures(what="flipped labels", before=_coin(before.labels), after=_coin(after.labels))
     return ImagesSummary(
         images=manifest.facts.name,
         run=run.path.resolve().name,
@@ -55,7 +51,7 @@ def summarize_image_run(session: ImageSession, options: ImageReportOptions, faul
         kept_right_before=before.kept_right,
         result=result.name,
         results=tuple(lines),
-        coins=coins,
+        coins=coin_figures("flipped labels", before.labels, after.labels),
         gate=image_gate(options, result.name, after.labels, faults),
         faults=tuple(faults),
         signed=options.key is not None,
@@ -120,11 +116,6 @@ def _quality(measured: ImageMeasurement) -> Quality:
     return measured.heldout or measured.train
 
 
-def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:
-    own = privacy.membership
-    return own.auc, own.auc_low, own.auc_high, privacy.epsilon_low, privacy.inserted, privacy.candidates
-
-
 def image_gate(
     options: ImageReportOptions, name: str, privacy: Privacy | None, faults: Sequence[str]
 ) -> ImageGate | None:
@@ -132,7 +123,7 @@ def image_gate(
     limit = options.fail_auc
     if limit is None:
         return None
-    doubts = [f"{counted(len(faults), 'file')} of the run cannot be relied on, such as {faults[0]}"] if faults else []
+    doubts = fault_doubts(faults)
     reasons = []
     if privacy is None:
         doubts.append("no labels were flipped by coins: there is no AUC; insert with --flip-labels")
@@ -140,5 +131,5 @@ def image_gate(
         auc = privacy.membership.auc
         if max(auc, 1 - auc) > limit:
             reasons.append(f"{name}: AUC {auc:.3f} of flipped labels, expected {1 - limit:.3g} to {limit:g}")
-    status = "inconclusive" if doubts else "failed" if reasons else "passed"
+    status = gate_status(reasons, doubts)
     return ImageGate(fail_auc=limit, status=status, reasons=tuple(reasons), doubts=tuple(doubts))

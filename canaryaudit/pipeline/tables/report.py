@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 from canaryaudit.errors import Damaged, UnlearningError
-from canaryaudit.formatting import counted
+from canaryaudit.pipeline.rows.figures import coin_figures, fault_doubts, gate_status
 from canaryaudit.pipeline.rows.pipeline import nothing_unlearned
 from canaryaudit.pipeline.tables.figures import table_measurement_fault
 from canaryaudit.pipeline.tables.session import TableSession
-from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
+from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
 from canaryaudit.report.tables.schema import (
-    CoinFigures,
     ReleaseFigures,
     ResultLine,
     RunFigures,
@@ -88,14 +87,10 @@ def _run_figures(
 ) -> RunFigures:
     run, manifest = session.run, session.run.manifest
     before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
-    coins = [
-        CoinFigures(what=what, before=_coin(first), after=_coin(second))
-        for what, first, second in (
-            ("flipped labels", before.labels, after.labels),
-            ("planted values", before.values, after.values),
-        )
-        if first and second
-    ]
+    coins = (
+        coin_figures("flipped labels", before.labels, after.labels),
+        coin_figures("planted values", before.values, after.values),
+    )
     lines = []
     for record in unlearnings:
         measured = run.measurement(ModelId(record.name))
@@ -120,7 +115,7 @@ def _run_figures(
         target=manifest.facts.target,
         result=result.name,
         results=tuple(lines),
-        coins=tuple(coins),
+        coins=tuple(own for own in coins if own),
         releases=_releases(session),
         gate=table_gate(options, lines, faults),
         faults=tuple(faults),
@@ -140,17 +135,12 @@ def _releases(session: TableSession) -> ReleaseFigures | None:
     return ReleaseFigures(epsilon=plan.epsilon, delta=plan.delta, made=len(plan.made), planned=plan.planned)
 
 
-def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:
-    own = privacy.membership
-    return own.auc, own.auc_low, own.auc_high, privacy.epsilon_low, privacy.inserted, privacy.candidates
-
-
 def table_gate(options: TableReportOptions, lines: Sequence[ResultLine], faults: Sequence[str]) -> TableGate | None:
     """Return the gate's result: passed only if every residual is small enough and all records are verified."""
     limit = options.fail_residual
     if limit is None:
         return None
     above = [f"{line.name}: residual {line.residual:.2g}, above {limit:g}" for line in lines if line.residual > limit]
-    doubts = [f"{counted(len(faults), 'file')} of the run cannot be relied on, such as {faults[0]}"] if faults else []
-    status = "inconclusive" if doubts else "failed" if above else "passed"
+    doubts = fault_doubts(faults)
+    status = gate_status(above, doubts)
     return TableGate(fail_residual=limit, status=status, reasons=tuple(above), doubts=tuple(doubts))
