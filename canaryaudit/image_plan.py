@@ -10,7 +10,7 @@ from canaryaudit.errors import UsageError, one_line
 from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, SeedNumber, default_run, describe
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.records.images import ImageMethod
-from canaryaudit.table_plan import FEWEST_FLIPPED, TABLE_HOLDOUT, RowsReportOptions, TablePlan
+from canaryaudit.table_plan import TABLE_HOLDOUT, FlippedNumber, RowsReportOptions, TablePlan
 
 EPOCHS = 16
 DEFAULT_METHOD: ImageMethod = "dense-layers"
@@ -25,7 +25,7 @@ class ImageInsertOptions(Options):
     """Column of images of a data set, or array of an .npz file: images are audited instead of a text."""
     target: str
     """Column of labels."""
-    flip_labels: int = Field(default=0, ge=0)
+    flip_labels: FlippedNumber = 0
     """Flip the labels of about N rows, to another class drawn at random; see TableInsertOptions."""
     id: str | None = None
     """Column that identifies the rows. [default: row numbers, from 1]"""
@@ -33,13 +33,6 @@ class ImageInsertOptions(Options):
     """Share of the rows to hold out for evaluation."""
     seed: SeedNumber = 0
     """Random seed."""
-
-    @field_validator("flip_labels")
-    @classmethod
-    def _enough(cls, number: int) -> int:
-        if 0 < number < FEWEST_FLIPPED:
-            raise UsageError(f"--flip-labels {number}: expected at least {FEWEST_FLIPPED} rows")
-        return number
 
 
 class ImageTrainOptions(Options):

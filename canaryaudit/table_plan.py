@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from canaryaudit.errors import UsageError
 from canaryaudit.plan import DEFAULT_RUNS, Options, ReadingSettings, SeedNumber
@@ -110,6 +110,21 @@ Guarantee = Annotated[tuple[float, float], BeforeValidator(_two_numbers)]
 """Epsilon and delta."""
 
 
+def _enough_flipped(number: int) -> int:
+    """Return a number of labels to flip.
+
+    Raises:
+        UsageError: It is too small.
+    """
+    if 0 < number < FEWEST_FLIPPED:
+        raise UsageError(f"--flip-labels {number}: expected at least {FEWEST_FLIPPED} rows")
+    return number
+
+
+FlippedNumber = Annotated[int, Field(ge=0), AfterValidator(_enough_flipped)]
+"""About how many labels to flip; none, or enough that something can show."""
+
+
 class TableInsertOptions(Options):
     """What to find or plant in a table; the flags of ``canaryaudit insert`` with ``--target``."""
 
@@ -120,7 +135,7 @@ class TableInsertOptions(Options):
     columns: tuple[str, ...] = ()
     """Sensitive columns of a table, to be removed by `unlearn`: a name, a pattern such as 'name_*', several separated
     by commas, or a file with one per line; repeatable."""
-    flip_labels: int = Field(default=0, ge=0)
+    flip_labels: FlippedNumber = 0
     """Flip the labels of about N rows of a table.
 
     Of 2N random rows each has a fair coin of its own, which decides whether its label is flipped; the others are
@@ -148,13 +163,6 @@ class TableInsertOptions(Options):
     """Share of the rows to hold out for evaluation."""
     seed: SeedNumber = 0
     """Random seed."""
-
-    @field_validator("flip_labels")
-    @classmethod
-    def _enough(cls, number: int) -> int:
-        if 0 < number < FEWEST_FLIPPED:
-            raise UsageError(f"--flip-labels {number}: expected at least {FEWEST_FLIPPED} rows")
-        return number
 
     @field_validator("plant")
     @classmethod
