@@ -1,15 +1,16 @@
-"""Options of the commands on images, with their defaults and the reasons for them."""
+"""Options of the commands on images, with their defaults and the reasons for them; plan files of every kind."""
 
+import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from canaryaudit.errors import UsageError
-from canaryaudit.plan import Options, SeedNumber
+from canaryaudit.errors import UsageError, one_line
+from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, SeedNumber, default_run, describe
 from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.records.images import ImageMethod
-from canaryaudit.table_plan import FEWEST_FLIPPED, TABLE_HOLDOUT
+from canaryaudit.table_plan import TABLE_HOLDOUT, FlippedNumber, RowsReportOptions, TablePlan
 
 EPOCHS = 16
 DEFAULT_METHOD: ImageMethod = "dense-layers"
@@ -24,7 +25,7 @@ class ImageInsertOptions(Options):
     """Column of images of a data set, or array of an .npz file: images are audited instead of a text."""
     target: str
     """Column of labels."""
-    flip_labels: int = Field(default=0, ge=0)
+    flip_labels: FlippedNumber = 0
     """Flip the labels of about N rows, to another class drawn at random; see TableInsertOptions."""
     id: str | None = None
     """Column that identifies the rows. [default: row numbers, from 1]"""
@@ -32,13 +33,6 @@ class ImageInsertOptions(Options):
     """Share of the rows to hold out for evaluation."""
     seed: SeedNumber = 0
     """Random seed."""
-
-    @field_validator("flip_labels")
-    @classmethod
-    def _enough(cls, number: int) -> int:
-        if 0 < number < FEWEST_FLIPPED:
-            raise UsageError(f"--flip-labels {number}: expected at least {FEWEST_FLIPPED} rows")
-        return number
 
 
 class ImageTrainOptions(Options):
@@ -93,17 +87,55 @@ class ImageUnlearnOptions(Options):
         return self.name or self.method
 
 
-class ImageReportOptions(Options):
-    """What to report of a run on images; the flags of ``canaryaudit report``."""
+class ImageReportOptions(RowsReportOptions):
+    """What to report of a run on images."""
 
-    format: tuple[Literal["html", "md", "json"], ...] = ("html", "md", "json")
-    """Formats to write: html, md, json."""
-    output: Path | None = None
-    """Output directory. [default: reports/<run name>]"""
     fail_auc: float | None = Field(default=None, ge=0.5, le=1)
     """Exit with status 3 if the AUC of flipped labels against controls is above this after unlearning, or below 1 - X.
 
     Status 4 if the records are changed or incomplete, or nothing was unlearned.
     """
-    key: str | None = None
-    """Key of the run's signature, which must be valid: a file, or env:NAME."""
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the AUC is judged."""
+        return self.fail_auc is not None
+
+    @property
+    def gate_flag(self) -> str:
+        """The flag of the gate."""
+        return "--fail-auc"
+
+
+class ImagePlan(Options):
+    """A whole audit of images."""
+
+    run: Path = DEFAULT_RUNS / "images"
+    insert: ImageInsertOptions
+    train: ImageTrainOptions = ImageTrainOptions()
+    unlearn: tuple[ImageUnlearnOptions, ...] = (ImageUnlearnOptions(),)
+    report: ImageReportOptions = ImageReportOptions()
+
+
+def read_plan(path: Path) -> Plan | TablePlan | ImagePlan:
+    """Read a plan file: that of images if its [insert] has an image, and of a table if it has a target only.
+
+    Without ``run``, the run directory is named after the file.
+
+    Raises:
+        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        insert = document.get("insert")
+        keys = {*insert} if isinstance(insert, dict) else set()
+        kind = ImagePlan if "image" in keys else TablePlan if "target" in keys else Plan
+        plan: Plan | TablePlan | ImagePlan = kind.model_validate(document)
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
+    except ValidationError as error:
+        field, fault = describe(error)
+        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
+    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})

@@ -1,16 +1,15 @@
-"""Options of the commands on tables, with their defaults and the reasons for them; plan files of either kind."""
+"""Options of the commands on tables, with their defaults and the reasons for them."""
 
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from canaryaudit.errors import UsageError, one_line
-from canaryaudit.plan import DEFAULT_RUNS, Options, Plan, ReadingSettings, SeedNumber, default_run, describe
+from canaryaudit.errors import UsageError
+from canaryaudit.plan import DEFAULT_RUNS, Options, ReadingSettings, SeedNumber
 from canaryaudit.records import TRAINED_MODEL, ModelId
 
 FEWEST_FLIPPED = 6
@@ -111,6 +110,21 @@ Guarantee = Annotated[tuple[float, float], BeforeValidator(_two_numbers)]
 """Epsilon and delta."""
 
 
+def _enough_flipped(number: int) -> int:
+    """Return a number of labels to flip.
+
+    Raises:
+        UsageError: It is too small.
+    """
+    if 0 < number < FEWEST_FLIPPED:
+        raise UsageError(f"--flip-labels {number}: expected at least {FEWEST_FLIPPED} rows")
+    return number
+
+
+FlippedNumber = Annotated[int, Field(ge=0), AfterValidator(_enough_flipped)]
+"""About how many labels to flip; none, or enough that something can show."""
+
+
 class TableInsertOptions(Options):
     """What to find or plant in a table; the flags of ``canaryaudit insert`` with ``--target``."""
 
@@ -121,7 +135,7 @@ class TableInsertOptions(Options):
     columns: tuple[str, ...] = ()
     """Sensitive columns of a table, to be removed by `unlearn`: a name, a pattern such as 'name_*', several separated
     by commas, or a file with one per line; repeatable."""
-    flip_labels: int = Field(default=0, ge=0)
+    flip_labels: FlippedNumber = 0
     """Flip the labels of about N rows of a table.
 
     Of 2N random rows each has a fair coin of its own, which decides whether its label is flipped; the others are
@@ -149,13 +163,6 @@ class TableInsertOptions(Options):
     """Share of the rows to hold out for evaluation."""
     seed: SeedNumber = 0
     """Random seed."""
-
-    @field_validator("flip_labels")
-    @classmethod
-    def _enough(cls, number: int) -> int:
-        if 0 < number < FEWEST_FLIPPED:
-            raise UsageError(f"--flip-labels {number}: expected at least {FEWEST_FLIPPED} rows")
-        return number
 
     @field_validator("plant")
     @classmethod
@@ -267,13 +274,37 @@ class TablePublishOptions(Options):
     """Model to publish: after-NAME. [default: the last result of unlearn]"""
 
 
-class TableReportOptions(Options):
-    """What to report of a run on a table; the flags of ``canaryaudit report``."""
+class RowsReportOptions(Options):
+    """What to report of a run on rows, whether of a table or images; the flags of ``canaryaudit report``."""
 
     format: tuple[Literal["html", "md", "json", "junit", "sarif"], ...] = ("html", "md", "json")
     """Formats to write: html, md, json, junit, sarif."""
     output: Path | None = None
     """Output directory. [default: reports/<run name>]"""
+    key: str | None = None
+    """Key of the run's signature, which must be valid: a file, or env:NAME."""
+    step_summary: bool = False
+    """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether a pipeline is to pass or not."""
+        raise NotImplementedError
+
+    @property
+    def gate_flag(self) -> str:
+        """The flag of the gate."""
+        raise NotImplementedError
+
+    @property
+    def reveals(self) -> bool:
+        """Whether names that may be words of the data are shown."""
+        return False
+
+
+class TableReportOptions(RowsReportOptions):
+    """What to report of a run on a table."""
+
     against: tuple[str, ...] = ("retrain", "left-out", "first-order", "second-order", "fine-tune", "sisa")
     """Method to compare a linear model with: retrain, left-out, first-order, second-order, fine-tune, sisa:5,10,20 or
     sisa-deleted:5,10,20; repeatable. [default: all but the last]"""
@@ -286,10 +317,21 @@ class TableReportOptions(Options):
     """
     reveal_secrets: bool = False
     """Show given and located secrets; the report says so."""
-    key: str | None = None
-    """Key of the run's signature, which must be valid: a file, or env:NAME."""
-    step_summary: bool = False
-    """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether residuals are judged."""
+        return self.fail_residual is not None
+
+    @property
+    def gate_flag(self) -> str:
+        """The flag of the gate."""
+        return "--fail-residual"
+
+    @property
+    def reveals(self) -> bool:
+        """Whether names that may be words of the data are shown."""
+        return self.reveal_secrets
 
 
 class TablePlan(Options):
@@ -300,26 +342,3 @@ class TablePlan(Options):
     train: TableTrainOptions = TableTrainOptions()
     unlearn: tuple[TableUnlearnOptions, ...] = (TableUnlearnOptions(),)
     report: TableReportOptions = TableReportOptions()
-
-
-def read_plan(path: Path) -> Plan | TablePlan:
-    """Read a plan file: that of a table if its [insert] has a target.
-
-    Without ``run``, the run directory is named after the file.
-
-    Raises:
-        UsageError: It cannot be read, is not TOML, or has an unknown key or an invalid value.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        insert = document.get("insert")
-        kind = TablePlan if isinstance(insert, dict) and "target" in insert else Plan
-        plan: Plan | TablePlan = kind.model_validate(document)
-    except OSError as error:
-        raise UsageError(f"cannot read the plan {path}: {error.strerror}; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not a valid TOML file ({one_line(error)}): correct it") from error
-    except ValidationError as error:
-        field, fault = describe(error)
-        raise UsageError(f"{path}: {field or 'plan'}: {fault}; see canaryaudit run --help") from error
-    return plan if "run" in plan.model_fields_set else plan.model_copy(update={"run": default_run(path.name)})

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from canaryaudit.errors import UsageError
+from canaryaudit.image_plan import read_plan
 from canaryaudit.plan import (
     DEFAULT_TEMPLATE,
     InsertOptions,
@@ -15,7 +16,6 @@ from canaryaudit.plan import (
     UnlearnOptions,
     default_run,
 )
-from canaryaudit.table_plan import read_plan
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from canaryaudit.report import Comparison, Summary
     from canaryaudit.report.images.schema import ImagesSummary
     from canaryaudit.report.judgment import GateStatus
-    from canaryaudit.report.tables.comparison import TablesComparison
     from canaryaudit.report.tables.schema import TablesSummary
 
 M = TypeVar("M", bound=BaseModel)
@@ -92,29 +91,19 @@ def show_report(summary: "Summary", written: list[Path], as_json: bool, quiet: b
         _end_at_the_gate(summary.gate.status, summary.gate.remarks)
 
 
-def show_table_report(summary: "TablesSummary", written: list[Path], *, as_json: bool, quiet: bool) -> None:
-    """Print the report of a run on a table, or only its result; exit with the gate's status if it did not pass.
+def show_rows_report(
+    summary: "TablesSummary | ImagesSummary",
+    written: list[Path],
+    render: Callable[[Any], RenderableType],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the report of a run on rows as ``render`` has it; exit with the gate's status if it did not pass.
 
     Raises:
         typer.Exit: The gate did not pass.
     """
-    from canaryaudit.report.tables.terminal import render_tables_result, render_tables_terminal
-
-    _show_written(summary, render_tables_result if quiet else render_tables_terminal, written, as_json)
-    gate = summary.run.gate if summary.run else None
-    if gate:
-        _end_at_the_gate(gate.status, gate.remarks)
-
-
-def show_image_report(summary: "ImagesSummary", written: list[Path], *, as_json: bool, quiet: bool) -> None:
-    """Print the report of a run on images, or only its result; exit with the gate's status if it did not pass.
-
-    Raises:
-        typer.Exit: The gate did not pass.
-    """
-    from canaryaudit.report.images.terminal import render_images_result, render_images_terminal
-
-    _show_written(summary, render_images_result if quiet else render_images_terminal, written, as_json)
+    _show_written(summary, render, written, as_json)
     if summary.gate:
         _end_at_the_gate(summary.gate.status, summary.gate.remarks)
 
@@ -133,15 +122,14 @@ def show_comparison(comparison: "Comparison", written: list[Path], as_json: bool
         _end_at_the_gate(comparison.status, comparison.reasons)
 
 
-def show_table_comparison(comparison: "TablesComparison", written: list[Path], *, as_json: bool, quiet: bool) -> None:
-    """Print a comparison of runs on tables, or only its result; exit with the gate's status if it did not pass.
+def show_rows_comparison(
+    comparison: Any, written: list[Path], render: Callable[[Any], RenderableType], *, as_json: bool
+) -> None:
+    """Print a comparison of runs on rows as ``render`` has it; exit with the gate's status if it did not pass.
 
     Raises:
         typer.Exit: The gate did not pass.
     """
-    from canaryaudit.report.tables.comparison import render_tables_comparison_result, render_tables_comparison_terminal
-
-    render = render_tables_comparison_result if quiet else render_tables_comparison_terminal
     _show_written(comparison, render, written, as_json)
     if comparison.status:
         _end_at_the_gate(comparison.status, comparison.reasons)

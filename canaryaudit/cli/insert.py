@@ -11,9 +11,10 @@ from rich.text import Text
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.image_commands import insert_images
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import Shown
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import insert_table
+from canaryaudit.cli.table_commands import TABLES
 from canaryaudit.cli.tables import plan_view
 from canaryaudit.errors import UsageError
 from canaryaudit.image_plan import ImageInsertOptions
@@ -131,7 +132,7 @@ def insert(
     too, it is a set of images. An existing run made from the same corpus with the same options is kept unchanged.
     """
     refuse_others(context, "insert", "images" if image is not None else "text" if target is None else "table")
-    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    shown = Shown(as_json, quiet, verbose)
     if image is not None:
         if target is None:
             raise UsageError("--image needs the column of labels too: add --target COLUMN")
@@ -145,7 +146,7 @@ def insert(
             holdout=TABLE_HOLDOUT if holdout is None else holdout,
             seed=seed,
         )
-        insert_images(context, image_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
+        IMAGES.insert(context, image_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
         return
     if target is not None:
         table_options = flags.checked(
@@ -166,7 +167,7 @@ def insert(
             holdout=TABLE_HOLDOUT if holdout is None else holdout,
             seed=seed,
         )
-        insert_table(context, table_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
+        TABLES.insert(context, table_options, output or default_run(corpus), shown, dry_run=dry_run, force=force)
         return
     options = flags.checked(
         InsertOptions,

@@ -8,9 +8,10 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, show
-from canaryaudit.cli.image_commands import measure_images
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import Shown
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import measure_table
+from canaryaudit.cli.table_commands import TABLES
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import Inconclusive, UsageError
 from canaryaudit.plan import MeasureOptions
@@ -105,11 +106,8 @@ def measure(
     kind = kind_of_run(run)
     if kind != "text":
         refuse_others(context, "measure", kind)
-        shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
-        if kind == "images":
-            measure_images(context, run, model, device, shown)
-        else:
-            measure_table(context, run, model, shown)
+        shown = Shown(as_json, quiet, verbose)
+        (IMAGES if kind == "images" else TABLES).measure(context, run, model, device, shown)
         return
     options = flags.checked(
         MeasureOptions,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from canaryaudit.cli import flags
+from canaryaudit.cli.rows_commands import Shown
 from canaryaudit.cli.table_commands import publish_table
 from canaryaudit.errors import UsageError
 from canaryaudit.runs.sealed_run import kind_of_run
@@ -41,4 +42,4 @@ def publish(
     options = flags.checked(
         TablePublishOptions, output=output, certify=flags.words(certify), releases=releases, model=model
     )
-    publish_table(context, run, options, {"as_json": as_json, "quiet": quiet, "verbose": verbose}, force=force)
+    publish_table(context, run, options, Shown(as_json, quiet, verbose), force=force)

@@ -9,15 +9,15 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, open_pipeline, progress_reporter, show_comparison, show_report
-from canaryaudit.cli.image_commands import report_images
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import RowsCommands, Shown, kind_of_report
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import compare_tables, is_of_a_table, report_table
+from canaryaudit.cli.table_commands import TABLES
 from canaryaudit.errors import Damaged, Inconclusive, UsageError
 from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.records import RunKind
-from canaryaudit.runs.sealed_run import kind_of_run
-from canaryaudit.table_plan import TableReportOptions
+from canaryaudit.table_plan import RowsReportOptions, TableReportOptions
 
 Formats = Annotated[str, flags.option(ReportOptions, "format", "NAME,NAME…", "--format")]
 ReportDirectory = Annotated[Path | None, flags.option(ReportOptions, "output", "DIR", "-o", "--output")]
@@ -33,6 +33,7 @@ Key = Annotated[str | None, flags.option(ReportOptions, "key", "KEY")]
 Trend = Annotated[bool, flags.option(ReportOptions, "trend", None, "--trend")]
 StepSummary = Annotated[bool, flags.option(ReportOptions, "step_summary", None, "--step-summary")]
 
+_ROWS: tuple[RunKind, ...] = ("table", "images")
 FORMATS = ",".join(ReportOptions().format)
 
 
@@ -61,16 +62,20 @@ def report(
     JUnit XML and SARIF for CI pipelines (junit, sarif) and a section for a model card (model-card). The report of a run
     on a table compares its last update with retraining and other methods; that of a run on images, all its updates.
     """
-    kind: RunKind = kind_of_run(run[0]) if len(run) == 1 else "text"
-    if any(is_of_a_table(path) for path in run):
-        kind = "table"
+    kinds = {kind_of_report(path) for path in run}
+    kind: RunKind = next((own for own in _ROWS if own in kinds), "text")
     refuse_others(context, "report", kind)
-    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    shown = Shown(as_json, quiet, verbose)
     if kind == "images":
         image_options = flags.checked(
-            ImageReportOptions, format=flags.words(formats), output=output, fail_auc=fail_auc, key=key
+            ImageReportOptions,
+            format=flags.words(formats),
+            output=output,
+            fail_auc=fail_auc,
+            key=key,
+            step_summary=step_summary,
         )
-        report_images(context, run[0], image_options, shown)
+        _report_rows(IMAGES, context, run, image_options, shown)
         return
     if kind == "table":
         table_options = flags.checked(
@@ -84,10 +89,7 @@ def report(
             key=key,
             step_summary=step_summary,
         )
-        if len(run) > 1:
-            compare_tables(context, run, table_options, shown)
-        else:
-            report_table(context, run[0], table_options, shown)
+        _report_rows(TABLES, context, run, table_options, shown)
         return
     options = flags.checked(
         ReportOptions,
@@ -102,6 +104,15 @@ def report(
     )
     with _inconclusive_if_damaged(run, options):
         _report(context, run, options, as_json, quiet=quiet, verbose=verbose)
+
+
+def _report_rows(
+    commands: RowsCommands, context: typer.Context, run: list[Path], options: RowsReportOptions, shown: Shown
+) -> None:
+    if len(run) > 1:
+        commands.compare(context, run, options, shown)
+    else:
+        commands.report(context, run[0], options, shown)
 
 
 @contextmanager

@@ -7,10 +7,13 @@ import typer
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import command_line, progress_reporter, show_report
-from canaryaudit.cli.table_commands import run_table
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import Shown
+from canaryaudit.cli.table_commands import TABLES
 from canaryaudit.errors import Inconclusive
+from canaryaudit.image_plan import read_plan
 from canaryaudit.plan import Plan
-from canaryaudit.table_plan import TablePlan, read_plan
+from canaryaudit.table_plan import TablePlan
 
 PlanArgument = Annotated[
     Path | None, typer.Argument(metavar="PLAN.toml", help="Plan file. [default: audit the embedded corpus]")
@@ -31,13 +34,14 @@ def run(
 ) -> None:
     """Run a whole audit, from insert to report.
 
-    A plan whose [insert] has a target is that of a table, with the flags of tables as keys.
+    A plan whose [insert] has a target is that of a table, and with an image too, of images; the flags are its keys.
 
     Rerun the command to resume an interrupted audit. Existing results must match the plan.
     """
     audit = read_plan(plan) if plan else Plan()
-    if isinstance(audit, TablePlan):
-        run_table(context, audit, {"as_json": as_json, "quiet": quiet, "verbose": verbose})
+    if not isinstance(audit, Plan):
+        commands = TABLES if isinstance(audit, TablePlan) else IMAGES
+        commands.audit(context, audit, Shown(as_json, quiet, verbose))
         return
     from canaryaudit.pipeline.audit import run_audit
 

@@ -12,7 +12,7 @@ _SHARED = {
     "train": {"run", "force"},
     "measure": {"run", "model"},
     "unlearn": {"run", "name", "method", "canary", "start", "seed", "force"},
-    "report": {"run", "formats", "output", "key"},
+    "report": {"run", "formats", "output", "key", "step_summary"},
 }
 """Parameters of each command that runs of all kinds have."""
 _KINDS: dict[str, dict[str, frozenset[RunKind]]] = {
@@ -35,7 +35,7 @@ _KINDS: dict[str, dict[str, frozenset[RunKind]]] = {
     },
     "report": {
         **dict.fromkeys(("against", "certify", "fail_residual"), frozenset[RunKind](("table",))),
-        **dict.fromkeys(("reveal_secrets", "step_summary"), frozenset[RunKind](("text", "table"))),
+        "reveal_secrets": frozenset[RunKind](("text", "table")),
         "fail_auc": frozenset[RunKind](("images",)),
     },
 }

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.image_commands import train_images
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import Shown
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import train_table
+from canaryaudit.cli.table_commands import TABLES
 from canaryaudit.image_plan import ImageTrainOptions
 from canaryaudit.plan import TrainOptions
 from canaryaudit.runs.sealed_run import kind_of_run
@@ -66,7 +67,7 @@ def train(
     """
     kind = kind_of_run(run)
     refuse_others(context, "train", kind)
-    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    shown = Shown(as_json, quiet, verbose)
     if kind == "images":
         image_options = flags.checked(
             ImageTrainOptions,
@@ -79,13 +80,13 @@ def train(
             precision=precision,
             seed=seed,
         )
-        train_images(context, run, image_options, shown, force=force)
+        IMAGES.train(context, run, image_options, shown, force=force)
         return
     if kind == "table":
         table_options = flags.checked(
             TableTrainOptions, loss=loss, c=c, intercept=intercept, model=model, tolerance=tolerance
         )
-        train_table(context, run, table_options, shown, force=force)
+        TABLES.train(context, run, table_options, shown, force=force)
         return
     options = flags.checked(
         TrainOptions,

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from canaryaudit.cli import flags
 from canaryaudit.cli.console import open_pipeline, print_json, progress_reporter, shell_quote, show
-from canaryaudit.cli.image_commands import unlearn_images
+from canaryaudit.cli.image_commands import IMAGES
+from canaryaudit.cli.rows_commands import Shown
 from canaryaudit.cli.run_kinds import refuse_others
-from canaryaudit.cli.table_commands import unlearn_table
+from canaryaudit.cli.table_commands import TABLES
 from canaryaudit.cli.tables import measurement_view
 from canaryaudit.errors import UsageError
 from canaryaudit.image_plan import DEFAULT_METHOD, ImageUnlearnOptions
@@ -109,7 +110,7 @@ def unlearn(
     """
     kind = kind_of_run(run)
     refuse_others(context, "unlearn", kind)
-    shown = {"as_json": as_json, "quiet": quiet, "verbose": verbose}
+    shown = Shown(as_json, quiet, verbose)
     if kind == "images":
         given = context.get_parameter_source("method")
         image_options = flags.checked(
@@ -122,7 +123,7 @@ def unlearn(
             device=device,
             seed=seed,
         )
-        unlearn_images(context, run, image_options, shown, force=force)
+        IMAGES.unlearn(context, run, image_options, shown, force=force)
         return
     if kind == "table":
         table_options = flags.checked(
@@ -139,7 +140,7 @@ def unlearn(
             **{"from": start},
             seed=seed,
         )
-        unlearn_table(context, run, table_options, shown, force=force)
+        TABLES.unlearn(context, run, table_options, shown, force=force)
         return
     if adapter and model is None:
         raise UsageError("--adapter belongs to a model of transformers: add --model hf:PATH")

@@ -1,6 +1,6 @@
 """The `verify` command: find damaged, missing or stale files in a run directory."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,11 @@ from canaryaudit.cli.exit_status import ERROR
 from canaryaudit.cli.table_commands import need_tables
 from canaryaudit.cli.tables import verification_view
 from canaryaudit.errors import UsageError
+from canaryaudit.records import RunKind
 from canaryaudit.runs.sealed_run import kind_of_run
+
+if TYPE_CHECKING:
+    from canaryaudit.runs.rows_verification import RowsChecks
 
 Key = Annotated[
     str | None, typer.Option(metavar="KEY", help="Key of the signature, which must be valid: a file, or env:NAME.")
@@ -40,6 +44,7 @@ def verify(
     --reseal is given. Exit status: 0 if all files are sound, 1 if a repair is needed.
     """
     from canaryaudit.exposure.consistency import measurement_fault
+    from canaryaudit.runs.rows_verification import verify_rows_run
     from canaryaudit.runs.seals import read_key
     from canaryaudit.runs.verification import verify_run
 
@@ -48,24 +53,25 @@ def verify(
     source = key or sign
     secret = read_key(source) if source else None
     kind = kind_of_run(run)
-    if kind == "images":
-        from canaryaudit.pipeline.images.report import CHECKS
-        from canaryaudit.runs.image_verification import verify_image_run
-
-        verification = verify_image_run(run, checks=CHECKS, key=secret, sign=sign is not None, reseal=reseal)
-    elif kind == "table":
-        need_tables()
-        from canaryaudit.pipeline.tables.figures import table_measurement_fault
-        from canaryaudit.runs.table_verification import verify_table_run
-
-        verification = verify_table_run(
-            run, check=table_measurement_fault, key=secret, sign=sign is not None, reseal=reseal
-        )
-    else:
+    if kind == "text":
         verification = verify_run(run, check=measurement_fault, key=secret, sign=sign is not None, reseal=reseal)
+    else:
+        verification = verify_rows_run(run, checks=_checks(kind), key=secret, sign=sign is not None, reseal=reseal)
     if as_json:
         print_json(verification)
     elif not (quiet and verification.sound):
         show(verification_view(verification, every=verbose))
     if not verification.sound:
         raise typer.Exit(ERROR)
+
+
+def _checks(kind: RunKind) -> "RowsChecks":
+    """Return how a run on rows is verified."""
+    if kind == "images":
+        from canaryaudit.pipeline.images.report import CHECKS as OF_IMAGES
+
+        return OF_IMAGES
+    need_tables()
+    from canaryaudit.pipeline.tables.report import CHECKS
+
+    return CHECKS

@@ -1,5 +1,6 @@
 """Rows with an id and a label, of tables and of images: their cells as text, and which of them are held out."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -97,3 +98,12 @@ def ids_of(arrays: Mapping[str, np.ndarray[Any, Any]]) -> tuple[str, ...] | None
         return None
     whole, ends = arrays["id_bytes"].tobytes(), [0, *arrays["id_ends"].tolist()]
     return tuple(whole[start:end].decode("utf-8") for start, end in itertools.pairwise(ends))
+
+
+def arrays_sha256(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """Return the SHA-256 of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

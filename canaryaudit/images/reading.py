@@ -193,7 +193,7 @@ def _arrays(path: Path, options: ImageInsertOptions) -> SourceImages:
     for flag, name in named.items():
         if name and name not in arrays:
             raise CorpusError(f"{flag} {name}: {path.name} has no array of this name among {listed(arrays)}")
-    pixels = _bytes(arrays[options.image], path.name)
+    pixels, stretched = _bytes(arrays[options.image], path.name)
     columns = [arrays[name] for name in (options.target, options.id) if name]
     for name, array in zip((options.target, options.id), columns, strict=False):
         if array.shape != (len(pixels),):
@@ -204,26 +204,42 @@ def _arrays(path: Path, options: ImageInsertOptions) -> SourceImages:
     check_labels(labels, options.target)
     if options.id:
         check_ids(ids[0], options.id)
-    return SourceImages(path.name, _note(path.name, pixels), pixels, labels, ids[0] if ids else None)
+    note = ", ".join(part for part in (_note(path.name, pixels), stretched) if part)
+    return SourceImages(path.name, note, pixels, labels, ids[0] if ids else None)
 
 
-def _bytes(array: np.ndarray[Any, Any], source: str) -> Pixels:
-    """Return images as bytes, shape (N, H, W, C); fractions from 0 to 1 are stretched to 255."""
-    if array.ndim not in (3, 4) or array.dtype.kind not in "uif" or not array.size:
+def _bytes(array: np.ndarray[Any, Any], source: str) -> tuple[Pixels, str]:
+    """Return images as bytes, shape (N, H, W, C), and how their values were stretched; empty if they were not.
+
+    The type and the largest value tell the scale: bytes count to 255, whole numbers of 16 bits above it to 65,535, and
+    values of another type that use less than half of a byte, or of bytes that are 0 and 1 only, to their largest one.
+    """
+    if array.ndim not in (3, 4) or array.dtype.kind not in "buif" or not array.size:
         raise CorpusError(
             f"{source} has images of shape {array.shape} and type {array.dtype}: expected numbers of shape (rows, "
             "height, width) or (rows, height, width, channels)"
         )
-    if array.dtype != np.uint8:
-        if not np.isfinite(array).all():
-            place = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]) + 1
-            raise CorpusError(f"row {place:,} of {source} has values that are missing or not finite: correct them")
-        low, high = float(array.min()), float(array.max())
-        if low < 0 or high > 255:
-            raise CorpusError(f"{source} has values from {low:g} to {high:g}: expected 0 to 255, or 0 to 1")
-        array = np.rint(array * (255.0 if array.dtype.kind == "f" and high <= 1 else 1.0))
-    pixels = array.astype(np.uint8)
-    return _checked(pixels[..., None] if pixels.ndim == 3 else pixels, source)
+    if not np.isfinite(array).all():
+        place = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]) + 1
+        raise CorpusError(f"row {place:,} of {source} has values that are missing or not finite: correct them")
+    low, high = float(array.min()), float(array.max())
+    largest = _scale_of(array.dtype, high)
+    if low < 0 or high > largest:
+        raise CorpusError(f"{source} has values from {low:g} to {high:g}: expected 0 to 255, or 0 to 1")
+    pixels = (array if largest == 255.0 else np.rint(array * (255.0 / largest))).astype(np.uint8)
+    note = "" if largest == 255.0 else f"values of 0 to {largest:,g} stretched to 255"
+    return _checked(pixels[..., None] if pixels.ndim == 3 else pixels, source), note
+
+
+def _scale_of(dtype: "np.dtype[Any]", high: float) -> float:
+    """Return the value that is the brightest."""
+    if high <= 1:  # fractions, or whole numbers of black and white
+        return 1.0
+    if dtype == np.uint16 and high > 255:
+        return 65_535.0
+    if dtype == np.uint8 or high >= 128:
+        return 255.0
+    return high
 
 
 def _checked(pixels: Pixels, source: str) -> Pixels:

@@ -184,12 +184,16 @@ _UPDATES: dict[ImageMethod, Callable[[nn.Module, _Request], Relabeled]] = {
 }
 
 
+def cached_batch(images: int) -> int:
+    """Return how many cached activations one step takes."""
+    return min(max(images // STEPS_PER_EPOCH, SMALLEST_BATCH), LARGEST_BATCH)
+
+
 def _train_part(module: nn.Module, part: Part, request: _Request, epochs: float, dropout: float | None) -> int:
     """Train a part of a network on the activations below it; return its number of parameters."""
     parts = cut(module, part)
     correction = _on_activations(parts, request.correction)
-    batch = min(max(len(correction.new) // STEPS_PER_EPOCH, SMALLEST_BATCH), LARGEST_BATCH)
-    config = LoopConfig(epochs, RATE, batch, correction.seed, correction.precision)
+    config = LoopConfig(epochs, RATE, cached_batch(len(correction.new)), correction.seed, correction.precision)
     dropped = parts.above
     if dropout is not None:
         own = [layer for layer in parts.above if not isinstance(layer, nn.Dropout)]

@@ -5,14 +5,13 @@ flipped; another class was drawn for every one of them. Those that keep their la
 hold for the change of one label.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from canaryaudit.corpus.cells import Arrays, held_out, id_arrays, ids_of, sorted_classes
+from canaryaudit.corpus.cells import Arrays, arrays_sha256, held_out, id_arrays, ids_of, sorted_classes
 from canaryaudit.errors import CorpusError
 from canaryaudit.image_plan import ImageInsertOptions
 from canaryaudit.images.reading import Pixels, SourceImages, as_codes
@@ -82,11 +81,7 @@ class ImageRows:
 
     def sha256(self) -> str:
         """Return the SHA-256 of everything."""
-        digest = hashlib.sha256()
-        for name, array in sorted(self.arrays().items()):
-            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return arrays_sha256(self.arrays())
 
 
 def plan_rows(source: SourceImages, options: ImageInsertOptions) -> tuple[ImagesRecord, ImageRows, str]:

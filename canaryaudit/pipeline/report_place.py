@@ -7,7 +7,7 @@ from canaryaudit.errors import UsageError
 from canaryaudit.records import ReportFormat
 from canaryaudit.report.formats.files import remove_own
 from canaryaudit.report.formats.writer import write_gate_errors
-from canaryaudit.report.tables.files import table_files
+from canaryaudit.report.rows.files import report_files
 from canaryaudit.runs.findings import Finding
 
 DEFAULT_REPORTS = Path("reports")
@@ -30,7 +30,7 @@ def replace_earlier_report(run: Path, output: Path | None, formats: Sequence[Rep
     directory = output or DEFAULT_REPORTS / name
     write_gate_errors(directory, name, message, formats)
     if directory.is_dir():
-        remove_own(directory, table_files(("html", "md", "json")))
+        remove_own(directory, report_files(("html", "md", "json")))
 
 
 def refuse_summary_inside(run: Path, path: Path) -> None:

@@ -96,6 +96,9 @@ class RelabelingRecord(FiniteRecord):
     """Processor time of the update; elapsed time on a GPU."""
     training_seconds: float
     """The same of the training that it is judged by."""
+    estimated_share: float | None = None
+    """Estimated work as a share of retraining's, from counts and before anything was computed; null of a method that
+    takes a pass or two."""
     seed: int
     device: str
     precision: str

@@ -126,15 +126,34 @@ class Manifest(RunManifest):
     corpus: CorpusFacts
 
 
-class TableManifest(RunManifest):
+class RowsManifest(RunManifest):
+    """What the manifests of runs on rows have in common: of tables, and of images."""
+
+    @property
+    def facts(self) -> TableFacts | ImagesFacts:
+        """What is audited."""
+        raise NotImplementedError
+
+
+class TableManifest(RowsManifest):
     """manifest.json of a run on a table."""
 
     kind: Literal["table"] = "table"
     table: TableFacts
 
+    @property
+    def facts(self) -> TableFacts:
+        """The table."""
+        return self.table
 
-class ImagesManifest(RunManifest):
+
+class ImagesManifest(RowsManifest):
     """manifest.json of a run on images."""
 
     kind: Literal["images"] = "images"
     images: ImagesFacts
+
+    @property
+    def facts(self) -> ImagesFacts:
+        """The images."""
+        return self.images

@@ -168,6 +168,12 @@ class TableUnlearningRecord(FiniteRecord):
     origin_sha256: str
     warnings: Many[str] = ()
 
+    @property
+    def way(self) -> str:
+        """What was done, in words."""
+        chosen = self.path == "fit from nothing" and self.method != "retrain"
+        return "retrained, which is cheaper here" if chosen else self.path
+
 
 class Quality(FiniteRecord):
     """Of a model on some rows."""

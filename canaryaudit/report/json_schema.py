@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from canaryaudit.report.comparison.comparison import COMPARISON_VERSION, Comparison
+from canaryaudit.report.images.comparison import IMAGES_COMPARISON_VERSION, ImagesComparison
 from canaryaudit.report.images.schema import IMAGES_VERSION, ImagesSummary
 from canaryaudit.report.schema import SUMMARY_VERSION, Summary
 from canaryaudit.report.tables.comparison import TABLES_COMPARISON_VERSION, TablesComparison
@@ -30,6 +31,7 @@ def generate_schemas() -> dict[Path, str]:
         ("comparison", COMPARISON_VERSION, Comparison),
         ("tables", TABLES_VERSION, TablesSummary),
         ("tables-comparison", TABLES_COMPARISON_VERSION, TablesComparison),
+        ("images-comparison", IMAGES_COMPARISON_VERSION, ImagesComparison),
         ("images", IMAGES_VERSION, ImagesSummary),
     )
     return {schema_path(name, version): _text(name, version, model) for name, version, model in models}

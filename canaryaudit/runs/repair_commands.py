@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from canaryaudit.canaries.canary import MASK
 from canaryaudit.errors import UsageError, command
+from canaryaudit.image_plan import read_plan
 from canaryaudit.plan import InsertOptions, Plan
 from canaryaudit.records import (
     ClosedForm,
@@ -22,7 +23,6 @@ from canaryaudit.records import (
     UnlearningRecord,
 )
 from canaryaudit.runs.layout import MANIFEST
-from canaryaudit.table_plan import TablePlan, read_plan
 
 _OF_OUTPUT = {"--force", "--json", "-q", "--quiet", "-v", "--verbose", "--strict", "--dry-run"}
 """Switches that do not affect the results."""
@@ -223,8 +223,8 @@ class Repairs:
             UsageError: It is no plan of such a run.
         """
         plan = read_plan(path) if path else Plan()
-        if isinstance(plan, TablePlan):
-            raise UsageError(f"{path} is the plan of a table")
+        if not isinstance(plan, Plan):
+            raise UsageError(f"{path} is the plan of rows")
         return plan.run, [plan.insert.corpus, *_insertion_flags(plan.insert)]
 
 

@@ -82,7 +82,8 @@ def contenders(comparison: Comparison, against: Sequence[str]) -> list[Contender
     Raises:
         UnlearningError: No method is called so.
     """
-    return [work(comparison) for name in against for work in _parse(name)]
+    with comparison.after.threads():
+        return [work(comparison) for name in against for work in _parse(name)]
 
 
 def check_methods(against: Sequence[str]) -> None:

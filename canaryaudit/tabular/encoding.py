@@ -1,6 +1,5 @@
 """A table as a run keeps it: one matrix in the source's units, one-hot columns, classes, ids, and what is held out."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from canaryaudit.corpus.cells import Arrays, check_ids, held_out, id_arrays, ids_of, sorted_classes
+from canaryaudit.corpus.cells import Arrays, arrays_sha256, check_ids, held_out, id_arrays, ids_of, sorted_classes
 from canaryaudit.errors import CorpusError
 from canaryaudit.records.tables import MOST_CLASSES, ColumnGroup, TableRecord
 from canaryaudit.table_plan import TableInsertOptions
@@ -87,11 +86,7 @@ class TableRows:
 
     def sha256(self) -> str:
         """Return the SHA-256 of everything."""
-        digest = hashlib.sha256()
-        for name, array in sorted(self.arrays().items()):
-            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return arrays_sha256(self.arrays())
 
 
 def encode(source: SourceTable, options: TableInsertOptions) -> tuple[TableRecord, TableRows]:

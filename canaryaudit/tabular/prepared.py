@@ -187,12 +187,13 @@ class PreparedModel:
         objective, change = carry_out(
             request, self.solved.point.objective, fixed.columns, fixed.labels, fixed.row_weights
         )
-        start = better_start(objective.at(np.where(objective.kept, self.solved.point.theta, 0.0)))
-        work = estimate(start, fixed.curvature, fixed.cold, fixed.tolerance)
-        if retrain or work.retrain:
-            solved = replace(fit_from_nothing(objective, fixed.tolerance), path="fit from nothing")
-        else:
-            solved = minimize(objective, start.theta, fixed.curvature, fixed.tolerance, start)
+        with objective.threads():
+            start = better_start(objective.at(np.where(objective.kept, self.solved.point.theta, 0.0)))
+            work = estimate(start, fixed.curvature, fixed.cold, fixed.tolerance, self.solved.point.value)
+            if retrain or work.retrain:
+                solved = replace(fit_from_nothing(objective, fixed.tolerance), path="fit from nothing")
+            else:
+                solved = minimize(objective, start.theta, fixed.curvature, fixed.tolerance, start)
         notes = fixed.scaling.warnings(
             columns_go=bool(len(change.columns)), rows_change=bool(len(change.rows) or change.values)
         )

@@ -5,7 +5,7 @@ python -m tests.benchmarks training          some of them: training, scoring, la
 python -m tests.benchmarks exposure RUN      the estimators on a trained run
 python -m tests.benchmarks race CORPUS       time to 95 % accuracy on a text file, against a plain loop
 python -m tests.benchmarks cost              cost against size: corpus, canaries, completions, width of the model
-python -m tests.benchmarks tables [suite] [speed] [certificate]   requests to linear models, on data beside the repo
+python -m tests.benchmarks tables [PART …]   requests to linear models: suite, speed, small, certificate
 python -m tests.benchmarks unlearn-tokens FOLDER   unlearning from models of transformers, trained into a folder
 python -m tests.benchmarks stream [--gigabytes 1]   a corpus that does not fit in the memory that is used
 """

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy import optimize, sparse
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -37,6 +38,12 @@ REQUESTS = 30
 ROUGH = 1e-5
 """Residual at which the second figure of the retraining stops."""
 EPSILON, DELTA = 0.1, 1e-5
+SMALL: dict[str, Callable[[], Any]] = {
+    "breast cancer": load_breast_cancer,
+    "diabetes progression": load_diabetes,
+    "iris": load_iris,
+    "wine": load_wine,
+}
 CERTIFIED = 1e-7
 """Tolerance of certified models: noise is in proportion to it, and another step or two pays for a tenth."""
 
@@ -186,6 +193,57 @@ def speed(names: tuple[str, ...] = ("drebin", "adult", "enron", "sms", "spambase
             yield f"| {name} | {loss} | prepared, once | {1000 * seconds:.0f} | | | | | |"
 
 
+def small() -> Iterator[str]:
+    """Time requests on small tables against the program's own retraining, in turns."""
+    yield "| data | rows x columns | request | update, ms | retraining, ms | ratio | path |"
+    yield "| --- | --- | --- | --: | --: | --: | --- |"
+    ratios = []
+    for name, loaded in SMALL.items():
+        data = loaded()
+        matrix = (data.data - data.data.min(0)) / (data.data.max(0) - data.data.min(0))
+        labels = data.target if len(np.unique(data.target)) <= 3 else (data.target > np.median(data.target)).astype(int)
+        model, rng = prepare(LogisticRegression(), matrix, labels), np.random.default_rng(5)
+        rows, columns = matrix.shape
+        changed = rng.choice(rows, 10, False)
+        flipped = ((labels[changed] + 1) % len(np.unique(labels))).tolist()
+        requests = {
+            "1 column": Request(columns=[0]),
+            "a third of the columns": Request(columns=[*range(columns - columns // 3, columns)]),
+            "10 rows": Request(rows=rng.choice(rows, 10, False)),
+            "10 labels": Request(labels=dict(zip(changed.tolist(), flipped, strict=True))),
+        }
+        chains = {label: [request] for label, request in requests.items()}
+        chains["10 rows, one after another"] = [Request(rows=[row]) for row in changed.tolist()]
+        for label, chain in chains.items():
+            (spent, updated), (other, _) = _in_turns(
+                partial(_chained, model, chain), partial(_chained, model, chain, retrain=True)
+            )
+            ratios.append(other / spent)
+            yield (
+                f"| {name} | {rows} x {columns} | {label} | {spent:.2f} | {other:.2f} | {ratios[-1]:.2f} x | "
+                f"{updated.solved.path} |"
+            )
+    yield f"| all | | | | | median {statistics.median(ratios):.2f} x, least {min(ratios):.2f} x | |"
+
+
+def _chained(model: PreparedModel, chain: list[Request], *, retrain: bool = False) -> PreparedModel:
+    for request in chain:
+        model = model.apply(request, retrain=retrain)
+    return model
+
+
+def _in_turns(*works: Callable[[], PreparedModel]) -> list[tuple[float, PreparedModel]]:
+    """Return each work's median processor time of turns, in milliseconds, and its last result."""
+    spent: list[list[float]] = [[] for _ in works]
+    for _ in range(MORE_ROUNDS):
+        results = []
+        for work, times in zip(works, spent, strict=True):
+            started = time.process_time()
+            results.append(work())
+            times.append(time.process_time() - started)
+    return [(1000 * statistics.median(times), result) for times, result in zip(spent, results, strict=True)]
+
+
 def _updated(model: PreparedModel, request: Request) -> PreparedModel:
     updated = model.apply(request)
     _ = updated.estimator
@@ -218,7 +276,12 @@ def certificates(counts: tuple[int, ...] = (1, 10, 50, 100, 1000)) -> Iterator[s
         )
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"suite": suite, "speed": speed, "certificate": certificates}
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "suite": suite,
+    "speed": speed,
+    "small": small,
+    "certificate": certificates,
+}
 
 
 def run(parts: list[str]) -> Iterator[str]:

@@ -54,6 +54,9 @@ def test_cost_is_measured_against_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requests_to_tables_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_tables, "ROUNDS", 1)
     monkeypatch.setattr(bench_tables, "MORE_ROUNDS", 1)
+    small = [cells(row) for row in bench_tables.small()]
+    assert {len(row) for row in small} == {7}
+    assert all(float(row[5].removesuffix(" x")) > 0 for row in small[2:-1])
     for row in list(bench_tables.suite(("diabetes",), 5))[2:]:
         assert all(0 < float(cell) <= 1e-6 for cell in cells(row)[3:5])
     rows = [cells(row) for row in bench_tables.speed(("diabetes",))]

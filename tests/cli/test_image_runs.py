@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_flipped_labels_are_remembered_and_corrected(run: Path) -> None:
     made = record(run, "unlearned/first/unlearning.json")
     assert made["method"] == "dense-layers"
     assert made["request"]["restored"] == [own["id"] for own in planted(run)]
+    assert 0.4 < made["estimated_share"] < 0.8
     assert made["training_seconds"] == record(run, "model.json")["seconds"] > 0
 
 
@@ -106,6 +108,8 @@ def test_the_report_says_what_is_back_and_what_it_cost(run: Path) -> None:
     assert lines["first"]["restored_error"] > 0.25, "so few images tell no share"
     change = 100 * (lines["first"]["accuracy"] - summary["accuracy_before"])
     assert f"Accuracy changed by {change:+.2f} points" in page.replace("&#43;", "+")
+    cheaper = lines["retrain"]["seconds"] <= lines["first"]["seconds"]
+    assert ("Retraining was cheaper" in page) == cheaper
     assert "<svg" in page
     assert "![Methods: accuracy, and cost" in Path("reports/RUN/report.md").read_text("utf-8")
 
@@ -126,6 +130,14 @@ def test_the_gate_judges_the_flipped_labels_and_the_records(run: Path) -> None:
     verified = canaryaudit("verify", "RUN")
     assert verified.status == 1
     assert "labels.membership.auc is 0.5, and computed again" in " ".join(verified.out.split())
+
+
+def test_before_an_update_starts_its_cost_is_estimated(run: Path) -> None:
+    quick = canaryaudit("unlearn", "RUN", "--method", "fine-tune")
+    assert "fine-tune is estimated at 8 % of what retraining takes" in " ".join(quick.err.split())
+    succeed("train", "RUN", *TRAIN[2:], "--epochs", "4", "--force", "-q")
+    slow = canaryaudit("unlearn", "RUN", "--name", "again")
+    assert "retraining is the better answer" in " ".join(slow.err.split())
 
 
 def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) -> None:
@@ -201,6 +213,110 @@ def _copy(*names: str) -> None:
 def _remove(*names: str) -> None:
     for name in names:
         shutil.rmtree(name) if Path(name).is_dir() else Path(name).unlink(missing_ok=True)
+
+
+PLAN = """run = "PLANNED"
+[insert]
+corpus = "digits.npz"
+image = "image"
+target = "label"
+flip_labels = 120
+[train]
+epochs = 2
+filters = [4]
+dense = 8
+batch_size = 64
+precision = "fp32"
+[[unlearn]]
+method = "output-layer"
+[[unlearn]]
+name = "second"
+method = "first-order"
+relabel = "fixes.csv"
+from = "after-output-layer"
+[report]
+fail_auc = 0.99
+format = ["json", "junit", "sarif"]
+step_summary = true
+"""
+
+
+def test_a_plan_is_run_once_and_checked_against_what_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(Path("step.md").resolve()))
+    kept = next(own for own in record(run, "images.json")["canaries"] if not own["planted"])
+    training = np.flatnonzero(~_heldout(run))
+    Path("fixes.csv").write_text(f"id,label\n{training[kept['row']] + 1},{kept['value']}\n")
+    Path("plan.toml").write_text(PLAN, "utf-8")
+    document = succeed("run", "plan.toml", "--json").document
+    assert [line["name"] for line in document["results"]] == ["output-layer", "second"]
+    before = tree(Path("PLANNED"))
+    succeed("run", "plan.toml", "-q")
+    assert [name for name, data in tree(Path("PLANNED")).items() if before[name] != data] == ["manifest.json"]
+    assert Path("step.md").read_text("utf-8").count("| second | after-output-layer |") == 2
+    cases = ElementTree.parse("reports/PLANNED/report.junit.xml").iter("testcase")
+    assert [case.get("name") for case in cases] == [
+        "output-layer",
+        "second",
+        "records are verified",
+        "gate: AUC of flipped labels at most 0.99",
+    ]
+    alerts = json.loads(Path("reports/PLANNED/report.sarif").read_text("utf-8"))["runs"][0]["results"]
+    told = document["coins"]["after"]
+    assert ("CA302" in {own["ruleId"] for own in alerts}) == (not told[1] <= 0.5 <= told[2] or told[3] > 0)
+    (Path("PLANNED") / "unlearned/second/unlearning.json").unlink()
+    repairs = canaryaudit("verify", "PLANNED", "--json").document["repairs"]
+    assert repairs == ["canaryaudit run plan.toml"]
+    for old, new, fault in (
+        ("first-order", "fine-tune", "differs in its method"),
+        ("120", "60", "differs in its flipped labels"),
+        ("epochs = 2", "epochs = 3", "trained with other options"),
+    ):
+        Path("plan.toml").write_text(PLAN.replace(old, new), "utf-8")
+        if "method" in fault:
+            succeed(
+                "unlearn",
+                "PLANNED",
+                "--relabel",
+                "fixes.csv",
+                "--from",
+                "after-output-layer",
+                "--name",
+                "second",
+                "--method",
+                "first-order",
+                "--force",
+                "-q",
+            )
+        refused = canaryaudit("run", "plan.toml")
+        assert (refused.status, fault in refused.complaint) == (1, True), refused.complaint
+
+
+def test_runs_are_compared_on_one_page_and_a_gate_takes_the_worst(run: Path) -> None:
+    shutil.copytree("RUN", "RUN3")
+    succeed("report", "RUN", "-o", "old", *FAST)
+    document = succeed("report", "RUN", "RUN3", "old/report.json", "-o", "out", "--json").document
+    assert [(own["name"], own["verified"]) for own in document["runs"]] == [
+        (f"{Path.cwd().name}/RUN", True),
+        (f"{Path.cwd().name}/RUN3", True),
+        ("old/RUN", False),
+    ]
+    measured = record(run, "measurements/after-first.json")
+    auc = measured["labels"]["membership"]["auc"]
+    for own in document["runs"]:
+        assert own["accuracy"] == pytest.approx(measured["heldout"]["accuracy"], rel=1e-6)
+        assert own["coins_after"] == pytest.approx(auc, rel=1e-6)
+    names = sorted(path.name for path in Path("out").iterdir())
+    assert names == [f"comparison.{own}" for own in ("html", "json", "md")]
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-auc", f"{auc + 0.01:.3f}").status == 0
+    assert canaryaudit("report", "RUN", "RUN3", "-q", "--fail-auc", f"{auc - 0.01:.3f}").status == 3
+    for arguments, fault in (
+        (("RUN", "RUN"), "RUN is given twice"),
+        (("RUN", "old/report.json", "--fail-auc", "0.9"), "--fail-auc: old/report.json cannot be verified"),
+        (("RUN", "digits.npz"), "digits.npz: expected a run directory on images"),
+        (("RUN", "RUN3", "--format", "junit"), "--format junit: only available for one run"),
+    ):
+        refused = canaryaudit("report", *arguments)
+        assert (refused.status, fault in refused.complaint) == (2, True), refused.complaint
 
 
 def test_an_existing_run_is_kept(run: Path) -> None:

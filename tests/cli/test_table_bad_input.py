@@ -243,7 +243,7 @@ def test_an_interrupted_insertion_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("canaryaudit.runs.table_directory.arrays_bytes", fail)
+    monkeypatch.setattr("canaryaudit.runs.rows_directory.arrays_bytes", fail)
     result = canaryaudit(*INSERT)
     assert result.status == 1
     assert "no space left" in result.complaint

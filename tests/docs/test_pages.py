@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from canaryaudit.cli.app import app
-from canaryaudit.table_plan import read_plan
+from canaryaudit.image_plan import read_plan
 from tests.commands import ROOT
 from tests.docs import cli_reference
 from tests.docs.pages import NOTEBOOKS, PAGES, Example, examples, name_of
@@ -106,7 +106,7 @@ def test_unknown_commands_and_flags_are_noticed() -> None:
 def test_plans_are_plans(plan: Example, tmp_path: Path) -> None:
     path = tmp_path / "audit.toml"
     path.write_text(plan.text, "utf-8")
-    assert read_plan(path).run in (Path("runs/notes"), Path("runs/people"))
+    assert read_plan(path).run in (Path("runs/notes"), Path("runs/people"), Path("runs/images"))
 
 
 def test_the_slurm_script_is_a_shell_script() -> None:

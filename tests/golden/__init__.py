@@ -24,15 +24,17 @@ from canaryaudit.report.formats.markdown import render_markdown
 from canaryaudit.report.formats.model_card import render_model_card
 from canaryaudit.report.formats.sarif import render_sarif
 from canaryaudit.report.formats.step_summary import render_step_summary
+from canaryaudit.report.images.comparison import IMAGES_VIEW
+from canaryaudit.report.images.pipelines import (
+    render_images_junit,
+    render_images_sarif,
+    render_images_step_summary,
+)
 from canaryaudit.report.images.terminal import render_images_terminal
 from canaryaudit.report.images.writer import render_images_markdown, render_images_page
 from canaryaudit.report.summary.build import SummaryOptions
 from canaryaudit.report.summary.gate import EarlierReport
-from canaryaudit.report.tables.comparison import (
-    render_tables_comparison_markdown,
-    render_tables_comparison_page,
-    render_tables_comparison_terminal,
-)
+from canaryaudit.report.tables.comparison import TABLES_VIEW
 from canaryaudit.report.tables.pipelines import (
     render_tables_junit,
     render_tables_sarif,
@@ -41,7 +43,7 @@ from canaryaudit.report.tables.pipelines import (
 from canaryaudit.report.tables.terminal import render_tables_terminal
 from canaryaudit.report.tables.writer import render_tables_markdown, render_tables_page
 from tests.report import builders as make
-from tests.report.image_builders import images
+from tests.report.image_builders import compared_images, images
 
 FILES = Path(__file__).parent / "files"
 DOWNLOAD = re.compile(r"data:application/gzip;base64,([A-Za-z0-9+/=]+)")
@@ -124,14 +126,20 @@ def produce() -> dict[str, str]:
         "tables.junit.xml": render_tables_junit(make.tables()),
         "tables.sarif": render_tables_sarif(make.tables()),
         "tables-step-summary.md": render_tables_step_summary(make.tables()),
-        "tables-comparison.html": _without_own(render_tables_comparison_page(make.compared_tables())),
-        "tables-comparison.md": render_tables_comparison_markdown(make.compared_tables()),
+        "tables-comparison.html": _without_own(TABLES_VIEW.page(make.compared_tables())),
+        "tables-comparison.md": TABLES_VIEW.markdown(make.compared_tables()),
         "tables-comparison.json": render_json(make.compared_tables()),
-        "tables-comparison.txt": _printed(render_tables_comparison_terminal(make.compared_tables())),
+        "tables-comparison.txt": _printed(TABLES_VIEW.terminal(make.compared_tables())),
         "images.html": _without_own(render_images_page(images(), ())),
         "images.md": render_images_markdown(images(), ()),
         "images.json": render_json(images()),
         "images.txt": _printed(render_images_terminal(images())),
+        "images.junit.xml": render_images_junit(images()),
+        "images.sarif": render_images_sarif(images()),
+        "images-step-summary.md": render_images_step_summary(images()),
+        "images-comparison.html": _without_own(IMAGES_VIEW.page(compared_images())),
+        "images-comparison.md": IMAGES_VIEW.markdown(compared_images()),
+        "images-comparison.txt": _printed(IMAGES_VIEW.terminal(compared_images())),
     }
 
 

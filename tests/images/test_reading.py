@@ -103,6 +103,26 @@ def test_gray_of_16_bits_is_scaled_and_not_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.pixels, PIXELS[..., :1])
 
 
+@pytest.mark.parametrize(
+    ("array", "factor"),
+    [
+        (PIXELS // 128, 255.0),  # black and white, as bytes
+        ((PIXELS // 128).astype(bool), 255.0),
+        ((PIXELS // 128).astype(np.int64), 255.0),
+        (PIXELS // 16, 1.0),  # dark bytes
+        ((PIXELS // 16).astype(np.float64), 255 / 15),
+        (PIXELS.astype(np.int64), 1.0),
+        (PIXELS.astype(np.uint16) * 257, 1 / 257),
+        (PIXELS.astype(np.uint16), 1.0),
+    ],
+)
+def test_type_and_largest_value_tell_the_brightest(tmp_path: Path, array: np.ndarray, factor: float) -> None:
+    np.savez(tmp_path / "a.npz", image=array, label=np.array(LABELS))
+    source = read(tmp_path / "a.npz")
+    np.testing.assert_array_equal(source.pixels, np.rint(array.astype(float) * factor))
+    assert ("stretched to 255" in source.note) == (factor != 1)
+
+
 def as_tiff(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
     pytest.importorskip("PIL.Image").fromarray(pixels).save(stream, "TIFF")

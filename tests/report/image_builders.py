@@ -1,5 +1,6 @@
 """A report on corrected labels of images, with something in every section."""
 
+from canaryaudit.report.images.comparison import ImagesComparison, compare_images
 from canaryaudit.report.images.schema import ImageGate, ImageResultLine, ImagesSummary
 from canaryaudit.report.tables.schema import CoinFigures
 
@@ -66,3 +67,9 @@ def images() -> ImagesSummary:
         versions=("python 3.11.7",),
         limits=("A network is not convex: there is no certificate.",),
     )
+
+
+def compared_images() -> ImagesComparison:
+    """Return a comparison of two runs on images, one of them read from its report."""
+    other = images().model_copy(update={"gate": None, "faults": (), "coins": None, "result": "retrain"})
+    return compare_images([images(), other], ["a/cifar", "b/cifar"], ["b/cifar"])

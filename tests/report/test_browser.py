@@ -10,7 +10,8 @@ from canaryaudit.report import write_report
 from canaryaudit.report.charts import charts
 from canaryaudit.report.formats.html import render_html
 from canaryaudit.report.formats.json_text import render_json
-from canaryaudit.report.images.writer import write_image_report
+from canaryaudit.report.images.files import image_report_files
+from canaryaudit.report.rows.files import write_rows_report
 from canaryaudit.report.tables.writer import write_tables
 from tests.browser import Browser
 from tests.report import audits as make_audits
@@ -229,7 +230,7 @@ def other_kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Addresses of the pages on requests to a linear model, and on corrected labels of images."""
     folder = tmp_path_factory.mktemp("pages")
     write_tables(make.tables(), folder / "tables.html")
-    write_image_report(images(), folder / "images", ["html"])
+    write_rows_report(image_report_files(images()), folder / "images", ["html"])
     return {
         "tables": (folder / "tables.html").as_uri(),
         "images": (folder / "images" / "report.html").as_uri(),

@@ -35,6 +35,7 @@ from canaryaudit.canaries.canary import CanarySet, expected_strings
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.corpus import hold_out, read_corpus
 from canaryaudit.errors import CanaryAuditError
+from canaryaudit.image_plan import read_plan
 from canaryaudit.records import Manifest, Measurement, ModelRecord, UnlearningRecord
 from canaryaudit.report import read_baseline
 from canaryaudit.report.formats.json_text import render_json
@@ -43,7 +44,6 @@ from canaryaudit.storage.checkpoint import CheckpointFile
 from canaryaudit.storage.json_records import read_record
 from canaryaudit.storage.part_cache import DirectoryCache
 from canaryaudit.storage.tensors import open_tensors
-from canaryaudit.table_plan import read_plan
 from canaryaudit.training.config import read_state
 from tests.report import builders
 from tests.robustness import fuzz_corpora

@@ -13,6 +13,7 @@ from canaryaudit.images.network import as_input
 from canaryaudit.images.reading import as_codes
 from canaryaudit.images.training import outputs
 from canaryaudit.pipeline.images.session import ImageSession
+from canaryaudit.pipeline.rows.figures import numbers_of
 from canaryaudit.privacy.audit import privacy_of
 from canaryaudit.progress import NullReporter
 from canaryaudit.records import ModelId, Privacy
@@ -124,7 +125,7 @@ def image_measurement_fault(run: ImageDirectory, measurement: ImageMeasurement) 
         CanaryAuditError: What they follow from cannot be read.
     """
     computed = figures_of(ImageSession(run, (), NullReporter()), measurement.model, _CPU)
-    first, second = _numbers(computed.model_dump(mode="json")), _numbers(measurement.model_dump(mode="json"))
+    first, second = numbers_of(computed.model_dump(mode="json")), numbers_of(measurement.model_dump(mode="json"))
     if first.keys() != second.keys():
         return "its figures are not those that follow from the model"
     for name, value in first.items():
@@ -133,7 +134,7 @@ def image_measurement_fault(run: ImageDirectory, measurement: ImageMeasurement) 
         if name.endswith(".correct"):
             allowed = 2.0
         if not math.isclose(value, second[name], rel_tol=0.0, abs_tol=allowed):
-            return f"its figure {name.strip('.')} is {second[name]:.4g}, and computed again {value:.4g}"
+            return f"its figure {name} is {second[name]:.4g}, and computed again {value:.4g}"
     return ""
 
 
@@ -146,13 +147,3 @@ def _logits(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
 
 def _codes(canaries: "list[TableCanary]", name: str, classes: tuple[str, ...]) -> Array:
     return as_codes([str(getattr(canary, name)) for canary in canaries], classes)
-
-
-def _numbers(document: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            found |= _numbers(value, f"{prefix}.{name}")
-        elif isinstance(value, int | float):
-            found[f"{prefix}.{name}"] = float(value)
-    return found

@@ -2,27 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, UnlearningError
-from canaryaudit.formatting import counted
 from canaryaudit.image_plan import ImageReportOptions
 from canaryaudit.pipeline.images.figures import image_measurement_fault
 from canaryaudit.pipeline.images.session import ImageSession, weight_shapes
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.rows.figures import coin_figures, fault_doubts, gate_status
+from canaryaudit.pipeline.rows.pipeline import nothing_unlearned
 from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
 from canaryaudit.records.images import ImageMeasurement, RelabelingRecord, last_relabeling
 from canaryaudit.records.tables import Quality
-from canaryaudit.report.formats.files import check_files
 from canaryaudit.report.images.schema import ImageGate, ImageResultLine, ImagesSummary
-from canaryaudit.report.images.writer import write_image_report
-from canaryaudit.report.tables.files import table_files
-from canaryaudit.report.tables.schema import CoinFigures
-from canaryaudit.runs.findings import PROBLEMS, Finding
-from canaryaudit.runs.image_verification import ImageChecks, verify_image_run
-from canaryaudit.runs.seals import read_key
+from canaryaudit.runs.image_verification import ImageVerifier
+from canaryaudit.runs.rows_verification import RowsChecks
 
-CHECKS = ImageChecks(weight_shapes, image_measurement_fault)
+CHECKS = RowsChecks(ImageVerifier, image_measurement_fault, weight_shapes)
 _LIMITS = (
     "A network is not convex: there is no certificate. What was achieved is measured, on images held out and on the "
     "rows whose labels were flipped.",
@@ -32,60 +25,21 @@ _LIMITS = (
 )
 
 
-def check_image_report(session: ImageSession, options: ImageReportOptions) -> Path:
-    """Return where the report goes, after checking what it needs besides the run.
-
-    Raises:
-        UsageError: The key cannot be read, or the report would be in the run directory.
-        RunDirectoryError: A file there is not a report's.
-    """
-    if options.key:
-        read_key(options.key)
-    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
-    refuse_inside([session.run.path], directory)
-    check_files(directory, table_files(options.format))
-    return directory
-
-
-def verify_image_report(session: ImageSession, options: ImageReportOptions) -> tuple[Finding, ...]:
-    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
-    key = read_key(options.key) if options.key else None
-    verification = verify_image_run(session.run.path, checks=CHECKS, key=key, is_locked=True)
-    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
-
-
-def run_image_report(
-    session: ImageSession, options: ImageReportOptions, directory: Path, faults: Sequence[str]
-) -> tuple[ImagesSummary, list[Path]]:
-    """Write the report of a run in which everything is measured; return its summary and its files.
-
-    Raises:
-        Inconclusive: Nothing was unlearned yet.
-    """
-    with session.stage("report"):
-        summary = summarize_image_run(session, options, faults)
-        return summary, write_image_report(summary, directory, options.format)
-
-
 def summarize_image_run(session: ImageSession, options: ImageReportOptions, faults: Sequence[str]) -> ImagesSummary:
     """Return what a report says of a run."""
-    run, facts = session.run, session.run.manifest
+    run, manifest = session.run, session.run.manifest
     unlearnings = run.unlearnings_in_order()
     result = last_relabeling(unlearnings)
     if result is None:
-        message = f"nothing was unlearned yet: run canaryaudit unlearn {run.path}"
-        raise Inconclusive(f"the gate cannot pass: {message}") if options.fail_auc else UnlearningError(message)
+        raise nothing_unlearned(run, options)
     before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
     lines = _lines(session, unlearnings, result, before)
-    coins = None
-    if before.labels and after.labels:
-        coins = CoinFigures(what="flipped labels", before=_coin(before.labels), after=_coin(after.labels))
     return ImagesSummary(
-        images=facts.images.name,
+        images=manifest.facts.name,
         run=run.path.resolve().name,
-        target=facts.images.target,
+        target=manifest.facts.target,
         classes=len(session.record.classes),
-        rows=facts.images.rows,
+        rows=manifest.facts.rows,
         evaluated_on="images held out" if before.heldout else "training images",
         parameters=run.trained_model().parameters,
         training_seconds=run.trained_model().seconds,
@@ -97,11 +51,11 @@ def summarize_image_run(session: ImageSession, options: ImageReportOptions, faul
         kept_right_before=before.kept_right,
         result=result.name,
         results=tuple(lines),
-        coins=coins,
+        coins=coin_figures("flipped labels", before.labels, after.labels),
         gate=image_gate(options, result.name, after.labels, faults),
         faults=tuple(faults),
         signed=options.key is not None,
-        versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
+        versions=tuple(f"{name} {version}" for name, version in manifest.versions.items()),
         limits=_LIMITS,
     )
 
@@ -162,11 +116,6 @@ def _quality(measured: ImageMeasurement) -> Quality:
     return measured.heldout or measured.train
 
 
-def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:
-    own = privacy.membership
-    return own.auc, own.auc_low, own.auc_high, privacy.epsilon_low, privacy.inserted, privacy.candidates
-
-
 def image_gate(
     options: ImageReportOptions, name: str, privacy: Privacy | None, faults: Sequence[str]
 ) -> ImageGate | None:
@@ -174,7 +123,7 @@ def image_gate(
     limit = options.fail_auc
     if limit is None:
         return None
-    doubts = [f"{counted(len(faults), 'file')} of the run cannot be relied on, such as {faults[0]}"] if faults else []
+    doubts = fault_doubts(faults)
     reasons = []
     if privacy is None:
         doubts.append("no labels were flipped by coins: there is no AUC; insert with --flip-labels")
@@ -182,5 +131,5 @@ def image_gate(
         auc = privacy.membership.auc
         if max(auc, 1 - auc) > limit:
             reasons.append(f"{name}: AUC {auc:.3f} of flipped labels, expected {1 - limit:.3g} to {limit:g}")
-    status = "inconclusive" if doubts else "failed" if reasons else "passed"
+    status = gate_status(reasons, doubts)
     return ImageGate(fail_auc=limit, status=status, reasons=tuple(reasons), doubts=tuple(doubts))

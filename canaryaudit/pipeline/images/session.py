@@ -36,7 +36,7 @@ class ImageSession:
     @cached_property
     def record(self) -> ImagesRecord:
         """What the rows and canaries are."""
-        return self.run.images()
+        return self.run.record()
 
     @cached_property
     def rows(self) -> ImageRows:

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from canaryaudit.errors import MeasurementError
+from canaryaudit.pipeline.rows.figures import numbers_of
 from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.privacy.audit import privacy_of
 from canaryaudit.progress import NullReporter
@@ -196,15 +197,5 @@ def _difference_fault(prepared: PreparedModel, measurement: TableMeasurement) ->
 def _alike(computed: Quality | Privacy | None, recorded: Quality | Privacy | None) -> bool:
     if computed is None or recorded is None:
         return computed is recorded
-    first, second = _numbers(computed.model_dump()), _numbers(recorded.model_dump())
+    first, second = numbers_of(computed.model_dump()), numbers_of(recorded.model_dump())
     return first.keys() == second.keys() and all(math.isclose(first[k], second[k], rel_tol=_SAME) for k in first)
-
-
-def _numbers(document: dict[str, object], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            found |= _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            found[f"{prefix}{name}"] = float(value)
-    return found

@@ -1,49 +1,36 @@
-"""Orchestration of the stages of a run on a table: what each needs runs first, and existing results are kept."""
+"""The stages of a run on a table."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
-from canaryaudit.pipeline.report_place import fault_words
+from canaryaudit.pipeline.rows.pipeline import RowsPipeline
 from canaryaudit.pipeline.tables.figures import measure_table
-from canaryaudit.pipeline.tables.publication import Published, publish_table
-from canaryaudit.pipeline.tables.report import (
-    check_table_report,
-    run_table_report,
-    shown_columns,
-    summarize_table_run,
-    verify_table_report,
-)
+from canaryaudit.pipeline.tables.report import CHECKS, shown_columns, summarize_table_run
 from canaryaudit.pipeline.tables.requests import Resolver, scaling_warning, to_request
 from canaryaudit.pipeline.tables.session import TableSession
 from canaryaudit.pipeline.tables.skops_files import check_destination, save_estimator
 from canaryaudit.pipeline.tables.training import train_table
-from canaryaudit.progress import ProgressReporter
-from canaryaudit.records import TRAINED_MODEL, ModelId
+from canaryaudit.records import ModelId
 from canaryaudit.records.tables import LinearModelRecord, RequestRecord, TableMeasurement, TableUnlearningRecord
+from canaryaudit.report.rows.files import Makers
+from canaryaudit.report.tables.files import table_report_files
+from canaryaudit.report.tables.pipelines import render_tables_step_summary
 from canaryaudit.report.tables.schema import TablesSummary
-from canaryaudit.runs.layout import check_name
-from canaryaudit.runs.lineage import checked_lineage
 from canaryaudit.runs.table_directory import TableDirectory
 from canaryaudit.storage.arrays import arrays_bytes
-from canaryaudit.table_plan import TablePublishOptions, TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.table_plan import TableReportOptions, TableTrainOptions, TableUnlearnOptions
+from canaryaudit.tabular.baselines import check_methods
 from canaryaudit.tabular.changes import along_words
-from canaryaudit.tabular.prepared import PreparedModel
 
 
-class TablePipeline:
-    """The stages of one run on a table, each with what it needs.
+class TablePipeline(RowsPipeline[TableReportOptions, TablesSummary]):
+    """The stages of one run on a table."""
 
-    Args:
-        run: The run directory, whose lock the caller holds.
-        argv: The command line, for the manifest.
-        progress: Told of progress.
-    """
-
-    def __init__(self, run: TableDirectory, argv: Sequence[str], progress: ProgressReporter) -> None:
-        self.session = TableSession(run, argv, progress)
-        self.run, self.progress = run, progress
+    checks = CHECKS
+    training = TableTrainOptions
+    opened = TableSession
+    run: TableDirectory
+    session: TableSession
 
     def train(self, options: TableTrainOptions, *, anew: bool = False) -> LinearModelRecord:
         """Train the model, or report that it is already trained.
@@ -53,57 +40,37 @@ class TablePipeline:
         """
         return train_table(self.session, options, anew=anew)
 
-    def measure(self, model: ModelId) -> TableMeasurement:
-        """Measure a model, even if it was measured before.
-
-        Raises:
-            RunDirectoryError: There is no such model.
-        """
-        if model.is_trained:
-            self._need_model()
+    def measure_model(self, model: ModelId, device: str) -> TableMeasurement:  # noqa: ARG002
+        """Measure a model."""
         return measure_table(self.session, model)
 
-    def unlearn(self, options: TableUnlearnOptions, *, anew: bool = False) -> TableUnlearningRecord:
-        """Carry out a request and measure; a finished unlearning of that name is an error unless ``anew``.
-
-        Raises:
-            UnlearningError: The name is taken, or the request does not fit the table.
-            Inconclusive: The residual stays above the tolerance.
-        """
-        name = check_name(options.resolved_name)
+    def check_unlearning(self, options: TableUnlearnOptions, *, anew: bool) -> None:
+        """Refuse to save an estimator over a stranger's file."""
         if options.save:
             check_destination(options.save, self.run.path, "--save", replace=anew)
-        if not anew and self.run.has_unlearning(name):
-            raise UnlearningError(
-                f"{self.run.path} already has an unlearning {name!r}: use --force to replace it, or another --name"
-            )
-        self._need_model()
-        if not self.run.has_measurement(TRAINED_MODEL):
-            self.progress.info("Not measured yet: measuring before unlearning.")
-            self.measure(TRAINED_MODEL)
-        lineage = checked_lineage(self.run, options.start, name, self.session.models(), self.progress)
-        before = self.session.model(options.start)
+
+    def resolve(
+        self, options: TableUnlearnOptions, lineage: Sequence[TableUnlearningRecord]
+    ) -> tuple[RequestRecord, Sequence[str]]:
+        """Return the request, and what must be known of it."""
         earlier = [record.request for record in lineage]
         resolver = Resolver(self.session.table, self.session.rows, earlier, self.progress)
-        request = resolver.resolve(options)
-        record = self._carry_out(options, name, request, before, resolver.notes)
-        self.measure(ModelId(name))
-        return record
+        return resolver.resolve(options), resolver.notes
 
-    def _carry_out(
+    def carry_out(
         self,
         options: TableUnlearnOptions,
         name: str,
-        request: RequestRecord,
-        before: PreparedModel,
-        notes: Sequence[str],
+        request: tuple[RequestRecord, Sequence[str]],
+        lineage: Sequence[TableUnlearningRecord],  # noqa: ARG002
     ) -> TableUnlearningRecord:
         """Carry out a request on a model, and write the result with what must be known of it."""
-        session = self.session
-        asked = to_request(request, session.table, session.label)
+        session, before = self.session, self.session.model(options.start)
+        asked_for, notes = request
+        asked = to_request(asked_for, session.table, session.label)
         with session.stage("unlearn", name, seed=options.seed):
             after = before.apply(asked, retrain=options.method == "retrain")
-        scaled = scaling_warning(request, session.table, session.rows)
+        scaled = scaling_warning(asked_for, session.table, session.rows)
         known = dict(zip(session.table.columns, shown_columns(session.table, reveal=False), strict=True))
         along = after.history[-1].along
         found = [
@@ -118,7 +85,7 @@ class TablePipeline:
         record = TableUnlearningRecord(
             name=name,
             method=options.method,
-            request=request.model_copy(update={"columns": after.removed_since(before)}),
+            request=asked_for.model_copy(update={"columns": after.removed_since(before)}),
             words=after.history[-1].words,
             path=after.solved.path,
             residual=after.residual,
@@ -135,68 +102,35 @@ class TablePipeline:
         self.run.write_unlearning(record)
         if options.save:
             save_estimator(after.estimator, options.save)
-        self.progress.info(f"{record.words}: {record.path}, residual {record.residual:.1e}.")
+        self.progress.info(f"{record.words}: {record.way}, residual {record.residual:.1e}.")
         return record
 
-    def publish(self, options: TablePublishOptions, *, anew: bool = False) -> Published:
-        """Write a model with the certificate's noise; every release is counted.
+    def check_report(self, options: TableReportOptions) -> Path:
+        """Return where the report goes, after checking what it needs besides the run.
 
         Raises:
-            UnlearningError: The certificate would not hold, or no release is left.
+            UnlearningError: A method is unknown.
         """
-        return publish_table(self.session, options, anew=anew)
+        check_methods(options.against)
+        return super().check_report(options)
 
-    def report(self, options: TableReportOptions) -> tuple[TablesSummary, list[Path]]:
-        """Verify the run and write the report, after missing measurements.
+    def summarize(self, options: TableReportOptions, faults: Sequence[str]) -> TablesSummary:
+        """Return what a report says."""
+        return summarize_table_run(self.session, options, faults)
 
-        Raises:
-            Inconclusive: There is a gate, and no report can be made of the run.
-        """
-        directory = check_table_report(self.session, options)
-        faults = self._verified(options)
-        with self._inconclusive_at_a_gate(options, faults):
-            return run_table_report(self.session, options, directory, faults)
+    def report_files(self, summary: TablesSummary) -> Makers:
+        """Return what makes each format's files."""
+        return table_report_files(summary)
 
-    def summary(self, options: TableReportOptions) -> TablesSummary:
-        """Verify the run and return what its report would say, after missing measurements.
+    def step_summary(self, summary: TablesSummary) -> str:
+        """Return what the page of a pipeline's run says."""
+        return render_tables_step_summary(summary)
 
-        Raises:
-            Inconclusive: There is a gate, and no report can be made of the run.
-        """
-        faults = self._verified(options)
-        with self._inconclusive_at_a_gate(options, faults):
-            return summarize_table_run(self.session, options, faults)
-
-    def _verified(self, options: TableReportOptions) -> tuple[str, ...]:
-        """Measure what is not measured, and return the faults of the run's files."""
-        found = verify_table_report(self.session, options)
-        if {finding.state for finding in found} <= {"stale"} and not self.run.is_read_only:
-            self._need_measurements()
-            found = verify_table_report(self.session, options) if found else found
-        return tuple(map(fault_words, found))
-
-    @contextmanager
-    def _inconclusive_at_a_gate(self, options: TableReportOptions, faults: Sequence[str]) -> Iterator[None]:
-        """Name the run's first fault if its faults make a report impossible; with a gate, that is inconclusive."""
-        try:
-            yield
-        except (Inconclusive, NewerVersion):  # their messages say what to do: there is nothing to repair
-            raise
-        except Exception as error:  # what somebody edited may break anything that computes with it
-            if not faults:
-                raise
-            if options.fail_residual is None:
-                raise RunDirectoryError(f"{self.run.path}/{faults[0]}: {self.run.see_how}") from error
-            raise Inconclusive(f"the gate cannot pass: {faults[0]}; {self.run.see_how}") from error
-
-    def _need_model(self) -> None:
-        if not self.run.has_model(TRAINED_MODEL):
-            self.progress.info("Not trained yet: training first.")
-            self.train(TableTrainOptions())
-        self.run.verify_weights(TRAINED_MODEL)
-
-    def _need_measurements(self) -> None:
-        for model in self.session.models() if self.run.has_model(TRAINED_MODEL) else ():
-            if not self.run.has_measurement(model):
-                self.progress.info(f"{model} is not measured yet: measuring first.")
-                self.measure(model)
+    def is_same_request(self, options: TableUnlearnOptions, record: TableUnlearningRecord) -> bool:
+        """Return whether an unlearning carried out what is asked for."""
+        earlier = self.session.lineage(options.start)
+        asked, _ = self.resolve(options, earlier)
+        # Columns that go along with their group are found in the values of a matrix, when the request is carried out.
+        as_done = asked.model_copy(update={"columns": record.request.columns})
+        removed = {name for own in earlier for name in own.request.columns}
+        return as_done == record.request and {*asked.columns} - removed <= {*record.request.columns}

@@ -1,77 +1,28 @@
 """Report stage of a run on a table: what its records say, other ways to the same data, and the gate."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from canaryaudit.errors import Damaged, Inconclusive, UnlearningError
-from canaryaudit.formatting import counted
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside, refuse_summary_inside
+from canaryaudit.errors import Damaged, UnlearningError
+from canaryaudit.pipeline.rows.figures import coin_figures, fault_doubts, gate_status
+from canaryaudit.pipeline.rows.pipeline import nothing_unlearned
 from canaryaudit.pipeline.tables.figures import table_measurement_fault
 from canaryaudit.pipeline.tables.session import TableSession
-from canaryaudit.records import TRAINED_MODEL, ModelId, Privacy
+from canaryaudit.records import TRAINED_MODEL, ModelId
 from canaryaudit.records.tables import TableRecord, TableUnlearningRecord, last_result
-from canaryaudit.report.formats.files import check_files
-from canaryaudit.report.formats.step_summary import append_to_step, step_summary_path
-from canaryaudit.report.tables.files import table_files, write_table_report
-from canaryaudit.report.tables.pipelines import render_tables_step_summary
 from canaryaudit.report.tables.schema import (
-    CoinFigures,
     ReleaseFigures,
     ResultLine,
     RunFigures,
     TableGate,
     TablesSummary,
 )
-from canaryaudit.runs.findings import PROBLEMS, Finding
-from canaryaudit.runs.seals import read_key
-from canaryaudit.runs.table_verification import verify_table_run
+from canaryaudit.runs.rows_verification import RowsChecks
+from canaryaudit.runs.table_verification import TableVerifier
 from canaryaudit.table_plan import TableReportOptions
-from canaryaudit.tabular.baselines import check_methods
 from canaryaudit.tabular.certificate import Certificate, certify
 from canaryaudit.tabular.reporting import Subject, Test, summarize
 
-
-def check_table_report(session: TableSession, options: TableReportOptions) -> Path:
-    """Return where the report goes, after checking what it needs besides the run.
-
-    Raises:
-        UsageError: The key cannot be read, the report would be in the run directory, or there is no file for the
-            pipeline's summary.
-        UnlearningError: A method is unknown.
-        RunDirectoryError: A file there is not a report's.
-    """
-    if options.key:
-        read_key(options.key)
-    check_methods(options.against)
-    directory = options.output or DEFAULT_REPORTS / session.run.path.resolve().name
-    refuse_inside([session.run.path], directory)
-    if options.step_summary:
-        refuse_summary_inside(session.run.path, step_summary_path())
-    check_files(directory, table_files(options.format))
-    return directory
-
-
-def verify_table_report(session: TableSession, options: TableReportOptions) -> tuple[Finding, ...]:
-    """Verify the run, whose lock the caller holds, and its signature if a key is given; return the faults."""
-    key = read_key(options.key) if options.key else None
-    verification = verify_table_run(session.run.path, check=table_measurement_fault, key=key, is_locked=True)
-    return tuple(finding for finding in verification.findings if finding.state in PROBLEMS)
-
-
-def run_table_report(
-    session: TableSession, options: TableReportOptions, directory: Path, faults: Sequence[str]
-) -> tuple[TablesSummary, list[Path]]:
-    """Write the report of a run in which everything is measured; return its summary and its files.
-
-    Raises:
-        Inconclusive: Nothing was unlearned yet.
-    """
-    with session.stage("report"):
-        summary = summarize_table_run(session, options, faults)
-        written = write_table_report(summary, directory, options.format, private=options.reveal_secrets)
-        if options.step_summary:
-            append_to_step(render_tables_step_summary(summary))
-        return summary, written
+CHECKS = RowsChecks(TableVerifier, table_measurement_fault)
 
 
 def summarize_table_run(session: TableSession, options: TableReportOptions, faults: Sequence[str]) -> TablesSummary:
@@ -79,8 +30,7 @@ def summarize_table_run(session: TableSession, options: TableReportOptions, faul
     unlearnings = session.run.unlearnings_in_order()
     result = last_result(unlearnings)
     if result is None:
-        message = f"nothing was unlearned yet: run canaryaudit unlearn {session.run.path}"
-        raise Inconclusive(f"the gate cannot pass: {message}") if options.fail_residual else UnlearningError(message)
+        raise nothing_unlearned(session.run, options)
     model = ModelId(result.name)
     prepared, lineage = session.model(model), session.lineage(model)
     certificate: Certificate | UnlearningError | None = None
@@ -135,16 +85,12 @@ def _run_figures(
     result: TableUnlearningRecord,
     faults: Sequence[str],
 ) -> RunFigures:
-    run, facts = session.run, session.run.manifest
+    run, manifest = session.run, session.run.manifest
     before, after = run.measurement(TRAINED_MODEL), run.measurement(ModelId(result.name))
-    coins = [
-        CoinFigures(what=what, before=_coin(first), after=_coin(second))
-        for what, first, second in (
-            ("flipped labels", before.labels, after.labels),
-            ("planted values", before.values, after.values),
-        )
-        if first and second
-    ]
+    coins = (
+        coin_figures("flipped labels", before.labels, after.labels),
+        coin_figures("planted values", before.values, after.values),
+    )
     lines = []
     for record in unlearnings:
         measured = run.measurement(ModelId(record.name))
@@ -165,17 +111,17 @@ def _run_figures(
         )
     return RunFigures(
         name=run.path.resolve().name,
-        table=facts.table.name,
-        target=facts.table.target,
+        table=manifest.facts.name,
+        target=manifest.facts.target,
         result=result.name,
         results=tuple(lines),
-        coins=tuple(coins),
+        coins=tuple(own for own in coins if own),
         releases=_releases(session),
         gate=table_gate(options, lines, faults),
         faults=tuple(faults),
         signed=options.key is not None,
         revealed=options.reveal_secrets,
-        versions=tuple(f"{name} {version}" for name, version in facts.versions.items()),
+        versions=tuple(f"{name} {version}" for name, version in manifest.versions.items()),
     )
 
 
@@ -189,17 +135,12 @@ def _releases(session: TableSession) -> ReleaseFigures | None:
     return ReleaseFigures(epsilon=plan.epsilon, delta=plan.delta, made=len(plan.made), planned=plan.planned)
 
 
-def _coin(privacy: Privacy) -> tuple[float, float, float, float, int, int]:
-    own = privacy.membership
-    return own.auc, own.auc_low, own.auc_high, privacy.epsilon_low, privacy.inserted, privacy.candidates
-
-
 def table_gate(options: TableReportOptions, lines: Sequence[ResultLine], faults: Sequence[str]) -> TableGate | None:
     """Return the gate's result: passed only if every residual is small enough and all records are verified."""
     limit = options.fail_residual
     if limit is None:
         return None
     above = [f"{line.name}: residual {line.residual:.2g}, above {limit:g}" for line in lines if line.residual > limit]
-    doubts = [f"{counted(len(faults), 'file')} of the run cannot be relied on, such as {faults[0]}"] if faults else []
-    status = "inconclusive" if doubts else "failed" if above else "passed"
+    doubts = fault_doubts(faults)
+    status = gate_status(above, doubts)
     return TableGate(fail_residual=limit, status=status, reasons=tuple(above), doubts=tuple(doubts))

@@ -48,7 +48,7 @@ class TableSession:
     @cached_property
     def table(self) -> TableRecord:
         """What the columns, rows and canaries are."""
-        return self.run.table()
+        return self.run.record()
 
     @cached_property
     def rows(self) -> TableRows:

@@ -106,6 +106,12 @@ class ImagesSummary(Part):
         return next((line for line in self.results if line.method == "retrain" and line.comparable), None)
 
     @property
+    def cheaper_retraining(self) -> ImageResultLine | None:
+        """The retrained network if it took no more time than the result; None if it took more, or there is none."""
+        found, main = self.retrained, self.main
+        return found if found and main.method != "retrain" and found.seconds <= main.seconds else None
+
+    @property
     def is_better(self) -> bool:
         """Whether the result is better on the evaluated images than before."""
         return self.main.accuracy > self.accuracy_before

@@ -1,38 +1,13 @@
 """The report on corrected labels of a network, as one HTML page, Markdown or JSON."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from canaryaudit import formatting as figures
 from canaryaudit.report.charts.base import Chart
-from canaryaudit.report.charts.images import images_charts
-from canaryaudit.report.formats.files import write_files
 from canaryaudit.report.formats.html import UNFOLDED, drawing, make_environment
-from canaryaudit.report.formats.json_text import render_json
 from canaryaudit.report.formats.markdown import plain
 from canaryaudit.report.images.schema import ImageResultLine, ImagesSummary
 from canaryaudit.report.tables.writer import bullets, coin_sentence, gate_words, markdown_table
-
-
-def write_image_report(summary: ImagesSummary, directory: Path, formats: Sequence[str]) -> list[Path]:
-    """Write a run's report in several formats, all files or none; the main ones first.
-
-    Raises:
-        RunDirectoryError: A file cannot be written, or is somebody else's.
-    """
-    drawn = images_charts(summary)
-    makers: dict[str, Callable[[], dict[str, str]]] = {
-        "html": lambda: {"report.html": render_images_page(summary, drawn)},
-        "md": lambda: {
-            "report.md": render_images_markdown(summary, drawn),
-            **{chart.file_name: chart.svg() for chart in drawn},
-        },
-        "json": lambda: {"report.json": render_json(summary)},
-    }
-    contents: dict[str, str] = {}
-    for name in formats:
-        contents |= makers[name]()
-    return write_files(directory, contents)
 
 
 def render_images_page(summary: ImagesSummary, drawn: Sequence[Chart]) -> str:
@@ -59,9 +34,13 @@ def render_images_markdown(summary: ImagesSummary, drawn: Sequence[Chart]) -> st
     blocks += [f"> **Warning:** {plain(fault)}" for fault in summary.faults]
     blocks += [plain(image_gate_words(summary)), bullets(summary.gate.remarks) if summary.gate else ""]
     blocks += [bullets(image_findings(summary)), "## Methods", *pictures]
-    rows = [[plain(cell, 80) for cell in result_cells(line)] for line in summary.results]
-    blocks += [markdown_table(HEADINGS, rows), "## Limitations", bullets(summary.limits)]
+    blocks += [markdown_results(summary), "## Limitations", bullets(summary.limits)]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def markdown_results(summary: ImagesSummary) -> str:
+    """Return all results as a table."""
+    return markdown_table(HEADINGS, [[plain(cell, 80) for cell in result_cells(line)] for line in summary.results])
 
 
 def image_findings(summary: ImagesSummary) -> tuple[str, ...]:
@@ -89,6 +68,11 @@ def image_findings(summary: ImagesSummary) -> tuple[str, ...]:
         sentences.append(
             f"The retrained network has {figures.percent(retrained.accuracy)}: {figures.percent(main.restored, 0)} of "
             f"the lost accuracy is back{error}."
+        )
+    if cheaper := summary.cheaper_retraining:
+        sentences.append(
+            f"Retraining was cheaper: it took {cheaper.seconds:.1f} s, and {main.name} {main.seconds:.1f} s. On so "
+            "few small images it is the better answer."
         )
     if main.flipped_right is not None:
         sentences.append(

@@ -1,24 +1,23 @@
 """The report of a run on a table for pipelines: JUnit XML, SARIF, and a summary on the page of a pipeline's run."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from xml.etree import ElementTree
 
 from canaryaudit import formatting as figures
-from canaryaudit.report.formats.junit import add_suite, junit_case, junit_document
-from canaryaudit.report.formats.markdown import code, plain
-from canaryaudit.report.formats.sarif import (
-    GATE_FAILED,
-    GATE_INCONCLUSIVE,
-    UNRELIABLE,
-    Rule,
-    sarif_document,
-    sarif_result,
+from canaryaudit.report.formats.junit import junit_case
+from canaryaudit.report.formats.markdown import code
+from canaryaudit.report.formats.sarif import Rule, sarif_document, sarif_result
+from canaryaudit.report.rows.pipelines import (
+    INCONCLUSIVE,
+    UNSOUND,
+    common_alerts,
+    failed_because,
+    rows_junit,
+    rows_step_summary,
 )
 from canaryaudit.report.tables.schema import ResultLine, RunFigures, TablesSummary
 from canaryaudit.report.tables.writer import markdown_results, result_words
 
-_MOST_REMARKS = 20
 _RESIDUAL = Rule(
     "CA201",
     "ResidualAboveTolerance",
@@ -62,10 +61,8 @@ _REFUSED = Rule(
     "The certificate that was asked for would not hold.",
     "the residual with its rounding is above the tolerance, or a coefficient is not regularized.",
 )
-_FAILED = replace(GATE_FAILED, full="a residual is above the limit.")
-_INCONCLUSIVE = replace(GATE_INCONCLUSIVE, full="the gate passes only if all records of the run are verified.")
-_UNRELIABLE = replace(UNRELIABLE, full="the run directory is not as it was written.")
-RULES = (_RESIDUAL, _GIVEN_AWAY, _TOLD, _DIFFERENT, _WARNING, _REFUSED, _UNRELIABLE, _FAILED, _INCONCLUSIVE)
+_FAILED = failed_because("a residual is above the limit.")
+RULES = (_RESIDUAL, _GIVEN_AWAY, _TOLD, _DIFFERENT, _WARNING, _REFUSED, UNSOUND, _FAILED, INCONCLUSIVE)
 
 
 def render_tables_junit(summary: TablesSummary) -> str:
@@ -75,19 +72,9 @@ def render_tables_junit(summary: TablesSummary) -> str:
     its residual is above the tolerance.
     """
     run = _run_of(summary)
-    root = ElementTree.Element("testsuites", name="canaryaudit")
     limit = run.gate.fail_residual if run.gate else summary.tolerance
-    add_suite(root, f"{run.name}: requests", [_result_case(line, limit) for line in run.results])
-    records = "; ".join(run.faults[:_MOST_REMARKS])
-    cases = [junit_case("records are verified", **({"error": records} if run.gate else {"skipped": records}))]
-    if gate := run.gate:
-        failure, error = "; ".join(gate.reasons[:_MOST_REMARKS]), "; ".join(gate.doubts[:_MOST_REMARKS])
-        note = "\n".join(gate.remarks[:1000])
-        cases.append(
-            junit_case(f"gate: residual at most {gate.fail_residual:g}", failure=failure, error=error, note=note)
-        )
-    add_suite(root, f"{run.name}: audit", cases)
-    return junit_document(root)
+    cases = [_result_case(line, limit) for line in run.results]
+    return rows_junit(run.name, cases, run.faults, run.gate, f"residual at most {limit:g}")
 
 
 def render_tables_sarif(summary: TablesSummary) -> str:
@@ -100,17 +87,9 @@ def render_tables_sarif(summary: TablesSummary) -> str:
 def render_tables_step_summary(summary: TablesSummary) -> str:
     """Return the result, the gate with its reasons, warnings, and all requests of the run, as Markdown."""
     run = _run_of(summary)
-    remarks = run.gate.remarks if run.gate else ()
-    blocks = [
-        f"## Requests to the model of {code(run.name, 120)}",
-        f"**{plain(summary.headline)}**",
-        plain(result_words(summary)),
-        "\n".join(f"- {plain(remark, 600)}" for remark in remarks[:_MOST_REMARKS]),
-        f"and {len(remarks) - _MOST_REMARKS:,} more" if len(remarks) > _MOST_REMARKS else "",
-        "\n".join(f"> **Warning:** {plain(own, 600)}" for own in (*run.faults, *summary.warnings)[:_MOST_REMARKS]),
-        markdown_results(summary),
-    ]
-    return "\n\n".join(block for block in blocks if block) + "\n\n"
+    title = f"Requests to the model of {code(run.name, 120)}"
+    sentences, warnings = (summary.headline, result_words(summary)), (*run.faults, *summary.warnings)
+    return rows_step_summary(title, sentences, run.gate, warnings, markdown_results(summary))
 
 
 def _run_of(summary: TablesSummary) -> RunFigures:
@@ -150,9 +129,4 @@ def _alerts(summary: TablesSummary, run: RunFigures) -> Iterator[tuple[Rule, str
         yield _WARNING, warning, f"warning/{number}"
     if summary.refused:
         yield _REFUSED, summary.refused, "certificate"
-    for number, fault in enumerate(run.faults[:_MOST_REMARKS], 1):
-        yield _UNRELIABLE, f"{fault} (run directory)", f"fault/{number}"
-    if gate := run.gate:
-        rule = _FAILED if gate.status == "failed" else _INCONCLUSIVE
-        for number, remark in enumerate((gate.reasons or gate.doubts)[:_MOST_REMARKS], 1):
-            yield rule, remark, f"gate/{number}"
+    yield from common_alerts(run.faults, run.gate, _FAILED)

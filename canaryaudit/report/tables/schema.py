@@ -223,6 +223,11 @@ class TablesSummary(Part):
     """Of the run directory, if there is one."""
 
     @property
+    def gate(self) -> TableGate | None:
+        """Whether a pipeline passes; None without a gate, or a run."""
+        return self.run.gate if self.run else None
+
+    @property
     def update(self) -> MethodLine:
         """The update's line."""
         return self.methods[0]

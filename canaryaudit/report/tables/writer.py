@@ -130,11 +130,11 @@ def run_sentences(summary: TablesSummary) -> tuple[str, ...]:
         return ()
     sentences = [coin_sentence(coins) for coins in summary.run.coins]
     last = next(line for line in summary.run.results if line.name == summary.run.result)
-    chosen = "a fit from nothing" if last.path == "fit from nothing" else "an update"
-    sentences.append(
-        f"{last.name} was {chosen}: estimated at {figures.significant(last.update_work)} multiplications, against "
-        f"{figures.significant(last.retraining_work)} from nothing."
-    )
+    retrained = last.path == "fit from nothing"
+    chosen = "retrained" if retrained else "updated"
+    chosen += ", which is cheaper here" if retrained and last.retraining_work <= last.update_work else ""
+    update, retraining = (figures.significant(own) for own in (last.update_work, last.retraining_work))
+    sentences.append(f"{last.name} was {chosen}: {update} multiplications as an update, {retraining} from nothing.")
     return tuple(sentences)
 
 

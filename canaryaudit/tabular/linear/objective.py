@@ -4,6 +4,7 @@ In sum form, as in Warnecke et al. 2023, section 5: scikit-learn's C multiplies 
 p_j = 1 / C. A removed column has theta_j = 0 and its gradient is left out, which is the same as not having it.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,11 +14,15 @@ from scipy import sparse
 
 from canaryaudit.tabular.linear.arrays import Mask, Matrix, Rows, Vector, row_norms
 from canaryaudit.tabular.linear.losses import MarginLoss
+from canaryaudit.tabular.linear.threads import few_threads
 
 _MOSTLY = 0.7
 """Share of curved rows beyond which a matrix of them alone does not pay."""
 _ROW, _COLUMN = 12, 8
 """Multiplications for each row and column of a gradient, besides the entries: losses take exponentials."""
+_CALL, _WRITTEN, _REPLACED = 2e5, 5e5, 6
+"""What a product with the Hessian takes besides its multiplications, and what an exact Newton step does, in
+multiplications; and how many products such a step replaces."""
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
 
@@ -63,6 +68,26 @@ class Objective:
     def predicted(self, matrix: Matrix, theta: Vector) -> Vector:
         """Return the label of every row that the model says."""
         return np.where(self.scores_of(matrix, theta) > 0, 1.0, -1.0)
+
+    @property
+    def written_work(self) -> float:
+        """Multiplications of writing the Hessian out, each of which takes half the time: it reuses what it reads."""
+        rows, classes = self.rows, len(self.kept) // self.rows.num_columns
+        return 0.25 * classes * (classes + 1) * rows.num_entries * rows.num_columns
+
+    @property
+    def exact_steps_pay(self) -> bool:
+        """Whether an exact Newton step takes less time than conjugate gradients, as on tables of some hundred rows.
+
+        There the calls take the time, and not the multiplications.
+        """
+        product = 2.0 * len(self.kept) / self.rows.num_columns * self.rows.num_entries
+        return self.written_work + _WRITTEN <= _REPLACED * (product + _CALL)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Multiply with one thread if there is little to multiply."""
+        classes = len(self.kept) // self.rows.num_columns
+        return few_threads(classes * self.rows.num_entries, len(self.kept))
 
     @property
     def value_of_nothing(self) -> float:

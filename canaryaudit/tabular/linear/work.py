@@ -18,6 +18,8 @@ from canaryaudit.tabular.linear.solver import TARGET, Solved, minimize
 
 _DENSE = 1 / 3
 """A multiplication of a dense matrix takes this much of the time of one of a sparse one."""
+_LOST = 0.45
+"""Share of what a model gained over zero coefficients from which a request that took it leaves no better start."""
 _FAR, _FACTOR_STEPS = 0.3, 3
 """Slope of the value along the coefficients, relative to it, from which they have the wrong size; and Newton steps to
 the right one."""
@@ -83,9 +85,10 @@ def fit_from_nothing(objective: Objective, tolerance: float) -> Solved:
     Raises:
         Inconclusive: The residual stays above the tolerance.
     """
-    start = objective.at(np.zeros(len(objective.kept)))
-    diagonal = DiagonalInverse(1.0 / np.maximum(start.hessian_diagonal(), np.finfo(np.float64).tiny))
-    return minimize(objective, start.theta, diagonal, tolerance)
+    with objective.threads():
+        start = objective.at(np.zeros(len(objective.kept)))
+        diagonal = DiagonalInverse(1.0 / np.maximum(start.hessian_diagonal(), np.finfo(np.float64).tiny))
+        return minimize(objective, start.theta, diagonal, tolerance)
 
 
 def cold_fit_of(solved: Solved, tolerance: float) -> ColdFit:
@@ -95,7 +98,9 @@ def cold_fit_of(solved: Solved, tolerance: float) -> ColdFit:
     return ColdFit(solved.work, _decades(start.residual, tolerance))
 
 
-def estimate(start: Point, curvature: StoredCurvature, cold: ColdFit, tolerance: float) -> Estimate:
+def estimate(
+    start: Point, curvature: StoredCurvature, cold: ColdFit, tolerance: float, reached: float = 0.0
+) -> Estimate:
     """Estimate the work of an update and of a fit from nothing.
 
     Args:
@@ -103,12 +108,16 @@ def estimate(start: Point, curvature: StoredCurvature, cold: ColdFit, tolerance:
         curvature: The stored one.
         cold: What a fit from nothing took when the model was prepared.
         tolerance: Largest norm of the gradient.
+        reached: Value of the model before the request, on the data before it.
     """
     objective = start.objective
     nothing = objective.value_of_nothing
     if start.value >= nothing:  # The model before the request is a worse start than zero coefficients.
-        return Estimate(cold.work * start.value / nothing, cold.work)
+        return Estimate(cold.work * max(1.0, start.value / nothing), cold.work)
     decades = _decades(start.residual, tolerance)
+    lost = (start.value - reached) / (nothing - reached) if nothing > reached else 0.0
+    if lost >= _LOST and decades >= cold.decades and objective.exact_steps_pay:
+        return Estimate(cold.work, cold.work)  # both ways take exact steps, and from here they take as many
     if isinstance(curvature, DenseInverse):
         columns, removed = len(objective.kept), _removed(objective.kept)
         step = start.pass_work + _DENSE * (columns**2 + 2 * removed * columns + removed**2)

@@ -8,6 +8,8 @@ from sklearn.svm import LinearSVC
 
 from canaryaudit.tabular import Request, prepare
 from canaryaudit.tabular.linear.inverse import DenseInverse, invert
+from canaryaudit.tabular.linear.solver import minimize
+from canaryaudit.tabular.linear.threads import MOST_ALONE, few_threads, linear_algebra
 from canaryaudit.tabular.linear.work import ColdFit, better_start, estimate
 from tests.tabular.datasets import BUNDLED
 
@@ -62,6 +64,32 @@ def test_the_estimate_grows_with_the_residual_and_depends_on_nothing_else() -> N
     first, second = (estimate(own, prepared.curvature, cold, 1e-6) for own in (near, far))
     assert first.update < second.update < second.retraining == 1e9
     assert estimate(far, prepared.curvature, cold, 1e-6) == second
+
+
+def test_a_small_table_without_its_most_telling_columns_is_fitted_from_nothing() -> None:
+    table = BUNDLED["breast cancer"]()
+    prepared = prepare(LogisticRegression(C=100.0), table.train, table.train_labels)
+    large = np.argsort(-np.abs(prepared.estimator.coef_[0]))[:20]
+    after = prepared.apply(Request(columns=large.tolist()))
+    assert after.solved.path == "fit from nothing"
+    assert after.residual <= 1e-6
+    point, theta = after.solved.point, np.where(after.solved.point.objective.kept, prepared.solved.point.theta, 0.0)
+    update = minimize(point.objective, theta, prepared.curvature, 1e-6)
+    assert len(update.steps) >= len(after.solved.steps)
+    np.testing.assert_allclose(point.theta, update.point.theta, atol=1e-5)
+
+
+def test_one_thread_multiplies_what_is_small_and_no_more() -> None:
+    threads = lambda: {library["num_threads"] for library in linear_algebra().info()}  # noqa: E731
+    with linear_algebra().limit(limits=2):
+        before = threads()
+        with few_threads(1000, 10):
+            assert threads() == {1}
+        assert threads() == before
+        with few_threads(MOST_ALONE + 1, 10):
+            assert threads() == before
+        with few_threads(1000, 1025):
+            assert threads() == before
 
 
 @pytest.mark.parametrize("count", [1, 20, 45])

@@ -1,17 +1,27 @@
-"""Commands that recreate lost files of a run on a table with their original options."""
+"""Commands that recreate lost files of a run on rows with their original options."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from canaryaudit.errors import UsageError, command
+from canaryaudit.image_plan import ImagePlan, read_plan
 from canaryaudit.plan import Plan
 from canaryaudit.records import ModelId
+from canaryaudit.records.run import RowsManifest
 from canaryaudit.runs.repair_commands import Repairs, flag_words, split_words
-from canaryaudit.table_plan import TableInsertOptions, TablePlan, read_plan
+from canaryaudit.table_plan import TablePlan
 
 
-class TableRepairs(Repairs):
-    """The commands that recreate the files of a run on a table; the options come from the manifest."""
+class RowsRepairs(Repairs):
+    """The commands that recreate the files of a run on rows; the options come from the manifest.
+
+    Attributes:
+        plan_type: Of an audit of such rows.
+        named: Facts that say which columns are which.
+    """
+
+    plan_type: ClassVar[type[TablePlan | ImagePlan]]
+    named: ClassVar[tuple[str, ...]]
 
     def train(self, record: Any) -> str:  # noqa: ARG002
         """Return the command that trains the model again."""
@@ -35,15 +45,30 @@ class TableRepairs(Repairs):
 
     def _planned_run(self, path: Path | None) -> tuple[Path, list[str]]:
         plan = read_plan(path) if path else Plan()
-        if not isinstance(plan, TablePlan):
-            raise UsageError(f"{path} is no plan of a table")
-        given = {name: own for name, own in plan.insert if own != TableInsertOptions.model_fields[name].default}
+        if not isinstance(plan, self.plan_type):
+            raise UsageError(f"{path} is no plan of such rows")
+        fields = type(plan.insert).model_fields
+        given = {name: own for name, own in plan.insert if own != fields[name].default}
         corpus, header = str(given.pop("corpus")), given.pop("header", None)
         words = flag_words({name.replace("_", "-"): own for name, own in given.items()})
         return plan.run, [corpus, *words, *([] if header is None else ["--header" if header else "--no-header"])]
 
     def _known_flags(self) -> list[str]:
-        facts: Any = getattr(self.manifest, "table", None)
-        if facts is None:
-            return ["--target", "COLUMN"]
-        return ["--target", facts.target, "--holdout", f"{facts.holdout:g}", "--seed", str(facts.seed)]
+        facts: Any = self.manifest.facts if isinstance(self.manifest, RowsManifest) else None
+        named = [(f"--{name}", "COLUMN" if facts is None else getattr(facts, name)) for name in self.named]
+        words = [word for pair in named for word in pair]
+        return words if facts is None else [*words, "--holdout", f"{facts.holdout:g}", "--seed", str(facts.seed)]
+
+
+class TableRepairs(RowsRepairs):
+    """The commands of a run on a table."""
+
+    plan_type = TablePlan
+    named = ("target",)
+
+
+class ImageRepairs(RowsRepairs):
+    """The commands of a run on images."""
+
+    plan_type = ImagePlan
+    named = ("image", "target")
