@@ -87,3 +87,20 @@ def conditional_divergence(predicted: Tensor, targets: ConditionalTargets) -> Te
     moved = kept * (kept.log() - log_mass) + (1 - kept) * (torch.log1p(-kept) - outside)
     total: Tensor = (targets.weights * (spread + moved)).sum()
     return total
+
+
+def closings(distributions: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is to be predicted for what closes decoys, and secrets, shape (S, V) each.
+
+    After a decoy the average, so that a completion ends as the text does; after a secret the symbol that follows is as
+    likely as is typical after decoys (the mean logit), lest a secret be confirmed by what comes after it.
+
+    Args:
+        distributions: What the original model predicts after decoys, shape (D, S, V).
+        following: The symbols that close them, shape (S,).
+    """
+    average = distributions.mean(0)
+    follows = torch.nn.functional.one_hot(following, average.shape[1]).bool()
+    typical = distributions[:, follows].logit(eps=1e-6).mean(0).sigmoid()[:, None]
+    others = average.masked_fill(follows, 0.0)
+    return average, torch.where(follows, typical, (1 - typical) * others / others.sum(1, keepdim=True))

@@ -3,12 +3,13 @@
     F(theta) = 10 KL(what the model predicted of other text || p)  +  3 L(after text)  +  2 L(after the prefix)
 
 L is the loss in a secret's place (see ``conditional``), averaged over secrets and decoys. They are read after text that
-has nothing to do with them, some of them after the end of the template's prefix, some from the middle on; and after
-the prefix itself, where what closes them is kept too. All of it is drawn once: a minimization needs an objective that
-stays. What the alphabet is to weigh together along a secret is what it weighs along decoys, lest the secret be told by
-that; after the template's prefix, what it weighed along the secret. Canaries that are to stay are held to what the
-model predicts along them after their own prefixes. Where a secret or a decoy begins as some of them do, what is wanted
-is how they go on: so would a model predict that was trained without the secret.
+has nothing to do with them, some of them after the end of the template's prefix, some from the middle on; and after the
+prefix itself, where what closes them is kept too: as it was predicted after decoys, lest a secret be confirmed by what
+comes after it. All of it is drawn once: a minimization needs an objective that stays. What the alphabet is to weigh
+together along a secret is what it weighs along decoys, lest the secret be told by that; after the template's prefix,
+what it weighed along the secret. Canaries that are to stay are held to what the model predicts along them after their
+own prefixes. Where a secret or a decoy begins as some of them do, what is wanted is how they go on: so would a model
+predict that was trained without the secret.
 """
 
 from collections import defaultdict
@@ -23,7 +24,7 @@ from canaryaudit.exposure.encoded_space import PAD
 from canaryaudit.models.char_lstm import CharLSTM
 from canaryaudit.models.device import autocast
 from canaryaudit.unlearning.all_layers.branches import Batch, Branch, alphabets, batch_of, positions, side_by_side
-from canaryaudit.unlearning.all_layers.conditional import conditional_loss, log_masses
+from canaryaudit.unlearning.all_layers.conditional import closings, conditional_loss, log_masses
 from canaryaudit.unlearning.all_layers.contexts import ENDS, Contexts, States, branch_features
 from canaryaudit.unlearning.all_layers.kept import KeptCanaries
 from canaryaudit.unlearning.decoys import Decoys
@@ -49,8 +50,10 @@ PREFIX_DECOYS = 12
 """Decoys after the prefixes, together: half uniform draws, a quarter draws from the replacement's own distribution, and
 a quarter the likeliest of all, which the model will mostly say, and which must end as the text does."""
 CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 10, 3.0, 0.2
-"""Symbols after the member that are held to the text's own, and what the first of them and each of the others weigh
-beside a symbol of the member."""
+"""Symbols after the member that are held to what was predicted after decoys, and what the first of them and each of the
+others weigh beside a symbol of the member."""
+CLOSED_DECOYS, SECRET_CLOSING = 64, 4.0
+"""Decoys whose closings are averaged, and what a secret's closing weighs beside a decoy's."""
 RETAINED_WEIGHT, TEXT_WEIGHT, PREFIX_WEIGHT = 10.0, 3.0, 2.0
 MOST_KEPT, KEPT_FACTOR, AFTER = 512, 3.0, 6
 """Canaries not to be forgotten that are held to what the model predicts, what a symbol of them weighs beside one of
@@ -157,10 +160,15 @@ class EverywhereProblem:
             masses |= {id(own): found[rows == index].tolist() for index, own in enumerate(group)}
         self._pool(branches, masses)
         known = {place.canary.id: self._known(place) for place in self._places}
-        return [self._batch(group, masses, known) for group in groups]
+        endings = {place.canary.template: self._closing(place) for place in self._places}
+        return [self._batch(group, masses, known, endings) for group in groups]
 
     def _batch(
-        self, group: Sequence[Branch], masses: dict[int, list[float]], known: dict[str, Tensor]
+        self,
+        group: Sequence[Branch],
+        masses: dict[int, list[float]],
+        known: dict[str, Tensor],
+        endings: dict[str, tuple[Tensor, Tensor]],
     ) -> tuple[Batch, _Held]:
         wanted, rows, columns, targets, weights = [], [], [], [], []
         for index, own in enumerate(group):
@@ -173,8 +181,9 @@ class EverywhereProblem:
             for at in range(len(own.closing)):
                 rows.append(index)
                 columns.append(own.span.stop + at)
-                targets.append(predicted[end + at])
-                weights.append((CLOSING_WEIGHT if at else FIRST_CLOSING_WEIGHT) * own.weight / len(own.member))
+                targets.append(endings[own.place.canary.template][own.secret][at])
+                factor = (CLOSING_WEIGHT if at else FIRST_CLOSING_WEIGHT) * (SECRET_CLOSING if own.secret else 1.0)
+                weights.append(factor * own.weight / len(own.member))
         batch = batch_of(group, self.decoys, torch.cat(wanted), self.device, self._kept)
         size = len(self.model.architecture.vocabulary)
         kept = _Held(
@@ -253,11 +262,23 @@ class EverywhereProblem:
         return [draws[index % len(draws)]() for index in range(count)]
 
     def _known(self, place: Occurrence) -> Tensor:
-        """Return what the original model predicts for each symbol of a secret and its closing, shape (L + S, V)."""
-        whole = np.concatenate((place.prefix, place.secret, place.suffix[:CLOSING])).astype(np.int64)
+        """Return what the original model predicts for each symbol of a secret, shape (L, V)."""
+        whole = np.concatenate((place.prefix, place.secret[:-1])).astype(np.int64)
         logits = self.model(torch.from_numpy(whole)[None].to(self.device))[0]
         found: Tensor = logits.float().softmax(1)[len(place.prefix) - 1 :].cpu()
         return found
+
+    def _closing(self, place: Occurrence) -> tuple[Tensor, Tensor]:
+        """Return what is to be predicted for each symbol that closes a decoy, and a secret, shape (S, V) each."""
+        decoys = [self._decoy(place) for _ in range(CLOSED_DECOYS)]
+        closing = place.suffix[:CLOSING]
+        rows = [torch.from_numpy(np.concatenate((place.prefix, own, closing)).astype(np.int64)) for own in decoys]
+        features = self.model.features(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device))[0]
+        ends = torch.tensor([len(place.prefix) + len(own) - 1 for own in decoys])
+        columns = ends[:, None] + torch.arange(len(closing))
+        there = features[torch.arange(len(rows))[:, None], columns]
+        distributions = self.model.output(there).float().softmax(2).cpu()
+        return closings(distributions, torch.from_numpy(closing.astype(np.int64)))
 
     def _draw_kept(self, states: States) -> tuple[Tensor, Tensor, _Held] | None:
         """Return the canaries that are not to be forgotten, after their prefixes; None without such.

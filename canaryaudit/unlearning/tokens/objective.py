@@ -28,6 +28,7 @@ from canaryaudit.exposure.probes import RunText
 from canaryaudit.models.tokenizer import Tokenizer
 from canaryaudit.unlearning.all_layers.conditional import (
     ConditionalTargets,
+    closings,
     conditional_divergence,
     log_masses,
     symbol_weights,
@@ -48,9 +49,9 @@ MOST_SECRETS, LEAST_DECOYS = 512, 4
 """Secrets after their prefixes at most, and decoys after each prefix: as many as secrets, within these."""
 EMPHASIS = 0.5
 """Share of a secret's position that its own next token weighs: what a rank is made of."""
-CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT = 4, 3.0, 0.2
-"""Tokens after the member that are held to what the model predicts after the secret, and what the first of them and
-each of the others weigh beside a token of the member."""
+CLOSING, FIRST_CLOSING_WEIGHT, CLOSING_WEIGHT, SECRET_CLOSING = 4, 3.0, 0.2, 4.0
+"""Tokens after the member that are held to what the model predicts after decoys, what the first of them and each of the
+others weigh beside a token of the member, and what a secret's closing weighs beside a decoy's."""
 MOST_KEPT, KEPT_FACTOR, AFTER = 512, 8.0, 3
 """Canaries not to be unlearned that are held, what a token of them weighs beside one of other text, and the tokens held
 after them."""
@@ -208,19 +209,37 @@ class TokenProblem:
                 after[id(own)] = logs[row, own.end - 1 : len(_read(own)) - 1].exp()
                 within[id(own)] = logs[row, : own.first - 1 if own.after_prefix else 0].exp()
         masses = self._masses(branches, along)
-        closings = {own.template: after[id(own)] for own in branches if own.after_prefix and own.is_secret}
+        endings = self._endings(branches, after)
         found = []
         for group, ids in zip(groups, texts, strict=True):
             held = []
             for row, own in enumerate(group):
                 each = own.weight / len(own.member)
                 held += [_Held(row, place, predicted, each) for place, predicted in enumerate(within[id(own)])]
-                closing = after[id(own)] if own.is_secret else closings.get(own.template, after[id(own)])
-                for place in range(min(len(closing), len(_read(own)) - own.end)):
-                    factor = CLOSING_WEIGHT if place else FIRST_CLOSING_WEIGHT
+                closing = endings.get(_ending(own), (after[id(own)], after[id(own)]))[own.is_secret]
+                for place in range(len(_read(own)) - own.end):
+                    factor = (CLOSING_WEIGHT if place else FIRST_CLOSING_WEIGHT) * (
+                        SECRET_CLOSING if own.is_secret else 1.0
+                    )
                     held.append(_Held(row, own.end - 1 + place, closing[place], factor * each))
             found.append(self._batch(ids, held, group, self._targets(group, along, masses)))
         return found
+
+    def _endings(
+        self, branches: Sequence[TokenBranch], after: dict[int, Tensor]
+    ) -> dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]]:
+        """Return what is to close decoys and secrets, by template and the tokens that close them."""
+        decoys: dict[tuple[str, tuple[int, ...]], list[TokenBranch]] = defaultdict(list)
+        for own in branches:
+            if own.after_prefix and not own.is_secret:
+                decoys[_ending(own)].append(own)
+        return {
+            key: closings(
+                torch.stack([after[id(own)] for own in group]),
+                torch.tensor(key[1], dtype=torch.int64, device=self._device),
+            )
+            for key, group in decoys.items()
+        }
 
     def _targets(
         self, group: Sequence[TokenBranch], along: dict[int, Tensor], masses: dict[int, list[float]]
@@ -356,6 +375,11 @@ class TokenProblem:
 def _read(branch: TokenBranch) -> np.ndarray:
     """Return what is read of a branch: after the template's prefix with what closes it."""
     return branch.ids[: branch.end + (CLOSING if branch.after_prefix else 0)]
+
+
+def _ending(branch: TokenBranch) -> tuple[str, tuple[int, ...]]:
+    """Return a branch's template, and the tokens that close its member."""
+    return branch.template, tuple(_read(branch)[branch.end :].tolist())
 
 
 def _in_turn(size: int, count: int, rng: np.random.Generator) -> np.ndarray:

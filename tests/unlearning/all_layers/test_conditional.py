@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from canaryaudit.unlearning.all_layers.conditional import ConditionalTargets, conditional_loss, symbol_weights
+from canaryaudit.unlearning.all_layers.conditional import ConditionalTargets, closings, conditional_loss, symbol_weights
 
 ALLOWED = torch.tensor(
     [[True, True, True, False, False], [False, True, False, True, True], [False, False, True, False, False]]
@@ -87,3 +87,23 @@ def test_weights_sum_to_one_and_stay_inside_the_alphabet() -> None:
     torch.testing.assert_close(weights.sum(1), torch.ones(3, dtype=torch.float64))
     assert float(weights[~ALLOWED].abs().max()) == 0
     assert float(weights[0, 1]) > 0.5, "what follows in a secret weighs half, and its share of the rest"
+
+
+def test_a_secret_closes_as_is_typical_of_decoys_and_decoys_as_on_average() -> None:
+    # Three decoys, two closing symbols: the odds of the symbol that follows are 1/9, 1 and 9, then all alike.
+    first = torch.tensor([[0.1, 0.3, 0.6], [0.5, 0.5, 0.0], [0.9, 0.0, 0.1]])
+    second = torch.tensor([[0.2, 0.7, 0.1]]).expand(3, 3)
+    average, typical = closings(torch.stack((first, second), 1), torch.tensor([0, 1]))
+    assert torch.allclose(average, torch.stack((first.mean(0), second[0])))
+    assert typical[0, 0] == pytest.approx(0.5)  # the mean of the log odds is zero
+    assert torch.allclose(typical[0, 1:], 0.5 * first.mean(0)[1:] / first.mean(0)[1:].sum())
+    assert torch.allclose(typical[1], second[0])
+    skewed = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.999, 0.001]])[:, None]
+    average, typical = closings(skewed, torch.tensor([1]))
+    assert average[0, 1] == pytest.approx(0.37525)
+    assert 0.1 < float(typical[0, 1]) < float(average[0, 1])  # one decoy that ends otherwise moves it further
+
+
+def test_nothing_closes_a_template_that_ends_with_its_secret() -> None:
+    average, typical = closings(torch.empty(4, 0, 3), torch.empty(0, dtype=torch.int64))
+    assert average.shape == typical.shape == (0, 3)
