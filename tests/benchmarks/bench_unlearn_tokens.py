@@ -243,8 +243,8 @@ def run(folder: Path, seed: int = SEED) -> Iterator[str]:
             reader = HuggingFaceModel(each, tokenizer)
             yield judged(title, measure(reader, setting.canary_set, QUICK, run_text=setting.text), setting)
         yield (
-            f"\nUpdate: {whole - evaluated:.1f} s ({(whole - evaluated) / seconds:.1%} of training); the model's quality "
-            f"before and after: {evaluated:.1f} s ({evaluated / seconds:.1%}); the curvature, once for all requests: "
+            f"\nUpdate: {whole - evaluated:.1f} s ({(whole - evaluated) / seconds:.1%} of training); quality before "
+            f"and after: {evaluated:.1f} s ({evaluated / seconds:.1%}); the curvature, once for all requests: "
             f"{prepared:.1f} s ({prepared / seconds:.1%})."
         )
         yield _losses(quality, plain, (model, result.model))
