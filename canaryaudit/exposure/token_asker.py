@@ -16,7 +16,7 @@ from canaryaudit.exposure.probes import TemplateProbes
 from canaryaudit.exposure.prompt_scoring import score_each_symbol
 from canaryaudit.exposure.scoring import score_log_perplexity, symbol_bits
 from canaryaudit.exposure.spellings import bits_of_other_spellings
-from canaryaudit.exposure.targets import Asker, CharacterAsker, ProbeCosts, Targets
+from canaryaudit.exposure.targets import Asker, CharacterAsker, ClosingCosts, ProbeCosts, Targets
 from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.models.token_model import TokenModel
@@ -129,6 +129,10 @@ class TokenAsker:
             read += rows.size
             tick(number + 1, len(probes.prompts))
         return ProbeCosts(bits, greedy, read, unread)
+
+    def closing_costs(self, targets: Targets, members: np.ndarray) -> ClosingCosts | None:  # noqa: ARG002
+        """Return None: a token may hold the end of a secret and the beginning of what follows it."""
+        return None
 
     def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
         """Return what other tokenizations of the same text add; see ``Asker``."""

@@ -164,6 +164,17 @@ class WorstCases(FiniteRecord):
     """p-value of the hypothesis that the model never saw any of the canaries, by the sum of their calibrated bits."""
 
 
+class Closing(FiniteRecord):
+    """How much more surely the template's closing text is predicted after a secret than after others of its space."""
+
+    bits: float
+    """Mean cost after the references, less the cost after the secret."""
+    p_value: float = Field(gt=0, le=1)
+    """p-value of the hypothesis that the model never saw the secret: the rank of its cost among the references'."""
+    references: int = Field(gt=0)
+    """Random members of the space, including controls; a control is judged by all the others."""
+
+
 class TokenBits(Record):
     """A token of a completion and its cost."""
 
@@ -195,6 +206,9 @@ class CanaryMeasurement(Record):
     """Exposure under every probe; empty for controls, and without probes."""
     worst_case: WorstCase | None = None
     """None without probes, or if the space has too few members to compare with."""
+    closing: Closing | None = None
+    """None if the template has no text after its last slot, the space has too few members to compare with, or the
+    model reads tokens or answers with scores only."""
     kind: str | None = None
     """What it is, if it was detected: email, phone, iban, card, ssn or key."""
 
