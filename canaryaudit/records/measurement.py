@@ -421,8 +421,9 @@ class Measurement(Record):
 
         Its columns are the canary's id, template, kind (if it was detected), repetitions and ``control``;
         ``space_bits`` and ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and
-        estimator; whether greedy decoding completes the secret, and log2 of the guesses it takes; and the worst case
-        over all probes, with its p-value (NaN without probes).
+        estimator; whether greedy decoding completes the secret, and log2 of the guesses it takes; the worst case over
+        all probes, with its p-value (NaN without probes); and how much more surely the closing text is predicted after
+        the secret than after others, with its p-value (NaN where it was not measured).
 
         Raises:
             MeasurementError: pandas is not installed.
@@ -453,4 +454,6 @@ def _frame_row(canary: CanaryMeasurement) -> dict[str, object]:
         "worst_case_bits": worst.bits if worst else math.nan,
         "worst_case_pvalue": worst.p_value if worst else math.nan,
         "worst_case_probe": worst.probe.family if worst else "",
+        "closing_bits": canary.closing.bits if canary.closing else math.nan,
+        "closing_pvalue": canary.closing.p_value if canary.closing else math.nan,
     }

@@ -9,6 +9,7 @@ from canaryaudit.canaries.canary import CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.exposure import MeasurementConfig, measure
 from canaryaudit.exposure.closing import closing_of, judge_closings
+from canaryaudit.exposure.consistency import measurement_fault
 from canaryaudit.exposure.effort import CLOSING_REFERENCES, LONGEST_CLOSING, plan_effort
 from canaryaudit.exposure.probing import fresh_members
 from canaryaudit.exposure.targets import CharacterAsker
@@ -109,6 +110,28 @@ def test_a_secret_that_only_what_follows_confirms_is_found_though_it_has_no_expo
 def test_there_is_nothing_to_follow_without_a_suffix_or_with_one_that_the_model_cannot_write() -> None:
     for text in ("the code is {digits:6}", "the code is {lower:2-4}!", "the code is {digits:6} Ω"):
         assert set(closings(TableModel(SYMBOLS, 1), canaries([], template=text))) == {None}
+
+
+def test_a_record_whose_closing_does_not_follow_is_found() -> None:
+    canary_set = canaries(["314159", "271828"], template=SAID)
+    measurement = measure(TableModel(SYMBOLS, 1), canary_set, QUICK)
+    assert measurement_fault(measurement, canary_set) == ""
+
+    def fault(**changes: object) -> str:
+        first, *others = measurement.canaries
+        assert first.closing is not None
+        closing = first.closing.model_copy(update=changes) if changes else None
+        canaries = (first.model_copy(update={"closing": closing}), *others)
+        return measurement_fault(measurement.model_copy(update={"canaries": canaries}), canary_set)
+
+    assert "p-value is none that its references allow" in fault(p_value=0.0123)
+    assert "p-value is none that its references allow" in fault(p_value=1e-9)
+    assert "not read after the same members" in fault(p_value=1 / 8, references=7)
+    assert "not read after the same members" in fault()
+    without = canaries(["314159"], template="the code is {digits:6}")
+    silent = measure(TableModel(SYMBOLS, 1), without, QUICK)
+    own = tuple(own.model_copy(update={"closing": measurement.canaries[0].closing}) for own in silent.canaries)
+    assert "no closing text" in measurement_fault(silent.model_copy(update={"canaries": own}), without)
 
 
 def test_ties_count_as_likelier() -> None:
