@@ -33,8 +33,8 @@ def judge_closings(
         seed: Of the draws.
 
     Returns:
-        In the order of the targets; None for all where the template has no closing text, the model reads tokens, or
-        the space has too few members. And the number of symbols read.
+        In the order of the targets; None for all where the template has no closing text, the model cannot read it,
+        or the space has too few members. And the number of symbols read.
     """
     controls = np.flatnonzero(~targets.inserted)
     nothing: list[Closing | None] = [None] * len(targets.canaries)

@@ -59,7 +59,7 @@ class Effort:
     probe_references: int
     num_prompts: int
     refining_symbols: float
-    closing_references: int = CLOSING_REFERENCES
+    closing_references: int
 
     def record(self, template: str, *, enumerated: bool) -> TemplateEffort:
         """Return what the measurement's record says of it."""
@@ -102,7 +102,7 @@ def plan_effort(
         prompts: Number of prompts, the template's own included; 0 without probes.
     """
     if math.isinf(allowed):
-        return Effort(config, REFERENCES, prompts, math.inf)
+        return Effort(config, REFERENCES, prompts, math.inf, _closing_references(config, space, allowed))
     left = max(0.0, allowed - 2 * TILE * space.max_length)  # greedy completion and beam search
     references, num_prompts = _probe_effort(config, space, left, targets, prompts)
     probing = num_prompts * space.reading_symbols(references + targets)
@@ -132,7 +132,7 @@ def plan_effort(
         "draws_per_temperature": draws,
         "max_draws": most_draws,
     }
-    closings = _closing_references(space, allowed)
+    closings = _closing_references(config, space, allowed)
     return Effort(config.model_copy(update=ranking), references, num_prompts, refining, closings)
 
 
@@ -190,9 +190,9 @@ def _probe_effort(
     return references, min(prompts, max(_FEWEST_PROMPTS, affordable))
 
 
-def _closing_references(space: EncodedSpace, allowed: float) -> int:
+def _closing_references(config: MeasurementConfig, space: EncodedSpace, allowed: float) -> int:
     """Return the number of members after which the closing text is read, for a small share of what may be read."""
-    references = CLOSING_REFERENCES
+    references = min(CLOSING_REFERENCES, config.num_references)
     while references // 2 >= _FEWEST_PROBE_REFERENCES:
         if space.reading_symbols(references) + LONGEST_CLOSING * references <= _CLOSING_SHARE * allowed:
             break

@@ -207,8 +207,8 @@ class CanaryMeasurement(Record):
     worst_case: WorstCase | None = None
     """None without probes, or if the space has too few members to compare with."""
     closing: Closing | None = None
-    """None if the template has no text after its last slot, the space has too few members to compare with, or the
-    model reads tokens or answers with scores only."""
+    """None if the template has no text after its last slot, the space has too few members to compare with, the model
+    cannot read that text, or it answers with scores only."""
     kind: str | None = None
     """What it is, if it was detected: email, phone, iban, card, ssn or key."""
 

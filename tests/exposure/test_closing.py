@@ -21,6 +21,7 @@ from tests.fakes import TableModel
 
 SAID = "the code is {digits:6}, wrote she!"
 VARYING = "the code is {lower:2-4}.- and so on, and so on, and so on!"
+DEFAULT = MeasurementConfig()
 QUICK = MeasurementConfig(num_references=300, estimators=("sampled",), seed=3)
 
 
@@ -100,7 +101,7 @@ def test_a_secret_that_only_what_follows_confirms_is_found_though_it_has_no_expo
     known, unknown = measurement.canaries[:2]
     assert known.exposure.bits < 1.5
     assert known.closing is not None
-    assert known.closing.p_value == pytest.approx(1 / (1 + CLOSING_REFERENCES))
+    assert known.closing.p_value == pytest.approx(1 / (1 + QUICK.num_references))
     assert known.closing.bits > 20
     assert unknown.closing is not None
     assert unknown.closing.p_value > 0.02
@@ -143,7 +144,8 @@ def test_fewer_references_are_read_where_little_may_be_read() -> None:
     canary_set = canaries(["314159"], template=SAID)
     space = CharacterAsker(TableModel(SYMBOLS), canary_set).targets(SAID, canary_set.canaries).space
 
-    def references(allowed: float) -> int:
-        return plan_effort(QUICK, space, 1e-5, allowed=allowed, targets=21, prompts=0).closing_references
+    def references(allowed: float, config: MeasurementConfig = DEFAULT) -> int:
+        return plan_effort(config, space, 1e-5, allowed=allowed, targets=21, prompts=0).closing_references
 
-    assert [references(own) for own in (np.inf, 1e7, 5e5, 0.0)] == [1000, 1000, 500, 250]
+    assert [references(own) for own in (np.inf, 1e7, 5e5, 0.0)] == [CLOSING_REFERENCES, 1000, 500, 250]
+    assert references(np.inf, QUICK) == references(1e7, QUICK) == QUICK.num_references
