@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.probing import fresh_members
 from canaryaudit.exposure.targets import Asker, Targets
 from canaryaudit.records import Closing
@@ -35,6 +36,9 @@ def judge_closings(
     Returns:
         In the order of the targets; None for all where the template has no closing text, the model cannot read it,
         or the space has too few members. And the number of symbols read.
+
+    Raises:
+        MeasurementError: A cost is no number.
     """
     controls = np.flatnonzero(~targets.inserted)
     nothing: list[Closing | None] = [None] * len(targets.canaries)
@@ -48,6 +52,8 @@ def judge_closings(
     found = asker.closing_costs(targets, members)
     if found is None:
         return nothing, 0
+    if not np.isfinite(found.bits).all():
+        raise MeasurementError("a closing text's cost is no number: the model is damaged; verify the run")
     is_reference = np.concatenate((~targets.inserted, np.ones(len(fresh), dtype=bool)))
     closings: list[Closing | None] = []
     for index in range(len(targets.canaries)):
