@@ -72,7 +72,7 @@ class Detection:
 
     Attributes:
         pvalue: Of the hypothesis that the model saw none of the secrets.
-        joint_pvalue: Of the joint test.
+        joint_pvalue: Of the joint test; where a second figure is tested too, twice the smaller one of both.
         smallest: Of the canary with the smallest one, uncorrected.
         corrected: Of each canary, with Holm's correction.
     """
@@ -93,34 +93,53 @@ class Detection:
         return tuple(self.is_detected and pvalue < LEVEL - _ROUNDING for pvalue in self.corrected)
 
 
-def detect(pvalues: Sequence[float], joint_pvalue: float) -> Detection:
+def detect(
+    pvalues: Sequence[float],
+    joint_pvalue: float,
+    other_pvalues: Sequence[float | None] = (),
+    other_joint_pvalue: float = 1.0,
+) -> Detection:
     """Test whether a model saw any of its canaries, and which.
 
     Args:
         pvalues: Of each canary, at least one.
         joint_pvalue: Of all together; a single canary needs none.
+        other_pvalues: By a second figure of each canary, in the same order, None where it has none: whatever is tested
+            twice shares the level.
+        other_joint_pvalue: Of all together, by the second figure.
     """
-    corrected = tuple(holm(pvalues))
-    smallest = min(pvalues)
+    others = [(index, pvalue) for index, pvalue in enumerate(other_pvalues) if pvalue is not None]
+    every = [*pvalues, *(pvalue for _, pvalue in others)]
+    each = holm(every)
+    corrected = each[: len(pvalues)]
+    for (index, _), pvalue in zip(others, each[len(pvalues) :], strict=True):
+        corrected[index] = min(corrected[index], pvalue)
+    smallest = min(every)
     if len(pvalues) == 1:
-        return Detection(smallest, smallest, smallest, corrected)
-    return Detection(min(1.0, 2 * min(joint_pvalue, *corrected)), joint_pvalue, smallest, corrected)
+        return Detection(corrected[0], corrected[0], smallest, tuple(corrected))
+    joint = min(1.0, 2 * min(joint_pvalue, other_joint_pvalue)) if others else joint_pvalue
+    return Detection(min(1.0, 2 * min(joint, *corrected)), joint, smallest, tuple(corrected))
 
 
-def single_limit(canaries: int) -> float:
-    """Return the p-value below which one of so many canaries is detected, whatever the others'."""
-    return LEVEL / (canaries if canaries == 1 else 2 * canaries)
+def single_limit(canaries: int, figures: int = 1) -> float:
+    """Return the p-value below which one of so many canaries is detected, whatever the others'.
+
+    Args:
+        canaries: Their number.
+        figures: How many figures of each are tested.
+    """
+    return LEVEL / (figures * (canaries if canaries == 1 else 2 * canaries))
 
 
-def detectable_bits(canaries: int) -> float:
+def detectable_bits(canaries: int, figures: int = 1) -> float:
     """Return the smallest exposure of one of so many secrets that is detected without probes: p = 2^-exposure."""
-    return -math.log2(single_limit(canaries))
+    return -math.log2(single_limit(canaries, figures))
 
 
-def detectable_mean_bits(canaries: int) -> float:
+def detectable_mean_bits(canaries: int, figures: int = 1) -> float:
     """Return the mean exposure of all secrets that the joint test detects with a probability of 80 %.
 
     The exposures are taken for exponential around it, so that their sum is a gamma variable with shape n.
     """
-    level = LEVEL if canaries == 1 else LEVEL / 2
+    level = LEVEL / (figures * min(canaries, 2))
     return EXPECTED_MEAN_BITS * float(gammaincinv(canaries, 1 - level) / gammaincinv(canaries, 1 - POWER))

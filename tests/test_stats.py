@@ -33,12 +33,33 @@ def test_no_test_of_two_is_taken_for_the_only_one() -> None:
     assert detect([0.012, 0.9], joint_pvalue=0.9).is_detected
 
 
+def test_a_second_figure_shares_the_level() -> None:
+    found = detect([0.5, 0.6], 0.5, [None, 0.004], 0.5)
+    assert found.corrected == pytest.approx((1.0, 0.012))
+    assert found.named == (False, True)
+    assert found.smallest == 0.004
+    assert detect([0.5, 0.6], 0.5, [0.7, 0.9], 0.01).pvalue == pytest.approx(0.04)
+    assert detect([0.5], 1.0, [0.02]).pvalue == pytest.approx(0.04)
+    assert detect([0.5, 0.6], 0.02, [None, None]) == detect([0.5, 0.6], 0.02)
+
+
+def test_with_two_figures_unseen_secrets_are_detected_in_five_percent_at_most() -> None:
+    rng, canaries, detected, references = np.random.default_rng(4), 3, 0, 200
+    for _ in range(400):
+        both = rng.integers(1, references + 2, (2, canaries)) / (references + 1)
+        joint = [exposure_sum_pvalue((-np.log2(own)).tolist()) for own in both]
+        detected += detect(both[0].tolist(), joint[0], both[1].tolist(), joint[1]).is_detected
+    assert 4 <= detected <= 32
+
+
+@pytest.mark.parametrize("figures", [1, 2])
 @pytest.mark.parametrize("canaries", [1, 9, 100])
-def test_without_probes_the_named_exposure_is_the_smallest_that_is_detected(canaries: int) -> None:
-    border = detectable_bits(canaries)
+def test_without_probes_the_named_exposure_is_the_smallest_that_is_detected(canaries: int, figures: int) -> None:
+    border = detectable_bits(canaries, figures)
     others = [0.9] * (canaries - 1)
-    assert detect([2 ** -(border + 0.001), *others], 0.9).is_detected
-    assert not detect([2 ** -(border - 0.001), *others], 0.9).is_detected
+    second = [0.9] * canaries if figures == 2 else []
+    assert detect([2 ** -(border + 0.001), *others], 0.9, second).is_detected
+    assert not detect([2 ** -(border - 0.001), *others], 0.9, second).is_detected
 
 
 @pytest.mark.parametrize("canaries", [2, 9, 60])

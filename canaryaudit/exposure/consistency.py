@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from canaryaudit.canaries.canary import Canary, CanarySet
+from canaryaudit.canaries.template import Template
 from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure.estimators.calibration import calibrate, confirm
 from canaryaudit.exposure.estimators.headline import choose_headline
@@ -55,6 +56,8 @@ def _faults(measurement: Measurement, canary_set: CanarySet) -> Iterator[str]:
             yield f"{name} is described otherwise than in canaries.json"
         elif what := _canary_fault(measured, measurement):
             yield f"{name}: {what}"
+    if not _closings_agree(measurement):
+        yield "the closing text of a template was not read after the same members for all of its canaries"
     if not _equal(measurement.calibration, _calibration(measurement)):
         yield "its calibration does not follow from its controls"
     curves = memorization_curves(measurement.canaries)
@@ -93,6 +96,8 @@ def _canary_fault(measured: CanaryMeasurement, measurement: Measurement) -> str:
     expected = (space_bits - exposure.high, space_bits - exposure.bits, space_bits - exposure.low)
     if not np.allclose(guesses, expected, rtol=0, atol=_CLOSE):
         return "its number of guesses does not follow from its exposure"
+    if fault := _closing_fault(measured):
+        return fault
     cases, worst = measurement.worst_cases, measured.worst_case
     if worst is None:
         return ""
@@ -107,6 +112,26 @@ def _canary_fault(measured: CanaryMeasurement, measurement: Measurement) -> str:
     if worst.p_value < least * (1 - _CLOSE):
         return "its p-value is smaller than its references and its exposure allow"
     return ""
+
+
+def _closing_fault(measured: CanaryMeasurement) -> str:
+    if (closing := measured.closing) is None:
+        return ""
+    if not Template.parse(measured.template).suffix:
+        return "its template has no closing text, but something is recorded of it"
+    rank = closing.p_value * (1 + closing.references)
+    if rank < 1 - _CLOSE or abs(rank - round(rank)) > _CLOSE * (1 + closing.references):
+        return "its closing text's p-value is none that its references allow"
+    return ""
+
+
+def _closings_agree(measurement: Measurement) -> bool:
+    """Return whether a template's canaries were all judged by the same number of references, controls by the others."""
+    numbers: dict[str, set[int | None]] = {}
+    for canary in measurement.canaries:
+        number = canary.closing.references + canary.control if canary.closing else None
+        numbers.setdefault(canary.template, set()).add(number)
+    return all(len(own) == 1 for own in numbers.values())
 
 
 def probe_weights(families: list[ProbeFamily]) -> dict[ProbeFamily, float]:

@@ -30,6 +30,10 @@ _ASSUMED_MULTIPLICATIONS = 1_100_000
 REFERENCES = 1023
 """Controls and fresh members together in probes: a secret that none of them reaches has p = 2^-10, ten bits, the border
 from which on the report calls it exposed."""
+CLOSING_REFERENCES, LONGEST_CLOSING = 1000, 24
+"""Members after which a template's closing text is read, controls and fresh ones together; and its characters that are
+read at most."""
+_CLOSING_SHARE = 0.05
 _FEWEST_PROBE_REFERENCES, _FEWEST_PROMPTS = 127, 4
 _FEWEST_REFERENCES = 1_250
 _FEWEST_DRAWS = 125
@@ -48,12 +52,14 @@ class Effort:
         probe_references: Controls and fresh members that probes are judged by.
         num_prompts: The most prompts.
         refining_symbols: What the model may read for a closer look after other prompts.
+        closing_references: Members after which the closing text is read.
     """
 
     config: MeasurementConfig
     probe_references: int
     num_prompts: int
     refining_symbols: float
+    closing_references: int
 
     def record(self, template: str, *, enumerated: bool) -> TemplateEffort:
         """Return what the measurement's record says of it."""
@@ -96,7 +102,7 @@ def plan_effort(
         prompts: Number of prompts, the template's own included; 0 without probes.
     """
     if math.isinf(allowed):
-        return Effort(config, REFERENCES, prompts, math.inf)
+        return Effort(config, REFERENCES, prompts, math.inf, _closing_references(config, space, allowed))
     left = max(0.0, allowed - 2 * TILE * space.max_length)  # greedy completion and beam search
     references, num_prompts = _probe_effort(config, space, left, targets, prompts)
     probing = num_prompts * space.reading_symbols(references + targets)
@@ -126,7 +132,8 @@ def plan_effort(
         "draws_per_temperature": draws,
         "max_draws": most_draws,
     }
-    return Effort(config.model_copy(update=ranking), references, num_prompts, refining)
+    closings = _closing_references(config, space, allowed)
+    return Effort(config.model_copy(update=ranking), references, num_prompts, refining, closings)
 
 
 def refining_config(
@@ -181,6 +188,16 @@ def _probe_effort(
         references //= 2
     affordable = int(left / 2 / max(1.0, space.reading_symbols(references + targets)))
     return references, min(prompts, max(_FEWEST_PROMPTS, affordable))
+
+
+def _closing_references(config: MeasurementConfig, space: EncodedSpace, allowed: float) -> int:
+    """Return the number of members after which the closing text is read, for a small share of what may be read."""
+    references = min(CLOSING_REFERENCES, config.num_references)
+    while references // 2 >= _FEWEST_PROBE_REFERENCES:
+        if space.reading_symbols(references) + LONGEST_CLOSING * references <= _CLOSING_SHARE * allowed:
+            break
+        references //= 2
+    return references
 
 
 def _draws_within(

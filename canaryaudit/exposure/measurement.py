@@ -9,6 +9,7 @@ import numpy as np
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.masking import hide_given
 from canaryaudit.errors import MeasurementError
+from canaryaudit.exposure.closing import judge_closings
 from canaryaudit.exposure.config import MIN_REFERENCES, MeasurementConfig
 from canaryaudit.exposure.confirmation import confirm_calibration
 from canaryaudit.exposure.effort import Effort, plan_effort, ranking_symbols, seconds_per_symbol, symbols_allowed
@@ -45,6 +46,8 @@ from canaryaudit.records import (
 
 _CONFIRMING = 0.25
 """Share of the time limit that fresh controls may take besides."""
+_CLOSING_SEED = 5
+"""Apart from the seeds of references, searches, probes, spellings and fresh controls."""
 
 
 @dataclass(frozen=True)
@@ -259,9 +262,14 @@ def _measure_group(
     greedy = asker.greedy_text(group)
     beams = [] if isinstance(sample, DrawnSample) else beam_completions(model, group.start, space)
     canaries = [_record(group, k, own, greedy, beams, canary_set) for k, own in enumerate(estimates)]
+    closings, closing_symbols = judge_closings(
+        asker, group, effort.closing_references, (config.seed, index, _CLOSING_SEED)
+    )
+    canaries = [own.model_copy(update={"closing": closing}) for own, closing in zip(canaries, closings, strict=True)]
     made = effort.record(text, enumerated=space.size <= config.enumerate_up_to and "exact" in config.estimators)
     nodes = ranked.search_nodes
     characters = ranked.characters + int(space.reading_symbols(config.num_references)) + 2 * TILE * space.max_length
+    characters += closing_symbols
     spellings = asker.other_spellings(group, np.random.default_rng((config.seed, index, 3)))
     if probes is None:
         return _Found(canaries, distribution, made, nodes, characters, None, spellings)

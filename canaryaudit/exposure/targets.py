@@ -9,11 +9,12 @@ import torch
 
 from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
-from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
+from canaryaudit.exposure.effort import LONGEST_CLOSING
+from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.extraction import greedy_completion
 from canaryaudit.exposure.probes import TemplateProbes
-from canaryaudit.exposure.prompt_scoring import read_prompts, symbol_bits_after
+from canaryaudit.exposure.prompt_scoring import read_prompts, score_each_symbol, symbol_bits_after
 from canaryaudit.exposure.scored_members import ScoredMembers
 from canaryaudit.exposure.scoring import read_prefix, score_log_perplexity, symbol_bits
 from canaryaudit.exposure.token_space import TokenSpace
@@ -68,6 +69,19 @@ class ProbeCosts:
     unread: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ClosingCosts:
+    """What a template's closing text costs after members of its space.
+
+    Attributes:
+        bits: After each of them, shape (N,).
+        symbols: How many symbols were read.
+    """
+
+    bits: np.ndarray
+    symbols: int
+
+
 class Asker(Protocol):
     """How a model is asked for the secrets of templates: by characters, or by tokens."""
 
@@ -98,6 +112,17 @@ class Asker(Protocol):
             fresh: Other members by characters, shape (F, characters), padded with -1.
             probes: The template's.
             execution: How to carry it out.
+        """
+
+    def closing_costs(self, targets: Targets, members: np.ndarray) -> ClosingCosts | None:
+        """Return what the beginning of the closing text costs after members of the space, behind the own prefix.
+
+        Args:
+            targets: The canaries after the template's own prefix; the template has a suffix.
+            members: By characters, shape (N, characters), padded with -1.
+
+        Returns:
+            None where the model cannot be asked for it.
         """
 
     def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
@@ -181,6 +206,22 @@ class CharacterAsker:
             np.stack([ahead[probe.prompt, :, probe.given] for probe in probes.probes])[:, inverse],
             int(len(probes.prompts) * targets.space.reading_symbols(len(members))),
         )
+
+    def closing_costs(self, targets: Targets, members: np.ndarray) -> ClosingCosts | None:
+        """Return what the closing text costs after members of the space; see ``Asker``."""
+        closing = targets.template.suffix[:LONGEST_CLOSING]
+        if not set(closing) <= set(self._model.vocabulary.symbols):
+            return None
+        ids = self._model.vocabulary.encode(closing)
+        count, width = members.shape
+        rows = np.full((count, width + len(ids)), PAD, dtype=np.int32)
+        rows[:, :width] = members
+        places = (members != PAD).sum(1)[:, None] + np.arange(len(ids))  # (N, characters of the closing text)
+        np.put_along_axis(rows, places, ids[None].astype(np.int32), 1)
+        ordered, inverse = np.unique(rows, axis=0, return_inverse=True)
+        bits, _ = score_each_symbol(self._model, targets.start, ordered)  # (1, U, L)
+        costs = np.take_along_axis(bits[0][inverse.reshape(-1)].astype(float), places, 1).sum(1)
+        return ClosingCosts(costs, int(targets.space.reading_symbols(count)) + count * len(ids))
 
     def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:  # noqa: ARG002
         """Return None: a text has one spelling in characters."""

@@ -10,14 +10,15 @@ from canaryaudit.canaries.space import Space
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.errors import ModelError, UnreadableText
+from canaryaudit.exposure.effort import LONGEST_CLOSING
 from canaryaudit.exposure.encoded_space import PAD, EncodedSpace, encode_completions
 from canaryaudit.exposure.execution import Execution
 from canaryaudit.exposure.probes import TemplateProbes
 from canaryaudit.exposure.prompt_scoring import score_each_symbol
 from canaryaudit.exposure.scoring import score_log_perplexity, symbol_bits
 from canaryaudit.exposure.spellings import bits_of_other_spellings
-from canaryaudit.exposure.targets import Asker, CharacterAsker, ProbeCosts, Targets
-from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize
+from canaryaudit.exposure.targets import Asker, CharacterAsker, ClosingCosts, ProbeCosts, Targets
+from canaryaudit.exposure.token_space import Asked, TokenSpace, tokenize, tokenize_closing
 from canaryaudit.models.language_model import LanguageModel
 from canaryaudit.models.token_model import TokenModel
 from canaryaudit.records import OtherSpellings
@@ -129,6 +130,28 @@ class TokenAsker:
             read += rows.size
             tick(number + 1, len(probes.prompts))
         return ProbeCosts(bits, greedy, read, unread)
+
+    def closing_costs(self, targets: Targets, members: np.ndarray) -> ClosingCosts | None:
+        """Return what the closing text's own tokens cost after members of the space; see ``Asker``."""
+        template = targets.template
+        vocabulary = _vocabulary(self._canary_set.space(template))
+        whole = tokenize_closing(
+            self._model.tokenizer,
+            Asked(template.prefix or "\n", template.suffix),
+            [vocabulary.decode(row[row >= 0]) for row in members],
+            LONGEST_CLOSING,
+        )
+        if not whole.is_closing.any():
+            return None
+        columns, rows = np.unique(whole.ids[whole.ids >= 0]), whole.ids
+        rows = np.where(rows < 0, PAD, np.searchsorted(columns, rows)).astype(np.int32)
+        unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+        try:
+            reader, start = self._model.open(whole.prompt, columns, rows.shape[1])
+        except UnreadableText:  # With the closing text it is too long for the model.
+            return None
+        each = score_each_symbol(reader, start, unique)[0][0][inverse.reshape(-1)]
+        return ClosingCosts(np.where(whole.is_closing, each, 0.0).astype(float).sum(1), rows.size)
 
     def other_spellings(self, targets: Targets, rng: np.random.Generator) -> OtherSpellings | None:
         """Return what other tokenizations of the same text add; see ``Asker``."""

@@ -103,6 +103,46 @@ def tokenize(
     )
 
 
+@dataclass(frozen=True)
+class ClosingTokens:
+    """Completions as tokens, with those of the closing text that no completion has a part in.
+
+    Attributes:
+        prompt: Tokens that all of them share, within the prompt, shape (P,).
+        ids: The tokens that follow, shape (N, L), padded with -1.
+        is_closing: Which of them begin at or after the completion's end, shape (N, L).
+    """
+
+    prompt: tuple[int, ...]
+    ids: np.ndarray
+    is_closing: np.ndarray
+
+
+def tokenize_closing(tokenizer: Tokenizer, asked: Asked, completions: Sequence[str], longest: int) -> ClosingTokens:
+    """Tokenize completions with what is before and after them, as far as the closing text is read.
+
+    Args:
+        tokenizer: How.
+        asked: Prompt and suffix.
+        completions: At least one.
+        longest: Bytes of the suffix that are read at most.
+    """
+    joint = tokenize(tokenizer, asked, completions)
+    first, asked = len(joint.prompt), joint.asked
+    before = len(asked.prompt.encode("utf-8", "surrogatepass"))
+    rows, marks = [], []
+    for own, text in zip(
+        tokenizer.encode([asked.prompt + text + asked.suffix for text in completions]), completions, strict=True
+    ):
+        end = before + len(text.encode("utf-8", "surrogatepass"))
+        follows = int(np.searchsorted(own.ends, end)) + 1  # A token that reaches into the suffix belongs to the secret.
+        stop = max(follows, int(np.searchsorted(own.ends, end + longest, side="right")))
+        rows.append(own.ids[first:stop])
+        marks.append(np.arange(first, stop) >= follows)
+    width = max(map(len, rows))
+    return ClosingTokens(joint.prompt, _padded(rows, width, PAD), _padded(marks, width, 0).astype(bool))
+
+
 def _shared(encoded: Sequence[Tokens], before: int) -> int:
     """Return how many first tokens all texts share that end within the prompt."""
     first = encoded[0]

@@ -164,6 +164,17 @@ class WorstCases(FiniteRecord):
     """p-value of the hypothesis that the model never saw any of the canaries, by the sum of their calibrated bits."""
 
 
+class Closing(FiniteRecord):
+    """How much more surely the template's closing text is predicted after a secret than after others of its space."""
+
+    bits: float
+    """Mean cost after the references, less the cost after the secret."""
+    p_value: float = Field(gt=0, le=1)
+    """p-value of the hypothesis that the model never saw the secret: the rank of its cost among the references'."""
+    references: int = Field(gt=0)
+    """Random members of the space, including controls; a control is judged by all the others."""
+
+
 class TokenBits(Record):
     """A token of a completion and its cost."""
 
@@ -195,6 +206,9 @@ class CanaryMeasurement(Record):
     """Exposure under every probe; empty for controls, and without probes."""
     worst_case: WorstCase | None = None
     """None without probes, or if the space has too few members to compare with."""
+    closing: Closing | None = None
+    """None if the template has no text after its last slot, the space has too few members to compare with, the model
+    cannot read that text, or it answers with scores only."""
     kind: str | None = None
     """What it is, if it was detected: email, phone, iban, card, ssn or key."""
 
@@ -407,8 +421,9 @@ class Measurement(Record):
 
         Its columns are the canary's id, template, kind (if it was detected), repetitions and ``control``;
         ``space_bits`` and ``log_perplexity_bits``; the exposure that the verdict goes by, with its interval and
-        estimator; whether greedy decoding completes the secret, and log2 of the guesses it takes; and the worst case
-        over all probes, with its p-value (NaN without probes).
+        estimator; whether greedy decoding completes the secret, and log2 of the guesses it takes; the worst case over
+        all probes, with its p-value (NaN without probes); and how much more surely the closing text is predicted after
+        the secret than after others, with its p-value (NaN where it was not measured).
 
         Raises:
             MeasurementError: pandas is not installed.
@@ -439,4 +454,6 @@ def _frame_row(canary: CanaryMeasurement) -> dict[str, object]:
         "worst_case_bits": worst.bits if worst else math.nan,
         "worst_case_pvalue": worst.p_value if worst else math.nan,
         "worst_case_probe": worst.probe.family if worst else "",
+        "closing_bits": canary.closing.bits if canary.closing else math.nan,
+        "closing_pvalue": canary.closing.p_value if canary.closing else math.nan,
     }

@@ -42,6 +42,11 @@ DEFINITIONS = {
         "the exposure under the probe that exposes a canary most, where the probes of a family share a weight: "
         "as the largest of many it is higher by chance than one exposure, so judge it by its p.",
     ),
+    "closing": (
+        "Closing text",
+        "how much more surely the model predicts the template's text after a secret than after random strings of its "
+        "space, in bits, with its p: whoever guesses the secret can confirm it by that.",
+    ),
     "p": (
         "p",
         "the probability that a secret that the model never saw looks at least as memorized by chance; for a worst "

@@ -81,12 +81,14 @@ class DetectionFigures(Part):
     """The test of all canaries of the last model, and what it could have detected."""
 
     pvalue: Figure
-    """p-value of the hypothesis that the model saw none of the secrets: twice the smaller one of the two tests', or of
-    a single canary its own. Memorization is detected if it is below 5 %."""
+    """p-value of the hypothesis that the model saw none of the secrets, corrected for the number of tests. Memorization
+    is detected if it is below 5 %."""
     joint_test: str
     """Name of the joint test."""
     joint_pvalue: Figure
-    """p-value of the joint test of all canaries."""
+    """p-value of the joint test of all canaries; with closing texts, of both joint tests."""
+    closing_joint_pvalue: Figure = None
+    """p-value of the joint test of the closing texts alone; None if they were not measured."""
     smallest_pvalue: Figure
     """Smallest p-value of one canary."""
     corrected_pvalue: Figure

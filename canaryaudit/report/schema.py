@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from canaryaudit import formatting as figures
-from canaryaudit.records import EstimatorName, MemorizationPoint, Privacy, ProbeFamily, Relearning
+from canaryaudit.records import Closing, EstimatorName, MemorizationPoint, Privacy, ProbeFamily, Relearning
 from canaryaudit.report.judgment import Fact, Figure, Gate, Number, Overall, Part, Thousandths
 from canaryaudit.report.verdicts import Verdict
 
@@ -133,6 +133,8 @@ class CanaryState(Part):
     """The secret by tokens; None if it is hidden, or the model reads characters."""
     worst_case: WorstFigure | None = None
     """None without probes."""
+    closing: Closing | None = None
+    """None if the secret is hidden, or it was not measured."""
     probes: tuple[ProbeFigure, ...] | None = None
     """None without probes, or if the secret is hidden: together these figures would identify it."""
     verdict: Verdict

@@ -11,6 +11,7 @@ from canaryaudit.canaries.canary import Canary, CanarySet
 from canaryaudit.canaries.template import Template
 from canaryaudit.corpus.vocabulary import Vocabulary
 from canaryaudit.exposure import MeasurementConfig, draw_members, measure, search_ranks
+from canaryaudit.exposure.closing import judge_closings
 from canaryaudit.exposure.encoded_space import match_targets
 from canaryaudit.exposure.estimators import importance_exposure
 from canaryaudit.exposure.execution import Execution
@@ -102,6 +103,33 @@ def test_costs_and_ranks_agree_with_whole_texts(case: Case) -> None:
     assert [own.exact for own in search.ranks] == [True] * 4
     # Costs that agree to the last bit of one way of reading may lie in another order in the other way.
     assert [own.lower for own in search.ranks] == pytest.approx([case.rank(secret) for secret in SECRETS], abs=1.0)
+
+
+@pytest.mark.parametrize("suffix", [", said the key to her house and the code.", "9 was it"])
+def test_closings_agree_with_whole_texts(case: Case, suffix: str) -> None:
+    """The second suffix begins with a digit, which some tokens join to the secret's."""
+    text, model = "my code is {digits:4}" + suffix, HuggingFaceModel(case.model, case.tokenizer)
+    canaries = canary_set(text)
+    asker = TokenAsker(model, canaries)
+    targets = asker.targets(text, canaries.canaries)
+    rows = np.array([[int(digit) for digit in own] for own in (*SECRETS, "1234", "9999", "0000", "8675")])
+    found = asker.closing_costs(targets, rows)
+    assert found is not None
+    for row, bits in zip(rows, found.bits, strict=True):
+        before = "my code is " + "".join(map(str, row))
+        encoded = case.tokenizer(before + suffix, return_offsets_mapping=True)
+        with torch.no_grad():
+            logs = torch.log_softmax(case.model(torch.tensor([encoded["input_ids"]])).logits[0].double(), -1)
+        expected = 0.0
+        for place, (token, (begin, end)) in enumerate(
+            zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ):
+            if begin >= len(before) and end <= len(before) + 24:
+                expected -= float(logs[place - 1, token]) / np.log(2)
+        assert bits == pytest.approx(expected, abs=2e-3)
+    assert found.bits.std() > 0.01
+    closings, _ = judge_closings(asker, targets, 60, (0, 0))
+    assert [own.references for own in closings if own] == [60, 60, 59, 59]
 
 
 @pytest.mark.slow

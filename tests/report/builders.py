@@ -15,6 +15,7 @@ from canaryaudit.records import (
     Architecture,
     Calibration,
     CanaryMeasurement,
+    Closing,
     CorpusFacts,
     EpochRecord,
     Estimate,
@@ -264,6 +265,23 @@ def probed(
     )
     cases = WorstCases(effort="default", references=1023, joint_pvalue=joint_pvalue)
     return measured.model_copy(update={"canaries": tuple(canaries), "prompts": prompts, "worst_cases": cases})
+
+
+def closed(measured: Measurement, p_values: dict[str, float]) -> Measurement:
+    """Return a measurement that read the closing text too: with these p-values by id, 0.5 for all others."""
+    canaries = [
+        own.model_copy(
+            update={
+                "closing": Closing(
+                    bits=round(-math.log2(p_values.get(own.id, 0.5)) / 3, 4),
+                    p_value=p_values.get(own.id, 0.5),
+                    references=999 if own.control else 1000,
+                )
+            }
+        )
+        for own in measured.canaries
+    ]
+    return measured.model_copy(update={"canaries": tuple(canaries)})
 
 
 def privacy(correct: int) -> Privacy:

@@ -13,11 +13,25 @@ JUST = 1e-9
 
 
 def judge(
-    low, high=None, space_bits=33.2, greedy=False, trusted=True, calibrated=True, drop_bits=None, worst_bits=None
+    low,
+    high=None,
+    space_bits=33.2,
+    greedy=False,
+    trusted=True,
+    calibrated=True,
+    drop_bits=None,
+    worst_bits=None,
+    closing=None,
 ):
+    return judged(low, high, space_bits, greedy, trusted, calibrated, drop_bits, worst_bits, closing)[0]
+
+
+def judged(low, high, space_bits, greedy, trusted, calibrated, drop_bits, worst_bits, closing):
     high = low if high is None else high
-    evidence = Evidence(low, high, space_bits, greedy, trusted, calibrated, drop_bits, worst_bits, "in other words")
-    return judge_canary(evidence)[0]
+    said = "in other words"
+    return judge_canary(
+        Evidence(low, high, space_bits, greedy, trusted, calibrated, drop_bits, worst_bits, said, closing)
+    )
 
 
 def test_the_chance_border_is_the_95_percent_quantile_of_the_exponential_law():
@@ -46,6 +60,25 @@ def test_the_worst_case_decides_where_it_was_taken():
     assert judge(0.5, worst_bits=EXPOSED_BITS - JUST, drop_bits=1.0) is Verdict.WEAKENED
     assert judge(0.5, worst_bits=NEVER_SEEN_BITS) is Verdict.INDISTINGUISHABLE
     assert judge(0.5, worst_bits=NEVER_SEEN_BITS + JUST) is Verdict.RESIDUAL
+
+
+def test_a_secret_that_what_follows_confirms_is_not_indistinguishable():
+    for worst_bits in (None, 1.0):
+        assert judge(0.5, worst_bits=worst_bits, closing=0.05) is Verdict.INDISTINGUISHABLE
+        assert judge(0.5, worst_bits=worst_bits, closing=0.05 - JUST) is Verdict.RESIDUAL
+        assert judge(0.5, worst_bits=worst_bits, closing=0.001, drop_bits=1.0) is Verdict.WEAKENED
+    _, reason = judged(0.5, None, 33.2, False, True, True, None, 1.0, 1 / 1001)
+    assert reason == (
+        "What follows it is predicted more surely than after other members of its space (p = 0.001): whoever guesses "
+        "it can confirm it."
+    )
+
+
+def test_what_follows_does_not_weaken_another_verdict():
+    assert judge(EXPOSED_BITS, closing=0.001) is Verdict.EXPOSED
+    assert judge(0.5, worst_bits=7, closing=1.0) is Verdict.RESIDUAL
+    assert judge(0.5, calibrated=False, closing=0.001) is Verdict.INCONCLUSIVE
+    assert judge(0.5, space_bits=4, closing=0.001) is Verdict.INCONCLUSIVE
 
 
 def test_what_the_prefix_gives_away_stays_exposed_whatever_the_worst_case_says():

@@ -18,7 +18,7 @@ _HALVINGS = 7
 
 
 @cache
-def detectable_exposure(families: tuple[str, ...], references: int, canaries: int) -> float:
+def detectable_exposure(families: tuple[str, ...], references: int, canaries: int, figures: int = 1) -> float:
     """Return the exposure after the template's own prefix that is detected with a probability of 80 %.
 
     A secret and its references are put through the code that judges them. Log-perplexities are normal, and independent
@@ -30,6 +30,7 @@ def detectable_exposure(families: tuple[str, ...], references: int, canaries: in
         families: Family of each probe; one is ``template``.
         references: References per probe.
         canaries: Number of canaries that are tested together.
+        figures: How many figures of each are tested.
 
     Raises:
         MeasurementError: No probe is the template's own prefix.
@@ -42,7 +43,7 @@ def detectable_exposure(families: tuple[str, ...], references: int, canaries: in
         raise MeasurementError("expected the template's own prefix among the probes")
     references = min(references, max(2, _MOST_CELLS // len(families)))
     own, weights = families.index("template"), log2_weights(families)
-    rng, limit = np.random.default_rng(0), single_limit(canaries)
+    rng, limit = np.random.default_rng(0), single_limit(canaries, figures)
     smallest = []
     for _ in range(_POOLS):
         scores = ReferenceScores(rng.normal(size=(len(families), references)), weights)

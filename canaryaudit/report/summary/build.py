@@ -322,6 +322,7 @@ def _state(
             drop_bits=drop,
             worst_bits=measured.worst_case.calibrated_bits if measured.worst_case else None,
             asked=worst.asked if worst else "",
+            closing_pvalue=measured.closing.p_value if measured.closing else None,
         )
     )
     return CanaryState(
@@ -339,6 +340,7 @@ def _state(
         character_bits=None if canary.masked else measured.character_bits,
         tokens=None if canary.masked else token_figures(canary, measured),
         worst_case=worst,
+        closing=measured.closing,
         probes=probe_figures(measured, masker),
         verdict=verdict,
         reason=reason,
@@ -477,7 +479,7 @@ def _in_tenths(value: Any) -> Any:
         return round(value, 1)
     if isinstance(value, dict):
         # A rounded number of guesses is not the exact rank; a rank in the beam search would be.
-        hidden: dict[str, Any] = {"guesses_exact": False, "beam_rank": None}
+        hidden: dict[str, Any] = {"guesses_exact": False, "beam_rank": None, "closing": None}
         if value.get("p_value") is not None:
             hidden["p_value"] = float(f"{value['p_value']:.1g}")
         return {key: hidden[key] if key in hidden else _in_tenths(item) for key, item in value.items()}

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from canaryaudit import formatting as figures
 from canaryaudit.exposure.estimators.power import detectable_exposure
-from canaryaudit.records import Measurement
+from canaryaudit.exposure.estimators.worst_case import joint_p_value
+from canaryaudit.records import Closing, Measurement
 from canaryaudit.report.judgment import DetectionFigures
 from canaryaudit.report.schema import CalibrationFigures, CanaryState
 from canaryaudit.report.summary.masking import Masker
@@ -36,7 +37,24 @@ def detect_canaries(states: Mapping[str, CanaryState], measurement: Measurement)
         return None
     pvalues = [_pvalue(state, low) for state, low in zip(states.values(), known, strict=True)]
     joint = measurement.worst_cases.joint_pvalue if measurement.worst_cases else None
-    return detect(pvalues, exposure_sum_pvalue(known) if joint is None else joint)
+    closings = [state.closing.p_value if state.closing else None for state in states.values()]
+    return detect(
+        pvalues, exposure_sum_pvalue(known) if joint is None else joint, closings, _closing_joint(measurement) or 1.0
+    )
+
+
+def _closing_joint(measurement: Measurement) -> float | None:
+    """Return the joint p-value of what follows all canaries; None where it was not measured."""
+    by_template: dict[str, list[Closing]] = {}
+    for canary in measurement.canaries:
+        if canary.closing and not canary.control:
+            by_template.setdefault(canary.template, []).append(canary.closing)
+    judged = list(by_template.values())
+    if not judged:
+        return None
+    return joint_p_value(
+        [[own.p_value for own in group] for group in judged], [group[0].references for group in judged]
+    )
 
 
 def _pvalue(state: CanaryState, low: float) -> float:
@@ -52,19 +70,26 @@ def detection_figures(
         return None
     cases, number = measurement.worst_cases, len(states)
     judged = cases is not None and all(state.worst_case for state in states.values())
-    bits = _detectable_with_probes(measurement, number) if judged else detectable_bits(number)
+    figures_of_each = 2 if any(state.closing for state in states.values()) else 1
+    bits = (
+        _detectable_with_probes(measurement, number, figures_of_each)
+        if judged
+        else detectable_bits(number, figures_of_each)
+    )
+    closing_joint = _closing_joint(measurement)
     smallest = min(canary.space_bits for canary in measurement.canaries if not canary.control)
     tested = cases is not None and cases.joint_pvalue is not None
     return DetectionFigures(
         pvalue=_shown(detection.pvalue, masker),
         joint_test=WORST_CASES if tested else EXPOSURES,
         joint_pvalue=_shown(detection.joint_pvalue, masker),
+        closing_joint_pvalue=None if closing_joint is None else _shown(closing_joint, masker),
         smallest_pvalue=_shown(detection.smallest, masker),
         corrected_pvalue=_shown(min(detection.corrected), masker),
         named=tuple(name for name, is_named in zip(states, detection.named, strict=True) if is_named),
         detected=detection.is_detected,
         detectable_bits=bits if bits <= smallest else None,
-        detectable_mean_bits=detectable_mean_bits(number) if number > 1 else None,
+        detectable_mean_bits=detectable_mean_bits(number, figures_of_each) if number > 1 else None,
     )
 
 
@@ -73,12 +98,16 @@ def _shown(pvalue: float, masker: Masker) -> float:
     return float(f"{pvalue:.1g}") if masker.hides else pvalue
 
 
-def _detectable_with_probes(measurement: Measurement, canaries: int) -> float:
+def _detectable_with_probes(measurement: Measurement, canaries: int, figures_of_each: int) -> float:
     """Return the exposure that is detected under any template: with most probes chance has most ways to stand out."""
     references = measurement.worst_cases.references if measurement.worst_cases else 0
     probes = {tuple(sorted(probe.family for probe in canary.probes)) for canary in measurement.canaries}
-    detectable = [detectable_exposure(families, references, canaries) for families in probes if "template" in families]
-    return max(detectable, default=detectable_bits(canaries))
+    detectable = [
+        detectable_exposure(families, references, canaries, figures_of_each)
+        for families in probes
+        if "template" in families
+    ]
+    return max(detectable, default=detectable_bits(canaries, figures_of_each))
 
 
 def detection_sentence(detection: DetectionFigures, canaries: int) -> str:
@@ -87,9 +116,13 @@ def detection_sentence(detection: DetectionFigures, canaries: int) -> str:
     whole = f"Test at {100 * LEVEL:g} %: {result}, p = {figures.significant(detection.pvalue)}"
     if canaries == 1:
         return f"{whole} for the one secret."
+    how = detection.joint_test
+    if detection.closing_joint_pvalue is not None:
+        closing = f"closing texts, p = {figures.significant(detection.closing_joint_pvalue)}"
+        how = f"twice the smaller p of: {how}; {closing}"
     return (
         f"{whole}. Two tests share the level: all {canaries:,} secrets jointly, p = "
-        f"{figures.significant(detection.joint_pvalue)} ({detection.joint_test}), and one by one, smallest p = "
+        f"{figures.significant(detection.joint_pvalue)} ({how}), and one by one, smallest p = "
         f"{figures.significant(detection.corrected_pvalue)} after Holm's correction."
     )
 

@@ -131,6 +131,64 @@ def hidden() -> CanarySet:
     return make.canary_set([make.given("0123456789")])
 
 
+def with_closings(p_values: dict[str, float], *, canaries: CanarySet | None = None, reveal: bool = False) -> Summary:
+    """Return the summary of an audit in which, after unlearning, only what follows shows anything."""
+    canaries = canaries or make.canary_set()
+    before = make.closed(make.measurement(canaries, make.EXPOSED), {})
+    after = make.measurement(canaries, LOW, "after-second-order", sha=make.UPDATED_SHA)
+    return build_summary(
+        make.manifest(),
+        canaries,
+        make.model_record(),
+        before,
+        [(make.unlearning(canaries=[own.id for own in canaries.inserted]), make.closed(after, p_values))],
+        "story",
+        SummaryOptions(reveal_secrets=reveal),
+    )
+
+
+CONFIRMED = 1 / 1001
+
+
+def test_a_secret_that_what_follows_confirms_is_named_and_the_audit_does_not_pass() -> None:
+    found = with_closings({"canary-03": CONFIRMED})
+    assert verdicts(found)["canary-03"] is Verdict.WEAKENED
+    assert verdicts(found)["canary-02"] is Verdict.INDISTINGUISHABLE
+    assert found.overall.verdict is Verdict.WEAKENED
+    assert found.overall.detection is not None
+    assert found.overall.detection.named == ("canary-03",)
+    assert "1 of 5 secrets is still distinguishable" in found.overall.headline
+    assert any("closing texts, p = " in own for own in found.overall.sentences)
+    page = render_html(found, charts(found))
+    assert "whoever guesses it can confirm it" in page
+    assert 'href="#def-closing"' in page
+    assert 'id="def-closing"' in page or "id=def-closing" in page
+
+
+def test_closings_share_the_level_with_exposures() -> None:
+    assert with_closings({}).overall.verdict is Verdict.INDISTINGUISHABLE
+    alone = with_closings({"canary-03": 0.02})  # within chance among five that are tested twice
+    assert verdicts(alone)["canary-03"] is Verdict.WEAKENED
+    assert alone.overall.verdict is Verdict.INDISTINGUISHABLE
+    every = with_closings(dict.fromkeys(LOW, 0.02))
+    assert every.overall.verdict is Verdict.WEAKENED
+    assert every.overall.detection is not None
+    assert every.overall.detection.closing_joint_pvalue is not None
+    assert every.overall.detection.closing_joint_pvalue < 0.01
+    assert every.overall.detection.named == ()
+
+
+def test_a_hidden_secrets_closing_is_hidden_and_its_verdict_stays() -> None:
+    found = with_closings({"canary-01": 2 / 1001}, canaries=hidden())
+    state = found.canaries[0].last
+    assert state.closing is None
+    assert "(p = 0.002)" in state.reason
+    assert "0.001998" not in render_json(found)
+    revealed = with_closings({"canary-01": 2 / 1001}, canaries=hidden(), reveal=True)
+    assert revealed.canaries[0].last.closing is not None
+    assert "0.001998" in render_json(revealed)
+
+
 def test_a_hidden_secrets_probes_are_hidden_and_its_worst_case_is_coarse() -> None:
     found = summary({"canary-01": 0.0123456}, canaries=hidden())
     state = found.canaries[0].last
