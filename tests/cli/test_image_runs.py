@@ -154,7 +154,7 @@ def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) ->
     options = ("--relabel", "fixes.csv", "--name", "fixed", "--method", "output-layer", "--json")
     made = canaryaudit("unlearn", "RUN", *options)
     assert made.status == 0, made.err
-    assert "1 row of 3 are held out" in made.err
+    assert "1 row of 3 is held out" in made.err
     assert sorted(made.document["request"]["rows"]) == sorted((first["row"], kept))
     assert made.document["residual"] <= 1e-5
     succeed("unlearn", "RUN", "--from", "after-fixed", "--name", "rest", "--method", "second-order-dense", "-q")
