@@ -1,6 +1,8 @@
 """Runs on images from the command line: labels flipped, a small network trained, corrected, measured and reported."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -136,8 +138,13 @@ def test_before_an_update_starts_its_cost_is_estimated(run: Path) -> None:
     quick = canaryaudit("unlearn", "RUN", "--method", "fine-tune")
     assert "fine-tune is estimated at 8 % of what retraining takes" in " ".join(quick.err.split())
     succeed("train", "RUN", *TRAIN[2:], "--epochs", "4", "--force", "-q")
-    slow = canaryaudit("unlearn", "RUN", "--name", "again")
-    assert "retraining is the better answer" in " ".join(slow.err.split())
+    shutil.copytree("RUN", "A RUN")
+    Path("all.csv").write_text("".join(f"{number},3\n" for number in range(1, 40)))
+    slow = canaryaudit("unlearn", "A RUN", "--name", "again", "--relabel", "all.csv")
+    advised = re.search(r"retraining is the better answer for so few small images: canaryaudit (.*)", slow.err)
+    assert advised
+    words = shlex.split(advised[1])
+    assert words == ["unlearn", "A RUN", "--method", "retrain", "--relabel", "all.csv", "--name", "again-retrained"]
 
 
 def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) -> None:

@@ -96,5 +96,5 @@ def _plan(plan: ReleasesRecord | None, options: TablePublishOptions, path: Path)
 def _last(session: TableSession) -> ModelId:
     result = last_result(session.run.unlearnings_in_order())
     if result is None:
-        raise UnlearningError(f"nothing was unlearned yet: run canaryaudit unlearn {session.run.path}")
+        raise UnlearningError(f"nothing was unlearned yet: run {command('canaryaudit', 'unlearn', session.run.path)}")
     return ModelId(result.name)
