@@ -342,6 +342,9 @@ def test_an_existing_run_is_kept(run: Path) -> None:
     [
         (2, "--image needs the column of labels too", ("insert", "digits.npz", "--image", "image")),
         (2, "--columns is for runs on tables, not on images", ("insert", *INSERT, "--columns", "x")),
+        (2, "--image: expected at least 1 character, got none", ("insert", *INSERT, "--image", "")),
+        (2, "--target: expected at least 1 character, got none", ("insert", *INSERT, "--target", "")),
+        (2, "--id: expected at least 1 character, got none", ("insert", *INSERT, "--id", "")),
         (2, "--template is for runs on text, not on images", ("insert", *INSERT, "-t", "x {digits:3}")),
         (2, "--flip-labels 5: expected at least 6 rows", ("insert", *INSERT[:-1], "5")),
         (1, "400 flipped labels need twice as many training rows", ("insert", *INSERT[:-1], "400")),

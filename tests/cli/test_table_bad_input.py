@@ -262,3 +262,10 @@ def test_without_scikit_learn_a_line_says_how_to_install_it() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "canaryaudit: tables need scikit-learn: pip install 'canaryaudit[tabular]'\n"
     assert not Path("RUN2").exists()
+
+
+@pytest.mark.parametrize("flag", ["--id", "--names"])
+def test_an_empty_name_is_refused_and_not_left_out(flag: str) -> None:
+    result = canaryaudit(*INSERT, flag, "")
+    assert (result.status, result.complaint) == (2, f"{flag}: expected at least 1 character, got none")
+    assert not Path("RUN2").exists()
