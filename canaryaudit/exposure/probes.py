@@ -236,6 +236,17 @@ def template_probes(
     return TemplateProbes(text, prompts.found, _probes(template, prompts.found, partial))
 
 
+def check_prompts(prompts: Sequence[str], canary_set: CanarySet, vocabulary: Vocabulary) -> None:
+    """Check the user's own prompts before any work.
+
+    Raises:
+        MeasurementError: One is empty, too long, holds a character that the corpus does not have, or part of a secret.
+    """
+    for members in canary_set.by_template().values():
+        for number, own in enumerate(prompts, 1):
+            _check_given(own, number, members, vocabulary)
+
+
 def prompt_records(probes: TemplateProbes, unread: Mapping[str, str]) -> tuple[PromptRecord, ...]:
     """Return a template's prompts as records name them: without running text of the corpus.
 

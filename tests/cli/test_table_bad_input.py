@@ -152,7 +152,7 @@ FILES = {
         (("--rows", "none.txt"), "expected an id on each line, got none"),
         (("--rows", "nowhere.txt"), "--rows nowhere.txt: no such file"),
         (("--rows", "low.txt"), "all rows have the same label"),
-        (("--relabel", "unknown.csv"), "unknown.csv: expected an id and a label in each row, got none"),
+        (("--relabel", "unknown.csv"), "unknown.csv: entry 1 has an unknown label: expected high or low"),
         (("--relabel", "cells.csv"), "entry 1 has 3 cells: expected an id and a label"),
         (("--relabel", "every.csv"), "all rows have the same label"),
         (("--columns", "size"), "no column is called 'size'"),
