@@ -231,6 +231,7 @@ _PLAIN_WORDS = {
     r"Input should be a valid (tuple|list).*": "expected a list",
     r"Input should be a valid ": "expected a ",
     r"Input should be ": "expected ",
+    r"String should have at least 1 character": "expected at least 1 character, got none",
     r"Field required": "missing",
     r"Extra inputs are not permitted": "unknown key",
     r"(Value|Assertion) error, ": "",

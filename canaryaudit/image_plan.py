@@ -21,13 +21,13 @@ class ImageInsertOptions(Options):
 
     corpus: str
     """File (.parquet, .npz) or folder (a saved data set, or a folder of images for each class)."""
-    image: str
+    image: str = Field(min_length=1)
     """Column of images of a data set, or array of an .npz file: images are audited instead of a text."""
-    target: str
+    target: str = Field(min_length=1)
     """Column of labels."""
     flip_labels: FlippedNumber = 0
     """Flip the labels of about N rows, to another class drawn at random; see TableInsertOptions."""
-    id: str | None = None
+    id: str | None = Field(default=None, min_length=1)
     """Column that identifies the rows. [default: row numbers, from 1]"""
     holdout: float = Field(default=TABLE_HOLDOUT, ge=0, lt=1)
     """Share of the rows to hold out for evaluation."""

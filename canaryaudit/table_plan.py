@@ -145,9 +145,9 @@ class TableInsertOptions(Options):
     """Plant a value in about N rows of a table, COLUMN=VALUE:N, by coins as --flip-labels; repeatable."""
     drop: tuple[str, ...] = ()
     """Column of a table to leave out; repeatable."""
-    id: str | None = None
+    id: str | None = Field(default=None, min_length=1)
     """Column that identifies the rows of a table. [default: row numbers, from 1]"""
-    names: str | None = None
+    names: str | None = Field(default=None, min_length=1)
     """File with one column name per line, for a matrix in an .npz file without names."""
     scale: Literal["range", "none"] | None = None
     """Scale numbers to 0 to 1 by the training rows (range), or not (none). [default: range; none for .npz]"""

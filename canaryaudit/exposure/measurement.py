@@ -290,8 +290,9 @@ def _all_probes(canary_set: CanarySet, config: MeasurementConfig, run_text: RunT
         return []
     if run_text is None:
         raise MeasurementError("expected the text that the model was trained on: prompts are taken from it")
+    given = dict(enumerate(config.prompts, 1))
     return [
-        template_probes(text, members, run_text, config.probes, config.prompts, config.seed)
+        template_probes(text, members, run_text, config.probes, given, config.seed)
         for text, members in canary_set.by_template().items()
     ]
 

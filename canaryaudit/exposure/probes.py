@@ -36,6 +36,7 @@ from canaryaudit.records import Measurement, ProbeEffort, ProbeFamily, PromptRec
 KNOWN_SHARES = (0.25, 0.5, 0.75)
 """Of the secret's characters, in partial probes."""
 GIVEN = "a prompt of yours"
+_GIVEN_ID = "given-"
 CONTEXT_LENGTH = 60
 """Characters of preceding text: two thirds of what a window of the training shows before the prefix."""
 
@@ -199,7 +200,7 @@ _NUMBERS = {"default": _Numbers(5, 4, 9, 4, 6), "thorough": _Numbers(20, 10, 32,
 
 
 def template_probes(
-    text: str, canaries: Sequence[Canary], run_text: RunText, effort: ProbeEffort, given: Sequence[str], seed: int
+    text: str, canaries: Sequence[Canary], run_text: RunText, effort: ProbeEffort, given: Mapping[int, str], seed: int
 ) -> TemplateProbes:
     """Return the probes of one template.
 
@@ -208,19 +209,19 @@ def template_probes(
         canaries: Its canaries and controls.
         run_text: What the model was trained on.
         effort: ``default`` or ``thorough``; with ``none`` only the template's own prefix and ``given``.
-        given: The user's own prompts.
+        given: The user's own prompts by their numbers.
         seed: Of every draw.
 
     Raises:
-        MeasurementError: A prompt of the user's is empty, too long, holds a symbol that the model does not know, or
+        MeasurementError: A prompt of the user's is empty, too long, holds a character that the corpus does not have, or
             part of a canary's secret.
     """
     template = Template.parse(text)
     prompts = _Prompts(template, run_text.vocabulary, [own for own in canaries if not own.control])
     prompts.add("template", template.prefix or "\n", "the template's own prefix")
-    for number, own in enumerate(given, 1):
+    for number, own in given.items():
         _check_given(own, number, canaries, run_text.vocabulary)
-        prompts.add("reworded", own, GIVEN, name=f"given-{number}")
+        prompts.add("reworded", own, GIVEN, name=f"{_GIVEN_ID}{number}")
     if effort != "none":
         numbers = _NUMBERS[effort]
 
@@ -233,6 +234,17 @@ def template_probes(
         prompts.fill("bare", numbers.bare, _bare(run_text, generator("bare")))
     partial = _NUMBERS[effort].partial if effort != "none" else 0
     return TemplateProbes(text, prompts.found, _probes(template, prompts.found, partial))
+
+
+def check_prompts(prompts: Sequence[str], canary_set: CanarySet, vocabulary: Vocabulary) -> None:
+    """Check the user's own prompts before any work.
+
+    Raises:
+        MeasurementError: One is empty, too long, holds a character that the corpus does not have, or part of a secret.
+    """
+    for members in canary_set.by_template().values():
+        for number, own in enumerate(prompts, 1):
+            _check_given(own, number, members, vocabulary)
 
 
 def prompt_records(probes: TemplateProbes, unread: Mapping[str, str]) -> tuple[PromptRecord, ...]:
@@ -255,10 +267,16 @@ def prompt_records(probes: TemplateProbes, unread: Mapping[str, str]) -> tuple[P
     )
 
 
+def given_prompts(measurement: Measurement) -> dict[int, str]:
+    """Return the user's own prompts by their numbers; templates whose own prefix one is do not ask by it again."""
+    given = {own.id.removeprefix(_GIVEN_ID): own.text for own in measurement.prompts if own.about == GIVEN}
+    return {int(number): given[number] or "" for number in sorted(given, key=int)}
+
+
 def probes_of(measurement: Measurement, canary_set: CanarySet, run_text: RunText) -> list[TemplateProbes]:
     """Return the probes of a measurement again, with the texts that it leaves out."""
     effort = measurement.worst_cases.effort if measurement.worst_cases else "none"
-    given = tuple(dict.fromkeys(own.text for own in measurement.prompts if own.about == GIVEN and own.text))
+    given = given_prompts(measurement)
     return [
         template_probes(text, members, run_text, effort, given, measurement.seed)
         for text, members in canary_set.by_template().items()
@@ -300,8 +318,8 @@ def _check_given(prompt: str, number: int, canaries: Sequence[Canary], vocabular
         )
     if unknown := sorted(set(prompt) - set(vocabulary.symbols)):
         raise MeasurementError(
-            f"--prompt {number}: the model does not know {unknown[0]!r} (U+{ord(unknown[0]):04X}): write the prompt "
-            "with characters of the corpus, in its own case"
+            f"--prompt {number}: the corpus has no {unknown[0]!r} (U+{ord(unknown[0]):04X}): write the prompt with "
+            "characters of the corpus, in its own case"
         )
     for canary in canaries:
         if canary.control:

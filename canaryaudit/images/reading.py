@@ -226,7 +226,8 @@ def _bytes(array: np.ndarray[Any, Any], source: str) -> tuple[Pixels, str]:
     largest = _scale_of(array.dtype, high)
     if low < 0 or high > largest:
         raise CorpusError(f"{source} has values from {low:g} to {high:g}: expected 0 to 255, or 0 to 1")
-    pixels = (array if largest == 255.0 else np.rint(array * (255.0 / largest))).astype(np.uint8)
+    is_ready = array.dtype == np.uint8 and largest == 255.0
+    pixels = array if is_ready else np.rint(array * (255.0 / largest)).astype(np.uint8)
     note = "" if largest == 255.0 else f"values of 0 to {largest:,g} stretched to 255"
     return _checked(pixels[..., None] if pixels.ndim == 3 else pixels, source), note
 

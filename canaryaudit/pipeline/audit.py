@@ -5,7 +5,7 @@ from pathlib import Path
 
 from canaryaudit.canaries.insertion import InsertionPlan
 from canaryaudit.errors import Inconclusive, RunDirectoryError
-from canaryaudit.exposure.probes import GIVEN
+from canaryaudit.exposure.probes import given_prompts
 from canaryaudit.formatting import counted
 from canaryaudit.pipeline.insert import differing_part, export_data, make_run, plan_run, read_secrets
 from canaryaudit.pipeline.pipeline import Pipeline
@@ -119,13 +119,14 @@ def _is_as_asked(measurement: Measurement, options: MeasureOptions) -> bool:
     # Importance sampling is skipped if the rank is exact, so its absence is not a difference.
     estimators = {name for canary in measurement.canaries for name in canary.estimates} - {"importance"}
     effort = (measurement.search_budget, measurement.precision_bits, measurement.max_draws, measurement.time_limit)
-    given = tuple(dict.fromkeys(prompt.text for prompt in measurement.prompts if prompt.about == GIVEN))
+    given = tuple(given_prompts(measurement).values())
+    prefixes = {prompt.text for prompt in measurement.prompts if prompt.family == "template"}  # asked by anyway
     return (
         measurement.num_references == options.num_references
         and measurement.seed == options.seed
         and effort == (options.search_budget, options.precision_bits, options.max_draws, options.time_limit)
         and (measurement.worst_cases.effort if measurement.worst_cases else "none") == options.probes
-        and given == tuple(dict.fromkeys(options.prompts))
+        and given == tuple(own for own in dict.fromkeys(options.prompts) if own in given or own not in prefixes)
         and estimators == set(options.estimators) - {"importance"}
     )
 

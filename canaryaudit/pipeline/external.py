@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from canaryaudit.canaries.insertion import run_vocabulary
 from canaryaudit.errors import ModelError, RunDirectoryError, UsageError
 from canaryaudit.exposure import Execution, MeasuredModel, measure
 from canaryaudit.exposure.config import MeasurementConfig
+from canaryaudit.exposure.probes import check_prompts
 from canaryaudit.models.device import resolve_device
 from canaryaudit.models.huggingface import SCHEME, LoadedModel, ModelSource, digest_of, load_huggingface
 from canaryaudit.pipeline.measure import finish_measurement, measurement_config
@@ -51,6 +53,7 @@ def run_external_measurement(session: RunSession, source: ModelSource, options: 
             f"{run.path} already has a model that canaryaudit trained: insert again with -o for another run"
         )
     config = measurement_config(options)
+    check_prompts(config.prompts, run.canary_set(), run_vocabulary(run.canary_set()))
     *earlier, last = _series(source)
     checkpoints = []
     names = distinct_names([own.path for own in (*earlier, last)])

@@ -161,7 +161,7 @@ def scale_back_update(
         if share < 0.2:
             raise Inconclusive(
                 f"the update lowers accuracy on {text} by {drop:.4f} even when scaled back to a quarter, and the limit "
-                f"is {limit}: nothing was saved; raise --max-fidelity-drop or --retain-windows"
+                f"is {limit}: nothing was saved; raise --max-fidelity-drop"
             )
         halve_update(updated, origin)
         drop = lost()

@@ -1,6 +1,8 @@
 """Runs on images from the command line: labels flipped, a small network trained, corrected, measured and reported."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -136,8 +138,13 @@ def test_before_an_update_starts_its_cost_is_estimated(run: Path) -> None:
     quick = canaryaudit("unlearn", "RUN", "--method", "fine-tune")
     assert "fine-tune is estimated at 8 % of what retraining takes" in " ".join(quick.err.split())
     succeed("train", "RUN", *TRAIN[2:], "--epochs", "4", "--force", "-q")
-    slow = canaryaudit("unlearn", "RUN", "--name", "again")
-    assert "retraining is the better answer" in " ".join(slow.err.split())
+    shutil.copytree("RUN", "A RUN")
+    Path("all.csv").write_text("".join(f"{number},3\n" for number in range(1, 40)))
+    slow = canaryaudit("unlearn", "A RUN", "--name", "again", "--relabel", "all.csv")
+    advised = re.search(r"retraining is the better answer for so few small images: canaryaudit (.*)", slow.err)
+    assert advised
+    words = shlex.split(advised[1])
+    assert words == ["unlearn", "A RUN", "--method", "retrain", "--relabel", "all.csv", "--name", "again-retrained"]
 
 
 def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) -> None:
@@ -154,7 +161,7 @@ def test_requests_chain_and_a_file_corrects_what_was_never_flipped(run: Path) ->
     options = ("--relabel", "fixes.csv", "--name", "fixed", "--method", "output-layer", "--json")
     made = canaryaudit("unlearn", "RUN", *options)
     assert made.status == 0, made.err
-    assert "1 row of 3 are held out" in made.err
+    assert "1 row of 3 is held out" in made.err
     assert sorted(made.document["request"]["rows"]) == sorted((first["row"], kept))
     assert made.document["residual"] <= 1e-5
     succeed("unlearn", "RUN", "--from", "after-fixed", "--name", "rest", "--method", "second-order-dense", "-q")
@@ -335,6 +342,9 @@ def test_an_existing_run_is_kept(run: Path) -> None:
     [
         (2, "--image needs the column of labels too", ("insert", "digits.npz", "--image", "image")),
         (2, "--columns is for runs on tables, not on images", ("insert", *INSERT, "--columns", "x")),
+        (2, "--image: expected at least 1 character, got none", ("insert", *INSERT, "--image", "")),
+        (2, "--target: expected at least 1 character, got none", ("insert", *INSERT, "--target", "")),
+        (2, "--id: expected at least 1 character, got none", ("insert", *INSERT, "--id", "")),
         (2, "--template is for runs on text, not on images", ("insert", *INSERT, "-t", "x {digits:3}")),
         (2, "--flip-labels 5: expected at least 6 rows", ("insert", *INSERT[:-1], "5")),
         (1, "400 flipped labels need twice as many training rows", ("insert", *INSERT[:-1], "400")),

@@ -152,7 +152,7 @@ FILES = {
         (("--rows", "none.txt"), "expected an id on each line, got none"),
         (("--rows", "nowhere.txt"), "--rows nowhere.txt: no such file"),
         (("--rows", "low.txt"), "all rows have the same label"),
-        (("--relabel", "unknown.csv"), "unknown.csv: expected an id and a label in each row, got none"),
+        (("--relabel", "unknown.csv"), "unknown.csv: entry 1 has an unknown label: expected high or low"),
         (("--relabel", "cells.csv"), "entry 1 has 3 cells: expected an id and a label"),
         (("--relabel", "every.csv"), "all rows have the same label"),
         (("--columns", "size"), "no column is called 'size'"),
@@ -261,4 +261,11 @@ def test_without_scikit_learn_a_line_says_how_to_install_it() -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "canaryaudit: tables need scikit-learn: pip install 'canaryaudit[tabular]'\n"
+    assert not Path("RUN2").exists()
+
+
+@pytest.mark.parametrize("flag", ["--id", "--names"])
+def test_an_empty_name_is_refused_and_not_left_out(flag: str) -> None:
+    result = canaryaudit(*INSERT, flag, "")
+    assert (result.status, result.complaint) == (2, f"{flag}: expected at least 1 character, got none")
     assert not Path("RUN2").exists()

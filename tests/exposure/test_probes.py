@@ -37,7 +37,7 @@ def canary() -> Canary:
 
 
 def made(run_text: RunText, canary: Canary, effort: str = "default", seed: int = 0, given: tuple[str, ...] = ()):  # type: ignore[no-untyped-def]
-    return template_probes(canary.template, [canary], run_text, effort, given, seed)
+    return template_probes(canary.template, [canary], run_text, effort, dict(enumerate(given, 1)), seed)
 
 
 def texts(probes: TemplateProbes, family: str) -> list[str]:
@@ -68,7 +68,7 @@ def test_the_same_seed_asks_the_same_and_another_seed_asks_otherwise(run_text: R
 
 def test_controls_change_nothing(run_text: RunText, canary: Canary) -> None:
     control = Canary(id="control-1", template=TEMPLATE, completion="123-45678", repetitions=0, control=True)
-    assert template_probes(TEMPLATE, [canary, control], run_text, "default", (), 0) == made(run_text, canary)
+    assert template_probes(TEMPLATE, [canary, control], run_text, "default", {}, 0) == made(run_text, canary)
 
 
 def test_the_first_context_is_the_canarys_own(run_text: RunText, canary: Canary) -> None:
@@ -140,7 +140,7 @@ def test_the_users_own_prompts_are_asked_whatever_the_effort(run_text: RunText, 
 def test_prompts_that_cannot_be_asked_are_refused_and_not_repeated(run_text: RunText, canary: Canary) -> None:
     with pytest.raises(MeasurementError, match="expected 1 to"):
         made(run_text, canary, given=("",))
-    with pytest.raises(MeasurementError, match="does not know '§'"):
+    with pytest.raises(MeasurementError, match="the corpus has no '§'"):
         made(run_text, canary, given=("number § ",))
     with pytest.raises(MeasurementError, match="holds 4 characters of the secret of canary-1") as refused:
         made(run_text, canary, given=("it is 7182",))

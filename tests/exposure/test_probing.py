@@ -13,7 +13,7 @@ from canaryaudit.errors import MeasurementError
 from canaryaudit.exposure import Execution, MeasuredModel, MeasurementConfig, measure
 from canaryaudit.exposure.effort import REFERENCES
 from canaryaudit.exposure.encoded_space import EncodedSpace, encode_completions
-from canaryaudit.exposure.probes import RunText, probes_of
+from canaryaudit.exposure.probes import RunText, given_prompts, probes_of
 from canaryaudit.exposure.probing import fresh_members
 from canaryaudit.exposure.scoring import score_log_perplexity
 from canaryaudit.models.language_model import LanguageModel
@@ -179,6 +179,19 @@ def test_a_prompt_of_the_users_alone_is_asked_beside_the_prefix() -> None:
     _, worst = first(measurement)
     assert (worst.probe.family, worst.probe.prompt) == ("reworded", "given-1")
     assert [own.text for own in measurement.prompts] == ["the code is ", "nobody knows "]
+
+
+def test_prompts_of_the_users_keep_their_numbers_where_one_is_a_templates_own_prefix() -> None:
+    given = ("the code is ", "nobody knows ", "nobody knows ", "nobody else ")
+    config = QUICK.model_copy(update={"probes": "none", "prompts": given})
+    other = canaries(["31"], template="nobody knows {digits:2}!").canaries[0].model_copy(update={"id": "other"})
+    canary_set = canaries([SECRET])
+    canary_set = canary_set.model_copy(update={"canaries": (*canary_set.canaries, other)})
+    measurement = measured(TableModel(SYMBOLS, 0), canary_set, config)
+    assert given_prompts(measurement) == {1: "the code is ", 2: "nobody knows ", 4: "nobody else "}
+    recorded = {(own.template, own.id): own.text for own in measurement.prompts}
+    again = probes_of(measurement, canary_set, run_text())
+    assert recorded == {(part.template, own.id): own.text for part in again for own in part.prompts}
 
 
 def test_running_text_of_the_corpus_is_in_no_record() -> None:

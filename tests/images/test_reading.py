@@ -111,6 +111,7 @@ def test_gray_of_16_bits_is_scaled_and_not_cut_off(tmp_path: Path) -> None:
         ((PIXELS // 128).astype(np.int64), 255.0),
         (PIXELS // 16, 1.0),  # dark bytes
         ((PIXELS // 16).astype(np.float64), 255 / 15),
+        ((PIXELS * 0.999).astype(np.float64), 1),  # rounded, not cut off
         (PIXELS.astype(np.int64), 1.0),
         (PIXELS.astype(np.uint16) * 257, 1 / 257),
         (PIXELS.astype(np.uint16), 1.0),

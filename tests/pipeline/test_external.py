@@ -114,6 +114,13 @@ def test_a_prompt_that_does_not_fit_is_left_out_and_told(place: Path) -> None:
     assert "could not read 1 prompt of 3" in (place / "report-unread" / "report.md").read_text("utf-8")
 
 
+def test_a_prompt_that_cannot_be_asked_is_refused_before_a_series_is_measured(place: Path) -> None:
+    refused = measured(place, "--model", f"hf:{place}/out/checkpoint-*", "--prompt", "my § is ")
+    assert refused.status == 1
+    assert refused.complaint.startswith("--prompt 1: the corpus has no '§' (U+00A7)")
+    assert "checkpoint-0" not in refused.err
+
+
 def test_what_needs_a_trained_model_is_refused(place: Path) -> None:
     assert measured(place, "--model", f"hf:{place}/out/checkpoint-40").status == 0
     refused = canaryaudit("train", place / "run")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from canaryaudit.errors import command
 from canaryaudit.image_plan import ImageReportOptions, ImageTrainOptions, ImageUnlearnOptions
 from canaryaudit.images.network import as_input
 from canaryaudit.images.relabeling import Training, relabel_network
@@ -20,7 +21,6 @@ from canaryaudit.records import ModelId
 from canaryaudit.records.images import (
     CorrectionRecord,
     ImageMeasurement,
-    ImageMethod,
     ImageModelRecord,
     RelabelingRecord,
 )
@@ -76,7 +76,7 @@ class ImagePipeline(RowsPipeline[ImageReportOptions, ImagesSummary]):
             lambda: fresh_network(trained.network, trained.seed).to(device),
         )
         share = share_of_retraining(trained.network, options.method, len(correction.new), training.loop)
-        self._compare_with_retraining(options.method, share)
+        self._compare_with_retraining(options, share)
         with session.stage("unlearn", name, seed=options.seed, device=device.type, precision=trained.precision):
             network = session.model(options.start, device)
             after = relabel_network(network, correction, options.method, training, self.progress)
@@ -101,18 +101,21 @@ class ImagePipeline(RowsPipeline[ImageReportOptions, ImagesSummary]):
         self.progress.info(f"{record.words}, {100 * record.cost:.1f} % of the training's time.")
         return record
 
-    def _compare_with_retraining(self, method: ImageMethod, share: float | None) -> None:
+    def _compare_with_retraining(self, options: ImageUnlearnOptions, share: float | None) -> None:
         """Say before an update what it takes against retraining, and when retraining is the better answer."""
-        if share is None or method == "retrain":
+        if share is None or options.method == "retrain":
             return
-        words = f"{method} is estimated at {100 * share:.0f} % of what retraining takes"
+        words = f"{options.method} is estimated at {100 * share:.0f} % of what retraining takes"
         if share < ABOUT_AS_LONG:
             self.progress.info(f"{words}.")
             return
-        self.progress.warn(
-            f"{words}: retraining is the better answer for so few small images: canaryaudit unlearn {self.run.path} "
-            "--method retrain"
-        )
+        same: list[object] = []  # the request that retraining is to carry out instead
+        same += ["--from", options.start] if not options.start.is_trained else []
+        same += ["--relabel", options.relabel] if options.relabel else []
+        same += [word for name in options.canary for word in ("--canary", name)]
+        same += ["--name", f"{options.name}-retrained"] if options.name else []
+        retrain = command("canaryaudit", "unlearn", self.run.path, "--method", "retrain", *same)
+        self.progress.warn(f"{words}: retraining is the better answer for so few small images: {retrain}")
 
     def summarize(self, options: ImageReportOptions, faults: Sequence[str]) -> ImagesSummary:
         """Return what a report says."""

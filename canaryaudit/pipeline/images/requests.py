@@ -8,7 +8,7 @@ import numpy as np
 from canaryaudit.errors import UnlearningError
 from canaryaudit.formatting import counted
 from canaryaudit.image_plan import ImageUnlearnOptions
-from canaryaudit.pipeline.corrections import read_corrections
+from canaryaudit.pipeline.corrections import heldout_words, nothing_to_relabel, read_corrections
 from canaryaudit.pipeline.images.session import ImageSession
 from canaryaudit.records.images import CorrectionRecord
 
@@ -64,10 +64,10 @@ def _original(session: ImageSession, row: int) -> str | float:
 def _fixes(session: ImageSession, path: Path, current: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[int, str]:
     """Return the training rows of a file of corrections whose label changes, and their labels."""
     classes = session.record.classes
-    lines = read_corrections(path, classes)
     ids = session.rows.ids or tuple(str(number) for number in range(1, len(session.rows.heldout) + 1))
     training = dict(zip(session.rows.training.tolist(), range(len(current)), strict=True))
     index = {name: training.get(place, -1) for place, name in enumerate(ids)}
+    lines = read_corrections(path, classes, index)
     what = f"id in {session.record.identified_by!r}" if session.record.identified_by else "row number or file's path"
     fixes, seen, heldout = dict[int, str](), dict[str, int](), 0
     for number, (name, label) in enumerate(lines, 1):
@@ -81,9 +81,7 @@ def _fixes(session: ImageSession, path: Path, current: "np.ndarray[tuple[int], n
         if row >= 0 and classes[current[row]] != label:
             fixes[row] = label
     if heldout:
-        session.progress.warn(
-            f"{path}: {counted(heldout, 'row')} of {len(lines):,} are held out: no model was trained on them."
-        )
+        session.progress.warn(heldout_words(path, heldout, len(lines)))
     if not fixes:
-        raise UnlearningError(f"--relabel {path}: every training row in it has its label already")
+        raise nothing_to_relabel(path, heldout == len(lines))
     return fixes

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError
+from canaryaudit.errors import Inconclusive, NewerVersion, RunDirectoryError, UnlearningError, command
 from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, fault_words, refuse_inside, refuse_summary_inside
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records import TRAINED_MODEL, ModelId
@@ -220,5 +220,5 @@ class RowsPipeline(ABC, Generic[O, S]):
 
 def nothing_unlearned(run: AnyRows, options: RowsReportOptions) -> Inconclusive | UnlearningError:
     """Return the error of a report on a run in which nothing was unlearned."""
-    message = f"nothing was unlearned yet: run canaryaudit unlearn {run.path}"
+    message = f"nothing was unlearned yet: run {command('canaryaudit', 'unlearn', run.path)}"
     return Inconclusive(f"the gate cannot pass: {message}") if options.is_gated else UnlearningError(message)

@@ -79,16 +79,16 @@ def _plan(plan: ReleasesRecord | None, options: TablePublishOptions, path: Path)
     epsilon, delta = options.certify
     if plan is None:
         return ReleasesRecord(epsilon=epsilon, delta=delta, planned=options.releases)
+    if len(plan.made) >= plan.planned:
+        raise UnlearningError(
+            f"all {plan.planned:,} planned releases of {path} were made, and one more would void their "
+            "certificate: plan more from the start with --releases, in a new run"
+        )
     if (plan.epsilon, plan.delta, plan.planned) != (epsilon, delta, options.releases):
         again = command("--certify", f"{plan.epsilon:g},{plan.delta:g}", "--releases", plan.planned)
         raise UnlearningError(
             f"the first release of {path} planned {counted(plan.planned, 'release')} at epsilon {plan.epsilon:g} and "
             f"delta {plan.delta:g}: give {again}"
-        )
-    if len(plan.made) >= plan.planned:
-        raise UnlearningError(
-            f"all {plan.planned:,} planned releases of {path} were made, and one more would void their "
-            "certificate: plan more from the start with --releases, in a new run"
         )
     return plan
 
@@ -96,5 +96,5 @@ def _plan(plan: ReleasesRecord | None, options: TablePublishOptions, path: Path)
 def _last(session: TableSession) -> ModelId:
     result = last_result(session.run.unlearnings_in_order())
     if result is None:
-        raise UnlearningError(f"nothing was unlearned yet: run canaryaudit unlearn {session.run.path}")
+        raise UnlearningError(f"nothing was unlearned yet: run {command('canaryaudit', 'unlearn', session.run.path)}")
     return ModelId(result.name)

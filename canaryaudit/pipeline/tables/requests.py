@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from canaryaudit.errors import UnfitOptions, UnlearningError
-from canaryaudit.formatting import counted
-from canaryaudit.pipeline.corrections import read_corrections
+from canaryaudit.pipeline.corrections import heldout_words, nothing_to_relabel, read_corrections
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.records.tables import ReplacedValues, RequestRecord, TableCanary, TableRecord
 from canaryaudit.table_plan import Condition, TableUnlearnOptions, parse_assignment
@@ -125,9 +124,7 @@ class Resolver:
                 raise UnlearningError(f"{path}: entry {number:,} is a row that was deleted before: leave it out")
             found.append(index[name])
         if heldout := found.count(-1):
-            self.progress.warn(
-                f"{path}: {counted(heldout, 'row')} of {len(found):,} are held out: no model was trained on them."
-            )
+            self.progress.warn(heldout_words(path, heldout, len(found)))
         return found
 
     def _listed(self, path: Path) -> tuple[int, ...]:
@@ -141,14 +138,14 @@ class Resolver:
 
     def _fixes(self, path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Return the rows of a file of corrections whose label changes, and their labels."""
-        lines = read_corrections(path, self.table.classes)
+        lines = read_corrections(path, self.table.classes, self._index())
         found = self._find([line[0] for line in lines], path)
         current = self._labels()
         changes = [
             (row, label) for row, (_, label) in zip(found, lines, strict=True) if row >= 0 and label != current[row]
         ]
         if not changes:
-            raise UnlearningError(f"--relabel {path}: every training row in it has its label already")
+            raise nothing_to_relabel(path, max(found) < 0)
         if len(changes) < len(lines):
             self.progress.info(f"{path}: {len(lines) - len(changes):,} of {len(lines):,} entries change nothing.")
         return tuple(row for row, _ in changes), tuple(label for _, label in changes)

@@ -234,8 +234,9 @@ def test_fine_tuning_over_the_limit_is_scaled_back_or_refused(
 ) -> None:
     monkeypatch.setattr(baselines, "FINE_TUNING_RATE", 8.0)
     monkeypatch.setattr(baselines, "MOST_EPOCHS", 1)
-    with pytest.raises(Inconclusive, match="even when scaled back to a quarter"):
+    with pytest.raises(Inconclusive, match="even when scaled back to a quarter") as refused:
         case.unlearn(tmp_path, method="fine-tune", max_fidelity_drop=1e-9)
+    assert str(refused.value).endswith("raise --max-fidelity-drop")  # and no option that fine-tuning refuses
     whole = case.unlearn(tmp_path, method="fine-tune", max_fidelity_drop=1.0)
     lost = whole.fidelity.train_accuracy_before - whole.fidelity.train_accuracy_after
     scaled = case.unlearn(tmp_path, method="fine-tune", max_fidelity_drop=lost * 0.9)
