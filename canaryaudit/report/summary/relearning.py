@@ -50,8 +50,9 @@ def _sentence(curve: RelearningCurve, relearning: Relearning, *, fast: bool) -> 
         since = figures.counted(curve.comes_back_at, "step")
         onset = "" if curve.comes_back_at == curve.excess_step else f" It first exceeds the limit after {since}."
         return (
-            f"{verdict}: {training}, {named(curve)} reaches {unlearned.exposure.bits:.1f} bits after {steps} "
-            f"(retrained model: {retrained.exposure.bits:.1f}).{onset}"
+            f"{verdict}: {training}, {named(curve)} reaches {unlearned.exposure.bits:.1f} bits after {steps}, from "
+            f"{curve.unlearned[0].exposure.bits:.1f} before (retrained model: {retrained.exposure.bits:.1f}, from "
+            f"{curve.retrained[0].exposure.bits:.1f}).{onset}"
         )
     if curve.attack == "canary-window":
         margin = relearning.canary_window_margin_bits

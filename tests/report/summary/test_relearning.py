@@ -105,7 +105,10 @@ def test_a_result_that_is_fast_but_comes_back_is_called_so_everywhere() -> None:
     drawn = relearning_charts(made)
     page, text = render_html(made, drawn), render_markdown(made, drawn)
     assert made.overall.headline.endswith("Fast but comes back: further training restores a secret.")
-    said = "canary-01 reaches 30.0 bits after 2 steps (retrained model: 8.0). It first exceeds the limit after 1 step."
+    said = (
+        "canary-01 reaches 30.0 bits after 2 steps, from 1.0 before (retrained model: 8.0, from 1.3). "
+        "It first exceeds the limit after 1 step."
+    )
     assert any(said in sentence for sentence in made.overall.sentences)
     for shown in (page, text):
         assert said in shown
