@@ -36,9 +36,9 @@ from canaryaudit.unlearning.tokens.quality import (
     windows_with_secrets,
 )
 
-ITERATIONS, TOLERANCE = 16, 0.2
-"""Steps at most, and the objective at which they end: after ten of them one secret in eight is still ranked too high,
-and those after the sixteenth change nothing that is measured."""
+ITERATIONS, TOLERANCE = 30, 0.2
+"""Steps at most, and the objective at which they end. Sixteen do on models of a million weights; on smaller ones a
+secret is still told by then, and canaries that are to stay have lost what later steps give back."""
 DAMPING = 2e-3
 """lambda, beside ``RETAINED_WEIGHT`` F: where the text's curvature is less, the weights are free. A tenth of it takes
 half as many steps more for the same objective; ten times as much costs the text 0.5 % of loss."""
