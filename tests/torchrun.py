@@ -22,13 +22,11 @@ def launch(
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def start_tiny(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start_tiny(*arguments: str | Path) -> subprocess.Popen[str]:
     """Start one process that does the same as those of a launcher."""
     command = [sys.executable, str(MAIN), *map(str, arguments)]
     environment = {**os.environ, **PROCESS}
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> Result:

@@ -2,11 +2,10 @@
 
 python -m tests.robustness.kills --kills 50 --seed 0
 
-An undisturbed `canaryaudit run PLAN` of a tiny audit comes first: a model of 24 units, small parts of its references,
-and many checkpoints. Then the same command is started and killed with SIGKILL at a random instant, and started again
-until it comes to its end, which must be the undisturbed one: the same texts, weights, measurements, unlearnings and
-report, but for times. When it is over before its kill, all begins anew in an empty directory. After every kill
-`canaryaudit verify` must call the run sound.
+An undisturbed `canaryaudit run PLAN` of a tiny audit comes first. Then the same command is started and killed with
+SIGKILL at a random instant, and started again until it comes to its end, which must be the undisturbed one: the same
+texts, weights, measurements, unlearnings and report, but for times. When it is over before its kill, all begins
+anew in an empty directory. After every kill `canaryaudit verify` must call the run sound.
 """
 
 import argparse
@@ -23,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.commands import PLAN, ROOT, essence
-from tests.torchrun import finish, start_tiny
+from tests.commands import PLAN, ROOT, essence, finish, start
 
 AUDIT = (
     PLAN
@@ -160,7 +158,7 @@ def kill_audits(kills: int, seed: int, tell: Callable[[str], object] = lambda li
         work = place / "work"
         begin(work)
         started = time.monotonic()
-        first = finish(start_tiny(*COMMAND, cwd=work))
+        first = finish(start(*COMMAND, cwd=work))
         outcome = Outcome(time.monotonic() - started)
         if first.status != 0:
             outcome.failures.append(f"the undisturbed audit ended with {first.status}: {first.err.strip()}")
@@ -168,7 +166,7 @@ def kill_audits(kills: int, seed: int, tell: Callable[[str], object] = lambda li
         expected = result_of(work)
         begin(work)
         while outcome.kills < kills and not outcome.failures:
-            process = start_tiny(*COMMAND, cwd=work)
+            process = start(*COMMAND, cwd=work)
             deadline = time.monotonic() + instants.uniform(0, outcome.seconds)
             while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.001)
@@ -182,7 +180,7 @@ def kill_audits(kills: int, seed: int, tell: Callable[[str], object] = lambda li
             else:
                 _compare(work, finish(process).status, expected, outcome)
                 begin(work)
-        last = finish(start_tiny(*COMMAND, cwd=work))
+        last = finish(start(*COMMAND, cwd=work))
         if last.status:
             outcome.failures.append(last.err.strip())
         _compare(work, last.status, expected, outcome)
@@ -192,7 +190,7 @@ def kill_audits(kills: int, seed: int, tell: Callable[[str], object] = lambda li
 def _verify(work: Path, outcome: Outcome) -> None:
     if not (work / "RUN" / "manifest.json").exists():
         return  # The insertion was killed: there is no run yet.
-    found = finish(start_tiny("verify", "RUN", cwd=work))
+    found = finish(start("verify", "RUN", cwd=work))
     if found.status or found.err:
         outcome.failures.append(f"after kill {outcome.kills}: {found.out}{found.err}".strip())
 

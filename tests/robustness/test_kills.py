@@ -7,7 +7,7 @@ from tests.robustness.kills import difference, kill_audits
 
 @pytest.mark.slow
 def test_a_killed_audit_ends_as_an_undisturbed_one() -> None:
-    outcome = kill_audits(kills=1, seed=5)  # at three fifths of an audit
+    outcome = kill_audits(kills=1, seed=1)
     assert outcome.failures == []
     assert outcome.kills == 1
     assert outcome.audits >= 1
