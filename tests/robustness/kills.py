@@ -48,7 +48,8 @@ format = ["json"]
 )
 COMMAND = ("run", "audit.toml", "-q")
 _TIMES = re.compile(
-    r"\d[\d.,]* (?:s\b|min(?:utes?)?\b|h\b)|\d[\d.,]*x (?:faster|slower)(?: than)?|equally fast|as fast as"
+    r"\d[\d.,]* (?:s\b|min(?:utes?)?\b|h\b)|(?:\d[\d.,]*x (?:faster|slower)(?: than)?|equally fast|as fast as)"
+    r"(?: retraining(?:, but slower with its preparation)?)?"
 )
 _STAGES = {
     "insert": "RUN/manifest.json",
