@@ -2,6 +2,7 @@
 
 import math
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -287,14 +288,14 @@ class RowsReportOptions(Options):
     """Append a summary in Markdown to the file named by GITHUB_STEP_SUMMARY."""
 
     @property
+    @abstractmethod
     def is_gated(self) -> bool:
         """Whether a pipeline is to pass or not."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def gate_flag(self) -> str:
         """The flag of the gate."""
-        raise NotImplementedError
 
     @property
     def reveals(self) -> bool:

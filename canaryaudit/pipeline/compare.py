@@ -5,11 +5,10 @@ from pathlib import Path
 
 from canaryaudit.errors import UsageError
 from canaryaudit.pipeline.pipeline import Pipeline
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.report_place import comparison_directory
 from canaryaudit.plan import MeasureOptions, ReportOptions
 from canaryaudit.progress import ProgressReporter
 from canaryaudit.report import (
-    COMPARISON_FORMATS,
     Comparison,
     Summary,
     compare,
@@ -18,8 +17,6 @@ from canaryaudit.report import (
     write_comparison,
 )
 from canaryaudit.runs.run_directory import RunDirectory
-
-_LONGEST_NAME = 80
 
 
 def compare_runs(
@@ -40,19 +37,9 @@ def compare_runs(
         UsageError: A run is given twice, or an option applies only to the report of one run.
         CanaryAuditError: A run cannot be read, or a stage fails.
     """
-    resolved = [path.resolve() for path in paths]
-    if twice := next((path for path, real in zip(paths, resolved, strict=True) if resolved.count(real) > 1), None):
-        raise UsageError(f"{twice} is given twice: give each run once")
     if options.fail_worse:
         raise UsageError("--fail-worse: several runs have no common baseline; report each run separately")
-    if options.step_summary:
-        raise UsageError("--step-summary: only available for one run; report each run separately")
-    formats = [name for name in options.format if name in COMPARISON_FORMATS]
-    if len(formats) < len(options.format):
-        other = next(name for name in options.format if name not in COMPARISON_FORMATS)
-        raise UsageError(f"--format {other}: only available for one run; use html, md or json for a comparison")
-    directory = options.output or DEFAULT_REPORTS / "-".join(path.name for path in resolved)[:_LONGEST_NAME]
-    refuse_inside([path for path in resolved if path.is_dir()], directory)
+    directory = comparison_directory(paths, options)
     # All are opened before the first is measured.
     runs = [read_report(path) if path.is_file() else RunDirectory.open(path) for path in paths]
     if options.fail_above is not None and any(isinstance(run, Summary) for run in runs):
@@ -65,9 +52,9 @@ def compare_runs(
             continue
         with run.lock(reading=True):
             summaries.append(Pipeline(run, argv, progress).summary(options, MeasureOptions()))
-    names = [str(path) for path in resolved]
+    names = [str(path.resolve()) for path in paths]
     reports = {name for name, run in zip(names, runs, strict=True) if isinstance(run, Summary)}
     if options.trend:
         summaries, names = oldest_first(summaries, names)
     comparison = compare(summaries, names, trend=options.trend, reports=reports)
-    return comparison, write_comparison(comparison, directory, formats)
+    return comparison, write_comparison(comparison, directory, options.format)

@@ -2,15 +2,57 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from canaryaudit.errors import UsageError
 from canaryaudit.records import ReportFormat
+from canaryaudit.report import COMPARISON_FORMATS
 from canaryaudit.report.formats.files import remove_own
 from canaryaudit.report.formats.writer import write_gate_errors
 from canaryaudit.report.rows.files import report_files
 from canaryaudit.runs.findings import Finding
 
 DEFAULT_REPORTS = Path("reports")
+_LONGEST_NAME = 80
+
+
+class ComparingOptions(Protocol):
+    """What a comparison of runs reads of the options of a report."""
+
+    @property
+    def output(self) -> Path | None:
+        """Where it goes."""
+
+    @property
+    def format(self) -> Sequence[ReportFormat]:
+        """Formats to write."""
+
+    @property
+    def step_summary(self) -> bool:
+        """Whether a pipeline's summary is wanted."""
+
+
+def comparison_directory(paths: Sequence[Path], options: ComparingOptions) -> Path:
+    """Return where the comparison of several runs goes.
+
+    Args:
+        paths: Run directories, or ``report.json`` files of earlier reports.
+        options: What to report.
+
+    Raises:
+        UsageError: A run is given twice, an option applies only to the report of one run, or the directory lies in a
+            run.
+    """
+    resolved = [path.resolve() for path in paths]
+    if twice := next((path for path, real in zip(paths, resolved, strict=True) if resolved.count(real) > 1), None):
+        raise UsageError(f"{twice} is given twice: give each run once")
+    if options.step_summary:
+        raise UsageError("--step-summary: only available for one run; report each run separately")
+    if other := next((name for name in options.format if name not in COMPARISON_FORMATS), ""):
+        raise UsageError(f"--format {other}: only available for one run; use html, md or json for a comparison")
+    directory = options.output or DEFAULT_REPORTS / "-".join(path.name for path in resolved)[:_LONGEST_NAME]
+    refuse_inside([path for path in resolved if path.is_dir()], directory)
+    return directory
 
 
 def fault_words(finding: Finding) -> str:

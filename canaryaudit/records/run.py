@@ -1,5 +1,6 @@
 """manifest.json: the origin of a run directory and the stages that ran in it."""
 
+from abc import abstractmethod
 from typing import Literal
 
 from pydantic import Field
@@ -130,9 +131,9 @@ class RowsManifest(RunManifest):
     """What the manifests of runs on rows have in common: of tables, and of images."""
 
     @property
+    @abstractmethod
     def facts(self) -> TableFacts | ImagesFacts:
         """What is audited."""
-        raise NotImplementedError
 
 
 class TableManifest(RowsManifest):

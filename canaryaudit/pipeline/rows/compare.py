@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from canaryaudit.errors import UsageError
-from canaryaudit.pipeline.report_place import DEFAULT_REPORTS, refuse_inside
+from canaryaudit.pipeline.report_place import comparison_directory
 from canaryaudit.pipeline.rows.pipeline import RowsPipeline
 from canaryaudit.progress import ProgressReporter
-from canaryaudit.report import COMPARISON_FORMATS
 from canaryaudit.report.rows.comparison import ComparisonView
 from canaryaudit.runs.rows_verification import AnyRows
 from canaryaudit.table_plan import RowsReportOptions
-
-_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -55,19 +52,11 @@ class RowsComparing:
             UsageError: A run is given twice, or an option applies only to the report of one run.
             CanaryAuditError: A run cannot be read, or a stage fails.
         """
-        resolved = [path.resolve() for path in paths]
-        if twice := next((path for path, real in zip(paths, resolved, strict=True) if resolved.count(real) > 1), None):
-            raise UsageError(f"{twice} is given twice: give each run once")
-        if options.step_summary:
-            raise UsageError("--step-summary: only available for one run; report each run separately")
-        if other := next((name for name in options.format if name not in COMPARISON_FORMATS), ""):
-            raise UsageError(f"--format {other}: only available for one run; use html, md or json for a comparison")
+        directory = comparison_directory(paths, options)
         if options.is_gated and (earlier := next((path for path in paths if path.is_file()), None)):
             raise UsageError(
                 f"{options.gate_flag}: {earlier} cannot be verified; give run directories, or drop the gate"
             )
-        directory = options.output or DEFAULT_REPORTS / "-".join(path.name for path in resolved)[:_LONGEST_NAME]
-        refuse_inside([path for path in resolved if path.is_dir()], directory)
         # All are opened before the first is measured.
         runs = [None if path.is_file() else self.directory.open(path) for path in paths]
         earlier_reports = {path: self.read(path) for path, run in zip(paths, runs, strict=True) if run is None}
@@ -80,7 +69,7 @@ class RowsComparing:
                 continue
             with run.lock(reading=True):
                 summaries.append(self.pipeline(run, argv, progress).summary(chosen))
-        names = [str(path) for path in resolved]
+        names = [str(path.resolve()) for path in paths]
         reports = {name for name, run in zip(names, runs, strict=True) if run is None}
         comparison = self.compare(summaries, names, reports)
         return comparison, self.view.write(comparison, directory, options.format)
